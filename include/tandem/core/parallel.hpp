@@ -4,15 +4,24 @@
 #include <algorithm>
 #include <cstddef>
 
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+#pragma GCC diagnostic pop
 
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Calls body(begin, end) over disjoint pieces that cover [0, count), each of at least `grain` items (but the last).
-/// Where the pieces lie depends on the number of threads: body must give an item the same result in any piece.
+/// Calls body(begin, end) over disjoint pieces that cover [0, count), each of at least `grain` items where there are
+/// that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
+/// piece. The number of threads is the user's: tbb::global_control.
 template <class Body>
 void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
     if (count == 0) return;
@@ -20,8 +29,11 @@ void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
         body(std::size_t{0}, count);
         return;
     }
-    tbb::parallel_for(tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
-                      [&](const tbb::blocked_range<std::size_t>& range) { body(range.begin(), range.end()); });
+    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
+    tbb::this_task_arena::isolate([&] {
+        tbb::parallel_for(tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
+                          [&](const tbb::blocked_range<std::size_t>& range) { body(range.begin(), range.end()); });
+    });
 }
 
 }  // namespace tandem::inline TANDEM_ABI

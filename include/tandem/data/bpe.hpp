@@ -1,0 +1,387 @@
+// CLIP's byte-level BPE tokenizer: ids as open_clip's SimpleTokenizer and transformers' CLIPTokenizerFast give them.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#include <zlib.h>
+
+#include <nlohmann/json.hpp>
+#endif
+
+#include <tandem/core/dtype.hpp>
+#include <tandem/core/error.hpp>
+#include <tandem/core/file.hpp>
+#include <tandem/core/parallel.hpp>
+#include <tandem/core/platform.hpp>
+#include <tandem/data/bpe_merges.hpp>
+#include <tandem/data/byte_alphabet.hpp>
+#include <tandem/data/caption_words.hpp>
+#include <tandem/data/clean_text.hpp>
+#include <tandem/data/unicode.hpp>
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// A text file, gzip'ed or plain.
+inline std::string read_gzip(const std::filesystem::path& path) {
+    constexpr std::size_t most_bytes = std::size_t{256} << 20;
+    errno = 0;
+    const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
+    if (!file) throw_file_error(path, "open");
+    std::string text;
+    std::vector<char> block(1 << 16);
+    while (true) {
+        const int count = gzread(file.get(), block.data(), static_cast<unsigned>(block.size()));
+        int code = Z_OK;
+        const char* reason = gzerror(file.get(), &code);
+        // A cut file reads to its end without complaint; only the state tells.
+        if (count < 0 || (code != Z_OK && code != Z_STREAM_END)) {
+            throw Error(path.string(),
+                        code == Z_ERRNO ? "cannot read the file" : "damaged gzip data: " + std::string(reason));
+        }
+        if (count == 0) return text;
+        text.append(block.data(), static_cast<std::size_t>(count));
+        if (text.size() > most_bytes) throw Error(path.string(), "a vocabulary below 256 MiB", "more");
+    }
+}
+
+/// The next line of a text, without its end; the text is shortened by it.
+inline std::string_view take_line(std::string_view& text) {
+    const std::size_t length = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, length);
+    text.remove_prefix(std::min(length + 1, text.size()));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    return line;
+}
+
+inline std::string at_line(const std::filesystem::path& path, std::size_t line) {
+    return path.string() + " line " + std::to_string(line);
+}
+
+}  // namespace detail
+
+/// CLIP's tokenizer. Immutable once built: any number of threads may encode at once.
+class Bpe {
+public:
+    /// Two tokens that become one.
+    struct Merge {
+        Id left = 0;
+        Id right = 0;
+    };
+
+    /// Reads a vocabulary. `path` is open_clip's bpe_simple_vocab_16e6.txt.gz (or a file of its form, of which the
+    /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
+    /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
+    /// Throws Error naming file and line where something is missing or contradicts itself.
+    static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+        std::error_code failed;
+        if (!std::filesystem::exists(path, failed))
+            throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
+                        "nothing there");
+        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
+                                                           : load_merges(path, cleaning.value_or(Cleaning::open_clip));
+    }
+
+    /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
+    /// order (merge i makes token 512 + i), start of text, end of text.
+    /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
+    Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
+        for (const bool last : {false, true}) {
+            for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
+                (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
+                tokens_.push_back(std::string(1, static_cast<char>(byte)) + std::string(last ? detail::word_end : ""));
+            }
+        }
+        std::unordered_map<std::string, Id> ids = index_of(tokens_);
+        for (const Merge& merge : merges) {
+            const auto next = static_cast<Id>(tokens_.size());
+            const std::string where = "merge " + std::to_string(tokens_.size() - 512);
+            if (merge.left < 0 || merge.right < 0 || merge.left >= next || merge.right >= next)
+                throw Error(where, "it joins a token that no earlier merge makes");
+            std::string token =
+                tokens_[static_cast<std::size_t>(merge.left)] + tokens_[static_cast<std::size_t>(merge.right)];
+            if (!ids.emplace(token, next).second) throw Error(where, "it makes a token that is already there");
+            merges_.add({merge.left, merge.right, next});
+            tokens_.push_back(std::move(token));
+        }
+        start_ = static_cast<Id>(tokens_.size());
+        end_ = start_ + 1;
+        tokens_.resize(tokens_.size() + 2);
+        name_specials();
+    }
+
+    /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
+    /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
+    void save(const std::filesystem::path& folder) const {
+        std::error_code failed;
+        std::filesystem::create_directories(folder, failed);
+        if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
+        std::string lines = "#version: 0.2";
+        if (cleaning_ == Cleaning::open_clip) lines += " " + std::string(open_clip_mark);
+        lines += '\n';
+        for (const detail::MergeRule& rule : merges_.rules())
+            lines += symbols(rule.left) + ' ' + symbols(rule.right) + '\n';
+        std::string vocabulary = "{";
+        for (Id id = 0; id < static_cast<Id>(tokens_.size()); ++id) {
+            constexpr detail::SpecialLiterals literals = detail::special_literals(Cleaning::transformers);
+            const std::string name = id == start_ ? std::string(literals.start)
+                                     : id == end_ ? std::string(literals.end)
+                                                  : symbols(id);
+            vocabulary += (id ? ",\n" : "\n") + nlohmann::json(name).dump() + ": " + std::to_string(id);
+        }
+        vocabulary += "\n}\n";
+        write_file_atomically(folder / "merges.txt", lines);
+        write_file_atomically(folder / "vocab.json", vocabulary);
+    }
+
+    /// The ids of a text of any length, without start and end of text. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids;
+        Scratch scratch;
+        detail::split_text(
+            text, cleaning_, [&](std::string_view word) { append_word(word, scratch, ids); },
+            [&](bool is_start) { ids.push_back(is_start ? start_ : end_); });
+        return ids;
+    }
+
+    /// Fills `out` with start of text, the ids, end of text, and zeros. What does not fit is cut, and the last id is
+    /// end of text then (open_clip's rule; transformers cuts likewise but pads with end of text, which pooling at the
+    /// first one does not see: here both modes pad with 0). Throws Error if `out` is empty.
+    void encode(std::string_view text, std::span<Id> out) const {
+        if (out.empty()) throw Error("Bpe::encode", "a context of at least 1 token", "0");
+        const std::vector<Id> ids = encode(text);
+        std::fill(out.begin(), out.end(), 0);
+        out[0] = start_;
+        const std::size_t kept = std::min(ids.size(), out.size() - 1);
+        std::copy_n(ids.begin(), kept, out.begin() + 1);
+        out[std::min(kept + 1, out.size() - 1)] = end_;
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        constexpr std::size_t texts_per_piece = 64;
+        std::vector<Id> ids(texts.size() * context);
+        parallel_for(texts.size(), texts_per_piece, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) encode(texts[i], std::span(ids).subspan(i * context, context));
+        });
+        return ids;
+    }
+
+    /// The text of the ids: a space after each word, special tokens as their literals, invalid UTF-8 as U+FFFD; white
+    /// space at the ends is stripped in the transformers mode. Throws Error where an id is not in the vocabulary.
+    std::string decode(std::span<const Id> ids) const {
+        std::string bytes;
+        for (const Id id : ids) {
+            if (id < 0 || static_cast<std::size_t>(id) >= tokens_.size())
+                throw Error("Bpe::decode", "ids from 0 to " + std::to_string(tokens_.size() - 1), std::to_string(id));
+            bytes += tokens_[static_cast<std::size_t>(id)];
+        }
+        std::string text;
+        for (std::string_view rest = bytes; !rest.empty();) {
+            if (rest.starts_with(detail::word_end)) {
+                text += ' ';
+                rest.remove_prefix(detail::word_end.size());
+                continue;
+            }
+            const detail::CodePoint c = detail::front_code_point(rest);
+            detail::append_utf8(c.value, text);
+            rest.remove_prefix(c.bytes);
+        }
+        return cleaning_ == Cleaning::open_clip ? text : stripped(text);
+    }
+
+    /// The number of ids; 49,408 for CLIP's own vocabulary.
+    std::size_t vocabulary() const { return tokens_.size(); }
+    Id start() const { return start_; }
+    Id end() const { return end_; }
+    Cleaning cleaning() const { return cleaning_; }
+
+private:
+    /// Working memory of append_word, kept from word to word.
+    struct Scratch {
+        std::vector<Id> ids;
+        std::vector<std::uint32_t> ranks;
+    };
+
+    static constexpr std::string_view open_clip_mark = "cleaning: open_clip";
+
+    explicit Bpe(Cleaning cleaning) : cleaning_(cleaning) {}
+
+    static std::unordered_map<std::string, Id> index_of(std::span<const std::string> tokens) {
+        std::unordered_map<std::string, Id> ids;
+        ids.reserve(2 * tokens.size());
+        for (std::size_t id = 0; id < tokens.size(); ++id) ids.emplace(tokens[id], static_cast<Id>(id));
+        return ids;
+    }
+
+    void name_specials() {
+        const detail::SpecialLiterals literals = detail::special_literals(cleaning_);
+        tokens_[static_cast<std::size_t>(start_)] = literals.start;
+        tokens_[static_cast<std::size_t>(end_)] = literals.end;
+    }
+
+    std::string symbols(Id id) const { return detail::byte_alphabet.symbols(tokens_[static_cast<std::size_t>(id)]); }
+
+    static std::string stripped(const std::string& text) {
+        const std::u32string codes = detail::decode_utf8(text);
+        const auto is_text = [](char32_t c) { return !detail::is_python_space(c); };
+        const auto first = std::find_if(codes.begin(), codes.end(), is_text);
+        const auto last = std::find_if(codes.rbegin(), codes.rend(), is_text).base();
+        return first < last ? detail::encode_utf8(std::u32string(first, last)) : std::string();
+    }
+
+    /// The two halves of a line of merges.
+    static std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where) {
+        const std::size_t space = line.find(' ');
+        if (space == std::string_view::npos || space == 0 || space + 1 == line.size() ||
+            line.find(' ', space + 1) != std::string_view::npos)
+            throw Error(where, "two symbols with one space between", "\"" + std::string(line.substr(0, 80)) + "\"");
+        auto left = detail::byte_alphabet.bytes(line.substr(0, space));
+        auto right = detail::byte_alphabet.bytes(line.substr(space + 1));
+        if (!left || !right) throw Error(where, "a symbol holds a character that stands for no byte");
+        return {std::move(*left), std::move(*right)};
+    }
+
+    static Bpe load_merges(const std::filesystem::path& path, Cleaning cleaning) {
+        constexpr std::size_t most_merges = 49152 - 256 - 2;
+        const std::string text = detail::read_gzip(path);
+        std::string_view rest = text;
+        detail::take_line(rest);  // the first line names the version
+        std::vector<Merge> merges;
+        std::unordered_map<std::string, Id> ids = index_of(Bpe(std::span<const Merge>(), cleaning).tokens_);
+        ids.erase(std::string(detail::special_literals(cleaning).start));
+        ids.erase(std::string(detail::special_literals(cleaning).end));
+        for (std::size_t line = 2; !rest.empty() && merges.size() < most_merges; ++line) {
+            const std::string_view content = detail::take_line(rest);
+            if (content.empty()) continue;
+            const std::string where = detail::at_line(path, line);
+            const auto [left, right] = parse_merge(content, where);
+            const auto left_id = ids.find(left);
+            const auto right_id = ids.find(right);
+            if (left_id == ids.end() || right_id == ids.end())
+                throw Error(where, "it joins a token that no earlier line makes");
+            merges.push_back({left_id->second, right_id->second});
+            if (!ids.emplace(left + right, static_cast<Id>(512 + merges.size() - 1)).second)
+                throw Error(where, "it makes a token that is already there");
+        }
+        if (merges.empty()) throw Error(path.string(), "a line of version and one merge a line", "no merge");
+        return Bpe(merges, cleaning);
+    }
+
+    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
+        const std::filesystem::path merges_path = folder / "merges.txt";
+        const std::string text = detail::read_gzip(merges_path);
+        std::string_view rest = text;
+        const bool has_version = rest.starts_with("#version");
+        const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
+        const bool marked = version.find(open_clip_mark) != std::string_view::npos;
+        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : Cleaning::transformers));
+        const std::unordered_map<std::string, Id> ids = bpe.read_vocabulary(folder / "vocab.json");
+
+        bpe.merges_ = detail::MergeRules(static_cast<std::size_t>(std::count(rest.begin(), rest.end(), '\n')) + 1);
+        for (std::size_t line = has_version ? 2 : 1; !rest.empty(); ++line) {
+            const std::string_view content = detail::take_line(rest);
+            if (content.empty()) continue;
+            const std::string where = detail::at_line(merges_path, line);
+            const auto [left, right] = parse_merge(content, where);
+            const auto left_id = ids.find(left);
+            const auto right_id = ids.find(right);
+            const auto result = ids.find(left + right);
+            if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
+                throw Error(where, "the two symbols or what they make are not in vocab.json");
+            if (!bpe.merges_.add({left_id->second, right_id->second, result->second}))
+                throw Error(where, "the same merge stands on an earlier line");
+        }
+        return bpe;
+    }
+
+    /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
+    std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+        const std::string where = path.string();
+        const MappedFile file(path);
+        const auto* first = reinterpret_cast<const char*>(file.bytes().data());
+        const nlohmann::json json = nlohmann::json::parse(first, first + file.bytes().size(), nullptr, false);
+        if (!json.is_object()) throw Error(where, "a JSON object of tokens and ids", "something else");
+        std::vector<bool> seen(json.size());
+        tokens_.resize(json.size());
+        start_ = end_ = -1;
+        std::unordered_map<std::string, Id> ids;
+        ids.reserve(2 * json.size());
+        for (const auto& [name, value] : json.items()) {
+            if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= seen.size())
+                throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
+                            "\"" + name + "\": " + value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
+            const auto id = value.get<std::size_t>();
+            if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
+            seen[id] = true;
+            if (is_special(name, &detail::SpecialLiterals::start)) {
+                start_ = static_cast<Id>(id);
+            } else if (is_special(name, &detail::SpecialLiterals::end)) {
+                end_ = static_cast<Id>(id);
+            } else {
+                const std::optional<std::string> bytes = detail::byte_alphabet.bytes(name);
+                if (!bytes) throw Error(where, "\"" + name + "\" holds a character that stands for no byte");
+                tokens_[id] = *bytes;
+                ids.emplace(*bytes, static_cast<Id>(id));
+            }
+        }
+        if (start_ < 0 || end_ < 0) throw Error(where, "it lacks <|startoftext|> or <|endoftext|>");
+        name_specials();
+        for (unsigned byte = 0; byte < 256; ++byte) {
+            const std::string token(1, static_cast<char>(byte));
+            const auto inner = ids.find(token);
+            const auto last = ids.find(token + std::string(detail::word_end));
+            if (inner == ids.end() || last == ids.end())
+                throw Error(where, "it lacks \"" + detail::byte_alphabet.symbols(token) + "\" or \"" +
+                                       detail::byte_alphabet.symbols(token) + "</w>\", a token that each byte needs");
+            byte_ids_[byte] = inner->second;
+            last_ids_[byte] = last->second;
+        }
+        return ids;
+    }
+
+    static bool is_special(std::string_view name, std::string_view detail::SpecialLiterals::*which) {
+        return name == detail::special_literals(Cleaning::transformers).*which ||
+               name == detail::special_literals(Cleaning::open_clip).*which;
+    }
+
+    /// Byte-pair encoding of one word: the lowest rank first, of equal ranks the leftmost.
+    void append_word(std::string_view word, Scratch& scratch, std::vector<Id>& out) const {
+        std::vector<Id>& ids = scratch.ids;
+        ids.clear();
+        for (const char byte : word) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+        ids.back() = last_ids_[static_cast<unsigned char>(word.back())];
+        merges_.apply(ids, scratch.ranks);
+        out.insert(out.end(), ids.begin(), ids.end());
+    }
+
+    Cleaning cleaning_;
+    std::vector<std::string> tokens_;  ///< bytes; a token that ends a word has "</w>" behind
+    detail::MergeRules merges_;
+    std::array<Id, 256> byte_ids_{};
+    std::array<Id, 256> last_ids_{};
+    Id start_ = 0;
+    Id end_ = 0;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif

@@ -1,0 +1,265 @@
+// From pictures to a tower's input: crops, padding, flips, normalisation, and whole preprocessing recipes.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tandem/core/error.hpp>
+#include <tandem/core/random.hpp>
+#include <tandem/data/image.hpp>
+#include <tandem/data/resize.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// n / 2 for n >= 0, a half to the even neighbour, as Python's round(n / 2).
+constexpr int half_to_even(int n) {
+    return n / 2 + (n % 2) * (n / 2 % 2);
+}
+
+inline void check_target(int size, std::string_view where) {
+    if (size < 1 || size > 1 << 14) throw Error(where, "a size of 1 to 16384 pixels", std::to_string(size));
+}
+
+/// What resize_shortest makes of width x height: torchvision 0.20, functional.py, _compute_resized_output_size.
+inline std::array<int, 2> shortest_sides(int width, int height, int size) {
+    const int shorter = std::min(width, height);
+    const int longer = std::max(width, height);
+    const auto scaled = static_cast<std::int64_t>(size) * longer;
+    const double side = static_cast<double>(scaled) / shorter;
+    if (side > resize_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+                    std::to_string(width) + " x " + std::to_string(height));
+    }
+    const int across = static_cast<int>(side);
+    return width <= height ? std::array{size, across} : std::array{across, size};
+}
+
+/// Where a centred window of size x size begins in `side`; negative where the window is larger, by the padding.
+/// (torchvision functional.py, center_crop: Python's round inside, floor of the half for padding.)
+constexpr int centre_offset(int side, int size) {
+    return side >= size ? half_to_even(side - size) : -((size - side) / 2);
+}
+
+/// Copies source into a canvas of one colour at (left, top), both of which may be negative.
+inline Image place(const ImageView& source, int width, int height, int left, int top, Colour colour) {
+    const std::size_t row = static_cast<std::size_t>(width) * 3;
+    Image canvas{width, height, std::vector<std::uint8_t>(row * static_cast<std::size_t>(height))};
+    for (std::size_t i = 0; i < canvas.pixels.size(); i += 3) {
+        canvas.pixels[i] = colour.red;
+        canvas.pixels[i + 1] = colour.green;
+        canvas.pixels[i + 2] = colour.blue;
+    }
+    const int first_x = std::max(0, -left);
+    const int end_x = std::min(source.width, width - left);
+    for (int y = std::max(0, -top); y < std::min(source.height, height - top); ++y) {
+        std::copy(source.pixels + static_cast<std::size_t>(y) * source.stride + static_cast<std::size_t>(first_x) * 3,
+                  source.pixels + static_cast<std::size_t>(y) * source.stride + static_cast<std::size_t>(end_x) * 3,
+                  canvas.pixels.data() + static_cast<std::size_t>(y + top) * row +
+                      static_cast<std::size_t>(first_x + left) * 3);
+    }
+    return canvas;
+}
+
+}  // namespace detail
+
+/// The pixels of a region. Throws Error for a region that is empty or leaves the image.
+inline Image crop(const Image& image, const Region& region) {
+    detail::check_image(image, "crop");
+    const bool inside = region.left >= 0 && region.top >= 0 && region.width > 0 && region.height > 0 &&
+                        region.width <= image.width && region.left <= image.width - region.width &&
+                        region.height <= image.height && region.top <= image.height - region.height;
+    if (!inside) {
+        throw Error(
+            "crop",
+            "a region inside the image of " + std::to_string(image.width) + " x " + std::to_string(image.height),
+            std::to_string(region.width) + " x " + std::to_string(region.height) + " at (" +
+                std::to_string(region.left) + ", " + std::to_string(region.top) + ")");
+    }
+    return detail::copy(detail::view(image, region));
+}
+
+/// The shorter side becomes `size`, the longer one int(size * longer / shorter): torchvision's Resize(size).
+inline Image resize_shortest(const Image& image, int size, Filter filter, PassOrder order = PassOrder::pillow_13) {
+    detail::check_image(image, "resize_shortest");
+    detail::check_target(size, "resize_shortest");
+    const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
+    return resize(image, width, height, filter, order);
+}
+
+/// The middle size x size pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
+/// are padded with black, the odd pixel at the right and below (torchvision 0.20, functional.py, center_crop).
+inline Image center_crop(const Image& image, int size) {
+    detail::check_image(image, "center_crop");
+    detail::check_target(size, "center_crop");
+    return detail::place(detail::view(image), size, size, -detail::centre_offset(image.width, size),
+                         -detail::centre_offset(image.height, size), black);
+}
+
+/// The image in the middle of a square of its longer side; an odd pixel is added at the right or below.
+inline Image pad_to_square(const Image& image, Colour colour) {
+    detail::check_image(image, "pad_to_square");
+    const int side = std::max(image.width, image.height);
+    detail::check_resize_size(side, side, "a square with");
+    return detail::place(detail::view(image), side, side, (side - image.width) / 2, (side - image.height) / 2, colour);
+}
+
+inline Image flip_horizontal(const Image& image) {
+    detail::check_image(image, "flip_horizontal");
+    Image out{image.width, image.height, std::vector<std::uint8_t>(image.pixels.size())};
+    const std::size_t row = static_cast<std::size_t>(image.width) * 3;
+    for (std::size_t begin = 0; begin < image.pixels.size(); begin += row) {
+        for (std::size_t x = 0; x < row; x += 3) {
+            std::copy_n(image.pixels.data() + begin + x, 3, out.pixels.data() + begin + row - 3 - x);
+        }
+    }
+    return out;
+}
+
+/// A random part of the image, resized to a square: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
+/// scale are open_clip's training recipe (transform.py, AugmentationCfg); torchvision's own is 0.08 to 1.
+struct RandomResizedCrop {
+    double scale_low = 0.9;  ///< of the image's area
+    double scale_high = 1.0;
+    double ratio_low = 3.0 / 4.0;  ///< width / height
+    double ratio_high = 4.0 / 3.0;
+
+    /// Ten tries of an area (uniform) and a ratio (log-uniform) that fit; then the largest centred part of the image
+    /// whose ratio lies within the bounds. Throws Error for bounds that are not positive and ordered.
+    Region sample(int width, int height, Random& random) const {
+        const bool ordered = 0 < scale_low && scale_low <= scale_high && 0 < ratio_low && ratio_low <= ratio_high &&
+                             std::isfinite(scale_high) && std::isfinite(ratio_high);
+        if (!ordered || width < 1 || height < 1) {
+            throw Error("RandomResizedCrop", "positive, ordered bounds of scale and ratio, and an image with pixels",
+                        std::to_string(scale_low) + " to " + std::to_string(scale_high) + ", " +
+                            std::to_string(ratio_low) + " to " + std::to_string(ratio_high) + ", " +
+                            std::to_string(width) + " x " + std::to_string(height));
+        }
+        for (int attempt = 0; attempt < 10; ++attempt) {
+            const double area = static_cast<double>(width) * height * random.uniform(scale_low, scale_high);
+            const double ratio = std::exp(random.uniform(std::log(ratio_low), std::log(ratio_high)));
+            const double across = std::nearbyint(std::sqrt(area * ratio));
+            const double down = std::nearbyint(std::sqrt(area / ratio));
+            if (across < 1 || across > width || down < 1 || down > height) continue;
+            Region region{0, 0, static_cast<int>(across), static_cast<int>(down)};
+            region.top = static_cast<int>(random.below(static_cast<std::size_t>(height - region.height + 1)));
+            region.left = static_cast<int>(random.below(static_cast<std::size_t>(width - region.width + 1)));
+            return region;
+        }
+        const double ratio = static_cast<double>(width) / height;
+        Region region{0, 0, width, height};
+        // A strip one pixel thin could round to no pixel at all.
+        if (ratio < ratio_low) {
+            region.height = std::clamp(static_cast<int>(std::nearbyint(width / ratio_low)), 1, height);
+        } else if (ratio > ratio_high) {
+            region.width = std::clamp(static_cast<int>(std::nearbyint(height * ratio_high)), 1, width);
+        }
+        region.top = (height - region.height) / 2;
+        region.left = (width - region.width) / 2;
+        return region;
+    }
+
+    /// The sampled part resized to size x size. Pixels outside it do not bleed in: cropped first, as torchvision.
+    Image operator()(const Image& image, int size, Filter filter, Random& random) const {
+        detail::check_image(image, "RandomResizedCrop");
+        detail::check_target(size, "RandomResizedCrop");
+        const Region region = sample(image.width, image.height, random);
+        detail::check_resize_size(region.width, region.height, "a crop with");
+        return detail::resize_view(detail::view(image, region), size, size, {filter, PassOrder::pillow_13});
+    }
+};
+
+/// How a picture of any shape becomes a square of `size`.
+enum class Fit {
+    shortest_then_crop,  ///< shorter side to size, centre crop (OpenAI, open_clip "shortest")
+    squash,              ///< both sides to size (SigLIP, open_clip "squash")
+    pad,                 ///< longer side to size, the rest filled (open_clip "longest")
+};
+
+/// A model's image preprocessing; mean and deviation are of channels in [0, 1].
+struct Preprocess {
+    int size = 224;
+    Fit fit = Fit::shortest_then_crop;
+    Filter filter = Filter::bicubic;
+    std::array<float, 3> mean{0, 0, 0};
+    std::array<float, 3> deviation{1, 1, 1};
+    Colour padding = black;  ///< of Fit::pad
+    PassOrder order = PassOrder::pillow_13;
+
+    /// Floats of one picture: 3 * size * size.
+    constexpr std::size_t count() const {
+        return std::size_t{3} * static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
+    }
+};
+
+/// OpenAI's CLIP and most of open_clip (CLIP/clip.py, _transform).
+constexpr Preprocess openai_preprocess(int size) {
+    return {.size = size,
+            .fit = Fit::shortest_then_crop,
+            .filter = Filter::bicubic,
+            .mean = {0.48145466F, 0.4578275F, 0.40821073F},
+            .deviation = {0.26862954F, 0.26130258F, 0.27577711F}};
+}
+
+/// SigLIP and SigLIP 2 as open_clip runs them (pretrained.py, _slpcfg).
+constexpr Preprocess siglip_preprocess(int size) {
+    return {.size = size,
+            .fit = Fit::squash,
+            .filter = Filter::bicubic,
+            .mean = {0.5F, 0.5F, 0.5F},
+            .deviation = {0.5F, 0.5F, 0.5F}};
+}
+
+/// The picture as a size x size square, still in 8 bits.
+inline Image fit_square(const Image& image, const Preprocess& recipe) {
+    detail::check_image(image, "preprocess");
+    detail::check_target(recipe.size, "preprocess");
+    const int size = recipe.size;
+    if (recipe.fit == Fit::squash) return resize(image, size, size, recipe.filter, recipe.order);
+    if (recipe.fit == Fit::shortest_then_crop) {
+        detail::check_resize_size(image.width, image.height, "an image with");
+        const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
+        const Region window{detail::centre_offset(width, size), detail::centre_offset(height, size), size, size};
+        return detail::resize_window(detail::view(image),
+                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, width,
+                                     height, window, {recipe.filter, recipe.order});
+    }
+    // open_clip, transform.py, ResizeKeepRatio(longest=1) and CenterCropOrPad.
+    const double ratio = std::max(image.width, image.height) / static_cast<double>(size);
+    const int width = std::max(1, static_cast<int>(std::nearbyint(image.width / ratio)));
+    const int height = std::max(1, static_cast<int>(std::nearbyint(image.height / ratio)));
+    const Image inner = resize(image, width, height, recipe.filter, recipe.order);
+    return detail::place(detail::view(inner), size, size, (size - width) / 2, (size - height) / 2, recipe.padding);
+}
+
+/// Writes three planes, red, green, blue, each [height][width]: (value / 255 - mean) / deviation in float, as
+/// torchvision's ToTensor and Normalize. Throws Error unless out has 3 * width * height floats.
+inline void normalise(const Image& image, const std::array<float, 3>& mean, const std::array<float, 3>& deviation,
+                      std::span<float> out) {
+    detail::check_image(image, "normalise");
+    if (out.size() != image.pixels.size()) {
+        throw Error("normalise", std::to_string(image.pixels.size()) + " floats to write to",
+                    std::to_string(out.size()));
+    }
+    const std::size_t plane = image.pixels.size() / 3;
+    for (std::size_t c = 0; c < 3; ++c) {
+        std::array<float, 256> table;
+        for (std::size_t i = 0; i < 256; ++i) table[i] = (static_cast<float>(i) / 255.0F - mean[c]) / deviation[c];
+        for (std::size_t i = 0; i < plane; ++i) out[c * plane + i] = table[image.pixels[3 * i + c]];
+    }
+}
+
+/// Fits the picture and normalises it into out, [3][size][size]. Throws Error unless out has recipe.count() floats.
+inline void preprocess(const Image& image, const Preprocess& recipe, std::span<float> out) {
+    normalise(fit_square(image, recipe), recipe.mean, recipe.deviation, out);
+}
+
+}  // namespace tandem::inline TANDEM_ABI

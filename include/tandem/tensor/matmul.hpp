@@ -1,0 +1,352 @@
+// Matrix products, transposes, and reading single elements or rows by index.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <tandem/kernels/gemm.hpp>
+#include <tandem/tensor/evaluate.hpp>
+#include <tandem/tensor/expression.hpp>
+#include <tandem/tensor/reduce.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A matrix with its two axes swapped. As a factor of matmul it costs nothing.
+template <Expression E>
+struct Transposed : ExpressionNode {
+    static_assert(E::shape::rank == 2, "tandem: transpose takes a matrix");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<E::shape::extents[1], E::shape::extents[0]>;
+
+    E operand;
+
+    explicit Transposed(E source) : operand(std::move(source)) {}
+
+    Extents<2> extents() const { return {{operand.extents()[1], operand.extents()[0]}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// a · b.
+template <Expression A, Expression B>
+struct Product : ExpressionNode {
+    static_assert(A::shape::rank == 2 && B::shape::rank == 2, "tandem: matmul takes two matrices");
+    static constexpr std::size_t inner_a = A::shape::rank == 2 ? A::shape::extents[1] : dynamic;
+    static constexpr std::size_t inner_b = B::shape::rank == 2 ? B::shape::extents[0] : dynamic;
+    static_assert(inner_a == inner_b || inner_a == dynamic || inner_b == dynamic,
+                  "tandem: matmul needs as many columns on the left as rows on the right");
+    using has_rule = void;
+    using element = typename detail::CommonElementOf<typename A::element, typename B::element>::type;
+    using shape = Shape<A::shape::extents[0], B::shape::extents[1]>;
+
+    A a;
+    B b;
+
+    Product(A left, B right) : a(std::move(left)), b(std::move(right)) {
+        if (a.extents()[1] != b.extents()[0]) {
+            throw Error("matmul", std::to_string(a.extents()[1]) + " rows on the right of " + to_string(a.extents()),
+                        to_string(b.extents()));
+        }
+    }
+
+    Extents<2> extents() const { return {{a.extents()[0], b.extents()[1]}}; }
+    void write_key(detail::Key& key) const {
+        a.write_key(key);
+        b.write_key(key);
+    }
+};
+
+/// An elementwise expression written out as a tensor, because what reads it needs its elements in memory.
+template <Expression E>
+struct Materialised : ExpressionNode {
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = typename E::shape;
+
+    E operand;
+
+    explicit Materialised(E source) : operand(std::move(source)) {}
+
+    auto extents() const { return operand.extents(); }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[i, i] for the square matrix x.
+template <Expression E>
+struct Diagonal : ExpressionNode {
+    static_assert(E::shape::rank == 2 && (E::shape::extents[0] == E::shape::extents[1] ||
+                                          E::shape::extents[0] == dynamic || E::shape::extents[1] == dynamic),
+                  "tandem: diagonal takes a square matrix");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<E::shape::extents[0] == dynamic ? E::shape::extents[1] : E::shape::extents[0]>;
+
+    E operand;
+
+    explicit Diagonal(E source) : operand(std::move(source)) {
+        if (operand.extents()[0] != operand.extents()[1]) {
+            throw Error("diagonal", "a square matrix", to_string(operand.extents()));
+        }
+    }
+
+    Extents<1> extents() const { return {{operand.extents()[0]}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[i, ids[i]] for the matrix x and one id a row.
+template <Expression E, class Ids>
+struct Gathered : ExpressionNode {
+    static_assert(E::shape::rank == 2 && Ids::rank == 1, "tandem: gather takes a matrix and one id for each of its rows");
+    static_assert(extents_broadcast(E::shape::extents[0], Ids::extents[0]) && Ids::extents[0] != 1,
+                  "tandem: gather takes a matrix and one id for each of its rows");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Ids;
+
+    E operand;
+    View<const Id, Ids> ids;
+
+    Gathered(E source, View<const Id, Ids> positions) : operand(std::move(source)), ids(positions) {
+        if (ids.size() != operand.extents()[0]) {
+            throw Error("gather", std::to_string(operand.extents()[0]) + " ids", std::to_string(ids.size()));
+        }
+        check_ids("gather", ids.elements(), operand.extents()[1]);
+    }
+
+    static void check_ids(const char* where, std::span<const Id> ids, std::size_t limit) {
+        for (const Id id : ids) {
+            if (id < 0 || static_cast<std::size_t>(id) >= limit) {
+                throw Error(where, "ids below " + std::to_string(limit), std::to_string(id));
+            }
+        }
+    }
+
+    Extents<1> extents() const { return {{ids.size()}}; }
+    void write_key(detail::Key& key) const {
+        operand.write_key(key);
+        key.push_back(reinterpret_cast<std::uintptr_t>(ids.data()));
+    }
+};
+
+template <TensorOperand X>
+auto transpose(X&& x) {
+    return Transposed<AsExpression<X>>(as_expression(std::forward<X>(x)));
+}
+
+/// The matrix product of a <M, K> and b <K, N>: <M, N>.
+template <TensorOperand A, TensorOperand B>
+auto matmul(A&& a, B&& b) {
+    return Product<AsExpression<A>, AsExpression<B>>(as_expression(std::forward<A>(a)), as_expression(std::forward<B>(b)));
+}
+
+namespace functions {
+
+struct TakeDiagonal {
+    template <TensorOperand X>
+    auto operator()(X&& x) const {
+        return Diagonal<AsExpression<X>>(as_expression(std::forward<X>(x)));
+    }
+};
+
+}  // namespace functions
+
+/// diagonal(x) is the <N> diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
+/// class is i.
+inline constexpr functions::TakeDiagonal diagonal{};
+
+/// x[i, ids[i]]: one element of each row, <N>.
+template <TensorOperand X, class I>
+    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
+auto gather(X&& x, const I& ids) {
+    return Gathered<AsExpression<X>, typename I::shape>(as_expression(std::forward<X>(x)),
+                                                        View<const Id, typename I::shape>(ids));
+}
+
+namespace detail {
+
+template <class E>
+inline constexpr bool is_leaf = false;
+template <Element T, class S>
+inline constexpr bool is_leaf<Leaf<T, S>> = true;
+
+/// The expression as one leaf in memory.
+template <class E>
+auto in_memory(const E& e, Tape& tape) {
+    using Prepared = decltype(prepare(e, tape));
+    if constexpr (is_leaf<Prepared>) {
+        return prepare(e, tape);
+    } else {
+        return tape.result(Materialised<E>(e));
+    }
+}
+
+/// A factor of a product: a leaf in memory, possibly to be read transposed.
+template <class L, bool Transpose>
+struct Factor {
+    L leaf;
+
+    kernels::Operand<typename decltype(L::view)::element> operand() const {
+        const auto matrix = kernels::row_major(leaf.view.data(), leaf.view.extent(1));
+        return Transpose ? matrix.transposed() : matrix;
+    }
+};
+
+template <class E>
+auto factor_of(const E& e, Tape& tape) {
+    auto leaf = in_memory(e, tape);
+    return Factor<decltype(leaf), false>{leaf};
+}
+template <class E>
+auto factor_of(const Transposed<E>& e, Tape& tape) {
+    auto leaf = in_memory(e.operand, tape);
+    return Factor<decltype(leaf), true>{leaf};
+}
+
+/// Adds left · right, or its transpose for a factor that was read transposed, to a factor's gradient.
+template <class L, bool Transpose, Element A, Element B>
+void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& left, const kernels::Operand<B>& right,
+                 std::size_t inner) {
+    using T = typename L::element;
+    if (factor.leaf.adjoint == nullptr) return;
+    const bool accumulate = factor.leaf.adjoint->touched;
+    auto& target = factor.leaf.adjoint->dense();
+    const std::size_t rows = target.extent(0), columns = target.extent(1);
+    if constexpr (Transpose) {
+        kernels::gemm<T>(rows, columns, inner, right.transposed(), left.transposed(), target.data(), columns, accumulate);
+    } else {
+        kernels::gemm<T>(rows, columns, inner, left, right, target.data(), columns, accumulate);
+    }
+}
+
+}  // namespace detail
+
+template <class A, class B>
+struct Rule<Product<A, B>> {
+    using T = typename Product<A, B>::element;
+
+    decltype(detail::factor_of(std::declval<const A&>(), std::declval<Tape&>())) a;
+    decltype(detail::factor_of(std::declval<const B&>(), std::declval<Tape&>())) b;
+    std::size_t rows, columns, inner;
+
+    Rule(const Product<A, B>& node, Tape& tape)
+        : a(detail::factor_of(node.a, tape)),
+          b(detail::factor_of(node.b, tape)),
+          rows(node.a.extents()[0]),
+          columns(node.b.extents()[1]),
+          inner(node.a.extents()[1]) {}
+
+    bool wants_gradient() const { return tandem::wants_gradient(a.leaf) || tandem::wants_gradient(b.leaf); }
+
+    template <class Out>
+    void forward(Out& out) const {
+        kernels::gemm<T>(rows, columns, inner, a.operand(), b.operand(), out.data(), columns);
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        const auto g = kernels::row_major(gradient.data(), columns);
+        detail::add_product(a, g, b.operand().transposed(), columns);
+        detail::add_product(b, a.operand().transposed(), g, rows);
+    }
+};
+
+template <class E>
+struct Rule<Materialised<E>> {
+    decltype(prepare(std::declval<const E&>(), std::declval<Tape&>())) operand;
+
+    Rule(const Materialised<E>& node, Tape& tape) : operand(prepare(node.operand, tape)) {}
+
+    bool wants_gradient() const { return tandem::wants_gradient(operand); }
+
+    template <class Out>
+    void forward(Out& out) const {
+        detail::write(out.view(), operand);
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        propagate(operand, Leaf<typename Value::element, typename Value::shape>(gradient.view()));
+    }
+};
+
+/// What the rules of nodes that pick or permute elements of one operand in memory share.
+template <class E>
+struct InMemoryRule {
+    decltype(detail::in_memory(std::declval<const E&>(), std::declval<Tape&>())) operand;
+
+    InMemoryRule(const E& e, Tape& tape) : operand(detail::in_memory(e, tape)) {}
+
+    bool wants_gradient() const { return tandem::wants_gradient(operand); }
+};
+
+template <class E>
+struct Rule<Transposed<E>> : InMemoryRule<E> {
+    Rule(const Transposed<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.extent(0); ++i) {
+            for (std::size_t j = 0; j < out.extent(1); ++j) out(i, j) = this->operand.view(j, i);
+        }
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.extent(0); ++i) {
+            for (std::size_t j = 0; j < gradient.extent(1); ++j) target(j, i) += gradient(i, j);
+        }
+    }
+};
+
+template <class E>
+struct Rule<Diagonal<E>> : InMemoryRule<E> {
+    Rule(const Diagonal<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.size(); ++i) out(i) = this->operand.view(i, i);
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.size(); ++i) target(i, i) += gradient(i);
+    }
+};
+
+template <class E, class Ids>
+struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
+    View<const Id, Ids> ids;
+
+    Rule(const Gathered<E, Ids>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.size(); ++i) out(i) = this->operand.view(i, ids(i));
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.size(); ++i) target(i, ids(i)) += gradient(i);
+    }
+};
+
+/// The mean over rows of −log softmax(logits)[target], for logits <N, C>. The target is `diagonal` (row i's class is i)
+/// or a tensor of ids <N>.
+template <TensorOperand X>
+auto cross_entropy(X&& logits, functions::TakeDiagonal) {
+    const auto e = as_expression(std::forward<X>(logits));
+    return mean(log_sum_exp<1>(e) - diagonal(e));
+}
+template <TensorOperand X, class I>
+    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
+auto cross_entropy(X&& logits, const I& targets) {
+    const auto e = as_expression(std::forward<X>(logits));
+    return mean(log_sum_exp<1>(e) - gather(e, targets));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
