@@ -349,7 +349,8 @@ inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic
 /// to the version of libjpeg-turbo (one or two levels). EXIF orientation and colour profiles are ignored, as Pillow's.
 /// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data, which Pillow lets
 /// pass in some cases (a wrong Huffman code, a missing end marker).
-inline Image decode_image(std::span<const std::byte> bytes, std::string_view name, DecodeOptions options = {}) {
+inline Image decode_image(std::span<const std::byte> bytes, std::string_view name,
+                          [[maybe_unused]] DecodeOptions options = {}) {
     if (detail::starts_with(bytes, "\xff\xd8\xff")) {
 #if __has_include(<jpeglib.h>)
         return detail::JpegReader(bytes, name).read(options);

@@ -29,7 +29,7 @@ namespace tandem::inline TANDEM_ABI {
 /// A safetensors file, checked to the last rule before anything of it is seen: the rules of the reference
 /// (safetensors/src/tensor.rs, release 0.8.0) and of its README, by which a duplicate key is an error too. Stricter
 /// than the reference in three points: unknown keys of a tensor, a null __metadata__, and sizes no real file has (a
-/// string above 1 MiB; names, shapes and metadata of more than 8 MiB) are refused. Like it, allows JSON whitespace
+/// string above 512 KiB; names, shapes and metadata of more than 6 MiB) are refused. Like it, allows JSON whitespace
 /// around the header. Data is neither copied nor checksummed. Move only.
 class Safetensors {
 public:
@@ -54,9 +54,11 @@ public:
 
     /// The tensor of that name, or nullptr.
     const StoredTensor* find(std::string_view name) const {
-        const auto name_of = [&](std::uint32_t i) { return std::string_view(header_.tensors[i].name); };
-        const auto found = std::ranges::lower_bound(header_.by_name, name, {}, name_of);
-        return found != header_.by_name.end() && name_of(*found) == name ? &header_.tensors[*found] : nullptr;
+        const auto found = std::lower_bound(
+            header_.by_name.begin(), header_.by_name.end(), name,
+            [&](std::uint32_t i, std::string_view sought) { return header_.tensors[i].name < sought; });
+        if (found == header_.by_name.end() || header_.tensors[*found].name != name) return nullptr;
+        return &header_.tensors[*found];
     }
 
 private:
@@ -194,7 +196,7 @@ inline void append_json_string(std::string& json, std::string_view text, std::st
     }
     json += '"';
     if (json.size() - begin > max_string_bytes)
-        throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 1 MiB");
+        throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 512 KiB");
 }
 
 /// The header for tensors in this order, its eight length bytes included, padded so that the data is 8-byte aligned.
@@ -229,7 +231,7 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
     }
     json += '}';
     json.append((8 - json.size() % 8) % 8, ' ');
-    if (cost > max_index_bytes) throw Error(where, "names, shapes and metadata take more than 8 MiB");
+    if (cost > max_index_bytes) throw Error(where, "names, shapes and metadata take more than 6 MiB");
     const std::uint64_t length = json.size();
     std::string result(sizeof(length), '\0');
     std::memcpy(result.data(), &length, sizeof(length));
@@ -240,9 +242,8 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
 
 /// Writes a safetensors file, atomically and durably (write_file_atomically). Tensors keep their order within an
 /// element width, wider elements first, so that each is aligned to its element. Throws Error, and writes nothing, on
-/// duplicate names, on data that does not match shape and type, on names or metadata that are not UTF-8, and on the
-/// name
-/// __metadata__.
+/// duplicate names, on data that does not match shape and type, on names or metadata that are not UTF-8, on names,
+/// shapes and metadata beyond what Safetensors reads, and on the name __metadata__.
 inline void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
                              const std::map<std::string, std::string>& metadata = {}) {
     const std::string where = path.string();
@@ -255,12 +256,13 @@ inline void save_safetensors(const std::filesystem::path& path, std::span<const 
                                    std::to_string(tensor.data.size()) + " bytes");
         order.push_back(&tensor);
     }
-    const auto name_of = [](const StoredTensor* tensor) -> const std::string& { return tensor->name; };
-    std::ranges::sort(order, {}, name_of);
-    const auto twin = std::ranges::adjacent_find(order, {}, name_of);
+    using Pointer = const StoredTensor*;
+    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name < b->name; });
+    const auto twin =
+        std::adjacent_find(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name == b->name; });
     if (twin != order.end()) throw Error(where, "tensor " + detail::in_quotes((*twin)->name) + ": duplicate name");
-    std::ranges::sort(order, {}, [](const StoredTensor* tensor) {
-        return std::pair(-static_cast<std::int64_t>(bits(tensor->type)), tensor);
+    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) {
+        return bits(a->type) != bits(b->type) ? bits(a->type) > bits(b->type) : a < b;
     });
 
     const std::string header = detail::header_for(order, metadata, where);

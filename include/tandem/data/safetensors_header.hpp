@@ -12,7 +12,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -61,7 +60,7 @@ inline std::string_view screened_header(std::string_view text, std::string_view 
         }
         if (i - mark > (in_string ? max_string_bytes : max_gap_bytes))
             throw Error(where, std::string("header holds ") +
-                                   (in_string ? "a string longer than 1 MiB" : "64 KiB without a string") + at(i));
+                                   (in_string ? "a string longer than 512 KiB" : "16 KiB without a string") + at(i));
     }
     return text.substr(begin, end - begin);
 }
@@ -95,7 +94,8 @@ public:
 
     bool string(std::string& value) {
         if (place_ == Place::type) {
-            const auto entry = std::ranges::find(data_types, std::string_view(value), &DataTypeEntry::name);
+            const auto entry = std::find_if(data_types.begin(), data_types.end(),
+                                            [&](const DataTypeEntry& known) { return known.name == value; });
             if (entry == data_types.end()) fail("unknown dtype " + in_quotes(value));
             tensor().type = static_cast<DataType>(entry - data_types.begin());
             place_ = Place::tensor;
@@ -124,7 +124,8 @@ public:
             metadata_key_ = std::move(value);
             place_ = Place::metadata_value;
         } else {
-            const auto field = std::ranges::find(fields, std::string_view(value), &Field::name);
+            const auto field =
+                std::find_if(fields.begin(), fields.end(), [&](const Field& known) { return known.name == value; });
             if (field == fields.end()) fail("unknown key " + in_quotes(value));
             bool& seen = seen_[static_cast<std::size_t>(field - fields.begin())];
             if (std::exchange(seen, true)) fail("duplicate key " + in_quotes(value));
@@ -229,7 +230,7 @@ private:
     void charge(std::size_t bytes) {
         index_bytes_ += bytes;
         if (index_bytes_ > max_index_bytes)
-            throw Error(where_, "header describes more than 8 MiB of names, shapes and metadata (" +
+            throw Error(where_, "header describes more than 6 MiB of names, shapes and metadata (" +
                                     std::to_string(tensors_.size()) + " tensors so far)");
     }
 
@@ -292,18 +293,22 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
 
     // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
-    std::ranges::sort(header.tensors, {}, [](const StoredTensor& tensor) {
-        return std::tuple(tensor.data.data(), tensor.data.size(), std::string_view(tensor.name));
+    std::vector<StoredTensor>& tensors = header.tensors;
+    std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+        if (a.data.data() != b.data.data()) return a.data.data() < b.data.data();
+        return a.data.size() != b.data.size() ? a.data.size() < b.data.size() : a.name < b.name;
     });
-    header.by_name.resize(header.tensors.size());
+    header.by_name.resize(tensors.size());
     std::iota(header.by_name.begin(), header.by_name.end(), 0U);
-    const auto name_of = [&](std::uint32_t i) -> const std::string& { return header.tensors[i].name; };
-    std::ranges::sort(header.by_name, {}, name_of);
-    const auto twin = std::ranges::adjacent_find(header.by_name, {}, name_of);
+    const auto name_of = [&](std::uint32_t i) -> const std::string& { return tensors[i].name; };
+    std::sort(header.by_name.begin(), header.by_name.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return name_of(a) < name_of(b); });
+    const auto twin = std::adjacent_find(header.by_name.begin(), header.by_name.end(),
+                                         [&](std::uint32_t a, std::uint32_t b) { return name_of(a) == name_of(b); });
     if (twin != header.by_name.end()) throw Error(where, "tensor " + in_quotes(name_of(*twin)) + ": duplicate name");
 
     const std::byte* covered = data.data();
-    for (const StoredTensor& tensor : header.tensors) {
+    for (const StoredTensor& tensor : tensors) {
         if (tensor.data.data() != covered)
             throw Error(where,
                         "tensor " + in_quotes(tensor.name) + ": data_offsets expected to begin at " +

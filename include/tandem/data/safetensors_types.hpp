@@ -147,9 +147,9 @@ inline std::size_t utf8_sequence(std::string_view text) {
 
 // Bounds that keep the memory for a header, however hostile, below 16 MB. They are far above any real file.
 inline constexpr std::size_t max_header_bytes = 100'000'000;  // the format's own
-inline constexpr std::size_t max_string_bytes = std::size_t{1} << 20;
-inline constexpr std::size_t max_gap_bytes = std::size_t{1} << 16;  // between two strings
-inline constexpr std::size_t max_index_bytes = std::size_t{8} << 20;
+inline constexpr std::size_t max_string_bytes = std::size_t{1} << 19;
+inline constexpr std::size_t max_gap_bytes = std::size_t{1} << 14;  // between two strings
+inline constexpr std::size_t max_index_bytes = std::size_t{6} << 20;
 
 /// Upper bound of the memory one tensor takes in the index, and of one metadata entry.
 constexpr std::size_t index_cost(std::size_t name_bytes, std::size_t rank) {

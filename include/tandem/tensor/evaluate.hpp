@@ -104,6 +104,12 @@ void write(const View<T, S>& out, const E& e) {
 template <class T>
 inline constexpr char type_mark = 0;
 
+/// How many matrix products an elementwise chain reads directly, and whether they have shape S.
+template <class S, class E>
+inline constexpr std::size_t products_of_shape = 0;
+template <class S, class F, class... Operands>
+inline constexpr std::size_t products_of_shape<S, Apply<F, Operands...>> = (products_of_shape<S, Operands> + ... + 0);
+
 }  // namespace detail
 
 /// The results of the nodes that an elementwise pass cannot compute (reductions, products, permutations), each computed
@@ -263,6 +269,9 @@ void assign(const View<T, S>& out, X&& x) {
                   "tandem: the expression's shape does not fit the tensor it is assigned to");
     const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
     if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+    if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
+        if (assign_through_product(out, e)) return;
+    }
     Tape tape;
     detail::write(out, prepare(e, tape));
 }

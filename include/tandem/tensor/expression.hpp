@@ -202,6 +202,13 @@ private:
     static constexpr bool last_extent_is_one() { return S::rank > 0 && S::extents[S::rank == 0 ? 0 : S::rank - 1] == 1; }
 };
 
+/// A leaf whose type marks it as the one an elementwise expression is differentiated by.
+template <Element T, class S>
+struct Variable : Leaf<T, S> {
+    using is_variable = void;
+    using Leaf<T, S>::Leaf;
+};
+
 /// A temporary tensor that the expression keeps alive.
 template <Element T, class S>
 struct Held : ExpressionNode {

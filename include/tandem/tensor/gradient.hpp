@@ -60,4 +60,58 @@ auto gradient(const E& e, const Xs&... tensors) {
     }
 }
 
+namespace detail {
+
+/// No gradient flows here.
+struct Nothing {};
+
+template <class A, class B>
+auto add_parts(const A& a, const B& b) {
+    if constexpr (std::same_as<A, Nothing>) {
+        return b;
+    } else if constexpr (std::same_as<B, Nothing>) {
+        return a;
+    } else {
+        return a + b;
+    }
+}
+
+}  // namespace detail
+
+/// The gradient with respect to the Variable in the elementwise expression `e`, as an expression, given the gradient g of
+/// e: one fused pass computes it.
+template <class E, Expression G>
+auto elementwise_gradient(const E& e, const G& g) {
+    if constexpr (requires { e.operands; }) {
+        return [&]<class F, class... Operands, std::size_t... I>(const Apply<F, Operands...>& node,
+                                                                std::index_sequence<I...>) {
+            const auto part = [&]<std::size_t J>(std::integral_constant<std::size_t, J>) {
+                const auto& operand = std::get<J>(node.operands);
+                if constexpr (std::same_as<decltype(elementwise_gradient(operand, g)), detail::Nothing>) {
+                    return detail::Nothing{};
+                } else {
+                    return elementwise_gradient(
+                        operand,
+                        std::apply([&](const auto&... all) { return F::template backward<J>(g, all...); }, node.operands));
+                }
+            };
+            if constexpr (sizeof...(I) == 1) {
+                return part(std::integral_constant<std::size_t, 0>{});
+            } else {
+                static_assert(sizeof...(I) == 2);
+                return detail::add_parts(part(std::integral_constant<std::size_t, 0>{}),
+                                         part(std::integral_constant<std::size_t, 1>{}));
+            }
+        }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
+    } else {
+        static_assert(requires { e.cursor(WholeTensor{}); },
+                      "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+        if constexpr (requires { typename E::is_variable; }) {
+            return g;
+        } else {
+            return detail::Nothing{};
+        }
+    }
+}
+
 }  // namespace tandem::inline TANDEM_ABI

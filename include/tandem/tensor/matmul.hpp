@@ -220,7 +220,84 @@ void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& 
     }
 }
 
+template <class S, class A, class B>
+    requires(S::rank == 2)
+inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
+
+/// Calls visit with every view an expression reads; a Held temporary cannot overlap anything.
+template <class E, class Visit>
+void visit_leaves(const E& e, const Visit& visit) {
+    if constexpr (requires { e.operands; }) {
+        std::apply([&](const auto&... operand) { (visit_leaves(operand, visit), ...); }, e.operands);
+    } else if constexpr (requires { e.operand; }) {
+        visit_leaves(e.operand, visit);
+    } else if constexpr (requires { e.a; }) {
+        visit_leaves(e.a, visit);
+        visit_leaves(e.b, visit);
+    } else if constexpr (requires { e.view; }) {
+        visit(e.view);
+    }
+}
+
+/// The product in an elementwise chain that holds just one of shape S.
+template <class S, class E>
+const auto& find_product(const E& e) {
+    if constexpr (requires { e.operands; }) {
+        return [&]<class F, class... Operands, std::size_t... I>(const Apply<F, Operands...>& node,
+                                                                std::index_sequence<I...>) -> const auto& {
+            constexpr std::size_t position = ((products_of_shape<S, Operands> == 1 ? I : 0) + ...);
+            return find_product<S>(std::get<position>(node.operands));
+        }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
+    } else {
+        return e;
+    }
+}
+
+/// The chain with its product replaced by the memory the product is computed into.
+template <class S, class E, class Target>
+auto prepare_around_product(const E& e, Tape& tape, const Target& target) {
+    if constexpr (products_of_shape<S, E> == 0) {
+        return prepare(e, tape);
+    } else if constexpr (requires { e.operands; }) {
+        return [&]<class F, class... Operands>(const Apply<F, Operands...>& node) {
+            return std::apply(
+                [&](const auto&... operand) { return apply<F>(prepare_around_product<S>(operand, tape, target)...); },
+                node.operands);
+        }(e);
+    } else {
+        return target;
+    }
+}
+
 }  // namespace detail
+
+/// out = e for an elementwise chain around one matrix product of out's shape: the chain is applied to each block of the
+/// product while it is in the cache. Returns false, and does nothing, where out overlaps a tensor of the chain.
+template <class T, class S, class E>
+bool assign_through_product(const View<T, S>& out, const E& e) {
+    bool overlaps = false;
+    detail::visit_leaves(e, [&](const auto& view) {
+        const auto* first = reinterpret_cast<const std::byte*>(view.data());
+        const auto* begin = reinterpret_cast<const std::byte*>(out.data());
+        overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
+    });
+    if (overlaps) return false;
+    Tape tape;
+    const auto& product = detail::find_product<S>(e);
+    const auto a = detail::factor_of(product.a, tape);
+    const auto b = detail::factor_of(product.b, tape);
+    const auto chain = detail::prepare_around_product<S>(e, tape, Leaf<T, S>(out));
+    kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
+                     out.extent(1), false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+                         if constexpr (!detail::is_leaf<std::remove_const_t<decltype(chain)>>) {
+                             for (; row < last_row; ++row) {
+                                 detail::write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1),
+                                                      first, last);
+                             }
+                         }
+                     });
+    return true;
+}
 
 template <class A, class B>
 struct Rule<Product<A, B>> {

@@ -32,6 +32,16 @@ constexpr Extents<S::rank> extents_of(Dynamic... extents) {
     return result;
 }
 
+/// The extents of shape S with 0 for the dynamic ones.
+template <class S>
+constexpr Extents<S::rank> empty_extents() {
+    Extents<S::rank> result = S::extents;
+    for (std::size_t axis = 0; axis < S::rank; ++axis) {
+        if (result[axis] == dynamic) result[axis] = 0;
+    }
+    return result;
+}
+
 template <std::size_t Rank, std::convertible_to<std::size_t>... Indices>
 TANDEM_DEVICE constexpr std::size_t offset_of(const Extents<Rank>& extents, Indices... indices) {
     static_assert(sizeof...(Indices) == Rank, "tandem: give exactly one index for every axis of the tensor");
@@ -58,7 +68,8 @@ public:
     using element = std::remove_const_t<T>;
     using shape = S;
 
-    View() = default;
+    /// Empty: dynamic extents are 0.
+    View() : extents_(detail::empty_extents<S>()) {}
     TANDEM_DEVICE constexpr View(T* data, const Extents<S::rank>& extents) : data_(data), extents_(extents) {}
 
     /// Views `elements`, whose number must be that of the shape with these dynamic extents.
@@ -116,7 +127,7 @@ public:
 
 private:
     T* data_ = nullptr;
-    Extents<S::rank> extents_ = S::extents;
+    Extents<S::rank> extents_;
 };
 
 /// A tensor that owns its elements, 64-byte aligned, zero when made. Copies are deep. Tensor<float, Shape<dynamic, 768>>
@@ -132,11 +143,7 @@ public:
         : elements_(S::extents.count()) {}
     Tensor()
         requires(S::dynamic_count > 0)
-    {
-        for (std::size_t axis = 0; axis < S::rank; ++axis) {
-            if (S::extents[axis] == dynamic) extents_[axis] = 0;
-        }
-    }
+        : extents_(detail::empty_extents<S>()) {}
 
     template <std::convertible_to<std::size_t>... Dynamic>
         requires(sizeof...(Dynamic) > 0 && S::dynamic_count > 0)

@@ -1,0 +1,106 @@
+// Contrastive losses as expressions over two embedding matrices, and how losses compose.
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+#include <utility>
+
+#include <tandem/tensor/functions.hpp>
+#include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/reduce.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What the library's losses derive from, so that they can be added and weighted. A loss is called with the normalised
+/// embeddings image <N, D> and text <N, D>, the scale <> (the exponential of the learned logit scale) and, if it takes a
+/// fourth argument, the learned bias <>; it returns a scalar expression. A lambda does too; Loss{lambda} composes.
+struct LossNode {};
+
+template <class L>
+concept ComposableLoss = std::derived_from<L, LossNode>;
+
+/// Calls a loss with the bias if it takes one.
+template <class L, class Image, class Text, class Scale, class Bias>
+auto call_loss(const L& loss, const Image& image, const Text& text, const Scale& scale, const Bias& bias) {
+    if constexpr (std::invocable<const L&, const Image&, const Text&, const Scale&, const Bias&>) {
+        return loss(image, text, scale, bias);
+    } else {
+        return loss(image, text, scale);
+    }
+}
+
+/// Symmetric cross-entropy over scaled cosine similarities: InfoNCE in both directions (Radford et al. 2021, fig. 3;
+/// open_clip/loss.py, ClipLoss).
+struct InfoNce : LossNode {
+    auto operator()(const auto& image, const auto& text, const auto& scale) const {
+        const auto logits = scale * matmul(image, transpose(text));
+        return 0.5 * (cross_entropy(logits, diagonal) + cross_entropy(transpose(logits), diagonal));
+    }
+};
+
+/// −1/N Σᵢⱼ log σ(zᵢⱼ (scale · xᵢ·yⱼ + bias)), z = 1 on the diagonal and −1 elsewhere (Zhai et al. 2023, alg. 1;
+/// open_clip/loss.py, SigLipLoss). Since log σ(l) = log σ(−l) + l, the diagonal needs no second matrix.
+struct SigmoidLoss : LossNode {
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+        const auto logits = scale * matmul(image, transpose(text)) + bias;
+        const double count = static_cast<double>(image.extents()[0]);
+        return (sum(softplus(logits)) - sum(diagonal(logits))) * (1.0 / count);
+    }
+};
+
+/// A user's own loss, made to compose: Loss{[](auto image, auto text, auto scale) { ... }}.
+template <class F>
+struct Loss : LossNode {
+    F function;
+
+    explicit Loss(F f) : function(std::move(f)) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale) const
+        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale)>
+    {
+        return function(image, text, scale);
+    }
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const
+        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale), decltype(bias)>
+    {
+        return function(image, text, scale, bias);
+    }
+};
+
+/// weight · loss.
+template <ComposableLoss L>
+struct WeightedLoss : LossNode {
+    double weight;
+    L loss;
+
+    WeightedLoss(double factor, L weighted) : weight(factor), loss(std::move(weighted)) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+        return weight * call_loss(loss, image, text, scale, bias);
+    }
+};
+
+/// a + b.
+template <ComposableLoss A, ComposableLoss B>
+struct SummedLoss : LossNode {
+    A a;
+    B b;
+
+    SummedLoss(A first, B second) : a(std::move(first)), b(std::move(second)) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+        return call_loss(a, image, text, scale, bias) + call_loss(b, image, text, scale, bias);
+    }
+};
+
+template <ComposableLoss A, ComposableLoss B>
+auto operator+(A a, B b) {
+    return SummedLoss<A, B>(std::move(a), std::move(b));
+}
+
+template <ComposableLoss L>
+auto operator*(std::convertible_to<double> auto weight, L loss) {
+    return WeightedLoss<L>(static_cast<double>(weight), std::move(loss));
+}
+
+}  // namespace tandem::inline TANDEM_ABI

@@ -1,0 +1,153 @@
+// The model: two towers, one space, and a training step through both.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <string>
+
+#include <tandem/core/random.hpp>
+#include <tandem/losses/contrastive.hpp>
+#include <tandem/models/config.hpp>
+#include <tandem/models/text.hpp>
+#include <tandem/models/vit.hpp>
+#include <tandem/tensor/gradient.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double> in
+/// double; Clip<config, bf16> keeps its matrices in bfloat16, computes in float32, and only infers.
+template <auto config, Element T = float>
+class Clip {
+public:
+    static constexpr auto architecture = config;
+    static constexpr std::size_t embedding = config.embedding;
+    using element = T;
+    using C = Compute<T>;
+    using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
+    using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
+    using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
+
+    /// All memory of a training step but the gradients; reused from step to step.
+    struct Workspace {
+        typename Vision::Workspace vision;
+        typename Text::Workspace text;
+        Embeddings image_embeddings, text_embeddings;
+    };
+
+    /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
+    Clip() {
+        logit_scale() = static_cast<C>(std::log(1.0 / 0.07));
+        if constexpr (config.logit_bias) logit_bias() = C{-10};
+    }
+
+    /// Random weights as OpenAI drew them (CLIP/clip/model.py:299-327), the blocks of both towers by the rule that file has
+    /// for the text tower. The logit scale starts at ln(1 / 0.07), a logit bias at −10 (Zhai et al. 2023).
+    explicit Clip(Seed seed) : Clip() {
+        Random random(seed);
+        visual_.initialise(random);
+        text_.initialise(random);
+    }
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "logit_scale", self.logit_scale_...);
+        if constexpr (config.logit_bias) visit(at + "logit_bias", self.logit_bias_...);
+        Vision::parameters(visit, at + "visual.", self.visual_...);
+        Text::parameters(visit, at, self.text_...);
+    }
+
+    /// The learned ln of the scale that multiplies cosine similarities.
+    C& logit_scale() { return *logit_scale_.data(); }
+    C logit_scale() const { return *logit_scale_.data(); }
+    C& logit_bias()
+        requires(config.logit_bias)
+    {
+        return *logit_bias_.data();
+    }
+    C logit_bias() const
+        requires(config.logit_bias)
+    {
+        return *logit_bias_.data();
+    }
+
+    /// After an optimizer step: the scale never exceeds 100 (Radford et al. 2021, section 2.5), nor falls below 1
+    /// (open_clip clamps ln scale to [0, ln 100]).
+    void clamp_logit_scale() { logit_scale() = std::clamp(logit_scale(), C{0}, static_cast<C>(std::log(100.0))); }
+
+    /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
+    Embeddings encode_image(typename Vision::Input images) const {
+        typename Vision::Workspace work;
+        Embeddings embeddings(images.extent(0));
+        visual_.forward(images, embeddings, work, false);
+        assign(embeddings, normalize(embeddings));
+        return embeddings;
+    }
+
+    /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
+    Embeddings encode_text(typename Text::Input ids) const {
+        typename Text::Workspace work;
+        Embeddings embeddings(ids.extent(0));
+        text_.forward(ids, embeddings, work, false);
+        assign(embeddings, normalize(embeddings));
+        return embeddings;
+    }
+
+    /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one step's
+    /// forward and backward pass.
+    template <class L>
+    C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+                        Workspace& work) const {
+        static_assert(Real<T>, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        if (images.extent(0) != ids.extent(0)) {
+            throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
+                        std::to_string(ids.extent(0)));
+        }
+        work.image_embeddings.resize(images.extent(0));
+        work.text_embeddings.resize(images.extent(0));
+        visual_.forward(images, work.image_embeddings, work.vision, true);
+        text_.forward(ids, work.text_embeddings, work.text, true);
+        const auto image = normalize(work.image_embeddings), text = normalize(work.text_embeddings);
+        const auto scale = exp(logit_scale_);
+        using Image = decltype(image);
+        using Words = decltype(text);
+        using Scale = decltype(scale);
+        const auto finish = [&](auto&& result) {
+            visual_.backward(std::get<0>(result.gradients), work.vision, gradient.visual_);
+            text_.backward(std::get<1>(result.gradients), work.text, gradient.text_);
+            gradient.logit_scale() += std::get<2>(result.gradients).item();
+            return result.value;
+        };
+        if constexpr (config.logit_bias) {
+            const auto bias = as_expression(logit_bias_);
+            const auto expression = call_loss(loss, image, text, scale, bias);
+            if constexpr (std::invocable<const L&, Image&, Words&, Scale&, decltype(bias)&>) {
+                auto result = value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_,
+                                                 logit_bias_);
+                gradient.logit_bias() += std::get<3>(result.gradients).item();
+                return finish(result);
+            } else {
+                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+            }
+        } else {
+            static_assert(std::invocable<const L&, Image&, Words&, Scale&>,
+                          "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
+            if constexpr (std::invocable<const L&, Image&, Words&, Scale&>) {
+                const auto expression = loss(image, text, scale);
+                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+            } else {
+                return C{0};
+            }
+        }
+    }
+
+    const Vision& visual() const { return visual_; }
+    const Text& text() const { return text_; }
+
+private:
+    Tensor<C, Shape<>> logit_scale_;
+    Tensor<C, Shape<config.logit_bias ? 1 : 0>> logit_bias_;
+    Vision visual_;
+    Text text_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI

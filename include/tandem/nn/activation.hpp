@@ -1,0 +1,58 @@
+// Activations: functions over expressions, named in a config by value.
+#pragma once
+
+#include <cstddef>
+#include <numbers>
+
+#include <tandem/tensor/evaluate.hpp>
+#include <tandem/tensor/functions.hpp>
+#include <tandem/tensor/gradient.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// x · Φ(x), Φ the normal distribution function (Hendrycks, Gimpel 2016): torch.nn.GELU().
+struct Gelu {
+    auto operator()(auto x) const { return 0.5 * x * (1.0 + erf(x * (1.0 / std::numbers::sqrt2))); }
+};
+
+/// x · σ(1.702 x): the weights OpenAI published expect it (CLIP/clip/model.py:166-168).
+struct QuickGelu {
+    auto operator()(auto x) const { return x * sigmoid(1.702 * x); }
+};
+
+/// The tanh approximation of GELU: torch.nn.GELU(approximate="tanh").
+struct TanhGelu {
+    auto operator()(auto x) const {
+        constexpr double root = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
+        return 0.5 * x * (1.0 + tanh(root * (x + 0.044715 * (x * x * x))));
+    }
+};
+
+namespace nn {
+
+namespace detail {
+
+template <Real T>
+using ActivationInput = Variable<T, Shape<dynamic>>;
+
+}  // namespace detail
+
+/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and returns
+/// an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
+template <class Activation, Real T>
+void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
+    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), activation(input));
+}
+
+/// In place g = g · activation'(x); the derivative comes from the expression.
+template <class Activation, Real T>
+void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
+    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+    const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
+    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}), elementwise_gradient(activation(input), upstream));
+}
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI

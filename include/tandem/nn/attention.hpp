@@ -1,0 +1,98 @@
+// Multi-head self-attention over ragged sequences.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include <tandem/kernels/attention.hpp>
+#include <tandem/nn/linear.hpp>
+#include <tandem/nn/parameter.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Where the sequences of a batch stand in a matrix of token rows: sequence s owns the rows [offsets[s], offsets[s + 1]).
+using Offsets = std::span<const std::size_t>;
+
+/// What the layers of a transformer block know of the tower they stand in.
+struct BlockShape {
+    std::size_t width = 0;
+    std::size_t heads = 0;
+    std::size_t hidden = 0;  ///< width of the MLP's hidden layer
+    std::size_t tokens = 0;  ///< the longest sequence
+    bool causal = false;     ///< a token attends only to itself and those before it
+};
+
+namespace nn {
+
+/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's parameters:
+/// in_proj holds the rows of q, k and v one after the other.
+template <Element T, BlockShape shape>
+struct SelfAttention {
+    static constexpr std::size_t width = shape.width;
+    static_assert(shape.heads > 0 && width % shape.heads == 0, "tandem: width must be a multiple of heads");
+    using C = Compute<T>;
+
+    Linear<T, width, 3 * width> in_proj;
+    Linear<T, width, width> out_proj;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, 3 * width>> qkv;
+        Tensor<C, Shape<dynamic, width>> mixed;
+        Tensor<C, Shape<dynamic, 3 * width>> qkv_gradient;
+        Tensor<C, Shape<dynamic, width>> mixed_gradient;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "in_proj_weight", self.in_proj.weight...);
+        visit(at + "in_proj_bias", self.in_proj.bias...);
+        Linear<T, width, width>::parameters(visit, at + "out_proj.", self.out_proj...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(in_proj.weight, random, scale.attention());
+        fill_normal(out_proj.weight, random, scale.residual());
+    }
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved) const {
+        saved.qkv.resize(x.extent(0));
+        saved.mixed.resize(x.extent(0));
+        in_proj.forward(x, saved.qkv);
+        kernels::attention<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed.data());
+        out_proj.forward(saved.mixed, y);
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
+                  SelfAttention& gradient) const
+        requires Real<T>
+    {
+        saved.qkv_gradient.resize(x.extent(0));
+        saved.mixed_gradient.resize(x.extent(0));
+        out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
+        kernels::attention_backward<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed_gradient.data(),
+                                       saved.qkv_gradient.data());
+        in_proj.backward(x, saved.qkv_gradient, dx, gradient.in_proj);
+    }
+
+private:
+    static kernels::AttentionShape kernel_shape(Offsets offsets) {
+        return {.offsets = offsets, .heads = shape.heads, .head_width = width / shape.heads, .causal = shape.causal};
+    }
+};
+
+}  // namespace nn
+
+/// The mixer of a config. Another mixer is another type with a template Layer<T, shape> that has this layer's members.
+struct SelfAttention {
+    template <Element T, BlockShape shape, auto choice>
+    using Layer = nn::SelfAttention<T, shape>;
+
+    /// The products q kᵀ and weights · v count in full also under a causal mask, as fvcore counts them.
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
+        return nn::linear_cost(shape.width, 3 * shape.width, true, tokens) +
+               nn::linear_cost(shape.width, shape.width, true, tokens) +
+               Cost{.flops = 4 * tokens * tokens * shape.width, .saved = 4 * tokens * shape.width};
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI

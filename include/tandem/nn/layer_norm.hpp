@@ -1,0 +1,85 @@
+// Layer normalisation.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+
+#include <tandem/core/parallel.hpp>
+#include <tandem/kernels/dispatch.hpp>
+#include <tandem/nn/linear.hpp>
+#include <tandem/nn/parameter.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn {
+
+/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters and
+/// arithmetic are float32 in a bfloat16 model.
+template <Element T, std::size_t Width, auto choice>
+struct LayerNorm {
+    using C = Compute<T>;
+
+    Tensor<C, Shape<Width>> weight;
+    Tensor<C, Shape<Width>> bias;
+
+    /// The mean and 1 / sqrt(variance + eps) of every row.
+    struct Saved {
+        Tensor<C, Shape<dynamic>> mean, inverse;
+    };
+
+    LayerNorm() { weight.fill(1); }
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+        visit(at + "bias", self.bias...);
+    }
+
+    void forward(Rows<const C, Width> x, Rows<C, Width> y, Saved& saved) const {
+        const std::size_t rows = x.extent(0);
+        saved.mean.resize(rows);
+        saved.inverse.resize(rows);
+        parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
+            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(), y.data() + first * Width,
+                                            saved.mean.data() + first, saved.inverse.data() + first, last - first, Width,
+                                            static_cast<C>(choice.eps));
+        });
+    }
+
+    /// dx, or dx += where `accumulate` is set: the layer's input also feeds the residual stream.
+    void backward(Rows<const C, Width> x, Rows<const C, Width> dy, Rows<C, Width> dx, const Saved& saved,
+                  LayerNorm& gradient, bool accumulate) const {
+        const std::size_t rows = x.extent(0);
+        const auto& set = kernels::active<C>();
+        parallel_for((Width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
+            set.layer_norm_parameters_backward(dy.data(), x.data(), saved.mean.data(), saved.inverse.data(),
+                                               gradient.weight.data(), gradient.bias.data(), rows, Width, begin * 64,
+                                               std::min(end * 64, Width));
+        });
+        parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
+            set.layer_norm_backward(dy.data() + first * Width, x.data() + first * Width, weight.data(),
+                                    saved.mean.data() + first, saved.inverse.data() + first, dx.data() + first * Width,
+                                    last - first, Width, accumulate);
+        });
+    }
+
+private:
+    static constexpr std::size_t grain = std::max<std::size_t>(1, 16384 / Width);
+};
+
+}  // namespace nn
+
+/// The norm of a config: `.norm = LayerNorm{.eps = 1e-6f}`. OpenAI and OpenCLIP weights use 1e-5, SigLIP 1e-6. Another
+/// norm is another type with a template Layer<T, Width, choice> that has this layer's members.
+struct LayerNorm {
+    float eps = 1e-5f;
+
+    template <Element T, std::size_t Width, auto choice>
+    using Layer = nn::LayerNorm<T, Width, choice>;
+
+    static constexpr Cost cost(std::size_t width, std::size_t tokens) {
+        return {.parameters = 2 * width, .saved = 2 * tokens};
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI

@@ -1,0 +1,93 @@
+// The one list of parameters: every layer names its tensors once, and loading, saving, counting, initialising and
+// updating walk that list.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <type_traits>
+
+#include <tandem/core/random.hpp>
+#include <tandem/tensor/tensor.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
+/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part through
+///     static void parameters(const auto& visit, const std::string& at, auto&... self)
+/// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
+/// open_clip's.
+template <class Visitor, class Model, class... Same>
+void for_each_parameter(Visitor&& visitor, Model& model, Same&... same) {
+    static_assert((std::is_same_v<std::remove_const_t<Model>, std::remove_const_t<Same>> && ...),
+                  "tandem: for_each_parameter walks models of one type in lockstep");
+    std::remove_const_t<Model>::parameters(visitor, std::string(), model, same...);
+}
+
+/// The number of scalars in all parameters.
+template <class Model>
+std::size_t count_parameters(const Model& model) {
+    std::size_t count = 0;
+    for_each_parameter([&](const std::string&, const auto& tensor) { count += tensor.size(); }, model);
+    return count;
+}
+
+/// Sets every parameter to zero, as gradients are before a step.
+template <class Model>
+void zero_parameters(Model& model) {
+    for_each_parameter([](const std::string&, auto& tensor) { tensor.fill(0); }, model);
+}
+
+/// Fills a tensor with normal random numbers of mean 0.
+template <Element T, class S>
+void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
+    for (T& value : tensor.elements()) value = static_cast<T>(static_cast<Compute<T>>(deviation * random.normal()));
+}
+
+/// What the initialisation of a part depends on.
+struct InitScale {
+    std::size_t width = 0;
+    std::size_t layers = 0;
+
+    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two a
+    /// layer (CLIP/clip/model.py:316-323).
+    double residual() const { return std::pow(static_cast<double>(width * 2 * layers), -0.5); }
+    double attention() const { return std::pow(static_cast<double>(width), -0.5); }
+    double hidden() const { return std::pow(static_cast<double>(2 * width), -0.5); }
+};
+
+/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in) and
+/// vectors as they were made.
+template <class Part>
+void initialise_part(Part& part, Random& random, const InitScale& scale) {
+    if constexpr (requires { part.initialise(random, scale); }) {
+        part.initialise(random, scale);
+    } else {
+        const auto fill = [&]<Element T, class S>(const std::string&, Tensor<T, S>& tensor) {
+            if constexpr (S::rank >= 2) {
+                const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
+                fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
+            }
+        };
+        for_each_parameter(fill, part);
+    }
+}
+
+/// What a part costs for one sequence of some number of tokens.
+struct Cost {
+    std::size_t parameters = 0;
+    /// Multiplications and additions of the matrix products, two for each multiply-accumulate, as fvcore counts.
+    std::size_t flops = 0;
+    /// Scalars kept from the forward pass for the backward pass.
+    std::size_t saved = 0;
+
+    friend constexpr Cost operator+(const Cost& a, const Cost& b) {
+        return {a.parameters + b.parameters, a.flops + b.flops, a.saved + b.saved};
+    }
+    friend constexpr Cost operator*(std::size_t count, const Cost& a) {
+        return {count * a.parameters, count * a.flops, count * a.saved};
+    }
+    friend constexpr bool operator==(const Cost&, const Cost&) = default;
+};
+
+}  // namespace tandem::inline TANDEM_ABI

@@ -1,0 +1,117 @@
+// From token rows to one embedding: final norm, pooling, projection.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <tandem/nn/attention.hpp>
+#include <tandem/nn/linear.hpp>
+#include <tandem/nn/parameter.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The pooling of an image tower: the class token's row.
+struct ClassToken {
+    static constexpr bool picks_row = true;
+    static constexpr bool needs_class_token = true;
+};
+
+/// The pooling of an image tower: the mean of the patch rows after the final norm, without the class token's
+/// (open_clip/transformer.py, _global_pool "avg").
+struct Average {
+    static constexpr bool picks_row = false;
+    static constexpr bool needs_class_token = false;
+};
+
+/// The pooling of a text tower: the row of the end-of-text token, which is the highest id (CLIP/clip/model.py:352-354).
+/// The first one counts where there are several. In a causal tower no later token can reach that row, so the tower
+/// computes each caption only up to it.
+struct Eot {
+    static constexpr bool picks_row = true;
+
+    static std::size_t position(std::span<const Id> ids) {
+        return static_cast<std::size_t>(std::max_element(ids.begin(), ids.end()) - ids.begin());
+    }
+};
+
+namespace nn {
+
+/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling that
+/// picks one row commutes with the norm of rows, which then only sees the picked ones.
+template <Element T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
+struct Head {
+    using C = Compute<T>;
+    using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
+
+    Norm norm;
+    Tensor<T, Shape<Width, Embedding>> projection;
+
+    struct Saved {
+        typename Norm::Saved norm;
+        /// Picking: the picked rows, then their normed selves. Averaging: all rows normed, then their means.
+        Tensor<C, Shape<dynamic, Width>> picked, normed, pooled;
+        Tensor<C, Shape<dynamic, Width>> pooled_gradient, normed_gradient;
+    };
+
+    void initialise(Random& random, const InitScale& scale) { fill_normal(projection, random, scale.attention()); }
+
+    /// `rows` names the row to pick in every sequence; averaging skips the first `skip` rows of each.
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::span<const std::size_t> rows,
+                 std::size_t skip, Saved& saved) const {
+        const std::size_t count = offsets.size() - 1;
+        saved.pooled.resize(count);
+        if constexpr (Pooling::picks_row) {
+            saved.picked.resize(count);
+            for (std::size_t i = 0; i < count; ++i) std::copy_n(x.data() + rows[i] * Width, Width, &saved.picked(i, 0));
+            norm.forward(saved.picked, saved.pooled, saved.norm);
+        } else {
+            saved.normed.resize(x.extent(0));
+            norm.forward(x, saved.normed, saved.norm);
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::size_t first = offsets[i] + skip, length = offsets[i + 1] - first;
+                auto mean_row = saved.pooled[i];
+                assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
+            }
+        }
+        assign(detail::AnyMatrix<C>(y), matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
+    }
+
+    /// Writes dx for all rows, given dy; adds to the gradients.
+    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
+                  std::span<const std::size_t> rows, std::size_t skip, Saved& saved, Head& gradient) const
+        requires Real<T>
+    {
+        const std::size_t count = offsets.size() - 1;
+        saved.pooled_gradient.resize(count);
+        const auto g = kernels::row_major(dy.data(), Embedding);
+        kernels::gemm<T>(Width, Embedding, count, kernels::row_major<T>(saved.pooled.data(), Width).transposed(), g,
+                         gradient.projection.data(), Embedding, true);
+        kernels::gemm<T>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
+                         saved.pooled_gradient.data(), Width);
+        if constexpr (Pooling::picks_row) {
+            saved.normed_gradient.resize(count);
+            norm.backward(saved.picked, saved.pooled_gradient, saved.normed_gradient, saved.norm, gradient.norm, false);
+            std::fill_n(dx.data(), dx.size(), C{0});
+            for (std::size_t i = 0; i < count; ++i) {
+                std::copy_n(&saved.normed_gradient(i, 0), Width, dx.data() + rows[i] * Width);
+            }
+        } else {
+            saved.normed_gradient.resize(x.extent(0));
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::size_t first = offsets[i] + skip;
+                const C share = C{1} / static_cast<C>(offsets[i + 1] - first);
+                std::fill_n(&saved.normed_gradient(offsets[i], 0), skip * Width, C{0});
+                auto spread = saved.normed_gradient.view().slice(first, offsets[i + 1]);
+                assign(spread, saved.pooled_gradient[i] * static_cast<double>(share));
+            }
+            norm.backward(x, saved.normed_gradient, dx, saved.norm, gradient.norm, false);
+        }
+    }
+};
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI

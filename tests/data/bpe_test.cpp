@@ -1,0 +1,348 @@
+#include <zlib.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <tandem/data/bpe.hpp>
+#include <tandem/data/bpe_trainer.hpp>
+
+namespace {
+
+using tandem::Bpe;
+using tandem::Cleaning;
+using tandem::Id;
+namespace fs = std::filesystem;
+
+const fs::path fixtures = fs::path(TANDEM_TEST_DATA) / "data/fixtures/bpe";
+const fs::path vocabulary_file = fixtures / "bpe_simple_vocab_16e6.txt.gz";
+
+/// A folder that goes at the end of the test.
+class Scratch {
+public:
+    Scratch() {
+        std::string name = (fs::temp_directory_path() / "tandem-bpe-XXXXXX").string();
+        if (!mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
+        path_ = name;
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    ~Scratch() {
+        std::error_code ignored;
+        fs::remove_all(path_, ignored);
+    }
+    fs::path operator/(const char* name) const { return path_ / name; }
+
+private:
+    fs::path path_;
+};
+
+std::string contents(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void put(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+const Bpe& open_clip_bpe() {
+    static const Bpe bpe = Bpe::load(vocabulary_file);
+    return bpe;
+}
+
+/// The same vocabulary from vocab.json and merges.txt, as transformers ships them (no mark of another cleaning).
+const Bpe& transformers_bpe() {
+    static const Bpe bpe = [] {
+        const Scratch folder;
+        open_clip_bpe().save(folder / "saved");
+        return Bpe::load(folder / "saved", Cleaning::transformers);
+    }();
+    return bpe;
+}
+
+std::vector<std::string> fields(const std::string& row) {
+    std::vector<std::string> out(1);
+    for (const char c : row) {
+        if (c == '\t') {
+            out.emplace_back();
+        } else {
+            out.back() += c;
+        }
+    }
+    return out;
+}
+
+std::string unescaped(const std::string& text) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] != '\\') {
+            out += text[i];
+            continue;
+        }
+        const char c = text.at(++i);
+        out += c == 't' ? '\t' : c == 'n' ? '\n' : c == 'r' ? '\r' : c;
+    }
+    return out;
+}
+
+std::vector<Id> parse_ids(const std::string& text) {
+    std::istringstream stream(text);
+    return {std::istream_iterator<Id>(stream), {}};
+}
+
+/// The rows of one kind in goldens.tsv.gz; make_bpe_goldens.py describes them.
+const std::vector<std::vector<std::string>>& goldens(const std::string& kind) {
+    static const auto rows = [] {
+        std::map<std::string, std::vector<std::vector<std::string>>> by_kind;
+        const std::string text = tandem::detail::read_gzip(fixtures / "goldens.tsv.gz");
+        std::string_view rest = text;
+        while (!rest.empty()) {
+            const std::size_t length = rest.find('\n');
+            std::vector<std::string> row = fields(std::string(rest.substr(0, length)));
+            by_kind[row.front()].push_back(std::move(row));
+            rest.remove_prefix(length + 1);
+        }
+        return by_kind;
+    }();
+    return rows.at(kind);
+}
+
+/// Checks every row in both modes; names the first texts that differ.
+template <class Encode>
+void compare(const std::vector<std::vector<std::string>>& rows, std::size_t text_field, const Encode& encode) {
+    for (const Cleaning cleaning : {Cleaning::open_clip, Cleaning::transformers}) {
+        const bool first = cleaning == Cleaning::open_clip;
+        std::size_t wrong = 0;
+        for (const auto& row : rows) {
+            const std::string& own = row.at(text_field + (first ? 1 : 2));
+            const std::vector<Id> expected = parse_ids(own == "=" ? row.at(text_field + 1) : own);
+            const std::vector<Id> found = encode(row, first ? open_clip_bpe() : transformers_bpe());
+            if (expected == found || ++wrong > 10) continue;
+            UNSCOPED_INFO((first ? "open_clip: " : "transformers: ") << nlohmann::json(row.at(text_field)).dump(
+                              -1, ' ', true, nlohmann::json::error_handler_t::replace));
+            UNSCOPED_INFO("  expected " << open_clip_bpe().decode(expected));
+            UNSCOPED_INFO("  found    " << open_clip_bpe().decode(found));
+        }
+        CHECK(wrong == 0);
+    }
+}
+
+/// The UTF-8 of "a?! a?! ..." over the 256 code points of a block.
+std::string block_text(char32_t block) {
+    std::string text;
+    for (char32_t c = block * 256; c < block * 256 + 256; ++c) {
+        text += text.empty() ? "a" : " a";
+        tandem::detail::append_utf8(c, text);
+        text += '!';
+    }
+    return text;
+}
+
+std::string crc(const std::vector<Id>& ids) {
+    std::ostringstream out;
+    out << std::hex << std::setw(8) << std::setfill('0')
+        << crc32(0, reinterpret_cast<const Bytef*>(ids.data()), static_cast<uInt>(ids.size() * sizeof(Id)));
+    return out.str();
+}
+
+std::string error_of(const std::function<void()>& action) {
+    try {
+        action();
+    } catch (const tandem::Error& error) {
+        return error.what();
+    }
+    return "no error";
+}
+
+using Catch::Contains;
+
+}  // namespace
+
+TEST_CASE("bpe: ids are those of open_clip and transformers") {
+    const auto& rows = goldens("e");
+    REQUIRE(rows.size() >= 10'000);
+    compare(rows, 1, [](const auto& row, const Bpe& bpe) { return bpe.encode(unescaped(row[1])); });
+}
+
+TEST_CASE("bpe: every code point is cleaned and classed as in the originals") {
+    const auto& rows = goldens("b");
+    REQUIRE(rows.size() > 1000);
+    for (const auto& row : rows) {
+        const std::string text = block_text(static_cast<char32_t>(std::stoul(row[1])));
+        INFO("block " << row[1]);
+        CHECK(crc(open_clip_bpe().encode(text)) == row[2]);
+        CHECK(crc(transformers_bpe().encode(text)) == row[3]);
+    }
+}
+
+TEST_CASE("bpe: a context is padded with zeros and cut as in the originals") {
+    compare(goldens("c"), 2, [](const auto& row, const Bpe& bpe) {
+        std::vector<Id> out(std::stoul(row[1]), -1);
+        bpe.encode(unescaped(row[2]), out);
+        return out;
+    });
+    // One token is what open_clip leaves of any text: [SOT, ...][:1] with the last forced to EOT.
+    std::vector<Id> one(1);
+    open_clip_bpe().encode("a cat", one);
+    CHECK(one.front() == open_clip_bpe().end());
+    CHECK_THAT(error_of([] { open_clip_bpe().encode("a cat", std::span<Id>()); }), Contains("at least 1 token, found 0"));
+}
+
+TEST_CASE("bpe: decoding gives the originals' texts") {
+    for (const auto& row : goldens("d")) {
+        const std::vector<Id> ids = parse_ids(row[1]);
+        CHECK(open_clip_bpe().decode(ids) == unescaped(row[2]));
+        CHECK(transformers_bpe().decode(ids) == unescaped(row[3]));
+    }
+    CHECK_THAT(error_of([] { open_clip_bpe().decode(std::vector<Id>{49408}); }), Contains("0 to 49407, found 49408"));
+    CHECK_THAT(error_of([] { open_clip_bpe().decode(std::vector<Id>{-1}); }), Contains("found -1"));
+}
+
+TEST_CASE("bpe: CLIP's vocabulary") {
+    CHECK(open_clip_bpe().vocabulary() == 49408);
+    CHECK(open_clip_bpe().start() == 49406);
+    CHECK(open_clip_bpe().end() == 49407);
+    CHECK(open_clip_bpe().cleaning() == Cleaning::open_clip);
+    CHECK(open_clip_bpe().encode("a photo of a cat") == std::vector<Id>{320, 1125, 539, 320, 2368});
+    CHECK(open_clip_bpe().encode("").empty());
+}
+
+TEST_CASE("bpe: a batch is the rows one by one, from any thread") {
+    std::vector<std::string> texts;
+    for (const auto& row : goldens("e")) texts.push_back(unescaped(row[1]));
+    texts.resize(3000);
+    constexpr std::size_t context = 32;
+    std::vector<Id> expected(texts.size() * context);
+    for (std::size_t i = 0; i < texts.size(); ++i)
+        open_clip_bpe().encode(texts[i], std::span(expected).subspan(i * context, context));
+    std::vector<std::vector<Id>> found(3);
+    std::vector<std::thread> threads;
+    for (auto& ids : found) threads.emplace_back([&] { ids = open_clip_bpe().encode_batch(texts, context); });
+    for (auto& thread : threads) thread.join();
+    for (const auto& ids : found) CHECK(ids == expected);
+    CHECK(open_clip_bpe().encode_batch({}, context).empty());
+}
+
+TEST_CASE("bpe: words of any length merge alike and in good time") {
+    // 64 bytes is where the scan gives way to the queue; rank order decides both.
+    const std::string letters = "supercalifragilisticexpialidocious";
+    for (std::size_t length = 60; length < 70; ++length) {
+        std::string word;
+        while (word.size() < length) word += letters[word.size() % letters.size()];
+        const std::vector<Id> ids = open_clip_bpe().encode(word);
+        CHECK(open_clip_bpe().decode(ids) == word + ' ');
+    }
+    CHECK(open_clip_bpe().encode(std::string(1 << 20, 'a')).size() > 1000);
+    std::string nested = "&";
+    for (int i = 0; i < 100'000; ++i) nested += "amp;";
+    CHECK(open_clip_bpe().encode(nested).size() > 1000);
+    std::string marks = "a";
+    for (int i = 0; i < 100'000; ++i) marks += i % 2 ? "\u0301" : "\u0323";
+    CHECK(transformers_bpe().encode(marks).size() > 1000);
+}
+
+TEST_CASE("bpe: a saved vocabulary loads as it was") {
+    const Scratch folder;
+    for (const Cleaning cleaning : {Cleaning::open_clip, Cleaning::transformers}) {
+        const Bpe bpe = Bpe::load(vocabulary_file, cleaning);
+        bpe.save(folder / "saved");
+        const Bpe again = Bpe::load(folder / "saved");
+        CHECK(again.cleaning() == cleaning);
+        CHECK(again.vocabulary() == bpe.vocabulary());
+        CHECK(again.start() == bpe.start());
+        CHECK(again.end() == bpe.end());
+        const std::string text = "It’s “fine” <start_of_text> x <|endoftext|> &amp; ΑΣ 12";
+        CHECK(again.encode(text) == bpe.encode(text));
+        CHECK(again.decode(bpe.encode(text)) == bpe.decode(bpe.encode(text)));
+    }
+    const nlohmann::json saved = nlohmann::json::parse(contents(folder / "saved/vocab.json"));
+    CHECK(saved.size() == 49408);
+    CHECK(saved.at("cat</w>") == 2368);
+    CHECK(saved.at("<|startoftext|>") == 49406);
+    CHECK(saved.at("Ġ") == 220);
+
+    // Other writers escape what is not ASCII, order the tokens otherwise, and end lines otherwise.
+    put(folder / "saved/vocab.json", saved.dump(2, ' ', true));
+    std::string merges = contents(folder / "saved/merges.txt");
+    for (std::size_t at = merges.find('\n'); at != std::string::npos; at = merges.find('\n', at + 2))
+        merges.insert(at, "\r");
+    put(folder / "saved/merges.txt", merges);
+    CHECK(Bpe::load(folder / "saved").encode("Ein schöner Tag") == transformers_bpe().encode("Ein schöner Tag"));
+}
+
+TEST_CASE("bpe: a damaged vocabulary is refused by name and line") {
+    const Scratch folder;
+    const auto load = [&](const char* name) { return error_of([&] { Bpe::load(folder / name); }); };
+    CHECK_THAT(load("none"), Contains("none: expected a vocabulary file, or a folder") && Contains("nothing there"));
+
+    const std::string gz = contents(vocabulary_file);
+    put(folder / "cut.txt.gz", gz.substr(0, gz.size() / 2));
+    CHECK_THAT(load("cut.txt.gz"), Contains("cut.txt.gz: damaged gzip data"));
+    std::string flipped = gz;
+    for (std::size_t i = 5000; i < 5100; ++i) flipped[i] = static_cast<char>(~flipped[i]);
+    put(folder / "flipped.txt.gz", flipped);
+    CHECK_THAT(load("flipped.txt.gz"), Contains("flipped.txt.gz"));
+    put(folder / "empty.txt", "");
+    CHECK_THAT(load("empty.txt"), Contains("no merge"));
+
+    put(folder / "small.txt", "#version\ni n\nin g</w>\n");
+    CHECK(Bpe::load(folder / "small.txt").vocabulary() == 516);
+    CHECK(Bpe::load(folder / "small.txt").encode("xing") == std::vector<Id>{87, 513});
+    put(folder / "three.txt", "#version\ni n\nin g</w> x\n");
+    CHECK_THAT(load("three.txt"), Contains("three.txt line 3: expected two symbols"));
+    put(folder / "order.txt", "#version\nin g</w>\ni n\n");
+    CHECK_THAT(load("order.txt"), Contains("order.txt line 2: it joins a token that no earlier line makes"));
+    put(folder / "twice.txt", "#version\ni n\ni n\n");
+    CHECK_THAT(load("twice.txt"), Contains("twice.txt line 3: it makes a token that is already there"));
+    put(folder / "alien.txt", "#version\ni \u4e00\n");
+    CHECK_THAT(load("alien.txt"), Contains("alien.txt line 2: a symbol holds a character that stands for no byte"));
+
+    Bpe::load(folder / "small.txt").save(folder / "good");
+    CHECK(Bpe::load(folder / "good").vocabulary() == 516);
+    const nlohmann::json good = nlohmann::json::parse(contents(folder / "good/vocab.json"));
+    const std::string merges = contents(folder / "good/merges.txt");
+    const auto with = [&](const std::string& vocabulary, const std::string& lines) {
+        fs::create_directories(folder / "bad");
+        put(folder / "bad/vocab.json", vocabulary);
+        put(folder / "bad/merges.txt", lines);
+        return load("bad");
+    };
+    const auto changed = [&](const char* name, const nlohmann::json& id) {
+        nlohmann::json json = good;
+        json[name] = id;
+        return with(json.dump(), merges);
+    };
+    CHECK(with(good.dump(), merges) == "no error");
+    CHECK_THAT(with("[1, 2", merges), Contains("vocab.json: expected a JSON object"));
+    CHECK_THAT(with("", merges), Contains("vocab.json: expected a JSON object"));
+    CHECK_THAT(changed("in", 600), Contains("ids from 0 to 515") && Contains("\"in\": 600"));
+    CHECK_THAT(changed("in", -1), Contains("\"in\": -1"));
+    CHECK_THAT(changed("in", "x"), Contains("\"in\": \"x\""));
+    CHECK_THAT(changed("in", 3), Contains("expected each id once"));
+    CHECK_THAT(changed("\u4e00", 516), Contains("stands for no byte"));
+    const auto renamed = [&](const char* from, const char* to) {
+        nlohmann::json json = good;
+        json[to] = json[from];
+        json.erase(from);
+        return with(json.dump(), merges);
+    };
+    CHECK_THAT(renamed("<|endoftext|>", "zzz"), Contains("lacks <|startoftext|> or <|endoftext|>"));
+    CHECK_THAT(renamed("q</w>", "zzz"), Contains("lacks \"q\" or \"q</w>\""));
+    CHECK_THAT(renamed("in", "zzz"), Contains("merges.txt line 2: the two symbols or what they make are not"));
+    CHECK(renamed("<|endoftext|>", "<end_of_text>") == "no error");
+    CHECK_THAT(with(good.dump(), merges + "i n\n"), Contains("merges.txt line 4: the same merge"));
+    CHECK_THAT(with(good.dump(), merges + "i\n"), Contains("merges.txt line 4: expected two symbols"));
+    fs::remove(folder / "bad/vocab.json");
+    CHECK_THAT(load("bad"), Contains("vocab.json: cannot open"));
+
+    const std::vector<Bpe::Merge> early{{513, 3}};
+    CHECK_THAT(error_of([&] { Bpe(early, Cleaning::open_clip); }), Contains("merge 0: it joins a token"));
+    const std::vector<Bpe::Merge> double_merge{{3, 4}, {3, 4}};
+    CHECK_THAT(error_of([&] { Bpe(double_merge, Cleaning::open_clip); }), Contains("merge 1: it makes a token"));
+}

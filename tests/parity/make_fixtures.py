@@ -1,0 +1,389 @@
+#!/usr/bin/env python3
+"""Writes parity fixtures: small open_clip and transformers CLIP models with what PyTorch computes from them.
+
+Run it with the interpreter that venv.sh makes. One safetensors file per model; README.md lists its tensors.
+"""
+
+import argparse
+import json
+import math
+import random
+import re
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+ACTIVATIONS = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
+VISION_KEYS = {"image_size", "patch_size", "width", "layers", "head_width", "mlp_ratio", "pool_type"}
+TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+TOP_KEYS = {"name", "library", "embed_dim", "vision_cfg", "text_cfg", "activation", "batch", "loss", "logit_scale"}
+
+LOGIT_SCALE_MAX = math.log(100)
+ADAMW = {"steps": 20, "rate": 1e-3, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6, "weight_decay": 0.2}
+
+# A fixture whose own float32 rounding comes near the bars of the parity test would test luck: see `measure`.
+BARS = {"embedding": 1e-5, "gradient": 1e-4, "losses": 1e-4}
+
+
+class ConfigError(Exception):
+    pass
+
+
+def check(condition, message):
+    if not condition:
+        raise ConfigError(message)
+
+
+def read_config(path):
+    try:
+        return normalise(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def normalise(config):
+    """Checks a configuration and returns it with every default written out."""
+    check(isinstance(config, dict), "expected a JSON object")
+    config = dict(config)
+    quick = config.pop("quick_gelu", None)
+    check(quick is None or "activation" not in config, "expected quick_gelu or activation, found both")
+    config.setdefault("activation", "quick_gelu" if quick else "gelu")
+    scale = config.setdefault("logit_scale", None)
+    check(scale is None or type(scale) in (int, float), f"logit_scale: expected a number, found {scale!r}")
+    check(set(config) == TOP_KEYS, f"expected the keys {sorted(TOP_KEYS)}, found {sorted(config)}")
+    check(re.fullmatch(r"[A-Za-z0-9_]+", str(config["name"])), "name: expected letters, digits and underscores")
+    check(config["library"] in ("open_clip", "transformers"), "library: expected open_clip or transformers")
+    check(config["activation"] in ACTIVATIONS, f"activation: expected one of {', '.join(ACTIVATIONS)}")
+    check(config["loss"] in ("clip", "siglip"), "loss: expected clip or siglip")
+
+    for tower in ("vision_cfg", "text_cfg"):
+        check(isinstance(config[tower], dict), f"{tower}: expected an object, found {config[tower]!r}")
+    vision = config["vision_cfg"] = {"mlp_ratio": 4.0, "pool_type": "tok"} | config["vision_cfg"]
+    text = config["text_cfg"] = {"mlp_ratio": 4.0} | config["text_cfg"]
+    check(set(vision) == VISION_KEYS, f"vision_cfg: expected the keys {sorted(VISION_KEYS)}, found {sorted(vision)}")
+    check(set(text) == TEXT_KEYS, f"text_cfg: expected the keys {sorted(TEXT_KEYS)}, found {sorted(text)}")
+    check(vision["pool_type"] in ("tok", "avg"), "vision_cfg.pool_type: expected tok or avg")
+    sizes = {"embed_dim": config["embed_dim"], "batch": config["batch"]}
+    sizes |= {f"vision_cfg.{k}": v for k, v in vision.items() if k not in ("mlp_ratio", "pool_type")}
+    sizes |= {f"text_cfg.{k}": v for k, v in text.items() if k != "mlp_ratio"}
+    for key, value in sizes.items():
+        check(type(value) is int and value > 0, f"{key}: expected a positive integer, found {value!r}")
+    for tower, cfg in (("vision_cfg", vision), ("text_cfg", text)):
+        ratio = cfg["mlp_ratio"]
+        check(type(ratio) in (int, float) and int(cfg["width"] * ratio) > 0, f"{tower}.mlp_ratio: found {ratio!r}")
+
+    check(config["batch"] >= 2, "batch: expected 2 or more, a contrastive loss of one pair has no gradient")
+    check(vision["image_size"] % vision["patch_size"] == 0, "vision_cfg.image_size: expected a multiple of patch_size")
+    check(vision["width"] % vision["head_width"] == 0, "vision_cfg.width: expected a multiple of head_width")
+    check(text["width"] % text["heads"] == 0, "text_cfg.width: expected a multiple of heads")
+    check(text["context_length"] >= 3, "text_cfg.context_length: expected 3 or more")
+    check(text["vocab_size"] >= 4, "text_cfg.vocab_size: expected 4 or more")
+    if config["library"] == "transformers":
+        check(config["loss"] == "clip", "loss: transformers' CLIPModel has no logit bias, so no siglip")
+        check(vision["pool_type"] == "tok", "vision_cfg.pool_type: transformers' CLIPModel pools its class token only")
+    return config
+
+
+def with_random_shapes(config, seed):
+    """The same library, activation, pooling and loss at shapes drawn from the seed."""
+    draw = random.Random(f"{config['name']} {seed}")
+    ratios = (1.5, 2, 2.5, 3, 4)
+    patch, head = draw.randint(2, 8), draw.randint(3, 12)
+    text_heads = draw.randint(1, 4)
+    vision = {
+        "image_size": patch * draw.randint(2, 5),
+        "patch_size": patch,
+        "width": head * draw.randint(1, 4),
+        "layers": draw.randint(1, 3),
+        "head_width": head,
+        "mlp_ratio": draw.choice(ratios),
+    }
+    text = {
+        "context_length": draw.randint(4, 20),
+        "vocab_size": draw.randint(8, 90),
+        "width": text_heads * draw.randint(3, 12),
+        "heads": text_heads,
+        "layers": draw.randint(1, 3),
+        "mlp_ratio": draw.choice(ratios),
+    }
+    # A layer norm over a handful of channels is ill conditioned: its rounding would drown what the test looks for.
+    for cfg, step in ((vision, head), (text, text_heads)):
+        while cfg["width"] < 12:
+            cfg["width"] += step
+    return normalise(
+        config
+        | {
+            "embed_dim": draw.randint(6, 40),
+            "batch": draw.randint(2, 9),
+            "vision_cfg": config["vision_cfg"] | vision,
+            "text_cfg": config["text_cfg"] | text,
+        }
+    )
+
+
+class OpenClip:
+    """open_clip's CLIP class and losses."""
+
+    def __init__(self, config):
+        import open_clip
+        from open_clip.loss import ClipLoss, SigLipLoss
+        from open_clip.model import CLIP
+
+        self.version = open_clip.__version__
+        # open_clip has no flag for the tanh form: it reaches nn.GELU through act_kwargs.
+        tanh = {"act_kwargs": {"approximate": "tanh"}} if config["activation"] == "gelu_pytorch_tanh" else {}
+        siglip = config["loss"] == "siglip"
+        # open_clip's SigLIP starts at bias -10, where the negatives' share of every gradient is below the test's bar.
+        init = {"init_logit_scale": math.log(10), "init_logit_bias": -2.0} if siglip else {}
+        self.model = CLIP(
+            config["embed_dim"],
+            config["vision_cfg"] | tanh,
+            config["text_cfg"] | tanh,
+            quick_gelu=config["activation"] == "quick_gelu",
+            **init,
+        )
+        self.loss = SigLipLoss() if siglip else ClipLoss()
+
+    def __call__(self, image, tokens):
+        """(normalised image embedding, normalised text embedding, loss)"""
+        model = self.model
+        image = model.encode_image(image, normalize=True)
+        text = model.encode_text(tokens, normalize=True)
+        bias = {} if model.logit_bias is None else {"logit_bias": model.logit_bias}
+        return image, text, self.loss(image, text, logit_scale=model.logit_scale.exp(), **bias)
+
+
+class Transformers:
+    """transformers' CLIPModel and its own loss."""
+
+    def __init__(self, config):
+        import transformers
+
+        self.version = transformers.__version__
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        shared = {"hidden_act": config["activation"], "layer_norm_eps": 1e-5, "projection_dim": config["embed_dim"]}
+        self.model = transformers.CLIPModel._from_config(
+            transformers.CLIPConfig(
+                projection_dim=config["embed_dim"],
+                vision_config={
+                    "image_size": vision["image_size"],
+                    "patch_size": vision["patch_size"],
+                    "hidden_size": vision["width"],
+                    "num_hidden_layers": vision["layers"],
+                    "num_attention_heads": vision["width"] // vision["head_width"],
+                    "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
+                }
+                | shared,
+                # It pools at the first eos_token_id, open_clip at the highest id: with the highest id both agree.
+                text_config={
+                    "max_position_embeddings": text["context_length"],
+                    "vocab_size": text["vocab_size"],
+                    "hidden_size": text["width"],
+                    "num_hidden_layers": text["layers"],
+                    "num_attention_heads": text["heads"],
+                    "intermediate_size": int(text["width"] * text["mlp_ratio"]),
+                    "bos_token_id": text["vocab_size"] - 2,
+                    "eos_token_id": text["vocab_size"] - 1,
+                    "pad_token_id": 0,
+                }
+                | shared,
+            ),
+            attn_implementation="eager",
+        )
+
+    def __call__(self, image, tokens):
+        """(normalised image embedding, normalised text embedding, loss)"""
+        output = self.model(input_ids=tokens, pixel_values=image, return_loss=True)
+        return output.image_embeds, output.text_embeds, output.loss
+
+
+def roughen(model, generator):
+    """Moves every parameter off its initial value, so that no bias is 0 and no gain is 1."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 0:
+                parameter += 0.1 * noise
+            elif parameter.ndim == 1:
+                parameter += 0.2 * noise
+            else:
+                # In the scale of the matrix itself, with a floor for embeddings that start near zero.
+                parameter += max(0.3 * parameter.std().item(), 0.05) * noise
+
+
+def draw_inputs(config, generator):
+    """(image [N, 3, H, W] float32, tokens [N, context] int64)"""
+    vision, text, batch = config["vision_cfg"], config["text_cfg"], config["batch"]
+    image = torch.randn(batch, 3, vision["image_size"], vision["image_size"], generator=generator)
+    context, vocabulary = text["context_length"], text["vocab_size"]
+    # The first row fills the context, so that every position has a gradient; the second is the empty text. Id 0 stands
+    # in texts too: only the end-of-text token ends a text.
+    lengths = torch.randint(2, context + 1, (batch,), generator=generator)
+    lengths[0], lengths[1] = context, 2
+    tokens = torch.zeros(batch, context, dtype=torch.int64)
+    for row, length in zip(tokens, lengths.tolist()):
+        row[0], row[length - 1] = vocabulary - 2, vocabulary - 1
+        row[1 : length - 1] = torch.randint(0, vocabulary - 2, (length - 2,), generator=generator)
+    return image, tokens
+
+
+def key_bias_rows(key, parameter):
+    """The slice of a parameter that is a key bias, or None.
+
+    A key bias adds the same number to every score of a query; softmax does not see it. Its exact gradient is zero, and
+    what PyTorch returns is rounding noise.
+    """
+    if key.endswith("attn.in_proj_bias"):
+        third = parameter.shape[0] // 3
+        return slice(third, 2 * third)
+    return slice(None) if key.endswith("k_proj.bias") else None
+
+
+def evaluate(oracle, image, tokens):
+    """Everything that the fixture holds beside weights and inputs, and the model trained for ADAMW["steps"] steps."""
+    model = oracle.model
+    image_embedding, text_embedding, loss = oracle(image, tokens)
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    result = {
+        "embedding/image": image_embedding.detach().clone(),
+        "embedding/text": text_embedding.detach().clone(),
+        "loss": loss.detach().clone(),
+    }
+    for key, parameter in model.named_parameters():
+        result[f"gradient/{key}"] = parameter.grad.clone()
+    result["adamw/losses"] = train(oracle, image, tokens)
+    return result
+
+
+def train(oracle, image, tokens):
+    """The loss before each AdamW step on one batch; parameter groups as in open_clip_train/main.py."""
+    decay, no_decay = [], []
+    for key, parameter in oracle.model.named_parameters():
+        excluded = parameter.ndim < 2 or any(part in key for part in ("bn", "ln", "bias", "logit_scale"))
+        (no_decay if excluded else decay).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [{"params": no_decay, "weight_decay": 0.0}, {"params": decay, "weight_decay": ADAMW["weight_decay"]}],
+        lr=ADAMW["rate"],
+        betas=(ADAMW["beta1"], ADAMW["beta2"]),
+        eps=ADAMW["epsilon"],
+    )
+    losses = []
+    for _ in range(ADAMW["steps"]):
+        optimizer.zero_grad()
+        loss = oracle(image, tokens)[2]
+        losses.append(loss.detach().clone())
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            oracle.model.logit_scale.clamp_(0, LOGIT_SCALE_MAX)
+    return torch.stack(losses)
+
+
+def measure(name, single, double):
+    """How far float32 is from float64 in each measure of the parity test; raises where a bar would test luck."""
+    embedding = max((single[k] - double[k]).abs().max().item() for k in ("embedding/image", "embedding/text"))
+    losses = (single["adamw/losses"] - double["adamw/losses"]).abs().max().item()
+    gradient, worst = 0.0, ""
+    for key, exact in double.items():
+        if not key.startswith("gradient/"):
+            continue
+        found, exact = single[key].double().clone(), exact.clone()
+        rows = key_bias_rows(key, exact)
+        if rows is not None:
+            found[rows] = exact[rows] = 0
+        norm = exact.norm().item()
+        if norm == 0 and key.endswith("k_proj.bias"):
+            continue
+        check(norm > 1e-5, f"{name}: {key} has norm {norm:.1e}: expected a gradient clearly not zero")
+        relative = (found - exact).norm().item() / norm
+        if relative > gradient:
+            gradient, worst = relative, key
+    deviation = {"embedding": embedding, "gradient": gradient, "losses": losses}
+    for measure_name, value in deviation.items():
+        bar = BARS[measure_name]
+        detail = f" ({worst})" if measure_name == "gradient" else ""
+        check(
+            value < bar / 3,
+            f"{name}: float32 is {value:.1e} from float64 in {measure_name}{detail}, too near the bar of {bar:.0e}: "
+            "choose another seed or shape",
+        )
+    return deviation
+
+
+def make(config, seed):
+    """(tensors, metadata) of one fixture"""
+    torch.manual_seed(seed)
+    oracle = OpenClip(config) if config["library"] == "open_clip" else Transformers(config)
+    model = oracle.model.eval()
+    generator = torch.Generator().manual_seed(seed)
+    roughen(model, generator)
+    if config["logit_scale"] is not None:
+        torch.nn.init.constant_(model.logit_scale, config["logit_scale"])
+    image, tokens = draw_inputs(config, generator)
+
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    single = evaluate(oracle, image, tokens)
+    model.double().load_state_dict(weights)
+    deviation = measure(config["name"], single, evaluate(oracle, image.double(), tokens))
+
+    tensors = {f"weights/{key}": value for key, value in weights.items()}
+    tensors |= {"input/image": image, "input/tokens": tokens.to(torch.int32)} | single
+    zero = [key for key, value in model.named_parameters() if key_bias_rows(key, value) is not None]
+    pooling = {
+        "tok": "image: the class token's last state, ln_post, projection",
+        "avg": "image: ln_post of every token, mean over the patch tokens without the class token, projection",
+    }[config["vision_cfg"]["pool_type"]]
+    metadata = {
+        "config": json.dumps(config),
+        "library": config["library"],
+        "versions": json.dumps({"torch": torch.__version__, config["library"]: oracle.version}),
+        "seed": str(seed),
+        "adamw": json.dumps(ADAMW | {"logit_scale_min": 0.0, "logit_scale_max": LOGIT_SCALE_MAX}),
+        "pooling": pooling + "; text: ln_final, state at the highest id, projection",
+        "key_biases": json.dumps(zero),
+        "float64_deviation": json.dumps(deviation),
+    }
+    return {key: value.contiguous() for key, value in tensors.items()}, metadata
+
+
+def ordered(file):
+    """The same safetensors file with a sorted header: the library writes metadata in an order that varies by run."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[end:]
+
+
+def main():
+    here = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write to, made if missing")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and inputs (default 0)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="one JSON configuration (default: configs/*.json)")
+    parser.add_argument("--random-shapes", action="store_true", help="draw the shapes from the seed as well")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)  # the order of summation, and so the file, does not depend on the machine's cores
+    try:
+        check(arguments.seed >= 0, f"--seed: expected 0 or more, found {arguments.seed}")
+        paths = [arguments.config] if arguments.config else sorted((here / "configs").glob("*.json"))
+        configs = [read_config(path) for path in paths]
+        if arguments.random_shapes:
+            configs = [with_random_shapes(config, arguments.seed) for config in configs]
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for config in configs:
+            tensors, metadata = make(config, arguments.seed)
+            path = arguments.out / f"{config['name']}.safetensors"
+            path.write_bytes(ordered(save(tensors, metadata=metadata)))
+            deviation = ", ".join(f"{k} {v:.1e}" for k, v in json.loads(metadata["float64_deviation"]).items())
+            losses = tensors["adamw/losses"]
+            print(f"{path}: loss {losses[0]:.4f} to {losses[-1]:.4f}; float32 from float64: {deviation}")
+    except ConfigError as error:
+        sys.exit(f"make_fixtures.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

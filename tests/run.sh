@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Runs all tests on a Debian machine: installs what is missing, builds, and ends with ctest's own summary.
+#   tests/run.sh [--preset NAME]...     default: release, asan, tsan
+# Presets: release debug clang asan tsan. They are built one after the other and tested in one run of ctest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+presets=()
+while (($#)); do
+    case "$1" in
+        --preset)
+            [[ $# -ge 2 ]] || { echo "tests/run.sh: --preset needs a name" >&2; exit 2; }
+            presets+=("$2")
+            shift 2
+            ;;
+        -h | --help)
+            sed -n '2,4s/^# //p' tests/run.sh
+            exit 0
+            ;;
+        *)
+            echo "tests/run.sh: unknown argument $1 (known: --preset NAME)" >&2
+            exit 2
+            ;;
+    esac
+done
+((${#presets[@]})) || presets=(release asan tsan)
+
+packages=(g++ clang-19 cmake ninja-build python3 libtbb-dev libxsimd-dev libeigen3-dev nlohmann-json3-dev
+    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev catch2 libbenchmark-dev)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+    echo "Installing ${missing[*]}"
+    as_root=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || { echo "tests/run.sh: run it as root, or install sudo" >&2; exit 1; }
+        as_root=(sudo)
+    fi
+    "${as_root[@]}" apt-get update
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+fi
+
+# A file that does not compile must not keep the rest from being tested: the test <preset>.build reports it.
+jobs=$(nproc)
+mkdir -p build
+: >build/CTestTestfile.cmake
+for preset in "${presets[@]}"; do
+    cmake --preset "$preset"
+    cmake --build --preset "$preset" --parallel "$jobs" -- -k 0 || true
+    echo "subdirs($preset)" >>build/CTestTestfile.cmake
+done
+exec ctest --test-dir build --output-on-failure --no-tests=error --parallel "$jobs"

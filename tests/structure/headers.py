@@ -1,0 +1,28 @@
+#!/usr/bin/env python3
+"""Compiles every header under include/tandem alone, included twice, with the given compiler and flags.
+
+cuda.cuh is for nvcc, and so is kernels/cuda.
+"""
+import pathlib
+import subprocess
+import sys
+
+
+def main():
+    include, command = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    headers = [path.relative_to(include).as_posix() for path in sorted(include.rglob("*.hpp"))]
+    headers = [name for name in headers if not name.startswith("tandem/kernels/cuda/")]
+    failed = []
+    for name in headers:
+        program = f"#include <{name}>\n#include <{name}>\n"
+        result = subprocess.run([*command, "-fsyntax-only", "-x", "c++", "-"], input=program, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if result.returncode:
+            failed.append(name)
+            print(f"{name} does not compile alone:\n{result.stdout}")
+    print(f"{len(headers)} headers, {len(failed)} do not compile alone", *failed, sep="\n  ")
+    sys.exit(bool(failed or not headers))
+
+
+if __name__ == "__main__":
+    main()

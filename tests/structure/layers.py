@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Checks which headers include which: the layer rule, and which files alone know a third-party library.
+
+Every folder of include/tandem is a layer. A header includes lower layers or its own folder, never upwards, never in a
+circle; layers of one height do not know each other.
+"""
+import argparse
+import pathlib
+import re
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "single_include"))
+from amalgamate import read_lines  # noqa: E402
+
+UMBRELLAS = {"tandem.hpp", "cuda.cuh"}
+HEIGHTS = [{"core"}, {"kernels"}, {"tensor"}, {"data", "nn", "losses"}, {"models"}, {"train", "tasks"}]
+HEIGHT = {layer: height for height, layers in enumerate(HEIGHTS) for layer in layers}
+
+# What is included, which headers alone may, and how to say so.
+THIRD_PARTY = [
+    (r"xsimd/.*", r"kernels/native.*", "only kernels/native knows xsimd"),
+    (r"(oneapi/)?tbb(/.*|\.h)", r"core/parallel\.hpp", "only core/parallel knows oneTBB"),
+    (r"(unsupported/)?Eigen/.*", r"tensor/eigen\.hpp", "only tensor/eigen knows Eigen"),
+    (r"j(peglib|error|config|morecfg|pegint)\.h|turbojpeg\.h", r"data/.*", "only data knows libjpeg"),
+    (r"png\.h|libpng.*/.*|pngconf\.h", r"data/.*", "only data knows libpng"),
+    (r"utf8proc\.h", r"data/.*", "only data knows utf8proc"),
+    (r"z(lib|conf)\.h", r"data/.*", "only data knows zlib"),
+    (r"nlohmann/.*", r"data/.*", "only data knows nlohmann/json"),
+    (r"([a-z0-9]*mmintrin|[a-z0-9]*intrin|arm_[a-z0-9]+|cpuid)\.h", r"kernels/.*", "only kernels holds intrinsics"),
+    (r"cu(da|blas|dnn|rand|tlass).*|mma\.h|nvtx.*", r"kernels/cuda.*|cuda\.cuh", "only kernels/cuda knows CUDA"),
+]
+
+
+def layer_of(name):
+    """The folder of a header; the umbrellas are a layer of their own, above all others."""
+    return name.split("/")[0] if "/" in name else ""
+
+
+def broken_rule(name, included):
+    """Why a header must not include another one of the project, or None."""
+    if name in UMBRELLAS:
+        return None
+    if included in UMBRELLAS:
+        return "an umbrella header is for users"
+    layer, other = layer_of(name), layer_of(included)
+    if layer == other or HEIGHT[other] < HEIGHT[layer]:
+        return None
+    if HEIGHT[other] == HEIGHT[layer]:
+        return f"{layer} and {other} are siblings and do not know each other"
+    return f"{other} lies above {layer}"
+
+
+def find_circles(edges):
+    """One complaint for each include that closes a circle. edges: {header: [(line, included)]}."""
+    complaints, done, path = [], set(), []
+
+    def visit(name):
+        if name in done:
+            return
+        path.append(name)
+        for line, included in edges.get(name, []):
+            if included in path:
+                circle = path[path.index(included):] + [included]
+                complaints.append((name, line, "a circle of includes: " + " -> ".join(circle)))
+            else:
+                visit(included)
+        path.pop()
+        done.add(name)
+
+    for name in sorted(edges):
+        visit(name)
+    return complaints
+
+
+def check(include):
+    """The complaints about a folder include/tandem, each a (header, line, sentence)."""
+    complaints, edges = [], {}
+    for path in sorted([*include.rglob("*.hpp"), *include.rglob("*.cuh")]):
+        name = path.relative_to(include).as_posix()
+        edges[name] = []
+        if name not in UMBRELLAS and layer_of(name) not in HEIGHT:
+            complaints.append((name, 1, "this folder is no layer; name its place in tests/structure/layers.py"))
+            continue
+        lines = read_lines(path)
+        if "#pragma once" not in (line.code.strip() for line in lines):
+            complaints.append((name, 1, "#pragma once is missing"))
+        for line in lines:
+            if line.include is None:
+                continue
+            if line.quoted:
+                complaints.append((name, line.number, f'write <tandem/...> instead of "{line.include}"'))
+                continue
+            for pattern, allowed, sentence in THIRD_PARTY:
+                if re.fullmatch(pattern, line.include) and not re.fullmatch(allowed, name):
+                    complaints.append((name, line.number, f"must not include {line.include}: {sentence}"))
+            if not line.project:
+                continue
+            included = line.include.removeprefix("tandem/")
+            if line.depth:
+                complaints.append((name, line.number, f"must not include {line.include} under #if"))
+            if not (include / included).is_file():
+                complaints.append((name, line.number, f"there is no header {line.include}"))
+                continue
+            edges[name].append((line.number, included))
+            if included in UMBRELLAS or layer_of(included) in HEIGHT:
+                reason = broken_rule(name, included)
+                if reason:
+                    complaints.append((name, line.number, f"must not include {line.include}: {reason}"))
+    return complaints + find_circles(edges)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("include", type=pathlib.Path, help="the folder include/tandem")
+    include = parser.parse_args().include
+    complaints = check(include)
+    for name, line, sentence in complaints:
+        print(f"include/tandem/{name}:{line}: {sentence}")
+    if complaints or not any(include.rglob("*.hpp")):
+        sys.exit(f"{len(complaints)} broken rules in {include}")
+
+
+if __name__ == "__main__":
+    main()
