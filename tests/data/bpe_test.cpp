@@ -1,16 +1,27 @@
-#include <zlib.h>
-
 #include <algorithm>
-#include <catch2/catch.hpp>
+#include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iomanip>
+#include <iterator>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <sstream>
+#include <stdexcept>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include <zlib.h>
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <tandem/core/random.hpp>
 #include <tandem/data/bpe.hpp>
 #include <tandem/data/bpe_trainer.hpp>
 
@@ -49,7 +60,9 @@ std::string contents(const fs::path& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-void put(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+void put(const fs::path& path, const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+}
 
 const Bpe& open_clip_bpe() {
     static const Bpe bpe = Bpe::load(vocabulary_file);
@@ -124,8 +137,9 @@ void compare(const std::vector<std::vector<std::string>>& rows, std::size_t text
             const std::vector<Id> expected = parse_ids(own == "=" ? row.at(text_field + 1) : own);
             const std::vector<Id> found = encode(row, first ? open_clip_bpe() : transformers_bpe());
             if (expected == found || ++wrong > 10) continue;
-            UNSCOPED_INFO((first ? "open_clip: " : "transformers: ") << nlohmann::json(row.at(text_field)).dump(
-                              -1, ' ', true, nlohmann::json::error_handler_t::replace));
+            UNSCOPED_INFO(
+                (first ? "open_clip: " : "transformers: ")
+                << nlohmann::json(row.at(text_field)).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
             UNSCOPED_INFO("  expected " << open_clip_bpe().decode(expected));
             UNSCOPED_INFO("  found    " << open_clip_bpe().decode(found));
         }
@@ -191,7 +205,8 @@ TEST_CASE("bpe: a context is padded with zeros and cut as in the originals") {
     std::vector<Id> one(1);
     open_clip_bpe().encode("a cat", one);
     CHECK(one.front() == open_clip_bpe().end());
-    CHECK_THAT(error_of([] { open_clip_bpe().encode("a cat", std::span<Id>()); }), Contains("at least 1 token, found 0"));
+    CHECK_THAT(error_of([] { open_clip_bpe().encode("a cat", std::span<Id>()); }),
+               Contains("at least 1 token, found 0"));
 }
 
 TEST_CASE("bpe: decoding gives the originals' texts") {
@@ -345,4 +360,128 @@ TEST_CASE("bpe: a damaged vocabulary is refused by name and line") {
     CHECK_THAT(error_of([&] { Bpe(early, Cleaning::open_clip); }), Contains("merge 0: it joins a token"));
     const std::vector<Bpe::Merge> double_merge{{3, 4}, {3, 4}};
     CHECK_THAT(error_of([&] { Bpe(double_merge, Cleaning::open_clip); }), Contains("merge 1: it makes a token"));
+}
+
+namespace {
+
+/// BPE training written down as the paper has it, all counts anew for each merge.
+std::vector<std::pair<std::string, std::string>> reference_merges(std::map<std::vector<std::string>, int> words,
+                                                                  std::size_t count) {
+    std::vector<std::pair<std::string, std::string>> merges;
+    // Symbols compare by id: bytes as GPT-2 orders them do so by value here, longer tokens by age.
+    std::map<std::string, std::size_t> age;
+    const auto rank = [&](const std::string& symbol) {
+        const auto found = age.find(symbol);
+        const bool last = symbol.ends_with("</w>");
+        return found != age.end() ? 1000 + found->second : (last ? 256U : 0U) + static_cast<unsigned char>(symbol[0]);
+    };
+    while (merges.size() < count) {
+        std::map<std::pair<std::string, std::string>, int> pairs;
+        for (const auto& [word, times] : words)
+            for (std::size_t i = 0; i + 1 < word.size(); ++i) pairs[{word[i], word[i + 1]}] += times;
+        std::erase_if(pairs, [&](const auto& pair) { return age.contains(pair.first.first + pair.first.second); });
+        if (pairs.empty()) break;
+        const auto best = std::max_element(pairs.begin(), pairs.end(), [&](const auto& a, const auto& b) {
+            if (a.second != b.second) return a.second < b.second;
+            return std::pair(rank(a.first.first), rank(a.first.second)) >
+                   std::pair(rank(b.first.first), rank(b.first.second));
+        });
+        const auto pair = best->first;
+        age.emplace(pair.first + pair.second, merges.size());
+        merges.push_back(pair);
+        std::map<std::vector<std::string>, int> merged;
+        for (const auto& [word, times] : words) {
+            std::vector<std::string> next;
+            for (std::size_t i = 0; i < word.size(); ++i) {
+                const bool here = i + 1 < word.size() && word[i] == pair.first && word[i + 1] == pair.second;
+                next.push_back(here ? word[i] + word[i + 1] : word[i]);
+                i += here ? 1 : 0;
+            }
+            merged[next] += times;
+        }
+        words = std::move(merged);
+    }
+    return merges;
+}
+
+/// Captions of random words over few letters, so that counts tie and pairs overlap.
+std::vector<std::string> random_captions(std::size_t count, std::uint64_t seed, std::size_t letters) {
+    tandem::Random random{tandem::Seed{seed}};
+    std::vector<std::string> captions(count);
+    for (std::string& caption : captions) {
+        for (std::size_t word = 0; word < 5; ++word) {
+            if (word) caption += ' ';
+            for (std::size_t n = 1 + random.below(7); n > 0; --n)
+                caption += static_cast<char>('a' + random.below(1 + random.below(letters)));
+        }
+    }
+    return captions;
+}
+
+}  // namespace
+
+TEST_CASE("bpe trainer: merges are those of the plain algorithm") {
+    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+        const std::vector<std::string> captions = random_captions(80, seed, seed == 3 ? 2 : 6);
+        std::map<std::vector<std::string>, int> words;
+        for (const std::string& caption : captions) {
+            std::istringstream stream(caption);
+            for (std::string word; stream >> word;) {
+                std::vector<std::string> symbols;
+                for (const char c : word) symbols.emplace_back(1, c);
+                symbols.back() += "</w>";
+                ++words[symbols];
+            }
+        }
+        const auto expected = reference_merges(words, 150);
+        REQUIRE(expected.size() > 50);
+        const Scratch folder;
+        tandem::train_bpe(captions, 514 + 150).save(folder / "saved");
+        std::istringstream saved(contents(folder / "saved/merges.txt"));
+        std::string line;
+        std::getline(saved, line);
+        std::size_t at = 0;
+        for (; std::getline(saved, line); ++at) {
+            REQUIRE(at < expected.size());
+            CHECK(line == expected[at].first + ' ' + expected[at].second);
+        }
+        CHECK(at == expected.size());
+    }
+}
+
+TEST_CASE("bpe trainer: size, special tokens, and the same result each time") {
+    std::vector<std::string> captions = random_captions(400, 7, 20);
+    captions.push_back("Ein Kätzchen, «müde» &amp; <start_of_text> 12 \xF0\x9F\x98\xBA\xFF");
+    const Bpe bpe = tandem::train_bpe(captions, 900);
+    CHECK(bpe.vocabulary() == 900);
+    CHECK(bpe.start() == 898);
+    CHECK(bpe.end() == 899);
+    CHECK(bpe.cleaning() == Cleaning::open_clip);
+    for (const std::string& caption : captions) {
+        for (const Id id : bpe.encode(caption)) CHECK((id >= 0 && id < bpe.end()));
+    }
+    CHECK(bpe.encode("x").size() == 1);
+    CHECK(bpe.encode("<start_of_text>") == std::vector<Id>{898});
+
+    std::reverse(captions.begin(), captions.end());
+    const Scratch folder;
+    bpe.save(folder / "one");
+    tandem::train_bpe(captions, 900).save(folder / "two");
+    CHECK(contents(folder / "one/merges.txt") == contents(folder / "two/merges.txt"));
+    CHECK(contents(folder / "one/vocab.json") == contents(folder / "two/vocab.json"));
+    const Bpe again = Bpe::load(folder / "one");
+    for (const std::string& caption : captions) CHECK(again.encode(caption) == bpe.encode(caption));
+}
+
+TEST_CASE("bpe trainer: the edges of the vocabulary's size") {
+    const std::vector<std::string> captions{"ab ab ab", "abc"};
+    CHECK_THAT(error_of([&] { tandem::train_bpe(captions, 513); }), Contains("at least 514") && Contains("found 513"));
+    CHECK(tandem::train_bpe(captions, 514).vocabulary() == 514);
+    CHECK(tandem::train_bpe({}, 1000).vocabulary() == 514);
+    // "ab</w>", "ab", "abc</w>": then each word is one token.
+    const Bpe bpe = tandem::train_bpe(captions, 1000);
+    CHECK(bpe.vocabulary() == 517);
+    CHECK(bpe.encode("abc").size() == 1);
+    CHECK(bpe.end() == 516);
+    CHECK(tandem::train_bpe(captions, 1000, Cleaning::transformers).encode("<|startoftext|>") == std::vector<Id>{515});
 }

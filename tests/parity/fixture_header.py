@@ -39,12 +39,12 @@ def cpp_header(config):
     image = (
         f".image = {vision['image_size']}, .patch = {vision['patch_size']}, .width = {vision['width']}, "
         f".layers = {vision['layers']}, .heads = {vision['width'] // vision['head_width']}, "
-        f".mlp = {int(vision['width'] * vision['mlp_ratio'])}, .activation = {activation}, .pooling = {pooling}"
+        f".mlp_ratio = {float(vision['mlp_ratio'])!r}, .activation = {activation}, .pooling = {pooling}"
     )
     caption = (
         f".vocabulary = {text['vocab_size']}, .context = {text['context_length']}, .width = {text['width']}, "
         f".layers = {text['layers']}, .heads = {text['heads']}, "
-        f".mlp = {int(text['width'] * text['mlp_ratio'])}, .activation = {activation}"
+        f".mlp_ratio = {float(text['mlp_ratio'])!r}, .activation = {activation}"
     )
     return f"""// The configuration of the parity fixture {config["name"]}, printed by fixture_header.py.
 #pragma once

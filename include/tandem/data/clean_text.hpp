@@ -22,6 +22,7 @@ enum class Cleaning {
     /// guessing at text that was decoded in the wrong encoding ("cafÃ©") is not.
     open_clip,
     /// transformers' CLIPTokenizerFast: NFC, runs of white space to one space, lower case code point by code point.
+    /// As of transformers 5: "<|ENDOFTEXT|>" in capitals is text (version 4 takes it for the special token).
     transformers,
 };
 
@@ -103,7 +104,7 @@ inline std::u32string fix_characters(std::u32string_view text) {
         if (const std::u32string_view letters = ligature_letters(c); !letters.empty()) {
             for (const char32_t letter : letters) out += uncurled(letter);
         } else if (c >= 0xFF01 && c <= 0xFFEF) {
-            out += normalize(std::u32string_view(&c, 1), true);
+            out += normalize(std::u32string(1, c), NormalForm::nfkc);
         } else {
             out += c == 0x3000 ? U' ' : uncurled(c);
         }
@@ -153,7 +154,7 @@ inline std::u32string ftfy_fix_segment(std::u32string text, bool unescape) {
     constexpr int most_rounds = 100;
     for (int round = 0; round < most_rounds; ++round) {
         std::u32string fixed = unescape ? ftfy_unescape(text) : text;
-        fixed = nfc(fix_controls(fix_characters(fixed)));
+        fixed = normalize(fix_controls(fix_characters(fixed)), NormalForm::nfc);
         const bool settled = fixed == text;
         text = std::move(fixed);
         if (settled) break;
@@ -223,7 +224,7 @@ inline std::u32string clean_as_transformers(std::u32string_view text) {
     std::u32string out;
     out.reserve(text.size());
     bool in_space = false;
-    for (const char32_t c : nfc(std::u32string(text))) {
+    for (const char32_t c : normalize(std::u32string(text), NormalForm::nfc_unicode_9)) {
         const bool space = is_white_space(c);
         if (!space) {
             out += lower(c, true);

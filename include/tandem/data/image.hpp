@@ -63,6 +63,12 @@ struct DecodeOptions {
     std::optional<Colour> background = std::nullopt;
 };
 
+/// The Error of an image with more pixels than the limit, so that a caller can count these apart.
+class OversizedImage : public Error {
+public:
+    using Error::Error;
+};
+
 namespace detail {
 
 /// The bytes of a width x height image; refuses sizes above `limit` pixels and those memory cannot hold.
@@ -80,7 +86,7 @@ inline void check_pixel_count(std::size_t width, std::size_t height, std::size_t
     // 2^31 a side keeps every later product of 64 bits from wrapping.
     const bool fits = width < (std::size_t{1} << 31) && height < (std::size_t{1} << 31) && width * height <= limit;
     if (width > 0 && height > 0 && fits) return;
-    throw Error(name, "an image of 1 to " + std::to_string(limit) + " pixels",
+    throw OversizedImage(name, "an image of 1 to " + std::to_string(limit) + " pixels",
                 std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
 }
 
@@ -381,7 +387,7 @@ inline Image read_image(const std::filesystem::path& path, DecodeOptions options
     // 8 bytes are the most a stored pixel takes (16-bit RGBA); the rest is room for profiles and texts.
     constexpr std::uintmax_t metadata = std::uintmax_t{1} << 26;
     if (failure || (size > metadata && (size - metadata) / 8 > options.pixel_limit)) {
-        throw Error(name, "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
+        throw OversizedImage(name, "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
     }
     std::vector<std::byte> bytes(static_cast<std::size_t>(size));
     std::ifstream file(path, std::ios::binary);

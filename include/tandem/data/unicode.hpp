@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #if __has_include(<utf8proc.h>)
 #include <utf8proc.h>
@@ -221,49 +223,104 @@ inline bool is_decimal_digit(char32_t c) {
     return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND;
 }
 
-/// Decomposes (canonically, or with `compatibility` fully), orders marks, composes: NFC or NFKC.
-/// The marks are ordered here because utf8proc_decompose takes quadratic time on a long run of them.
-inline std::u32string normalize(std::u32string_view text, bool compatibility) {
-    const auto options =
-        static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE | (compatibility ? UTF8PROC_COMPAT : 0));
+enum class NormalForm {
+    nfc,
+    nfkc,
+    nfc_unicode_9,  ///< NFC as the tokenizers package knows it
+};
+
+/// Where NFC by Unicode 9 starts anew: marks that it does not know (it takes them for letters without marks), and
+/// U+11930, whose one composition is younger.
+inline constexpr CodeRange starters_of_unicode_9[] = {
+    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},     {0xc3c, 0xc3c},
+    {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},
+    {0xa82c, 0xa82c},   {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10efd, 0x10eff}, {0x10f46, 0x10f50},
+    {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b}, {0x1145e, 0x1145e}, {0x11839, 0x1183a},
+    {0x11930, 0x11930}, {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34},
+    {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45}, {0x11d97, 0x11d97},
+    {0x11f41, 0x11f42}, {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae},
+    {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}};
+
+/// Normalises one piece of text after another: decomposes, orders marks, composes. The marks are ordered here because
+/// utf8proc_decompose takes quadratic time on a long run of them.
+class Normalizer {
+public:
+    explicit Normalizer(NormalForm form)
+        : form_(form),
+          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE |
+                                                  (form == NormalForm::nfkc ? UTF8PROC_COMPAT : 0))) {}
+
+    std::u32string operator()(std::u32string_view text) {
+        constexpr char32_t composed_after_unicode_9 = 0x11938;
+        out_.reserve(text.size());
+        for (const char32_t c : text) {
+            if (form_ == NormalForm::nfc_unicode_9) {
+                if (in_ranges(starters_of_unicode_9, c)) {
+                    compose();
+                    codes_.push_back(static_cast<utf8proc_int32_t>(c));
+                    continue;
+                }
+                if (c == composed_after_unicode_9) {
+                    place(static_cast<utf8proc_int32_t>(c));
+                    continue;
+                }
+            }
+            std::array<utf8proc_int32_t, 32> parts{};
+            int boundary = 0;
+            const utf8proc_ssize_t count =
+                utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts.data(),
+                                        static_cast<utf8proc_ssize_t>(parts.size()), options_, &boundary);
+            for (utf8proc_ssize_t i = 0; i < count; ++i) place(parts[static_cast<std::size_t>(i)]);
+        }
+        compose();
+        return std::move(out_);
+    }
+
+private:
     struct Mark {
         utf8proc_int32_t code;
         utf8proc_propval_t order;
+        std::size_t position;
     };
-    std::basic_string<utf8proc_int32_t> codes;
-    std::basic_string<Mark> marks;
-    const auto flush = [&] {
-        std::stable_sort(marks.begin(), marks.end(), [](const Mark& a, const Mark& b) { return a.order < b.order; });
-        for (const Mark& mark : marks) codes += mark.code;
-        marks.clear();
-    };
-    for (const char32_t c : text) {
-        std::array<utf8proc_int32_t, 32> parts{};
-        int boundary = 0;
-        const utf8proc_ssize_t count =
-            utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts.data(),
-                                    static_cast<utf8proc_ssize_t>(parts.size()), options, &boundary);
-        for (utf8proc_ssize_t i = 0; i < count; ++i) {
-            const utf8proc_int32_t code = parts[static_cast<std::size_t>(i)];
-            const utf8proc_propval_t order = utf8proc_get_property(code)->combining_class;
-            if (order == 0) {
-                flush();
-                codes += code;
-            } else {
-                marks += Mark{code, order};
-            }
-        }
-    }
-    flush();
-    const utf8proc_ssize_t length =
-        utf8proc_normalize_utf32(codes.data(), static_cast<utf8proc_ssize_t>(codes.size()), options);
-    return {codes.begin(), codes.begin() + std::max<utf8proc_ssize_t>(length, 0)};
-}
 
-inline std::u32string nfc(std::u32string text) {
-    // Nothing below U+0300 decomposes, composes or is reordered on its own.
-    if (std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x300; })) return text;
-    return normalize(text, false);
+    void place(utf8proc_int32_t code) {
+        const utf8proc_propval_t order = utf8proc_get_property(code)->combining_class;
+        if (order != 0) {
+            marks_.push_back({code, order, marks_.size()});
+            return;
+        }
+        place_marks();
+        codes_.push_back(code);
+    }
+
+    void place_marks() {
+        // By position too: std::stable_sort of g++ 12 warns under clang.
+        std::sort(marks_.begin(), marks_.end(), [](const Mark& a, const Mark& b) {
+            return std::pair(a.order, a.position) < std::pair(b.order, b.position);
+        });
+        for (const Mark& mark : marks_) codes_.push_back(mark.code);
+        marks_.clear();
+    }
+
+    void compose() {
+        place_marks();
+        const utf8proc_ssize_t length =
+            utf8proc_normalize_utf32(codes_.data(), static_cast<utf8proc_ssize_t>(codes_.size()), options_);
+        out_.append(codes_.begin(), codes_.begin() + std::max<utf8proc_ssize_t>(length, 0));
+        codes_.clear();
+    }
+
+    NormalForm form_;
+    utf8proc_option_t options_;
+    std::vector<utf8proc_int32_t> codes_;
+    std::vector<Mark> marks_;
+    std::u32string out_;
+};
+
+inline std::u32string normalize(std::u32string text, NormalForm form) {
+    // Nothing below U+0300 changes under NFC on its own.
+    const bool plain = std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x300; });
+    return plain && form != NormalForm::nfkc ? text : Normalizer(form)(text);
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

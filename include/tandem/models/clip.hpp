@@ -38,7 +38,7 @@ public:
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
     Clip() {
         logit_scale() = static_cast<C>(std::log(1.0 / 0.07));
-        if constexpr (config.logit_bias) logit_bias() = C{-10};
+        logit_bias_.fill(-10);
     }
 
     /// Random weights as OpenAI drew them (CLIP/clip/model.py:299-327), the blocks of both towers by the rule that file has
@@ -145,7 +145,7 @@ public:
 
 private:
     Tensor<C, Shape<>> logit_scale_;
-    Tensor<C, Shape<config.logit_bias ? 1 : 0>> logit_bias_;
+    Tensor<C, Shape<>> logit_bias_;
     Vision visual_;
     Text text_;
 };

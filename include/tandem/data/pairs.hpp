@@ -1,0 +1,204 @@
+// Image–text pairs from a folder and a captions file.
+#pragma once
+
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<utf8proc.h>)
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <tandem/core/error.hpp>
+#include <tandem/core/parallel.hpp>
+#include <tandem/core/random.hpp>
+#include <tandem/data/bpe.hpp>
+#include <tandem/data/image.hpp>
+#include <tandem/data/transform.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// One image and all its captions, in the file's order.
+struct CaptionedImage {
+    std::string path;  ///< as the captions file names it, relative to the image folder
+    std::vector<std::string> captions;
+};
+
+/// What was left out of a data set, by cause.
+using SkipCounts = std::map<std::string, std::size_t>;
+
+/// Reads a captions file: a line is `path<TAB>caption`; an image with several captions has several lines. Images come in
+/// the order of their first line. A line without a tab or without a path, or with an empty caption, is skipped and counted;
+/// with `strict` it is an Error that names file and line.
+inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped,
+                                                 bool strict = false) {
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream) throw Error(file.string(), "cannot be read");
+    std::vector<CaptionedImage> images;
+    std::unordered_map<std::string, std::size_t> positions;
+    std::string line;
+    for (std::size_t number = 1; std::getline(stream, line); ++number) {
+        if (line.ends_with('\r')) line.pop_back();
+        const auto refuse = [&](const char* cause) {
+            if (strict) throw Error(file.string() + " line " + std::to_string(number), cause);
+            ++skipped[cause];
+        };
+        if (line.empty()) continue;
+        const std::size_t tab = line.find('\t');
+        if (tab == std::string::npos || tab == 0) {
+            refuse("malformed line: expected path, tab, caption");
+            continue;
+        }
+        if (line.find_first_not_of(" \t\v\f", tab) == std::string::npos) {
+            refuse("empty caption");
+            continue;
+        }
+        const auto [position, is_new] = positions.emplace(line.substr(0, tab), images.size());
+        if (is_new) images.push_back({line.substr(0, tab), {}});
+        images[position->second].captions.push_back(line.substr(tab + 1));
+    }
+    return images;
+}
+
+/// How a pair becomes what a model reads.
+struct PairOptions {
+    Preprocess preprocess{};
+    /// Each image is reduced once, by preprocess.fit, to a square of this side, from which crops are taken; 0 keeps the
+    /// whole image.
+    int stored = 0;
+    std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
+    double flip = 0.0;                        ///< the probability of a mirrored image
+    DecodeOptions decode{};
+    bool strict = false;                      ///< a damaged, missing or oversized image is an Error, not skipped
+    std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
+};
+
+/// Pairs a Trainer trains on. Every image is read once when the set is made, in parallel; one that cannot be is skipped
+/// and counted by cause. The order is that of the captions file. Immutable: any number of threads may fetch.
+class Pairs {
+public:
+    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Bpe& tokenizer, std::size_t context,
+          PairOptions options = {}, SkipCounts skipped = {})
+        : folder_(std::move(folder)), options_(std::move(options)), context_(context), skipped_(std::move(skipped)) {
+        read_images(std::move(images));
+        for (const Item& item : items_) {
+            const std::vector<Id> ids = tokenizer.encode_batch(item.captions, context);
+            ids_.insert(ids_.end(), ids.begin(), ids.end());
+        }
+    }
+
+    /// The images below `folder` that the captions file names.
+    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions, const Bpe& tokenizer,
+                      std::size_t context, PairOptions options = {}) {
+        SkipCounts skipped;
+        std::vector<CaptionedImage> images = read_captions(captions, skipped, options.strict);
+        return Pairs(folder, std::move(images), tokenizer, context, std::move(options), std::move(skipped));
+    }
+
+    std::size_t size() const { return items_.size(); }
+    const std::string& path(std::size_t index) const { return items_[index].path; }
+    std::span<const std::string> captions(std::size_t index) const { return items_[index].captions; }
+
+    /// What was left out, by cause.
+    const SkipCounts& skipped() const { return skipped_; }
+
+    /// The stored image; read again from its file where memory did not suffice to keep it.
+    Image image(std::size_t index) const {
+        const Item& item = items_[index];
+        return item.image.pixels.empty() ? stored_image(item.path) : item.image;
+    }
+
+    /// Image `index`, cropped and mirrored at random where the options say so and normalised, and the ids of one of its
+    /// captions, drawn at random.
+    void fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const {
+        const Item& item = items_[index];
+        const std::size_t caption = item.first_caption + random.below(item.captions.size());
+        std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
+        const Preprocess& recipe = options_.preprocess;
+        const Image whole = this->image(index);
+        Image square = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random)
+                                     : fit_square(whole, recipe);
+        if (options_.flip > 0 && random.uniform() < options_.flip) square = flip_horizontal(square);
+        normalise(square, recipe.mean, recipe.deviation, image);
+    }
+
+    /// Image `index` as evaluation sees it: nothing random.
+    void fetch_image(std::size_t index, std::span<float> image) const {
+        preprocess(this->image(index), options_.preprocess, image);
+    }
+
+private:
+    struct Item {
+        std::string path;
+        std::vector<std::string> captions;
+        std::size_t first_caption = 0;
+        Image image;
+    };
+
+    Image stored_image(const std::string& path) const {
+        const Image whole = read_image(folder_ / path, options_.decode);
+        if (options_.stored == 0) return whole;
+        Preprocess recipe = options_.preprocess;
+        recipe.size = options_.stored;
+        return fit_square(whole, recipe);
+    }
+
+    void read_images(std::vector<CaptionedImage> images) {
+        std::vector<Image> read(images.size());
+        std::vector<const char*> causes(images.size(), nullptr);
+        std::mutex strict_error_guard;
+        std::optional<Error> strict_error;
+        std::size_t strict_position = images.size();
+        parallel_for(images.size(), 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                try {
+                    if (!std::filesystem::exists(folder_ / images[i].path)) {
+                        throw Error((folder_ / images[i].path).string(), "no such file");
+                    }
+                    read[i] = stored_image(images[i].path);
+                } catch (const Error& error) {
+                    const bool missing = !std::filesystem::exists(folder_ / images[i].path);
+                    const bool oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
+                    causes[i] = missing ? "missing image" : oversized ? "oversized image" : "damaged image";
+                    const std::lock_guard lock(strict_error_guard);
+                    if (i < strict_position) {
+                        strict_position = i;
+                        strict_error = error;
+                    }
+                }
+            }
+        });
+        if (options_.strict && strict_error) throw Error(*strict_error);
+        std::size_t used = 0, captions = 0;
+        for (std::size_t i = 0; i < images.size(); ++i) {
+            if (causes[i] != nullptr) {
+                ++skipped_[causes[i]];
+                continue;
+            }
+            used += read[i].pixels.size();
+            if (used > options_.memory) read[i] = {};
+            const std::size_t count = images[i].captions.size();
+            items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});
+            captions += count;
+        }
+    }
+
+    std::filesystem::path folder_;
+    PairOptions options_;
+    std::size_t context_;
+    SkipCounts skipped_;
+    std::vector<Item> items_;
+    std::vector<Id> ids_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif

@@ -1,0 +1,252 @@
+// Weights in safetensors files: saved under open_clip's names, loaded from open_clip's, OpenAI's or transformers'.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#if __has_include(<nlohmann/json.hpp>)
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+#endif
+
+#include <tandem/core/error.hpp>
+#include <tandem/data/safetensors.hpp>
+#include <tandem/models/clip.hpp>
+#include <tandem/nn/parameter.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said.
+struct Source {
+    std::vector<std::string> names;
+    bool transposed = false;
+};
+
+inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
+    if (!text.starts_with(from)) return false;
+    text.replace(0, from.size(), to);
+    return true;
+}
+
+/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
+/// to_hf.py gives the pairs).
+inline Source transformers_source(std::string name) {
+    if (name == "visual.proj") return {{"visual_projection.weight"}, true};
+    if (name == "text_projection") return {{"text_projection.weight"}, true};
+    if (name == "logit_scale" || name == "logit_bias") return {{name}};
+    const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string at = tower + "encoder.layers." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
+            const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
+            return {{at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
+        }
+        replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
+            replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
+            replace_prefix(part, "mlp.c_proj.", "mlp.fc2.");
+        return {{at + part}};
+    }
+    replace_prefix(name, "conv1.", "embeddings.patch_embedding.") ||
+        replace_prefix(name, "class_embedding", "embeddings.class_embedding") ||
+        replace_prefix(name, "positional_embedding", "embeddings.position_embedding.weight") ||
+        replace_prefix(name, "token_embedding.", "embeddings.token_embedding.") ||
+        replace_prefix(name, "ln_pre.", "pre_layrnorm.") || replace_prefix(name, "ln_post.", "post_layernorm.") ||
+        replace_prefix(name, "ln_final.", "final_layer_norm.");
+    return {{tower + name}};
+}
+
+/// How the parameters of a file are named, told from the names themselves.
+class Naming {
+public:
+    explicit Naming(const Safetensors& file) {
+        for (const StoredTensor& tensor : file.tensors()) {
+            transformers_ = transformers_ || tensor.name.starts_with("vision_model.");
+            text_prefix_ = text_prefix_ || tensor.name.starts_with("text.");
+            module_prefix_ = module_prefix_ || tensor.name.starts_with("module.");
+        }
+    }
+
+    Source operator()(const std::string& name) const {
+        if (transformers_) return transformers_source(name);
+        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
+        return {{(module_prefix_ ? "module." : "") + std::string(text_prefix_ && of_text ? "text." : "") + name}};
+    }
+
+    /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
+    static bool is_ignored(std::string_view name) {
+        return name.ends_with("position_ids") || name.ends_with("attn_mask") || name == "input_resolution" ||
+               name == "context_length" || name == "vocab_size";
+    }
+
+private:
+    bool transformers_ = false, text_prefix_ = false, module_prefix_ = false;
+};
+
+/// The shape the file must hold each of `parts` tensors in.
+inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, const Source& source) {
+    if (source.transposed) std::reverse(shape.begin(), shape.end());
+    if (source.names.size() > 1) shape[0] /= source.names.size();
+    return shape;
+}
+
+template <class T, class S>
+std::vector<std::size_t> shape_of_tensor(const Tensor<T, S>& tensor) {
+    std::vector<std::size_t> shape(S::rank);
+    for (std::size_t axis = 0; axis < S::rank; ++axis) shape[axis] = tensor.extent(axis);
+    return shape;
+}
+
+inline bool is_floating(DataType type) {
+    return type == DataType::F32 || type == DataType::F16 || type == DataType::BF16 || type == DataType::F64;
+}
+
+inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
+    if (a.empty()) a = {1};  // a scalar may be stored as [] or [1]
+    if (b.empty()) b = {1};
+    return a == b;
+}
+
+template <class T, class S>
+void read_source(const Safetensors& file, const Source& source, Tensor<T, S>& tensor) {
+    const std::size_t part = tensor.size() / source.names.size();
+    for (std::size_t i = 0; i < source.names.size(); ++i) {
+        read_elements(*file.find(source.names[i]), tensor.elements().subspan(i * part, part));
+    }
+    if constexpr (S::rank == 2) {
+        if (!source.transposed) return;
+        const Tensor<T, S> stored = tensor;
+        const std::size_t rows = tensor.extent(0), columns = tensor.extent(1);
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) tensor(i, j) = stored.data()[j * rows + i];
+        }
+    }
+}
+
+}  // namespace detail
+
+/// Saves all parameters under open_clip's names, atomically; Python's safetensors opens the file, and open_clip's
+/// load_state_dict takes it into a model of the same shape.
+template <class Model>
+void save_weights(const Model& model, const std::filesystem::path& path,
+                  const std::map<std::string, std::string>& metadata = {}) {
+    std::vector<StoredTensor> tensors;
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            tensors.push_back(stored_tensor<T>(name, detail::shape_of_tensor(tensor), tensor.elements()));
+        },
+        model);
+    save_safetensors(path, tensors, metadata);
+}
+
+/// Loads all parameters of `model` from an open file. What does not fit is refused whole: the Error names every tensor
+/// that is missing, unexpected or of another shape, and the model is as it was.
+template <class Model>
+void load_weights(Model& model, const Safetensors& file, std::string_view where) {
+    const detail::Naming naming(file);
+    std::string faults;
+    std::set<std::string> used;
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            const detail::Source source = naming(name);
+            const auto expected = detail::stored_shape(detail::shape_of_tensor(tensor), source);
+            for (const std::string& key : source.names) {
+                used.insert(key);
+                const StoredTensor* stored = file.find(key);
+                if (stored == nullptr) {
+                    faults += "\n  " + key + ": missing";
+                } else if (!detail::same_shape(stored->shape, expected)) {
+                    faults += "\n  " + key + ": expected " + detail::shape_text(expected) + ", found " +
+                              detail::shape_text(stored->shape);
+                } else if (!detail::is_floating(stored->type)) {
+                    faults += "\n  " + key + ": expected floating-point elements, found " +
+                              std::string(tandem::name(stored->type));
+                }
+            }
+        },
+        model);
+    for (const StoredTensor& tensor : file.tensors()) {
+        if (!used.contains(tensor.name) && !detail::Naming::is_ignored(tensor.name)) {
+            faults += "\n  " + tensor.name + ": unexpected";
+        }
+    }
+    if (!faults.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults);
+    for_each_parameter([&](const std::string& name, auto& tensor) { detail::read_source(file, naming(name), tensor); },
+                       model);
+}
+
+template <class Model>
+void load_weights(Model& model, const std::filesystem::path& path) {
+    load_weights(model, Safetensors::open(path), path.string());
+}
+
+#if __has_include(<nlohmann/json.hpp>)
+
+namespace detail {
+
+/// The activation a checkpoint's config names, in transformers' words; empty if there is no config or it does not say.
+inline std::string configured_activation(const std::filesystem::path& folder) {
+    const auto read = [&](const char* name) {
+        std::ifstream stream(folder / name);
+        return stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
+    };
+    const nlohmann::json hugging_face = read("config.json"), open_clip = read("open_clip_config.json");
+    if (hugging_face.is_object() && hugging_face.contains("vision_config")) {
+        const auto& vision = hugging_face["vision_config"];
+        return vision.is_object() ? vision.value("hidden_act", std::string("quick_gelu")) : std::string();
+    }
+    if (open_clip.is_object() && open_clip.contains("model_cfg") && open_clip["model_cfg"].is_object()) {
+        return open_clip["model_cfg"].value("quick_gelu", false) ? "quick_gelu" : "gelu";
+    }
+    return {};
+}
+
+template <class Activation>
+constexpr std::string_view activation_name() {
+    if constexpr (std::is_same_v<Activation, QuickGelu>) return "quick_gelu";
+    if constexpr (std::is_same_v<Activation, Gelu>) return "gelu";
+    if constexpr (std::is_same_v<Activation, TanhGelu>) return "gelu_pytorch_tanh";
+    return {};
+}
+
+}  // namespace detail
+
+/// A model of architecture `config` with the weights of `path`: a safetensors file, or a folder as transformers and
+/// open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside it). An activation that
+/// the folder's config contradicts is an Error: the weights would load, and give wrong embeddings.
+template <auto config, Element T = float>
+Clip<config, T> load(const std::filesystem::path& path) {
+    std::filesystem::path file = path;
+    if (std::filesystem::is_directory(path)) {
+        using Activation = std::remove_const_t<decltype(config.vision.activation)>;
+        const std::string found = detail::configured_activation(path);
+        const std::string_view expected = detail::activation_name<Activation>();
+        if (!found.empty() && !expected.empty() && found != expected) {
+            throw Error(path.string(), "weights trained with the architecture's activation " + std::string(expected),
+                        found + " in its config (see with_activation)");
+        }
+        file = path / "model.safetensors";
+        if (!std::filesystem::exists(file)) file = path / "open_clip_model.safetensors";
+        if (!std::filesystem::exists(file)) {
+            throw Error(path.string(), "model.safetensors or open_clip_model.safetensors in the folder", "neither");
+        }
+    }
+    Clip<config, T> model;
+    load_weights(model, file);
+    return model;
+}
+
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI

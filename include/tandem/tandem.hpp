@@ -1,0 +1,14 @@
+// tandem: CLIP models as C++ types. This header is all of the library but CUDA (cuda.cuh) and Eigen (tensor/eigen.hpp).
+// What needs a C library appears where that library's headers are, and is linked only if used.
+#pragma once
+
+#include <tandem/data/bpe_trainer.hpp>
+#include <tandem/data/pairs.hpp>
+#include <tandem/data/safetensors.hpp>
+#include <tandem/losses/contrastive.hpp>
+#include <tandem/models/checkpoint.hpp>
+#include <tandem/models/clip.hpp>
+#include <tandem/models/zoo.hpp>
+#include <tandem/tasks/retrieval.hpp>
+#include <tandem/tasks/zero_shot.hpp>
+#include <tandem/train/trainer.hpp>

@@ -1,0 +1,39 @@
+// Retrieval: how high the matching item ranks.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include <tandem/tensor/tensor.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]. Items as high as the match
+/// count half before it, as if ties were broken by a coin: a constant score ranks every match in the middle.
+template <Real T>
+double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k) {
+    std::size_t found = 0;
+    for (std::size_t i = 0; i < scores.extent(0); ++i) {
+        const auto row = scores[i].elements();
+        const T match = row[i];
+        const auto higher = std::count_if(row.begin(), row.end(), [&](T score) { return score > match; });
+        const auto equal = std::count(row.begin(), row.end(), match) - 1;
+        if (static_cast<std::size_t>(higher + (equal + 1) / 2) < k) ++found;
+    }
+    return scores.extent(0) == 0 ? 0.0 : static_cast<double>(found) / static_cast<double>(scores.extent(0));
+}
+
+/// The k items of the highest scores, best first; the first of equal ones first.
+template <Real T>
+std::vector<std::size_t> best_matches(std::span<const T> scores, std::size_t k) {
+    std::vector<std::size_t> order(scores.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+    order.resize(std::min(k, order.size()));
+    return order;
+}
+
+}  // namespace tandem::inline TANDEM_ABI

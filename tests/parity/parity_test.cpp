@@ -1,0 +1,161 @@
+// One fixture of make_fixtures.py against the library: embeddings, loss, every gradient, twenty steps of AdamW.
+//   parity_test FIXTURE.safetensors       built with -DTANDEM_FIXTURE_HEADER="..." from fixture_header.py
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+#include <tandem/losses/contrastive.hpp>
+#include <tandem/models/checkpoint.hpp>
+#include <tandem/models/clip.hpp>
+#include <tandem/train/optimizer.hpp>
+
+#include TANDEM_FIXTURE_HEADER
+
+namespace td = tandem;
+using Model = td::Clip<fixture>;
+
+namespace {
+
+constexpr double embedding_bar = 1e-5;
+constexpr double gradient_bar = 1e-4;
+constexpr double loss_bar = 1e-4;
+
+int failures = 0;
+
+/// Not "value > bar": a NaN must fail.
+void check(const std::string& what, double value, double bar) {
+    const bool passed = value <= bar;
+    if (!passed) ++failures;
+    if (!passed || what.find('.') == std::string::npos) {
+        std::printf("%-60s %.3g (bar %.0e)%s\n", what.c_str(), value, bar, passed ? "" : "  FAILED");
+    }
+}
+
+/// The tensors of the fixture below a prefix, as a checkpoint of their own: loaded under the library's key maps.
+void load_part(const td::Safetensors& file, const std::string& prefix, Model& model) {
+    std::vector<td::StoredTensor> part;
+    for (td::StoredTensor tensor : file.tensors()) {
+        if (!tensor.name.starts_with(prefix)) continue;
+        tensor.name.erase(0, prefix.size());
+        part.push_back(tensor);
+    }
+    const std::filesystem::path path =
+        std::filesystem::temp_directory_path() / ("tandem-parity-" + std::to_string(::getpid()) + ".safetensors");
+    td::save_safetensors(path, part);
+    td::load_weights(model, path);
+    std::filesystem::remove(path);
+}
+
+template <class Tensor>
+void read(const td::Safetensors& file, const char* name, Tensor& tensor) {
+    const td::StoredTensor* stored = file.find(name);
+    if (stored == nullptr) throw td::Error(name, "missing from the fixture");
+    td::read_elements(*stored, tensor.elements());
+}
+
+template <class Tensor>
+double largest_difference(const Tensor& a, const Tensor& b) {
+    double largest = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        const double difference = std::abs(static_cast<double>(a.data()[i]) - static_cast<double>(b.data()[i]));
+        largest = difference <= largest ? largest : difference;  // keeps a NaN
+    }
+    return largest;
+}
+
+/// ‖a − b‖ / ‖b‖ over [first, last).
+template <class Tensor>
+double relative_difference(const Tensor& a, const Tensor& b, std::size_t first, std::size_t last) {
+    double difference = 0, norm = 0;
+    for (std::size_t i = first; i < last; ++i) {
+        const double x = static_cast<double>(a.data()[i]), y = static_cast<double>(b.data()[i]);
+        difference += (x - y) * (x - y);
+        norm += y * y;
+    }
+    return std::sqrt(difference / norm);
+}
+
+void run(const char* path) {
+    const td::Safetensors file = td::Safetensors::open(path);
+    Model model;
+    load_part(file, "weights/", model);
+    td::Tensor<float, Model::Vision::Input::shape> images(fixture_batch);
+    td::Tensor<td::Id, Model::Text::Input::shape> ids(fixture_batch);
+    read(file, "input/image", images);
+    read(file, "input/tokens", ids);
+
+    Model::Embeddings expected_image(fixture_batch), expected_text(fixture_batch);
+    read(file, "embedding/image", expected_image);
+    read(file, "embedding/text", expected_text);
+    check("image embeddings, max |difference|", largest_difference(model.encode_image(images), expected_image), embedding_bar);
+    check("text embeddings, max |difference|", largest_difference(model.encode_text(ids), expected_text), embedding_bar);
+
+    Model gradient, expected_gradient;
+    Model::Workspace work;
+    const auto step = [&] {
+        td::zero_parameters(gradient);
+        if constexpr (fixture_siglip) {
+            return model.loss_and_gradient(images, ids, td::SigmoidLoss{}, gradient, work);
+        } else {
+            return model.loss_and_gradient(images, ids, td::InfoNce{}, gradient, work);
+        }
+    };
+    td::Tensor<float, td::Shape<>> expected_loss;
+    read(file, "loss", expected_loss);
+    check("loss, |difference|", std::abs(static_cast<double>(step()) - static_cast<double>(expected_loss.item())), loss_bar);
+
+    load_part(file, "gradient/", expected_gradient);
+    double worst = 0;
+    td::for_each_parameter(
+        [&](const std::string& name, const auto& found, const auto& expected) {
+            // softmax cannot see a key bias: its gradient is exactly 0, and what both sides hold is rounding noise.
+            const std::size_t size = found.size();
+            const bool has_key = name.ends_with("in_proj_bias");
+            double difference = relative_difference(found, expected, 0, has_key ? size / 3 : size);
+            if (has_key) {
+                difference = std::max(difference, relative_difference(found, expected, size - size / 3, size));
+                for (std::size_t i = size / 3; i < size - size / 3; ++i) {
+                    check("noise of " + name, std::abs(static_cast<double>(found.data()[i])), 1e-6);
+                }
+            }
+            check(name, difference, gradient_bar);
+            worst = difference <= worst ? worst : difference;
+        },
+        gradient, expected_gradient);
+    check("gradients, worst relative L2 difference", worst, gradient_bar);
+
+    td::Tensor<float, td::Shape<20>> expected_losses;
+    read(file, "adamw/losses", expected_losses);
+    const td::AdamW optimizer{.rate = 1e-3, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.2};
+    td::AdamW::State<Model> state;
+    double drift = 0;
+    for (std::size_t i = 0; i < 20; ++i) {
+        const double difference = std::abs(static_cast<double>(step()) - static_cast<double>(expected_losses(i)));
+        drift = difference <= drift ? drift : difference;
+        optimizer.update(model, gradient, state, optimizer.rate);
+        model.clamp_logit_scale();
+    }
+    check("losses of 20 AdamW steps, max |difference|", drift, loss_bar);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count != 2) {
+        std::fprintf(stderr, "parity_test FIXTURE.safetensors\n");
+        return 2;
+    }
+    try {
+        std::printf("%s (%s)\n", fixture_name, fixture_library);
+        run(arguments[1]);
+    } catch (const td::Error& error) {
+        std::printf("%s\n", error.what());
+        return 1;
+    }
+    return failures == 0 ? 0 : 1;
+}
