@@ -108,9 +108,6 @@ public:
         text_.forward(ids, work.text_embeddings, work.text, true);
         const auto image = normalize(work.image_embeddings), text = normalize(work.text_embeddings);
         const auto scale = exp(logit_scale_);
-        using Image = decltype(image);
-        using Words = decltype(text);
-        using Scale = decltype(scale);
         const auto finish = [&](auto&& result) {
             visual_.backward(std::get<0>(result.gradients), work.vision, gradient.visual_);
             text_.backward(std::get<1>(result.gradients), work.text, gradient.text_);
@@ -120,7 +117,7 @@ public:
         if constexpr (config.logit_bias) {
             const auto bias = as_expression(logit_bias_);
             const auto expression = call_loss(loss, image, text, scale, bias);
-            if constexpr (std::invocable<const L&, Image&, Words&, Scale&, decltype(bias)&>) {
+            if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale), decltype(bias)>) {
                 auto result = value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_,
                                                  logit_bias_);
                 gradient.logit_bias() += std::get<3>(result.gradients).item();
@@ -129,9 +126,9 @@ public:
                 return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             }
         } else {
-            static_assert(std::invocable<const L&, Image&, Words&, Scale&>,
+            static_assert(std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>,
                           "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
-            if constexpr (std::invocable<const L&, Image&, Words&, Scale&>) {
+            if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>) {
                 const auto expression = loss(image, text, scale);
                 return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             } else {

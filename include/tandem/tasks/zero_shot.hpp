@@ -75,7 +75,7 @@ typename Model::Embeddings embed_texts(const Model& model, const Bpe& tokenizer,
     typename Model::Embeddings embeddings(texts.size());
     for (std::size_t first = 0; first < texts.size(); first += batch) {
         const std::size_t count = std::min(batch, texts.size() - first);
-        const typename Model::Text::Input rows(std::span(ids).subspan(first * context, count * context), count);
+        const typename Model::Text::Input rows(std::span<const Id>(ids).subspan(first * context, count * context), count);
         const auto part = model.encode_text(rows);
         std::copy_n(part.data(), part.size(), embeddings[first].data());
     }

@@ -1,0 +1,367 @@
+// Trains a CLIP from scratch on a folder of captioned images, evaluates it on the images it never saw, and reports.
+// examples/quickstart.sh prepares the data and calls this program.
+#include <zlib.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <tandem/tandem.hpp>
+
+#include "design.hpp"
+#include "report.hpp"
+
+namespace fs = std::filesystem;
+namespace td = tandem;
+using quickstart::design;
+using Model = td::Clip<design>;
+
+namespace {
+
+struct Options {
+    fs::path images, captions, retrieval, out = "quickstart";
+    double minutes = 10;
+    std::size_t steps = 0;
+    std::uint64_t seed = 0;
+    std::size_t class_depth = 2;
+    bool resume = false;
+};
+
+template <class Number>
+Number number(const std::string& option, const std::string& text) {
+    Number value{};
+    const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (result.ec != std::errc() || result.ptr != text.data() + text.size() || value < Number{0}) {
+        throw td::Error(option, "a number that is not negative", "\"" + text + "\"");
+    }
+    return value;
+}
+
+Options parse(int count, char** arguments) {
+    Options options;
+    for (int i = 1; i < count; ++i) {
+        const std::string option = arguments[i];
+        if (option == "--resume") {
+            options.resume = true;
+            continue;
+        }
+        if (i + 1 == count) throw td::Error(option, "a known option followed by its value", "the end of the line");
+        const std::string value = arguments[++i];
+        if (option == "--images") options.images = value;
+        else if (option == "--captions") options.captions = value;
+        else if (option == "--retrieval") options.retrieval = value;
+        else if (option == "--out") options.out = value;
+        else if (option == "--minutes") options.minutes = number<double>(option, value);
+        else if (option == "--steps") options.steps = number<std::size_t>(option, value);
+        else if (option == "--seed") options.seed = number<std::uint64_t>(option, value);
+        else if (option == "--class-depth") options.class_depth = number<std::size_t>(option, value);
+        else throw td::Error(option, "is no option of the quickstart");
+    }
+    if (options.images.empty() || options.captions.empty()) {
+        throw td::Error("quickstart", "--images and --captions", "one of them missing");
+    }
+    return options;
+}
+
+/// A fifth of all images, by a hash of the path without its ending, is never trained on.
+bool held_out(const std::string& path) {
+    const std::string stem = fs::path(path).replace_extension().string();
+    return crc32(0, reinterpret_cast<const Bytef*>(stem.data()), static_cast<uInt>(stem.size())) % 5 == 0;
+}
+
+/// The first `depth` folders an image lies in, or nothing if it lies in fewer.
+std::string folder_class(const std::string& path, std::size_t depth) {
+    std::size_t end = 0;
+    for (std::size_t i = 0; i < depth; ++i) {
+        const std::size_t slash = path.find('/', i == 0 ? 0 : end + 1);
+        if (slash == std::string::npos) return {};
+        end = slash;
+    }
+    return path.substr(0, end);
+}
+
+/// "food/meats_and_eggs" is the class "meats and eggs".
+std::string class_name(const std::string& folder) {
+    std::string name = folder.substr(folder.rfind('/') + 1);
+    std::replace_if(name.begin(), name.end(), [](char c) { return c == '_' || c == '-'; }, ' ');
+    return name;
+}
+
+td::Preprocess preprocessing() {
+    td::Preprocess recipe = td::openai_preprocess(static_cast<int>(design.vision.image));
+    recipe.fit = td::Fit::pad;
+    recipe.padding = td::white;
+    return recipe;
+}
+
+td::PairOptions pair_options() {
+    td::PairOptions options{.preprocess = preprocessing(), .stored = static_cast<int>(design.vision.image) * 4 / 3};
+    options.decode.background = td::white;
+    return options;
+}
+
+struct TestSet {
+    td::Pairs pairs;
+    Model::Embeddings images, texts;
+};
+
+Model::Embeddings embed_images(const Model& model, const td::Pairs& pairs) {
+    constexpr std::size_t batch = 64, pixels = 3 * design.vision.image * design.vision.image;
+    Model::Embeddings embeddings(pairs.size());
+    std::vector<float> buffer(batch * pixels);
+    for (std::size_t first = 0; first < pairs.size(); first += batch) {
+        const std::size_t count = std::min(batch, pairs.size() - first);
+        for (std::size_t i = 0; i < count; ++i) {
+            pairs.fetch_image(first + i, std::span(buffer).subspan(i * pixels, pixels));
+        }
+        const auto part = model.encode_image(Model::Vision::Input(std::span<const float>(buffer).first(count * pixels), count));
+        std::copy_n(part.data(), part.size(), embeddings[first].data());
+    }
+    return embeddings;
+}
+
+struct ZeroShot {
+    std::vector<std::string> classes;
+    std::vector<std::size_t> labels;
+    td::ZeroShotScore score;
+    double majority = 0;
+    std::vector<std::size_t> confusion;
+};
+
+/// Classifies the held-out images of every folder with at least 30 images in all by the folder's name.
+ZeroShot evaluate_zero_shot(const Model& model, const td::Bpe& tokenizer, const td::Pairs& test,
+                            const Model::Embeddings& images, const std::map<std::string, std::size_t>& folders,
+                            std::size_t depth) {
+    ZeroShot result;
+    std::map<std::string, std::size_t> numbers;
+    for (const auto& [folder, count] : folders) {
+        if (count >= 30) {
+            numbers.emplace(folder, result.classes.size());
+            result.classes.push_back(class_name(folder));
+        }
+    }
+    if (result.classes.size() < 2) return {};
+    std::vector<std::size_t> rows;
+    for (std::size_t i = 0; i < test.size(); ++i) {
+        const auto found = numbers.find(folder_class(test.path(i), depth));
+        if (found == numbers.end()) continue;
+        rows.push_back(i);
+        result.labels.push_back(found->second);
+    }
+    const std::vector<std::string> templates{"{}"};
+    const auto classifier = td::zero_shot_classifier(model, tokenizer, result.classes, templates);
+    Model::Embeddings chosen(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(images[rows[i]].data(), Model::embedding, chosen[i].data());
+    result.score = td::score_zero_shot(td::similarity(chosen, classifier), result.labels);
+    const std::size_t classes = result.classes.size();
+    result.confusion.resize(classes * classes);
+    std::vector<std::size_t> seen(classes);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        ++result.confusion[result.labels[i] * classes + result.score.predicted[i]];
+        ++seen[result.labels[i]];
+    }
+    result.majority = static_cast<double>(*std::max_element(seen.begin(), seen.end())) /
+                      std::max(1.0, static_cast<double>(rows.size()));
+    return result;
+}
+
+quickstart::Picture picture(const td::Pairs& pairs, std::size_t index, float score) {
+    return {pairs.image(index), pairs.captions(index)[0], score};
+}
+
+template <class Row>
+std::vector<quickstart::Picture> best_pictures(const td::Pairs& pairs, const Row& scores, std::size_t count) {
+    std::vector<quickstart::Picture> pictures;
+    for (const std::size_t index : td::best_matches<float>(scores, count)) {
+        pictures.push_back(picture(pairs, index, scores[index]));
+    }
+    return pictures;
+}
+
+std::string percent(double share) {
+    std::array<char, 16> text;
+    std::snprintf(text.data(), text.size(), "%.1f %%", 100 * share);
+    return text.data();
+}
+
+int run(const Options& options) {
+    fs::create_directories(options.out);
+    const fs::path snapshot = options.out / "snapshot.safetensors";
+    if (!options.resume) fs::remove(snapshot);
+
+    td::SkipCounts skipped;
+    std::map<std::string, std::size_t> folders;
+    std::vector<td::CaptionedImage> training, testing;
+    for (td::CaptionedImage& image : td::read_captions(options.captions, skipped)) {
+        const std::string folder = folder_class(image.path, options.class_depth);
+        if (!folder.empty()) ++folders[folder];
+        (held_out(image.path) ? testing : training).push_back(std::move(image));
+    }
+    std::map<std::string, std::string> retrieval;
+    if (!options.retrieval.empty()) {
+        for (const td::CaptionedImage& image : td::read_captions(options.retrieval, skipped)) {
+            retrieval.emplace(image.path, image.captions[0]);
+        }
+    }
+    for (td::CaptionedImage& image : testing) {
+        const auto text = retrieval.find(image.path);
+        if (text != retrieval.end()) image.captions = {text->second};
+        else if (!options.retrieval.empty()) image.captions = {" "};
+    }
+
+    std::vector<std::string> texts;
+    for (const td::CaptionedImage& image : training) texts.insert(texts.end(), image.captions.begin(), image.captions.end());
+    const td::Bpe tokenizer = td::train_bpe(texts, design.text.vocabulary);
+    tokenizer.save(options.out / "tokenizer");
+    std::cerr << "reading " << training.size() + testing.size() << " images\n";
+    td::PairOptions training_options = pair_options();
+    training_options.crop = td::RandomResizedCrop{.scale_low = 0.6, .scale_high = 1.0, .ratio_low = 0.8, .ratio_high = 1.25};
+    training_options.flip = 0.5;
+    const td::Pairs pairs(options.images, std::move(training), tokenizer, design.text.context, training_options, skipped);
+    const td::Pairs test(options.images, std::move(testing), tokenizer, design.text.context, pair_options());
+    td::SkipCounts all_skipped = pairs.skipped();
+    for (const auto& [cause, count] : test.skipped()) all_skipped[cause] += count;
+    std::cerr << pairs.size() << " pairs to train on, " << test.size() << " held out";
+    for (const auto& [cause, count] : all_skipped) std::cerr << "; skipped " << count << ": " << cause;
+    std::cerr << '\n';
+
+    Model model{td::Seed{options.seed}};
+    td::Trainer trainer{model, td::AdamW{.rate = 1.5e-3, .weight_decay = 0.1}, td::WarmupCosine{.warmup = 0.08},
+                        td::InfoNce{},
+                        td::TrainerOptions{.batch = std::min<std::size_t>(128, pairs.size()),
+                                           .steps = options.steps,
+                                           .seconds = options.steps > 0 ? 0 : options.minutes * 60,
+                                           .seed = td::Seed{options.seed},
+                                           .snapshot = snapshot,
+                                           .snapshot_every = 200,
+                                           .report_every = 50}};
+    const std::size_t batch = std::min<std::size_t>(128, pairs.size());
+    const td::RunState state = trainer.fit(pairs);
+    td::save_weights(model, options.out / "model.safetensors");
+
+    const Model::Embeddings images = embed_images(model, test);
+    std::vector<std::string> test_texts;
+    std::vector<std::size_t> with_text;
+    for (std::size_t i = 0; i < test.size(); ++i) {
+        if (test.captions(i)[0] == " ") continue;
+        with_text.push_back(i);
+        test_texts.push_back(test.captions(i)[0]);
+    }
+    const Model::Embeddings text_embeddings = td::embed_texts(model, tokenizer, test_texts);
+    Model::Embeddings paired(with_text.size());
+    for (std::size_t i = 0; i < with_text.size(); ++i) {
+        std::copy_n(images[with_text[i]].data(), Model::embedding, paired[i].data());
+    }
+    const auto image_to_text = td::similarity(paired, text_embeddings), text_to_image = td::similarity(text_embeddings, paired);
+    const ZeroShot zero = evaluate_zero_shot(model, tokenizer, test, images, folders, options.class_depth);
+
+    nlohmann::ordered_json metrics;
+    const bool has_classes = !zero.classes.empty();
+    metrics["zero_shot_top1"] = has_classes ? nlohmann::ordered_json(zero.score.top1) : nlohmann::ordered_json();
+    metrics["zero_shot_macro"] = has_classes ? nlohmann::ordered_json(zero.score.macro) : nlohmann::ordered_json();
+    metrics["majority"] = has_classes ? nlohmann::ordered_json(zero.majority) : nlohmann::ordered_json();
+    metrics["classes"] = zero.classes.size();
+    metrics["zero_shot_images"] = zero.labels.size();
+    metrics["t2i_r1"] = td::recall_at(text_to_image, 1);
+    metrics["t2i_r10"] = td::recall_at(text_to_image, 10);
+    metrics["i2t_r1"] = td::recall_at(image_to_text, 1);
+    metrics["i2t_r10"] = td::recall_at(image_to_text, 10);
+    metrics["test_pairs"] = with_text.size();
+    metrics["train_pairs"] = pairs.size();
+    metrics["steps"] = state.step;
+    metrics["skipped_steps"] = state.skipped;
+    metrics["samples_seen"] = state.step * batch;
+    metrics["train_seconds"] = state.seconds;
+    metrics["parameters"] = td::parameter_count(design);
+    metrics["final_loss"] = state.losses.empty() ? 0.0F : state.losses.back();
+    metrics["seed"] = options.seed;
+    metrics["skipped"] = all_skipped;
+    td::write_file_atomically(options.out / "metrics.json", metrics.dump(2) + "\n");
+
+    const double t2i = metrics["t2i_r10"], i2t = metrics["i2t_r10"];
+    const double chance = 10.0 / std::max(1.0, static_cast<double>(with_text.size()));
+    quickstart::ReportData report;
+    report.title = "A CLIP trained from scratch";
+    report.subtitle = std::to_string(pairs.size()) + " noisy image–text pairs, " +
+                      std::to_string(static_cast<int>(std::lround(state.seconds / 60))) + " minutes on this machine's CPU";
+    report.facts = {{"parameters", std::to_string(td::parameter_count(design))},
+                    {"samples seen", std::to_string(state.step * batch)},
+                    {"steps", std::to_string(state.step)},
+                    {"training time", std::to_string(std::lround(state.seconds)) + " s"},
+                    {"training pairs", std::to_string(pairs.size())},
+                    {"held-out images", std::to_string(test.size())}};
+    if (has_classes) {
+        report.scores.push_back({"zero-shot top-1", zero.score.top1, zero.majority, "always the largest class"});
+        report.scores.push_back(
+            {"zero-shot, mean over classes", zero.score.macro, 1.0 / static_cast<double>(zero.classes.size()), "chance"});
+    }
+    report.scores.push_back({"recall@10, text to image", t2i, chance, "chance"});
+    report.scores.push_back({"recall@10, image to text", i2t, chance, "chance"});
+    report.losses = state.losses;
+    report.chance_loss = std::log(static_cast<double>(batch));
+    report.classes = zero.classes;
+    report.confusion = zero.confusion;
+    report.architecture = quickstart::design_text;
+    // Sixteen pairs with texts of their own, spread over the test set.
+    std::set<std::string> shown;
+    std::vector<std::size_t> sixteen;
+    for (std::size_t k = 0; k < with_text.size() && sixteen.size() < 16; ++k) {
+        const std::size_t i = k * 97 % with_text.size();
+        if (shown.insert(test_texts[i]).second) sixteen.push_back(i);
+    }
+    for (const std::size_t i : sixteen) {
+        report.pair_pictures.push_back(picture(test, with_text[i], 0));
+        for (const std::size_t j : sixteen) report.pair_cosines.push_back(image_to_text(i, j));
+    }
+    std::vector<std::string> queries{"a cat",   "a bird", "a flag",     "a red car", "a tree",        "a flower",
+                                     "a house", "fruit",  "a computer", "an arrow",  "musical notes", "a smiling face"};
+    const auto query_scores = td::similarity(td::embed_texts(model, tokenizer, queries), images);
+    for (std::size_t q = 0; q < queries.size(); ++q) {
+        report.text_queries.push_back({queries[q], std::nullopt, best_pictures(test, query_scores[q].elements(), 8)});
+    }
+    for (std::size_t q = 0; q < std::min<std::size_t>(4, sixteen.size()); ++q) {
+        const std::size_t index = with_text[sixteen[q]];
+        Model::Embeddings query(1);
+        std::copy_n(images[index].data(), Model::embedding, query.data());
+        const auto scores = td::similarity(query, images);
+        auto results = best_pictures(test, scores[0].elements(), 9);
+        std::erase_if(results, [&](const quickstart::Picture& result) { return result.score > 0.99999F; });
+        results.resize(std::min<std::size_t>(8, results.size()));
+        report.image_queries.push_back({test.captions(index)[0], test.image(index), results});
+    }
+    td::write_file_atomically(options.out / "report.html", quickstart::render_report(report));
+
+    if (has_classes) {
+        std::cout << "zero-shot over " << zero.classes.size() << " classes, " << zero.labels.size()
+                  << " held-out images: top-1 " << percent(zero.score.top1) << ", mean over classes "
+                  << percent(zero.score.macro) << " (largest class " << percent(zero.majority) << ", chance "
+                  << percent(1.0 / static_cast<double>(zero.classes.size())) << ")\n";
+    }
+    std::cout << "recall among " << with_text.size() << " held-out pairs: text to image @1 "
+              << percent(td::recall_at(text_to_image, 1)) << ", @10 " << percent(t2i) << "; image to text @1 "
+              << percent(td::recall_at(image_to_text, 1)) << ", @10 " << percent(i2t) << " (chance @10 "
+              << percent(chance) << ")\n"
+              << "written to " << options.out.string() << ": model.safetensors, tokenizer/, metrics.json, report.html\n";
+    return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    try {
+        return run(parse(count, arguments));
+    } catch (const std::exception& error) {
+        std::cerr << "quickstart: " << error.what() << '\n';
+        return 1;
+    }
+}
