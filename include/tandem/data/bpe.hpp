@@ -190,7 +190,7 @@ public:
     std::string decode(std::span<const Id> ids) const {
         std::string bytes;
         for (const Id id : ids) {
-            if (id < 0 || static_cast<std::size_t>(id) >= tokens_.size())
+            if (static_cast<std::size_t>(id) >= tokens_.size())
                 throw Error("Bpe::decode", "ids from 0 to " + std::to_string(tokens_.size() - 1), std::to_string(id));
             bytes += tokens_[static_cast<std::size_t>(id)];
         }

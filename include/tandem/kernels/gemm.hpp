@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <concepts>
 #include <cstddef>
 
 #include <tandem/core/dtype.hpp>
@@ -76,9 +77,25 @@ constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
 
-/// Multiplies packed panels into c[rows, columns]; the edges go through a full tile on the stack.
+/// Whether the tile may read the left operand where it stands. Rows a multiple of 4096 bytes apart would all fall into
+/// the same few lines of the L1 cache, and columns apart touch a line for every element.
+template <Real T, Element A>
+bool reads_in_place(const Operand<A>& a) {
+    return std::same_as<T, A> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
+}
+
+/// Where the left operand's tiles are read: in place, or packed. Rows that fill no whole tile are always packed.
 template <Real T>
-void multiply_panels(const KernelSet<T>& set, const T* left, const T* right, T* c, std::size_t c_stride,
+struct LeftPanels {
+    const T* in_place = nullptr;
+    std::size_t row_stride = 0;
+    const T* packed = nullptr;
+};
+
+/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a full
+/// tile on the stack.
+template <Real T>
+void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T* right, T* c, std::size_t c_stride,
                      std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
     constexpr std::size_t largest_tile = 14 * 64;
     alignas(64) std::array<T, largest_tile> edge;
@@ -86,9 +103,19 @@ void multiply_panels(const KernelSet<T>& set, const T* left, const T* right, T* 
         const std::size_t width = std::min(set.tile_columns, columns - j);
         for (std::size_t i = 0; i < rows; i += set.tile_rows) {
             const std::size_t height = std::min(set.tile_rows, rows - i);
+            const bool whole = height == set.tile_rows;
             T* const target = c + i * c_stride + j;
-            if (height == set.tile_rows && width == set.tile_columns) {
-                set.gemm_tile(depth, left + i * depth, right + j * depth, target, c_stride, accumulate);
+            const auto multiply = [&](T* to, std::size_t stride) {
+                if (left.in_place != nullptr && whole) {
+                    set.gemm_tile(depth, left.in_place + i * left.row_stride, left.row_stride, 1, right + j * depth, to,
+                                  stride, accumulate);
+                } else {
+                    set.gemm_tile(depth, left.packed + i * depth, 1, set.tile_rows, right + j * depth, to, stride,
+                                  accumulate);
+                }
+            };
+            if (whole && width == set.tile_columns) {
+                multiply(target, c_stride);
                 continue;
             }
             if (accumulate) {
@@ -96,12 +123,31 @@ void multiply_panels(const KernelSet<T>& set, const T* left, const T* right, T* 
                     std::copy_n(target + y * c_stride, width, edge.data() + y * set.tile_columns);
                 }
             }
-            set.gemm_tile(depth, left + i * depth, right + j * depth, edge.data(), set.tile_columns, accumulate);
+            multiply(edge.data(), set.tile_columns);
             for (std::size_t y = 0; y < height; ++y) {
                 std::copy_n(edge.data() + y * set.tile_columns, width, target + y * c_stride);
             }
         }
     }
+}
+
+/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has room
+/// for whole tiles.
+template <Real T, Element A>
+LeftPanels<T> left_panels(const KernelSet<T>& set, const Operand<A>& piece, std::size_t rows, std::size_t depth,
+                          T* buffer) {
+    LeftPanels<T> panels{.packed = buffer};
+    std::size_t first = 0;
+    if constexpr (std::same_as<T, A>) {
+        if (reads_in_place<T>(piece)) {
+            panels.in_place = piece.data;
+            panels.row_stride = piece.row_stride;
+            first = rows / set.tile_rows * set.tile_rows;
+        }
+    }
+    const Operand<A> rest{piece.data + first * piece.row_stride, piece.row_stride, piece.column_stride};
+    pack(rest, rows - first, depth, set.tile_rows, buffer + first * depth);
+    return panels;
 }
 
 }  // namespace detail
@@ -124,7 +170,7 @@ void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, cons
         epilogue(0, m, 0, n);
         return;
     }
-    // The right operand is packed whole, once, and shared; each block of rows packs its own piece of the left one.
+    // The right operand is packed whole, once, and shared.
     const std::size_t padded_n = detail::round_up(n, set.tile_columns);
     Buffer<T>& shared = detail::gemm_scratch<T>().right;
     shared.resize(padded_n * k);
@@ -159,8 +205,8 @@ void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, cons
                 const std::size_t depth = std::min(gemm_depth, k - first);
                 const Operand<A> piece{a.data + row * a.row_stride + first * a.column_stride, a.row_stride,
                                        a.column_stride};
-                detail::pack(piece, rows, depth, set.tile_rows, left.data());
-                detail::multiply_panels(set, left.data(), packed + first * padded_n + column * depth,
+                const auto panels = detail::left_panels(set, piece, rows, depth, left.data());
+                detail::multiply_panels(set, panels, packed + first * padded_n + column * depth,
                                         c + row * c_stride + column, c_stride, rows, last - column, depth,
                                         accumulate || first > 0);
             }
@@ -181,9 +227,9 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
         const std::size_t depth = std::min(gemm_depth, k - first);
         const Operand<T> left{a.data + first * a.column_stride, a.row_stride, a.column_stride};
         const Operand<T> right{b.data + first * b.row_stride, b.column_stride, b.row_stride};
-        detail::pack(left, m, depth, set.tile_rows, scratch.left.data());
+        const auto panels = detail::left_panels(set, left, m, depth, scratch.left.data());
         detail::pack(right, n, depth, set.tile_columns, scratch.right.data());
-        detail::multiply_panels(set, scratch.left.data(), scratch.right.data(), c, c_stride, m, n, depth,
+        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth,
                                 accumulate || first > 0);
     }
 }

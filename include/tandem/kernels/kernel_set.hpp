@@ -12,11 +12,12 @@ template <Real T>
 struct KernelSet {
     const char* name;
 
-    /// The register tile of the GEMM, and the tile itself: c[tile_rows, tile_columns] (+)= a · b, where a holds `depth`
-    /// columns of tile_rows elements and b `depth` rows of tile_columns elements, both contiguous and zero-padded.
+    /// The register tile of the GEMM, and the tile itself: c[tile_rows, tile_columns] (+)= a · b. Element (i, k) of a
+    /// stands at a[i · a_row + k · a_column]; b holds `depth` rows of tile_columns contiguous elements.
     std::size_t tile_rows;
     std::size_t tile_columns;
-    void (*gemm_tile)(std::size_t depth, const T* a, const T* b, T* c, std::size_t c_stride, bool accumulate);
+    void (*gemm_tile)(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                      std::size_t c_stride, bool accumulate);
 
     /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
     /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.

@@ -110,8 +110,9 @@ struct Native {
     static constexpr std::size_t tile_rows = lanes<T> * sizeof(T) >= 64 ? 14 : 6;
     static constexpr std::size_t tile_columns = width_in_vectors * lanes<T>;
 
-    static void gemm_tile(std::size_t depth, const T* a, const T* b, T* c, std::size_t c_stride, bool accumulate) {
-        tile(depth, a, b, c, c_stride, accumulate, std::make_index_sequence<tile_rows>{});
+    static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                          std::size_t c_stride, bool accumulate) {
+        tile(depth, a, a_row, a_column, b, c, c_stride, accumulate, std::make_index_sequence<tile_rows>{});
     }
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
@@ -221,22 +222,31 @@ private:
         return reduce_sum(sums);
     }
 
-    // Index sequences instead of loops keep every accumulator in a register at -O2.
+    // Index sequences instead of loops keep every accumulator in a register at -O2. A pointer to every third row lets
+    // x86's scaled addressing reach all rows of a with few registers.
     template <std::size_t... Rows>
-    static void tile(std::size_t depth, const T* a, const T* b, T* c, std::size_t c_stride, bool accumulate,
-                     std::index_sequence<Rows...>) {
+    static void tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                     std::size_t c_stride, bool accumulate, std::index_sequence<Rows...>) {
         V left[tile_rows], right[tile_rows];
         if (accumulate) {
             ((left[Rows] = load(c + Rows * c_stride), right[Rows] = load(c + Rows * c_stride + lanes<T>)), ...);
         } else {
             ((left[Rows] = V(T{0}), right[Rows] = V(T{0})), ...);
         }
-        for (std::size_t k = 0; k < depth; ++k, a += tile_rows, b += tile_columns) {
+        const T* thirds[(tile_rows + 2) / 3];
+        ((thirds[Rows / 3] = a + Rows / 3 * 3 * a_row), ...);
+        for (std::size_t k = 0; k < depth; ++k, b += tile_columns) {
             const V b0 = load(b), b1 = load(b + lanes<T>);
-            ((left[Rows] = xsimd::fma(V(a[Rows]), b0, left[Rows]), right[Rows] = xsimd::fma(V(a[Rows]), b1, right[Rows])),
-             ...);
+            (multiply_add(thirds[Rows / 3][Rows % 3 * a_row], b0, b1, left[Rows], right[Rows]), ...);
+            ((Rows % 3 == 0 ? void(thirds[Rows / 3] += a_column) : void()), ...);
         }
         ((store(c + Rows * c_stride, left[Rows]), store(c + Rows * c_stride + lanes<T>, right[Rows])), ...);
+    }
+
+    static void multiply_add(T a, const V& b0, const V& b1, V& left, V& right) {
+        const V repeated(a);
+        left = xsimd::fma(repeated, b0, left);
+        right = xsimd::fma(repeated, b1, right);
     }
 };
 

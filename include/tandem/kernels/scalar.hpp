@@ -14,11 +14,14 @@ struct Scalar {
     static constexpr std::size_t tile_rows = 4;
     static constexpr std::size_t tile_columns = 4;
 
-    static void gemm_tile(std::size_t depth, const T* a, const T* b, T* c, std::size_t c_stride, bool accumulate) {
+    static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                          std::size_t c_stride, bool accumulate) {
         for (std::size_t i = 0; i < tile_rows; ++i) {
             for (std::size_t j = 0; j < tile_columns; ++j) {
                 T sum = accumulate ? c[i * c_stride + j] : T{0};
-                for (std::size_t k = 0; k < depth; ++k) sum += a[k * tile_rows + i] * b[k * tile_columns + j];
+                for (std::size_t k = 0; k < depth; ++k) {
+                    sum += a[i * a_row + k * a_column] * b[k * tile_columns + j];
+                }
                 c[i * c_stride + j] = sum;
             }
         }
