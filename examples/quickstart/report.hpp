@@ -137,8 +137,9 @@ inline std::string render_losses(const ReportData& data) {
     };
     LossChart wide(data.losses, data.chance_loss, 1072, 400), narrow(data.losses, data.chance_loss, 390, 300);
     std::string body =
-        "<figure>" + wide.render("wide") + narrow.render("narrow") + "<figcaption>" + swatch("raw", "each step") +
-        swatch("smooth", "mean of " + std::to_string(2 * smoothing_reach(data.losses.size()) + 1) + " steps");
+        "<figure>" + wide.render("wide") + narrow.render("narrow") + "<figcaption>" + swatch("raw", "each step");
+    const std::size_t reach = smoothing_reach(data.losses.size());
+    if (reach > 0) body += swatch("smooth", "median of " + grouped(std::to_string(2 * reach + 1)) + " steps");
     if (data.chance_loss > 0) body += swatch("chance", "guessing which text of a batch belongs to which picture");
     const auto bad = std::count_if(data.losses.begin(), data.losses.end(), [](float x) { return !std::isfinite(x); });
     if (bad > 0)
@@ -177,12 +178,14 @@ inline std::string render_similarity(const ReportData& data) {
         throw tandem::Error("render_report", std::to_string(count * count) + " pair_cosines",
                             std::to_string(data.pair_cosines.size()));
     }
-    double low = 1, high = -1;
+    // No colour at cosines of 0 and below, nor at the lowest of all.
+    double low = 1, high = 0;
     for (const float cosine : data.pair_cosines) {
         if (!std::isfinite(cosine)) continue;
         low = std::min(low, static_cast<double>(cosine));
         high = std::max(high, static_cast<double>(cosine));
     }
+    low = std::max(low, 0.0);
     std::string rows = "<thead><tr><td></td>";
     for (const Picture& picture : data.pair_pictures) {
         rows += "<th scope=\"col\">" + picture_tag(picture.image, picture.caption) + "</th>";
@@ -192,8 +195,8 @@ inline std::string render_similarity(const ReportData& data) {
     for (std::size_t text = 0; text < count; ++text) {
         const auto cosine = [&](std::size_t picture) { return data.pair_cosines[picture * count + text]; };
         const std::string caption = escape(data.pair_pictures[text].caption);
-        rows += "<tr><th scope=\"row\" title=\"" + caption +
-                "\"><span class=\"clamp\" dir=\"auto\" style=\"-webkit-line-clamp:2\">" + caption + "</span></th>";
+        rows += "<tr><th scope=\"row\" title=\"" + caption + "\"><span class=\"clamp\" dir=\"auto\">" + caption +
+                "</span></th>";
         std::size_t best = 0;
         for (std::size_t picture = 1; picture < count; ++picture) {
             if (cosine(picture) > cosine(best) || !std::isfinite(cosine(best))) best = picture;
@@ -220,7 +223,8 @@ inline std::string render_similarity(const ReportData& data) {
 inline std::vector<std::size_t> shown_classes(const std::vector<std::size_t>& totals, std::size_t limit) {
     std::vector<std::size_t> order(totals.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return totals[a] > totals[b]; });
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return totals[a] != totals[b] ? totals[a] > totals[b] : a < b; });
     order.resize(std::min(order.size(), limit));
     std::sort(order.begin(), order.end());
     return order;
@@ -254,15 +258,16 @@ inline std::string render_confusion(const ReportData& data) {
             const std::string title = name + " taken for " + escape(data.classes[predicted]) + ": " +
                                       std::to_string(pictures) + " of " + std::to_string(totals[truth]);
             rows += cell(share, right ? "hit" : "miss", right ? " diagonal" : "", pictures > 0 ? title : "",
-                         pictures > 0 ? fixed(100 * share, 0) : "");
+                         share >= 0.005 ? fixed(100 * share, 0) : "");
         }
         const double accuracy = static_cast<double>(data.confusion[truth * count + truth]) / total;
         rows += "<td class=\"share\">" + bar(accuracy, "") + percent(accuracy, 0) + " <small>of " +
                 grouped(std::to_string(totals[truth])) + "</small></td></tr>";
     }
     std::string sentence =
-        "Where the pictures of each class (rows) went, in per cent of the row: the model chose among the "
-        "class names alone (columns), so the outlined diagonal is right and all else a mistake.";
+        "Each row shows, in per cent, what the model called the pictures of one class when it had only the class names "
+        "to "
+        "choose from; the outlined diagonal is right.";
     if (count > limit) {
         sentence += " Of " + std::to_string(count) + " classes, the " + std::to_string(limit) +
                     " with the most pictures are shown.";

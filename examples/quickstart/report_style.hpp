@@ -25,11 +25,11 @@ h1 { font-size: clamp(30px, 5vw, 46px); line-height: 1.1; letter-spacing: -0.02e
   overflow-wrap: anywhere; }
 section { margin-top: 64px; }
 h2 { font-size: 25px; line-height: 1.2; letter-spacing: -0.01em; margin: 0; }
-hgroup p { color: var(--soft); margin: 6px 0 22px; max-width: 46em; }
+hgroup p { color: var(--soft); margin: 6px 0 22px; max-width: 52em; text-wrap: pretty; }
 h3 { font-size: 17px; line-height: 1.3; margin: 0 0 10px; overflow-wrap: anywhere; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(145px, 1fr)); gap: 1px; margin: 34px 0 0;
+.facts { display: flex; flex-wrap: wrap; gap: 1px; margin: 34px 0 0;
   background: var(--line); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-.facts div { background: var(--page); padding: 12px 16px; }
+.facts div { flex: 1 1 145px; background: var(--page); padding: 12px 16px; }
 dt { color: var(--soft); font-size: 13.5px; }
 dd { margin: 0; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .scores { display: grid; grid-template-columns: repeat(2, 1fr); gap: 26px 48px; }
@@ -41,12 +41,12 @@ dd { margin: 0; font-size: 20px; font-weight: 600; font-variant-numeric: tabular
 .track i { display: block; height: 14px; background: var(--accent); }
 .track i.other { height: 7px; background: var(--grey); }
 figure { margin: 0; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { fill: var(--soft); font-size: 13px; font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
 svg path { fill: none; stroke: var(--accent); stroke-linejoin: round; stroke-linecap: round; }
-svg .raw { stroke-width: 1; opacity: 0.4; }
+svg .raw { stroke-width: 1; opacity: 0.5; }
 svg .smooth { stroke-width: 3; }
 svg .chance { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 7 5; stroke-linecap: butt; }
 svg .skipped { stroke: var(--warn); stroke-width: 2; }
@@ -54,7 +54,8 @@ svg .end { fill: var(--accent); }
 svg text.value { fill: var(--ink); font-weight: 700; }
 svg text.halo { fill: var(--ink); paint-order: stroke; stroke: var(--page); stroke-width: 5px; }
 figcaption { display: flex; flex-wrap: wrap; gap: 4px 26px; margin-top: 10px; font-size: 14px; color: var(--soft); }
-figcaption svg { display: inline-block; width: 30px; height: 10px; margin-right: 8px; }
+figcaption span { display: flex; align-items: center; }
+figcaption svg { flex: none; width: 30px; height: 10px; margin-right: 8px; }
 .narrow { display: none; }
 .sheets { display: grid; grid-template-columns: repeat(2, 1fr); gap: 20px; }
 .sheet { background: var(--card); border-radius: 12px; padding: 16px; min-width: 0; }
@@ -66,6 +67,7 @@ img { image-rendering: auto; display: block; background: #fff; border-radius: 5p
 .query img { flex: none; width: 76px; height: 76px; box-shadow: 0 0 0 3px var(--accent); }
 .query h3, .clamp { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 .query h3 { margin: 0; }
+.clamp { -webkit-line-clamp: 2; }
 .scroll { overflow-x: auto; }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; }
 table { border-collapse: separate; border-spacing: 1px; font-size: 12.5px; line-height: 1.2;
@@ -94,21 +96,20 @@ tbody th { text-align: left; padding-right: 10px; overflow-wrap: anywhere; }
 .share .track { display: inline-block; width: 44px; margin: 0 6px 0 0; vertical-align: middle; }
 .share .track i { height: 9px; }
 .share small { color: var(--soft); font-size: inherit; }
-.key i { display: inline-block; width: 15px; height: 15px; margin-right: 8px; vertical-align: -2px; border-radius: 2px; }
+.key i { width: 15px; height: 15px; margin-right: 8px; border-radius: 2px; }
 .scroll + figcaption { margin-top: 14px; }
 pre { background: var(--card); border-radius: 12px; padding: 20px; overflow-x: auto; margin: 0; tab-size: 4;
   font: 14px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; }
-footer { margin-top: 64px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--soft); font-size: 14px; }
-@media (max-width: 900px) { .sheets { grid-template-columns: 1fr; } }
+@media (max-width: 900px) { .sheets { grid-template-columns: 1fr; } .facts div { flex-basis: 30%; } }
 @media (max-width: 640px) {
   main { padding: 32px 16px; }
   section { margin-top: 48px; }
-  .facts { grid-template-columns: repeat(2, 1fr); }
+  .facts div { flex-basis: 40%; }
   .scores { grid-template-columns: 1fr; }
   .pictures { grid-template-columns: repeat(4, 1fr); gap: 10px; }
   .wide { display: none; }
   .narrow { display: block; }
-  .similarity { --cell: 34px; font-size: 11px; }
+  .similarity { --cell: 37px; font-size: 11px; }
   .similarity .cell { height: 40px; }
   .similarity tbody th, .similarity thead td { width: 124px; min-width: 124px; font-size: 12px; }
   .confusion tbody th span { max-width: 104px; }

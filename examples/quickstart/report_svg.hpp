@@ -93,26 +93,36 @@ inline std::string data_uri(const tandem::Image& image) {
     return uri;
 }
 
-/// The steps on either side that the bold curve averages over.
+/// A point of the bold curve: the median of the finite losses around step number `index`, counted from 0.
+struct Median {
+    std::size_t index;
+    double loss;
+};
+
+/// How many steps on either side of a step its median covers.
 inline std::size_t smoothing_reach(std::size_t steps) {
     return std::min<std::size_t>(steps / 50 + 1, steps / 2);
 }
 
-/// The mean of the finite losses around each step; NaN where there is none. The reach shrinks towards the first step,
-/// as a lopsided window would misstate the steep fall there.
-inline std::vector<double> smoothed(std::span<const float> losses) {
-    std::vector<double> sums(losses.size() + 1), counts(losses.size() + 1), means(losses.size());
-    for (std::size_t i = 0; i < losses.size(); ++i) {
-        const bool finite = std::isfinite(losses[i]);
-        sums[i + 1] = sums[i] + (finite ? static_cast<double>(losses[i]) : 0);
-        counts[i + 1] = counts[i] + (finite ? 1 : 0);
+/// The bold curve in at most 300 points, a median so that one outlier neither bends it nor costs it digits. The reach
+/// shrinks towards the first step, as a lopsided window would misstate the steep fall there.
+inline std::vector<Median> running_median(std::span<const float> losses) {
+    const std::size_t count = std::min<std::size_t>(losses.size(), 300);
+    std::vector<Median> curve;
+    for (std::size_t k = 0; k < count; ++k) {
+        const std::size_t index = count > 1 ? k * (losses.size() - 1) / (count - 1) : 0;
+        const std::size_t reach = std::min(smoothing_reach(losses.size()), index);
+        std::vector<float> window;
+        for (std::size_t i = index - reach; i < std::min(losses.size(), index + reach + 1); ++i) {
+            if (std::isfinite(losses[i])) window.push_back(losses[i]);
+        }
+        if (window.empty()) continue;
+        const auto middle = window.begin() + static_cast<std::ptrdiff_t>(window.size() / 2);
+        std::nth_element(window.begin(), middle, window.end());
+        const float below = window.size() % 2 == 0 ? *std::max_element(window.begin(), middle) : *middle;
+        curve.push_back({index, (static_cast<double>(below) + static_cast<double>(*middle)) / 2});
     }
-    for (std::size_t i = 0; i < losses.size(); ++i) {
-        const std::size_t reach = std::min(smoothing_reach(losses.size()), i);
-        const std::size_t first = i - reach, last = std::min(losses.size(), i + reach + 1);
-        means[i] = (sums[last] - sums[first]) / (counts[last] - counts[first]);
-    }
-    return means;
+    return curve;
 }
 
 /// The lowest and highest of an axis and the distance of its ticks: 1, 2 or 5 times a power of ten.
@@ -131,12 +141,12 @@ struct Axis {
 };
 
 /// The range of the loss axis: a hundredth of the steps may lie outside, lest one outlier flatten the curve.
-inline Axis loss_axis(std::span<const float> losses, std::span<const double> means, double chance) {
+inline Axis loss_axis(std::span<const float> losses, std::span<const Median> curve, double chance) {
     std::vector<double> values;
     std::copy_if(losses.begin(), losses.end(), std::back_inserter(values), [](float x) { return std::isfinite(x); });
     std::sort(values.begin(), values.end());
     if (values.size() > 100) values = {values[values.size() / 100], values[values.size() - 1 - values.size() / 100]};
-    std::copy_if(means.begin(), means.end(), std::back_inserter(values), [](double x) { return std::isfinite(x); });
+    for (const Median& point : curve) values.push_back(point.loss);
     if (chance > 0 && std::isfinite(chance)) values.push_back(chance);
     if (values.empty()) return {0, 1, 5};
     const auto [low, high] = std::minmax_element(values.begin(), values.end());
@@ -148,9 +158,9 @@ class LossChart {
 public:
     LossChart(std::span<const float> losses, double chance, int width, int height)
         : losses_(losses),
-          means_(smoothed(losses)),
+          curve_(running_median(losses)),
           chance_(chance),
-          loss_(loss_axis(losses, means_, chance)),
+          loss_(loss_axis(losses, curve_, chance)),
           // (a lone step stands in the middle)
           steps_(losses.size() == 1 ? 2 : static_cast<double>(losses.size())),
           right_(width - 52),
@@ -162,15 +172,13 @@ public:
         svg_ = "<svg role=\"img\" class=\"" + std::string(css_class) + "\" viewBox=\"0 0 " + std::to_string(width_) +
                ' ' + std::to_string(height_) + "\"><title>" + description() + "</title>";
         axes();
-        const auto raw = [&](std::size_t i) { return static_cast<double>(losses_[i]); };
-        path("raw", static_cast<std::size_t>(right_ - left), raw);
-        path("smooth", 400, [&](std::size_t i) { return means_[i]; });
+        raw_curve();
         skipped();
+        bold_curve();
         if (chance_ > 0 && std::isfinite(chance_)) {
             line("chance", left, y(chance_), right_, y(chance_));
             text(right_ - 4, y(chance_) - 8, "end", "halo", "guessing: " + fixed(chance_, 2));
         }
-        last_value();
         return std::move(svg_) + "</svg>";
     }
 
@@ -183,13 +191,14 @@ private:
         return bottom_ - (bottom_ - top) * share;
     }
 
+    std::string point(std::size_t index, double value) const {
+        return fixed(x(static_cast<double>(index + 1)), 1) + ' ' + fixed(y(value), 1);
+    }
+
     std::string description() const {
-        const auto finite = [](double value) { return std::isfinite(value); };
-        const auto last = std::find_if(means_.rbegin(), means_.rend(), finite);
         std::string sentence = "Training loss over " + std::to_string(losses_.size()) + " steps";
-        if (last != means_.rend()) {
-            sentence +=
-                ", from " + fixed(*std::find_if(means_.begin(), means_.end(), finite), 2) + " to " + fixed(*last, 2);
+        if (!curve_.empty()) {
+            sentence += ", from " + fixed(curve_.front().loss, 2) + " to " + fixed(curve_.back().loss, 2);
         }
         return sentence + (chance_ > 0 ? "; guessing would cost " + fixed(chance_, 2) : "");
     }
@@ -211,7 +220,7 @@ private:
             line(k == 0 ? "axis" : "grid", left, y(value), right_, y(value));
             text(left - 8, y(value) + 4.5, "end", "", fixed(value, loss_.digits()));
         }
-        const Axis step(0, steps_, std::max(2.0, (right_ - left) / 130));
+        const Axis step(0, steps_, std::max(2.0, (right_ - left) / 75));
         const double distance = std::max(1.0, step.step);
         for (double at = 0; at <= steps_; at += distance) {
             line("axis", x(at), bottom_, x(at), bottom_ + 5);
@@ -221,25 +230,22 @@ private:
         text((left + right_) / 2, height_ - 4, "middle", "", "training step");
     }
 
-    /// At most `columns` columns; one of several steps shows its lowest and highest, so that no spike is lost.
-    template <class Value>
-    void path(std::string_view css_class, std::size_t columns, const Value& value) {
-        const std::size_t count = losses_.size();
-        columns = std::min(columns, count);
+    /// One column a pixel; one of several steps shows its lowest and highest, so that no spike is lost.
+    void raw_curve() {
+        const std::size_t count = losses_.size(), columns = std::min(count, static_cast<std::size_t>(right_ - left));
         std::string points;
         bool pen_down = false;
         const auto draw = [&](std::size_t i) {
             // A segment of no length makes a dot of a step that has no neighbour.
-            points += (pen_down ? "L" : "M") + fixed(x(static_cast<double>(i + 1)), 1) + ' ' + fixed(y(value(i)), 1) +
-                      (pen_down ? "" : "h0");
+            points += (pen_down ? "L" : "M") + point(i, static_cast<double>(losses_[i])) + (pen_down ? "" : "h0");
             pen_down = true;
         };
         for (std::size_t column = 0; column < columns; ++column) {
             std::size_t low = count, high = count;
             for (std::size_t i = column * count / columns; i < (column + 1) * count / columns; ++i) {
-                if (!std::isfinite(value(i))) continue;
-                if (low == count || value(i) < value(low)) low = i;
-                if (high == count || value(i) > value(high)) high = i;
+                if (!std::isfinite(losses_[i])) continue;
+                if (low == count || losses_[i] < losses_[low]) low = i;
+                if (high == count || losses_[i] > losses_[high]) high = i;
             }
             if (low == count) {
                 pen_down = false;
@@ -248,7 +254,19 @@ private:
             draw(std::min(low, high));
             if (low != high) draw(std::max(low, high));
         }
-        if (!points.empty()) svg_ += "<path class=\"" + std::string(css_class) + "\" d=\"" + points + "\"/>";
+        svg_ += "<path class=\"raw\" d=\"" + points + "\"/>";
+    }
+
+    /// The medians, and the last one's value at the end.
+    void bold_curve() {
+        if (curve_.empty()) return;
+        std::string points;
+        for (const Median& median : curve_) points += (points.empty() ? "M" : "L") + point(median.index, median.loss);
+        const Median& last = curve_.back();
+        const double at = x(static_cast<double>(last.index + 1)), height = y(last.loss);
+        svg_ += "<path class=\"smooth\" d=\"" + points + "\"/><circle class=\"end\" cx=\"" + fixed(at, 1) + "\" cy=\"" +
+                fixed(height, 1) + "\" r=\"5\"/>";
+        text(at + 10, height + 4.5, "start", "value", fixed(last.loss, 2));
     }
 
     void skipped() {
@@ -261,17 +279,8 @@ private:
         }
     }
 
-    void last_value() {
-        std::size_t last = losses_.size();
-        while (last > 0 && !std::isfinite(means_[last - 1])) --last;
-        if (last == 0) return;
-        const double at = x(static_cast<double>(last)), height = y(means_[last - 1]);
-        svg_ += "<circle class=\"end\" cx=\"" + fixed(at, 1) + "\" cy=\"" + fixed(height, 1) + "\" r=\"5\"/>";
-        text(at + 10, height + 4.5, "start", "value", fixed(means_[last - 1], 2));
-    }
-
     std::span<const float> losses_;
-    std::vector<double> means_;
+    std::vector<Median> curve_;
     double chance_;
     Axis loss_;
     double steps_, right_, bottom_;

@@ -199,7 +199,10 @@ TEST_CASE("Targets that cannot be written are named and leave nothing behind", "
     fs::create_directory(folder / "folder");
     CHECK_THAT(failure(folder / "folder", "x"), Contains("folder: cannot write: not a regular file"));
     CHECK_THAT(failure(folder / "folder/", "x"), Contains("folder/: cannot write: not a regular file"));
-    CHECK_THAT(failure("/dev/full", "x"), Contains("/dev/full: cannot write: not a regular file"));
+    REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+    CHECK_THAT(failure(folder / "pipe", "x"), Contains("pipe: cannot write: not a regular file"));
+    CHECK(fs::is_fifo(folder / "pipe"));
+    fs::remove(folder / "pipe");
     CHECK_THAT(failure(folder / std::string(255, 'n'), "x"),
                Contains("cannot create") && Contains("File name too long"));
     std::ofstream(folder / "file").flush();

@@ -379,7 +379,6 @@ std::vector<std::pair<std::string, std::string>> reference_merges(std::map<std::
         std::map<std::pair<std::string, std::string>, int> pairs;
         for (const auto& [word, times] : words)
             for (std::size_t i = 0; i + 1 < word.size(); ++i) pairs[{word[i], word[i + 1]}] += times;
-        std::erase_if(pairs, [&](const auto& pair) { return age.contains(pair.first.first + pair.first.second); });
         if (pairs.empty()) break;
         const auto best = std::max_element(pairs.begin(), pairs.end(), [&](const auto& a, const auto& b) {
             if (a.second != b.second) return a.second < b.second;
@@ -405,13 +404,14 @@ std::vector<std::pair<std::string, std::string>> reference_merges(std::map<std::
 }
 
 /// Captions of random words over few letters, so that counts tie and pairs overlap.
-std::vector<std::string> random_captions(std::size_t count, std::uint64_t seed, std::size_t letters) {
+std::vector<std::string> random_captions(std::size_t count, std::uint64_t seed, std::size_t letters,
+                                         std::size_t longest = 7) {
     tandem::Random random{tandem::Seed{seed}};
     std::vector<std::string> captions(count);
     for (std::string& caption : captions) {
         for (std::size_t word = 0; word < 5; ++word) {
             if (word) caption += ' ';
-            for (std::size_t n = 1 + random.below(7); n > 0; --n)
+            for (std::size_t n = 1 + random.below(longest); n > 0; --n)
                 caption += static_cast<char>('a' + random.below(1 + random.below(letters)));
         }
     }
@@ -422,7 +422,8 @@ std::vector<std::string> random_captions(std::size_t count, std::uint64_t seed, 
 
 TEST_CASE("bpe trainer: merges are those of the plain algorithm") {
     for (std::uint64_t seed = 1; seed <= 3; ++seed) {
-        const std::vector<std::string> captions = random_captions(80, seed, seed == 3 ? 2 : 6);
+        // The third has long words of two letters, where pairs overlap.
+        const std::vector<std::string> captions = random_captions(80, seed, seed == 3 ? 2 : 6, seed == 3 ? 20 : 7);
         std::map<std::vector<std::string>, int> words;
         for (const std::string& caption : captions) {
             std::istringstream stream(caption);

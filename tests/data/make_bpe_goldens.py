@@ -218,7 +218,7 @@ EDGE_CASES = [
     b"", b" ", b"\n", b"\0", b"\0\0\0", b"a\0b", b"\xff", b"\xc3", b"a\xe2\x82", b"\xed\xa0\x80\xed\xb0\x80", b"\xf0\x9f\x98",
     "ι ͅ aͅb ᾳ".encode(), b"x" * 200, b"the " * 150, "ab1!".encode() * 100, "😀".encode() * 80, "é".encode() * 70,
     b"aaaa" * 40, b"!" * 130, b"1" * 90, "漢".encode() * 65, b"supercalifragilisticexpialidocious" * 5, "Σ".encode() * 5,
-    ("a" + "\u0301\u0323" * 40).encode(), b"&" * 50, b"&amp;" * 30, b"&" + b"amp;" * 30 + b"lt;", b"&#" * 20, b"a\r\rb\r\n\nc"]
+    ("a" + "\u0301\u0323" * 40).encode(), b"&" * 50, b"&amp;" * 30, b"&" + b"amp;" * 30 + b"lt;", b"&#" * 20, b"&eacute&#59;x &lt&#x3b; &#59;", b"a\r\rb\r\n\nc"]
 
 
 def block_text(block):

@@ -151,23 +151,12 @@ inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabula
             caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
     }
     detail::PairCounts pairs(words);
-    std::vector<std::string> tokens;
-    for (const bool last : {false, true}) {
-        for (const unsigned char byte : detail::byte_alphabet.byte_of_id)
-            tokens.push_back(std::string(1, static_cast<char>(byte)) + (last ? "</w>" : ""));
-    }
-    std::unordered_set<std::string> known(tokens.begin(), tokens.end());
     std::vector<Bpe::Merge> merges;
     detail::PairCounts::Pair pair = 0;
+    // No pair makes a token that another made before: within its ends a token is always merged in the same order.
     while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
-        const Bpe::Merge merge{detail::PairCounts::left(pair), detail::PairCounts::right(pair)};
-        std::string token =
-            tokens[static_cast<std::size_t>(merge.left)] + tokens[static_cast<std::size_t>(merge.right)];
-        // "ab" + "c" after "a" + "bc": a token has one id, hence one merge, and this pair stays two tokens.
-        if (!known.insert(token).second) continue;
-        pairs.merge(pair, static_cast<Id>(tokens.size()));
-        tokens.push_back(std::move(token));
-        merges.push_back(merge);
+        pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
+        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
     }
     return Bpe(merges, cleaning);
 }

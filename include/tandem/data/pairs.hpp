@@ -1,8 +1,6 @@
 // Image–text pairs from a folder and a captions file.
 #pragma once
 
-#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<utf8proc.h>)
-
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
@@ -23,6 +21,8 @@
 #include <tandem/data/bpe.hpp>
 #include <tandem/data/image.hpp>
 #include <tandem/data/transform.hpp>
+
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<utf8proc.h>)
 
 namespace tandem::inline TANDEM_ABI {
 

@@ -11,13 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#if __has_include(<nlohmann/json.hpp>)
-#include <fstream>
-
-#include <nlohmann/json.hpp>
-#endif
-
 #include <tandem/core/error.hpp>
+#include <tandem/data/model_folder.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/nn/parameter.hpp>
@@ -191,26 +186,7 @@ void load_weights(Model& model, const std::filesystem::path& path) {
     load_weights(model, Safetensors::open(path), path.string());
 }
 
-#if __has_include(<nlohmann/json.hpp>)
-
 namespace detail {
-
-/// The activation a checkpoint's config names, in transformers' words; empty if there is no config or it does not say.
-inline std::string configured_activation(const std::filesystem::path& folder) {
-    const auto read = [&](const char* name) {
-        std::ifstream stream(folder / name);
-        return stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
-    };
-    const nlohmann::json hugging_face = read("config.json"), open_clip = read("open_clip_config.json");
-    if (hugging_face.is_object() && hugging_face.contains("vision_config")) {
-        const auto& vision = hugging_face["vision_config"];
-        return vision.is_object() ? vision.value("hidden_act", std::string("quick_gelu")) : std::string();
-    }
-    if (open_clip.is_object() && open_clip.contains("model_cfg") && open_clip["model_cfg"].is_object()) {
-        return open_clip["model_cfg"].value("quick_gelu", false) ? "quick_gelu" : "gelu";
-    }
-    return {};
-}
 
 template <class Activation>
 constexpr std::string_view activation_name() {
@@ -246,7 +222,5 @@ Clip<config, T> load(const std::filesystem::path& path) {
     load_weights(model, file);
     return model;
 }
-
-#endif
 
 }  // namespace tandem::inline TANDEM_ABI

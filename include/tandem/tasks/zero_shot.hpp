@@ -8,18 +8,13 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/data/bpe.hpp>
+#include <tandem/data/image.hpp>
+#include <tandem/data/transform.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/matmul.hpp>
 #include <tandem/tensor/reduce.hpp>
-
-#if __has_include(<utf8proc.h>)
-#include <tandem/data/bpe.hpp>
-#endif
-#if __has_include(<png.h>) && __has_include(<jpeglib.h>)
-#include <tandem/data/image.hpp>
-#include <tandem/data/transform.hpp>
-#endif
 
 namespace tandem::inline TANDEM_ABI {
 

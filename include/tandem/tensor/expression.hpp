@@ -210,14 +210,14 @@ struct Variable : Leaf<T, S> {
 };
 
 /// A temporary tensor that the expression keeps alive.
-template <Element T, class S>
+template <Element T, class S, class Owner = Tensor<T, S>>
 struct Held : ExpressionNode {
     using element = Compute<T>;
     using shape = S;
 
-    std::shared_ptr<const Tensor<T, S>> tensor;
+    std::shared_ptr<const Owner> tensor;
 
-    explicit Held(Tensor<T, S>&& source) : tensor(std::make_shared<const Tensor<T, S>>(std::move(source))) {}
+    explicit Held(Owner&& source) : tensor(std::make_shared<const Owner>(std::move(source))) {}
 
     const Extents<S::rank>& extents() const { return tensor->extents(); }
     void write_key(detail::Key& key) const { key.push_back(reinterpret_cast<std::uintptr_t>(tensor.get())); }
@@ -307,7 +307,7 @@ auto as_expression(X&& x) {
     } else if constexpr (std::is_arithmetic_v<Plain>) {
         return Constant(static_cast<double>(x));
     } else if constexpr (detail::is_tensor<Plain> && !std::is_lvalue_reference_v<X>) {
-        return Held<typename Plain::element, typename Plain::shape>(std::move(x));
+        return Held<typename Plain::element, typename Plain::shape, Plain>(std::move(x));
     } else {
         return Leaf<typename Plain::element, typename Plain::shape>(x);
     }

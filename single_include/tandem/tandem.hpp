@@ -1,0 +1,9597 @@
+// tandem: CLIP models as C++ types, in one header.
+// Written by single_include/amalgamate.py from include/tandem; change it there.
+//
+// MIT License
+//
+// Copyright (c) 2026 The tandem authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <concepts>
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <future>
+#include <initializer_list>
+#include <iostream>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <numbers>
+#include <numeric>
+#include <optional>
+#include <queue>
+#include <set>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <tuple>
+#include <type_traits>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+// ---- tandem/core/platform.hpp ----
+
+// What differs between compilers and build flags, and nothing else.
+
+// Two translation units built with different -m flags would otherwise share one copy of every inline kernel, whichever
+// the linker kept. An inline namespace named after the flags keeps them apart; user code never spells it.
+#if defined(__CUDACC__)
+#define TANDEM_ABI cuda_abi
+#elif defined(__AVX512F__)
+#define TANDEM_ABI avx512_abi
+#elif defined(__AVX2__) && defined(__FMA__)
+#define TANDEM_ABI avx2_abi
+#elif defined(__AVX__)
+#define TANDEM_ABI avx_abi
+#else
+#define TANDEM_ABI base_abi
+#endif
+
+// Functors and expression nodes run on the host and, under nvcc, on the device.
+#if defined(__CUDACC__)
+#define TANDEM_DEVICE __host__ __device__
+#else
+#define TANDEM_DEVICE
+#endif
+
+namespace tandem::inline TANDEM_ABI {
+
+inline constexpr int version_major = 0;
+inline constexpr int version_minor = 1;
+inline constexpr int version_patch = 0;
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/dtype.hpp ----
+
+// Element types: float, double, bfloat16, and integer ids.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The upper half of a float: 8 exponent bits, 7 mantissa bits. A storage type; arithmetic happens in float.
+class bfloat16 {
+public:
+    bfloat16() = default;
+
+    /// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
+    TANDEM_DEVICE constexpr bfloat16(float value) {
+        const auto word = std::bit_cast<std::uint32_t>(value);
+        const bool is_nan = (word & 0x7fffffffU) > 0x7f800000U;
+        const std::uint32_t rounded = is_nan ? (word | 0x00400000U) : word + 0x7fffU + ((word >> 16) & 1U);
+        bits_ = static_cast<std::uint16_t>(rounded >> 16);
+    }
+
+    TANDEM_DEVICE constexpr operator float() const {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(bits_) << 16);
+    }
+
+    TANDEM_DEVICE constexpr std::uint16_t bits() const { return bits_; }
+
+private:
+    std::uint16_t bits_ = 0;
+};
+
+/// The short name users write: Clip<vit_b_32, bf16>.
+using bf16 = bfloat16;
+
+/// Token ids and class labels.
+using Id = std::int32_t;
+
+template <class T>
+concept Real = std::same_as<T, float> || std::same_as<T, double>;
+
+template <class T>
+concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, Id>;
+
+/// The type arithmetic on T happens in: bfloat16 computes in float, every other type in itself.
+template <Element T>
+using Compute = std::conditional_t<std::same_as<T, bfloat16>, float, T>;
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/error.hpp ----
+
+// The one exception type of the library, and the sentence it carries.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
+class Error : public std::runtime_error {
+public:
+    Error(std::string_view where, std::string_view message)
+        : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
+
+    Error(std::string_view where, std::string_view expected, std::string_view found)
+        : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
+
+    /// The file, tensor, option or function the error speaks of.
+    const std::string& where() const noexcept { return where_; }
+
+private:
+    std::string where_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/file.hpp ----
+
+// Whole files: read through a memory map, replaced in one durable step.
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// "model.safetensors: cannot write: No space left on device", from the errno of the call that just failed.
+[[noreturn]] inline void throw_file_error(const std::filesystem::path& path, std::string_view operation) {
+    const int code = errno;
+    throw Error(path.string(), "cannot " + std::string(operation) + ": " + std::generic_category().message(code));
+}
+
+/// Repeats a system call for as long as a signal interrupts it.
+template <class Call>
+auto uninterrupted(Call call) {
+    auto result = call();
+    while (result == -1 && errno == EINTR) result = call();
+    return result;
+}
+
+/// The system calls of a safe write, in one place so that a test can make any of them fail. Each sets errno.
+struct FileCalls {
+    static int open(const char* path, int flags) { return ::open(path, flags | O_CLOEXEC, 0666); }
+    static int lock(int file) { return ::flock(file, LOCK_EX); }
+    static int truncate(int file) { return ::ftruncate(file, 0); }
+    static ::ssize_t write(int file, const void* bytes, std::size_t count) { return ::write(file, bytes, count); }
+    static int permit(int file, ::mode_t mode) { return ::fchmod(file, mode); }
+    static int sync(int file) { return ::fsync(file); }
+    static int rename(const char* from, const char* to) { return std::rename(from, to); }
+    static int remove(const char* path) { return ::unlink(path); }
+    static int close(int file) { return ::close(file); }
+};
+
+/// An open file, closed at the end of its scope.
+template <class Calls = FileCalls>
+class Descriptor {
+public:
+    Descriptor(Calls& calls, int number) : calls_(calls), number_(number) {}
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    ~Descriptor() {
+        if (number_ >= 0) calls_.close(number_);
+    }
+    int number() const { return number_; }
+
+private:
+    Calls& calls_;
+    int number_;
+};
+
+/// Opens the temporary of one target and waits for its lock. A process killed in mid-write leaves the temporary
+/// behind, unlocked: the next writer takes it over, so that at most one lies about.
+template <class Calls>
+int open_temporary(Calls& calls, const std::filesystem::path& temporary, const std::filesystem::path& target) {
+    while (true) {
+        const int file =
+            uninterrupted([&] { return calls.open(temporary.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK); });
+        if (file < 0) throw_file_error(target, "create " + temporary.filename().string() + " beside it");
+        struct ::stat opened {};
+        struct ::stat named {};
+        // Cluster file systems without locks (Lustre's default mount) leave writers of one path unordered, as
+        // elsewhere.
+        const bool locked = uninterrupted([&] { return calls.lock(file); }) == 0 || errno == ENOSYS ||
+                            errno == ENOLCK || errno == EOPNOTSUPP;
+        if (!locked || ::fstat(file, &opened) != 0) {
+            const int code = errno;
+            calls.remove(temporary.c_str());
+            calls.close(file);
+            errno = code;
+            throw_file_error(target, "lock " + temporary.filename().string());
+        }
+        // While this writer waited, the one before it may have renamed the very file it holds: that one is the target
+        // now and must not be touched.
+        if (::lstat(temporary.c_str(), &named) == 0 && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev)
+            return file;
+        calls.close(file);
+    }
+}
+
+template <class Calls>
+void write_parts(Calls& calls, int file, std::span<const std::span<const std::byte>> parts,
+                 const std::filesystem::path& target) {
+    for (std::span<const std::byte> rest : parts) {
+        while (!rest.empty()) {
+            const auto written = uninterrupted([&] { return calls.write(file, rest.data(), rest.size()); });
+            if (written == 0) errno = EIO;
+            if (written <= 0) throw_file_error(target, "write");
+            rest = rest.subspan(static_cast<std::size_t>(written));
+        }
+    }
+}
+
+/// write_file_atomically over any set of system calls.
+template <class Calls>
+void replace_file(Calls calls, const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
+    struct ::stat old {};
+    const bool replaces = ::stat(path.c_str(), &old) == 0;
+    if (replaces && !S_ISREG(old.st_mode)) throw Error(path.string(), "cannot write: not a regular file");
+
+    // Opened first, so that nothing that can be known beforehand fails after the rename.
+    const std::filesystem::path parent = path.parent_path().empty() ? "." : path.parent_path();
+    const Descriptor<Calls> folder(calls,
+                                   uninterrupted([&] { return calls.open(parent.c_str(), O_RDONLY | O_DIRECTORY); }));
+    if (folder.number() < 0) throw_file_error(path, "open its folder");
+
+    std::filesystem::path temporary = path;
+    temporary += ".tandem-tmp";
+    // The lock ends with the descriptor, hence after the temporary has gone one way or the other.
+    const Descriptor<Calls> file(calls, open_temporary(calls, temporary, path));
+    try {
+        if (uninterrupted([&] { return calls.truncate(file.number()); }) != 0) throw_file_error(path, "truncate");
+        write_parts(calls, file.number(), parts, path);
+        if (replaces && uninterrupted([&] { return calls.permit(file.number(), old.st_mode & 07777U); }) != 0)
+            throw_file_error(path, "keep its permissions");
+        if (uninterrupted([&] { return calls.sync(file.number()); }) != 0) throw_file_error(path, "fsync");
+        if (calls.rename(temporary.c_str(), path.c_str()) != 0) throw_file_error(path, "rename");
+    } catch (...) {
+        calls.remove(temporary.c_str());
+        throw;
+    }
+    // Some network file systems know no fsync of folders and say EINVAL: there is nothing more to be had from them.
+    if (uninterrupted([&] { return calls.sync(folder.number()); }) != 0 && errno != EINVAL)
+        throw_file_error(path, "fsync its folder (the new file is in place, but a power loss may undo it)");
+}
+
+}  // namespace detail
+
+/// A whole file mapped read-only; pages are read as they are touched and nothing is copied. Move only.
+/// Whoever shortens the file while it is mapped kills the process (SIGBUS): replace files, do not rewrite them.
+class MappedFile {
+public:
+    /// Throws Error with path, operation and the system's reason, also for what is not a regular file.
+    explicit MappedFile(const std::filesystem::path& path) {
+        detail::FileCalls calls;
+        // Without O_NONBLOCK, opening a named pipe would wait for a writer.
+        const detail::Descriptor<> file(
+            calls, detail::uninterrupted([&] { return calls.open(path.c_str(), O_RDONLY | O_NONBLOCK); }));
+        if (file.number() < 0) detail::throw_file_error(path, "open");
+        struct ::stat status {};
+        if (::fstat(file.number(), &status) != 0) detail::throw_file_error(path, "stat");
+        if (!S_ISREG(status.st_mode)) throw Error(path.string(), "cannot open: not a regular file");
+        if (status.st_size == 0) return;  // mmap refuses a length of zero
+        const auto size = static_cast<std::size_t>(status.st_size);
+        void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number(), 0);
+        if (start == MAP_FAILED) detail::throw_file_error(path, "map");
+        bytes_ = {static_cast<const std::byte*>(start), size};
+    }
+
+    MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+    MappedFile& operator=(MappedFile&& other) noexcept {
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
+    ~MappedFile() {
+        if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+    }
+
+    /// The file's contents, valid for as long as this object (or the one it was moved to) lives.
+    std::span<const std::byte> bytes() const { return bytes_; }
+
+private:
+    std::span<const std::byte> bytes_;
+};
+
+/// Replaces the contents of `path` by the parts, one after the other: whatever happens, kill and power loss included,
+/// the path afterwards holds the whole old file (or none, if there was none) or the whole new one.
+/// Writes `path`.tandem-tmp in the same folder, fsyncs it, renames it, fsyncs the folder. Writers of the same path wait
+/// for each other. Permissions of a replaced file are kept; a symbolic link is replaced, not followed.
+/// On failure throws Error with path, operation and the system's reason; the old file stays, the temporary goes.
+inline void write_file_atomically(const std::filesystem::path& path,
+                                  std::span<const std::span<const std::byte>> parts) {
+    detail::replace_file(detail::FileCalls{}, path, parts);
+}
+
+/// The same for a text.
+inline void write_file_atomically(const std::filesystem::path& path, std::string_view text) {
+    const std::span<const std::byte> part = std::as_bytes(std::span(text));
+    write_file_atomically(path, std::span(&part, 1));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/parallel.hpp ----
+
+// Parallel loops; the only file that knows oneTBB.
+
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <tbb/blocked_range.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+#pragma GCC diagnostic pop
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Calls body(begin, end) over disjoint pieces that cover [0, count), each of at least `grain` items where there are
+/// that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
+/// piece. The number of threads is the user's: tbb::global_control.
+template <class Body>
+void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
+    if (count == 0) return;
+    if (count <= grain) {
+        body(std::size_t{0}, count);
+        return;
+    }
+    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
+    tbb::this_task_arena::isolate([&] {
+        tbb::parallel_for(tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
+                          [&](const tbb::blocked_range<std::size_t>& range) { body(range.begin(), range.end()); });
+    });
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/bpe_merges.hpp ----
+
+// Byte-pair merging: which two tokens become which third, applied to one word.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Two neighbouring tokens become a third.
+struct MergeRule {
+    Id left = 0;
+    Id right = 0;
+    Id result = 0;
+};
+
+/// The rules of a vocabulary by rank, and a hash table from pairs to ranks that is only read once it is built.
+class MergeRules {
+public:
+    MergeRules() = default;
+
+    /// Room for `count` rules.
+    explicit MergeRules(std::size_t count) : slots_(std::bit_ceil(2 * count + 1)) { rules_.reserve(count); }
+
+    /// Adds the next rule; false, and no change, if its pair has one already.
+    bool add(const MergeRule& rule) {
+        Slot& slot = slots_[position(key(rule.left, rule.right))];
+        if (slot.rank != none) return false;
+        slot = {key(rule.left, rule.right), static_cast<std::uint32_t>(rules_.size())};
+        rules_.push_back(rule);
+        return true;
+    }
+
+    const std::vector<MergeRule>& rules() const { return rules_; }
+
+    /// Merges the tokens of one word: the lowest rank first, of equal ranks the leftmost. `ranks` is working memory.
+    void apply(std::vector<Id>& ids, std::vector<std::uint32_t>& ranks) const {
+        constexpr std::size_t longest_scanned = 64;
+        if (ids.size() > longest_scanned) {
+            apply_long(ids);
+        } else {
+            apply_short(ids, ranks);
+        }
+    }
+
+private:
+    static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+
+    struct Slot {
+        std::uint64_t key = 0;
+        std::uint32_t rank = none;
+    };
+
+    static std::uint64_t key(Id left, Id right) {
+        return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
+    }
+
+    std::size_t position(std::uint64_t key) const {
+        const std::size_t mask = slots_.size() - 1;
+        std::size_t at = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15ULL) >> 32) & mask;
+        while (slots_[at].rank != none && slots_[at].key != key) at = (at + 1) & mask;
+        return at;
+    }
+
+    std::uint32_t rank(Id left, Id right) const { return slots_[position(key(left, right))].rank; }
+
+    /// Quadratic in the length, and the fastest for the words people write.
+    void apply_short(std::vector<Id>& ids, std::vector<std::uint32_t>& ranks) const {
+        ranks.clear();
+        for (std::size_t i = 0; i + 1 < ids.size(); ++i) ranks.push_back(rank(ids[i], ids[i + 1]));
+        while (!ranks.empty()) {
+            const auto best = std::min_element(ranks.begin(), ranks.end());
+            if (*best == none) break;
+            const auto at = static_cast<std::size_t>(best - ranks.begin());
+            ids[at] = rules_[*best].result;
+            ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+            ranks.erase(best);
+            if (at > 0) ranks[at - 1] = rank(ids[at - 1], ids[at]);
+            if (at < ranks.size()) ranks[at] = rank(ids[at], ids[at + 1]);
+        }
+    }
+
+    /// The same result in n log n steps, for runs of thousands of letters or emoji.
+    void apply_long(std::vector<Id>& ids) const {
+        constexpr Id gone = -1;
+        const std::size_t count = ids.size();
+        using Candidate = std::pair<std::uint32_t, std::size_t>;  // rank, position of the left token
+        std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
+        std::vector<std::size_t> next(count);
+        std::vector<std::size_t> previous(count);
+        const auto offer = [&](std::size_t at) {
+            if (next[at] >= count) return;
+            const std::uint32_t found = rank(ids[at], ids[next[at]]);
+            if (found != none) queue.emplace(found, at);
+        };
+        for (std::size_t i = 0; i < count; ++i) {
+            next[i] = i + 1;
+            previous[i] = i - 1;  // of the first: never read
+        }
+        for (std::size_t i = 0; i + 1 < count; ++i) offer(i);
+        while (!queue.empty()) {
+            const auto [offered, at] = queue.top();
+            queue.pop();
+            // The pair may have changed since it was offered.
+            if (ids[at] == gone || next[at] >= count || rank(ids[at], ids[next[at]]) != offered) continue;
+            const std::size_t taken = next[at];
+            ids[at] = rules_[offered].result;
+            ids[taken] = gone;
+            next[at] = next[taken];
+            if (next[at] < count) previous[next[at]] = at;
+            if (at > 0) offer(previous[at]);
+            offer(at);
+        }
+        std::erase(ids, gone);
+    }
+
+    std::vector<MergeRule> rules_;
+    std::vector<Slot> slots_ = std::vector<Slot>(1);
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/unicode.hpp ----
+
+// UTF-8 and the Unicode facts that tokenizers ask for; the only file that knows utf8proc.
+
+#if __has_include(<utf8proc.h>)
+#include <utf8proc.h>
+#endif
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+inline constexpr char32_t replacement_character = 0xFFFD;
+
+/// One code point and the number of bytes it was read from.
+struct CodePoint {
+    char32_t value = 0;
+    std::size_t bytes = 0;
+};
+
+/// Reads the code point at the front of a text that is not empty. Invalid UTF-8 gives U+FFFD for each maximal part of a
+/// valid sequence (Unicode 15, section 3.9, "substitution of maximal subparts"), as Python's errors="replace" does.
+constexpr CodePoint front_code_point(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned lead = byte(0);
+    if (lead < 0x80) return {lead, 1};
+    if (lead < 0xC2 || lead > 0xF4) return {replacement_character, 1};
+    const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    char32_t value = lead & (0x7FU >> length);
+    for (std::size_t i = 1; i < length; ++i) {
+        unsigned low = 0x80;
+        unsigned high = 0xBF;
+        if (i == 1) {
+            if (lead == 0xE0) low = 0xA0;   // shorter forms exist
+            if (lead == 0xED) high = 0x9F;  // surrogates
+            if (lead == 0xF0) low = 0x90;
+            if (lead == 0xF4) high = 0x8F;  // above U+10FFFF
+        }
+        if (i >= text.size() || byte(i) < low || byte(i) > high) return {replacement_character, i};
+        value = (value << 6) | (byte(i) & 0x3FU);
+    }
+    return {value, length};
+}
+
+constexpr void append_utf8(char32_t c, std::string& out) {
+    const auto put = [&](char32_t value) { out += static_cast<char>(static_cast<unsigned char>(value)); };
+    if (c < 0x80) {
+        put(c);
+    } else if (c < 0x800) {
+        put(0xC0 | (c >> 6));
+        put(0x80 | (c & 0x3F));
+    } else if (c < 0x10000) {
+        put(0xE0 | (c >> 12));
+        put(0x80 | ((c >> 6) & 0x3F));
+        put(0x80 | (c & 0x3F));
+    } else {
+        put(0xF0 | (c >> 18));
+        put(0x80 | ((c >> 12) & 0x3F));
+        put(0x80 | ((c >> 6) & 0x3F));
+        put(0x80 | (c & 0x3F));
+    }
+}
+
+/// Decodes UTF-8 as Python's bytes.decode("utf-8", errors="replace") does.
+inline std::u32string decode_utf8(std::string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        const CodePoint c = front_code_point(text);
+        out += c.value;
+        text.remove_prefix(c.bytes);
+    }
+    return out;
+}
+
+inline std::string encode_utf8(std::u32string_view text) {
+    std::string out;
+    out.reserve(text.size());
+    for (const char32_t c : text) append_utf8(c, out);
+    return out;
+}
+
+/// Unicode's White_Space property: what \s means in regular expressions.
+constexpr bool is_white_space(char32_t c) {
+    return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+/// What Python's str.split() and str.strip() call white space: White_Space and the four information separators.
+constexpr bool is_python_space(char32_t c) {
+    return is_white_space(c) || (c >= 0x1C && c <= 0x1F);
+}
+
+/// Which Unicode a program was built with. Letters, numbers and case pairs that came after utf8proc 2.8 (Unicode 15.0)
+/// stand in tables below, so that the answer does not depend on the utf8proc that is installed.
+enum class UnicodeEdition {
+    v16,  ///< Oniguruma inside the tokenizers package (0.22, 0.23)
+    v18,  ///< the regex package of 2026
+};
+
+enum class CharClass : std::uint8_t { letter, number, space, other };
+
+struct CodeRange {
+    char32_t first;
+    char32_t last;
+};
+
+/// Letters of Unicode 15.1 and 16.0.
+inline constexpr CodeRange letters_16[] = {
+    {0x1c89, 0x1c8a},   {0xa7cb, 0xa7cd},   {0xa7da, 0xa7dc},   {0x105c0, 0x105f3}, {0x10d4a, 0x10d65},
+    {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4}, {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e},
+    {0x11390, 0x113b5}, {0x113b7, 0x113b7}, {0x113d1, 0x113d1}, {0x113d3, 0x113d3}, {0x11bc0, 0x11be0},
+    {0x13460, 0x143fa}, {0x16100, 0x1611d}, {0x16d40, 0x16d6c}, {0x18cff, 0x18cff}, {0x1e5d0, 0x1e5ed},
+    {0x1e5f0, 0x1e5f0}, {0x2ebf0, 0x2ee5d}};
+
+/// Numbers of Unicode 15.1 and 16.0.
+inline constexpr CodeRange numbers_16[] = {{0x10d40, 0x10d49}, {0x116d0, 0x116e3}, {0x11bf0, 0x11bf9},
+                                           {0x16130, 0x16139}, {0x16d70, 0x16d79}, {0x1ccf0, 0x1ccf9},
+                                           {0x1e5f1, 0x1e5fa}};
+
+/// Letters of Unicode 17 and 18.
+inline constexpr CodeRange letters_18[] = {
+    {0x558, 0x558},     {0x58b, 0x58c},     {0x88f, 0x88f},     {0xc5c, 0xc5c},     {0xcdc, 0xcdc},
+    {0x208f, 0x208f},   {0x209d, 0x209f},   {0xa7ce, 0xa7cf},   {0xa7d2, 0xa7d2},   {0xa7d4, 0xa7d4},
+    {0xa7dd, 0xa7dd},   {0xa7e2, 0xa7e2},   {0xa7f1, 0xa7f1},   {0xab6c, 0xab6d},   {0x107bb, 0x107bf},
+    {0x10940, 0x10959}, {0x10ec5, 0x10ec7}, {0x10ed9, 0x10eee}, {0x11b0a, 0x11b0a}, {0x11db0, 0x11ddb},
+    {0x11df1, 0x11df1}, {0x16ea0, 0x16eb8}, {0x16ebb, 0x16ed3}, {0x16ff2, 0x16ff3}, {0x187f8, 0x187ff},
+    {0x18cd6, 0x18cda}, {0x18d09, 0x18d20}, {0x18d80, 0x18df2}, {0x18e00, 0x19191}, {0x191a0, 0x191d2},
+    {0x1b123, 0x1b128}, {0x1b168, 0x1b168}, {0x1d6a6, 0x1d6a6}, {0x1df1f, 0x1df24}, {0x1df2b, 0x1df81},
+    {0x1df90, 0x1df96}, {0x1dfcd, 0x1dfff}, {0x1e6c0, 0x1e6de}, {0x1e6e0, 0x1e6e2}, {0x1e6e4, 0x1e6e5},
+    {0x1e6e7, 0x1e6ed}, {0x1e6f0, 0x1e6f4}, {0x1e6fe, 0x1e6ff}, {0x2b73a, 0x2b73f}, {0x2b81e, 0x2b81e},
+    {0x2cea2, 0x2cead}, {0x323b0, 0x33479}, {0x3d000, 0x3fc3f}};
+
+/// Numbers of Unicode 17 and 18.
+inline constexpr CodeRange numbers_18[] = {
+    {0x11de0, 0x11de9}, {0x1246f, 0x1246f}, {0x12475, 0x1247f}, {0x12550, 0x12686}, {0x16ff4, 0x16ff6}};
+
+template <std::size_t N>
+constexpr bool in_ranges(const CodeRange (&ranges)[N], char32_t c) {
+    const auto* after = std::upper_bound(std::begin(ranges), std::end(ranges), c,
+                                         [](char32_t value, const CodeRange& range) { return value < range.first; });
+    return after != std::begin(ranges) && c <= (after - 1)->last;
+}
+
+inline utf8proc_category_t category(char32_t c) {
+    return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+
+/// \p{L}, \p{N}, \s or none of them.
+inline CharClass char_class(char32_t c, UnicodeEdition edition) {
+    if (c < 0x80) {
+        if ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') return CharClass::letter;
+        if (c >= '0' && c <= '9') return CharClass::number;
+        return is_white_space(c) ? CharClass::space : CharClass::other;
+    }
+    if (is_white_space(c)) return CharClass::space;
+    const bool recent = edition == UnicodeEdition::v18;
+    if (in_ranges(letters_16, c)) return CharClass::letter;
+    if (in_ranges(numbers_16, c)) return CharClass::number;
+    if (in_ranges(letters_18, c)) return recent ? CharClass::letter : CharClass::other;
+    if (in_ranges(numbers_18, c)) return recent ? CharClass::number : CharClass::other;
+    const utf8proc_category_t kind = category(c);
+    if (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) return CharClass::letter;
+    if (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO) return CharClass::number;
+    return CharClass::other;
+}
+
+struct CasePairs {
+    char32_t first;
+    char32_t last;
+    char32_t lower;  ///< of `first`; the others follow in order
+};
+
+/// Case pairs of Unicode 16 and 17.
+inline constexpr CasePairs case_pairs_17[] = {
+    {0x1c89, 0x1c89, 0x1c8a},    {0xa7cb, 0xa7cb, 0x264},    {0xa7cc, 0xa7cc, 0xa7cd}, {0xa7ce, 0xa7ce, 0xa7cf},
+    {0xa7d2, 0xa7d2, 0xa7d3},    {0xa7d4, 0xa7d4, 0xa7d5},   {0xa7da, 0xa7da, 0xa7db}, {0xa7dc, 0xa7dc, 0x19b},
+    {0x10d50, 0x10d65, 0x10d70}, {0x16ea0, 0x16eb8, 0x16ebb}};
+
+/// The lower-case form of one code point; U+0130, the only one with two, gives "i" and is the caller's business.
+/// Python up to 3.13 does not know the case pairs of Unicode 16, the tokenizers package does.
+inline char32_t lower(char32_t c, bool with_pairs_17) {
+    if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + 0x20 : c;
+    if (c >= 0x1c89) {
+        for (const CasePairs& pairs : case_pairs_17) {
+            if (c >= pairs.first && c <= pairs.last) return with_pairs_17 ? pairs.lower + (c - pairs.first) : c;
+        }
+    }
+    return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+/// Unicode's Case_Ignorable property.
+inline bool is_case_ignorable(char32_t c) {
+    static constexpr std::array<char32_t, 17> marks_inside_words = {0x27,   0x2E,   0x3A,   0xB7,   0x387,  0x55F,
+                                                                    0x5F4,  0x2018, 0x2019, 0x2024, 0x2027, 0xFE13,
+                                                                    0xFE52, 0xFE55, 0xFF07, 0xFF0E, 0xFF1A};
+    if (std::find(marks_inside_words.begin(), marks_inside_words.end(), c) != marks_inside_words.end()) return true;
+    const utf8proc_category_t kind = category(c);
+    return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_ME || kind == UTF8PROC_CATEGORY_CF ||
+           kind == UTF8PROC_CATEGORY_LM || kind == UTF8PROC_CATEGORY_SK;
+}
+
+/// Unicode's Cased property, of code points that are not case-ignorable.
+inline bool is_cased(char32_t c) {
+    static constexpr CodeRange others[] = {{0xAA, 0xAA},       {0xBA, 0xBA},       {0x2160, 0x217F},  {0x24B6, 0x24E9},
+                                           {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+    const utf8proc_category_t kind = category(c);
+    return kind == UTF8PROC_CATEGORY_LU || kind == UTF8PROC_CATEGORY_LL || kind == UTF8PROC_CATEGORY_LT ||
+           in_ranges(others, c);
+}
+
+inline bool is_decimal_digit(char32_t c) {
+    return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND;
+}
+
+enum class NormalForm {
+    nfc,
+    nfkc,
+    nfc_unicode_9,  ///< NFC as the tokenizers package knows it
+};
+
+/// Where NFC by Unicode 9 starts anew: marks that it does not know (it takes them for letters without marks), and
+/// U+11930, whose one composition is younger.
+inline constexpr CodeRange starters_of_unicode_9[] = {
+    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},     {0xc3c, 0xc3c},
+    {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},
+    {0xa82c, 0xa82c},   {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10efd, 0x10eff}, {0x10f46, 0x10f50},
+    {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b}, {0x1145e, 0x1145e}, {0x11839, 0x1183a},
+    {0x11930, 0x11930}, {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34},
+    {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45}, {0x11d97, 0x11d97},
+    {0x11f41, 0x11f42}, {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae},
+    {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}};
+
+/// Normalises one piece of text after another: decomposes, orders marks, composes. The marks are ordered here because
+/// utf8proc_decompose takes quadratic time on a long run of them.
+class Normalizer {
+public:
+    explicit Normalizer(NormalForm form)
+        : form_(form),
+          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE |
+                                                  (form == NormalForm::nfkc ? UTF8PROC_COMPAT : 0))) {}
+
+    std::u32string operator()(std::u32string_view text) {
+        constexpr char32_t composed_after_unicode_9 = 0x11938;
+        out_.reserve(text.size());
+        for (const char32_t c : text) {
+            if (form_ == NormalForm::nfc_unicode_9) {
+                if (in_ranges(starters_of_unicode_9, c)) {
+                    compose();
+                    codes_.push_back(static_cast<utf8proc_int32_t>(c));
+                    continue;
+                }
+                if (c == composed_after_unicode_9) {
+                    place(static_cast<utf8proc_int32_t>(c));
+                    continue;
+                }
+            }
+            std::array<utf8proc_int32_t, 32> parts{};
+            int boundary = 0;
+            const utf8proc_ssize_t count =
+                utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts.data(),
+                                        static_cast<utf8proc_ssize_t>(parts.size()), options_, &boundary);
+            for (utf8proc_ssize_t i = 0; i < count; ++i) place(parts[static_cast<std::size_t>(i)]);
+        }
+        compose();
+        return std::move(out_);
+    }
+
+private:
+    struct Mark {
+        utf8proc_int32_t code;
+        utf8proc_propval_t order;
+        std::size_t position;
+    };
+
+    void place(utf8proc_int32_t code) {
+        const utf8proc_propval_t order = utf8proc_get_property(code)->combining_class;
+        if (order != 0) {
+            marks_.push_back({code, order, marks_.size()});
+            return;
+        }
+        place_marks();
+        codes_.push_back(code);
+    }
+
+    void place_marks() {
+        // By position too: std::stable_sort of g++ 12 warns under clang.
+        std::sort(marks_.begin(), marks_.end(), [](const Mark& a, const Mark& b) {
+            return std::pair(a.order, a.position) < std::pair(b.order, b.position);
+        });
+        for (const Mark& mark : marks_) codes_.push_back(mark.code);
+        marks_.clear();
+    }
+
+    void compose() {
+        place_marks();
+        const utf8proc_ssize_t length =
+            utf8proc_normalize_utf32(codes_.data(), static_cast<utf8proc_ssize_t>(codes_.size()), options_);
+        out_.append(codes_.begin(), codes_.begin() + std::max<utf8proc_ssize_t>(length, 0));
+        codes_.clear();
+    }
+
+    NormalForm form_;
+    utf8proc_option_t options_;
+    std::vector<utf8proc_int32_t> codes_;
+    std::vector<Mark> marks_;
+    std::u32string out_;
+};
+
+inline std::u32string normalize(std::u32string text, NormalForm form) {
+    // Nothing below U+0300 changes under NFC on its own.
+    const bool plain = std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x300; });
+    return plain && form != NormalForm::nfkc ? text : Normalizer(form)(text);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/data/byte_alphabet.hpp ----
+
+// GPT-2's printable alphabet for bytes, in which vocabularies of byte-level BPE are written.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+inline constexpr std::string_view word_end = "</w>";
+
+/// GPT-2's printable alphabet for bytes: the visible Latin-1 characters stand for themselves and come first, the other
+/// bytes are U+0100 onwards. Token ids 0 to 255 follow this order.
+struct ByteAlphabet {
+    std::array<unsigned char, 256> byte_of_id{};
+    std::array<char32_t, 256> symbol_of_byte{};
+
+    constexpr ByteAlphabet() {
+        const auto visible = [](unsigned b) { return (b >= '!' && b <= '~') || (b >= 0xA1 && b != 0xAD); };
+        std::size_t id = 0;
+        for (unsigned b = 0; b < 256; ++b) {
+            if (!visible(b)) continue;
+            byte_of_id[id++] = static_cast<unsigned char>(b);
+            symbol_of_byte[b] = b;
+        }
+        for (unsigned b = 0, symbol = 256; b < 256; ++b) {
+            if (visible(b)) continue;
+            byte_of_id[id++] = static_cast<unsigned char>(b);
+            symbol_of_byte[b] = symbol++;
+        }
+    }
+
+    /// The bytes that a text in the alphabet stands for; nothing where it holds another character.
+    std::optional<std::string> bytes(std::string_view text) const {
+        std::string out;
+        while (!text.empty()) {
+            const CodePoint c = front_code_point(text);
+            const auto* found = std::find(symbol_of_byte.begin(), symbol_of_byte.end(), c.value);
+            if (found == symbol_of_byte.end()) return std::nullopt;
+            out += static_cast<char>(static_cast<unsigned char>(found - symbol_of_byte.begin()));
+            text.remove_prefix(c.bytes);
+        }
+        return out;
+    }
+
+    std::string symbols(std::string_view bytes) const {
+        std::string out;
+        for (const char b : bytes) append_utf8(symbol_of_byte[static_cast<unsigned char>(b)], out);
+        return out;
+    }
+};
+
+inline constexpr ByteAlphabet byte_alphabet;
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/data/html_entities.hpp ----
+
+// HTML character references: Python's html.unescape, and the cautious variant of ftfy.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation.
+// clang-format off
+inline constexpr std::string_view html_entity_table =
+    // table begins
+    "AElig.c6 AMP.26 Aacute.c1 Abreve:102 Acirc.c2 Acy:410 Afr:1d504 Agrave.c0 Alpha:391 Amacr:100 And:2a53 "
+    "Aogon:104 Aopf:1d538 ApplyFunction:2061 Aring.c5 Ascr:1d49c Assign:2254 Atilde.c3 Auml.c4 Backslash:2216 "
+    "Barv:2ae7 Barwed:2306 Bcy:411 Because:2235 Bernoullis:212c Beta:392 Bfr:1d505 Bopf:1d539 Breve:2d8 Bscr:212c "
+    "Bumpeq:224e CHcy:427 COPY.a9 Cacute:106 Cap:22d2 CapitalDifferentialD:2145 Cayleys:212d Ccaron:10c Ccedil.c7 "
+    "Ccirc:108 Cconint:2230 Cdot:10a Cedilla:b8 CenterDot:b7 Cfr:212d Chi:3a7 CircleDot:2299 CircleMinus:2296 "
+    "CirclePlus:2295 CircleTimes:2297 ClockwiseContourIntegral:2232 CloseCurlyDoubleQuote:201d "
+    "CloseCurlyQuote:2019 Colon:2237 Colone:2a74 Congruent:2261 Conint:222f ContourIntegral:222e Copf:2102 "
+    "Coproduct:2210 CounterClockwiseContourIntegral:2233 Cross:2a2f Cscr:1d49e Cup:22d3 CupCap:224d DD:2145 "
+    "DDotrahd:2911 DJcy:402 DScy:405 DZcy:40f Dagger:2021 Darr:21a1 Dashv:2ae4 Dcaron:10e Dcy:414 Del:2207 "
+    "Delta:394 Dfr:1d507 DiacriticalAcute:b4 DiacriticalDot:2d9 DiacriticalDoubleAcute:2dd DiacriticalGrave:60 "
+    "DiacriticalTilde:2dc Diamond:22c4 DifferentialD:2146 Dopf:1d53b Dot:a8 DotDot:20dc DotEqual:2250 "
+    "DoubleContourIntegral:222f DoubleDot:a8 DoubleDownArrow:21d3 DoubleLeftArrow:21d0 DoubleLeftRightArrow:21d4 "
+    "DoubleLeftTee:2ae4 DoubleLongLeftArrow:27f8 DoubleLongLeftRightArrow:27fa DoubleLongRightArrow:27f9 "
+    "DoubleRightArrow:21d2 DoubleRightTee:22a8 DoubleUpArrow:21d1 DoubleUpDownArrow:21d5 DoubleVerticalBar:2225 "
+    "DownArrow:2193 DownArrowBar:2913 DownArrowUpArrow:21f5 DownBreve:311 DownLeftRightVector:2950 "
+    "DownLeftTeeVector:295e DownLeftVector:21bd DownLeftVectorBar:2956 DownRightTeeVector:295f "
+    "DownRightVector:21c1 DownRightVectorBar:2957 DownTee:22a4 DownTeeArrow:21a7 Downarrow:21d3 Dscr:1d49f "
+    "Dstrok:110 ENG:14a ETH.d0 Eacute.c9 Ecaron:11a Ecirc.ca Ecy:42d Edot:116 Efr:1d508 Egrave.c8 Element:2208 "
+    "Emacr:112 EmptySmallSquare:25fb EmptyVerySmallSquare:25ab Eogon:118 Eopf:1d53c Epsilon:395 Equal:2a75 "
+    "EqualTilde:2242 Equilibrium:21cc Escr:2130 Esim:2a73 Eta:397 Euml.cb Exists:2203 ExponentialE:2147 Fcy:424 "
+    "Ffr:1d509 FilledSmallSquare:25fc FilledVerySmallSquare:25aa Fopf:1d53d ForAll:2200 Fouriertrf:2131 Fscr:2131 "
+    "GJcy:403 GT.3e Gamma:393 Gammad:3dc Gbreve:11e Gcedil:122 Gcirc:11c Gcy:413 Gdot:120 Gfr:1d50a Gg:22d9 "
+    "Gopf:1d53e GreaterEqual:2265 GreaterEqualLess:22db GreaterFullEqual:2267 GreaterGreater:2aa2 "
+    "GreaterLess:2277 GreaterSlantEqual:2a7e GreaterTilde:2273 Gscr:1d4a2 Gt:226b HARDcy:42a Hacek:2c7 Hat:5e "
+    "Hcirc:124 Hfr:210c HilbertSpace:210b Hopf:210d HorizontalLine:2500 Hscr:210b Hstrok:126 HumpDownHump:224e "
+    "HumpEqual:224f IEcy:415 IJlig:132 IOcy:401 Iacute.cd Icirc.ce Icy:418 Idot:130 Ifr:2111 Igrave.cc Im:2111 "
+    "Imacr:12a ImaginaryI:2148 Implies:21d2 Int:222c Integral:222b Intersection:22c2 InvisibleComma:2063 "
+    "InvisibleTimes:2062 Iogon:12e Iopf:1d540 Iota:399 Iscr:2110 Itilde:128 Iukcy:406 Iuml.cf Jcirc:134 Jcy:419 "
+    "Jfr:1d50d Jopf:1d541 Jscr:1d4a5 Jsercy:408 Jukcy:404 KHcy:425 KJcy:40c Kappa:39a Kcedil:136 Kcy:41a "
+    "Kfr:1d50e Kopf:1d542 Kscr:1d4a6 LJcy:409 LT.3c Lacute:139 Lambda:39b Lang:27ea Laplacetrf:2112 Larr:219e "
+    "Lcaron:13d Lcedil:13b Lcy:41b LeftAngleBracket:27e8 LeftArrow:2190 LeftArrowBar:21e4 "
+    "LeftArrowRightArrow:21c6 LeftCeiling:2308 LeftDoubleBracket:27e6 LeftDownTeeVector:2961 LeftDownVector:21c3 "
+    "LeftDownVectorBar:2959 LeftFloor:230a LeftRightArrow:2194 LeftRightVector:294e LeftTee:22a3 "
+    "LeftTeeArrow:21a4 LeftTeeVector:295a LeftTriangle:22b2 LeftTriangleBar:29cf LeftTriangleEqual:22b4 "
+    "LeftUpDownVector:2951 LeftUpTeeVector:2960 LeftUpVector:21bf LeftUpVectorBar:2958 LeftVector:21bc "
+    "LeftVectorBar:2952 Leftarrow:21d0 Leftrightarrow:21d4 LessEqualGreater:22da LessFullEqual:2266 "
+    "LessGreater:2276 LessLess:2aa1 LessSlantEqual:2a7d LessTilde:2272 Lfr:1d50f Ll:22d8 Lleftarrow:21da "
+    "Lmidot:13f LongLeftArrow:27f5 LongLeftRightArrow:27f7 LongRightArrow:27f6 Longleftarrow:27f8 "
+    "Longleftrightarrow:27fa Longrightarrow:27f9 Lopf:1d543 LowerLeftArrow:2199 LowerRightArrow:2198 Lscr:2112 "
+    "Lsh:21b0 Lstrok:141 Lt:226a Map:2905 Mcy:41c MediumSpace:205f Mellintrf:2133 Mfr:1d510 MinusPlus:2213 "
+    "Mopf:1d544 Mscr:2133 Mu:39c NJcy:40a Nacute:143 Ncaron:147 Ncedil:145 Ncy:41d NegativeMediumSpace:200b "
+    "NegativeThickSpace:200b NegativeThinSpace:200b NegativeVeryThinSpace:200b NestedGreaterGreater:226b "
+    "NestedLessLess:226a NewLine:a Nfr:1d511 NoBreak:2060 NonBreakingSpace:a0 Nopf:2115 Not:2aec "
+    "NotCongruent:2262 NotCupCap:226d NotDoubleVerticalBar:2226 NotElement:2209 NotEqual:2260 "
+    "NotEqualTilde:2242+338 NotExists:2204 NotGreater:226f NotGreaterEqual:2271 NotGreaterFullEqual:2267+338 "
+    "NotGreaterGreater:226b+338 NotGreaterLess:2279 NotGreaterSlantEqual:2a7e+338 NotGreaterTilde:2275 "
+    "NotHumpDownHump:224e+338 NotHumpEqual:224f+338 NotLeftTriangle:22ea NotLeftTriangleBar:29cf+338 "
+    "NotLeftTriangleEqual:22ec NotLess:226e NotLessEqual:2270 NotLessGreater:2278 NotLessLess:226a+338 "
+    "NotLessSlantEqual:2a7d+338 NotLessTilde:2274 NotNestedGreaterGreater:2aa2+338 NotNestedLessLess:2aa1+338 "
+    "NotPrecedes:2280 NotPrecedesEqual:2aaf+338 NotPrecedesSlantEqual:22e0 NotReverseElement:220c "
+    "NotRightTriangle:22eb NotRightTriangleBar:29d0+338 NotRightTriangleEqual:22ed NotSquareSubset:228f+338 "
+    "NotSquareSubsetEqual:22e2 NotSquareSuperset:2290+338 NotSquareSupersetEqual:22e3 NotSubset:2282+20d2 "
+    "NotSubsetEqual:2288 NotSucceeds:2281 NotSucceedsEqual:2ab0+338 NotSucceedsSlantEqual:22e1 "
+    "NotSucceedsTilde:227f+338 NotSuperset:2283+20d2 NotSupersetEqual:2289 NotTilde:2241 NotTildeEqual:2244 "
+    "NotTildeFullEqual:2247 NotTildeTilde:2249 NotVerticalBar:2224 Nscr:1d4a9 Ntilde.d1 Nu:39d OElig:152 "
+    "Oacute.d3 Ocirc.d4 Ocy:41e Odblac:150 Ofr:1d512 Ograve.d2 Omacr:14c Omega:3a9 Omicron:39f Oopf:1d546 "
+    "OpenCurlyDoubleQuote:201c OpenCurlyQuote:2018 Or:2a54 Oscr:1d4aa Oslash.d8 Otilde.d5 Otimes:2a37 Ouml.d6 "
+    "OverBar:203e OverBrace:23de OverBracket:23b4 OverParenthesis:23dc PartialD:2202 Pcy:41f Pfr:1d513 Phi:3a6 "
+    "Pi:3a0 PlusMinus:b1 Poincareplane:210c Popf:2119 Pr:2abb Precedes:227a PrecedesEqual:2aaf "
+    "PrecedesSlantEqual:227c PrecedesTilde:227e Prime:2033 Product:220f Proportion:2237 Proportional:221d "
+    "Pscr:1d4ab Psi:3a8 QUOT.22 Qfr:1d514 Qopf:211a Qscr:1d4ac RBarr:2910 REG.ae Racute:154 Rang:27eb Rarr:21a0 "
+    "Rarrtl:2916 Rcaron:158 Rcedil:156 Rcy:420 Re:211c ReverseElement:220b ReverseEquilibrium:21cb "
+    "ReverseUpEquilibrium:296f Rfr:211c Rho:3a1 RightAngleBracket:27e9 RightArrow:2192 RightArrowBar:21e5 "
+    "RightArrowLeftArrow:21c4 RightCeiling:2309 RightDoubleBracket:27e7 RightDownTeeVector:295d "
+    "RightDownVector:21c2 RightDownVectorBar:2955 RightFloor:230b RightTee:22a2 RightTeeArrow:21a6 "
+    "RightTeeVector:295b RightTriangle:22b3 RightTriangleBar:29d0 RightTriangleEqual:22b5 RightUpDownVector:294f "
+    "RightUpTeeVector:295c RightUpVector:21be RightUpVectorBar:2954 RightVector:21c0 RightVectorBar:2953 "
+    "Rightarrow:21d2 Ropf:211d RoundImplies:2970 Rrightarrow:21db Rscr:211b Rsh:21b1 RuleDelayed:29f4 SHCHcy:429 "
+    "SHcy:428 SOFTcy:42c Sacute:15a Sc:2abc Scaron:160 Scedil:15e Scirc:15c Scy:421 Sfr:1d516 ShortDownArrow:2193 "
+    "ShortLeftArrow:2190 ShortRightArrow:2192 ShortUpArrow:2191 Sigma:3a3 SmallCircle:2218 Sopf:1d54a Sqrt:221a "
+    "Square:25a1 SquareIntersection:2293 SquareSubset:228f SquareSubsetEqual:2291 SquareSuperset:2290 "
+    "SquareSupersetEqual:2292 SquareUnion:2294 Sscr:1d4ae Star:22c6 Sub:22d0 Subset:22d0 SubsetEqual:2286 "
+    "Succeeds:227b SucceedsEqual:2ab0 SucceedsSlantEqual:227d SucceedsTilde:227f SuchThat:220b Sum:2211 Sup:22d1 "
+    "Superset:2283 SupersetEqual:2287 Supset:22d1 THORN.de TRADE:2122 TSHcy:40b TScy:426 Tab:9 Tau:3a4 Tcaron:164 "
+    "Tcedil:162 Tcy:422 Tfr:1d517 Therefore:2234 Theta:398 ThickSpace:205f+200a ThinSpace:2009 Tilde:223c "
+    "TildeEqual:2243 TildeFullEqual:2245 TildeTilde:2248 Topf:1d54b TripleDot:20db Tscr:1d4af Tstrok:166 "
+    "Uacute.da Uarr:219f Uarrocir:2949 Ubrcy:40e Ubreve:16c Ucirc.db Ucy:423 Udblac:170 Ufr:1d518 Ugrave.d9 "
+    "Umacr:16a UnderBar:5f UnderBrace:23df UnderBracket:23b5 UnderParenthesis:23dd Union:22c3 UnionPlus:228e "
+    "Uogon:172 Uopf:1d54c UpArrow:2191 UpArrowBar:2912 UpArrowDownArrow:21c5 UpDownArrow:2195 UpEquilibrium:296e "
+    "UpTee:22a5 UpTeeArrow:21a5 Uparrow:21d1 Updownarrow:21d5 UpperLeftArrow:2196 UpperRightArrow:2197 Upsi:3d2 "
+    "Upsilon:3a5 Uring:16e Uscr:1d4b0 Utilde:168 Uuml.dc VDash:22ab Vbar:2aeb Vcy:412 Vdash:22a9 Vdashl:2ae6 "
+    "Vee:22c1 Verbar:2016 Vert:2016 VerticalBar:2223 VerticalLine:7c VerticalSeparator:2758 VerticalTilde:2240 "
+    "VeryThinSpace:200a Vfr:1d519 Vopf:1d54d Vscr:1d4b1 Vvdash:22aa Wcirc:174 Wedge:22c0 Wfr:1d51a Wopf:1d54e "
+    "Wscr:1d4b2 Xfr:1d51b Xi:39e Xopf:1d54f Xscr:1d4b3 YAcy:42f YIcy:407 YUcy:42e Yacute.dd Ycirc:176 Ycy:42b "
+    "Yfr:1d51c Yopf:1d550 Yscr:1d4b4 Yuml:178 ZHcy:416 Zacute:179 Zcaron:17d Zcy:417 Zdot:17b ZeroWidthSpace:200b "
+    "Zeta:396 Zfr:2128 Zopf:2124 Zscr:1d4b5 aacute.e1^c1 abreve:103^102 ac:223e^ acE:223e+333 acd:223f^ "
+    "acirc.e2^c2 acute.b4^ acy:430^410 aelig.e6^c6 af:2061^ afr:1d51e^ agrave.e0^c0 alefsym:2135^ aleph:2135^ "
+    "alpha:3b1^391 amacr:101^100 amalg:2a3f^ amp.26 and:2227^ andand:2a55^ andd:2a5c^ andslope:2a58^ andv:2a5a^ "
+    "ang:2220^ ange:29a4^ angle:2220^ angmsd:2221^ angmsdaa:29a8^ angmsdab:29a9^ angmsdac:29aa^ angmsdad:29ab^ "
+    "angmsdae:29ac^ angmsdaf:29ad^ angmsdag:29ae^ angmsdah:29af^ angrt:221f^ angrtvb:22be^ angrtvbd:299d^ "
+    "angsph:2222^ angst:c5^ angzarr:237c^ aogon:105^104 aopf:1d552^ ap:2248^ apE:2a70 apacir:2a6f^ ape:224a^ "
+    "apid:224b^ apos:27^ approx:2248^ approxeq:224a^ aring.e5^c5 ascr:1d4b6^ ast:2a^ asymp:2248^ asympeq:224d^ "
+    "atilde.e3^c3 auml.e4^c4 awconint:2233^ awint:2a11^ bNot:2aed backcong:224c^ backepsilon:3f6^ backprime:2035^ "
+    "backsim:223d^ backsimeq:22cd^ barvee:22bd^ barwed:2305^ barwedge:2305^ bbrk:23b5^ bbrktbrk:23b6^ bcong:224c^ "
+    "bcy:431^411 bdquo:201e^ becaus:2235^ because:2235^ bemptyv:29b0^ bepsi:3f6^ bernou:212c^ beta:3b2^392 "
+    "beth:2136^ between:226c^ bfr:1d51f^ bigcap:22c2^ bigcirc:25ef^ bigcup:22c3^ bigodot:2a00^ bigoplus:2a01^ "
+    "bigotimes:2a02^ bigsqcup:2a06^ bigstar:2605^ bigtriangledown:25bd^ bigtriangleup:25b3^ biguplus:2a04^ "
+    "bigvee:22c1^ bigwedge:22c0^ bkarow:290d^ blacklozenge:29eb^ blacksquare:25aa^ blacktriangle:25b4^ "
+    "blacktriangledown:25be^ blacktriangleleft:25c2^ blacktriangleright:25b8^ blank:2423^ blk12:2592^ blk14:2591^ "
+    "blk34:2593^ block:2588^ bne:3d+20e5^ bnequiv:2261+20e5^ bnot:2310^ bopf:1d553^ bot:22a5^ bottom:22a5^ "
+    "bowtie:22c8^ boxDL:2557 boxDR:2554 boxDl:2556 boxDr:2553 boxH:2550 boxHD:2566 boxHU:2569 boxHd:2564 "
+    "boxHu:2567 boxUL:255d boxUR:255a boxUl:255c boxUr:2559 boxV:2551 boxVH:256c boxVL:2563 boxVR:2560 boxVh:256b "
+    "boxVl:2562 boxVr:255f boxbox:29c9^ boxdL:2555 boxdR:2552 boxdl:2510^ boxdr:250c^ boxh:2500^ boxhD:2565 "
+    "boxhU:2568 boxhd:252c^ boxhu:2534^ boxminus:229f^ boxplus:229e^ boxtimes:22a0^ boxuL:255b boxuR:2558 "
+    "boxul:2518^ boxur:2514^ boxv:2502^ boxvH:256a boxvL:2561 boxvR:255e boxvh:253c^ boxvl:2524^ boxvr:251c^ "
+    "bprime:2035^ breve:2d8^ brvbar.a6^ bscr:1d4b7^ bsemi:204f^ bsim:223d^ bsime:22cd^ bsol:5c^ bsolb:29c5^ "
+    "bsolhsub:27c8^ bull:2022^ bullet:2022^ bump:224e^ bumpE:2aae bumpe:224f^ bumpeq:224f^ cacute:107^106 "
+    "cap:2229^ capand:2a44^ capbrcup:2a49^ capcap:2a4b^ capcup:2a47^ capdot:2a40^ caps:2229+fe00^ caret:2041^ "
+    "caron:2c7^ ccaps:2a4d^ ccaron:10d^10c ccedil.e7^c7 ccirc:109^108 ccups:2a4c^ ccupssm:2a50^ cdot:10b^10a "
+    "cedil.b8^ cemptyv:29b2^ cent.a2^ centerdot:b7^ cfr:1d520^ chcy:447^427 check:2713^ checkmark:2713^ "
+    "chi:3c7^3a7 cir:25cb^ cirE:29c3 circ:2c6^ circeq:2257^ circlearrowleft:21ba^ circlearrowright:21bb^ "
+    "circledR:ae circledS:24c8 circledast:229b^ circledcirc:229a^ circleddash:229d^ cire:2257^ cirfnint:2a10^ "
+    "cirmid:2aef^ cirscir:29c2^ clubs:2663^ clubsuit:2663^ colon:3a^ colone:2254^ coloneq:2254^ comma:2c^ "
+    "commat:40^ comp:2201^ compfn:2218^ complement:2201^ complexes:2102^ cong:2245^ congdot:2a6d^ conint:222e^ "
+    "copf:1d554^ coprod:2210^ copy.a9 copysr:2117 crarr:21b5^ cross:2717^ cscr:1d4b8^ csub:2acf^ csube:2ad1^ "
+    "csup:2ad0^ csupe:2ad2^ ctdot:22ef^ cudarrl:2938^ cudarrr:2935^ cuepr:22de^ cuesc:22df^ cularr:21b6^ "
+    "cularrp:293d^ cup:222a^ cupbrcap:2a48^ cupcap:2a46^ cupcup:2a4a^ cupdot:228d^ cupor:2a45^ cups:222a+fe00^ "
+    "curarr:21b7^ curarrm:293c^ curlyeqprec:22de^ curlyeqsucc:22df^ curlyvee:22ce^ curlywedge:22cf^ curren.a4^ "
+    "curvearrowleft:21b6^ curvearrowright:21b7^ cuvee:22ce^ cuwed:22cf^ cwconint:2232^ cwint:2231^ cylcty:232d^ "
+    "dArr:21d3 dHar:2965 dagger:2020^ daleth:2138^ darr:2193^ dash:2010^ dashv:22a3^ dbkarow:290f^ dblac:2dd^ "
+    "dcaron:10f^10e dcy:434^414 dd:2146 ddagger:2021^ ddarr:21ca^ ddotseq:2a77^ deg.b0^ delta:3b4^394 "
+    "demptyv:29b1^ dfisht:297f^ dfr:1d521^ dharl:21c3^ dharr:21c2^ diam:22c4^ diamond:22c4^ diamondsuit:2666^ "
+    "diams:2666^ die:a8^ digamma:3dd^3dc disin:22f2^ div:f7^ divide.f7^ divideontimes:22c7^ divonx:22c7^ "
+    "djcy:452^402 dlcorn:231e^ dlcrop:230d^ dollar:24^ dopf:1d555^ dot:2d9^ doteq:2250^ doteqdot:2251^ "
+    "dotminus:2238^ dotplus:2214^ dotsquare:22a1^ doublebarwedge:2306^ downarrow:2193^ downdownarrows:21ca^ "
+    "downharpoonleft:21c3^ downharpoonright:21c2^ drbkarow:2910^ drcorn:231f^ drcrop:230c^ dscr:1d4b9^ "
+    "dscy:455^405 dsol:29f6^ dstrok:111^110 dtdot:22f1^ dtri:25bf^ dtrif:25be^ duarr:21f5^ duhar:296f^ "
+    "dwangle:29a6^ dzcy:45f^40f dzigrarr:27ff^ eDDot:2a77 eDot:2251 eacute.e9^c9 easter:2a6e^ ecaron:11b^11a "
+    "ecir:2256^ ecirc.ea^ca ecolon:2255^ ecy:44d^42d edot:117^116 ee:2147^ efDot:2252 efr:1d522^ eg:2a9a^ "
+    "egrave.e8^c8 egs:2a96^ egsdot:2a98^ el:2a99^ elinters:23e7^ ell:2113^ els:2a95^ elsdot:2a97^ emacr:113^112 "
+    "empty:2205^ emptyset:2205^ emptyv:2205^ emsp:2003^ emsp13:2004^ emsp14:2005^ eng:14b ensp:2002^ "
+    "eogon:119^118 eopf:1d556^ epar:22d5^ eparsl:29e3^ eplus:2a71^ epsi:3b5^395 epsilon:3b5^395 epsiv:3f5^395 "
+    "eqcirc:2256^ eqcolon:2255^ eqsim:2242^ eqslantgtr:2a96^ eqslantless:2a95^ equals:3d^ equest:225f^ "
+    "equiv:2261^ equivDD:2a78 eqvparsl:29e5^ erDot:2253 erarr:2971^ escr:212f^ esdot:2250^ esim:2242^ eta:3b7^397 "
+    "eth.f0 euml.eb^cb euro:20ac^ excl:21^ exist:2203^ expectation:2130^ exponentiale:2147^ fallingdotseq:2252^ "
+    "fcy:444^424 female:2640^ ffilig:fb03^46+46+49 fflig:fb00^46+46 ffllig:fb04^46+46+4c ffr:1d523^ "
+    "filig:fb01^46+49 fjlig:66+6a^46+4a flat:266d^ fllig:fb02^46+4c fltns:25b1^ fnof:192^191 fopf:1d557^ "
+    "forall:2200^ fork:22d4^ forkv:2ad9^ fpartint:2a0d^ frac12.bd^ frac13:2153^ frac14.bc^ frac15:2155^ "
+    "frac16:2159^ frac18:215b^ frac23:2154^ frac25:2156^ frac34.be^ frac35:2157^ frac38:215c^ frac45:2158^ "
+    "frac56:215a^ frac58:215d^ frac78:215e^ frasl:2044^ frown:2322^ fscr:1d4bb^ gE:2267 gEl:2a8c gacute:1f5^1f4 "
+    "gamma:3b3^393 gammad:3dd^3dc gap:2a86^ gbreve:11f^11e gcirc:11d^11c gcy:433^413 gdot:121^120 ge:2265^ "
+    "gel:22db^ geq:2265^ geqq:2267^ geqslant:2a7e^ ges:2a7e^ gescc:2aa9^ gesdot:2a80^ gesdoto:2a82^ "
+    "gesdotol:2a84^ gesl:22db+fe00^ gesles:2a94^ gfr:1d524^ gg:226b^ ggg:22d9^ gimel:2137^ gjcy:453^403 gl:2277^ "
+    "glE:2a92 gla:2aa5^ glj:2aa4^ gnE:2269 gnap:2a8a^ gnapprox:2a8a^ gne:2a88^ gneq:2a88^ gneqq:2269^ gnsim:22e7^ "
+    "gopf:1d558^ grave:60^ gscr:210a^ gsim:2273^ gsime:2a8e^ gsiml:2a90^ gt.3e gtcc:2aa7 gtcir:2a7a gtdot:22d7 "
+    "gtlPar:2995 gtquest:2a7c gtrapprox:2a86 gtrarr:2978 gtrdot:22d7 gtreqless:22db gtreqqless:2a8c gtrless:2277 "
+    "gtrsim:2273 gvertneqq:2269+fe00^ gvnE:2269+fe00 hArr:21d4 hairsp:200a^ half:bd^ hamilt:210b^ hardcy:44a^42a "
+    "harr:2194^ harrcir:2948^ harrw:21ad^ hbar:210f^ hcirc:125^124 hearts:2665^ heartsuit:2665^ hellip:2026^ "
+    "hercon:22b9^ hfr:1d525^ hksearow:2925^ hkswarow:2926^ hoarr:21ff^ homtht:223b^ hookleftarrow:21a9^ "
+    "hookrightarrow:21aa^ hopf:1d559^ horbar:2015^ hscr:1d4bd^ hslash:210f^ hstrok:127^126 hybull:2043^ "
+    "hyphen:2010^ iacute.ed^cd ic:2063^ icirc.ee^ce icy:438^418 iecy:435^415 iexcl.a1^ iff:21d4^ ifr:1d526^ "
+    "igrave.ec^cc ii:2148^ iiiint:2a0c^ iiint:222d^ iinfin:29dc^ iiota:2129^ ijlig:133^132 imacr:12b^12a "
+    "image:2111^ imagline:2110^ imagpart:2111^ imath:131^49 imof:22b7^ imped:1b5^ in:2208^ incare:2105^ "
+    "infin:221e^ infintie:29dd^ inodot:131^49 int:222b^ intcal:22ba^ integers:2124^ intercal:22ba^ intlarhk:2a17^ "
+    "intprod:2a3c^ iocy:451^401 iogon:12f^12e iopf:1d55a^ iota:3b9^399 iprod:2a3c^ iquest.bf^ iscr:1d4be^ "
+    "isin:2208^ isinE:22f9 isindot:22f5^ isins:22f4^ isinsv:22f3^ isinv:2208^ it:2062^ itilde:129^128 "
+    "iukcy:456^406 iuml.ef^cf jcirc:135^134 jcy:439^419 jfr:1d527^ jmath:237^ jopf:1d55b^ jscr:1d4bf^ "
+    "jsercy:458^408 jukcy:454^404 kappa:3ba^39a kappav:3f0^39a kcedil:137^136 kcy:43a^41a kfr:1d528^ kgreen:138^ "
+    "khcy:445^425 kjcy:45c^40c kopf:1d55c^ kscr:1d4c0^ lAarr:21da lArr:21d0 lAtail:291b lBarr:290e lE:2266 "
+    "lEg:2a8b lHar:2962 lacute:13a^139 laemptyv:29b4^ lagran:2112^ lambda:3bb^39b lang:27e8^ langd:2991^ "
+    "langle:27e8^ lap:2a85^ laquo.ab^ larr:2190^ larrb:21e4^ larrbfs:291f^ larrfs:291d^ larrhk:21a9^ larrlp:21ab^ "
+    "larrpl:2939^ larrsim:2973^ larrtl:21a2^ lat:2aab^ latail:2919^ late:2aad^ lates:2aad+fe00^ lbarr:290c^ "
+    "lbbrk:2772^ lbrace:7b^ lbrack:5b^ lbrke:298b^ lbrksld:298f^ lbrkslu:298d^ lcaron:13e^13d lcedil:13c^13b "
+    "lceil:2308^ lcub:7b^ lcy:43b^41b ldca:2936^ ldquo:201c^ ldquor:201e^ ldrdhar:2967^ ldrushar:294b^ ldsh:21b2^ "
+    "le:2264^ leftarrow:2190^ leftarrowtail:21a2^ leftharpoondown:21bd^ leftharpoonup:21bc^ leftleftarrows:21c7^ "
+    "leftrightarrow:2194^ leftrightarrows:21c6^ leftrightharpoons:21cb^ leftrightsquigarrow:21ad^ "
+    "leftthreetimes:22cb^ leg:22da^ leq:2264^ leqq:2266^ leqslant:2a7d^ les:2a7d^ lescc:2aa8^ lesdot:2a7f^ "
+    "lesdoto:2a81^ lesdotor:2a83^ lesg:22da+fe00^ lesges:2a93^ lessapprox:2a85^ lessdot:22d6^ lesseqgtr:22da^ "
+    "lesseqqgtr:2a8b^ lessgtr:2276^ lesssim:2272^ lfisht:297c^ lfloor:230a^ lfr:1d529^ lg:2276^ lgE:2a91 "
+    "lhard:21bd^ lharu:21bc^ lharul:296a^ lhblk:2584^ ljcy:459^409 ll:226a^ llarr:21c7^ llcorner:231e^ "
+    "llhard:296b^ lltri:25fa^ lmidot:140^13f lmoust:23b0^ lmoustache:23b0^ lnE:2268 lnap:2a89^ lnapprox:2a89^ "
+    "lne:2a87^ lneq:2a87^ lneqq:2268^ lnsim:22e6^ loang:27ec^ loarr:21fd^ lobrk:27e6^ longleftarrow:27f5^ "
+    "longleftrightarrow:27f7^ longmapsto:27fc^ longrightarrow:27f6^ looparrowleft:21ab^ looparrowright:21ac^ "
+    "lopar:2985^ lopf:1d55d^ loplus:2a2d^ lotimes:2a34^ lowast:2217^ lowbar:5f^ loz:25ca^ lozenge:25ca^ "
+    "lozf:29eb^ lpar:28^ lparlt:2993^ lrarr:21c6^ lrcorner:231f^ lrhar:21cb^ lrhard:296d^ lrm:200e^ lrtri:22bf^ "
+    "lsaquo:2039^ lscr:1d4c1^ lsh:21b0^ lsim:2272^ lsime:2a8d^ lsimg:2a8f^ lsqb:5b^ lsquo:2018^ lsquor:201a^ "
+    "lstrok:142^141 lt.3c ltcc:2aa6 ltcir:2a79 ltdot:22d6 lthree:22cb ltimes:22c9 ltlarr:2976 ltquest:2a7b "
+    "ltrPar:2996 ltri:25c3 ltrie:22b4 ltrif:25c2 lurdshar:294a^ luruhar:2966^ lvertneqq:2268+fe00^ lvnE:2268+fe00 "
+    "mDDot:223a macr.af^ male:2642^ malt:2720^ maltese:2720^ map:21a6^ mapsto:21a6^ mapstodown:21a7^ "
+    "mapstoleft:21a4^ mapstoup:21a5^ marker:25ae^ mcomma:2a29^ mcy:43c^41c mdash:2014^ measuredangle:2221^ "
+    "mfr:1d52a^ mho:2127^ micro.b5^39c mid:2223^ midast:2a^ midcir:2af0^ middot.b7^ minus:2212^ minusb:229f^ "
+    "minusd:2238^ minusdu:2a2a^ mlcp:2adb^ mldr:2026^ mnplus:2213^ models:22a7^ mopf:1d55e^ mp:2213^ mscr:1d4c2^ "
+    "mstpos:223e^ mu:3bc^39c multimap:22b8^ mumap:22b8^ nGg:22d9+338 nGt:226b+20d2 nGtv:226b+338 nLeftarrow:21cd "
+    "nLeftrightarrow:21ce nLl:22d8+338 nLt:226a+20d2 nLtv:226a+338 nRightarrow:21cf nVDash:22af nVdash:22ae "
+    "nabla:2207^ nacute:144^143 nang:2220+20d2^ nap:2249^ napE:2a70+338 napid:224b+338^ napos:149^2bc+4e "
+    "napprox:2249^ natur:266e^ natural:266e^ naturals:2115^ nbsp.a0^ nbump:224e+338^ nbumpe:224f+338^ ncap:2a43^ "
+    "ncaron:148^147 ncedil:146^145 ncong:2247^ ncongdot:2a6d+338^ ncup:2a42^ ncy:43d^41d ndash:2013^ ne:2260^ "
+    "neArr:21d7 nearhk:2924^ nearr:2197^ nearrow:2197^ nedot:2250+338^ nequiv:2262^ nesear:2928^ nesim:2242+338^ "
+    "nexist:2204^ nexists:2204^ nfr:1d52b^ ngE:2267+338 nge:2271^ ngeq:2271^ ngeqq:2267+338^ ngeqslant:2a7e+338^ "
+    "nges:2a7e+338^ ngsim:2275^ ngt:226f^ ngtr:226f^ nhArr:21ce nharr:21ae^ nhpar:2af2^ ni:220b^ nis:22fc^ "
+    "nisd:22fa^ niv:220b^ njcy:45a^40a nlArr:21cd nlE:2266+338 nlarr:219a^ nldr:2025^ nle:2270^ nleftarrow:219a^ "
+    "nleftrightarrow:21ae^ nleq:2270^ nleqq:2266+338^ nleqslant:2a7d+338^ nles:2a7d+338^ nless:226e^ nlsim:2274^ "
+    "nlt:226e^ nltri:22ea^ nltrie:22ec^ nmid:2224^ nopf:1d55f^ not.ac^ notin:2209^ notinE:22f9+338 "
+    "notindot:22f5+338^ notinva:2209^ notinvb:22f7^ notinvc:22f6^ notni:220c^ notniva:220c^ notnivb:22fe^ "
+    "notnivc:22fd^ npar:2226^ nparallel:2226^ nparsl:2afd+20e5^ npart:2202+338^ npolint:2a14^ npr:2280^ "
+    "nprcue:22e0^ npre:2aaf+338^ nprec:2280^ npreceq:2aaf+338^ nrArr:21cf nrarr:219b^ nrarrc:2933+338^ "
+    "nrarrw:219d+338^ nrightarrow:219b^ nrtri:22eb^ nrtrie:22ed^ nsc:2281^ nsccue:22e1^ nsce:2ab0+338^ "
+    "nscr:1d4c3^ nshortmid:2224^ nshortparallel:2226^ nsim:2241^ nsime:2244^ nsimeq:2244^ nsmid:2224^ nspar:2226^ "
+    "nsqsube:22e2^ nsqsupe:22e3^ nsub:2284^ nsubE:2ac5+338 nsube:2288^ nsubset:2282+20d2^ nsubseteq:2288^ "
+    "nsubseteqq:2ac5+338^ nsucc:2281^ nsucceq:2ab0+338^ nsup:2285^ nsupE:2ac6+338 nsupe:2289^ nsupset:2283+20d2^ "
+    "nsupseteq:2289^ nsupseteqq:2ac6+338^ ntgl:2279^ ntilde.f1^d1 ntlg:2278^ ntriangleleft:22ea^ "
+    "ntrianglelefteq:22ec^ ntriangleright:22eb^ ntrianglerighteq:22ed^ nu:3bd^39d num:23^ numero:2116^ "
+    "numsp:2007^ nvDash:22ad nvHarr:2904 nvap:224d+20d2^ nvdash:22ac^ nvge:2265+20d2^ nvgt:3e+20d2^ nvinfin:29de^ "
+    "nvlArr:2902 nvle:2264+20d2^ nvlt:3c+20d2^ nvltrie:22b4+20d2^ nvrArr:2903 nvrtrie:22b5+20d2^ nvsim:223c+20d2^ "
+    "nwArr:21d6 nwarhk:2923^ nwarr:2196^ nwarrow:2196^ nwnear:2927^ oS:24c8 oacute.f3^d3 oast:229b^ ocir:229a^ "
+    "ocirc.f4^d4 ocy:43e^41e odash:229d^ odblac:151^150 odiv:2a38^ odot:2299^ odsold:29bc^ oelig:153^152 "
+    "ofcir:29bf^ ofr:1d52c^ ogon:2db^ ograve.f2^d2 ogt:29c1^ ohbar:29b5^ ohm:3a9^ oint:222e^ olarr:21ba^ "
+    "olcir:29be^ olcross:29bb^ oline:203e^ olt:29c0^ omacr:14d^14c omega:3c9^3a9 omicron:3bf^39f omid:29b6^ "
+    "ominus:2296^ oopf:1d560^ opar:29b7^ operp:29b9^ oplus:2295^ or:2228^ orarr:21bb^ ord:2a5d^ order:2134^ "
+    "orderof:2134^ ordf.aa^ ordm.ba^ origof:22b6^ oror:2a56^ orslope:2a57^ orv:2a5b^ oscr:2134^ oslash.f8^d8 "
+    "osol:2298^ otilde.f5^d5 otimes:2297^ otimesas:2a36^ ouml.f6^d6 ovbar:233d^ par:2225^ para.b6^ parallel:2225^ "
+    "parsim:2af3^ parsl:2afd^ part:2202^ pcy:43f^41f percnt:25^ period:2e^ permil:2030^ perp:22a5^ pertenk:2031^ "
+    "pfr:1d52d^ phi:3c6^3a6 phiv:3d5^3a6 phmmat:2133^ phone:260e^ pi:3c0^3a0 pitchfork:22d4^ piv:3d6^3a0 "
+    "planck:210f^ planckh:210e^ plankv:210f^ plus:2b^ plusacir:2a23^ plusb:229e^ pluscir:2a22^ plusdo:2214^ "
+    "plusdu:2a25^ pluse:2a72^ plusmn.b1^ plussim:2a26^ plustwo:2a27^ pm:b1^ pointint:2a15^ popf:1d561^ pound.a3^ "
+    "pr:227a^ prE:2ab3 prap:2ab7^ prcue:227c^ pre:2aaf^ prec:227a^ precapprox:2ab7^ preccurlyeq:227c^ "
+    "preceq:2aaf^ precnapprox:2ab9^ precneqq:2ab5^ precnsim:22e8^ precsim:227e^ prime:2032^ primes:2119^ "
+    "prnE:2ab5 prnap:2ab9^ prnsim:22e8^ prod:220f^ profalar:232e^ profline:2312^ profsurf:2313^ prop:221d^ "
+    "propto:221d^ prsim:227e^ prurel:22b0^ pscr:1d4c5^ psi:3c8^3a8 puncsp:2008^ qfr:1d52e^ qint:2a0c^ qopf:1d562^ "
+    "qprime:2057^ qscr:1d4c6^ quaternions:210d^ quatint:2a16^ quest:3f^ questeq:225f^ quot.22 rAarr:21db "
+    "rArr:21d2 rAtail:291c rBarr:290f rHar:2964 race:223d+331^ racute:155^154 radic:221a^ raemptyv:29b3^ "
+    "rang:27e9^ rangd:2992^ range:29a5^ rangle:27e9^ raquo.bb^ rarr:2192^ rarrap:2975^ rarrb:21e5^ rarrbfs:2920^ "
+    "rarrc:2933^ rarrfs:291e^ rarrhk:21aa^ rarrlp:21ac^ rarrpl:2945^ rarrsim:2974^ rarrtl:21a3^ rarrw:219d^ "
+    "ratail:291a^ ratio:2236^ rationals:211a^ rbarr:290d^ rbbrk:2773^ rbrace:7d^ rbrack:5d^ rbrke:298c^ "
+    "rbrksld:298e^ rbrkslu:2990^ rcaron:159^158 rcedil:157^156 rceil:2309^ rcub:7d^ rcy:440^420 rdca:2937^ "
+    "rdldhar:2969^ rdquo:201d^ rdquor:201d^ rdsh:21b3^ real:211c^ realine:211b^ realpart:211c^ reals:211d^ "
+    "rect:25ad^ reg.ae rfisht:297d^ rfloor:230b^ rfr:1d52f^ rhard:21c1^ rharu:21c0^ rharul:296c^ rho:3c1^3a1 "
+    "rhov:3f1^3a1 rightarrow:2192^ rightarrowtail:21a3^ rightharpoondown:21c1^ rightharpoonup:21c0^ "
+    "rightleftarrows:21c4^ rightleftharpoons:21cc^ rightrightarrows:21c9^ rightsquigarrow:219d^ "
+    "rightthreetimes:22cc^ ring:2da^ risingdotseq:2253^ rlarr:21c4^ rlhar:21cc^ rlm:200f^ rmoust:23b1^ "
+    "rmoustache:23b1^ rnmid:2aee^ roang:27ed^ roarr:21fe^ robrk:27e7^ ropar:2986^ ropf:1d563^ roplus:2a2e^ "
+    "rotimes:2a35^ rpar:29^ rpargt:2994^ rppolint:2a12^ rrarr:21c9^ rsaquo:203a^ rscr:1d4c7^ rsh:21b1^ rsqb:5d^ "
+    "rsquo:2019^ rsquor:2019^ rthree:22cc^ rtimes:22ca^ rtri:25b9^ rtrie:22b5^ rtrif:25b8^ rtriltri:29ce^ "
+    "ruluhar:2968^ rx:211e^ sacute:15b^15a sbquo:201a^ sc:227b^ scE:2ab4 scap:2ab8^ scaron:161^160 sccue:227d^ "
+    "sce:2ab0^ scedil:15f^15e scirc:15d^15c scnE:2ab6 scnap:2aba^ scnsim:22e9^ scpolint:2a13^ scsim:227f^ "
+    "scy:441^421 sdot:22c5^ sdotb:22a1^ sdote:2a66^ seArr:21d8 searhk:2925^ searr:2198^ searrow:2198^ sect.a7^ "
+    "semi:3b^ seswar:2929^ setminus:2216^ setmn:2216^ sext:2736^ sfr:1d530^ sfrown:2322^ sharp:266f^ "
+    "shchcy:449^429 shcy:448^428 shortmid:2223^ shortparallel:2225^ shy.ad^ sigma:3c3^3a3 sigmaf:3c2^3a3 "
+    "sigmav:3c2^3a3 sim:223c^ simdot:2a6a^ sime:2243^ simeq:2243^ simg:2a9e^ simgE:2aa0 siml:2a9d^ simlE:2a9f "
+    "simne:2246^ simplus:2a24^ simrarr:2972^ slarr:2190^ smallsetminus:2216^ smashp:2a33^ smeparsl:29e4^ "
+    "smid:2223^ smile:2323^ smt:2aaa^ smte:2aac^ smtes:2aac+fe00^ softcy:44c^42c sol:2f^ solb:29c4^ solbar:233f^ "
+    "sopf:1d564^ spades:2660^ spadesuit:2660^ spar:2225^ sqcap:2293^ sqcaps:2293+fe00^ sqcup:2294^ "
+    "sqcups:2294+fe00^ sqsub:228f^ sqsube:2291^ sqsubset:228f^ sqsubseteq:2291^ sqsup:2290^ sqsupe:2292^ "
+    "sqsupset:2290^ sqsupseteq:2292^ squ:25a1^ square:25a1^ squarf:25aa^ squf:25aa^ srarr:2192^ sscr:1d4c8^ "
+    "ssetmn:2216^ ssmile:2323^ sstarf:22c6^ star:2606^ starf:2605^ straightepsilon:3f5^395 straightphi:3d5^3a6 "
+    "strns:af^ sub:2282^ subE:2ac5 subdot:2abd^ sube:2286^ subedot:2ac3^ submult:2ac1^ subnE:2acb subne:228a^ "
+    "subplus:2abf^ subrarr:2979^ subset:2282^ subseteq:2286^ subseteqq:2ac5^ subsetneq:228a^ subsetneqq:2acb^ "
+    "subsim:2ac7^ subsub:2ad5^ subsup:2ad3^ succ:227b^ succapprox:2ab8^ succcurlyeq:227d^ succeq:2ab0^ "
+    "succnapprox:2aba^ succneqq:2ab6^ succnsim:22e9^ succsim:227f^ sum:2211^ sung:266a^ sup:2283^ sup1.b9^ "
+    "sup2.b2^ sup3.b3^ supE:2ac6 supdot:2abe^ supdsub:2ad8^ supe:2287^ supedot:2ac4^ suphsol:27c9^ suphsub:2ad7^ "
+    "suplarr:297b^ supmult:2ac2^ supnE:2acc supne:228b^ supplus:2ac0^ supset:2283^ supseteq:2287^ supseteqq:2ac6^ "
+    "supsetneq:228b^ supsetneqq:2acc^ supsim:2ac8^ supsub:2ad4^ supsup:2ad6^ swArr:21d9 swarhk:2926^ swarr:2199^ "
+    "swarrow:2199^ swnwar:292a^ szlig.df^53+53 target:2316^ tau:3c4^3a4 tbrk:23b4^ tcaron:165^164 tcedil:163^162 "
+    "tcy:442^422 tdot:20db^ telrec:2315^ tfr:1d531^ there4:2234^ therefore:2234^ theta:3b8^398 thetasym:3d1^398 "
+    "thetav:3d1^398 thickapprox:2248^ thicksim:223c^ thinsp:2009^ thkap:2248^ thksim:223c^ thorn.fe tilde:2dc^ "
+    "times.d7^ timesb:22a0^ timesbar:2a31^ timesd:2a30^ tint:222d^ toea:2928^ top:22a4^ topbot:2336^ topcir:2af1^ "
+    "topf:1d565^ topfork:2ada^ tosa:2929^ tprime:2034^ trade:2122 triangle:25b5^ triangledown:25bf^ "
+    "triangleleft:25c3^ trianglelefteq:22b4^ triangleq:225c^ triangleright:25b9^ trianglerighteq:22b5^ "
+    "tridot:25ec^ trie:225c^ triminus:2a3a^ triplus:2a39^ trisb:29cd^ tritime:2a3b^ trpezium:23e2^ tscr:1d4c9^ "
+    "tscy:446^426 tshcy:45b^40b tstrok:167^166 twixt:226c^ twoheadleftarrow:219e^ twoheadrightarrow:21a0^ "
+    "uArr:21d1 uHar:2963 uacute.fa^da uarr:2191^ ubrcy:45e^40e ubreve:16d^16c ucirc.fb^db ucy:443^423 udarr:21c5^ "
+    "udblac:171^170 udhar:296e^ ufisht:297e^ ufr:1d532^ ugrave.f9^d9 uharl:21bf^ uharr:21be^ uhblk:2580^ "
+    "ulcorn:231c^ ulcorner:231c^ ulcrop:230f^ ultri:25f8^ umacr:16b^16a uml.a8^ uogon:173^172 uopf:1d566^ "
+    "uparrow:2191^ updownarrow:2195^ upharpoonleft:21bf^ upharpoonright:21be^ uplus:228e^ upsi:3c5^3a5 upsih:3d2^ "
+    "upsilon:3c5^3a5 upuparrows:21c8^ urcorn:231d^ urcorner:231d^ urcrop:230e^ uring:16f^16e urtri:25f9^ "
+    "uscr:1d4ca^ utdot:22f0^ utilde:169^168 utri:25b5^ utrif:25b4^ uuarr:21c8^ uuml.fc^dc uwangle:29a7^ vArr:21d5 "
+    "vBar:2ae8 vBarv:2ae9 vDash:22a8 vangrt:299c^ varepsilon:3f5^395 varkappa:3f0^39a varnothing:2205^ "
+    "varphi:3d5^3a6 varpi:3d6^3a0 varpropto:221d^ varr:2195^ varrho:3f1^3a1 varsigma:3c2^3a3 "
+    "varsubsetneq:228a+fe00^ varsubsetneqq:2acb+fe00^ varsupsetneq:228b+fe00^ varsupsetneqq:2acc+fe00^ "
+    "vartheta:3d1^398 vartriangleleft:22b2^ vartriangleright:22b3^ vcy:432^412 vdash:22a2^ vee:2228^ veebar:22bb^ "
+    "veeeq:225a^ vellip:22ee^ verbar:7c^ vert:7c^ vfr:1d533^ vltri:22b2^ vnsub:2282+20d2^ vnsup:2283+20d2^ "
+    "vopf:1d567^ vprop:221d^ vrtri:22b3^ vscr:1d4cb^ vsubnE:2acb+fe00 vsubne:228a+fe00^ vsupnE:2acc+fe00 "
+    "vsupne:228b+fe00^ vzigzag:299a^ wcirc:175^174 wedbar:2a5f^ wedge:2227^ wedgeq:2259^ weierp:2118^ wfr:1d534^ "
+    "wopf:1d568^ wp:2118^ wr:2240^ wreath:2240^ wscr:1d4cc^ xcap:22c2^ xcirc:25ef^ xcup:22c3^ xdtri:25bd^ "
+    "xfr:1d535^ xhArr:27fa xharr:27f7^ xi:3be^39e xlArr:27f8 xlarr:27f5^ xmap:27fc^ xnis:22fb^ xodot:2a00^ "
+    "xopf:1d569^ xoplus:2a01^ xotime:2a02^ xrArr:27f9 xrarr:27f6^ xscr:1d4cd^ xsqcup:2a06^ xuplus:2a04^ "
+    "xutri:25b3^ xvee:22c1^ xwedge:22c0^ yacute.fd^dd yacy:44f^42f ycirc:177^176 ycy:44b^42b yen.a5^ yfr:1d536^ "
+    "yicy:457^407 yopf:1d56a^ yscr:1d4ce^ yucy:44e^42e yuml.ff^178 zacute:17a^179 zcaron:17e^17d zcy:437^417 "
+    "zdot:17c^17b zeetrf:2128^ zeta:3b6^396 zfr:1d537^ zhcy:436^416 zigrarr:21dd^ zopf:1d56b^ zscr:1d4cf^ "
+    "zwj:200d^ zwnj:200c^ "
+    // table ends
+    ;
+// clang-format on
+
+struct HtmlEntity {
+    std::u32string text;
+    bool standard = true;  ///< known to HTML; otherwise only to ftfy, which decodes some names in capitals
+    bool bare = false;     ///< HTML knows it without the semicolon too
+};
+
+/// Names without "&" and ";".
+using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
+
+inline HtmlEntities parse_html_entities(std::string_view table) {
+    const auto text_of = [](std::string_view codes) {
+        std::u32string text;
+        while (!codes.empty()) {
+            const std::string_view digits = codes.substr(0, codes.find('+'));
+            unsigned value = 0;
+            std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+            text += static_cast<char32_t>(value);
+            codes.remove_prefix(std::min(codes.size(), digits.size() + 1));
+        }
+        return text;
+    };
+    HtmlEntities entities;
+    entities.reserve(4096);
+    while (!table.empty()) {
+        const std::string_view entry = table.substr(0, table.find(' '));
+        table.remove_prefix(std::min(table.size(), entry.size() + 1));
+        const std::size_t kind = entry.find_first_of(".:");
+        const std::size_t hat = entry.find('^');
+        std::string name(entry.substr(0, kind));
+        std::u32string text = text_of(entry.substr(kind + 1, std::min(hat, entry.size()) - kind - 1));
+        if (hat != std::string_view::npos) {
+            const std::string_view own = entry.substr(hat + 1);
+            std::string capitals = name;
+            for (char& c : capitals) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 0x20) : c;
+            entities.emplace(std::move(capitals), HtmlEntity{own.empty() ? text : text_of(own), false, false});
+        }
+        entities.emplace(std::move(name), HtmlEntity{std::move(text), true, entry[kind] == '.'});
+    }
+    return entities;
+}
+
+inline const HtmlEntities& html_entities() {
+    static const HtmlEntities entities = parse_html_entities(html_entity_table);
+    return entities;
+}
+
+inline const HtmlEntity* find_html_entity(const std::string& name) {
+    const auto found = html_entities().find(name);
+    return found == html_entities().end() ? nullptr : &found->second;
+}
+
+/// What Windows-1252 has at 0x80 to 0x9F; its five holes stand for themselves.
+inline constexpr std::array<char16_t, 32> windows_1252 = {
+    0x20AC, 0x81,   0x201A, 0x192,  0x201E, 0x2026, 0x2020, 0x2021, 0x2C6,  0x2030, 0x160,
+    0x2039, 0x152,  0x8D,   0x17D,  0x8F,   0x90,   0x2018, 0x2019, 0x201C, 0x201D, 0x2022,
+    0x2013, 0x2014, 0x2DC,  0x2122, 0x161,  0x203A, 0x153,  0x9D,   0x17E,  0x178};
+
+/// The text of a numeric reference, by the rules of html.unescape: Windows-1252 for C1 controls, U+FFFD for NUL,
+/// surrogates and what lies beyond Unicode, nothing for other controls and noncharacters.
+inline void append_html_code_point(char32_t value, std::u32string& out) {
+    if (value >= 0x80 && value <= 0x9F) {
+        out += windows_1252[value - 0x80];
+    } else if (value == 0 || (value >= 0xD800 && value <= 0xDFFF) || value > 0x10FFFF) {
+        out += char32_t{0xFFFD};
+    } else {
+        const bool control = (value < 0x20 && value != '\t' && value != '\n' && value != '\f' && value != '\r');
+        const bool noncharacter = (value >= 0xFDD0 && value <= 0xFDEF) || (value & 0xFFFE) == 0xFFFE;
+        if (!control && !noncharacter && value != 0x7F) out += value;
+    }
+}
+
+constexpr bool is_ascii_digit(char32_t c) {
+    return c >= '0' && c <= '9';
+}
+constexpr bool is_ascii_letter(char32_t c) {
+    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+}
+
+/// Decodes "#12;", "#x1F600" and the like at the front of `text` (what follows the ampersand) into `out`, and returns
+/// how many code points that took; 0 where none stands there. Values too large saturate.
+inline std::size_t decode_numeric_reference(std::u32string_view text, std::u32string& out) {
+    if (text.size() < 2 || text[0] != '#') return 0;
+    const bool hexadecimal = (text[1] | 0x20) == 'x';
+    std::size_t at = hexadecimal ? 2 : 1;
+    const std::size_t digits = at;
+    char32_t value = 0;
+    for (; at < text.size(); ++at) {
+        char32_t digit = text[at] - '0';
+        if (!is_ascii_digit(text[at])) {
+            const char32_t letter = text[at] | 0x20;
+            if (!hexadecimal || letter < 'a' || letter > 'f') break;
+            digit = letter - 'a' + 10;
+        }
+        value = std::min<char32_t>(value * (hexadecimal ? 16 : 10) + digit, 0x110000);
+    }
+    if (at == digits) return 0;
+    append_html_code_point(value, out);
+    return at < text.size() && text[at] == ';' ? at + 1 : at;
+}
+
+/// Python's html.unescape: named references with and without semicolon, by longest prefix where need be.
+inline std::u32string html_unescape(std::u32string_view text) {
+    constexpr std::size_t longest_name = 32;
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        if (text.front() != '&') {
+            const std::size_t plain = std::min(text.find(U'&'), text.size());
+            out += text.substr(0, plain);
+            text.remove_prefix(plain);
+            continue;
+        }
+        text.remove_prefix(1);
+        if (const std::size_t used = decode_numeric_reference(text, out)) {
+            text.remove_prefix(used);
+            continue;
+        }
+        std::string name;
+        std::size_t length = 0;
+        for (; length < std::min(longest_name, text.size()); ++length) {
+            const char32_t c = text[length];
+            if (c == '\t' || c == '\n' || c == '\f' || c == ' ' || c == '<' || c == '&' || c == '#' || c == ';') break;
+            name += c < 0x80 ? static_cast<char>(c) : '?';
+        }
+        const bool closed = length > 0 && length < text.size() && text[length] == ';';
+        const HtmlEntity* entity = closed ? find_html_entity(name) : nullptr;
+        std::size_t used = length + 1;
+        if (!entity || !entity->standard) {
+            entity = nullptr;
+            for (used = length; used >= 2; --used) {
+                entity = find_html_entity(name.substr(0, used));
+                if (entity && entity->bare) break;
+                entity = nullptr;
+            }
+        }
+        if (entity) {
+            out += entity->text;
+            text.remove_prefix(used);
+        } else {
+            out += U'&';
+        }
+    }
+    return out;
+}
+
+/// ftfy's unescape_html (ftfy 6.3.1, fixes.py): only references that end in a semicolon, some names in capitals too.
+inline std::u32string ftfy_unescape(std::u32string_view text) {
+    constexpr std::size_t longest_name = 24;
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        const char32_t first = text.front();
+        text.remove_prefix(1);
+        if (first != '&') {
+            out += first;
+            continue;
+        }
+        const bool numeric = !text.empty() && text[0] == '#';
+        std::string name;
+        std::size_t at = numeric ? 1 : 0;
+        while (at < text.size() && name.size() < longest_name &&
+               (is_ascii_digit(text[at]) || is_ascii_letter(text[at]))) {
+            name += static_cast<char>(text[at++]);
+        }
+        if (!name.empty() && at < text.size() && text[at] == ';') {
+            std::u32string decoded;
+            // A reference to ";" itself stays: ftfy takes a semicolon in the result for one that was not consumed.
+            const bool known = numeric ? decode_numeric_reference(text, decoded) == at + 1 && decoded != U";"
+                                       : find_html_entity(name) != nullptr;
+            if (known) {
+                out += numeric ? decoded : find_html_entity(name)->text;
+                text.remove_prefix(at + 1);
+                continue;
+            }
+        }
+        out += U'&';
+    }
+    return out;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/clean_text.hpp ----
+
+// What CLIP's two tokenizers do to a caption before they split it into words.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How a text is cleaned before it becomes tokens.
+enum class Cleaning {
+    /// open_clip's SimpleTokenizer (tokenizer.py, clean='lower'): ftfy's fixes, html.unescape twice, white space
+    /// stripped and collapsed, Python's str.lower(). Of ftfy the character fixes are here (HTML references, C1
+    /// controls,
+    /// Latin ligatures, character width, curly quotes, line breaks, terminal escapes, control characters, NFC); its
+    /// guessing at text that was decoded in the wrong encoding ("cafÃ©") is not.
+    open_clip,
+    /// transformers' CLIPTokenizerFast: NFC, runs of white space to one space, lower case code point by code point.
+    /// As of transformers 5: "<|ENDOFTEXT|>" in capitals is text (version 4 takes it for the special token).
+    transformers,
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The letters that ftfy takes a Latin ligature or digraph apart into (chardata.py); empty for all else.
+constexpr std::u32string_view ligature_letters(char32_t c) {
+    switch (c) {
+        case 0x132:
+            return U"IJ";
+        case 0x133:
+            return U"ij";
+        case 0x149:
+            return U"\u02BCn";
+        case 0x1C4:
+            return U"D\u017D";
+        case 0x1C5:
+            return U"D\u017E";
+        case 0x1C6:
+            return U"d\u017E";
+        case 0x1C7:
+            return U"LJ";
+        case 0x1C8:
+            return U"Lj";
+        case 0x1C9:
+            return U"lj";
+        case 0x1CA:
+            return U"NJ";
+        case 0x1CB:
+            return U"Nj";
+        case 0x1CC:
+            return U"nj";
+        case 0x1F1:
+            return U"DZ";
+        case 0x1F2:
+            return U"Dz";
+        case 0x1F3:
+            return U"dz";
+        case 0xFB00:
+            return U"ff";
+        case 0xFB01:
+            return U"fi";
+        case 0xFB02:
+            return U"fl";
+        case 0xFB03:
+            return U"ffi";
+        case 0xFB04:
+            return U"ffl";
+        case 0xFB05:
+            return U"\u017Ft";
+        case 0xFB06:
+            return U"st";
+        default:
+            return {};
+    }
+}
+
+constexpr char32_t uncurled(char32_t c) {
+    if (c == 0x2BC || (c >= 0x2018 && c <= 0x201B)) return '\'';
+    return c >= 0x201C && c <= 0x201F ? U'"' : c;
+}
+
+/// ftfy's fixes that look at one code point: C1 controls, ligatures, width, quotes, in this order.
+inline std::u32string fix_characters(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    for (char32_t c : text) {
+        if (c < 0x80) {
+            out += c;
+            continue;
+        }
+        if (c <= 0x9F) c = windows_1252[c - 0x80];
+        if (const std::u32string_view letters = ligature_letters(c); !letters.empty()) {
+            for (const char32_t letter : letters) out += uncurled(letter);
+        } else if (c >= 0xFF01 && c <= 0xFFEF) {
+            out += normalize(std::u32string(1, c), NormalForm::nfkc);
+        } else {
+            out += c == 0x3000 ? U' ' : uncurled(c);
+        }
+    }
+    return out;
+}
+
+constexpr bool is_removed_control(char32_t c) {
+    return c <= 0x08 || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || (c >= 0x206A && c <= 0x206F) ||
+           c == 0xFEFF || (c >= 0xFFF9 && c <= 0xFFFC);
+}
+
+/// The length of the terminal escape (ESC [ digits and semicolons, letter) at the front of `text`; 0 if none is there.
+inline std::size_t terminal_escape_length(std::u32string_view text) {
+    if (text.size() < 3 || text[0] != 0x1B || text[1] != '[') return 0;
+    std::size_t at = 2;
+    while (at < text.size() && (text[at] == ';' || is_decimal_digit(text[at]))) ++at;
+    return at < text.size() && is_ascii_letter(text[at]) ? at + 1 : 0;
+}
+
+/// Unix line ends; no terminal escapes, no control characters.
+inline std::u32string fix_controls(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        const char32_t c = text.front();
+        std::size_t used = 1;
+        if (c == '\r') {
+            if (text.size() > 1 && text[1] == '\n') used = 2;
+            out += U'\n';
+        } else if (c == 0x2028 || c == 0x2029) {
+            out += U'\n';
+        } else if (is_removed_control(c)) {
+            used = std::max<std::size_t>(terminal_escape_length(text), 1);
+        } else {
+            out += c;
+        }
+        text.remove_prefix(used);
+    }
+    return out;
+}
+
+/// ftfy.fix_and_explain (ftfy 6.3.1) without fix_encoding: all fixes, again until nothing changes. A text that still
+/// changes after 100 rounds, which takes references nested as deep, stays as it then is: ftfy would need quadratic
+/// time.
+inline std::u32string ftfy_fix_segment(std::u32string text, bool unescape) {
+    constexpr int most_rounds = 100;
+    for (int round = 0; round < most_rounds; ++round) {
+        std::u32string fixed = unescape ? ftfy_unescape(text) : text;
+        fixed = normalize(fix_controls(fix_characters(fixed)), NormalForm::nfc);
+        const bool settled = fixed == text;
+        text = std::move(fixed);
+        if (settled) break;
+    }
+    return text;
+}
+
+/// ftfy.fix_text: line by line, and at most a million code points at once. From the first line that holds a "<" on,
+/// references are left alone.
+inline std::u32string ftfy_fix_text(std::u32string_view text) {
+    constexpr std::size_t longest_segment = 1'000'000;
+    std::u32string out;
+    bool unescape = true;
+    while (!text.empty()) {
+        const std::size_t line = std::min(text.find(U'\n'), text.size() - 1) + 1;
+        const std::u32string_view segment = text.substr(0, std::min(line, longest_segment));
+        if (segment.find(U'<') != std::u32string_view::npos) unescape = false;
+        out += ftfy_fix_segment(std::u32string(segment), unescape);
+        text.remove_prefix(segment.size());
+    }
+    return out;
+}
+
+/// Python's " ".join(text.split()).
+inline std::u32string collapse_python_space(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    bool gap = false;
+    for (const char32_t c : text) {
+        if (is_python_space(c)) {
+            gap = !out.empty();
+            continue;
+        }
+        if (gap) out += U' ';
+        gap = false;
+        out += c;
+    }
+    return out;
+}
+
+/// Python's str.lower(): a capital sigma at the end of a word becomes a final one.
+inline std::u32string python_lower(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    bool after_cased = false;  // whether the last code point that is not case-ignorable is cased
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char32_t c = text[i];
+        if (c == 0x3A3) {
+            std::size_t next = i + 1;
+            while (next < text.size() && is_case_ignorable(text[next])) ++next;
+            out += after_cased && (next == text.size() || !is_cased(text[next])) ? char32_t{0x3C2} : char32_t{0x3C3};
+        } else {
+            out += lower(c, false);
+            if (c == 0x130) out += char32_t{0x307};
+        }
+        if (!is_case_ignorable(c)) after_cased = is_cased(c);
+    }
+    return out;
+}
+
+inline std::u32string clean_as_open_clip(std::u32string_view text) {
+    const std::u32string fixed = ftfy_fix_text(text);
+    return python_lower(collapse_python_space(html_unescape(html_unescape(fixed))));
+}
+
+inline std::u32string clean_as_transformers(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    bool in_space = false;
+    for (const char32_t c : normalize(std::u32string(text), NormalForm::nfc_unicode_9)) {
+        const bool space = is_white_space(c);
+        if (!space) {
+            out += lower(c, true);
+            if (c == 0x130) out += char32_t{0x307};
+        } else if (!in_space) {
+            out += U' ';
+        }
+        in_space = space;
+    }
+    return out;
+}
+
+/// Whether only white space and case can change: ASCII without controls and, for open_clip, without references.
+inline bool is_plain(std::string_view text, Cleaning cleaning) {
+    return std::all_of(text.begin(), text.end(), [&](char c) {
+        return (c >= 0x20 && c < 0x7F && (c != '&' || cleaning == Cleaning::transformers)) || c == '\t' || c == '\n';
+    });
+}
+
+inline std::string clean_plain(std::string_view text, Cleaning cleaning) {
+    std::string out;
+    out.reserve(text.size());
+    bool gap = false;
+    for (const char c : text) {
+        if (c == ' ' || c == '\t' || c == '\n') {
+            gap = cleaning == Cleaning::transformers || !out.empty();
+            continue;
+        }
+        if (gap) out += ' ';
+        gap = false;
+        out += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 0x20) : c;
+    }
+    if (gap && cleaning == Cleaning::transformers) out += ' ';
+    return out;
+}
+
+}  // namespace detail
+
+/// The text as the tokenizer sees it, in valid UTF-8. Invalid UTF-8 becomes U+FFFD as with Python's errors="replace";
+/// NUL is a control character like others (open_clip drops it, transformers keeps it).
+/// Code points younger than Unicode 15: classes as in the regex (open_clip) and tokenizers packages of 2026, lower case
+/// as in Python 3.11 to 3.13 and tokenizers; normalisation as the installed utf8proc knows it.
+inline std::string clean_text(std::string_view text, Cleaning cleaning) {
+    if (detail::is_plain(text, cleaning)) return detail::clean_plain(text, cleaning);
+    const std::u32string codes = detail::decode_utf8(text);
+    return detail::encode_utf8(cleaning == Cleaning::open_clip ? detail::clean_as_open_clip(codes)
+                                                               : detail::clean_as_transformers(codes));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/caption_words.hpp ----
+
+// How CLIP's two tokenizers split a caption into words and special tokens.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The literals that stand for the two special tokens.
+struct SpecialLiterals {
+    std::string_view start;
+    std::string_view end;
+};
+
+constexpr SpecialLiterals special_literals(Cleaning cleaning) {
+    return cleaning == Cleaning::open_clip ? SpecialLiterals{"<start_of_text>", "<end_of_text>"}
+                                           : SpecialLiterals{"<|startoftext|>", "<|endoftext|>"};
+}
+
+/// The length of the contraction ('s, 't, 're, 've, 'm, 'll, 'd) at the front of a lower-case text; 0 if none.
+inline std::size_t contraction_length(std::string_view text, Cleaning cleaning) {
+    if (text.size() < 2 || text[0] != '\'') return 0;
+    for (const std::string_view ending : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
+        if (text.starts_with(ending)) return ending.size();
+    }
+    // open_clip ignores case, and the long s is an "s" then.
+    return cleaning == Cleaning::open_clip && text.starts_with("'\u017F") ? 3 : 0;
+}
+
+/// The length of `literal` at the front of `text` where each "s" may be a long s; 0 if it is not there.
+inline std::size_t ignoring_long_s(std::string_view text, std::string_view literal) {
+    constexpr std::string_view long_s = "\u017F";
+    std::size_t at = 0;
+    for (const char c : literal) {
+        if (at < text.size() && text[at] == c) {
+            ++at;
+        } else if (c == 's' && text.substr(at).starts_with(long_s)) {
+            at += long_s.size();
+        } else {
+            return 0;
+        }
+    }
+    return at;
+}
+
+inline CharClass word_class(char32_t c, Cleaning cleaning) {
+    // The regex package finds U+0345 neither a letter nor anything else when it ignores case (it folds to iota).
+    if (cleaning == Cleaning::open_clip && c == 0x345) return CharClass::space;
+    return char_class(c, cleaning == Cleaning::open_clip ? UnicodeEdition::v18 : UnicodeEdition::v16);
+}
+
+/// Calls word(piece) for each match of 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+ in a cleaned text, and
+/// special(is_start) for open_clip's special literals.
+template <class Word, class Special>
+void split_cleaned(std::string_view text, Cleaning cleaning, const Word& word, const Special& special) {
+    const SpecialLiterals literals = special_literals(cleaning);
+    const auto take = [&](std::size_t length) {
+        word(text.substr(0, length));
+        text.remove_prefix(length);
+    };
+    while (!text.empty()) {
+        if (text.front() == '<') {
+            if (cleaning == Cleaning::open_clip) {
+                const std::size_t start = ignoring_long_s(text, literals.start);
+                const std::size_t end = ignoring_long_s(text, literals.end);
+                if (const std::size_t length = std::max(start, end)) {
+                    // With a long s it matches as one word, yet is not the special token.
+                    if (text.starts_with(start ? literals.start : literals.end)) {
+                        special(start != 0);
+                        text.remove_prefix(length);
+                    } else {
+                        take(length);
+                    }
+                    continue;
+                }
+            } else if (text.starts_with(literals.start) || text.starts_with(literals.end)) {
+                // Written in capitals, it is one piece to the first split and three to the second.
+                take(2);
+                take(text.find('|'));
+                take(2);
+                continue;
+            }
+        }
+        if (const std::size_t length = contraction_length(text, cleaning)) {
+            take(length);
+            continue;
+        }
+        const CodePoint first = front_code_point(text);
+        const CharClass kind = word_class(first.value, cleaning);
+        std::size_t length = first.bytes;
+        if (kind == CharClass::letter || kind == CharClass::other) {
+            while (length < text.size()) {
+                const CodePoint next = front_code_point(text.substr(length));
+                if (word_class(next.value, cleaning) != kind) break;
+                length += next.bytes;
+            }
+        }
+        if (kind == CharClass::space) {
+            text.remove_prefix(length);
+        } else {
+            take(length);
+        }
+    }
+}
+
+/// Cleans a text and splits it into words and special tokens.
+template <class Word, class Special>
+void split_text(std::string_view text, Cleaning cleaning, const Word& word, const Special& special) {
+    if (cleaning == Cleaning::transformers) {
+        // Here special tokens are found, letter for letter, before anything is cleaned.
+        const SpecialLiterals literals = special_literals(cleaning);
+        while (true) {
+            const std::size_t start = text.find(literals.start);
+            const std::size_t end = text.find(literals.end);
+            const std::size_t at = std::min(start, end);
+            if (at == std::string_view::npos) break;
+            split_cleaned(clean_text(text.substr(0, at), cleaning), cleaning, word, special);
+            special(start < end);
+            text.remove_prefix(at + (start < end ? literals.start : literals.end).size());
+        }
+    }
+    split_cleaned(clean_text(text, cleaning), cleaning, word, special);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/data/bpe.hpp ----
+
+// CLIP's byte-level BPE tokenizer: ids as open_clip's SimpleTokenizer and transformers' CLIPTokenizerFast give them.
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#include <zlib.h>
+
+#include <nlohmann/json.hpp>
+#endif
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// A text file, gzip'ed or plain.
+inline std::string read_gzip(const std::filesystem::path& path) {
+    constexpr std::size_t most_bytes = std::size_t{256} << 20;
+    errno = 0;
+    const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
+    if (!file) throw_file_error(path, "open");
+    std::string text;
+    std::vector<char> block(1 << 16);
+    while (true) {
+        const int count = gzread(file.get(), block.data(), static_cast<unsigned>(block.size()));
+        int code = Z_OK;
+        const char* reason = gzerror(file.get(), &code);
+        // A cut file reads to its end without complaint; only the state tells.
+        if (count < 0 || (code != Z_OK && code != Z_STREAM_END)) {
+            throw Error(path.string(),
+                        code == Z_ERRNO ? "cannot read the file" : "damaged gzip data: " + std::string(reason));
+        }
+        if (count == 0) return text;
+        text.append(block.data(), static_cast<std::size_t>(count));
+        if (text.size() > most_bytes) throw Error(path.string(), "a vocabulary below 256 MiB", "more");
+    }
+}
+
+/// The next line of a text, without its end; the text is shortened by it.
+inline std::string_view take_line(std::string_view& text) {
+    const std::size_t length = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, length);
+    text.remove_prefix(std::min(length + 1, text.size()));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    return line;
+}
+
+inline std::string at_line(const std::filesystem::path& path, std::size_t line) {
+    return path.string() + " line " + std::to_string(line);
+}
+
+}  // namespace detail
+
+/// CLIP's tokenizer. Immutable once built: any number of threads may encode at once.
+class Bpe {
+public:
+    /// Two tokens that become one.
+    struct Merge {
+        Id left = 0;
+        Id right = 0;
+    };
+
+    /// Reads a vocabulary. `path` is open_clip's bpe_simple_vocab_16e6.txt.gz (or a file of its form, of which the
+    /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
+    /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
+    /// Throws Error naming file and line where something is missing or contradicts itself.
+    static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+        std::error_code failed;
+        if (!std::filesystem::exists(path, failed))
+            throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
+                        "nothing there");
+        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
+                                                           : load_merges(path, cleaning.value_or(Cleaning::open_clip));
+    }
+
+    /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
+    /// order (merge i makes token 512 + i), start of text, end of text.
+    /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
+    Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
+        for (const bool last : {false, true}) {
+            for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
+                (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
+                tokens_.push_back(std::string(1, static_cast<char>(byte)) + std::string(last ? detail::word_end : ""));
+            }
+        }
+        std::unordered_map<std::string, Id> ids = index_of(tokens_);
+        for (const Merge& merge : merges) {
+            const auto next = static_cast<Id>(tokens_.size());
+            const std::string where = "merge " + std::to_string(tokens_.size() - 512);
+            if (merge.left < 0 || merge.right < 0 || merge.left >= next || merge.right >= next)
+                throw Error(where, "it joins a token that no earlier merge makes");
+            std::string token =
+                tokens_[static_cast<std::size_t>(merge.left)] + tokens_[static_cast<std::size_t>(merge.right)];
+            if (!ids.emplace(token, next).second) throw Error(where, "it makes a token that is already there");
+            merges_.add({merge.left, merge.right, next});
+            tokens_.push_back(std::move(token));
+        }
+        start_ = static_cast<Id>(tokens_.size());
+        end_ = start_ + 1;
+        tokens_.resize(tokens_.size() + 2);
+        name_specials();
+    }
+
+    /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
+    /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
+    void save(const std::filesystem::path& folder) const {
+        std::error_code failed;
+        std::filesystem::create_directories(folder, failed);
+        if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
+        std::string lines = "#version: 0.2";
+        if (cleaning_ == Cleaning::open_clip) lines += " " + std::string(open_clip_mark);
+        lines += '\n';
+        for (const detail::MergeRule& rule : merges_.rules())
+            lines += symbols(rule.left) + ' ' + symbols(rule.right) + '\n';
+        std::string vocabulary = "{";
+        for (Id id = 0; id < static_cast<Id>(tokens_.size()); ++id) {
+            constexpr detail::SpecialLiterals literals = detail::special_literals(Cleaning::transformers);
+            const std::string name = id == start_ ? std::string(literals.start)
+                                     : id == end_ ? std::string(literals.end)
+                                                  : symbols(id);
+            vocabulary += (id ? ",\n" : "\n") + nlohmann::json(name).dump() + ": " + std::to_string(id);
+        }
+        vocabulary += "\n}\n";
+        write_file_atomically(folder / "merges.txt", lines);
+        write_file_atomically(folder / "vocab.json", vocabulary);
+    }
+
+    /// The ids of a text of any length, without start and end of text. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids;
+        Scratch scratch;
+        detail::split_text(
+            text, cleaning_, [&](std::string_view word) { append_word(word, scratch, ids); },
+            [&](bool is_start) { ids.push_back(is_start ? start_ : end_); });
+        return ids;
+    }
+
+    /// Fills `out` with start of text, the ids, end of text, and zeros. What does not fit is cut, and the last id is
+    /// end of text then (open_clip's rule; transformers cuts likewise but pads with end of text, which pooling at the
+    /// first one does not see: here both modes pad with 0). Throws Error if `out` is empty.
+    void encode(std::string_view text, std::span<Id> out) const {
+        if (out.empty()) throw Error("Bpe::encode", "a context of at least 1 token", "0");
+        const std::vector<Id> ids = encode(text);
+        std::fill(out.begin(), out.end(), 0);
+        out[0] = start_;
+        const std::size_t kept = std::min(ids.size(), out.size() - 1);
+        std::copy_n(ids.begin(), kept, out.begin() + 1);
+        out[std::min(kept + 1, out.size() - 1)] = end_;
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        constexpr std::size_t texts_per_piece = 64;
+        std::vector<Id> ids(texts.size() * context);
+        parallel_for(texts.size(), texts_per_piece, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) encode(texts[i], std::span(ids).subspan(i * context, context));
+        });
+        return ids;
+    }
+
+    /// The text of the ids: a space after each word, special tokens as their literals, invalid UTF-8 as U+FFFD; white
+    /// space at the ends is stripped in the transformers mode. Throws Error where an id is not in the vocabulary.
+    std::string decode(std::span<const Id> ids) const {
+        std::string bytes;
+        for (const Id id : ids) {
+            if (static_cast<std::size_t>(id) >= tokens_.size())
+                throw Error("Bpe::decode", "ids from 0 to " + std::to_string(tokens_.size() - 1), std::to_string(id));
+            bytes += tokens_[static_cast<std::size_t>(id)];
+        }
+        std::string text;
+        for (std::string_view rest = bytes; !rest.empty();) {
+            if (rest.starts_with(detail::word_end)) {
+                text += ' ';
+                rest.remove_prefix(detail::word_end.size());
+                continue;
+            }
+            const detail::CodePoint c = detail::front_code_point(rest);
+            detail::append_utf8(c.value, text);
+            rest.remove_prefix(c.bytes);
+        }
+        return cleaning_ == Cleaning::open_clip ? text : stripped(text);
+    }
+
+    /// The number of ids; 49,408 for CLIP's own vocabulary.
+    std::size_t vocabulary() const { return tokens_.size(); }
+    Id start() const { return start_; }
+    Id end() const { return end_; }
+    Cleaning cleaning() const { return cleaning_; }
+
+private:
+    /// Working memory of append_word, kept from word to word.
+    struct Scratch {
+        std::vector<Id> ids;
+        std::vector<std::uint32_t> ranks;
+    };
+
+    static constexpr std::string_view open_clip_mark = "cleaning: open_clip";
+
+    explicit Bpe(Cleaning cleaning) : cleaning_(cleaning) {}
+
+    static std::unordered_map<std::string, Id> index_of(std::span<const std::string> tokens) {
+        std::unordered_map<std::string, Id> ids;
+        ids.reserve(2 * tokens.size());
+        for (std::size_t id = 0; id < tokens.size(); ++id) ids.emplace(tokens[id], static_cast<Id>(id));
+        return ids;
+    }
+
+    void name_specials() {
+        const detail::SpecialLiterals literals = detail::special_literals(cleaning_);
+        tokens_[static_cast<std::size_t>(start_)] = literals.start;
+        tokens_[static_cast<std::size_t>(end_)] = literals.end;
+    }
+
+    std::string symbols(Id id) const { return detail::byte_alphabet.symbols(tokens_[static_cast<std::size_t>(id)]); }
+
+    static std::string stripped(const std::string& text) {
+        const std::u32string codes = detail::decode_utf8(text);
+        const auto is_text = [](char32_t c) { return !detail::is_python_space(c); };
+        const auto first = std::find_if(codes.begin(), codes.end(), is_text);
+        const auto last = std::find_if(codes.rbegin(), codes.rend(), is_text).base();
+        return first < last ? detail::encode_utf8(std::u32string(first, last)) : std::string();
+    }
+
+    /// The two halves of a line of merges.
+    static std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where) {
+        const std::size_t space = line.find(' ');
+        if (space == std::string_view::npos || space == 0 || space + 1 == line.size() ||
+            line.find(' ', space + 1) != std::string_view::npos)
+            throw Error(where, "two symbols with one space between", "\"" + std::string(line.substr(0, 80)) + "\"");
+        auto left = detail::byte_alphabet.bytes(line.substr(0, space));
+        auto right = detail::byte_alphabet.bytes(line.substr(space + 1));
+        if (!left || !right) throw Error(where, "a symbol holds a character that stands for no byte");
+        return {std::move(*left), std::move(*right)};
+    }
+
+    static Bpe load_merges(const std::filesystem::path& path, Cleaning cleaning) {
+        constexpr std::size_t most_merges = 49152 - 256 - 2;
+        const std::string text = detail::read_gzip(path);
+        std::string_view rest = text;
+        detail::take_line(rest);  // the first line names the version
+        std::vector<Merge> merges;
+        std::unordered_map<std::string, Id> ids = index_of(Bpe(std::span<const Merge>(), cleaning).tokens_);
+        ids.erase(std::string(detail::special_literals(cleaning).start));
+        ids.erase(std::string(detail::special_literals(cleaning).end));
+        for (std::size_t line = 2; !rest.empty() && merges.size() < most_merges; ++line) {
+            const std::string_view content = detail::take_line(rest);
+            if (content.empty()) continue;
+            const std::string where = detail::at_line(path, line);
+            const auto [left, right] = parse_merge(content, where);
+            const auto left_id = ids.find(left);
+            const auto right_id = ids.find(right);
+            if (left_id == ids.end() || right_id == ids.end())
+                throw Error(where, "it joins a token that no earlier line makes");
+            merges.push_back({left_id->second, right_id->second});
+            if (!ids.emplace(left + right, static_cast<Id>(512 + merges.size() - 1)).second)
+                throw Error(where, "it makes a token that is already there");
+        }
+        if (merges.empty()) throw Error(path.string(), "a line of version and one merge a line", "no merge");
+        return Bpe(merges, cleaning);
+    }
+
+    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
+        const std::filesystem::path merges_path = folder / "merges.txt";
+        const std::string text = detail::read_gzip(merges_path);
+        std::string_view rest = text;
+        const bool has_version = rest.starts_with("#version");
+        const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
+        const bool marked = version.find(open_clip_mark) != std::string_view::npos;
+        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : Cleaning::transformers));
+        const std::unordered_map<std::string, Id> ids = bpe.read_vocabulary(folder / "vocab.json");
+
+        bpe.merges_ = detail::MergeRules(static_cast<std::size_t>(std::count(rest.begin(), rest.end(), '\n')) + 1);
+        for (std::size_t line = has_version ? 2 : 1; !rest.empty(); ++line) {
+            const std::string_view content = detail::take_line(rest);
+            if (content.empty()) continue;
+            const std::string where = detail::at_line(merges_path, line);
+            const auto [left, right] = parse_merge(content, where);
+            const auto left_id = ids.find(left);
+            const auto right_id = ids.find(right);
+            const auto result = ids.find(left + right);
+            if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
+                throw Error(where, "the two symbols or what they make are not in vocab.json");
+            if (!bpe.merges_.add({left_id->second, right_id->second, result->second}))
+                throw Error(where, "the same merge stands on an earlier line");
+        }
+        return bpe;
+    }
+
+    /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
+    std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+        const std::string where = path.string();
+        const MappedFile file(path);
+        const auto* first = reinterpret_cast<const char*>(file.bytes().data());
+        const nlohmann::json json = nlohmann::json::parse(first, first + file.bytes().size(), nullptr, false);
+        if (!json.is_object()) throw Error(where, "a JSON object of tokens and ids", "something else");
+        std::vector<bool> seen(json.size());
+        tokens_.resize(json.size());
+        start_ = end_ = -1;
+        std::unordered_map<std::string, Id> ids;
+        ids.reserve(2 * json.size());
+        for (const auto& [name, value] : json.items()) {
+            if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= seen.size())
+                throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
+                            "\"" + name + "\": " + value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
+            const auto id = value.get<std::size_t>();
+            if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
+            seen[id] = true;
+            if (is_special(name, &detail::SpecialLiterals::start)) {
+                start_ = static_cast<Id>(id);
+            } else if (is_special(name, &detail::SpecialLiterals::end)) {
+                end_ = static_cast<Id>(id);
+            } else {
+                const std::optional<std::string> bytes = detail::byte_alphabet.bytes(name);
+                if (!bytes) throw Error(where, "\"" + name + "\" holds a character that stands for no byte");
+                tokens_[id] = *bytes;
+                ids.emplace(*bytes, static_cast<Id>(id));
+            }
+        }
+        if (start_ < 0 || end_ < 0) throw Error(where, "it lacks <|startoftext|> or <|endoftext|>");
+        name_specials();
+        for (unsigned byte = 0; byte < 256; ++byte) {
+            const std::string token(1, static_cast<char>(byte));
+            const auto inner = ids.find(token);
+            const auto last = ids.find(token + std::string(detail::word_end));
+            if (inner == ids.end() || last == ids.end())
+                throw Error(where, "it lacks \"" + detail::byte_alphabet.symbols(token) + "\" or \"" +
+                                       detail::byte_alphabet.symbols(token) + "</w>\", a token that each byte needs");
+            byte_ids_[byte] = inner->second;
+            last_ids_[byte] = last->second;
+        }
+        return ids;
+    }
+
+    static bool is_special(std::string_view name, std::string_view detail::SpecialLiterals::*which) {
+        return name == detail::special_literals(Cleaning::transformers).*which ||
+               name == detail::special_literals(Cleaning::open_clip).*which;
+    }
+
+    /// Byte-pair encoding of one word: the lowest rank first, of equal ranks the leftmost.
+    void append_word(std::string_view word, Scratch& scratch, std::vector<Id>& out) const {
+        std::vector<Id>& ids = scratch.ids;
+        ids.clear();
+        for (const char byte : word) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+        ids.back() = last_ids_[static_cast<unsigned char>(word.back())];
+        merges_.apply(ids, scratch.ranks);
+        out.insert(out.end(), ids.begin(), ids.end());
+    }
+
+    Cleaning cleaning_;
+    std::vector<std::string> tokens_;  ///< bytes; a token that ends a word has "</w>" behind
+    detail::MergeRules merges_;
+    std::array<Id, 256> byte_ids_{};
+    std::array<Id, 256> last_ids_{};
+    Id start_ = 0;
+    Id end_ = 0;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/bpe_trainer.hpp ----
+
+// Learns a vocabulary for the BPE tokenizer from captions.
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Pair counts over a set of distinct words, kept up to date from merge to merge.
+class PairCounts {
+public:
+    /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
+    using Pair = std::uint64_t;
+
+    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
+        std::array<Id, 256> ids{};
+        for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
+        for (const auto& [text, count] : words) {
+            Word word{{}, count};
+            for (const char byte : text) word.ids.push_back(ids[static_cast<unsigned char>(byte)]);
+            word.ids.back() += 256;
+            words_.push_back(std::move(word));
+        }
+        for (std::size_t i = 0; i < words_.size(); ++i) {
+            for_each_pair(words_[i], [&](Pair pair) {
+                State& state = pairs_[pair];
+                state.count += words_[i].count;
+                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
+            });
+        }
+        for (const auto& [pair, state] : pairs_) queue_.push({state.count, pair});
+    }
+
+    static Id left(Pair pair) { return static_cast<Id>(pair >> 32); }
+    static Id right(Pair pair) { return static_cast<Id>(pair & 0xFFFFFFFFU); }
+
+    /// Removes and gives the most frequent pair, the lowest one of several; false when no word has two tokens left.
+    bool pop(Pair& pair) {
+        while (!queue_.empty()) {
+            const Entry top = queue_.top();
+            queue_.pop();
+            const std::int64_t count = pairs_.at(top.pair).count;
+            if (count == top.count && count > 0) {
+                pair = top.pair;
+                return true;
+            }
+            // Merges elsewhere took some of it since it was queued.
+            if (count > 0 && count < top.count) queue_.push({count, top.pair});
+        }
+        return false;
+    }
+
+    /// Replaces every occurrence of a pair, left to right in each word.
+    void merge(Pair pair, Id result) {
+        std::unordered_set<Pair> fresh;
+        const std::vector<std::size_t> affected = std::move(pairs_.at(pair).words);
+        for (const std::size_t i : affected) {
+            Word& word = words_[i];
+            for_each_pair(word, [&](Pair old) { pairs_.at(old).count -= word.count; });
+            std::size_t kept = 0;
+            for (std::size_t at = 0; at < word.ids.size(); ++kept) {
+                const bool here = at + 1 < word.ids.size() && key(word.ids[at], word.ids[at + 1]) == pair;
+                word.ids[kept] = here ? result : word.ids[at];
+                at += here ? 2 : 1;
+            }
+            word.ids.resize(kept);
+            for_each_pair(word, [&](Pair now) {
+                State& state = pairs_[now];
+                state.count += word.count;
+                if (left(now) != result && right(now) != result) return;
+                fresh.insert(now);
+                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
+            });
+        }
+        for (const Pair now : fresh) queue_.push({pairs_.at(now).count, now});
+    }
+
+private:
+    struct Word {
+        std::vector<Id> ids;
+        std::int64_t count = 0;
+    };
+
+    struct State {
+        std::int64_t count = 0;
+        std::vector<std::size_t> words;  ///< where it occurs, or did
+    };
+
+    struct Entry {
+        std::int64_t count = 0;
+        Pair pair = 0;
+        bool operator<(const Entry& other) const {
+            return count != other.count ? count < other.count : pair > other.pair;
+        }
+    };
+
+    static Pair key(Id left, Id right) {
+        return (static_cast<Pair>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
+    }
+
+    template <class Body>
+    static void for_each_pair(const Word& word, const Body& body) {
+        for (std::size_t i = 0; i + 1 < word.ids.size(); ++i) body(key(word.ids[i], word.ids[i + 1]));
+    }
+
+    std::vector<Word> words_;
+    std::unordered_map<Pair, State> pairs_;
+    std::priority_queue<Entry> queue_;
+};
+
+}  // namespace detail
+
+/// Learns a vocabulary by byte-pair encoding (Sennrich, Haddow, Birch 2016): the most frequent pair of neighbouring
+/// tokens becomes a token, again and again. `vocabulary` counts the 256 bytes, the 256 bytes that end a word, the
+/// merges and the two special tokens; end of text is the highest id, on which pooling by argmax relies. Captions are
+/// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
+/// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
+/// Error where `vocabulary` is below 514.
+inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
+                     Cleaning cleaning = Cleaning::open_clip) {
+    constexpr std::size_t bytes = 512;
+    constexpr std::size_t specials = 2;
+    if (vocabulary < bytes + specials) {
+        throw Error("train_bpe", "a vocabulary of at least 514 (512 bytes and 2 special tokens)",
+                    std::to_string(vocabulary));
+    }
+    std::map<std::string, std::int64_t> words;
+    for (const std::string& caption : captions) {
+        detail::split_text(
+            caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
+    }
+    detail::PairCounts pairs(words);
+    std::vector<Bpe::Merge> merges;
+    detail::PairCounts::Pair pair = 0;
+    // No pair makes a token that another made before: within its ends a token is always merged in the same order.
+    while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
+        pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
+        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
+    }
+    return Bpe(merges, cleaning);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/core/random.hpp ----
+
+// Reproducible random numbers: a seed and a stream name every sequence, so that parallel work needs no shared state.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A seed that a user names where they start something random: Clip<config> model{Seed{0}}.
+struct Seed {
+    std::uint64_t value = 0;
+};
+
+/// SplitMix64 (Steele, Lea, Flood 2014): one 64-bit word of state, so a snapshot of it is one integer.
+/// Random(seed, stream) gives independent sequences for different streams of one seed.
+class Random {
+public:
+    explicit constexpr Random(Seed seed, std::uint64_t stream = 0)
+        : state_(mix(seed.value + increment) ^ mix(mix(stream) + 0x632be59bd9b4e019ULL)) {}
+
+    constexpr std::uint64_t next() { return mix(state_ += increment); }
+
+    /// Uniform in [0, 1), 53 bits.
+    constexpr double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
+    constexpr double uniform(double low, double high) { return low + (high - low) * uniform(); }
+
+    /// Uniform in [0, count); count must be positive. The bias of the multiply-shift is below count / 2^64.
+    constexpr std::size_t below(std::size_t count) {
+        return static_cast<std::size_t>((static_cast<Wide>(next()) * count) >> 64);
+    }
+
+    /// Standard normal by Box–Muller; the second value is dropped so that the state stays one word.
+    double normal() {
+        const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
+        return radius * std::cos(2.0 * std::numbers::pi * uniform());
+    }
+
+    constexpr std::uint64_t state() const { return state_; }
+    constexpr void set_state(std::uint64_t state) { state_ = state; }
+
+private:
+    __extension__ using Wide = unsigned __int128;
+
+    static constexpr std::uint64_t increment = 0x9e3779b97f4a7c15ULL;
+
+    static constexpr std::uint64_t mix(std::uint64_t z) {
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+        return z ^ (z >> 31);
+    }
+
+    std::uint64_t state_;
+};
+
+/// Fisher–Yates; the same random state gives the same order on every platform (std::shuffle does not promise that).
+template <class Range>
+void shuffle(Range& range, Random& random) {
+    for (std::size_t i = range.size(); i > 1; --i) {
+        const std::size_t j = random.below(i);
+        const auto held = range[i - 1];
+        range[i - 1] = range[j];
+        range[j] = held;
+    }
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/image.hpp ----
+
+// RGB images in memory; JPEG and PNG files decoded to them, PNG files encoded from them.
+
+#if __has_include(<jpeglib.h>)
+#include <jpeglib.h>
+// (jerror.h needs the types of jpeglib.h.)
+#include <jerror.h>
+#endif
+#if __has_include(<png.h>)
+#include <png.h>
+#endif
+
+namespace tandem::inline TANDEM_ABI {
+
+/// 8 bits a channel, as sRGB files store them.
+struct Colour {
+    std::uint8_t red = 0;
+    std::uint8_t green = 0;
+    std::uint8_t blue = 0;
+
+    bool operator==(const Colour&) const = default;
+};
+
+inline constexpr Colour black{0, 0, 0};
+inline constexpr Colour white{255, 255, 255};
+
+/// An RGB picture: `pixels` is [height][width][3], row by row from the top, and holds 3 * width * height bytes.
+struct Image {
+    int width = 0;
+    int height = 0;
+    std::vector<std::uint8_t> pixels;
+
+    bool operator==(const Image&) const = default;
+};
+
+struct DecodeOptions {
+    /// An image of more pixels is refused from its header, before memory for it is asked for.
+    std::size_t pixel_limit = std::size_t{1} << 26;
+
+    /// What transparent PNG pixels lie on: (colour * alpha + background * (255 - alpha)) / 255, rounded, as Pillow's
+    /// paste with a mask. Empty: alpha is dropped and the stored colours are used, as Pillow's convert("RGB").
+    std::optional<Colour> background = std::nullopt;
+};
+
+/// The Error of an image with more pixels than the limit, so that a caller can count these apart.
+class OversizedImage : public Error {
+public:
+    using Error::Error;
+};
+
+namespace detail {
+
+/// The bytes of a width x height image; refuses sizes above `limit` pixels and those memory cannot hold.
+inline std::vector<std::uint8_t> allocate_pixels(std::size_t width, std::size_t height, std::size_t channels,
+                                                 std::string_view name) {
+    try {
+        return std::vector<std::uint8_t>(width * height * channels);
+    } catch (const std::exception&) {
+        throw Error(name, "no memory for " + std::to_string(width) + " x " + std::to_string(height) + " pixels");
+    }
+}
+
+/// Throws where a header claims no pixels, or more than `limit`.
+inline void check_pixel_count(std::size_t width, std::size_t height, std::size_t limit, std::string_view name) {
+    // 2^31 a side keeps every later product of 64 bits from wrapping.
+    const bool fits = width < (std::size_t{1} << 31) && height < (std::size_t{1} << 31) && width * height <= limit;
+    if (width > 0 && height > 0 && fits) return;
+    throw OversizedImage(name, "an image of 1 to " + std::to_string(limit) + " pixels",
+                std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
+}
+
+/// Throws unless the image has pixels, and as many as its sides say.
+inline void check_image(const Image& image, std::string_view where) {
+    if (image.width > 0 && image.height > 0 &&
+        image.pixels.size() ==
+            std::size_t{3} * static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height)) {
+        return;
+    }
+    throw Error(where, "3 * width * height bytes of pixels",
+                std::to_string(image.pixels.size()) + " bytes for " + std::to_string(image.width) + " x " +
+                    std::to_string(image.height));
+}
+
+/// Where a C library's error callback leaves its message and jumps to.
+struct JumpTarget {
+    std::jmp_buf jump;
+    std::array<char, 256> message;
+
+    void set(const char* text) noexcept { std::snprintf(message.data(), message.size(), "%s", text); }
+};
+
+/// Calls body; false where a callback jumped out of it. The jump runs no destructors, so body calls the library and
+/// owns nothing meanwhile. Compilers never inline a function that calls setjmp: the caller's locals outlive the jump.
+template <class Body>
+bool survives_jump(JumpTarget& target, const Body& body) {
+    if (setjmp(target.jump) != 0) return false;
+    body();
+    return true;
+}
+
+/// colour * alpha over background, divided by 255 and rounded, in Pillow's integers (libImaging/Paste.c, BLEND).
+inline std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha) {
+    const unsigned sum = colour * alpha + background * (255U - alpha) + 128U;
+    return static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8);
+}
+
+inline void compose_row(const std::uint8_t* rgba, std::size_t width, Colour background, std::uint8_t* rgb) {
+    for (std::size_t x = 0; x < width; ++x, rgba += 4, rgb += 3) {
+        rgb[0] = blend(rgba[0], background.red, rgba[3]);
+        rgb[1] = blend(rgba[1], background.green, rgba[3]);
+        rgb[2] = blend(rgba[2], background.blue, rgba[3]);
+    }
+}
+
+#if __has_include(<png.h>)
+
+[[noreturn]] inline void png_failed(png_structp png, png_const_charp message) {
+    auto& target = *static_cast<JumpTarget*>(png_get_error_ptr(png));
+    target.set(message);
+    std::longjmp(target.jump, 1);
+}
+
+inline void png_warned(png_structp, png_const_charp) {}
+
+/// One PNG file in memory being decoded.
+class PngReader {
+public:
+    PngReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
+        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error_, png_failed, png_warned);
+        if (png_ == nullptr) throw Error(name_, "libpng could not be started");
+    }
+    PngReader(const PngReader&) = delete;
+    PngReader& operator=(const PngReader&) = delete;
+    ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
+
+    Image read(const DecodeOptions& options) {
+        constexpr std::size_t header_end = 24;  // signature, length, "IHDR", width, height
+        if (bytes_.size() < header_end) throw Error(name_, "damaged PNG: the file ends inside its header");
+        const std::size_t width = big_endian(16);
+        const std::size_t height = big_endian(20);
+        check_pixel_count(width, height, options.pixel_limit, name_);
+
+        const bool compose = options.background.has_value();
+        guarded([&] { begin(compose); });
+        const bool alpha = channels_ == 4;
+        const bool buffered = alpha && passes_ > 1;
+        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
+        std::vector<std::uint8_t> rgba;
+        if (alpha) rgba = allocate_pixels(width, buffered ? height : 1, 4, name_);
+
+        guarded([&] {
+            for (int pass = 0; pass < passes_; ++pass) {
+                for (std::size_t y = 0; y < height; ++y) {
+                    std::uint8_t* row = image.pixels.data() + y * width * 3;
+                    std::uint8_t* target = alpha ? rgba.data() + (buffered ? y * width * 4 : 0) : row;
+                    png_read_row(png_, target, nullptr);
+                    if (alpha && pass + 1 == passes_) compose_row(target, width, *options.background, row);
+                }
+            }
+            png_read_end(png_, nullptr);
+        });
+        return image;
+    }
+
+private:
+    template <class Body>
+    void guarded(const Body& body) {
+        if (!survives_jump(error_, body)) throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
+    }
+
+    void begin(bool compose) {
+        info_ = png_create_info_struct(png_);
+        if (info_ == nullptr) png_error(png_, "no memory");
+        png_set_read_fn(png_, this, [](png_structp png, png_bytep out, std::size_t count) {
+            auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
+            if (count > self.bytes_.size() - self.position_) png_error(png, "the file ends too early");
+            std::memcpy(out, self.bytes_.data() + self.position_, count);
+            self.position_ += count;
+        });
+        png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
+        // Every checksum counts, and what colours do not need (profiles, texts) is not decompressed.
+        png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+        png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
+        png_read_info(png_, info_);
+        png_set_expand(png_);  // palettes to RGB, 1, 2 and 4 bits to 8, tRNS to alpha
+        png_set_strip_16(png_);
+        png_set_gray_to_rgb(png_);
+        if (!compose) png_set_strip_alpha(png_);
+        passes_ = png_set_interlace_handling(png_);
+        png_read_update_info(png_, info_);
+        channels_ = png_get_channels(png_, info_);
+    }
+
+    std::size_t big_endian(std::size_t at) const {
+        std::size_t value = 0;
+        for (std::size_t i = 0; i < 4; ++i) value = value << 8 | std::to_integer<std::size_t>(bytes_[at + i]);
+        return value;
+    }
+
+    std::span<const std::byte> bytes_;
+    std::string_view name_;
+    std::size_t position_ = 0;
+    JumpTarget error_;
+    png_structp png_ = nullptr;
+    png_infop info_ = nullptr;
+    int passes_ = 1;
+    int channels_ = 3;
+};
+
+#endif
+
+#if __has_include(<jpeglib.h>)
+
+[[noreturn]] inline void jpeg_failed(j_common_ptr info) {
+    auto& target = *static_cast<JumpTarget*>(info->client_data);
+    std::array<char, JMSG_LENGTH_MAX> message;
+    info->err->format_message(info, message.data());
+    target.set(message.data());
+    std::longjmp(target.jump, 1);
+}
+
+/// libjpeg only warns of damage and goes on with grey blocks. Warnings about stray bytes between segments and about odd
+/// header fields stay silent, since every pixel is still there.
+inline void jpeg_warned(j_common_ptr info, int level) {
+    const int code = info->err->msg_code;
+    const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM;
+    if (level < 0 && !harmless) jpeg_failed(info);
+}
+
+/// Encoders write about ten scans; a small hostile file can ask for thousands, each a pass over the whole image.
+inline void jpeg_progressed(j_common_ptr info) {
+    constexpr int scan_limit = 100;
+    if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= scan_limit) return;
+    auto& target = *static_cast<JumpTarget*>(info->client_data);
+    target.set("more than 100 scans");
+    std::longjmp(target.jump, 1);
+}
+
+/// One JPEG file in memory being decoded with libjpeg's defaults: accurate integer DCT, smooth chroma upsampling.
+class JpegReader {
+public:
+    JpegReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
+        info_.err = jpeg_std_error(&manager_);
+        manager_.error_exit = jpeg_failed;
+        manager_.emit_message = jpeg_warned;
+        progress_.progress_monitor = jpeg_progressed;
+        info_.client_data = &error_;
+    }
+    JpegReader(const JpegReader&) = delete;
+    JpegReader& operator=(const JpegReader&) = delete;
+    ~JpegReader() { jpeg_destroy_decompress(&info_); }
+
+    Image read(const DecodeOptions& options) {
+        guarded([&] {
+            jpeg_create_decompress(&info_);  // (keeps err and client_data, clears the rest)
+            info_.progress = &progress_;
+            jpeg_mem_src(&info_, reinterpret_cast<const unsigned char*>(bytes_.data()), bytes_.size());
+            jpeg_read_header(&info_, TRUE);
+        });
+        const std::size_t width = info_.image_width;
+        const std::size_t height = info_.image_height;
+        check_pixel_count(width, height, options.pixel_limit, name_);
+        const bool cmyk = info_.num_components == 4;
+        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
+        std::vector<std::uint8_t> row;
+        if (cmyk) row = allocate_pixels(width, 1, 4, name_);
+
+        guarded([&] {
+            info_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+            jpeg_start_decompress(&info_);
+            while (info_.output_scanline < info_.output_height) {
+                std::uint8_t* rgb = image.pixels.data() + info_.output_scanline * width * 3;
+                std::uint8_t* target = cmyk ? row.data() : rgb;
+                jpeg_read_scanlines(&info_, &target, 1);
+                if (cmyk) convert_cmyk(row.data(), width, rgb);
+            }
+            jpeg_finish_decompress(&info_);
+        });
+        return image;
+    }
+
+private:
+    template <class Body>
+    void guarded(const Body& body) {
+        if (!survives_jump(error_, body)) throw Error(name_, "damaged JPEG: " + std::string(error_.message.data()));
+    }
+
+    /// Files store inverted inks, as Adobe writes them: black - black * ink / 255, each clamped by Pillow's integers
+    /// (Pillow JpegImagePlugin.py "CMYK;I", libImaging/Convert.c cmyk2rgb).
+    static void convert_cmyk(const std::uint8_t* cmyk, std::size_t width, std::uint8_t* rgb) {
+        for (std::size_t x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
+            for (std::size_t c = 0; c < 3; ++c) {
+                rgb[c] = static_cast<std::uint8_t>(cmyk[3] - blend(255U - cmyk[c], 0, cmyk[3]));
+            }
+        }
+    }
+
+    std::span<const std::byte> bytes_;
+    std::string_view name_;
+    JumpTarget error_;
+    jpeg_error_mgr manager_{};
+    jpeg_progress_mgr progress_{};
+    jpeg_decompress_struct info_{};
+};
+
+#endif
+
+/// The name of a format that is known but not decoded; empty where the bytes tell nothing.
+inline std::string_view foreign_format(std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    if (text.starts_with("GIF8")) return "GIF";
+    if (text.starts_with("RIFF") && text.substr(0, 12).ends_with("WEBP")) return "WebP";
+    if (text.starts_with("BM")) return "BMP";
+    if (text.starts_with(std::string_view("II*\0", 4)) || text.starts_with(std::string_view("MM\0*", 4))) return "TIFF";
+    if (text.size() >= 12 && text.substr(4, 4) == "ftyp") return "AVIF, HEIC or a video";
+    if (text.starts_with("%PDF")) return "PDF";
+    if (text.starts_with("\x1f\x8b")) return "gzip";
+    if (text.find("<svg") != text.npos || text.starts_with("<?xml")) return "SVG or XML";
+    if (text.find("<html") != text.npos || text.find("<!DOCTYPE html") != text.npos) return "HTML";
+    return {};
+}
+
+inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
+    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+}
+
+}  // namespace detail
+
+/// Decodes a JPEG (baseline or progressive; grey, RGB, YCbCr, CMYK, YCCK) or a PNG (every colour type and depth,
+/// interlaced or not), told apart by their first bytes, to RGB. `name` is what errors call the data.
+///
+/// PNG pixels equal Pillow's open(...).convert("RGB"), with one exception: 16-bit grey is reduced by its high byte, as
+/// 16-bit RGB is (Pillow clamps it to 255 instead, which leaves nearly all of it white). JPEG pixels equal Pillow's up
+/// to the version of libjpeg-turbo (one or two levels). EXIF orientation and colour profiles are ignored, as Pillow's.
+/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data, which Pillow lets
+/// pass in some cases (a wrong Huffman code, a missing end marker).
+inline Image decode_image(std::span<const std::byte> bytes, std::string_view name,
+                          [[maybe_unused]] DecodeOptions options = {}) {
+    if (detail::starts_with(bytes, "\xff\xd8\xff")) {
+#if __has_include(<jpeglib.h>)
+        return detail::JpegReader(bytes, name).read(options);
+#else
+        throw Error(name, "is a JPEG, and the headers of libjpeg were missing when this program was compiled");
+#endif
+    }
+    if (detail::starts_with(bytes, "\x89PNG\r\n\x1a\n")) {
+#if __has_include(<png.h>)
+        return detail::PngReader(bytes, name).read(options);
+#else
+        throw Error(name, "is a PNG, and the headers of libpng were missing when this program was compiled");
+#endif
+    }
+    const std::string_view format = detail::foreign_format(bytes);
+    throw Error(name, "a JPEG or PNG image",
+                bytes.empty()    ? std::string("an empty file")
+                : format.empty() ? std::string("an unknown format")
+                                 : std::string(format) + " data");
+}
+
+/// Reads and decodes a file; see decode_image. Throws Error naming the path.
+inline Image read_image(const std::filesystem::path& path, DecodeOptions options = {}) {
+    const std::string name = path.string();
+    std::error_code failure;
+    if (!std::filesystem::is_regular_file(path, failure)) throw Error(name, "is not a file that can be read");
+    const std::uintmax_t size = std::filesystem::file_size(path, failure);
+    // 8 bytes are the most a stored pixel takes (16-bit RGBA); the rest is room for profiles and texts.
+    constexpr std::uintmax_t metadata = std::uintmax_t{1} << 26;
+    if (failure || (size > metadata && (size - metadata) / 8 > options.pixel_limit)) {
+        throw OversizedImage(name, "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
+    }
+    std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+    std::ifstream file(path, std::ios::binary);
+    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    if (!file) throw Error(name, "cannot be read");
+    return decode_image(bytes, name, options);
+}
+
+#if __has_include(<png.h>)
+
+/// The image as an 8-bit RGB PNG file. Throws Error for an image whose pixels do not fit its sides.
+inline std::vector<std::byte> encode_png(const Image& image) {
+    detail::check_image(image, "encode_png");
+    struct Writer {
+        detail::JumpTarget error;
+        std::vector<std::byte> bytes;
+        png_structp png = nullptr;
+        png_infop info = nullptr;
+
+        Writer() = default;
+        Writer(const Writer&) = delete;
+        Writer& operator=(const Writer&) = delete;
+        ~Writer() { png_destroy_write_struct(&png, &info); }
+
+        static bool append(Writer& self, const std::byte* data, std::size_t count) noexcept try {
+            self.bytes.insert(self.bytes.end(), data, data + count);
+            return true;
+        } catch (const std::exception&) {
+            return false;
+        }
+        static void write(png_structp png, png_bytep data, std::size_t count) {
+            auto& self = *static_cast<Writer*>(png_get_io_ptr(png));
+            if (!append(self, reinterpret_cast<const std::byte*>(data), count)) png_error(png, "no memory");
+        }
+    };
+    Writer writer;
+    writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer.error, detail::png_failed, detail::png_warned);
+    if (writer.png == nullptr) throw Error("encode_png", "libpng could not be started");
+    const bool written = detail::survives_jump(writer.error, [&] {
+        writer.info = png_create_info_struct(writer.png);
+        if (writer.info == nullptr) png_error(writer.png, "no memory");
+        png_set_write_fn(writer.png, &writer, Writer::write, nullptr);
+        png_set_user_limits(writer.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
+        png_set_IHDR(writer.png, writer.info, static_cast<png_uint_32>(image.width),
+                     static_cast<png_uint_32>(image.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                     PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+        png_write_info(writer.png, writer.info);
+        const std::size_t row = image.pixels.size() / static_cast<std::size_t>(image.height);
+        for (std::size_t at = 0; at < image.pixels.size(); at += row) {
+            png_write_row(writer.png, image.pixels.data() + at);
+        }
+        png_write_end(writer.png, writer.info);
+    });
+    if (!written) throw Error("encode_png", writer.error.message.data());
+    return std::move(writer.bytes);
+}
+
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/resize.hpp ----
+
+// Antialiased resizing, bit for bit Pillow's.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Pillow's BILINEAR (a triangle) and BICUBIC (Keys 1981, a = -0.5), both widened by the reduction.
+enum class Filter { bilinear, bicubic };
+
+/// Which of the two passes goes first. Each rounds to 8 bits, so the order shows, by a level or two beside sharp edges.
+enum class PassOrder {
+    pillow_13,     ///< since Pillow 13.0: down first where height shrinks by more than twice the pixels that width does
+    across_first,  ///< always across first: Pillow up to 12, with which the published models were trained
+};
+
+/// A box of whole pixels.
+struct Region {
+    int left = 0;
+    int top = 0;
+    int width = 0;
+    int height = 0;
+
+    bool operator==(const Region&) const = default;
+};
+
+namespace detail {
+
+/// Sides and pixel counts that resizing accepts: they bound its tables and int arithmetic, far beyond any camera.
+inline constexpr int resize_side_limit = 1 << 20;
+inline constexpr std::size_t resize_pixel_limit = std::size_t{1} << 28;
+
+inline void check_resize_size(int width, int height, std::string_view what) {
+    const bool sides = width > 0 && height > 0 && width <= resize_side_limit && height <= resize_side_limit;
+    if (sides && static_cast<std::size_t>(width) * static_cast<std::size_t>(height) <= resize_pixel_limit) return;
+    throw Error("resize", std::string(what) + " sides of 1 to 2^20 and at most 2^28 pixels",
+                std::to_string(width) + " x " + std::to_string(height));
+}
+
+/// A product that is never fused with an addition: with -mfma the last bit, and with it a pixel, could differ.
+inline double product(double a, double b) {
+    const volatile double rounded = a * b;
+    return rounded;
+}
+
+inline double filter_support(Filter filter) {
+    return filter == Filter::bicubic ? 2.0 : 1.0;
+}
+
+/// The filter's value at x (Pillow libImaging/Resample.c:20-63, in its order of operations).
+inline double filter_value(Filter filter, double x) {
+    const double distance = std::abs(x);
+    if (filter == Filter::bilinear) return distance < 1.0 ? 1.0 - distance : 0.0;
+    if (distance < 1.0) return product(product(product(1.5, distance) - 2.5, distance), distance) + 1.0;
+    if (distance < 2.0) return (product(product(distance - 5.0, distance) + 8.0, distance) - 4.0) * -0.5;
+    return 0.0;
+}
+
+inline constexpr int weight_bits = 22;
+
+/// For each output position the first input position and the 22-bit weights of it and those after it.
+struct ResizeWeights {
+    struct Taps {
+        std::size_t first;
+        std::size_t begin;
+        std::size_t count;
+    };
+    std::vector<Taps> taps;
+    std::vector<std::int32_t> values;
+
+    std::span<const std::int32_t> of(const Taps& at) const { return {values.data() + at.begin, at.count}; }
+
+    /// Counts input positions from the first one used, which is returned.
+    std::size_t rebase() {
+        const std::size_t origin = taps.front().first;
+        for (Taps& at : taps) at.first -= origin;
+        return origin;
+    }
+
+    /// The number of input positions, from 0 to the last one used.
+    std::size_t inputs() const { return taps.back().first + taps.back().count; }
+};
+
+/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
+/// (Resample.c:185-286, precompute_coeffs and normalize_coeffs_8bpc; `low` and `high` are floats there too.)
+inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter) {
+    const double scale = static_cast<double>(high - low) / size;
+    const double stretch = std::max(scale, 1.0);
+    const double support = filter_support(filter) * stretch;
+    const double shrink = 1.0 / stretch;
+    ResizeWeights weights;
+    weights.taps.reserve(static_cast<std::size_t>(count));
+    std::vector<double> values;
+    for (int i = begin; i < begin + count; ++i) {
+        const double centre = low + product(i + 0.5, scale);
+        const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
+        const int end = std::min(static_cast<int>(centre + support + 0.5), source);
+        values.clear();
+        double sum = 0;
+        for (int x = first; x < end; ++x) {
+            values.push_back(filter_value(filter, product(x - centre + 0.5, shrink)));
+            sum += values.back();
+        }
+        weights.taps.push_back({static_cast<std::size_t>(first), weights.values.size(), values.size()});
+        for (double value : values) {
+            if (sum != 0) value /= sum;
+            const double scaled = value * (1 << weight_bits);
+            weights.values.push_back(static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5));
+        }
+    }
+    return weights;
+}
+
+/// Bytes that are summed at once: 16 pixels of a row, or one pixel of 16 rows. Fixed, so that the loops vectorise.
+inline constexpr std::size_t resize_rows = 16;
+inline constexpr std::size_t resize_block = 3 * resize_rows;
+
+/// out[i] = sum over t of weights[t] * source[t * stride + i], rounded and clamped, for `count` neighbours i.
+template <std::size_t count>
+void weigh(const std::uint8_t* source, std::size_t stride, std::span<const std::int32_t> weights, std::uint8_t* out) {
+    std::array<std::int32_t, count> sums;
+    sums.fill(1 << (weight_bits - 1));
+    for (const std::int32_t weight : weights) {
+        for (std::size_t i = 0; i < count; ++i) sums[i] += weight * source[i];
+        source += stride;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+        out[i] = static_cast<std::uint8_t>(std::clamp(sums[i] >> weight_bits, 0, 255));
+    }
+}
+
+/// A rectangle of an image's pixels, `stride` bytes from row to row.
+struct ImageView {
+    const std::uint8_t* pixels;
+    std::size_t stride;
+    int width;
+    int height;
+};
+
+inline ImageView view(const Image& image, const Region& region) {
+    const std::size_t stride = static_cast<std::size_t>(image.width) * 3;
+    return {
+        image.pixels.data() + static_cast<std::size_t>(region.top) * stride + static_cast<std::size_t>(region.left) * 3,
+        stride, region.width, region.height};
+}
+
+inline ImageView view(const Image& image) {
+    return view(image, {0, 0, image.width, image.height});
+}
+
+inline Image copy(const ImageView& source) {
+    const std::size_t row = static_cast<std::size_t>(source.width) * 3;
+    Image image{source.width, source.height, std::vector<std::uint8_t>(row * static_cast<std::size_t>(source.height))};
+    for (std::size_t y = 0; y < static_cast<std::size_t>(source.height); ++y) {
+        std::copy_n(source.pixels + y * source.stride, row, image.pixels.data() + y * row);
+    }
+    return image;
+}
+
+/// The horizontal pass. 16 rows at a time are laid side by side, byte after byte, so that one weight meets 48
+/// neighbouring bytes.
+inline Image pass_across(const ImageView& source, const ResizeWeights& weights) {
+    const auto height = static_cast<std::size_t>(source.height);
+    const std::size_t bytes = weights.inputs() * 3;
+    const std::size_t row_bytes = weights.taps.size() * 3;
+    std::vector<std::uint8_t> tile(bytes * resize_rows);
+    Image out{static_cast<int>(weights.taps.size()), source.height, std::vector<std::uint8_t>(height * row_bytes)};
+    for (std::size_t y = 0; y < height; y += resize_rows) {
+        const std::size_t rows = std::min(resize_rows, height - y);
+        std::array<const std::uint8_t*, resize_rows> row;
+        for (std::size_t r = 0; r < resize_rows; ++r) {
+            row[r] = source.pixels + (y + std::min(r, rows - 1)) * source.stride;
+        }
+        for (std::size_t i = 0; i < bytes; ++i) {
+            for (std::size_t r = 0; r < resize_rows; ++r) tile[i * resize_rows + r] = row[r][i];
+        }
+        std::uint8_t* target = out.pixels.data() + y * row_bytes;
+        for (const ResizeWeights::Taps& at : weights.taps) {
+            std::array<std::uint8_t, resize_block> pixel;
+            weigh<resize_block>(tile.data() + at.first * resize_block, resize_block, weights.of(at), pixel.data());
+            for (std::size_t r = 0; r < rows; ++r) {
+                for (std::size_t c = 0; c < 3; ++c) target[r * row_bytes + c] = pixel[c * resize_rows + r];
+            }
+            target += 3;
+        }
+    }
+    return out;
+}
+
+/// The vertical pass.
+inline Image pass_down(const ImageView& source, const ResizeWeights& weights) {
+    const std::size_t bytes = static_cast<std::size_t>(source.width) * 3;
+    Image out{source.width, static_cast<int>(weights.taps.size()),
+              std::vector<std::uint8_t>(weights.taps.size() * bytes)};
+    std::uint8_t* target = out.pixels.data();
+    for (const ResizeWeights::Taps& at : weights.taps) {
+        const std::uint8_t* top = source.pixels + at.first * source.stride;
+        std::size_t i = 0;
+        for (; i + resize_block <= bytes; i += resize_block) {
+            weigh<resize_block>(top + i, source.stride, weights.of(at), target + i);
+        }
+        for (; i < bytes; i += 3) weigh<3>(top + i, source.stride, weights.of(at), target + i);
+        target += bytes;
+    }
+    return out;
+}
+
+/// How a resize is done, beside its sizes.
+struct ResizeMethod {
+    Filter filter = Filter::bicubic;
+    PassOrder order = PassOrder::pillow_13;
+};
+
+/// The part `window` of the width x height result of resizing the box (x0, y0, x1, y1) of source. Only what the window
+/// needs is computed, so a centre crop of a long strip costs no more than the crop.
+inline Image resize_window(const ImageView& source, const std::array<float, 4>& box, int width, int height,
+                           const Region& window, ResizeMethod method) {
+    const std::size_t left = static_cast<std::size_t>(window.left);
+    const std::size_t top = static_cast<std::size_t>(window.top);
+    if (width == source.width && height == source.height && box[0] == 0 && box[1] == 0 &&
+        box[2] == static_cast<float>(width) && box[3] == static_cast<float>(height)) {
+        return copy({source.pixels + top * source.stride + left * 3, source.stride, window.width, window.height});
+    }
+    ResizeWeights across =
+        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method.filter);
+    ResizeWeights down =
+        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method.filter);
+    const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
+    const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
+    const bool down_first = method.order == PassOrder::pillow_13 && height < source.height &&
+                            source.height - height > 2 * (source.width - width);
+    if (down_first) return pass_across(view(pass_down(part, down)), across);
+    return pass_down(view(pass_across(part, across)), down);
+}
+
+inline Image resize_view(const ImageView& source, int width, int height, ResizeMethod method) {
+    return resize_window(source, {0, 0, static_cast<float>(source.width), static_cast<float>(source.height)}, width,
+                         height, {0, 0, width, height}, method);
+}
+
+}  // namespace detail
+
+/// The box (x0, y0) to (x1, y1), in pixels and fractions of them, resized to width x height. Bit for bit Pillow's
+/// image.resize((width, height), filter, box) (libImaging/Resample.c): two passes in 22-bit integer weights, each
+/// rounded and clamped to 8 bits; pixels just outside the box still count at its border.
+/// Throws Error for an empty box, one that leaves the image, and sides beyond 2^20 or 2^28 pixels.
+inline Image resize_region(const Image& image, float x0, float y0, float x1, float y1, int width, int height,
+                           Filter filter, PassOrder order = PassOrder::pillow_13) {
+    detail::check_image(image, "resize");
+    detail::check_resize_size(image.width, image.height, "an image with");
+    detail::check_resize_size(width, height, "a result with");
+    // (Written so that a NaN fails.)
+    const bool inside = 0 <= x0 && x0 < x1 && x1 <= static_cast<float>(image.width) && 0 <= y0 && y0 < y1 &&
+                        y1 <= static_cast<float>(image.height);
+    if (!inside) {
+        throw Error("resize",
+                    "a box inside the image of " + std::to_string(image.width) + " x " + std::to_string(image.height),
+                    "(" + std::to_string(x0) + ", " + std::to_string(y0) + ") to (" + std::to_string(x1) + ", " +
+                        std::to_string(y1) + ")");
+    }
+    return detail::resize_window(detail::view(image), {x0, y0, x1, y1}, width, height, {0, 0, width, height},
+                                 {filter, order});
+}
+
+/// The whole image resized to width x height; see resize_region.
+inline Image resize(const Image& image, int width, int height, Filter filter, PassOrder order = PassOrder::pillow_13) {
+    return resize_region(image, 0, 0, static_cast<float>(image.width), static_cast<float>(image.height), width, height,
+                         filter, order);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/transform.hpp ----
+
+// From pictures to a tower's input: crops, padding, flips, normalisation, and whole preprocessing recipes.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// n / 2 for n >= 0, a half to the even neighbour, as Python's round(n / 2).
+constexpr int half_to_even(int n) {
+    return n / 2 + (n % 2) * (n / 2 % 2);
+}
+
+inline void check_target(int size, std::string_view where) {
+    if (size < 1 || size > 1 << 14) throw Error(where, "a size of 1 to 16384 pixels", std::to_string(size));
+}
+
+/// What resize_shortest makes of width x height: torchvision 0.20, functional.py, _compute_resized_output_size.
+inline std::array<int, 2> shortest_sides(int width, int height, int size) {
+    const int shorter = std::min(width, height);
+    const int longer = std::max(width, height);
+    const auto scaled = static_cast<std::int64_t>(size) * longer;
+    const double side = static_cast<double>(scaled) / shorter;
+    if (side > resize_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+                    std::to_string(width) + " x " + std::to_string(height));
+    }
+    const int across = static_cast<int>(side);
+    return width <= height ? std::array{size, across} : std::array{across, size};
+}
+
+/// Where a centred window of size x size begins in `side`; negative where the window is larger, by the padding.
+/// (torchvision functional.py, center_crop: Python's round inside, floor of the half for padding.)
+constexpr int centre_offset(int side, int size) {
+    return side >= size ? half_to_even(side - size) : -((size - side) / 2);
+}
+
+/// Copies source into a canvas of one colour at (left, top), both of which may be negative.
+inline Image place(const ImageView& source, int width, int height, int left, int top, Colour colour) {
+    const std::size_t row = static_cast<std::size_t>(width) * 3;
+    Image canvas{width, height, std::vector<std::uint8_t>(row * static_cast<std::size_t>(height))};
+    for (std::size_t i = 0; i < canvas.pixels.size(); i += 3) {
+        canvas.pixels[i] = colour.red;
+        canvas.pixels[i + 1] = colour.green;
+        canvas.pixels[i + 2] = colour.blue;
+    }
+    const int first_x = std::max(0, -left);
+    const int end_x = std::min(source.width, width - left);
+    for (int y = std::max(0, -top); y < std::min(source.height, height - top); ++y) {
+        std::copy(source.pixels + static_cast<std::size_t>(y) * source.stride + static_cast<std::size_t>(first_x) * 3,
+                  source.pixels + static_cast<std::size_t>(y) * source.stride + static_cast<std::size_t>(end_x) * 3,
+                  canvas.pixels.data() + static_cast<std::size_t>(y + top) * row +
+                      static_cast<std::size_t>(first_x + left) * 3);
+    }
+    return canvas;
+}
+
+}  // namespace detail
+
+/// The pixels of a region. Throws Error for a region that is empty or leaves the image.
+inline Image crop(const Image& image, const Region& region) {
+    detail::check_image(image, "crop");
+    const bool inside = region.left >= 0 && region.top >= 0 && region.width > 0 && region.height > 0 &&
+                        region.width <= image.width && region.left <= image.width - region.width &&
+                        region.height <= image.height && region.top <= image.height - region.height;
+    if (!inside) {
+        throw Error(
+            "crop",
+            "a region inside the image of " + std::to_string(image.width) + " x " + std::to_string(image.height),
+            std::to_string(region.width) + " x " + std::to_string(region.height) + " at (" +
+                std::to_string(region.left) + ", " + std::to_string(region.top) + ")");
+    }
+    return detail::copy(detail::view(image, region));
+}
+
+/// The shorter side becomes `size`, the longer one int(size * longer / shorter): torchvision's Resize(size).
+inline Image resize_shortest(const Image& image, int size, Filter filter, PassOrder order = PassOrder::pillow_13) {
+    detail::check_image(image, "resize_shortest");
+    detail::check_target(size, "resize_shortest");
+    const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
+    return resize(image, width, height, filter, order);
+}
+
+/// The middle size x size pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
+/// are padded with black, the odd pixel at the right and below (torchvision 0.20, functional.py, center_crop).
+inline Image center_crop(const Image& image, int size) {
+    detail::check_image(image, "center_crop");
+    detail::check_target(size, "center_crop");
+    return detail::place(detail::view(image), size, size, -detail::centre_offset(image.width, size),
+                         -detail::centre_offset(image.height, size), black);
+}
+
+/// The image in the middle of a square of its longer side; an odd pixel is added at the right or below.
+inline Image pad_to_square(const Image& image, Colour colour) {
+    detail::check_image(image, "pad_to_square");
+    const int side = std::max(image.width, image.height);
+    detail::check_resize_size(side, side, "a square with");
+    return detail::place(detail::view(image), side, side, (side - image.width) / 2, (side - image.height) / 2, colour);
+}
+
+inline Image flip_horizontal(const Image& image) {
+    detail::check_image(image, "flip_horizontal");
+    Image out{image.width, image.height, std::vector<std::uint8_t>(image.pixels.size())};
+    const std::size_t row = static_cast<std::size_t>(image.width) * 3;
+    for (std::size_t begin = 0; begin < image.pixels.size(); begin += row) {
+        for (std::size_t x = 0; x < row; x += 3) {
+            std::copy_n(image.pixels.data() + begin + x, 3, out.pixels.data() + begin + row - 3 - x);
+        }
+    }
+    return out;
+}
+
+/// A random part of the image, resized to a square: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
+/// scale are open_clip's training recipe (transform.py, AugmentationCfg); torchvision's own is 0.08 to 1.
+struct RandomResizedCrop {
+    double scale_low = 0.9;  ///< of the image's area
+    double scale_high = 1.0;
+    double ratio_low = 3.0 / 4.0;  ///< width / height
+    double ratio_high = 4.0 / 3.0;
+
+    /// Ten tries of an area (uniform) and a ratio (log-uniform) that fit; then the largest centred part of the image
+    /// whose ratio lies within the bounds. Throws Error for bounds that are not positive and ordered.
+    Region sample(int width, int height, Random& random) const {
+        const bool ordered = 0 < scale_low && scale_low <= scale_high && 0 < ratio_low && ratio_low <= ratio_high &&
+                             std::isfinite(scale_high) && std::isfinite(ratio_high);
+        if (!ordered || width < 1 || height < 1) {
+            throw Error("RandomResizedCrop", "positive, ordered bounds of scale and ratio, and an image with pixels",
+                        std::to_string(scale_low) + " to " + std::to_string(scale_high) + ", " +
+                            std::to_string(ratio_low) + " to " + std::to_string(ratio_high) + ", " +
+                            std::to_string(width) + " x " + std::to_string(height));
+        }
+        for (int attempt = 0; attempt < 10; ++attempt) {
+            const double area = static_cast<double>(width) * height * random.uniform(scale_low, scale_high);
+            const double ratio = std::exp(random.uniform(std::log(ratio_low), std::log(ratio_high)));
+            const double across = std::nearbyint(std::sqrt(area * ratio));
+            const double down = std::nearbyint(std::sqrt(area / ratio));
+            if (across < 1 || across > width || down < 1 || down > height) continue;
+            Region region{0, 0, static_cast<int>(across), static_cast<int>(down)};
+            region.top = static_cast<int>(random.below(static_cast<std::size_t>(height - region.height + 1)));
+            region.left = static_cast<int>(random.below(static_cast<std::size_t>(width - region.width + 1)));
+            return region;
+        }
+        const double ratio = static_cast<double>(width) / height;
+        Region region{0, 0, width, height};
+        // A strip one pixel thin could round to no pixel at all.
+        if (ratio < ratio_low) {
+            region.height = std::clamp(static_cast<int>(std::nearbyint(width / ratio_low)), 1, height);
+        } else if (ratio > ratio_high) {
+            region.width = std::clamp(static_cast<int>(std::nearbyint(height * ratio_high)), 1, width);
+        }
+        region.top = (height - region.height) / 2;
+        region.left = (width - region.width) / 2;
+        return region;
+    }
+
+    /// The sampled part resized to size x size. Pixels outside it do not bleed in: cropped first, as torchvision.
+    Image operator()(const Image& image, int size, Filter filter, Random& random) const {
+        detail::check_image(image, "RandomResizedCrop");
+        detail::check_target(size, "RandomResizedCrop");
+        const Region region = sample(image.width, image.height, random);
+        detail::check_resize_size(region.width, region.height, "a crop with");
+        return detail::resize_view(detail::view(image, region), size, size, {filter, PassOrder::pillow_13});
+    }
+};
+
+/// How a picture of any shape becomes a square of `size`.
+enum class Fit {
+    shortest_then_crop,  ///< shorter side to size, centre crop (OpenAI, open_clip "shortest")
+    squash,              ///< both sides to size (SigLIP, open_clip "squash")
+    pad,                 ///< longer side to size, the rest filled (open_clip "longest")
+};
+
+/// A model's image preprocessing; mean and deviation are of channels in [0, 1].
+struct Preprocess {
+    int size = 224;
+    Fit fit = Fit::shortest_then_crop;
+    Filter filter = Filter::bicubic;
+    std::array<float, 3> mean{0, 0, 0};
+    std::array<float, 3> deviation{1, 1, 1};
+    Colour padding = black;  ///< of Fit::pad
+    PassOrder order = PassOrder::pillow_13;
+
+    /// Floats of one picture: 3 * size * size.
+    constexpr std::size_t count() const {
+        return std::size_t{3} * static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
+    }
+};
+
+/// OpenAI's CLIP and most of open_clip (CLIP/clip.py, _transform).
+constexpr Preprocess openai_preprocess(int size) {
+    return {.size = size,
+            .fit = Fit::shortest_then_crop,
+            .filter = Filter::bicubic,
+            .mean = {0.48145466F, 0.4578275F, 0.40821073F},
+            .deviation = {0.26862954F, 0.26130258F, 0.27577711F}};
+}
+
+/// SigLIP and SigLIP 2 as open_clip runs them (pretrained.py, _slpcfg).
+constexpr Preprocess siglip_preprocess(int size) {
+    return {.size = size,
+            .fit = Fit::squash,
+            .filter = Filter::bicubic,
+            .mean = {0.5F, 0.5F, 0.5F},
+            .deviation = {0.5F, 0.5F, 0.5F}};
+}
+
+/// The picture as a size x size square, still in 8 bits.
+inline Image fit_square(const Image& image, const Preprocess& recipe) {
+    detail::check_image(image, "preprocess");
+    detail::check_target(recipe.size, "preprocess");
+    const int size = recipe.size;
+    if (recipe.fit == Fit::squash) return resize(image, size, size, recipe.filter, recipe.order);
+    if (recipe.fit == Fit::shortest_then_crop) {
+        detail::check_resize_size(image.width, image.height, "an image with");
+        const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
+        const Region window{detail::centre_offset(width, size), detail::centre_offset(height, size), size, size};
+        return detail::resize_window(detail::view(image),
+                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, width,
+                                     height, window, {recipe.filter, recipe.order});
+    }
+    // open_clip, transform.py, ResizeKeepRatio(longest=1) and CenterCropOrPad.
+    const double ratio = std::max(image.width, image.height) / static_cast<double>(size);
+    const int width = std::max(1, static_cast<int>(std::nearbyint(image.width / ratio)));
+    const int height = std::max(1, static_cast<int>(std::nearbyint(image.height / ratio)));
+    const Image inner = resize(image, width, height, recipe.filter, recipe.order);
+    return detail::place(detail::view(inner), size, size, (size - width) / 2, (size - height) / 2, recipe.padding);
+}
+
+/// Writes three planes, red, green, blue, each [height][width]: (value / 255 - mean) / deviation in float, as
+/// torchvision's ToTensor and Normalize. Throws Error unless out has 3 * width * height floats.
+inline void normalise(const Image& image, const std::array<float, 3>& mean, const std::array<float, 3>& deviation,
+                      std::span<float> out) {
+    detail::check_image(image, "normalise");
+    if (out.size() != image.pixels.size()) {
+        throw Error("normalise", std::to_string(image.pixels.size()) + " floats to write to",
+                    std::to_string(out.size()));
+    }
+    const std::size_t plane = image.pixels.size() / 3;
+    for (std::size_t c = 0; c < 3; ++c) {
+        std::array<float, 256> table;
+        for (std::size_t i = 0; i < 256; ++i) table[i] = (static_cast<float>(i) / 255.0F - mean[c]) / deviation[c];
+        for (std::size_t i = 0; i < plane; ++i) out[c * plane + i] = table[image.pixels[3 * i + c]];
+    }
+}
+
+/// Fits the picture and normalises it into out, [3][size][size]. Throws Error unless out has recipe.count() floats.
+inline void preprocess(const Image& image, const Preprocess& recipe, std::span<float> out) {
+    normalise(fit_square(image, recipe), recipe.mean, recipe.deviation, out);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/pairs.hpp ----
+
+// Image–text pairs from a folder and a captions file.
+
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+/// One image and all its captions, in the file's order.
+struct CaptionedImage {
+    std::string path;  ///< as the captions file names it, relative to the image folder
+    std::vector<std::string> captions;
+};
+
+/// What was left out of a data set, by cause.
+using SkipCounts = std::map<std::string, std::size_t>;
+
+/// Reads a captions file: a line is `path<TAB>caption`; an image with several captions has several lines. Images come in
+/// the order of their first line. A line without a tab or without a path, or with an empty caption, is skipped and counted;
+/// with `strict` it is an Error that names file and line.
+inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped,
+                                                 bool strict = false) {
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream) throw Error(file.string(), "cannot be read");
+    std::vector<CaptionedImage> images;
+    std::unordered_map<std::string, std::size_t> positions;
+    std::string line;
+    for (std::size_t number = 1; std::getline(stream, line); ++number) {
+        if (line.ends_with('\r')) line.pop_back();
+        const auto refuse = [&](const char* cause) {
+            if (strict) throw Error(file.string() + " line " + std::to_string(number), cause);
+            ++skipped[cause];
+        };
+        if (line.empty()) continue;
+        const std::size_t tab = line.find('\t');
+        if (tab == std::string::npos || tab == 0) {
+            refuse("malformed line: expected path, tab, caption");
+            continue;
+        }
+        if (line.find_first_not_of(" \t\v\f", tab) == std::string::npos) {
+            refuse("empty caption");
+            continue;
+        }
+        const auto [position, is_new] = positions.emplace(line.substr(0, tab), images.size());
+        if (is_new) images.push_back({line.substr(0, tab), {}});
+        images[position->second].captions.push_back(line.substr(tab + 1));
+    }
+    return images;
+}
+
+/// How a pair becomes what a model reads.
+struct PairOptions {
+    Preprocess preprocess{};
+    /// Each image is reduced once, by preprocess.fit, to a square of this side, from which crops are taken; 0 keeps the
+    /// whole image.
+    int stored = 0;
+    std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
+    double flip = 0.0;                        ///< the probability of a mirrored image
+    DecodeOptions decode{};
+    bool strict = false;                      ///< a damaged, missing or oversized image is an Error, not skipped
+    std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
+};
+
+/// Pairs a Trainer trains on. Every image is read once when the set is made, in parallel; one that cannot be is skipped
+/// and counted by cause. The order is that of the captions file. Immutable: any number of threads may fetch.
+class Pairs {
+public:
+    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Bpe& tokenizer, std::size_t context,
+          PairOptions options = {}, SkipCounts skipped = {})
+        : folder_(std::move(folder)), options_(std::move(options)), context_(context), skipped_(std::move(skipped)) {
+        read_images(std::move(images));
+        for (const Item& item : items_) {
+            const std::vector<Id> ids = tokenizer.encode_batch(item.captions, context);
+            ids_.insert(ids_.end(), ids.begin(), ids.end());
+        }
+    }
+
+    /// The images below `folder` that the captions file names.
+    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions, const Bpe& tokenizer,
+                      std::size_t context, PairOptions options = {}) {
+        SkipCounts skipped;
+        std::vector<CaptionedImage> images = read_captions(captions, skipped, options.strict);
+        return Pairs(folder, std::move(images), tokenizer, context, std::move(options), std::move(skipped));
+    }
+
+    std::size_t size() const { return items_.size(); }
+    const std::string& path(std::size_t index) const { return items_[index].path; }
+    std::span<const std::string> captions(std::size_t index) const { return items_[index].captions; }
+
+    /// What was left out, by cause.
+    const SkipCounts& skipped() const { return skipped_; }
+
+    /// The stored image; read again from its file where memory did not suffice to keep it.
+    Image image(std::size_t index) const {
+        const Item& item = items_[index];
+        return item.image.pixels.empty() ? stored_image(item.path) : item.image;
+    }
+
+    /// Image `index`, cropped and mirrored at random where the options say so and normalised, and the ids of one of its
+    /// captions, drawn at random.
+    void fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const {
+        const Item& item = items_[index];
+        const std::size_t caption = item.first_caption + random.below(item.captions.size());
+        std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
+        const Preprocess& recipe = options_.preprocess;
+        const Image whole = this->image(index);
+        Image square = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random)
+                                     : fit_square(whole, recipe);
+        if (options_.flip > 0 && random.uniform() < options_.flip) square = flip_horizontal(square);
+        normalise(square, recipe.mean, recipe.deviation, image);
+    }
+
+    /// Image `index` as evaluation sees it: nothing random.
+    void fetch_image(std::size_t index, std::span<float> image) const {
+        preprocess(this->image(index), options_.preprocess, image);
+    }
+
+private:
+    struct Item {
+        std::string path;
+        std::vector<std::string> captions;
+        std::size_t first_caption = 0;
+        Image image;
+    };
+
+    Image stored_image(const std::string& path) const {
+        const Image whole = read_image(folder_ / path, options_.decode);
+        if (options_.stored == 0) return whole;
+        Preprocess recipe = options_.preprocess;
+        recipe.size = options_.stored;
+        return fit_square(whole, recipe);
+    }
+
+    void read_images(std::vector<CaptionedImage> images) {
+        std::vector<Image> read(images.size());
+        std::vector<const char*> causes(images.size(), nullptr);
+        std::mutex strict_error_guard;
+        std::optional<Error> strict_error;
+        std::size_t strict_position = images.size();
+        parallel_for(images.size(), 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                try {
+                    if (!std::filesystem::exists(folder_ / images[i].path)) {
+                        throw Error((folder_ / images[i].path).string(), "no such file");
+                    }
+                    read[i] = stored_image(images[i].path);
+                } catch (const Error& error) {
+                    const bool missing = !std::filesystem::exists(folder_ / images[i].path);
+                    const bool oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
+                    causes[i] = missing ? "missing image" : oversized ? "oversized image" : "damaged image";
+                    const std::lock_guard lock(strict_error_guard);
+                    if (i < strict_position) {
+                        strict_position = i;
+                        strict_error = error;
+                    }
+                }
+            }
+        });
+        if (options_.strict && strict_error) throw Error(*strict_error);
+        std::size_t used = 0, captions = 0;
+        for (std::size_t i = 0; i < images.size(); ++i) {
+            if (causes[i] != nullptr) {
+                ++skipped_[causes[i]];
+                continue;
+            }
+            used += read[i].pixels.size();
+            if (used > options_.memory) read[i] = {};
+            const std::size_t count = images[i].captions.size();
+            items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});
+            captions += count;
+        }
+    }
+
+    std::filesystem::path folder_;
+    PairOptions options_;
+    std::size_t context_;
+    SkipCounts skipped_;
+    std::vector<Item> items_;
+    std::vector<Id> ids_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/safetensors_types.hpp ----
+
+// What a safetensors file is made of: element types and described tensors.
+
+namespace tandem::inline TANDEM_ABI {
+
+static_assert(std::endian::native == std::endian::little && sizeof(std::size_t) == 8,
+              "safetensors files are read in place, which needs a 64-bit little-endian machine");
+
+/// The element types a safetensors file may hold: the closed list of the reference (Dtype in safetensors/src/tensor.rs,
+/// release 0.8.0), in its spelling and order. Values are stored little-endian.
+enum class DataType : std::uint8_t {
+    BOOL,
+    F4,
+    F6_E2M3,
+    F6_E3M2,
+    U8,
+    I8,
+    F8_E5M2,
+    F8_E4M3,
+    F8_E8M0,
+    F8_E4M3FNUZ,
+    F8_E5M2FNUZ,
+    I16,
+    U16,
+    F16,
+    BF16,
+    I32,
+    U32,
+    F32,
+    C64,
+    F64,
+    I64,
+    U64
+};
+
+namespace detail {
+
+struct DataTypeEntry {
+    std::string_view name;
+    std::size_t bits;
+};
+
+/// In the order of DataType.
+inline constexpr std::array<DataTypeEntry, 22> data_types{
+    {{"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+     {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+     {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}}};
+
+}  // namespace detail
+
+/// Bits of one element; below 8 for the packed types.
+constexpr std::size_t bits(DataType type) {
+    return detail::data_types[static_cast<std::size_t>(type)].bits;
+}
+
+/// The type's spelling in a file's header.
+constexpr std::string_view name(DataType type) {
+    return detail::data_types[static_cast<std::size_t>(type)].name;
+}
+
+/// The type that stores T exactly.
+template <class T>
+constexpr DataType data_type_of() {
+    if constexpr (std::is_same_v<T, float>) {
+        return DataType::F32;
+    } else if constexpr (std::is_same_v<T, double>) {
+        return DataType::F64;
+    } else if constexpr (std::is_same_v<T, bfloat16>) {
+        return DataType::BF16;
+    } else if constexpr (std::is_same_v<T, std::int32_t>) {
+        return DataType::I32;
+    } else if constexpr (std::is_same_v<T, std::int64_t>) {
+        return DataType::I64;
+    } else {
+        static_assert(std::is_same_v<T, std::uint8_t>,
+                      "A file stores float, double, bfloat16, std::int32_t, std::int64_t and std::uint8_t.");
+        return DataType::U8;
+    }
+}
+
+/// One tensor of a file: row-major elements of `type`, as bytes that belong to the file (or, when saving, to the
+/// caller). The bytes need not be aligned to the element.
+struct StoredTensor {
+    std::string name;
+    DataType type = DataType::F32;
+    std::vector<std::size_t> shape;
+    std::span<const std::byte> data;
+};
+
+namespace detail {
+
+/// Bytes of a tensor. Nothing if they overflow 64 bits or end within a byte; like the reference, the product overflows
+/// by its leading dimensions even where a later one is zero.
+inline std::optional<std::size_t> byte_count(DataType type, std::span<const std::size_t> shape) {
+    std::size_t total = 1;
+    for (const std::size_t extent : shape)
+        if (__builtin_mul_overflow(total, extent, &total)) return std::nullopt;
+    if (__builtin_mul_overflow(total, bits(type), &total) || total % 8 != 0) return std::nullopt;
+    return total / 8;
+}
+
+/// A name out of an untrusted file, fit for an error message: in quotes, short, without control characters.
+inline std::string in_quotes(std::string_view text) {
+    constexpr std::size_t limit = 100;
+    std::string result = "'";
+    for (const char c : text.substr(0, limit)) result += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+    return result + (text.size() > limit ? "...'" : "'");
+}
+
+inline std::string shape_text(std::span<const std::size_t> shape) {
+    std::string result = "[";
+    for (const std::size_t extent : shape.first(std::min<std::size_t>(shape.size(), 16)))
+        result += (result.size() > 1 ? ", " : "") + std::to_string(extent);
+    return result + (shape.size() > 16 ? ", ...]" : "]");
+}
+
+/// Length of the UTF-8 sequence at the start of the text (Unicode 15, table 3-7), 0 if it is malformed.
+inline std::size_t utf8_sequence(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text[i])); };
+    const unsigned first = byte(0);
+    if (first < 0x80) return 1;
+    const std::size_t length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    if (length == 0 || text.size() < length) return 0;
+    const unsigned low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    const unsigned high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    if (byte(1) < low || byte(1) > high) return 0;
+    for (std::size_t i = 2; i < length; ++i)
+        if ((byte(i) & 0xc0U) != 0x80) return 0;
+    return length;
+}
+
+// Bounds that keep the memory for a header, however hostile, below 16 MB. They are far above any real file.
+inline constexpr std::size_t max_header_bytes = 100'000'000;  // the format's own
+inline constexpr std::size_t max_string_bytes = std::size_t{1} << 19;
+inline constexpr std::size_t max_gap_bytes = std::size_t{1} << 14;  // between two strings
+inline constexpr std::size_t max_index_bytes = std::size_t{6} << 20;
+
+/// Upper bound of the memory one tensor takes in the index, and of one metadata entry.
+constexpr std::size_t index_cost(std::size_t name_bytes, std::size_t rank) {
+    return sizeof(StoredTensor) + 64 + name_bytes + 2 * rank * sizeof(std::size_t);
+}
+
+}  // namespace detail
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/safetensors_header.hpp ----
+
+// The header of a safetensors file: the parser that enforces every rule of the format.
+
+#if __has_include(<nlohmann/json.hpp>)
+#include <nlohmann/json.hpp>
+#endif
+
+#if __has_include(<nlohmann/json.hpp>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The header without the whitespace around it. Refuses what the JSON parser would let pass (byte order mark, NUL as
+/// end) and what would cost it memory or depth: it keeps a copy of everything since the last string.
+inline std::string_view screened_header(std::string_view text, std::string_view where) {
+    constexpr std::string_view whitespace = " \t\r\n";
+    const auto at = [](std::size_t position) { return " at byte " + std::to_string(position) + " of the header"; };
+    const std::size_t begin = std::min(text.find_first_not_of(whitespace), text.size());
+    const std::size_t end = text.find_last_not_of(whitespace) + 1;
+    if (begin == text.size()) throw Error(where, "header is empty, expected a JSON object");
+    if (text[begin] != '{') throw Error(where, "header is not JSON: expected an object" + at(begin));
+    bool in_string = false;
+    bool escaped = false;
+    std::size_t mark = begin;
+    for (std::size_t i = begin; i < end; ++i) {
+        const char c = text[i];
+        if (static_cast<unsigned char>(c) >= 0x80) {
+            const std::size_t length = utf8_sequence(text.substr(i));
+            if (length == 0) throw Error(where, "header is not UTF-8" + at(i));
+            i += length - 1;
+            escaped = false;
+        } else if (escaped) {
+            escaped = false;
+        } else if (c == '"') {
+            in_string = !in_string;
+            mark = i;
+        } else if (in_string) {
+            escaped = c == '\\';
+        } else if (c == '\0') {
+            throw Error(where, "header is not JSON: NUL" + at(i));
+        }
+        if (i - mark > (in_string ? max_string_bytes : max_gap_bytes))
+            throw Error(where, std::string("header holds ") +
+                                   (in_string ? "a string longer than 512 KiB" : "16 KiB without a string") + at(i));
+    }
+    return text.substr(begin, end - begin);
+}
+
+/// Receives the JSON parser's events and builds the list of tensors from them, without a document in between.
+class HeaderReader {
+public:
+    using Json = nlohmann::json;
+
+    HeaderReader(std::string_view where, std::span<const std::byte> data) : where_(where), data_(data) {}
+
+    bool null() { wrong("null"); }
+    bool boolean(bool) { wrong("a boolean"); }
+    bool number_integer(Json::number_integer_t) { wrong("a negative number"); }
+    bool number_float(Json::number_float_t, const std::string& digits) { wrong("the number " + digits.substr(0, 40)); }
+    bool binary(Json::binary_t&) { wrong("binary"); }
+
+    bool number_unsigned(Json::number_unsigned_t value) {
+        if (place_ == Place::shape) {
+            charge(2 * sizeof(std::size_t));
+            tensor().shape.push_back(value);
+        } else if (place_ == Place::offsets && offset_count_ < 2) {
+            offsets_[offset_count_++] = value;
+        } else if (place_ == Place::offsets) {
+            fail("data_offsets: expected two numbers, found more");
+        } else {
+            wrong("a number");
+        }
+        return true;
+    }
+
+    bool string(std::string& value) {
+        if (place_ == Place::type) {
+            const auto entry = std::find_if(data_types.begin(), data_types.end(),
+                                            [&](const DataTypeEntry& known) { return known.name == value; });
+            if (entry == data_types.end()) fail("unknown dtype " + in_quotes(value));
+            tensor().type = static_cast<DataType>(entry - data_types.begin());
+            place_ = Place::tensor;
+        } else if (place_ == Place::metadata_value) {
+            charge(index_cost(metadata_key_.size() + value.size(), 0));
+            if (!metadata_.try_emplace(metadata_key_, std::move(value)).second)
+                throw Error(where_, "__metadata__: duplicate key " + in_quotes(metadata_key_));
+            place_ = Place::metadata;
+        } else {
+            wrong("the string " + in_quotes(value));
+        }
+        return true;
+    }
+
+    bool key(std::string& value) {
+        if (place_ == Place::top) {
+            in_metadata_ = value == "__metadata__";
+            if (in_metadata_ && std::exchange(has_metadata_, true))
+                throw Error(where_, "duplicate key '__metadata__' in the header");
+            if (!in_metadata_) {
+                charge(index_cost(value.size(), 0));
+                tensors_.push_back({.name = std::move(value), .type = {}, .shape = {}, .data = {}});
+            }
+            place_ = Place::entry;
+        } else if (place_ == Place::metadata) {
+            metadata_key_ = std::move(value);
+            place_ = Place::metadata_value;
+        } else {
+            const auto field =
+                std::find_if(fields.begin(), fields.end(), [&](const Field& known) { return known.name == value; });
+            if (field == fields.end()) fail("unknown key " + in_quotes(value));
+            bool& seen = seen_[static_cast<std::size_t>(field - fields.begin())];
+            if (std::exchange(seen, true)) fail("duplicate key " + in_quotes(value));
+            place_ = field->place;
+        }
+        return true;
+    }
+
+    bool start_object(std::size_t) {
+        if (place_ == Place::outside) {
+            place_ = Place::top;
+        } else if (place_ == Place::entry) {
+            place_ = in_metadata_ ? Place::metadata : Place::tensor;
+            seen_ = {};
+            offset_count_ = 0;
+        } else {
+            wrong("an object");
+        }
+        return true;
+    }
+
+    bool end_object() {
+        if (place_ == Place::tensor) close_tensor();
+        place_ = place_ == Place::top ? Place::outside : Place::top;
+        return true;
+    }
+
+    bool start_array(std::size_t) {
+        if (place_ == Place::shape_value) {
+            place_ = Place::shape;
+        } else if (place_ == Place::offsets_value) {
+            place_ = Place::offsets;
+        } else {
+            wrong("an array");
+        }
+        return true;
+    }
+
+    bool end_array() {
+        if (place_ == Place::offsets && offset_count_ != 2)
+            fail("data_offsets: expected two numbers, found " + std::to_string(offset_count_));
+        place_ = Place::tensor;
+        return true;
+    }
+
+    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) {
+        throw Error(where_, "header is not JSON near its byte " + std::to_string(position));
+    }
+
+    std::map<std::string, std::string>& metadata() { return metadata_; }
+    std::vector<StoredTensor>& tensors() { return tensors_; }
+
+private:
+    /// Where the parser stands: the value it awaits, or the object or array it is in.
+    enum class Place : std::uint8_t {
+        outside,
+        top,
+        entry,
+        tensor,
+        type,
+        shape_value,
+        shape,
+        offsets_value,
+        offsets,
+        metadata,
+        metadata_value
+    };
+
+    struct Field {
+        std::string_view name;
+        Place place;
+    };
+    static constexpr std::array<Field, 3> fields{
+        {{"dtype", Place::type}, {"shape", Place::shape_value}, {"data_offsets", Place::offsets_value}}};
+
+    StoredTensor& tensor() { return tensors_.back(); }
+
+    [[noreturn]] void fail(const std::string& fault) const {
+        throw Error(where_, "tensor " + in_quotes(tensors_.back().name) + ": " + fault);
+    }
+
+    [[noreturn]] void wrong(const std::string& found) const {
+        switch (place_) {
+            case Place::type:
+                fail("dtype: expected a string, found " + found);
+            case Place::shape_value:
+                fail("shape: expected an array, found " + found);
+            case Place::shape:
+                fail("shape: expected unsigned 64-bit integers, found " + found);
+            case Place::offsets_value:
+                fail("data_offsets: expected an array, found " + found);
+            case Place::offsets:
+                fail("data_offsets: expected unsigned 64-bit integers, found " + found);
+            case Place::metadata_value:
+                throw Error(where_, "__metadata__ " + in_quotes(metadata_key_) + ": expected a string, found " + found);
+            default:
+                if (in_metadata_) throw Error(where_, "__metadata__: expected an object, found " + found);
+                fail("expected an object, found " + found);
+        }
+    }
+
+    void charge(std::size_t bytes) {
+        index_bytes_ += bytes;
+        if (index_bytes_ > max_index_bytes)
+            throw Error(where_, "header describes more than 6 MiB of names, shapes and metadata (" +
+                                    std::to_string(tensors_.size()) + " tensors so far)");
+    }
+
+    void close_tensor() {
+        for (std::size_t i = 0; i < fields.size(); ++i)
+            if (!seen_[i]) fail("missing key " + in_quotes(fields[i].name));
+        const auto [begin, end] = offsets_;
+        const auto range = [&] { return "data_offsets [" + std::to_string(begin) + ", " + std::to_string(end) + "]"; };
+        const auto what = [&] { return std::string(name(tensor().type)) + " " + shape_text(tensor().shape); };
+        if (end < begin) fail(range() + " end before they begin");
+        if (end > data_.size())
+            fail(range() + " exceed the file's " + std::to_string(data_.size()) + " bytes of tensor data");
+        const std::optional<std::size_t> size = byte_count(tensor().type, tensor().shape);
+        if (!size) fail("shape: " + what() + " overflows 64 bits or ends within a byte");
+        if (*size != end - begin)
+            fail(range() + ": expected " + std::to_string(*size) + " bytes for " + what() + ", found " +
+                 std::to_string(end - begin));
+        tensor().data = data_.subspan(begin, end - begin);
+    }
+
+    std::string where_;
+    std::span<const std::byte> data_;
+    std::vector<StoredTensor> tensors_;
+    std::map<std::string, std::string> metadata_;
+    std::string metadata_key_;
+    std::size_t index_bytes_ = 0;
+    std::array<std::size_t, 2> offsets_{};
+    std::size_t offset_count_ = 0;
+    std::array<bool, 3> seen_{};
+    Place place_ = Place::outside;
+    bool in_metadata_ = false;
+    bool has_metadata_ = false;
+};
+
+/// What a header says: the tensors in the order of their bytes, and their positions in the order of their names.
+struct Header {
+    std::map<std::string, std::string> metadata;
+    std::vector<StoredTensor> tensors;
+    std::vector<std::uint32_t> by_name;
+};
+
+/// Reads the header of a whole file and checks everything a file can be wrong in; `where` begins every error.
+inline Header read_header(std::span<const std::byte> file, std::string_view where) {
+    constexpr std::size_t length_bytes = 8;
+    if (file.size() < length_bytes)
+        throw Error(where, "a file of at least 8 bytes", std::to_string(file.size()) + " bytes");
+    std::uint64_t length = 0;
+    std::memcpy(&length, file.data(), length_bytes);
+    if (length > max_header_bytes)
+        throw Error(where, "a header of at most 100000000 bytes", "a header length of " + std::to_string(length));
+    file = file.subspan(length_bytes);
+    if (length > file.size())
+        throw Error(where, "a header of " + std::to_string(length) + " bytes",
+                    "a file that ends after " + std::to_string(file.size()) + " of them");
+    const std::string_view text = screened_header({reinterpret_cast<const char*>(file.data()), length}, where);
+    const std::span<const std::byte> data = file.subspan(length);
+
+    HeaderReader reader(where, data);
+    nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &reader);
+    Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
+
+    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
+    std::vector<StoredTensor>& tensors = header.tensors;
+    std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+        if (a.data.data() != b.data.data()) return a.data.data() < b.data.data();
+        return a.data.size() != b.data.size() ? a.data.size() < b.data.size() : a.name < b.name;
+    });
+    header.by_name.resize(tensors.size());
+    std::iota(header.by_name.begin(), header.by_name.end(), 0U);
+    const auto name_of = [&](std::uint32_t i) -> const std::string& { return tensors[i].name; };
+    std::sort(header.by_name.begin(), header.by_name.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return name_of(a) < name_of(b); });
+    const auto twin = std::adjacent_find(header.by_name.begin(), header.by_name.end(),
+                                         [&](std::uint32_t a, std::uint32_t b) { return name_of(a) == name_of(b); });
+    if (twin != header.by_name.end()) throw Error(where, "tensor " + in_quotes(name_of(*twin)) + ": duplicate name");
+
+    const std::byte* covered = data.data();
+    for (const StoredTensor& tensor : tensors) {
+        if (tensor.data.data() != covered)
+            throw Error(where,
+                        "tensor " + in_quotes(tensor.name) + ": data_offsets expected to begin at " +
+                            std::to_string(covered - data.data()) + ", found " +
+                            std::to_string(tensor.data.data() - data.data()) +
+                            (tensor.data.data() > covered ? " (hole before it)" : " (overlaps the tensor before it)"));
+        covered += tensor.data.size();
+    }
+    const auto rest = data.data() + data.size() - covered;
+    if (rest != 0) throw Error(where, std::to_string(rest) + " bytes after the last tensor belong to none");
+    return header;
+}
+
+}  // namespace detail
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/safetensors.hpp ----
+
+// Safetensors files: a memory-mapped reader, typed access to the elements, and an atomic writer.
+
+namespace tandem::inline TANDEM_ABI {
+
+#if __has_include(<nlohmann/json.hpp>)
+
+/// A safetensors file, checked to the last rule before anything of it is seen: the rules of the reference
+/// (safetensors/src/tensor.rs, release 0.8.0) and of its README, by which a duplicate key is an error too. Stricter
+/// than the reference in three points: unknown keys of a tensor, a null __metadata__, and sizes no real file has (a
+/// string above 512 KiB; names, shapes and metadata of more than 6 MiB) are refused. Like it, allows JSON whitespace
+/// around the header. Data is neither copied nor checksummed. Move only.
+class Safetensors {
+public:
+    /// Maps the file. Throws Error that names it and the fault.
+    static Safetensors open(const std::filesystem::path& path) {
+        MappedFile file(path);
+        Safetensors result = parse(file.bytes(), path.string());
+        result.file_ = std::move(file);
+        return result;
+    }
+
+    /// Reads a file that is in memory already; the bytes must outlive the object. `where` begins every error.
+    static Safetensors parse(std::span<const std::byte> bytes, std::string_view where) {
+        return Safetensors(detail::read_header(bytes, where));
+    }
+
+    /// The free-form entries of the header's __metadata__; empty if it has none.
+    const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+
+    /// All tensors in the order of their bytes in the file. Their data is valid for as long as the mapping.
+    std::span<const StoredTensor> tensors() const { return header_.tensors; }
+
+    /// The tensor of that name, or nullptr.
+    const StoredTensor* find(std::string_view name) const {
+        const auto found = std::lower_bound(
+            header_.by_name.begin(), header_.by_name.end(), name,
+            [&](std::uint32_t i, std::string_view sought) { return header_.tensors[i].name < sought; });
+        if (found == header_.by_name.end() || header_.tensors[*found].name != name) return nullptr;
+        return &header_.tensors[*found];
+    }
+
+private:
+    explicit Safetensors(detail::Header header) : header_(std::move(header)) {}
+
+    detail::Header header_;
+    std::optional<MappedFile> file_;
+};
+
+#endif
+
+/// Types that read_elements converts to and stored_tensor stores.
+template <class T>
+concept StoredElement = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16> ||
+    std::same_as<T, std::int32_t> || std::same_as<T, std::int64_t> || std::same_as<T, std::uint8_t>;
+
+namespace detail {
+
+/// IEEE 754 binary16 to binary32, exact; NaN payloads are kept.
+inline float half_to_float(std::uint16_t half) {
+    const std::uint32_t sign = (half & 0x8000U) << 16;
+    const std::uint32_t exponent = (half >> 10) & 0x1fU;
+    const std::uint32_t mantissa = half & 0x3ffU;
+    if (exponent == 0) {
+        const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
+        return sign == 0 ? magnitude : -magnitude;
+    }
+    const std::uint32_t wide = exponent == 0x1f ? 0xffU : exponent + (127 - 15);
+    return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
+}
+
+/// Copies elements of type Stored, aligned or not, through `convert(value, index)`.
+template <class Stored, class T, class Convert>
+void convert_elements(std::span<const std::byte> data, std::span<T> out, Convert convert) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        Stored value;
+        std::memcpy(&value, data.data() + i * sizeof(Stored), sizeof(Stored));
+        out[i] = convert(value, i);
+    }
+}
+
+inline void check_size(const StoredTensor& tensor) {
+    if (byte_count(tensor.type, tensor.shape) != tensor.data.size())
+        throw Error(tensor.name,
+                    "data of shape " + shape_text(tensor.shape) + " and type " + std::string(name(tensor.type)),
+                    std::to_string(tensor.data.size()) + " bytes");
+}
+
+}  // namespace detail
+
+/// Reads all elements in row-major order. Floating T takes F64, F32, F16 and BF16 and rounds to nearest (to bfloat16 by
+/// way of float); integer T takes I64, I32 and U8. Throws Error that names the tensor if the type is another, if `out`
+/// has not as many elements as the shape, or if an integer does not fit T; `out` may then be written in part.
+template <StoredElement T>
+void read_elements(const StoredTensor& tensor, std::span<T> out) {
+    detail::check_size(tensor);
+    const std::size_t count = tensor.data.size() * 8 / bits(tensor.type);
+    if (out.size() != count)
+        throw Error(tensor.name, std::to_string(out.size()) + " elements",
+                    std::to_string(count) + " (shape " + detail::shape_text(tensor.shape) + ")");
+    if (tensor.type == data_type_of<T>()) {
+        if (!out.empty()) std::memcpy(out.data(), tensor.data.data(), tensor.data.size());
+        return;
+    }
+    if constexpr (std::integral<T>) {
+        const auto fitting = [&](auto value, std::size_t i) {
+            if (!std::in_range<T>(value))
+                throw Error(tensor.name, "values that fit " + std::string(name(data_type_of<T>())),
+                            std::to_string(value) + " at element " + std::to_string(i));
+            return static_cast<T>(value);
+        };
+        switch (tensor.type) {
+            case DataType::I64:
+                return detail::convert_elements<std::int64_t>(tensor.data, out, fitting);
+            case DataType::I32:
+                return detail::convert_elements<std::int32_t>(tensor.data, out, fitting);
+            case DataType::U8:
+                return detail::convert_elements<std::uint8_t>(tensor.data, out, fitting);
+            default:
+                throw Error(tensor.name, "I64, I32 or U8", name(tensor.type));
+        }
+    } else {
+        const auto rounded = [](auto value, std::size_t) {
+            if constexpr (std::same_as<T, bfloat16>) {
+                return bfloat16(static_cast<float>(value));
+            } else {
+                return static_cast<T>(value);
+            }
+        };
+        const auto from_half = [&](std::uint16_t half, std::size_t i) {
+            return rounded(detail::half_to_float(half), i);
+        };
+        const auto from_bfloat16 = [&](std::uint16_t word, std::size_t i) {
+            return rounded(std::bit_cast<float>(static_cast<std::uint32_t>(word) << 16), i);
+        };
+        switch (tensor.type) {
+            case DataType::F64:
+                return detail::convert_elements<double>(tensor.data, out, rounded);
+            case DataType::F32:
+                return detail::convert_elements<float>(tensor.data, out, rounded);
+            case DataType::F16:
+                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_half);
+            case DataType::BF16:
+                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_bfloat16);
+            default:
+                throw Error(tensor.name, "F64, F32, F16 or BF16", name(tensor.type));
+        }
+    }
+}
+
+/// Describes elements in memory as a tensor to save; they must outlive it.
+template <StoredElement T>
+StoredTensor stored_tensor(std::string name, std::vector<std::size_t> shape, std::span<const T> elements) {
+    return {std::move(name), data_type_of<T>(), std::move(shape), std::as_bytes(elements)};
+}
+
+namespace detail {
+
+/// Appends a JSON string. Throws Error if it is not UTF-8 or longer than the reader takes.
+inline void append_json_string(std::string& json, std::string_view text, std::string_view where) {
+    const std::size_t begin = json.size();
+    json += '"';
+    for (std::size_t i = 0; i < text.size();) {
+        const std::size_t length = utf8_sequence(text.substr(i));
+        if (length == 0) throw Error(where, "name or metadata " + in_quotes(text) + " is not UTF-8");
+        const auto code = static_cast<unsigned char>(text[i]);
+        if (code < 0x20) {
+            constexpr std::string_view digits = "0123456789abcdef";
+            json.append("\\u00").append({digits[code >> 4], digits[code & 15U]});
+        } else {
+            if (code == '"' || code == '\\') json += '\\';
+            json += text.substr(i, length);
+        }
+        i += length;
+    }
+    json += '"';
+    if (json.size() - begin > max_string_bytes)
+        throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 512 KiB");
+}
+
+/// The header for tensors in this order, its eight length bytes included, padded so that the data is 8-byte aligned.
+inline std::string header_for(std::span<const StoredTensor* const> tensors,
+                              const std::map<std::string, std::string>& metadata, std::string_view where) {
+    std::string json = "{";
+    std::size_t cost = 0;
+    if (!metadata.empty()) {
+        json += "\"__metadata__\":{";
+        for (const auto& [key, value] : metadata) {
+            if (json.back() != '{') json += ',';
+            append_json_string(json, key, where);
+            json += ':';
+            append_json_string(json, value, where);
+            cost += index_cost(key.size() + value.size(), 0);
+        }
+        json += '}';
+    }
+    std::size_t offset = 0;
+    for (const StoredTensor* tensor : tensors) {
+        if (json.size() > 1) json += ',';
+        append_json_string(json, tensor->name, where);
+        json.append(":{\"dtype\":\"").append(name(tensor->type)).append("\",\"shape\":[");
+        for (const std::size_t extent : tensor->shape) {
+            if (json.back() != '[') json += ',';
+            json += std::to_string(extent);
+        }
+        json += "],\"data_offsets\":[" + std::to_string(offset) + ',';
+        offset += tensor->data.size();
+        json += std::to_string(offset) + "]}";
+        cost += index_cost(tensor->name.size(), tensor->shape.size());
+    }
+    json += '}';
+    json.append((8 - json.size() % 8) % 8, ' ');
+    if (cost > max_index_bytes) throw Error(where, "names, shapes and metadata take more than 6 MiB");
+    const std::uint64_t length = json.size();
+    std::string result(sizeof(length), '\0');
+    std::memcpy(result.data(), &length, sizeof(length));
+    return result + json;
+}
+
+}  // namespace detail
+
+/// Writes a safetensors file, atomically and durably (write_file_atomically). Tensors keep their order within an
+/// element width, wider elements first, so that each is aligned to its element. Throws Error, and writes nothing, on
+/// duplicate names, on data that does not match shape and type, on names or metadata that are not UTF-8, on names,
+/// shapes and metadata beyond what Safetensors reads, and on the name __metadata__.
+inline void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
+                             const std::map<std::string, std::string>& metadata = {}) {
+    const std::string where = path.string();
+    std::vector<const StoredTensor*> order;
+    for (const StoredTensor& tensor : tensors) {
+        if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
+        if (detail::byte_count(tensor.type, tensor.shape) != tensor.data.size())
+            throw Error(where, "tensor " + detail::in_quotes(tensor.name) + ": " + std::string(name(tensor.type)) +
+                                   " " + detail::shape_text(tensor.shape) + " does not take " +
+                                   std::to_string(tensor.data.size()) + " bytes");
+        order.push_back(&tensor);
+    }
+    using Pointer = const StoredTensor*;
+    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name < b->name; });
+    const auto twin =
+        std::adjacent_find(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name == b->name; });
+    if (twin != order.end()) throw Error(where, "tensor " + detail::in_quotes((*twin)->name) + ": duplicate name");
+    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) {
+        return bits(a->type) != bits(b->type) ? bits(a->type) > bits(b->type) : a < b;
+    });
+
+    const std::string header = detail::header_for(order, metadata, where);
+    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(header))};
+    for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
+    write_file_atomically(path, parts);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/shape.hpp ----
+
+// Shapes as types: static extents, and dynamic ones, by custom in front.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// An extent known only at run time, such as a batch size.
+inline constexpr std::size_t dynamic = static_cast<std::size_t>(-1);
+
+/// The run-time counterpart of a Shape: every extent as a number. Also a structural value, for shape arithmetic.
+template <std::size_t Rank>
+struct Extents {
+    std::size_t value[Rank == 0 ? 1 : Rank]{};
+
+    TANDEM_DEVICE constexpr std::size_t operator[](std::size_t axis) const { return value[axis]; }
+    TANDEM_DEVICE constexpr std::size_t& operator[](std::size_t axis) { return value[axis]; }
+
+    /// The number of elements; 1 for a scalar.
+    TANDEM_DEVICE constexpr std::size_t count() const {
+        std::size_t product = 1;
+        for (std::size_t axis = 0; axis < Rank; ++axis) product *= value[axis];
+        return product;
+    }
+
+    TANDEM_DEVICE constexpr bool operator==(const Extents& other) const {
+        for (std::size_t axis = 0; axis < Rank; ++axis) {
+            if (value[axis] != other.value[axis]) return false;
+        }
+        return true;
+    }
+};
+
+/// "[2, 3]"; a dynamic extent prints as "?".
+template <std::size_t Rank>
+std::string to_string(const Extents<Rank>& extents) {
+    std::string text = "[";
+    for (std::size_t axis = 0; axis < Rank; ++axis) {
+        if (axis != 0) text += ", ";
+        text += extents[axis] == dynamic ? std::string("?") : std::to_string(extents[axis]);
+    }
+    return text + "]";
+}
+
+/// The extents of a tensor as a type: Shape<dynamic, 50, 768>. Shape<> is a scalar.
+template <std::size_t... Ns>
+struct Shape {
+    static constexpr std::size_t rank = sizeof...(Ns);
+    static constexpr Extents<rank> extents{Ns...};
+    static constexpr std::size_t dynamic_count = (std::size_t{0} + ... + (Ns == dynamic ? 1 : 0));
+
+    /// Whether these run-time extents are of this shape.
+    static constexpr bool admits(const Extents<rank>& candidate) {
+        for (std::size_t axis = 0; axis < rank; ++axis) {
+            if (extents[axis] != dynamic && extents[axis] != candidate[axis]) return false;
+        }
+        return true;
+    }
+};
+
+namespace detail {
+
+/// The Shape whose extents Maker::extents() returns. A function, not a constant, as argument: g++ 12 crashes on alias
+/// templates that take a class-type constant of dependent type.
+template <class Maker, std::size_t... Axes>
+auto shape_of(std::index_sequence<Axes...>) -> Shape<Maker::extents()[Axes]...>;
+
+template <class Maker>
+using ShapeFrom = decltype(shape_of<Maker>(std::make_index_sequence<Maker::rank>{}));
+
+}  // namespace detail
+
+/// Whether two extents of an elementwise operation agree: equal, one of them 1, or known only at run time. A dynamic
+/// extent never stands for a broadcast 1: it must equal its partner, which is checked when the expression is made.
+constexpr bool extents_broadcast(std::size_t a, std::size_t b) {
+    return a == b || a == 1 || b == 1 || a == dynamic || b == dynamic;
+}
+
+constexpr std::size_t broadcast_extent(std::size_t a, std::size_t b) {
+    if (a == 1) return b;
+    if (b == 1) return a;
+    return a == dynamic ? b : a;
+}
+
+namespace detail {
+
+/// NumPy's rule: shapes are aligned at their last axis, a missing leading axis counts as 1.
+template <std::size_t Rank>
+constexpr std::size_t aligned_extent(const Extents<Rank>& own, std::size_t rank, std::size_t axis) {
+    return axis + Rank < rank ? 1 : own[axis + Rank - rank];
+}
+
+template <class A, class B>
+constexpr bool shapes_broadcast() {
+    constexpr std::size_t rank = std::max(A::rank, B::rank);
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+        if (!extents_broadcast(aligned_extent(A::extents, rank, axis), aligned_extent(B::extents, rank, axis))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+template <class A, class B>
+struct BroadcastMaker {
+    static constexpr std::size_t rank = std::max(A::rank, B::rank);
+
+    static constexpr Extents<rank> extents() {
+        Extents<rank> result{};
+        for (std::size_t axis = 0; axis < rank; ++axis) {
+            result[axis] =
+                broadcast_extent(aligned_extent(A::extents, rank, axis), aligned_extent(B::extents, rank, axis));
+        }
+        return result;
+    }
+};
+
+}  // namespace detail
+
+template <class A, class B>
+inline constexpr bool can_broadcast = detail::shapes_broadcast<A, B>();
+
+/// The shape of an elementwise operation on shapes A and B.
+template <class A, class B>
+using Broadcast = detail::ShapeFrom<detail::BroadcastMaker<A, B>>;
+
+/// The run-time extents of an elementwise operation; throws where dynamic extents disagree.
+template <class A, class B>
+constexpr auto broadcast_extents(const Extents<A::rank>& a, const Extents<B::rank>& b) {
+    constexpr std::size_t rank = std::max(A::rank, B::rank);
+    Extents<rank> result{};
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+        const std::size_t left = detail::aligned_extent(a, rank, axis);
+        const std::size_t right = detail::aligned_extent(b, rank, axis);
+        const bool left_is_one = detail::aligned_extent(A::extents, rank, axis) == 1;
+        const bool right_is_one = detail::aligned_extent(B::extents, rank, axis) == 1;
+        if (left != right && !left_is_one && !right_is_one) {
+            throw Error("elementwise operation", to_string(a), to_string(b));
+        }
+        result[axis] = left_is_one ? right : left;
+    }
+    return result;
+}
+
+/// Extents with one axis removed, or kept as 1.
+template <std::size_t Axis, bool Keep, std::size_t Rank>
+constexpr auto without_axis(const Extents<Rank>& extents) {
+    Extents<(Keep ? Rank : Rank - 1)> result{};
+    for (std::size_t axis = 0, out = 0; axis < Rank; ++axis) {
+        if (axis != Axis) {
+            result[out++] = extents[axis];
+        } else if (Keep) {
+            result[out++] = 1;
+        }
+    }
+    return result;
+}
+
+namespace detail {
+
+template <class S, std::size_t Axis, bool Keep>
+struct WithoutAxisMaker {
+    static constexpr std::size_t rank = Keep ? S::rank : S::rank - 1;
+    static constexpr Extents<rank> extents() { return without_axis<Axis, Keep>(S::extents); }
+};
+
+}  // namespace detail
+
+/// S with one axis removed, or kept as 1.
+template <class S, std::size_t Axis, bool Keep>
+using WithoutAxis = detail::ShapeFrom<detail::WithoutAxisMaker<S, Axis, Keep>>;
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/memory.hpp ----
+
+// Aligned storage.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two.
+/// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
+template <class T>
+class Buffer {
+    static_assert(std::is_trivially_copyable_v<T>);
+
+public:
+    static constexpr std::align_val_t alignment{64};
+
+    Buffer() = default;
+    explicit Buffer(std::size_t size) { resize(size); }
+
+    Buffer(const Buffer& other) : Buffer(other.size_) {
+        std::copy_n(other.data(), size_, data());
+    }
+    Buffer(Buffer&& other) noexcept
+        : data_(std::move(other.data_)),
+          size_(std::exchange(other.size_, 0)),
+          capacity_(std::exchange(other.capacity_, 0)) {}
+    Buffer& operator=(const Buffer& other) {
+        if (this != &other) {
+            resize(other.size_);
+            std::copy_n(other.data(), size_, data());
+        }
+        return *this;
+    }
+    Buffer& operator=(Buffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        std::swap(capacity_, other.capacity_);
+        return *this;
+    }
+    ~Buffer() = default;
+
+    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity.
+    void resize(std::size_t size) {
+        if (size > capacity_) {
+            data_.reset(static_cast<T*>(::operator new(size * sizeof(T), alignment)));
+            std::fill_n(data_.get(), size, T{});
+            capacity_ = size;
+        }
+        size_ = size;
+    }
+
+    T* data() { return data_.get(); }
+    const T* data() const { return data_.get(); }
+    std::size_t size() const { return size_; }
+
+private:
+    struct Release {
+        void operator()(T* pointer) const { ::operator delete(pointer, alignment); }
+    };
+
+    std::unique_ptr<T[], Release> data_;
+    std::size_t size_ = 0;
+    std::size_t capacity_ = 0;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tensor/tensor.hpp ----
+
+// Tensors that own their elements and views that do not, with extents as types.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The full extents of shape S, given its dynamic ones in order.
+template <class S, std::convertible_to<std::size_t>... Dynamic>
+constexpr Extents<S::rank> extents_of(Dynamic... extents) {
+    static_assert(sizeof...(Dynamic) == S::dynamic_count,
+                  "tandem: give exactly one size for every dynamic extent of the shape");
+    Extents<S::rank> result = S::extents;
+    [[maybe_unused]] std::size_t axis = 0;
+    [[maybe_unused]] const auto next_dynamic = [&]() -> std::size_t& {
+        while (S::extents[axis] != dynamic) ++axis;
+        return result[axis++];
+    };
+    ((next_dynamic() = static_cast<std::size_t>(extents)), ...);
+    return result;
+}
+
+/// The extents of shape S with 0 for the dynamic ones.
+template <class S>
+constexpr Extents<S::rank> empty_extents() {
+    Extents<S::rank> result = S::extents;
+    for (std::size_t axis = 0; axis < S::rank; ++axis) {
+        if (result[axis] == dynamic) result[axis] = 0;
+    }
+    return result;
+}
+
+template <std::size_t Rank, std::convertible_to<std::size_t>... Indices>
+TANDEM_DEVICE constexpr std::size_t offset_of(const Extents<Rank>& extents, Indices... indices) {
+    static_assert(sizeof...(Indices) == Rank, "tandem: give exactly one index for every axis of the tensor");
+    std::size_t offset = 0;
+    [[maybe_unused]] std::size_t axis = 0;
+    ((offset = offset * extents[axis++] + static_cast<std::size_t>(indices)), ...);
+    return offset;
+}
+
+template <class S, std::size_t... Axes>
+auto tail_shape(std::index_sequence<Axes...>) -> Shape<S::extents[Axes + 1]...>;
+
+}  // namespace detail
+
+/// The shape of one item along the leading axis.
+template <class S>
+using ItemShape = decltype(detail::tail_shape<S>(std::make_index_sequence<S::rank - 1>{}));
+
+/// A contiguous row-major tensor somebody else owns. View<const T, S> reads, View<T, S> also writes.
+template <class T, class S>
+    requires Element<std::remove_const_t<T>>
+class View {
+public:
+    using element = std::remove_const_t<T>;
+    using shape = S;
+
+    /// Empty: dynamic extents are 0.
+    View() : extents_(detail::empty_extents<S>()) {}
+    TANDEM_DEVICE constexpr View(T* data, const Extents<S::rank>& extents) : data_(data), extents_(extents) {}
+
+    /// Views `elements`, whose number must be that of the shape with these dynamic extents.
+    template <std::convertible_to<std::size_t>... Dynamic>
+    explicit View(std::span<T> elements, Dynamic... dynamic_extents)
+        : data_(elements.data()), extents_(detail::extents_of<S>(dynamic_extents...)) {
+        if (elements.size() != extents_.count()) {
+            throw Error("View", std::to_string(extents_.count()) + " elements for " + to_string(extents_),
+                        std::to_string(elements.size()));
+        }
+    }
+
+    /// A view that writes is also one that reads; a static extent may be forgotten.
+    template <class U, class From>
+        requires(std::same_as<const U, T> || (std::same_as<U, T> && !std::same_as<From, S>)) &&
+                (From::rank == S::rank)
+    TANDEM_DEVICE constexpr View(const View<U, From>& other) : data_(other.data()), extents_(other.extents()) {
+        constexpr bool fits = [] {
+            for (std::size_t axis = 0; axis < S::rank; ++axis) {
+                if (S::extents[axis] != dynamic && S::extents[axis] != From::extents[axis]) return false;
+            }
+            return true;
+        }();
+        static_assert(fits, "tandem: a view cannot change a tensor's static extents");
+    }
+
+    TANDEM_DEVICE constexpr T* data() const { return data_; }
+    TANDEM_DEVICE constexpr const Extents<S::rank>& extents() const { return extents_; }
+    TANDEM_DEVICE constexpr std::size_t extent(std::size_t axis) const { return extents_[axis]; }
+    TANDEM_DEVICE constexpr std::size_t size() const { return extents_.count(); }
+    std::span<T> elements() const { return {data_, size()}; }
+
+    template <std::convertible_to<std::size_t>... Indices>
+    TANDEM_DEVICE constexpr T& operator()(Indices... indices) const {
+        return data_[detail::offset_of(extents_, indices...)];
+    }
+
+    /// The item at `index` of the leading axis.
+    constexpr auto operator[](std::size_t index) const
+        requires(S::rank > 0)
+    {
+        Extents<S::rank - 1> inner{};
+        for (std::size_t axis = 1; axis < S::rank; ++axis) inner[axis - 1] = extents_[axis];
+        return View<T, ItemShape<S>>(data_ + index * inner.count(), inner);
+    }
+
+    /// The items [first, last) of the leading axis.
+    constexpr auto slice(std::size_t first, std::size_t last) const
+        requires(S::rank > 0 && S::extents[0] == dynamic)
+    {
+        Extents<S::rank> extents = extents_;
+        extents[0] = last - first;
+        return View<T, S>(data_ + first * (extents_.count() / std::max<std::size_t>(extents_[0], 1)), extents);
+    }
+
+private:
+    T* data_ = nullptr;
+    Extents<S::rank> extents_;
+};
+
+/// A tensor that owns its elements, 64-byte aligned, zero when made. Copies are deep. Tensor<float, Shape<dynamic, 768>>
+/// x(rows) has `rows` x 768 elements; a shape without dynamic extents takes no sizes; Tensor<float, Shape<>> is a scalar.
+template <Element T, class S>
+class Tensor {
+public:
+    using element = T;
+    using shape = S;
+
+    Tensor()
+        requires(S::dynamic_count == 0)
+        : elements_(S::extents.count()) {}
+    Tensor()
+        requires(S::dynamic_count > 0)
+        : extents_(detail::empty_extents<S>()) {}
+
+    template <std::convertible_to<std::size_t>... Dynamic>
+        requires(sizeof...(Dynamic) > 0 && S::dynamic_count > 0)
+    explicit Tensor(Dynamic... dynamic_extents) : Tensor(detail::extents_of<S>(dynamic_extents...)) {}
+
+    /// The elements of a fully static shape in row-major order, or of a vector: Tensor<float, Shape<dynamic>> x{1, 2}.
+    Tensor(std::initializer_list<T> values)
+        requires(S::dynamic_count == 0 || S::rank == 1)
+    {
+        if constexpr (S::dynamic_count > 0) extents_[0] = values.size();
+        if (values.size() != extents_.count()) {
+            throw Error("Tensor", std::to_string(extents_.count()) + " elements for " + to_string(extents_),
+                        std::to_string(values.size()));
+        }
+        elements_.resize(values.size());
+        std::copy(values.begin(), values.end(), elements_.data());
+    }
+
+    explicit Tensor(const Extents<S::rank>& extents) : elements_(extents.count()), extents_(extents) {
+        if (!S::admits(extents)) throw Error("Tensor", to_string(S::extents), to_string(extents));
+    }
+
+    /// New dynamic extents. Memory is kept when they shrink; the contents do not survive.
+    template <std::convertible_to<std::size_t>... Dynamic>
+    void resize(Dynamic... dynamic_extents) {
+        extents_ = detail::extents_of<S>(dynamic_extents...);
+        elements_.resize(extents_.count());
+    }
+    void resize(const Extents<S::rank>& extents) {
+        if (!S::admits(extents)) throw Error("Tensor::resize", to_string(S::extents), to_string(extents));
+        extents_ = extents;
+        elements_.resize(extents.count());
+    }
+
+    void fill(T value) { std::fill_n(elements_.data(), size(), value); }
+
+    T* data() { return elements_.data(); }
+    const T* data() const { return elements_.data(); }
+    const Extents<S::rank>& extents() const { return extents_; }
+    std::size_t extent(std::size_t axis) const { return extents_[axis]; }
+    std::size_t size() const { return elements_.size(); }
+    std::span<T> elements() { return {data(), size()}; }
+    std::span<const T> elements() const { return {data(), size()}; }
+
+    View<T, S> view() { return {data(), extents_}; }
+    View<const T, S> view() const { return {data(), extents_}; }
+    operator View<T, S>() { return view(); }
+    operator View<const T, S>() const { return view(); }
+
+    template <std::convertible_to<std::size_t>... Indices>
+    T& operator()(Indices... indices) {
+        return data()[detail::offset_of(extents_, indices...)];
+    }
+    template <std::convertible_to<std::size_t>... Indices>
+    const T& operator()(Indices... indices) const {
+        return data()[detail::offset_of(extents_, indices...)];
+    }
+
+    auto operator[](std::size_t index) { return view()[index]; }
+    auto operator[](std::size_t index) const { return view()[index]; }
+
+    /// The value of a scalar.
+    T item() const
+        requires(S::rank == 0)
+    {
+        return *data();
+    }
+
+private:
+    Buffer<T> elements_;
+    Extents<S::rank> extents_ = S::extents;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tensor/expression.hpp ----
+
+// Expressions: what to compute, as a type. Nodes hold their operands by value and compute nothing until evaluated.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Every node derives from this. A node has: `element`, the type it computes in; `shape`; extents(); and write_key(),
+/// which lists what distinguishes it from other nodes of its type.
+struct ExpressionNode {};
+
+template <class E>
+concept Expression = std::derived_from<std::remove_cvref_t<E>, ExpressionNode>;
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_tensor = false;
+template <class T, class S>
+inline constexpr bool is_tensor<Tensor<T, S>> = true;
+template <class T>
+inline constexpr bool is_view = false;
+template <class T, class S>
+inline constexpr bool is_view<View<T, S>> = true;
+
+/// The element of a constant: it takes the type of what it meets.
+struct Neutral {};
+
+template <class A, class B>
+struct CommonElementOf {
+    static_assert(std::same_as<A, B>,
+                  "tandem: the tensors of an expression must have one element type (bfloat16 counts as float)");
+    using type = A;
+};
+template <class A>
+struct CommonElementOf<A, Neutral> {
+    using type = A;
+};
+template <class B>
+struct CommonElementOf<Neutral, B> {
+    using type = B;
+};
+template <>
+struct CommonElementOf<Neutral, Neutral> {
+    using type = Neutral;
+};
+
+template <class... Elements>
+struct CommonElementFold {
+    using type = Neutral;
+};
+template <class First, class... Rest>
+struct CommonElementFold<First, Rest...> {
+    using type = typename CommonElementOf<First, typename CommonElementFold<Rest...>::type>::type;
+};
+
+template <class... Shapes>
+struct BroadcastFold {
+    using type = Shape<>;
+};
+template <class First, class... Rest>
+struct BroadcastFold<First, Rest...> {
+    using rest = typename BroadcastFold<Rest...>::type;
+    static_assert(can_broadcast<First, rest>,
+                  "tandem: the shapes of an elementwise operation do not fit: aligned at the last axis, each pair of "
+                  "extents must be equal or 1");
+    using type = Broadcast<First, rest>;
+};
+
+/// The run-time extents of the operands broadcast together.
+inline Extents<0> broadcast_all() { return {}; }
+
+template <class First, class... Rest>
+auto broadcast_all(const First& first, const Rest&... rest) {
+    return broadcast_extents<typename First::shape, typename BroadcastFold<typename Rest::shape...>::type>(
+        first.extents(), broadcast_all(rest...));
+}
+
+using Key = std::vector<std::uintptr_t>;
+
+}  // namespace detail
+
+/// What a user may write as an operand: a tensor, a view, an expression, or (beside one of them) a number.
+template <class X>
+concept TensorOperand = Expression<X> || detail::is_tensor<std::remove_cvref_t<X>> ||
+                        detail::is_view<std::remove_cvref_t<X>>;
+template <class X>
+concept AnyOperand = TensorOperand<X> || std::is_arithmetic_v<std::remove_cvref_t<X>>;
+
+/// The gradient of a tensor while it is being collected.
+template <Real T, class S>
+struct Adjoint {
+    Tensor<T, S> value;
+    bool touched = false;
+
+    explicit Adjoint(const Extents<S::rank>& extents) : value(extents) {}
+
+    /// The sum so far, zero before the first contribution.
+    Tensor<T, S>& dense() {
+        touched = true;
+        return value;
+    }
+};
+
+/// In place of an index: all axes are walked as one row, which every leaf but scalars has in full.
+struct WholeTensor {};
+
+/// Reads a row of contiguous elements. `access` decides what a read is: a vector, a partial vector, or one element.
+template <class T>
+struct PointerCursor {
+    const T* row;
+
+    template <class Access>
+    TANDEM_DEVICE auto get(const Access& access) const {
+        return access.load(row);
+    }
+};
+
+/// Repeats one value along a row.
+template <class T>
+struct SplatCursor {
+    T value;
+
+    template <class Access>
+    TANDEM_DEVICE auto get(const Access& access) const {
+        return access.splat(value);
+    }
+};
+
+template <class F, class... Cursors>
+struct ApplyCursor {
+    std::tuple<Cursors...> cursors;
+
+    template <class Access>
+    TANDEM_DEVICE auto get(const Access& access) const {
+        return get_from(access, std::index_sequence_for<Cursors...>{});
+    }
+
+private:
+    template <class Access, std::size_t... I>
+    TANDEM_DEVICE auto get_from(const Access& access, std::index_sequence<I...>) const {
+        return F{}(std::get<I>(cursors).get(access)...);
+    }
+};
+
+/// A tensor read where it stands. Where a gradient is wanted with respect to it, `adjoint` is where it goes.
+template <Element T, class S>
+struct Leaf : ExpressionNode {
+    using element = Compute<T>;
+    using shape = S;
+    using AdjointPointer = std::conditional_t<Real<element>, Adjoint<std::conditional_t<Real<element>, element, float>, S>*,
+                                              std::nullptr_t>;
+
+    View<const T, S> view;
+    AdjointPointer adjoint = nullptr;
+
+    TANDEM_DEVICE explicit Leaf(const View<const T, S>& source, AdjointPointer gradient = nullptr)
+        : view(source), adjoint(gradient) {}
+
+    TANDEM_DEVICE const Extents<S::rank>& extents() const { return view.extents(); }
+    void write_key(detail::Key& key) const {
+        key.push_back(reinterpret_cast<std::uintptr_t>(view.data()));
+        for (std::size_t axis = 0; axis < S::rank; ++axis) key.push_back(view.extent(axis));
+    }
+
+    /// The row that starts at `index` of a result of any rank this shape broadcasts to; the last index is ignored.
+    template <std::size_t Rank>
+    TANDEM_DEVICE auto cursor(const Extents<Rank>& index) const {
+        const T* row = view.data();
+        std::size_t stride = 1;
+        for (std::size_t axis = S::rank; axis-- > 0;) {
+            if (axis + 1 < S::rank && S::extents[axis] != 1) row += index[axis + Rank - S::rank] * stride;
+            stride *= view.extent(axis);
+        }
+        if constexpr (S::rank == 0 || last_extent_is_one()) {
+            return SplatCursor<element>{static_cast<element>(*row)};
+        } else {
+            return PointerCursor<T>{row};
+        }
+    }
+
+    TANDEM_DEVICE auto cursor(WholeTensor) const {
+        if constexpr (S::rank == 0) {
+            return SplatCursor<element>{static_cast<element>(*view.data())};
+        } else {
+            return PointerCursor<T>{view.data()};
+        }
+    }
+
+private:
+    static constexpr bool last_extent_is_one() { return S::rank > 0 && S::extents[S::rank == 0 ? 0 : S::rank - 1] == 1; }
+};
+
+/// A leaf whose type marks it as the one an elementwise expression is differentiated by.
+template <Element T, class S>
+struct Variable : Leaf<T, S> {
+    using is_variable = void;
+    using Leaf<T, S>::Leaf;
+};
+
+/// A temporary tensor that the expression keeps alive.
+template <Element T, class S, class Owner = Tensor<T, S>>
+struct Held : ExpressionNode {
+    using element = Compute<T>;
+    using shape = S;
+
+    std::shared_ptr<const Owner> tensor;
+
+    explicit Held(Owner&& source) : tensor(std::make_shared<const Owner>(std::move(source))) {}
+
+    const Extents<S::rank>& extents() const { return tensor->extents(); }
+    void write_key(detail::Key& key) const { key.push_back(reinterpret_cast<std::uintptr_t>(tensor.get())); }
+};
+
+/// A number.
+struct Constant : ExpressionNode {
+    using element = detail::Neutral;
+    using shape = Shape<>;
+
+    double value;
+
+    TANDEM_DEVICE constexpr explicit Constant(double number) : value(number) {}
+
+    TANDEM_DEVICE constexpr Extents<0> extents() const { return {}; }
+    void write_key(detail::Key& key) const { key.push_back(std::bit_cast<std::uintptr_t>(value)); }
+
+    template <class Index>
+    TANDEM_DEVICE auto cursor(const Index&) const {
+        return SplatCursor<double>{value};
+    }
+};
+
+/// An elementwise function of its operands, which are broadcast against one another. F is an empty type with operator()
+/// on scalars and SIMD vectors alike, and, to be differentiated, F::template backward<I>(g, operands...), the gradient
+/// with respect to operand I given the gradient g of the result.
+template <class F, Expression... Operands>
+struct Apply : ExpressionNode {
+    static_assert(std::is_empty_v<F>, "tandem: an elementwise function must be an empty type; pass numbers as operands");
+    using element = typename detail::CommonElementFold<typename Operands::element...>::type;
+    using shape = typename detail::BroadcastFold<typename Operands::shape...>::type;
+
+    std::tuple<Operands...> operands;
+
+    explicit Apply(Operands... parts)
+        : operands(std::move(parts)...),
+          extents_(std::apply([](const auto&... operand) { return detail::broadcast_all(operand...); }, operands)) {}
+
+    TANDEM_DEVICE const Extents<shape::rank>& extents() const { return extents_; }
+    void write_key(detail::Key& key) const {
+        std::apply([&](const auto&... operand) { (operand.write_key(key), ...); }, operands);
+    }
+
+    template <class Index>
+    TANDEM_DEVICE auto cursor(const Index& index) const {
+        return cursor_from(index, std::index_sequence_for<Operands...>{});
+    }
+
+private:
+    template <class Index, std::size_t... I>
+    TANDEM_DEVICE auto cursor_from(const Index& index, std::index_sequence<I...>) const {
+        return ApplyCursor<F, decltype(std::get<I>(operands).cursor(index))...>{{std::get<I>(operands).cursor(index)...}};
+    }
+
+    Extents<shape::rank> extents_;
+};
+
+/// An expression repeated to a larger shape.
+template <class S, Expression E>
+struct Expand : ExpressionNode {
+    using element = typename E::element;
+    using shape = S;
+
+    E operand;
+
+    Expand(E source, const Extents<S::rank>& extents) : operand(std::move(source)), extents_(extents) {
+        static_assert(can_broadcast<S, typename E::shape>);
+    }
+
+    TANDEM_DEVICE const Extents<S::rank>& extents() const { return extents_; }
+
+    template <class Index>
+    TANDEM_DEVICE auto cursor(const Index& index) const {
+        return operand.cursor(index);
+    }
+
+private:
+    Extents<S::rank> extents_;
+};
+
+/// The node a user's operand stands for.
+template <AnyOperand X>
+auto as_expression(X&& x) {
+    using Plain = std::remove_cvref_t<X>;
+    if constexpr (Expression<Plain>) {
+        return Plain(std::forward<X>(x));
+    } else if constexpr (std::is_arithmetic_v<Plain>) {
+        return Constant(static_cast<double>(x));
+    } else if constexpr (detail::is_tensor<Plain> && !std::is_lvalue_reference_v<X>) {
+        return Held<typename Plain::element, typename Plain::shape, Plain>(std::move(x));
+    } else {
+        return Leaf<typename Plain::element, typename Plain::shape>(x);
+    }
+}
+
+template <AnyOperand X>
+using AsExpression = decltype(as_expression(std::declval<X>()));
+
+template <class F, AnyOperand... Xs>
+auto apply(Xs&&... xs) {
+    return Apply<F, AsExpression<Xs>...>(as_expression(std::forward<Xs>(xs))...);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tensor/functions.hpp ----
+
+// Elementwise functions: on the host, in SIMD vectors and on the device, each with its derivative beside it.
+
+namespace tandem::inline TANDEM_ABI {
+
+// A vector type's own exp, log, max and so on are found by argument-dependent lookup; scalars use these.
+namespace detail {
+
+using std::abs;
+using std::erf;
+using std::exp;
+using std::log;
+using std::log1p;
+using std::sqrt;
+using std::tanh;
+
+template <Real T>
+TANDEM_DEVICE T max(T a, T b) {
+    return a > b ? a : b;
+}
+template <Real T>
+TANDEM_DEVICE T min(T a, T b) {
+    return a < b ? a : b;
+}
+template <Real T>
+TANDEM_DEVICE T select(bool condition, T a, T b) {
+    return condition ? a : b;
+}
+
+}  // namespace detail
+
+/// The functors behind the operators and functions below.
+namespace functions {
+
+struct Add {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        return a + b;
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A&, const B&) {
+        return g;
+    }
+};
+
+struct Negate {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        return -a;
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A&) {
+        return -g;
+    }
+};
+
+struct Subtract {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        return a - b;
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A&, const B&) {
+        if constexpr (I == 0) {
+            return g;
+        } else {
+            return -g;
+        }
+    }
+};
+
+struct Multiply {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        return a * b;
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A& a, const B& b) {
+        if constexpr (I == 0) {
+            return g * b;
+        } else {
+            return g * a;
+        }
+    }
+};
+
+struct Divide {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        return a / b;
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A& a, const B& b) {
+        if constexpr (I == 0) {
+            return g / b;
+        } else {
+            return -(g * a / (b * b));
+        }
+    }
+};
+
+struct Greater {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        using detail::select;
+        return select(a > b, V(1), V(0));
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A&, const B&) {
+        return 0.0 * g;
+    }
+};
+
+struct Equal {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        using detail::select;
+        return select(a == b, V(1), V(0));
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A&, const B&) {
+        return 0.0 * g;
+    }
+};
+
+/// Where both are equal the gradient goes to the first operand.
+struct Maximum {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        using detail::max;
+        return max(a, b);
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A& a, const B& b) {
+        if constexpr (I == 0) {
+            return g * (1.0 - apply<Greater>(b, a));
+        } else {
+            return g * apply<Greater>(b, a);
+        }
+    }
+};
+
+struct Minimum {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a, const V& b) const {
+        using detail::min;
+        return min(a, b);
+    }
+    template <std::size_t I, class G, class A, class B>
+    static auto backward(const G& g, const A& a, const B& b) {
+        if constexpr (I == 0) {
+            return g * (1.0 - apply<Greater>(a, b));
+        } else {
+            return g * apply<Greater>(a, b);
+        }
+    }
+};
+
+struct Absolute {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::abs;
+        return abs(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return g * (apply<Greater>(a, Constant(0)) - apply<Greater>(Constant(0), a));
+    }
+};
+
+struct Exp {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::exp;
+        return exp(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return g * apply<Exp>(a);
+    }
+};
+
+struct Log {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::log;
+        return log(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return g / a;
+    }
+};
+
+struct SquareRoot {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::sqrt;
+        return sqrt(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return 0.5 * g / apply<SquareRoot>(a);
+    }
+};
+
+struct Tanh {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::tanh;
+        return tanh(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        const auto y = apply<Tanh>(a);
+        return g * (1.0 - y * y);
+    }
+};
+
+struct Erf {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::erf;
+        return erf(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return g * (2.0 * std::numbers::inv_sqrtpi) * apply<Exp>(-(a * a));
+    }
+};
+
+/// 1 / (1 + exp(−a)); exp overflows to infinity for very negative a, and the quotient is then the right 0.
+struct Sigmoid {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::exp;
+        return V(1) / (V(1) + exp(-a));
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        const auto y = apply<Sigmoid>(a);
+        return g * (y * (1.0 - y));
+    }
+};
+
+/// log(1 + exp(a)) = max(a, 0) + log1p(exp(−|a|)), which does not overflow.
+struct Softplus {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        using detail::abs, detail::exp, detail::log1p, detail::max;
+        return max(a, V(0)) + log1p(exp(-abs(a)));
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return g * apply<Sigmoid>(a);
+    }
+};
+
+}  // namespace functions
+
+// At least one operand must be a tensor or an expression; a number may stand for the other.
+template <AnyOperand A, AnyOperand B>
+    requires(TensorOperand<A> || TensorOperand<B>)
+auto operator+(A&& a, B&& b) {
+    return apply<functions::Add>(std::forward<A>(a), std::forward<B>(b));
+}
+template <AnyOperand A, AnyOperand B>
+    requires(TensorOperand<A> || TensorOperand<B>)
+auto operator-(A&& a, B&& b) {
+    return apply<functions::Subtract>(std::forward<A>(a), std::forward<B>(b));
+}
+template <AnyOperand A, AnyOperand B>
+    requires(TensorOperand<A> || TensorOperand<B>)
+auto operator*(A&& a, B&& b) {
+    return apply<functions::Multiply>(std::forward<A>(a), std::forward<B>(b));
+}
+template <AnyOperand A, AnyOperand B>
+    requires(TensorOperand<A> || TensorOperand<B>)
+auto operator/(A&& a, B&& b) {
+    return apply<functions::Divide>(std::forward<A>(a), std::forward<B>(b));
+}
+template <TensorOperand A>
+auto operator-(A&& a) {
+    return apply<functions::Negate>(std::forward<A>(a));
+}
+
+template <TensorOperand A>
+auto abs(A&& a) {
+    return apply<functions::Absolute>(std::forward<A>(a));
+}
+template <TensorOperand A>
+auto exp(A&& a) {
+    return apply<functions::Exp>(std::forward<A>(a));
+}
+template <TensorOperand A>
+auto log(A&& a) {
+    return apply<functions::Log>(std::forward<A>(a));
+}
+template <TensorOperand A>
+auto sqrt(A&& a) {
+    return apply<functions::SquareRoot>(std::forward<A>(a));
+}
+template <TensorOperand A>
+auto tanh(A&& a) {
+    return apply<functions::Tanh>(std::forward<A>(a));
+}
+template <TensorOperand A>
+auto erf(A&& a) {
+    return apply<functions::Erf>(std::forward<A>(a));
+}
+/// 1 / (1 + exp(−a)).
+template <TensorOperand A>
+auto sigmoid(A&& a) {
+    return apply<functions::Sigmoid>(std::forward<A>(a));
+}
+/// log(1 + exp(a)), without overflow; log σ(a) is −softplus(−a).
+template <TensorOperand A>
+auto softplus(A&& a) {
+    return apply<functions::Softplus>(std::forward<A>(a));
+}
+template <TensorOperand A>
+auto square(A&& a) {
+    const auto x = as_expression(std::forward<A>(a));
+    return x * x;
+}
+template <AnyOperand A, AnyOperand B>
+    requires(TensorOperand<A> || TensorOperand<B>)
+auto max(A&& a, B&& b) {
+    return apply<functions::Maximum>(std::forward<A>(a), std::forward<B>(b));
+}
+template <AnyOperand A, AnyOperand B>
+    requires(TensorOperand<A> || TensorOperand<B>)
+auto min(A&& a, B&& b) {
+    return apply<functions::Minimum>(std::forward<A>(a), std::forward<B>(b));
+}
+/// 1 where a > b, else 0; its gradient is zero.
+template <AnyOperand A, AnyOperand B>
+    requires(TensorOperand<A> || TensorOperand<B>)
+auto greater(A&& a, B&& b) {
+    return apply<functions::Greater>(std::forward<A>(a), std::forward<B>(b));
+}
+template <TensorOperand A>
+auto relu(A&& a) {
+    return max(std::forward<A>(a), 0.0);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/kernels/kernel_set.hpp ----
+
+// The hot kernels as a table of function pointers: run-time sizes, one table per element type and instruction set.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// What an instruction set provides. All matrices are row-major; strides count elements.
+template <Real T>
+struct KernelSet {
+    const char* name;
+
+    /// The register tile of the GEMM, and the tile itself: c[tile_rows, tile_columns] (+)= a · b. Element (i, k) of a
+    /// stands at a[i · a_row + k · a_column]; b holds `depth` rows of tile_columns contiguous elements.
+    std::size_t tile_rows;
+    std::size_t tile_columns;
+    void (*gemm_tile)(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                      std::size_t c_stride, bool accumulate);
+
+    /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
+    /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.
+    void (*layer_norm)(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                       std::size_t width, T eps);
+
+    /// dx of layer_norm, added to dx where `accumulate` is set.
+    void (*layer_norm_backward)(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                std::size_t rows, std::size_t width, bool accumulate);
+
+    /// Adds the gradients of gain and bias over all rows, for the columns [first, last) only, row by row in order.
+    void (*layer_norm_parameters_backward)(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain, T* dbias,
+                                           std::size_t rows, std::size_t width, std::size_t first, std::size_t last);
+
+    /// sums[j] += Σ_i x[i, j] for the columns [first, last), row by row in order.
+    void (*column_sums)(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first, std::size_t last);
+
+    /// In place x = softmax(scale · x) over one row of `count` elements.
+    void (*softmax)(T* x, std::size_t count, T scale);
+
+    /// In place dx = scale · y · (dx − Σ dx·y): the gradient of softmax(scale · x), given its result y and dx = dL/dy.
+    void (*softmax_backward)(const T* y, T* dx, std::size_t count, T scale);
+};
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/native.hpp ----
+
+// SIMD at the build's -march, through xsimd; the only file that knows it. Holds the vector type that expressions are
+// evaluated in, and the kernels written over it.
+
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <xsimd/xsimd.hpp>
+#pragma GCC diagnostic pop
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+template <Real T>
+using Batch = xsimd::batch<T>;
+
+/// Elements in one Batch<T>.
+template <Real T>
+inline constexpr std::size_t lanes = Batch<T>::size;
+
+template <Real T>
+Batch<T> load(const T* from) {
+    return Batch<T>::load_unaligned(from);
+}
+
+/// The first `count` < lanes elements, zeros behind them; nothing past them is read.
+template <Real T>
+Batch<T> load_partial(const T* from, std::size_t count) {
+    std::array<T, lanes<T>> buffer{};
+    for (std::size_t i = 0; i < count; ++i) buffer[i] = from[i];
+    return Batch<T>::load_unaligned(buffer.data());
+}
+
+inline Batch<float> load_partial(const bfloat16* from, std::size_t count) {
+    std::array<float, lanes<float>> buffer{};
+    for (std::size_t i = 0; i < count; ++i) buffer[i] = from[i];
+    return Batch<float>::load_unaligned(buffer.data());
+}
+
+inline Batch<float> load(const bfloat16* from) { return load_partial(from, lanes<float>); }
+
+template <Real T>
+void store(T* to, const Batch<T>& value) {
+    value.store_unaligned(to);
+}
+
+template <Real T>
+void store_partial(T* to, const Batch<T>& value, std::size_t count) {
+    std::array<T, lanes<T>> buffer;
+    value.store_unaligned(buffer.data());
+    for (std::size_t i = 0; i < count; ++i) to[i] = buffer[i];
+}
+
+inline void store_partial(bfloat16* to, const Batch<float>& value, std::size_t count) {
+    std::array<float, lanes<float>> buffer;
+    value.store_unaligned(buffer.data());
+    for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(buffer[i]);
+}
+
+inline void store(bfloat16* to, const Batch<float>& value) { store_partial(to, value, lanes<float>); }
+
+/// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <Real T>
+T reduce_sum(const Batch<T>& value) {
+    std::array<T, lanes<T>> buffer;
+    value.store_unaligned(buffer.data());
+    for (std::size_t half = lanes<T> / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) buffer[i] += buffer[i + half];
+    }
+    return buffer[0];
+}
+
+template <Real T>
+T reduce_max(const Batch<T>& value) {
+    std::array<T, lanes<T>> buffer;
+    value.store_unaligned(buffer.data());
+    T largest = buffer[0];
+    for (std::size_t i = 1; i < lanes<T>; ++i) largest = buffer[i] > largest ? buffer[i] : largest;
+    return largest;
+}
+
+/// Calls body(load, store) over a row of `count` elements: whole vectors first, then one partial vector, with
+/// the same arithmetic for both.
+template <Real T, class Body>
+void for_each_vector(std::size_t count, const Body& body) {
+    std::size_t j = 0;
+    for (; j + lanes<T> <= count; j += lanes<T>) {
+        body([j](const T* from) { return load(from + j); }, [j](T* to, const Batch<T>& value) { store(to + j, value); });
+    }
+    if (const std::size_t rest = count - j; rest > 0) {
+        body([j, rest](const T* from) { return load_partial(from + j, rest); },
+             [j, rest](T* to, const Batch<T>& value) { store_partial(to + j, value, rest); });
+    }
+}
+
+template <Real T>
+struct Native {
+    using V = Batch<T>;
+    static constexpr std::size_t width_in_vectors = 2;
+    // 14 x 2 accumulators, 2 vectors of b and one broadcast fill AVX-512's 32 registers; 6 x 2 fill AVX2's 16.
+    static constexpr std::size_t tile_rows = lanes<T> * sizeof(T) >= 64 ? 14 : 6;
+    static constexpr std::size_t tile_columns = width_in_vectors * lanes<T>;
+
+    static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                          std::size_t c_stride, bool accumulate) {
+        tile(depth, a, a_row, a_column, b, c, c_stride, accumulate, std::make_index_sequence<tile_rows>{});
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(T{0});
+            const std::size_t whole = width / lanes<T> * lanes<T>;
+            for (std::size_t j = 0; j < whole; j += lanes<T>) {
+                const V centred = load(x + j) - V(mu);
+                squares = xsimd::fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (reduce_sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for_each_vector<T>(width, [&](const auto& get, const auto& put) {
+                put(y, xsimd::fma((get(x) - V(mu)) * V(scale), get(gain), get(bias)));
+            });
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(T{0}), products(T{0});
+            for_each_vector<T>(width, [&](const auto& get, const auto&) {
+                const V g = get(dy) * get(gain);  // zero behind the row's end
+                sums += g;
+                products = xsimd::fma(g, (get(x) - mu) * scale, products);
+            });
+            const V sum(reduce_sum(sums) / static_cast<T>(width));
+            const V product(reduce_sum(products) / static_cast<T>(width));
+            for_each_vector<T>(width, [&](const auto& get, const auto& put) {
+                const V normed = (get(x) - mu) * scale;
+                const V value = scale * (get(dy) * get(gain) - sum - normed * product);
+                put(dx, accumulate ? get(dx) + value : value);
+            });
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for_each_vector<T>(last - first, [&](const auto& get, const auto& put) {
+            V gain_sum = get(dgain + first), bias_sum = get(dbias + first);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = get(dy + i * width + first);
+                gain_sum = xsimd::fma(g, (get(x + i * width + first) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum += g;
+            }
+            put(dgain + first, gain_sum);
+            put(dbias + first, bias_sum);
+        });
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for_each_vector<T>(last - first, [&](const auto& get, const auto& put) {
+            V sum = get(sums + first);
+            for (std::size_t i = 0; i < rows; ++i) sum += get(x + i * width + first);
+            put(sums + first, sum);
+        });
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        T largest = scale * x[0];
+        const std::size_t whole = count / lanes<T> * lanes<T>;
+        if (whole > 0) {
+            V peaks = V(scale) * load(x);
+            for (std::size_t j = lanes<T>; j < whole; j += lanes<T>) peaks = xsimd::max(peaks, V(scale) * load(x + j));
+            largest = reduce_max(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) largest = scale * x[j] > largest ? scale * x[j] : largest;
+        V sums(T{0});
+        for (std::size_t j = 0; j < whole; j += lanes<T>) {
+            const V value = xsimd::exp(xsimd::fms(V(scale), load(x + j), V(largest)));
+            store(x + j, value);
+            sums += value;
+        }
+        T sum = reduce_sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store_partial(x + whole, xsimd::exp(xsimd::fms(V(scale), load_partial(x + whole, rest), V(largest))), rest);
+            for (std::size_t j = whole; j < count; ++j) sum += x[j];
+        }
+        const V normaliser(T{1} / sum);
+        for_each_vector<T>(count, [&](const auto& get, const auto& put) { put(x, get(x) * normaliser); });
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(T{0});
+        for_each_vector<T>(count,
+                           [&](const auto& get, const auto&) { products = xsimd::fma(get(dx), get(y), products); });
+        const V dot(reduce_sum(products));
+        for_each_vector<T>(count, [&](const auto& get, const auto& put) {
+            put(dx, V(scale) * get(y) * (get(dx) - dot));
+        });
+    }
+
+private:
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(T{0});
+        for_each_vector<T>(width, [&](const auto& get, const auto&) { sums += get(x); });
+        return reduce_sum(sums);
+    }
+
+    // Index sequences instead of loops keep every accumulator in a register at -O2. A pointer to every third row lets
+    // x86's scaled addressing reach all rows of a with few registers.
+    template <std::size_t... Rows>
+    static void tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                     std::size_t c_stride, bool accumulate, std::index_sequence<Rows...>) {
+        V left[tile_rows], right[tile_rows];
+        if (accumulate) {
+            ((left[Rows] = load(c + Rows * c_stride), right[Rows] = load(c + Rows * c_stride + lanes<T>)), ...);
+        } else {
+            ((left[Rows] = V(T{0}), right[Rows] = V(T{0})), ...);
+        }
+        const T* thirds[(tile_rows + 2) / 3];
+        ((thirds[Rows / 3] = a + Rows / 3 * 3 * a_row), ...);
+        for (std::size_t k = 0; k < depth; ++k, b += tile_columns) {
+            const V b0 = load(b), b1 = load(b + lanes<T>);
+            (multiply_add(thirds[Rows / 3][Rows % 3 * a_row], b0, b1, left[Rows], right[Rows]), ...);
+            ((Rows % 3 == 0 ? void(thirds[Rows / 3] += a_column) : void()), ...);
+        }
+        ((store(c + Rows * c_stride, left[Rows]), store(c + Rows * c_stride + lanes<T>, right[Rows])), ...);
+    }
+
+    static void multiply_add(T a, const V& b0, const V& b1, V& left, V& right) {
+        const V repeated(a);
+        left = xsimd::fma(repeated, b0, left);
+        right = xsimd::fma(repeated, b1, right);
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/scalar.hpp ----
+
+// The kernels as plain loops: the oracle that every other instruction set is tested against.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+template <Real T>
+struct Scalar {
+    static constexpr std::size_t tile_rows = 4;
+    static constexpr std::size_t tile_columns = 4;
+
+    static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
+                          std::size_t c_stride, bool accumulate) {
+        for (std::size_t i = 0; i < tile_rows; ++i) {
+            for (std::size_t j = 0; j < tile_columns; ++j) {
+                T sum = accumulate ? c[i * c_stride + j] : T{0};
+                for (std::size_t k = 0; k < depth; ++k) {
+                    sum += a[i * a_row + k * a_column] * b[k * tile_columns + j];
+                }
+                c[i * c_stride + j] = sum;
+            }
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            T sum{0}, squares{0};
+            for (std::size_t j = 0; j < width; ++j) sum += x[j];
+            const T mu = sum / static_cast<T>(width);
+            for (std::size_t j = 0; j < width; ++j) squares += (x[j] - mu) * (x[j] - mu);
+            const T scale = T{1} / std::sqrt(squares / static_cast<T>(width) + eps);
+            for (std::size_t j = 0; j < width; ++j) y[j] = (x[j] - mu) * scale * gain[j] + bias[j];
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            T sum{0}, product{0};
+            for (std::size_t j = 0; j < width; ++j) {
+                sum += dy[j] * gain[j];
+                product += dy[j] * gain[j] * (x[j] - mean[i]) * inverse[i];
+            }
+            sum /= static_cast<T>(width);
+            product /= static_cast<T>(width);
+            for (std::size_t j = 0; j < width; ++j) {
+                const T normed = (x[j] - mean[i]) * inverse[i];
+                const T value = inverse[i] * (dy[j] * gain[j] - sum - normed * product);
+                dx[j] = accumulate ? dx[j] + value : value;
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; ++j) {
+            for (std::size_t i = 0; i < rows; ++i) {
+                dgain[j] += dy[i * width + j] * (x[i * width + j] - mean[i]) * inverse[i];
+                dbias[j] += dy[i * width + j];
+            }
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; ++j) {
+            for (std::size_t i = 0; i < rows; ++i) sums[j] += x[i * width + j];
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        T largest = scale * x[0], sum{0};
+        for (std::size_t j = 1; j < count; ++j) largest = std::max(largest, scale * x[j]);
+        for (std::size_t j = 0; j < count; ++j) sum += x[j] = std::exp(scale * x[j] - largest);
+        for (std::size_t j = 0; j < count; ++j) x[j] /= sum;
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        T dot{0};
+        for (std::size_t j = 0; j < count; ++j) dot += dx[j] * y[j];
+        for (std::size_t j = 0; j < count; ++j) dx[j] = scale * y[j] * (dx[j] - dot);
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/dispatch.hpp ----
+
+// The one place that chooses which instruction set's kernels run.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// The table of an instruction set written as a struct of static functions.
+template <Real T, class Isa>
+constexpr KernelSet<T> table_of(const char* name) {
+    return {.name = name,
+            .tile_rows = Isa::tile_rows,
+            .tile_columns = Isa::tile_columns,
+            .gemm_tile = Isa::gemm_tile,
+            .layer_norm = Isa::layer_norm,
+            .layer_norm_backward = Isa::layer_norm_backward,
+            .layer_norm_parameters_backward = Isa::layer_norm_parameters_backward,
+            .column_sums = Isa::column_sums,
+            .softmax = Isa::softmax,
+            .softmax_backward = Isa::softmax_backward};
+}
+
+template <Real T>
+inline constexpr KernelSet<T> scalar_kernels = table_of<T, Scalar<T>>("scalar");
+
+template <Real T>
+inline constexpr KernelSet<T> native_kernels = table_of<T, Native<T>>("native");
+
+/// The kernels of a named instruction set; an unknown or unavailable name is an Error.
+template <Real T>
+const KernelSet<T>& kernels_named(std::string_view name) {
+    if (name == "scalar") return scalar_kernels<T>;
+    if (name == "native") return native_kernels<T>;
+    throw Error("TANDEM_ISA", "scalar or native", "\"" + std::string(name) + "\"");
+}
+
+/// The kernels in use: native, or what the environment variable TANDEM_ISA names. Chosen at the first call.
+template <Real T>
+const KernelSet<T>& active() {
+    static const KernelSet<T>& chosen = [&]() -> const KernelSet<T>& {
+        const char* forced = std::getenv("TANDEM_ISA");
+        return kernels_named<T>(forced == nullptr ? "native" : forced);
+    }();
+    return chosen;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/gemm.hpp ----
+
+// General matrix product with any strides: packing, blocking and the parallel split around the register tile.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// A matrix operand: element (i, j) stands at data[i · row_stride + j · column_stride]. A transposed view swaps the two.
+template <Element T>
+struct Operand {
+    const T* data;
+    std::size_t row_stride;
+    std::size_t column_stride;
+
+    Operand transposed() const { return {data, column_stride, row_stride}; }
+};
+
+template <Element T>
+constexpr Operand<T> row_major(const T* data, std::size_t row_stride) {
+    return {data, row_stride, 1};
+}
+
+/// The K blocking. It is part of the contract, not a tuning knob: sums are taken in blocks of this depth in every
+/// configuration, so an output row's bits do not depend on M, on the other rows, or on the number of threads.
+inline constexpr std::size_t gemm_depth = 256;
+
+namespace detail {
+
+/// Copies a [rows, depth] piece of an operand into panels of `tile` rows, column by column, zero-padded to whole
+/// panels, widening to the type that is computed in. For the right operand, pass its transpose.
+template <Element From, Real T>
+void pack(const Operand<From>& operand, std::size_t rows, std::size_t depth, std::size_t tile, T* panels) {
+    for (std::size_t first = 0; first < rows; first += tile, panels += tile * depth) {
+        const std::size_t filled = std::min(tile, rows - first);
+        const From* source = operand.data + first * operand.row_stride;
+        if (operand.row_stride == 1) {
+            for (std::size_t k = 0; k < depth; ++k) {
+                T* to = panels + k * tile;
+                const From* from = source + k * operand.column_stride;
+                for (std::size_t i = 0; i < filled; ++i) to[i] = static_cast<T>(from[i]);
+                for (std::size_t i = filled; i < tile; ++i) to[i] = T{0};
+            }
+            continue;
+        }
+        for (std::size_t i = 0; i < tile; ++i) {
+            if (i < filled) {
+                const From* from = source + i * operand.row_stride;
+                for (std::size_t k = 0; k < depth; ++k) panels[k * tile + i] = static_cast<T>(from[k * operand.column_stride]);
+            } else {
+                for (std::size_t k = 0; k < depth; ++k) panels[k * tile + i] = T{0};
+            }
+        }
+    }
+}
+
+template <Real T>
+struct GemmScratch {
+    Buffer<T> left, right;
+};
+
+/// One set of pack buffers a thread: they stop growing at the largest product the thread has seen.
+template <Real T>
+GemmScratch<T>& gemm_scratch() {
+    thread_local GemmScratch<T> scratch;
+    return scratch;
+}
+
+constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+/// Whether the tile may read the left operand where it stands. Rows a multiple of 4096 bytes apart would all fall into
+/// the same few lines of the L1 cache, and columns apart touch a line for every element.
+template <Real T, Element A>
+bool reads_in_place(const Operand<A>& a) {
+    return std::same_as<T, A> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
+}
+
+/// Where the left operand's tiles are read: in place, or packed. Rows that fill no whole tile are always packed.
+template <Real T>
+struct LeftPanels {
+    const T* in_place = nullptr;
+    std::size_t row_stride = 0;
+    const T* packed = nullptr;
+};
+
+/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a full
+/// tile on the stack.
+template <Real T>
+void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T* right, T* c, std::size_t c_stride,
+                     std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
+    constexpr std::size_t largest_tile = 14 * 64;
+    alignas(64) std::array<T, largest_tile> edge;
+    for (std::size_t j = 0; j < columns; j += set.tile_columns) {
+        const std::size_t width = std::min(set.tile_columns, columns - j);
+        for (std::size_t i = 0; i < rows; i += set.tile_rows) {
+            const std::size_t height = std::min(set.tile_rows, rows - i);
+            const bool whole = height == set.tile_rows;
+            T* const target = c + i * c_stride + j;
+            const auto multiply = [&](T* to, std::size_t stride) {
+                if (left.in_place != nullptr && whole) {
+                    set.gemm_tile(depth, left.in_place + i * left.row_stride, left.row_stride, 1, right + j * depth, to,
+                                  stride, accumulate);
+                } else {
+                    set.gemm_tile(depth, left.packed + i * depth, 1, set.tile_rows, right + j * depth, to, stride,
+                                  accumulate);
+                }
+            };
+            if (whole && width == set.tile_columns) {
+                multiply(target, c_stride);
+                continue;
+            }
+            if (accumulate) {
+                for (std::size_t y = 0; y < height; ++y) {
+                    std::copy_n(target + y * c_stride, width, edge.data() + y * set.tile_columns);
+                }
+            }
+            multiply(edge.data(), set.tile_columns);
+            for (std::size_t y = 0; y < height; ++y) {
+                std::copy_n(edge.data() + y * set.tile_columns, width, target + y * c_stride);
+            }
+        }
+    }
+}
+
+/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has room
+/// for whole tiles.
+template <Real T, Element A>
+LeftPanels<T> left_panels(const KernelSet<T>& set, const Operand<A>& piece, std::size_t rows, std::size_t depth,
+                          T* buffer) {
+    LeftPanels<T> panels{.packed = buffer};
+    std::size_t first = 0;
+    if constexpr (std::same_as<T, A>) {
+        if (reads_in_place<T>(piece)) {
+            panels.in_place = piece.data;
+            panels.row_stride = piece.row_stride;
+            first = rows / set.tile_rows * set.tile_rows;
+        }
+    }
+    const Operand<A> rest{piece.data + first * piece.row_stride, piece.row_stride, piece.column_stride};
+    pack(rest, rows - first, depth, set.tile_rows, buffer + first * depth);
+    return panels;
+}
+
+}  // namespace detail
+
+/// Does nothing with a finished tile.
+struct NoEpilogue {
+    void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
+};
+
+/// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride and
+/// must not overlap a or b. epilogue(first_row, last_row, first_column, last_column) is called once for every block of c
+/// that is complete, while it is in the cache of the thread that made it.
+template <Real T, Element A, Element B, class Epilogue = NoEpilogue>
+void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const Operand<B>& b, T* c,
+          std::size_t c_stride, bool accumulate = false, const Epilogue& epilogue = {}) {
+    if (m == 0 || n == 0) return;
+    const KernelSet<T>& set = active<T>();
+    if (k == 0) {
+        for (std::size_t i = 0; i < m && !accumulate; ++i) std::fill_n(c + i * c_stride, n, T{0});
+        epilogue(0, m, 0, n);
+        return;
+    }
+    // The right operand is packed whole, once, and shared.
+    const std::size_t padded_n = detail::round_up(n, set.tile_columns);
+    Buffer<T>& shared = detail::gemm_scratch<T>().right;
+    shared.resize(padded_n * k);
+    T* const packed = shared.data();
+    const std::size_t column_panels = padded_n / set.tile_columns;
+    for (std::size_t first = 0; first < k; first += gemm_depth) {
+        const std::size_t depth = std::min(gemm_depth, k - first);
+        const std::size_t grain = std::max<std::size_t>(1, 16384 / (depth * set.tile_columns));
+        parallel_for(column_panels, grain, [&](std::size_t begin, std::size_t end) {
+            const std::size_t column = begin * set.tile_columns;
+            const Operand<B> piece{b.data + first * b.row_stride + column * b.column_stride, b.column_stride,
+                                   b.row_stride};
+            detail::pack(piece, std::min(end * set.tile_columns, n) - column, depth, set.tile_columns,
+                         packed + first * padded_n + column * depth);
+        });
+    }
+    // Blocks of about 112 rows keep the left piece in the L2 cache; few rows are split over columns instead.
+    const std::size_t block_rows = std::min(detail::round_up(m, set.tile_rows), 8 * set.tile_rows);
+    const std::size_t row_blocks = (m + block_rows - 1) / block_rows;
+    const std::size_t column_splits = row_blocks >= 8 ? 1 : std::min<std::size_t>(column_panels, 8 / row_blocks + 1);
+    const std::size_t split_panels = (column_panels + column_splits - 1) / column_splits;
+    parallel_for(row_blocks * column_splits, 1, [&](std::size_t begin, std::size_t end) {
+        Buffer<T>& left = detail::gemm_scratch<T>().left;
+        left.resize(block_rows * gemm_depth);
+        for (std::size_t task = begin; task < end; ++task) {
+            const std::size_t row = task / column_splits * block_rows;
+            const std::size_t rows = std::min(block_rows, m - row);
+            const std::size_t column = std::min(task % column_splits * split_panels * set.tile_columns, n);
+            const std::size_t last = std::min(column + split_panels * set.tile_columns, n);
+            if (column == last) continue;
+            for (std::size_t first = 0; first < k; first += gemm_depth) {
+                const std::size_t depth = std::min(gemm_depth, k - first);
+                const Operand<A> piece{a.data + row * a.row_stride + first * a.column_stride, a.row_stride,
+                                       a.column_stride};
+                const auto panels = detail::left_panels(set, piece, rows, depth, left.data());
+                detail::multiply_panels(set, panels, packed + first * padded_n + column * depth,
+                                        c + row * c_stride + column, c_stride, rows, last - column, depth,
+                                        accumulate || first > 0);
+            }
+            epilogue(row, row + rows, column, last);
+        }
+    });
+}
+
+/// gemm on the calling thread alone, for small products inside a loop that is parallel already.
+template <Real T>
+void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& a, const Operand<T>& b, T* c,
+                 std::size_t c_stride, bool accumulate = false) {
+    const KernelSet<T>& set = active<T>();
+    detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
+    scratch.left.resize(detail::round_up(m, set.tile_rows) * std::min(k, gemm_depth));
+    scratch.right.resize(detail::round_up(n, set.tile_columns) * std::min(k, gemm_depth));
+    for (std::size_t first = 0; first < k; first += gemm_depth) {
+        const std::size_t depth = std::min(gemm_depth, k - first);
+        const Operand<T> left{a.data + first * a.column_stride, a.row_stride, a.column_stride};
+        const Operand<T> right{b.data + first * b.row_stride, b.column_stride, b.row_stride};
+        const auto panels = detail::left_panels(set, left, m, depth, scratch.left.data());
+        detail::pack(right, n, depth, set.tile_columns, scratch.right.data());
+        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth,
+                                accumulate || first > 0);
+    }
+}
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/tensor/evaluate.hpp ----
+
+// Evaluation: elementwise chains as one SIMD pass, rows in parallel; everything else through a tape of results.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Reads a whole vector at column j.
+template <Real T>
+struct VectorAccess {
+    std::size_t j;
+
+    template <class From>
+    auto load(const From* row) const {
+        return kernels::load(row + j);
+    }
+    auto splat(double value) const { return kernels::Batch<T>(static_cast<T>(value)); }
+};
+
+/// Reads the last, partial vector of a row: the arithmetic is that of a whole one, so an element's bits do not depend
+/// on where in a row it stands.
+template <Real T>
+struct PartialAccess {
+    std::size_t j, count;
+
+    template <class From>
+    auto load(const From* row) const {
+        return kernels::load_partial(row + j, count);
+    }
+    auto splat(double value) const { return kernels::Batch<T>(static_cast<T>(value)); }
+};
+
+template <Real T, class Cursor, class Out>
+void write_row(const Cursor& cursor, Out* out, std::size_t first, std::size_t last) {
+    std::size_t j = first;
+    for (; j + kernels::lanes<T> <= last; j += kernels::lanes<T>) kernels::store(out + j, cursor.get(VectorAccess<T>{j}));
+    if (j < last) kernels::store_partial(out + j, cursor.get(PartialAccess<T>{j, last - j}), last - j);
+}
+
+/// Whether every leaf is a scalar or has the result's own shape, so that all axes can be walked as one.
+template <class S, class E>
+constexpr bool is_flat() {
+    if constexpr (requires(const E& e) { e.operands; }) {
+        return []<class F, class... Ops>(std::type_identity<Apply<F, Ops...>>) {
+            return (is_flat<S, Ops>() && ...);
+        }(std::type_identity<E>{});
+    } else if constexpr (requires(const E& e) { e.operand; }) {
+        return is_flat<S, std::remove_cvref_t<decltype(std::declval<E>().operand)>>();
+    } else {
+        if (E::shape::rank == 0) return true;
+        if (E::shape::rank != S::rank) return false;
+        for (std::size_t axis = 0; axis < std::min(S::rank, E::shape::rank); ++axis) {
+            if (E::shape::extents[axis] == 1 && S::extents[axis] != 1) return false;
+        }
+        return true;
+    }
+}
+
+template <std::size_t Rank>
+Extents<Rank> row_index(const Extents<Rank>& extents, std::size_t row) {
+    Extents<Rank> index{};
+    for (std::size_t axis = Rank - (Rank > 0 ? 1 : 0); axis-- > 0;) {
+        index[axis] = row % extents[axis];
+        row /= extents[axis];
+    }
+    return index;
+}
+
+inline constexpr std::size_t elements_a_task = 16384;
+
+/// out = e for an expression of elementwise nodes and leaves only.
+template <class T, class S, class E>
+void write(const View<T, S>& out, const E& e) {
+    using C = Compute<T>;
+    const std::size_t size = out.size();
+    if (size == 0) return;
+    if constexpr (S::rank == 0 || is_flat<S, E>()) {
+        const auto cursor = e.cursor(WholeTensor{});
+        parallel_for(size, elements_a_task,
+                     [&](std::size_t first, std::size_t last) { write_row<C>(cursor, out.data(), first, last); });
+    } else {
+        const std::size_t width = out.extent(S::rank - 1);
+        parallel_for(size / width, std::max<std::size_t>(1, elements_a_task / width),
+                     [&](std::size_t first, std::size_t last) {
+                         for (std::size_t row = first; row < last; ++row) {
+                             const auto cursor = e.cursor(row_index(out.extents(), row));
+                             write_row<C>(cursor, out.data() + row * width, 0, width);
+                         }
+                     });
+    }
+}
+
+template <class T>
+inline constexpr char type_mark = 0;
+
+/// How many matrix products an elementwise chain reads directly, and whether they have shape S.
+template <class S, class E>
+inline constexpr std::size_t products_of_shape = 0;
+template <class S, class F, class... Operands>
+inline constexpr std::size_t products_of_shape<S, Apply<F, Operands...>> = (products_of_shape<S, Operands> + ... + 0);
+
+}  // namespace detail
+
+/// The results of the nodes that an elementwise pass cannot compute (reductions, products, permutations), each computed
+/// once however often it occurs, in an order in which operands come first. Walked backwards for gradients.
+class Tape {
+public:
+    struct Entry {
+        virtual ~Entry() = default;
+        /// Adds this result's share to the gradients of its operands.
+        virtual void backward() = 0;
+    };
+
+    /// Names a tensor a gradient is wanted for.
+    template <Real T, class S>
+    void want(const View<const T, S>& tensor, Adjoint<T, S>& adjoint) {
+        targets_.push_back({tensor.data(), &detail::type_mark<Adjoint<T, S>>, &adjoint, false});
+    }
+
+    bool wants_gradients() const { return !targets_.empty(); }
+
+    /// Where the gradient of this tensor goes; nullptr if none is wanted.
+    template <Real T, class S>
+    Adjoint<T, S>* target(const T* data) {
+        for (Target& target : targets_) {
+            if (target.data == data && target.type == &detail::type_mark<Adjoint<T, S>>) {
+                target.met = true;
+                return static_cast<Adjoint<T, S>*>(target.adjoint);
+            }
+        }
+        return nullptr;
+    }
+
+    /// The position of the first wanted tensor that no expression contained, or -1.
+    std::ptrdiff_t first_unmet() const {
+        for (std::size_t i = 0; i < targets_.size(); ++i) {
+            if (!targets_[i].met) return static_cast<std::ptrdiff_t>(i);
+        }
+        return -1;
+    }
+
+    /// The leaf that holds the result of `node`.
+    template <class Node>
+    auto result(const Node& node);
+
+    void keep(std::shared_ptr<const void> owner) { owners_.push_back(std::move(owner)); }
+
+    void backward() {
+        for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) entry->entry->backward();
+    }
+
+private:
+    struct Target {
+        const void* data;
+        const void* type;
+        void* adjoint;
+        bool met;
+    };
+    struct Slot {
+        const void* type;
+        detail::Key key;
+        std::unique_ptr<Entry> entry;
+    };
+
+    std::vector<Target> targets_;
+    std::vector<Slot> entries_;
+    std::vector<std::shared_ptr<const void>> owners_;
+};
+
+// prepare(node, tape): the same expression with elementwise nodes and leaves only.
+template <Element T, class S>
+auto prepare(const Leaf<T, S>& leaf, Tape& tape) {
+    if constexpr (Real<T>) {
+        return Leaf<T, S>(leaf.view, leaf.adjoint != nullptr ? leaf.adjoint : tape.target<T, S>(leaf.view.data()));
+    } else {
+        return leaf;
+    }
+}
+
+template <Element T, class S>
+auto prepare(const Held<T, S>& held, Tape& tape) {
+    tape.keep(held.tensor);
+    return Leaf<T, S>(held.tensor->view());
+}
+
+inline auto prepare(const Constant& constant, Tape&) { return constant; }
+
+template <class F, class... Operands>
+auto prepare(const Apply<F, Operands...>& node, Tape& tape) {
+    return std::apply([&](const auto&... operand) { return apply<F>(prepare(operand, tape)...); }, node.operands);
+}
+
+template <class S, class E>
+auto prepare(const Expand<S, E>& node, Tape& tape) {
+    auto operand = prepare(node.operand, tape);
+    return Expand<S, decltype(operand)>(std::move(operand), node.extents());
+}
+
+/// Every other node has a Rule<Node>: Rule(node, tape) prepares its operands, forward(out) computes it, and
+/// backward(value, gradient) passes the gradient on.
+template <class Node>
+struct Rule;
+
+template <Expression Node>
+    requires requires { typename Node::has_rule; }
+auto prepare(const Node& node, Tape& tape) {
+    return tape.result(node);
+}
+
+namespace detail {
+
+template <class Node>
+struct NodeEntry : Tape::Entry {
+    using T = typename Node::element;
+    using S = typename Node::shape;
+
+    Rule<Node> rule;
+    Tensor<T, S> value;
+    std::unique_ptr<Adjoint<T, S>> adjoint;
+
+    NodeEntry(const Node& node, Tape& tape) : rule(node, tape), value(node.extents()) {
+        rule.forward(value);
+        if (tape.wants_gradients() && rule.wants_gradient()) adjoint = std::make_unique<Adjoint<T, S>>(node.extents());
+    }
+
+    void backward() override {
+        if (adjoint != nullptr && adjoint->touched) rule.backward(value, adjoint->value);
+    }
+};
+
+}  // namespace detail
+
+template <class Node>
+auto Tape::result(const Node& node) {
+    using Result = detail::NodeEntry<Node>;
+    detail::Key key;
+    node.write_key(key);
+    Result* result = nullptr;
+    for (const Slot& slot : entries_) {
+        if (slot.type == &detail::type_mark<Node> && slot.key == key) result = static_cast<Result*>(slot.entry.get());
+    }
+    if (result == nullptr) {
+        auto made = std::make_unique<Result>(node, *this);
+        result = made.get();
+        entries_.push_back({&detail::type_mark<Node>, std::move(key), std::move(made)});
+    }
+    return Leaf<typename Node::element, typename Node::shape>(std::as_const(result->value).view(), result->adjoint.get());
+}
+
+/// out = e, computed at once. An elementwise chain may read what it overwrites; any other overlap of out with a tensor
+/// in e is only allowed below a reduction or a product, which have been computed before out is written.
+template <class T, class S, TensorOperand X>
+    requires(!std::is_const_v<T>)
+void assign(const View<T, S>& out, X&& x) {
+    const auto e = as_expression(std::forward<X>(x));
+    using E = std::remove_const_t<decltype(e)>;
+    static_assert(can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank,
+                  "tandem: the expression's shape does not fit the tensor it is assigned to");
+    const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
+    if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+    if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
+        if (assign_through_product(out, e)) return;
+    }
+    Tape tape;
+    detail::write(out, prepare(e, tape));
+}
+
+template <Element T, class S, TensorOperand X>
+void assign(Tensor<T, S>& out, X&& x) {
+    assign(out.view(), std::forward<X>(x));
+}
+
+/// The value of an expression as a tensor that owns its elements.
+template <TensorOperand X>
+auto evaluate(X&& x) {
+    const auto e = as_expression(std::forward<X>(x));
+    using E = std::remove_const_t<decltype(e)>;
+    Tensor<typename E::element, typename E::shape> result(e.extents());
+    assign(result, e);
+    return result;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tensor/reduce.hpp ----
+
+// Reductions along an axis, and how a gradient flows into an elementwise expression. They share a file because each is
+// the other's transpose: the gradient of a broadcast is a sum, that of a sum a broadcast.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// An operand reduced along one axis by Op; the axis vanishes, or is kept as 1.
+template <class Op, std::size_t Axis, bool Keep, Expression E>
+struct Reduction : ExpressionNode {
+    static_assert(Axis < E::shape::rank, "tandem: a reduction's axis must be one of its operand's");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = WithoutAxis<typename E::shape, Axis, Keep>;
+
+    E operand;
+
+    explicit Reduction(E source) : operand(std::move(source)) {}
+
+    auto extents() const { return without_axis<Axis, Keep>(operand.extents()); }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+namespace functions {
+
+// A reduction's accumulator over vectors or scalars V, fed one value at a time; two passes where it needs the maximum.
+struct Sum {
+    static constexpr bool needs_maximum = false;
+    template <class V>
+    TANDEM_DEVICE static V combine(const V& sum, const V& x, const V&) {
+        return sum + x;
+    }
+    template <class T>
+    TANDEM_DEVICE static T finish(T sum, T) {
+        return sum;
+    }
+    template <class X, class Value, class G>
+    static auto backward(const X&, const Value&, const G& g) {
+        return g;
+    }
+};
+
+struct LogSumExp {
+    static constexpr bool needs_maximum = true;
+    template <class V>
+    TANDEM_DEVICE static V combine(const V& sum, const V& x, const V& maximum) {
+        return sum + Exp{}(x - maximum);
+    }
+    template <class T>
+    TANDEM_DEVICE static T finish(T sum, T maximum) {
+        using std::log;
+        return maximum + log(sum);
+    }
+    template <class X, class Value, class G>
+    static auto backward(const X& x, const Value& value, const G& g) {
+        return g * exp(x - value);
+    }
+};
+
+struct Max {
+    static constexpr bool needs_maximum = true;
+    template <class V>
+    TANDEM_DEVICE static V combine(const V& sum, const V&, const V&) {
+        return sum;
+    }
+    template <class T>
+    TANDEM_DEVICE static T finish(T, T maximum) {
+        return maximum;
+    }
+    /// The gradient is shared evenly among equal elements, as torch.amax does; Rule<Reduction> counts them.
+    static constexpr bool shares_gradient = true;
+};
+
+}  // namespace functions
+
+namespace detail {
+
+template <Real T>
+inline constexpr T lowest = -std::numeric_limits<T>::infinity();
+
+/// Folds the vectors of a row with combine(accumulator, vector), lanes in a fixed order, the tail one by one.
+template <Real T, class Cursor, class Combine, class Finish>
+T fold_row(const Cursor& cursor, std::size_t width, T first, const Combine& combine, const Finish& finish) {
+    using V = kernels::Batch<T>;
+    V vectors(first);
+    std::size_t j = 0;
+    for (; j + kernels::lanes<T> <= width; j += kernels::lanes<T>) {
+        vectors = combine(vectors, cursor.get(VectorAccess<T>{j}));
+    }
+    T result = j > 0 ? finish(vectors) : first;
+    if (j < width) {
+        std::array<T, kernels::lanes<T>> tail;
+        kernels::store(tail.data(), cursor.get(PartialAccess<T>{j, width - j}));
+        for (std::size_t i = 0; i < width - j; ++i) result = combine(result, tail[i]);
+    }
+    return result;
+}
+
+template <class Op, Real T, class Cursor>
+T reduce_row(const Cursor& cursor, std::size_t width) {
+    using V = kernels::Batch<T>;
+    T maximum{0};
+    if constexpr (Op::needs_maximum) {
+        maximum = fold_row<T>(
+            cursor, width, lowest<T>, [](const auto& a, const auto& b) { return functions::Maximum{}(a, b); },
+            [](const V& v) { return kernels::reduce_max(v); });
+        if (std::isinf(maximum)) return maximum;
+    }
+    const T sum = fold_row<T>(
+        cursor, width, T{0},
+        [&](const auto& a, const auto& b) { return Op::combine(a, b, std::remove_cvref_t<decltype(a)>(maximum)); },
+        [](const V& v) { return kernels::reduce_sum(v); });
+    return Op::finish(sum, maximum);
+}
+
+/// Reduces `count` rows, row k's cursor being cursor_of(k), at the columns that `access` reads.
+template <class Op, Real T, class Access, class CursorOf>
+auto reduce_columns(const Access& access, std::size_t count, const CursorOf& cursor_of) {
+    using V = kernels::Batch<T>;
+    V maximum(T{0});
+    if constexpr (Op::needs_maximum) {
+        maximum = V(lowest<T>);
+        for (std::size_t k = 0; k < count; ++k) {
+            maximum = functions::Maximum{}(maximum, V(cursor_of(k).get(access)));
+        }
+    }
+    V sum(T{0});
+    for (std::size_t k = 0; k < count; ++k) sum = Op::combine(sum, V(cursor_of(k).get(access)), maximum);
+    std::array<T, kernels::lanes<T>> sums, maxima;
+    kernels::store(sums.data(), sum);
+    kernels::store(maxima.data(), maximum);
+    for (std::size_t i = 0; i < kernels::lanes<T>; ++i) {
+        sums[i] = Op::needs_maximum && std::isinf(maxima[i]) ? maxima[i] : Op::finish(sums[i], maxima[i]);
+    }
+    return kernels::load(sums.data());
+}
+
+/// out = Op over `Axis` of the elementwise expression e.
+template <class Op, std::size_t Axis, Real T, class E>
+void reduce(const E& e, T* out) {
+    using S = typename E::shape;
+    constexpr std::size_t rank = S::rank;
+    const auto extents = e.extents();
+    const auto kept = without_axis<Axis, true>(extents);
+    if constexpr (Axis + 1 == rank) {
+        const std::size_t width = extents[Axis];
+        parallel_for(kept.count(), std::max<std::size_t>(1, elements_a_task / std::max<std::size_t>(width, 1)),
+                     [&](std::size_t first, std::size_t last) {
+                         for (std::size_t row = first; row < last; ++row) {
+                             out[row] = reduce_row<Op, T>(e.cursor(row_index(extents, row)), width);
+                         }
+                     });
+    } else {
+        const std::size_t width = extents[rank - 1];
+        const std::size_t count = extents[Axis];
+        const std::size_t vectors = (width + kernels::lanes<T> - 1) / kernels::lanes<T>;
+        if (width == 0) return;
+        const std::size_t grain = std::max<std::size_t>(1, elements_a_task / (kernels::lanes<T> * std::max<std::size_t>(count, 1)));
+        parallel_for(kept.count() / width * vectors, grain, [&](std::size_t first, std::size_t last) {
+            for (std::size_t task = first; task < last; ++task) {
+                const std::size_t row = task / vectors, j = task % vectors * kernels::lanes<T>;
+                auto index = row_index(kept, row);
+                const auto cursor_of = [&](std::size_t k) {
+                    index[Axis] = k;
+                    return e.cursor(index);
+                };
+                T* const to = out + row * width + j;
+                if (j + kernels::lanes<T> <= width) {
+                    kernels::store(to, reduce_columns<Op, T>(VectorAccess<T>{j}, count, cursor_of));
+                } else {
+                    const PartialAccess<T> access{j, width - j};
+                    kernels::store_partial(to, reduce_columns<Op, T>(access, count, cursor_of), width - j);
+                }
+            }
+        });
+    }
+}
+
+template <int Axis, class S>
+inline constexpr std::size_t axis_of = Axis < 0 ? S::rank - static_cast<std::size_t>(-Axis)
+                                                : static_cast<std::size_t>(Axis);
+
+template <class Op, int Axis, bool Keep, TensorOperand X>
+auto make_reduction(X&& x) {
+    using E = AsExpression<X>;
+    return Reduction<Op, axis_of<Axis, typename E::shape>, Keep, E>(as_expression(std::forward<X>(x)));
+}
+
+}  // namespace detail
+
+/// Σ along an axis (the last one unless named; negative axes count from the end). sum<0, true>(x) keeps the axis as 1.
+template <int Axis, bool Keep = false, TensorOperand X>
+auto sum(X&& x) {
+    return detail::make_reduction<functions::Sum, Axis, Keep>(std::forward<X>(x));
+}
+
+/// Σ over all elements: a scalar.
+template <TensorOperand X>
+auto sum(X&& x) {
+    if constexpr (AsExpression<X>::shape::rank == 0) {
+        return as_expression(std::forward<X>(x));
+    } else {
+        return sum(sum<-1>(std::forward<X>(x)));
+    }
+}
+
+template <int Axis, bool Keep = false, TensorOperand X>
+auto mean(X&& x) {
+    auto e = as_expression(std::forward<X>(x));
+    const std::size_t count = e.extents()[detail::axis_of<Axis, typename decltype(e)::shape>];
+    return sum<Axis, Keep>(std::move(e)) * (1.0 / static_cast<double>(count));
+}
+
+/// The mean of all elements: a scalar.
+template <TensorOperand X>
+auto mean(X&& x) {
+    auto e = as_expression(std::forward<X>(x));
+    const double count = static_cast<double>(e.extents().count());
+    return sum(std::move(e)) * (1.0 / count);
+}
+
+/// The largest element along an axis; its gradient is shared evenly among equal ones.
+template <int Axis = -1, bool Keep = false, TensorOperand X>
+auto max(X&& x) {
+    return detail::make_reduction<functions::Max, Axis, Keep>(std::forward<X>(x));
+}
+
+/// log Σ exp(x) along an axis, shifted by the maximum so that it does not overflow.
+template <int Axis = -1, bool Keep = false, TensorOperand X>
+auto log_sum_exp(X&& x) {
+    return detail::make_reduction<functions::LogSumExp, Axis, Keep>(std::forward<X>(x));
+}
+
+/// sqrt(Σ x²) along an axis.
+template <int Axis = -1, bool Keep = false, TensorOperand X>
+auto norm(X&& x) {
+    return sqrt(sum<Axis, Keep>(square(std::forward<X>(x))));
+}
+
+/// exp(x) / Σ exp(x) along an axis.
+template <int Axis = -1, TensorOperand X>
+auto softmax(X&& x) {
+    const auto e = as_expression(std::forward<X>(x));
+    return exp(e - log_sum_exp<Axis, true>(e));
+}
+
+/// x / max(‖x‖, 1e-12) along an axis, as torch.nn.functional.normalize.
+template <int Axis = -1, TensorOperand X>
+auto normalize(X&& x) {
+    const auto e = as_expression(std::forward<X>(x));
+    return e / max(norm<Axis, true>(e), 1e-12);
+}
+
+// Whether any leaf below wants a gradient.
+template <Element T, class S>
+bool wants_gradient(const Leaf<T, S>& leaf) {
+    return leaf.adjoint != nullptr;
+}
+inline bool wants_gradient(const Constant&) { return false; }
+template <class F, class... Operands>
+bool wants_gradient(const Apply<F, Operands...>& node) {
+    return std::apply([](const auto&... operand) { return (wants_gradient(operand) || ...); }, node.operands);
+}
+
+namespace detail {
+
+/// The first axis of `From` that was broadcast from S; From's rank if none.
+template <class S, class From>
+constexpr std::size_t broadcast_axis() {
+    if (From::rank > S::rank) return 0;
+    for (std::size_t axis = 0; axis < From::rank; ++axis) {
+        if (S::extents[axis] == 1 && From::extents[axis] != 1) return axis;
+    }
+    return From::rank;
+}
+
+/// adjoint += g, summed over the axes along which the tensor was repeated.
+template <Real T, class S, class G>
+void accumulate(Adjoint<T, S>& adjoint, const G& g) {
+    using From = typename G::shape;
+    constexpr std::size_t axis = broadcast_axis<S, From>();
+    if constexpr (From::rank >= S::rank && axis < From::rank) {
+        constexpr bool keep = From::rank == S::rank;
+        const auto extents = without_axis<axis, keep>(g.extents());
+        Tensor<T, WithoutAxis<From, axis, keep>> partial(extents);
+        reduce<functions::Sum, axis>(g, partial.data());
+        accumulate(adjoint, Leaf<T, WithoutAxis<From, axis, keep>>(std::as_const(partial).view()));
+    } else {
+        const auto target = adjoint.value.view();
+        if (adjoint.touched) {
+            write(target, apply<functions::Add>(Leaf<T, S>(target), g));
+        } else {
+            write(target, Expand<S, G>(g, target.extents()));
+        }
+        adjoint.touched = true;
+    }
+}
+
+}  // namespace detail
+
+// propagate(node, g): adds the gradient g of a prepared expression's value to every leaf below that wants one.
+template <Element T, class S, class G>
+void propagate(const Leaf<T, S>& leaf, const G& g) {
+    if constexpr (Real<typename Leaf<T, S>::element>) {
+        if (leaf.adjoint != nullptr) detail::accumulate(*leaf.adjoint, g);
+    }
+}
+
+template <class G>
+void propagate(const Constant&, const G&) {}
+
+namespace detail {
+
+template <class F, class... Operands, class G, std::size_t... I>
+void propagate_to_operands(const Apply<F, Operands...>& node, const G& g, std::index_sequence<I...>) {
+    const auto to = [&]<std::size_t J>(std::integral_constant<std::size_t, J>) {
+        const auto& operand = std::get<J>(node.operands);
+        if constexpr (!std::same_as<std::remove_cvref_t<decltype(operand)>, Constant>) {
+            if (!wants_gradient(operand)) return;
+            auto part = std::apply([&](const auto&... all) { return F::template backward<J>(g, all...); }, node.operands);
+            propagate(operand, part);
+        }
+    };
+    (to(std::integral_constant<std::size_t, I>{}), ...);
+}
+
+}  // namespace detail
+
+template <class F, class... Operands, class G>
+void propagate(const Apply<F, Operands...>& node, const G& g) {
+    detail::propagate_to_operands(node, g, std::index_sequence_for<Operands...>{});
+}
+
+template <class Op, std::size_t Axis, bool Keep, class E>
+struct Rule<Reduction<Op, Axis, Keep, E>> {
+    using T = typename E::element;
+    using S = typename E::shape;
+    using Kept = WithoutAxis<S, Axis, true>;
+    using Prepared = decltype(prepare(std::declval<const E&>(), std::declval<Tape&>()));
+
+    Prepared operand;
+
+    Rule(const Reduction<Op, Axis, Keep, E>& node, Tape& tape) : operand(prepare(node.operand, tape)) {}
+
+    bool wants_gradient() const { return tandem::wants_gradient(operand); }
+
+    template <class Out>
+    void forward(Out& out) const {
+        detail::reduce<Op, Axis>(operand, out.data());
+    }
+
+    template <class Value>
+    void backward(const Value& value, const Value& gradient) const {
+        const auto kept = without_axis<Axis, true>(operand.extents());
+        const Leaf<T, Kept> g(View<const T, Kept>(gradient.data(), kept));
+        const Leaf<T, Kept> y(View<const T, Kept>(value.data(), kept));
+        if constexpr (requires { Op::shares_gradient; }) {
+            const auto hits = apply<functions::Equal>(operand, y);
+            Tensor<T, Kept> count(kept);
+            detail::reduce<functions::Sum, Axis>(hits, count.data());
+            propagate(operand, g * hits / Leaf<T, Kept>(std::as_const(count).view()));
+        } else {
+            const auto part = Op::backward(operand, y, g);
+            propagate(operand, Expand<S, std::remove_const_t<decltype(part)>>(part, operand.extents()));
+        }
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tensor/matmul.hpp ----
+
+// Matrix products, transposes, and reading single elements or rows by index.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A matrix with its two axes swapped. As a factor of matmul it costs nothing.
+template <Expression E>
+struct Transposed : ExpressionNode {
+    static_assert(E::shape::rank == 2, "tandem: transpose takes a matrix");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<E::shape::extents[1], E::shape::extents[0]>;
+
+    E operand;
+
+    explicit Transposed(E source) : operand(std::move(source)) {}
+
+    Extents<2> extents() const { return {{operand.extents()[1], operand.extents()[0]}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// a · b.
+template <Expression A, Expression B>
+struct Product : ExpressionNode {
+    static_assert(A::shape::rank == 2 && B::shape::rank == 2, "tandem: matmul takes two matrices");
+    static constexpr std::size_t inner_a = A::shape::rank == 2 ? A::shape::extents[1] : dynamic;
+    static constexpr std::size_t inner_b = B::shape::rank == 2 ? B::shape::extents[0] : dynamic;
+    static_assert(inner_a == inner_b || inner_a == dynamic || inner_b == dynamic,
+                  "tandem: matmul needs as many columns on the left as rows on the right");
+    using has_rule = void;
+    using element = typename detail::CommonElementOf<typename A::element, typename B::element>::type;
+    using shape = Shape<A::shape::extents[0], B::shape::extents[1]>;
+
+    A a;
+    B b;
+
+    Product(A left, B right) : a(std::move(left)), b(std::move(right)) {
+        if (a.extents()[1] != b.extents()[0]) {
+            throw Error("matmul", std::to_string(a.extents()[1]) + " rows on the right of " + to_string(a.extents()),
+                        to_string(b.extents()));
+        }
+    }
+
+    Extents<2> extents() const { return {{a.extents()[0], b.extents()[1]}}; }
+    void write_key(detail::Key& key) const {
+        a.write_key(key);
+        b.write_key(key);
+    }
+};
+
+/// An elementwise expression written out as a tensor, because what reads it needs its elements in memory.
+template <Expression E>
+struct Materialised : ExpressionNode {
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = typename E::shape;
+
+    E operand;
+
+    explicit Materialised(E source) : operand(std::move(source)) {}
+
+    auto extents() const { return operand.extents(); }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[i, i] for the square matrix x.
+template <Expression E>
+struct Diagonal : ExpressionNode {
+    static_assert(E::shape::rank == 2 && (E::shape::extents[0] == E::shape::extents[1] ||
+                                          E::shape::extents[0] == dynamic || E::shape::extents[1] == dynamic),
+                  "tandem: diagonal takes a square matrix");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<E::shape::extents[0] == dynamic ? E::shape::extents[1] : E::shape::extents[0]>;
+
+    E operand;
+
+    explicit Diagonal(E source) : operand(std::move(source)) {
+        if (operand.extents()[0] != operand.extents()[1]) {
+            throw Error("diagonal", "a square matrix", to_string(operand.extents()));
+        }
+    }
+
+    Extents<1> extents() const { return {{operand.extents()[0]}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[i, ids[i]] for the matrix x and one id a row.
+template <Expression E, class Ids>
+struct Gathered : ExpressionNode {
+    static_assert(E::shape::rank == 2 && Ids::rank == 1, "tandem: gather takes a matrix and one id for each of its rows");
+    static_assert(extents_broadcast(E::shape::extents[0], Ids::extents[0]) && Ids::extents[0] != 1,
+                  "tandem: gather takes a matrix and one id for each of its rows");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Ids;
+
+    E operand;
+    View<const Id, Ids> ids;
+
+    Gathered(E source, View<const Id, Ids> positions) : operand(std::move(source)), ids(positions) {
+        if (ids.size() != operand.extents()[0]) {
+            throw Error("gather", std::to_string(operand.extents()[0]) + " ids", std::to_string(ids.size()));
+        }
+        check_ids("gather", ids.elements(), operand.extents()[1]);
+    }
+
+    static void check_ids(const char* where, std::span<const Id> ids, std::size_t limit) {
+        for (const Id id : ids) {
+            if (id < 0 || static_cast<std::size_t>(id) >= limit) {
+                throw Error(where, "ids below " + std::to_string(limit), std::to_string(id));
+            }
+        }
+    }
+
+    Extents<1> extents() const { return {{ids.size()}}; }
+    void write_key(detail::Key& key) const {
+        operand.write_key(key);
+        key.push_back(reinterpret_cast<std::uintptr_t>(ids.data()));
+    }
+};
+
+template <TensorOperand X>
+auto transpose(X&& x) {
+    return Transposed<AsExpression<X>>(as_expression(std::forward<X>(x)));
+}
+
+/// The matrix product of a <M, K> and b <K, N>: <M, N>.
+template <TensorOperand A, TensorOperand B>
+auto matmul(A&& a, B&& b) {
+    return Product<AsExpression<A>, AsExpression<B>>(as_expression(std::forward<A>(a)), as_expression(std::forward<B>(b)));
+}
+
+namespace functions {
+
+struct TakeDiagonal {
+    template <TensorOperand X>
+    auto operator()(X&& x) const {
+        return Diagonal<AsExpression<X>>(as_expression(std::forward<X>(x)));
+    }
+};
+
+}  // namespace functions
+
+/// diagonal(x) is the <N> diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
+/// class is i.
+inline constexpr functions::TakeDiagonal diagonal{};
+
+/// x[i, ids[i]]: one element of each row, <N>.
+template <TensorOperand X, class I>
+    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
+auto gather(X&& x, const I& ids) {
+    return Gathered<AsExpression<X>, typename I::shape>(as_expression(std::forward<X>(x)),
+                                                        View<const Id, typename I::shape>(ids));
+}
+
+namespace detail {
+
+template <class E>
+inline constexpr bool is_leaf = false;
+template <Element T, class S>
+inline constexpr bool is_leaf<Leaf<T, S>> = true;
+
+/// The expression as one leaf in memory.
+template <class E>
+auto in_memory(const E& e, Tape& tape) {
+    using Prepared = decltype(prepare(e, tape));
+    if constexpr (is_leaf<Prepared>) {
+        return prepare(e, tape);
+    } else {
+        return tape.result(Materialised<E>(e));
+    }
+}
+
+/// A factor of a product: a leaf in memory, possibly to be read transposed.
+template <class L, bool Transpose>
+struct Factor {
+    L leaf;
+
+    kernels::Operand<typename decltype(L::view)::element> operand() const {
+        const auto matrix = kernels::row_major(leaf.view.data(), leaf.view.extent(1));
+        return Transpose ? matrix.transposed() : matrix;
+    }
+};
+
+template <class E>
+auto factor_of(const E& e, Tape& tape) {
+    auto leaf = in_memory(e, tape);
+    return Factor<decltype(leaf), false>{leaf};
+}
+template <class E>
+auto factor_of(const Transposed<E>& e, Tape& tape) {
+    auto leaf = in_memory(e.operand, tape);
+    return Factor<decltype(leaf), true>{leaf};
+}
+
+/// Adds left · right, or its transpose for a factor that was read transposed, to a factor's gradient.
+template <class L, bool Transpose, Element A, Element B>
+void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& left, const kernels::Operand<B>& right,
+                 std::size_t inner) {
+    using T = typename L::element;
+    if (factor.leaf.adjoint == nullptr) return;
+    const bool accumulate = factor.leaf.adjoint->touched;
+    auto& target = factor.leaf.adjoint->dense();
+    const std::size_t rows = target.extent(0), columns = target.extent(1);
+    if constexpr (Transpose) {
+        kernels::gemm<T>(rows, columns, inner, right.transposed(), left.transposed(), target.data(), columns, accumulate);
+    } else {
+        kernels::gemm<T>(rows, columns, inner, left, right, target.data(), columns, accumulate);
+    }
+}
+
+template <class S, class A, class B>
+    requires(S::rank == 2)
+inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
+
+/// Calls visit with every view an expression reads; a Held temporary cannot overlap anything.
+template <class E, class Visit>
+void visit_leaves(const E& e, const Visit& visit) {
+    if constexpr (requires { e.operands; }) {
+        std::apply([&](const auto&... operand) { (visit_leaves(operand, visit), ...); }, e.operands);
+    } else if constexpr (requires { e.operand; }) {
+        visit_leaves(e.operand, visit);
+    } else if constexpr (requires { e.a; }) {
+        visit_leaves(e.a, visit);
+        visit_leaves(e.b, visit);
+    } else if constexpr (requires { e.view; }) {
+        visit(e.view);
+    }
+}
+
+/// The product in an elementwise chain that holds just one of shape S.
+template <class S, class E>
+const auto& find_product(const E& e) {
+    if constexpr (requires { e.operands; }) {
+        return [&]<class F, class... Operands, std::size_t... I>(const Apply<F, Operands...>& node,
+                                                                std::index_sequence<I...>) -> const auto& {
+            constexpr std::size_t position = ((products_of_shape<S, Operands> == 1 ? I : 0) + ...);
+            return find_product<S>(std::get<position>(node.operands));
+        }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
+    } else {
+        return e;
+    }
+}
+
+/// The chain with its product replaced by the memory the product is computed into.
+template <class S, class E, class Target>
+auto prepare_around_product(const E& e, Tape& tape, const Target& target) {
+    if constexpr (products_of_shape<S, E> == 0) {
+        return prepare(e, tape);
+    } else if constexpr (requires { e.operands; }) {
+        return [&]<class F, class... Operands>(const Apply<F, Operands...>& node) {
+            return std::apply(
+                [&](const auto&... operand) { return apply<F>(prepare_around_product<S>(operand, tape, target)...); },
+                node.operands);
+        }(e);
+    } else {
+        return target;
+    }
+}
+
+}  // namespace detail
+
+/// out = e for an elementwise chain around one matrix product of out's shape: the chain is applied to each block of the
+/// product while it is in the cache. Returns false, and does nothing, where out overlaps a tensor of the chain.
+template <class T, class S, class E>
+bool assign_through_product(const View<T, S>& out, const E& e) {
+    bool overlaps = false;
+    detail::visit_leaves(e, [&](const auto& view) {
+        const auto* first = reinterpret_cast<const std::byte*>(view.data());
+        const auto* begin = reinterpret_cast<const std::byte*>(out.data());
+        overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
+    });
+    if (overlaps) return false;
+    Tape tape;
+    const auto& product = detail::find_product<S>(e);
+    const auto a = detail::factor_of(product.a, tape);
+    const auto b = detail::factor_of(product.b, tape);
+    const auto chain = detail::prepare_around_product<S>(e, tape, Leaf<T, S>(out));
+    kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
+                     out.extent(1), false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+                         if constexpr (!detail::is_leaf<std::remove_const_t<decltype(chain)>>) {
+                             for (; row < last_row; ++row) {
+                                 detail::write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1),
+                                                      first, last);
+                             }
+                         }
+                     });
+    return true;
+}
+
+template <class A, class B>
+struct Rule<Product<A, B>> {
+    using T = typename Product<A, B>::element;
+
+    decltype(detail::factor_of(std::declval<const A&>(), std::declval<Tape&>())) a;
+    decltype(detail::factor_of(std::declval<const B&>(), std::declval<Tape&>())) b;
+    std::size_t rows, columns, inner;
+
+    Rule(const Product<A, B>& node, Tape& tape)
+        : a(detail::factor_of(node.a, tape)),
+          b(detail::factor_of(node.b, tape)),
+          rows(node.a.extents()[0]),
+          columns(node.b.extents()[1]),
+          inner(node.a.extents()[1]) {}
+
+    bool wants_gradient() const { return tandem::wants_gradient(a.leaf) || tandem::wants_gradient(b.leaf); }
+
+    template <class Out>
+    void forward(Out& out) const {
+        kernels::gemm<T>(rows, columns, inner, a.operand(), b.operand(), out.data(), columns);
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        const auto g = kernels::row_major(gradient.data(), columns);
+        detail::add_product(a, g, b.operand().transposed(), columns);
+        detail::add_product(b, a.operand().transposed(), g, rows);
+    }
+};
+
+template <class E>
+struct Rule<Materialised<E>> {
+    decltype(prepare(std::declval<const E&>(), std::declval<Tape&>())) operand;
+
+    Rule(const Materialised<E>& node, Tape& tape) : operand(prepare(node.operand, tape)) {}
+
+    bool wants_gradient() const { return tandem::wants_gradient(operand); }
+
+    template <class Out>
+    void forward(Out& out) const {
+        detail::write(out.view(), operand);
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        propagate(operand, Leaf<typename Value::element, typename Value::shape>(gradient.view()));
+    }
+};
+
+/// What the rules of nodes that pick or permute elements of one operand in memory share.
+template <class E>
+struct InMemoryRule {
+    decltype(detail::in_memory(std::declval<const E&>(), std::declval<Tape&>())) operand;
+
+    InMemoryRule(const E& e, Tape& tape) : operand(detail::in_memory(e, tape)) {}
+
+    bool wants_gradient() const { return tandem::wants_gradient(operand); }
+};
+
+template <class E>
+struct Rule<Transposed<E>> : InMemoryRule<E> {
+    Rule(const Transposed<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.extent(0); ++i) {
+            for (std::size_t j = 0; j < out.extent(1); ++j) out(i, j) = this->operand.view(j, i);
+        }
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.extent(0); ++i) {
+            for (std::size_t j = 0; j < gradient.extent(1); ++j) target(j, i) += gradient(i, j);
+        }
+    }
+};
+
+template <class E>
+struct Rule<Diagonal<E>> : InMemoryRule<E> {
+    Rule(const Diagonal<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.size(); ++i) out(i) = this->operand.view(i, i);
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.size(); ++i) target(i, i) += gradient(i);
+    }
+};
+
+template <class E, class Ids>
+struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
+    View<const Id, Ids> ids;
+
+    Rule(const Gathered<E, Ids>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.size(); ++i) out(i) = this->operand.view(i, ids(i));
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.size(); ++i) target(i, ids(i)) += gradient(i);
+    }
+};
+
+/// The mean over rows of −log softmax(logits)[target], for logits <N, C>. The target is `diagonal` (row i's class is i)
+/// or a tensor of ids <N>.
+template <TensorOperand X>
+auto cross_entropy(X&& logits, functions::TakeDiagonal) {
+    const auto e = as_expression(std::forward<X>(logits));
+    return mean(log_sum_exp<1>(e) - diagonal(e));
+}
+template <TensorOperand X, class I>
+    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
+auto cross_entropy(X&& logits, const I& targets) {
+    const auto e = as_expression(std::forward<X>(logits));
+    return mean(log_sum_exp<1>(e) - gather(e, targets));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/losses/contrastive.hpp ----
+
+// Contrastive losses as expressions over two embedding matrices, and how losses compose.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What the library's losses derive from, so that they can be added and weighted. A loss is called with the normalised
+/// embeddings image <N, D> and text <N, D>, the scale <> (the exponential of the learned logit scale) and, if it takes a
+/// fourth argument, the learned bias <>; it returns a scalar expression. A lambda does too; Loss{lambda} composes.
+struct LossNode {};
+
+template <class L>
+concept ComposableLoss = std::derived_from<L, LossNode>;
+
+/// Calls a loss with the bias if it takes one.
+template <class L, class Image, class Text, class Scale, class Bias>
+auto call_loss(const L& loss, const Image& image, const Text& text, const Scale& scale, const Bias& bias) {
+    if constexpr (std::invocable<const L&, const Image&, const Text&, const Scale&, const Bias&>) {
+        return loss(image, text, scale, bias);
+    } else {
+        return loss(image, text, scale);
+    }
+}
+
+/// Symmetric cross-entropy over scaled cosine similarities: InfoNCE in both directions (Radford et al. 2021, fig. 3;
+/// open_clip/loss.py, ClipLoss).
+struct InfoNce : LossNode {
+    auto operator()(const auto& image, const auto& text, const auto& scale) const {
+        const auto logits = scale * matmul(image, transpose(text));
+        return 0.5 * (cross_entropy(logits, diagonal) + cross_entropy(transpose(logits), diagonal));
+    }
+};
+
+/// −1/N Σᵢⱼ log σ(zᵢⱼ (scale · xᵢ·yⱼ + bias)), z = 1 on the diagonal and −1 elsewhere (Zhai et al. 2023, alg. 1;
+/// open_clip/loss.py, SigLipLoss). Since log σ(l) = log σ(−l) + l, the diagonal needs no second matrix.
+struct SigmoidLoss : LossNode {
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+        const auto logits = scale * matmul(image, transpose(text)) + bias;
+        const double count = static_cast<double>(image.extents()[0]);
+        return (sum(softplus(logits)) - sum(diagonal(logits))) * (1.0 / count);
+    }
+};
+
+/// A user's own loss, made to compose: Loss{[](auto image, auto text, auto scale) { ... }}.
+template <class F>
+struct Loss : LossNode {
+    F function;
+
+    explicit Loss(F f) : function(std::move(f)) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale) const
+        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale)>
+    {
+        return function(image, text, scale);
+    }
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const
+        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale), decltype(bias)>
+    {
+        return function(image, text, scale, bias);
+    }
+};
+
+/// weight · loss.
+template <ComposableLoss L>
+struct WeightedLoss : LossNode {
+    double weight;
+    L loss;
+
+    WeightedLoss(double factor, L weighted) : weight(factor), loss(std::move(weighted)) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+        return weight * call_loss(loss, image, text, scale, bias);
+    }
+};
+
+/// a + b.
+template <ComposableLoss A, ComposableLoss B>
+struct SummedLoss : LossNode {
+    A a;
+    B b;
+
+    SummedLoss(A first, B second) : a(std::move(first)), b(std::move(second)) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+        return call_loss(a, image, text, scale, bias) + call_loss(b, image, text, scale, bias);
+    }
+};
+
+template <ComposableLoss A, ComposableLoss B>
+auto operator+(A a, B b) {
+    return SummedLoss<A, B>(std::move(a), std::move(b));
+}
+
+template <ComposableLoss L>
+auto operator*(std::convertible_to<double> auto weight, L loss) {
+    return WeightedLoss<L>(static_cast<double>(weight), std::move(loss));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/model_folder.hpp ----
+
+// What the configs beside a checkpoint say of it.
+
+#include <nlohmann/json.hpp>
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The activation a checkpoint's config names, in transformers' words; empty if there is no config or it does not say.
+inline std::string configured_activation(const std::filesystem::path& folder) {
+    const auto read = [&](const char* name) {
+        std::ifstream stream(folder / name);
+        return stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
+    };
+    const nlohmann::json hugging_face = read("config.json"), open_clip = read("open_clip_config.json");
+    if (hugging_face.is_object() && hugging_face.contains("vision_config")) {
+        const auto& vision = hugging_face["vision_config"];
+        return vision.is_object() ? vision.value("hidden_act", std::string("quick_gelu")) : std::string();
+    }
+    if (open_clip.is_object() && open_clip.contains("model_cfg") && open_clip["model_cfg"].is_object()) {
+        return open_clip["model_cfg"].value("quick_gelu", false) ? "quick_gelu" : "gelu";
+    }
+    return {};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/tensor/gradient.hpp ----
+
+// Reverse-mode gradients of a scalar expression, derived from its type.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What value_and_gradient returns: the value, and a tensor of every named tensor's own shape.
+template <class T, class... Tensors>
+struct ValueAndGradient {
+    T value;
+    std::tuple<Tensors...> gradients;
+};
+
+/// The value of the scalar expression e and its gradients with respect to `tensors` (tensors or views that occur in e,
+/// told apart by the memory they stand in). What both the value and a gradient need is computed once. Throws Error if a
+/// tensor does not occur in e.
+template <Expression E, TensorOperand... Xs>
+auto value_and_gradient(const E& e, const Xs&... tensors) {
+    static_assert(E::shape::rank == 0, "tandem: only a scalar expression has a gradient; reduce it with sum or mean");
+    static_assert((Real<typename Xs::element> && ...), "tandem: gradients are taken with respect to float or double tensors");
+    using T = typename E::element;
+    std::tuple<Adjoint<typename Xs::element, typename Xs::shape>...> adjoints(tensors.extents()...);
+    Tape tape;
+    std::apply(
+        [&](auto&... adjoint) { (tape.want(View<const typename Xs::element, typename Xs::shape>(tensors), adjoint), ...); },
+        adjoints);
+    const auto root = prepare(e, tape);
+    if (const std::ptrdiff_t unmet = tape.first_unmet(); unmet >= 0) {
+        throw Error("gradient", "tensor " + std::to_string(unmet) + " to occur in the expression", "none of its memory");
+    }
+    Tensor<T, Shape<>> value;
+    detail::write(value.view(), root);
+    propagate(root, Constant(1.0));
+    tape.backward();
+    return std::apply(
+        [&](auto&... adjoint) {
+            return ValueAndGradient<T, std::remove_reference_t<decltype(adjoint.value)>...>{
+                value.item(), {std::move(adjoint.value)...}};
+        },
+        adjoints);
+}
+
+/// The gradients alone: one tensor, or a tuple where several are asked for.
+template <Expression E, TensorOperand... Xs>
+auto gradient(const E& e, const Xs&... tensors) {
+    auto result = value_and_gradient(e, tensors...);
+    if constexpr (sizeof...(Xs) == 1) {
+        return std::get<0>(std::move(result.gradients));
+    } else {
+        return std::move(result.gradients);
+    }
+}
+
+namespace detail {
+
+/// No gradient flows here.
+struct Nothing {};
+
+template <class A, class B>
+auto add_parts(const A& a, const B& b) {
+    if constexpr (std::same_as<A, Nothing>) {
+        return b;
+    } else if constexpr (std::same_as<B, Nothing>) {
+        return a;
+    } else {
+        return a + b;
+    }
+}
+
+}  // namespace detail
+
+/// The gradient with respect to the Variable in the elementwise expression `e`, as an expression, given the gradient g of
+/// e: one fused pass computes it.
+template <class E, Expression G>
+auto elementwise_gradient(const E& e, const G& g) {
+    if constexpr (requires { e.operands; }) {
+        return [&]<class F, class... Operands, std::size_t... I>(const Apply<F, Operands...>& node,
+                                                                std::index_sequence<I...>) {
+            const auto part = [&]<std::size_t J>(std::integral_constant<std::size_t, J>) {
+                const auto& operand = std::get<J>(node.operands);
+                if constexpr (std::same_as<decltype(elementwise_gradient(operand, g)), detail::Nothing>) {
+                    return detail::Nothing{};
+                } else {
+                    return elementwise_gradient(
+                        operand,
+                        std::apply([&](const auto&... all) { return F::template backward<J>(g, all...); }, node.operands));
+                }
+            };
+            if constexpr (sizeof...(I) == 1) {
+                return part(std::integral_constant<std::size_t, 0>{});
+            } else {
+                static_assert(sizeof...(I) == 2);
+                return detail::add_parts(part(std::integral_constant<std::size_t, 0>{}),
+                                         part(std::integral_constant<std::size_t, 1>{}));
+            }
+        }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
+    } else {
+        static_assert(requires { e.cursor(WholeTensor{}); },
+                      "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+        if constexpr (requires { typename E::is_variable; }) {
+            return g;
+        } else {
+            return detail::Nothing{};
+        }
+    }
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/activation.hpp ----
+
+// Activations: functions over expressions, named in a config by value.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// x · Φ(x), Φ the normal distribution function (Hendrycks, Gimpel 2016): torch.nn.GELU().
+struct Gelu {
+    auto operator()(auto x) const { return 0.5 * x * (1.0 + erf(x * (1.0 / std::numbers::sqrt2))); }
+};
+
+/// x · σ(1.702 x): the weights OpenAI published expect it (CLIP/clip/model.py:166-168).
+struct QuickGelu {
+    auto operator()(auto x) const { return x * sigmoid(1.702 * x); }
+};
+
+/// The tanh approximation of GELU: torch.nn.GELU(approximate="tanh").
+struct TanhGelu {
+    auto operator()(auto x) const {
+        constexpr double root = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
+        return 0.5 * x * (1.0 + tanh(root * (x + 0.044715 * (x * x * x))));
+    }
+};
+
+namespace nn {
+
+namespace detail {
+
+template <Real T>
+using ActivationInput = Variable<T, Shape<dynamic>>;
+
+}  // namespace detail
+
+/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and returns
+/// an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
+template <class Activation, Real T>
+void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
+    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), activation(input));
+}
+
+/// In place g = g · activation'(x); the derivative comes from the expression.
+template <class Activation, Real T>
+void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
+    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+    const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
+    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}), elementwise_gradient(activation(input), upstream));
+}
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/kernels/attention.hpp ----
+
+// Scaled dot-product attention over ragged sequences, one (sequence, head) at a time.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// What attention works on: sequence s owns the rows offsets[s] to offsets[s + 1] of packed matrices. `width` is
+/// heads · head_width; a row of qkv is [q; k; v], three times that, a head being head_width adjacent columns of each.
+struct AttentionShape {
+    std::span<const std::size_t> offsets;
+    std::size_t heads;
+    std::size_t head_width;
+    bool causal;
+
+    std::size_t width() const { return heads * head_width; }
+    std::size_t sequences() const { return offsets.size() - 1; }
+};
+
+namespace detail {
+
+template <Real T>
+struct AttentionScratch {
+    Buffer<T> weights, gradient;
+};
+
+/// softmax(q · kᵀ / sqrt(head_width)) of one head into weights[length, length]; entries a causal mask hides are zero.
+template <Real T>
+void attention_weights(const AttentionShape& shape, std::size_t length, const T* q, T* weights) {
+    const KernelSet<T>& set = active<T>();
+    const std::size_t stride = 3 * shape.width();
+    gemm_serial(length, length, shape.head_width, row_major(q, stride),
+                row_major(q + shape.width(), stride).transposed(), weights, length);
+    const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
+    for (std::size_t i = 0; i < length; ++i) {
+        const std::size_t visible = shape.causal ? i + 1 : length;
+        set.softmax(weights + i * length, visible, scale);
+        std::fill(weights + i * length + visible, weights + (i + 1) * length, T{0});
+    }
+}
+
+/// Calls body(first_row, length, head) for every (sequence, head), in parallel.
+template <class Body>
+void for_each_head(const AttentionShape& shape, const Body& body) {
+    parallel_for(shape.sequences() * shape.heads, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t task = begin; task < end; ++task) {
+            const std::size_t first = shape.offsets[task / shape.heads];
+            const std::size_t length = shape.offsets[task / shape.heads + 1] - first;
+            if (length > 0) body(first, length, task % shape.heads);
+        }
+    });
+}
+
+template <Real T>
+AttentionScratch<T>& attention_scratch(std::size_t length) {
+    thread_local AttentionScratch<T> scratch;
+    scratch.weights.resize(length * length);
+    scratch.gradient.resize(length * length);
+    return scratch;
+}
+
+}  // namespace detail
+
+/// out[rows, width] = softmax(q · kᵀ / sqrt(head_width)) · v for every head (Vaswani et al. 2017, eq. 1).
+template <Real T>
+void attention(const AttentionShape& shape, const T* qkv, T* out) {
+    const std::size_t width = shape.width();
+    detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
+        T* const weights = detail::attention_scratch<T>(length).weights.data();
+        const T* const q = qkv + first * 3 * width + head * shape.head_width;
+        detail::attention_weights(shape, length, q, weights);
+        gemm_serial(length, shape.head_width, length, row_major(weights, length), row_major(q + 2 * width, 3 * width),
+                    out + first * width + head * shape.head_width, width);
+    });
+}
+
+/// dqkv[rows, 3 · width] of attention(), given qkv and dout[rows, width]. The weights are computed again, not kept.
+template <Real T>
+void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout, T* dqkv) {
+    const KernelSet<T>& set = active<T>();
+    const std::size_t width = shape.width(), stride = 3 * width;
+    const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
+    detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
+        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>(length);
+        T* const weights = scratch.weights.data();
+        T* const gradient = scratch.gradient.data();
+        const T* const q = qkv + first * stride + head * shape.head_width;
+        T* const dq = dqkv + first * stride + head * shape.head_width;
+        const Operand<T> out_gradient = row_major(dout + first * width + head * shape.head_width, width);
+        detail::attention_weights(shape, length, q, weights);
+        gemm_serial(length, shape.head_width, length, row_major<T>(weights, length).transposed(), out_gradient,
+                    dq + 2 * width, stride);
+        gemm_serial(length, length, shape.head_width, out_gradient, row_major(q + 2 * width, stride).transposed(),
+                    gradient, length);
+        for (std::size_t i = 0; i < length; ++i) {
+            const std::size_t visible = shape.causal ? i + 1 : length;
+            set.softmax_backward(weights + i * length, gradient + i * length, visible, scale);
+            std::fill(gradient + i * length + visible, gradient + (i + 1) * length, T{0});
+        }
+        gemm_serial(length, shape.head_width, length, row_major<T>(gradient, length), row_major(q + width, stride), dq,
+                    stride);
+        gemm_serial(length, shape.head_width, length, row_major<T>(gradient, length).transposed(), row_major(q, stride),
+                    dq + width, stride);
+    });
+}
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/nn/parameter.hpp ----
+
+// The one list of parameters: every layer names its tensors once, and loading, saving, counting, initialising and
+// updating walk that list.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
+/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part through
+///     static void parameters(const auto& visit, const std::string& at, auto&... self)
+/// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
+/// open_clip's.
+template <class Visitor, class Model, class... Same>
+void for_each_parameter(Visitor&& visitor, Model& model, Same&... same) {
+    static_assert((std::is_same_v<std::remove_const_t<Model>, std::remove_const_t<Same>> && ...),
+                  "tandem: for_each_parameter walks models of one type in lockstep");
+    std::remove_const_t<Model>::parameters(visitor, std::string(), model, same...);
+}
+
+/// The number of scalars in all parameters.
+template <class Model>
+std::size_t count_parameters(const Model& model) {
+    std::size_t count = 0;
+    for_each_parameter([&](const std::string&, const auto& tensor) { count += tensor.size(); }, model);
+    return count;
+}
+
+/// Sets every parameter to zero, as gradients are before a step.
+template <class Model>
+void zero_parameters(Model& model) {
+    for_each_parameter([](const std::string&, auto& tensor) { tensor.fill(0); }, model);
+}
+
+/// Fills a tensor with normal random numbers of mean 0.
+template <Element T, class S>
+void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
+    for (T& value : tensor.elements()) value = static_cast<T>(static_cast<Compute<T>>(deviation * random.normal()));
+}
+
+/// What the initialisation of a part depends on.
+struct InitScale {
+    std::size_t width = 0;
+    std::size_t layers = 0;
+
+    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two a
+    /// layer (CLIP/clip/model.py:316-323).
+    double residual() const { return std::pow(static_cast<double>(width * 2 * layers), -0.5); }
+    double attention() const { return std::pow(static_cast<double>(width), -0.5); }
+    double hidden() const { return std::pow(static_cast<double>(2 * width), -0.5); }
+};
+
+/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in) and
+/// vectors as they were made.
+template <class Part>
+void initialise_part(Part& part, Random& random, const InitScale& scale) {
+    if constexpr (requires { part.initialise(random, scale); }) {
+        part.initialise(random, scale);
+    } else {
+        const auto fill = [&]<Element T, class S>(const std::string&, Tensor<T, S>& tensor) {
+            if constexpr (S::rank >= 2) {
+                const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
+                fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
+            }
+        };
+        for_each_parameter(fill, part);
+    }
+}
+
+/// What a part costs for one sequence of some number of tokens.
+struct Cost {
+    std::size_t parameters = 0;
+    /// Multiplications and additions of the matrix products, two for each multiply-accumulate, as fvcore counts.
+    std::size_t flops = 0;
+    /// Scalars kept from the forward pass for the backward pass.
+    std::size_t saved = 0;
+
+    friend constexpr Cost operator+(const Cost& a, const Cost& b) {
+        return {a.parameters + b.parameters, a.flops + b.flops, a.saved + b.saved};
+    }
+    friend constexpr Cost operator*(std::size_t count, const Cost& a) {
+        return {count * a.parameters, count * a.flops, count * a.saved};
+    }
+    friend constexpr bool operator==(const Cost&, const Cost&) = default;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/linear.hpp ----
+
+// y = x · Wᵀ + b.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Any number of rows of a fixed width: what layers read and write.
+template <class T, std::size_t Width>
+using Rows = View<T, Shape<dynamic, Width>>;
+
+namespace nn {
+
+/// What a dense layer costs.
+constexpr Cost linear_cost(std::size_t in, std::size_t out, bool has_bias, std::size_t tokens) {
+    return {.parameters = in * out + (has_bias ? out : 0), .flops = 2 * tokens * in * out};
+}
+
+namespace detail {
+
+// The layers' widths are types, the code below them is not: one instantiation serves every layer of an element type.
+template <class T>
+using AnyMatrix = View<T, Shape<dynamic, dynamic>>;
+template <class T>
+using AnyVector = View<T, Shape<dynamic>>;
+
+template <class T, class S>
+AnyMatrix<const T> as_matrix(const Tensor<T, S>& weight) {
+    const std::size_t rows = weight.extent(0);
+    return {weight.data(), {{rows, weight.size() / rows}}};
+}
+
+/// y = x · weightᵀ (+ bias), the bias added in the product's epilogue. bias may be empty.
+template <Real C, Element T>
+void affine(AnyMatrix<const C> x, AnyMatrix<const T> weight, AnyVector<const C> bias, AnyMatrix<C> y) {
+    if (bias.size() == 0) {
+        assign(y, matmul(x, transpose(weight)));
+    } else {
+        assign(y, matmul(x, transpose(weight)) + bias);
+    }
+}
+
+/// sums += Σ over rows of x.
+template <Real T>
+void add_column_sums(AnyMatrix<const T> x, T* sums) {
+    const std::size_t width = x.extent(1);
+    parallel_for((width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
+        kernels::active<T>().column_sums(x.data(), sums, x.extent(0), width, begin * 64, std::min(end * 64, width));
+    });
+}
+
+/// The gradients of affine: dx = dy · weight where dx is not empty, dweight += dyᵀ · x, dbias += Σ dy where not null.
+template <Real T>
+void affine_backward(AnyMatrix<const T> x, AnyMatrix<const T> weight, AnyMatrix<const T> dy, AnyMatrix<T> dx, T* dweight,
+                     T* dbias) {
+    const std::size_t rows = x.extent(0), in = x.extent(1), out = dy.extent(1);
+    const auto gradient = kernels::row_major(dy.data(), out);
+    kernels::gemm<T>(out, in, rows, gradient.transposed(), kernels::row_major(x.data(), in), dweight, in, true);
+    if (dbias != nullptr) add_column_sums(dy, dbias);
+    if (dx.data() != nullptr) {
+        kernels::gemm<T>(rows, in, out, gradient, kernels::row_major(weight.data(), in), dx.data(), in);
+    }
+}
+
+}  // namespace detail
+
+/// A dense layer. The weight has PyTorch's layout, [out, in].
+template <Element T, std::size_t In, std::size_t Out, bool HasBias = true>
+struct Linear {
+    using C = Compute<T>;
+
+    Tensor<T, Shape<Out, In>> weight;
+    Tensor<C, Shape<HasBias ? Out : 0>> bias;
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+        if constexpr (HasBias) visit(at + "bias", self.bias...);
+    }
+
+    /// x <rows, In> to y <rows, Out>; they must not overlap.
+    void forward(Rows<const C, In> x, Rows<C, Out> y) const {
+        detail::affine<C, T>(x, detail::as_matrix(weight), bias.view(), y);
+    }
+
+    /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
+    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const
+        requires Real<T>
+    {
+        detail::affine_backward<T>(x, detail::as_matrix(weight), dy, dx, gradient.weight.data(),
+                                   HasBias ? gradient.bias.data() : nullptr);
+    }
+};
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/attention.hpp ----
+
+// Multi-head self-attention over ragged sequences.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Where the sequences of a batch stand in a matrix of token rows: sequence s owns the rows [offsets[s], offsets[s + 1]).
+using Offsets = std::span<const std::size_t>;
+
+/// What the layers of a transformer block know of the tower they stand in.
+struct BlockShape {
+    std::size_t width = 0;
+    std::size_t heads = 0;
+    std::size_t hidden = 0;  ///< width of the MLP's hidden layer
+    std::size_t tokens = 0;  ///< the longest sequence
+    bool causal = false;     ///< a token attends only to itself and those before it
+};
+
+namespace nn {
+
+/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's parameters:
+/// in_proj holds the rows of q, k and v one after the other.
+template <Element T, BlockShape shape>
+struct SelfAttention {
+    static constexpr std::size_t width = shape.width;
+    static_assert(shape.heads > 0 && width % shape.heads == 0, "tandem: width must be a multiple of heads");
+    using C = Compute<T>;
+
+    Linear<T, width, 3 * width> in_proj;
+    Linear<T, width, width> out_proj;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, 3 * width>> qkv;
+        Tensor<C, Shape<dynamic, width>> mixed;
+        Tensor<C, Shape<dynamic, 3 * width>> qkv_gradient;
+        Tensor<C, Shape<dynamic, width>> mixed_gradient;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "in_proj_weight", self.in_proj.weight...);
+        visit(at + "in_proj_bias", self.in_proj.bias...);
+        Linear<T, width, width>::parameters(visit, at + "out_proj.", self.out_proj...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(in_proj.weight, random, scale.attention());
+        fill_normal(out_proj.weight, random, scale.residual());
+    }
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved) const {
+        saved.qkv.resize(x.extent(0));
+        saved.mixed.resize(x.extent(0));
+        in_proj.forward(x, saved.qkv);
+        kernels::attention<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed.data());
+        out_proj.forward(saved.mixed, y);
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
+                  SelfAttention& gradient) const
+        requires Real<T>
+    {
+        saved.qkv_gradient.resize(x.extent(0));
+        saved.mixed_gradient.resize(x.extent(0));
+        out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
+        kernels::attention_backward<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed_gradient.data(),
+                                       saved.qkv_gradient.data());
+        in_proj.backward(x, saved.qkv_gradient, dx, gradient.in_proj);
+    }
+
+private:
+    static kernels::AttentionShape kernel_shape(Offsets offsets) {
+        return {.offsets = offsets, .heads = shape.heads, .head_width = width / shape.heads, .causal = shape.causal};
+    }
+};
+
+}  // namespace nn
+
+/// The mixer of a config. Another mixer is another type with a template Layer<T, shape> that has this layer's members.
+struct SelfAttention {
+    template <Element T, BlockShape shape, auto choice>
+    using Layer = nn::SelfAttention<T, shape>;
+
+    /// The products q kᵀ and weights · v count in full also under a causal mask, as fvcore counts them.
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
+        return nn::linear_cost(shape.width, 3 * shape.width, true, tokens) +
+               nn::linear_cost(shape.width, shape.width, true, tokens) +
+               Cost{.flops = 4 * tokens * tokens * shape.width, .saved = 4 * tokens * shape.width};
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/layer_norm.hpp ----
+
+// Layer normalisation.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn {
+
+/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters and
+/// arithmetic are float32 in a bfloat16 model.
+template <Element T, std::size_t Width, auto choice>
+struct LayerNorm {
+    using C = Compute<T>;
+
+    Tensor<C, Shape<Width>> weight;
+    Tensor<C, Shape<Width>> bias;
+
+    /// The mean and 1 / sqrt(variance + eps) of every row.
+    struct Saved {
+        Tensor<C, Shape<dynamic>> mean, inverse;
+    };
+
+    LayerNorm() { weight.fill(1); }
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+        visit(at + "bias", self.bias...);
+    }
+
+    void forward(Rows<const C, Width> x, Rows<C, Width> y, Saved& saved) const {
+        const std::size_t rows = x.extent(0);
+        saved.mean.resize(rows);
+        saved.inverse.resize(rows);
+        parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
+            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(), y.data() + first * Width,
+                                            saved.mean.data() + first, saved.inverse.data() + first, last - first, Width,
+                                            static_cast<C>(choice.eps));
+        });
+    }
+
+    /// dx, or dx += where `accumulate` is set: the layer's input also feeds the residual stream.
+    void backward(Rows<const C, Width> x, Rows<const C, Width> dy, Rows<C, Width> dx, const Saved& saved,
+                  LayerNorm& gradient, bool accumulate) const {
+        const std::size_t rows = x.extent(0);
+        const auto& set = kernels::active<C>();
+        parallel_for((Width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
+            set.layer_norm_parameters_backward(dy.data(), x.data(), saved.mean.data(), saved.inverse.data(),
+                                               gradient.weight.data(), gradient.bias.data(), rows, Width, begin * 64,
+                                               std::min(end * 64, Width));
+        });
+        parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
+            set.layer_norm_backward(dy.data() + first * Width, x.data() + first * Width, weight.data(),
+                                    saved.mean.data() + first, saved.inverse.data() + first, dx.data() + first * Width,
+                                    last - first, Width, accumulate);
+        });
+    }
+
+private:
+    static constexpr std::size_t grain = std::max<std::size_t>(1, 16384 / Width);
+};
+
+}  // namespace nn
+
+/// The norm of a config: `.norm = LayerNorm{.eps = 1e-6f}`. OpenAI and OpenCLIP weights use 1e-5, SigLIP 1e-6. Another
+/// norm is another type with a template Layer<T, Width, choice> that has this layer's members.
+struct LayerNorm {
+    float eps = 1e-5f;
+
+    template <Element T, std::size_t Width, auto choice>
+    using Layer = nn::LayerNorm<T, Width, choice>;
+
+    static constexpr Cost cost(std::size_t width, std::size_t tokens) {
+        return {.parameters = 2 * width, .saved = 2 * tokens};
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/mlp.hpp ----
+
+// The two-layer perceptron of a transformer block.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn {
+
+/// y = c_proj(activation(c_fc(x))).
+template <Element T, BlockShape shape, auto activation>
+struct Mlp {
+    static constexpr std::size_t width = shape.width;
+    static constexpr std::size_t hidden = shape.hidden;
+    using C = Compute<T>;
+
+    Linear<T, width, hidden> c_fc;
+    Linear<T, hidden, width> c_proj;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, hidden>> before, after;
+        Tensor<C, Shape<dynamic, hidden>> gradient;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        decltype(c_fc)::parameters(visit, at + "c_fc.", self.c_fc...);
+        decltype(c_proj)::parameters(visit, at + "c_proj.", self.c_proj...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(c_fc.weight, random, scale.hidden());
+        fill_normal(c_proj.weight, random, scale.residual());
+    }
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets, Saved& saved) const {
+        saved.before.resize(x.extent(0));
+        saved.after.resize(x.extent(0));
+        c_fc.forward(x, saved.before);
+        activate(activation, saved.before.data(), saved.after.data(), saved.before.size());
+        c_proj.forward(saved.after, y);
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
+                  Mlp& gradient) const
+        requires Real<T>
+    {
+        saved.gradient.resize(x.extent(0));
+        c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
+        activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        c_fc.backward(x, saved.gradient, dx, gradient.c_fc);
+    }
+};
+
+}  // namespace nn
+
+/// The MLP of a config. Another one is another type with a template Layer<T, shape, activation> that has this layer's
+/// members; shape.hidden is what the config's mlp_ratio gives.
+struct Mlp {
+    template <Element T, BlockShape shape, auto choice, auto activation>
+    using Layer = nn::Mlp<T, shape, activation>;
+
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
+        return nn::linear_cost(shape.width, shape.hidden, true, tokens) +
+               nn::linear_cost(shape.hidden, shape.width, true, tokens) + Cost{.saved = 2 * tokens * shape.hidden};
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/block.hpp ----
+
+// The pre-norm residual block, and a stack of them.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The parts a block is made of, each a value of a choice type.
+template <class Norm, class Mixer, class Mlp, class Activation>
+struct BlockParts {
+    Norm norm;
+    Mixer mixer;
+    Mlp mlp;
+    Activation activation;
+
+    /// What one block costs: its parts, and the four tensors it keeps between them.
+    constexpr Cost cost(const BlockShape& shape, std::size_t tokens) const {
+        return 2 * norm.cost(shape.width, tokens) + mixer.cost(shape, tokens) + mlp.cost(shape, tokens) +
+               Cost{.saved = 4 * tokens * shape.width};
+    }
+};
+
+namespace nn {
+
+/// x + mixer(ln_1(x)), then + mlp(ln_2(·)): CLIP/clip/model.py:171-192.
+template <Element T, BlockShape shape, auto parts>
+struct Block {
+    static constexpr std::size_t width = shape.width;
+    using C = Compute<T>;
+    using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
+    using Mixer = typename decltype(parts.mixer)::template Layer<T, shape, parts.mixer>;
+    using Feedforward = typename decltype(parts.mlp)::template Layer<T, shape, parts.mlp, parts.activation>;
+
+    Norm ln_1;
+    Mixer attn;
+    Norm ln_2;
+    Feedforward mlp;
+
+    struct Saved {
+        typename Norm::Saved norm_1, norm_2;
+        typename Mixer::Saved mixer;
+        typename Feedforward::Saved mlp;
+        Tensor<C, Shape<dynamic, width>> normed_1, middle, normed_2;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        Norm::parameters(visit, at + "ln_1.", self.ln_1...);
+        Mixer::parameters(visit, at + "attn.", self.attn...);
+        Norm::parameters(visit, at + "ln_2.", self.ln_2...);
+        Feedforward::parameters(visit, at + "mlp.", self.mlp...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        initialise_part(attn, random, scale);
+        initialise_part(mlp, random, scale);
+    }
+
+    /// x and y are <rows, width> and must not overlap; y may be used as scratch before it holds the result.
+    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved) const {
+        const std::size_t rows = x.extent(0);
+        saved.normed_1.resize(rows);
+        saved.middle.resize(rows);
+        saved.normed_2.resize(rows);
+        ln_1.forward(x, saved.normed_1, saved.norm_1);
+        attn.forward(saved.normed_1, y, offsets, saved.mixer);
+        assign(saved.middle.view(), x + y);
+        ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
+        mlp.forward(saved.normed_2, y, offsets, saved.mlp);
+        assign(y, y + saved.middle);
+    }
+
+    /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
+    void backward(Rows<const C, width> x, Rows<C, width> g, Rows<C, width> scratch, Offsets offsets, Saved& saved,
+                  Block& gradient) const
+        requires Real<T>
+    {
+        mlp.backward(saved.normed_2, g, scratch, offsets, saved.mlp, gradient.mlp);
+        ln_2.backward(saved.middle, scratch, g, saved.norm_2, gradient.ln_2, true);
+        attn.backward(saved.normed_1, g, scratch, offsets, saved.mixer, gradient.attn);
+        ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+    }
+};
+
+/// `Layers` blocks one after the other.
+template <Element T, BlockShape shape, std::size_t Layers, auto parts>
+struct Transformer {
+    static constexpr std::size_t width = shape.width;
+    using C = Compute<T>;
+    using Layer = Block<T, shape, parts>;
+
+    std::vector<Layer> resblocks = std::vector<Layer>(Layers);
+
+    /// streams[i] is the input of block i; the last one is the output.
+    struct Saved {
+        std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
+        std::vector<typename Layer::Saved> blocks{1};
+        Tensor<C, Shape<dynamic, width>> scratch;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        for (std::size_t i = 0; i < Layers; ++i) {
+            Layer::parameters(visit, at + "resblocks." + std::to_string(i) + ".", self.resblocks[i]...);
+        }
+    }
+
+    void initialise(Random& random) {
+        for (Layer& block : resblocks) block.initialise(random, {.width = width, .layers = Layers});
+    }
+
+    /// Where the input must be written before forward.
+    Rows<C, width> input(std::size_t rows, Saved& saved) const {
+        saved.streams.front().resize(rows);
+        return saved.streams.front();
+    }
+
+    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each block
+    /// overwrites what the one before it left.
+    Rows<C, width> forward(Offsets offsets, Saved& saved, bool keep) const {
+        const std::size_t rows = saved.streams.front().extent(0);
+        if (keep) {
+            saved.streams.resize(Layers + 1);
+            saved.blocks.resize(Layers);
+        }
+        for (std::size_t i = 0; i < Layers; ++i) {
+            auto& from = saved.streams[keep ? i : i % 2];
+            auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
+            to.resize(rows);
+            resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0]);
+        }
+        return saved.streams[keep ? Layers : Layers % 2];
+    }
+
+    /// In place g = the gradient of the input, given that of the output.
+    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const
+        requires Real<T>
+    {
+        saved.scratch.resize(g.extent(0));
+        for (std::size_t i = Layers; i-- > 0;) {
+            resblocks[i].backward(saved.streams[i], g, saved.scratch, offsets, saved.blocks[i], gradient.resblocks[i]);
+        }
+    }
+};
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/pooling.hpp ----
+
+// From token rows to one embedding: final norm, pooling, projection.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The pooling of an image tower: the class token's row.
+struct ClassToken {
+    static constexpr bool picks_row = true;
+    static constexpr bool needs_class_token = true;
+};
+
+/// The pooling of an image tower: the mean of the patch rows after the final norm, without the class token's
+/// (open_clip/transformer.py, _global_pool "avg").
+struct Average {
+    static constexpr bool picks_row = false;
+    static constexpr bool needs_class_token = false;
+};
+
+/// The pooling of a text tower: the row of the end-of-text token, which is the highest id (CLIP/clip/model.py:352-354).
+/// The first one counts where there are several. In a causal tower no later token can reach that row, so the tower
+/// computes each caption only up to it.
+struct Eot {
+    static constexpr bool picks_row = true;
+
+    static std::size_t position(std::span<const Id> ids) {
+        return static_cast<std::size_t>(std::max_element(ids.begin(), ids.end()) - ids.begin());
+    }
+};
+
+namespace nn {
+
+/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling that
+/// picks one row commutes with the norm of rows, which then only sees the picked ones.
+template <Element T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
+struct Head {
+    using C = Compute<T>;
+    using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
+
+    Norm norm;
+    Tensor<T, Shape<Width, Embedding>> projection;
+
+    struct Saved {
+        typename Norm::Saved norm;
+        /// Picking: the picked rows, then their normed selves. Averaging: all rows normed, then their means.
+        Tensor<C, Shape<dynamic, Width>> picked, normed, pooled;
+        Tensor<C, Shape<dynamic, Width>> pooled_gradient, normed_gradient;
+    };
+
+    void initialise(Random& random, const InitScale& scale) { fill_normal(projection, random, scale.attention()); }
+
+    /// `rows` names the row to pick in every sequence; averaging skips the first `skip` rows of each.
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::span<const std::size_t> rows,
+                 std::size_t skip, Saved& saved) const {
+        const std::size_t count = offsets.size() - 1;
+        saved.pooled.resize(count);
+        if constexpr (Pooling::picks_row) {
+            saved.picked.resize(count);
+            for (std::size_t i = 0; i < count; ++i) std::copy_n(x.data() + rows[i] * Width, Width, &saved.picked(i, 0));
+            norm.forward(saved.picked, saved.pooled, saved.norm);
+        } else {
+            saved.normed.resize(x.extent(0));
+            norm.forward(x, saved.normed, saved.norm);
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::size_t first = offsets[i] + skip, length = offsets[i + 1] - first;
+                auto mean_row = saved.pooled[i];
+                assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
+            }
+        }
+        assign(detail::AnyMatrix<C>(y), matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
+    }
+
+    /// Writes dx for all rows, given dy; adds to the gradients.
+    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
+                  std::span<const std::size_t> rows, std::size_t skip, Saved& saved, Head& gradient) const
+        requires Real<T>
+    {
+        const std::size_t count = offsets.size() - 1;
+        saved.pooled_gradient.resize(count);
+        const auto g = kernels::row_major(dy.data(), Embedding);
+        kernels::gemm<T>(Width, Embedding, count, kernels::row_major<T>(saved.pooled.data(), Width).transposed(), g,
+                         gradient.projection.data(), Embedding, true);
+        kernels::gemm<T>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
+                         saved.pooled_gradient.data(), Width);
+        if constexpr (Pooling::picks_row) {
+            saved.normed_gradient.resize(count);
+            norm.backward(saved.picked, saved.pooled_gradient, saved.normed_gradient, saved.norm, gradient.norm, false);
+            std::fill_n(dx.data(), dx.size(), C{0});
+            for (std::size_t i = 0; i < count; ++i) {
+                std::copy_n(&saved.normed_gradient(i, 0), Width, dx.data() + rows[i] * Width);
+            }
+        } else {
+            saved.normed_gradient.resize(x.extent(0));
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::size_t first = offsets[i] + skip;
+                const C share = C{1} / static_cast<C>(offsets[i + 1] - first);
+                std::fill_n(&saved.normed_gradient(offsets[i], 0), skip * Width, C{0});
+                auto spread = saved.normed_gradient.view().slice(first, offsets[i + 1]);
+                assign(spread, saved.pooled_gradient[i] * static_cast<double>(share));
+            }
+            norm.backward(x, saved.normed_gradient, dx, saved.norm, gradient.norm, false);
+        }
+    }
+};
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/config.hpp ----
+
+// Architectures as constexpr values: the configs of towers and models, and what they cost.
+
+namespace tandem::inline TANDEM_ABI {
+
+template <Element T, auto config, std::size_t Embedding>
+class VisionTransformer;
+template <Element T, auto config, std::size_t Embedding>
+class TextTransformer;
+
+/// A vision transformer. Sizes are in pixels, widths in channels. norm, activation, mixer, mlp and pooling are values: the
+/// library's own or a user's; an activation may be a captureless lambda over expressions.
+template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
+          class Pooling = ClassToken>
+struct VitConfig {
+    std::size_t image = 224;
+    std::size_t patch = 32;
+    std::size_t width = 768;
+    std::size_t layers = 12;
+    std::size_t heads = 12;
+    double mlp_ratio = 4.0;  ///< the MLP's hidden width is int(width · mlp_ratio), as in open_clip and timm
+    bool class_token = true;
+    Norm norm{};
+    Activation activation{};
+    Mixer mixer{};
+    MlpKind mlp{};
+    Pooling pooling{};
+
+    /// The tower this config describes. Another kind of tower is another config type with its own Tower and cost().
+    template <Element T, auto self, std::size_t Embedding>
+    using Tower = VisionTransformer<T, self, Embedding>;
+
+    constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
+    constexpr bool patches_fit() const { return patch > 0 && image % patch == 0; }
+    constexpr bool heads_fit() const { return heads > 0 && width % heads == 0; }
+    constexpr bool pooling_fits() const { return class_token || !Pooling::needs_class_token; }
+
+    constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
+    constexpr std::size_t tokens() const { return patches() + (class_token ? 1 : 0); }
+    constexpr BlockShape block_shape() const {
+        return {.width = width,
+                .heads = heads,
+                .hidden = static_cast<std::size_t>(static_cast<double>(width) * mlp_ratio),
+                .tokens = tokens(),
+                .causal = false};
+    }
+    constexpr auto block_parts() const { return BlockParts<Norm, Mixer, MlpKind, Activation>{norm, mixer, mlp, activation}; }
+
+    /// For one image, without the projection.
+    constexpr Cost cost() const {
+        if (!sizes_are_positive()) throw Error("VitConfig", "all sizes must be positive");
+        if (!patches_fit()) throw Error("VitConfig", "image must be a multiple of patch");
+        if (!heads_fit()) throw Error("VitConfig", "width must be a multiple of heads");
+        if (!pooling_fits()) throw Error("VitConfig", "ClassToken pooling needs class_token = true");
+        const Cost stem = nn::linear_cost(3 * patch * patch, width, false, patches());
+        const Cost tables{.parameters = (tokens() + (class_token ? 1 : 0)) * width,
+                          .saved = 3 * patch * patch * patches() + 2 * tokens() * width};
+        return stem + tables + 2 * norm.cost(width, tokens()) + layers * block_parts().cost(block_shape(), tokens());
+    }
+};
+
+/// A text transformer over token ids; causal unless said otherwise.
+template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
+          class Pooling = Eot>
+struct TextConfig {
+    std::size_t vocabulary = 49408;
+    std::size_t context = 77;
+    std::size_t width = 512;
+    std::size_t layers = 12;
+    std::size_t heads = 8;
+    double mlp_ratio = 4.0;
+    bool causal = true;
+    Norm norm{};
+    Activation activation{};
+    Mixer mixer{};
+    MlpKind mlp{};
+    Pooling pooling{};
+
+    template <Element T, auto self, std::size_t Embedding>
+    using Tower = TextTransformer<T, self, Embedding>;
+
+    constexpr bool sizes_are_positive() const {
+        return vocabulary > 0 && context > 0 && width > 0 && layers > 0 && heads > 0;
+    }
+    constexpr bool heads_fit() const { return heads > 0 && width % heads == 0; }
+
+    constexpr BlockShape block_shape() const {
+        return {.width = width,
+                .heads = heads,
+                .hidden = static_cast<std::size_t>(static_cast<double>(width) * mlp_ratio),
+                .tokens = context,
+                .causal = causal};
+    }
+    constexpr auto block_parts() const { return BlockParts<Norm, Mixer, MlpKind, Activation>{norm, mixer, mlp, activation}; }
+
+    /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
+    /// projection.
+    constexpr Cost cost(std::size_t tokens = 0) const {
+        if (!sizes_are_positive()) throw Error("TextConfig", "all sizes must be positive");
+        if (!heads_fit()) throw Error("TextConfig", "width must be a multiple of heads");
+        if (tokens == 0) tokens = context;
+        const Cost tables{.parameters = (vocabulary + context) * width, .saved = tokens * width};
+        return tables + norm.cost(width, tokens) + layers * block_parts().cost(block_shape(), tokens);
+    }
+};
+
+/// Two towers and one space. Any two tower configs go together.
+template <class Vision = VitConfig<>, class Text = TextConfig<>>
+struct ClipConfig {
+    Vision vision{};
+    Text text{};
+    std::size_t embedding = 512;
+    /// A learned bias beside the logit scale, which the sigmoid loss needs.
+    bool logit_bias = false;
+};
+
+/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
+constexpr Cost image_cost(const auto& config) {
+    return config.vision.cost() + nn::linear_cost(config.vision.width, config.embedding, false, 1);
+}
+
+/// What the text side costs for one caption of the full context, projection included.
+constexpr Cost text_cost(const auto& config) {
+    return config.text.cost() + nn::linear_cost(config.text.width, config.embedding, false, 1);
+}
+
+namespace detail {
+
+template <class Config>
+concept HasTwoTowers = requires(const Config& config) {
+    config.vision;
+    config.text;
+};
+
+}  // namespace detail
+
+/// Scalars in all parameters of a model, or of one tower without its projection.
+constexpr std::size_t parameter_count(const auto& config) {
+    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
+        return image_cost(config).parameters + text_cost(config).parameters + 1 + (config.logit_bias ? 1 : 0);
+    } else {
+        return config.cost().parameters;
+    }
+}
+
+/// Floating-point operations of one image–text pair through a model, or of one item through a tower, with captions of the
+/// full context: 2 for each multiply-accumulate of the matrix products, as fvcore counts.
+constexpr std::size_t forward_flops(const auto& config) {
+    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
+        return image_cost(config).flops + text_cost(config).flops;
+    } else {
+        return config.cost().flops;
+    }
+}
+
+/// Bytes that a training step keeps from the forward pass for the backward pass, for one item, in elements of C.
+template <class C = float>
+constexpr std::size_t activation_bytes(const auto& config) {
+    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
+        return (image_cost(config).saved + text_cost(config).saved) * sizeof(C);
+    } else {
+        return config.cost().saved * sizeof(C);
+    }
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/embedding.hpp ----
+
+// What turns pixels and token ids into rows: patches, the class token, token and position tables.
+
+namespace tandem::inline TANDEM_ABI::nn {
+
+/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row holds the
+/// patch in the order channel, y, x: the order of a convolution's weight.
+template <std::size_t Image, std::size_t Patch, Real C>
+void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, 3 * Patch * Patch> rows) {
+    constexpr std::size_t side = Image / Patch;
+    parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t band = begin; band < end; ++band) {
+            const C* const image = images.data() + band / side * 3 * Image * Image;
+            C* to = rows.data() + band * side * 3 * Patch * Patch;
+            for (std::size_t patch = 0; patch < side; ++patch) {
+                for (std::size_t channel = 0; channel < 3; ++channel) {
+                    for (std::size_t y = 0; y < Patch; ++y, to += Patch) {
+                        const std::size_t line = channel * Image + band % side * Patch + y;
+                        std::copy_n(image + line * Image + patch * Patch, Patch, to);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Patches times a convolution's weight, with a learned class token in front where asked for, plus learned positions:
+/// CLIP/clip/model.py:223-228.
+template <Element T, std::size_t Image, std::size_t Patch, std::size_t Width, bool HasClass>
+struct PatchEmbedding {
+    static constexpr std::size_t patches = (Image / Patch) * (Image / Patch);
+    static constexpr std::size_t tokens = patches + (HasClass ? 1 : 0);
+    static constexpr std::size_t depth = 3 * Patch * Patch;
+    using C = Compute<T>;
+
+    Tensor<T, Shape<Width, 3, Patch, Patch>> conv;
+    Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
+    Tensor<C, Shape<tokens, Width>> positional_embedding;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, depth>> patches;
+        Tensor<C, Shape<dynamic, Width>> embedded;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "conv1.weight", self.conv...);
+        if constexpr (HasClass) visit(at + "class_embedding", self.class_embedding...);
+        visit(at + "positional_embedding", self.positional_embedding...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(conv, random, 1.0 / std::sqrt(static_cast<double>(depth)));
+        fill_normal(class_embedding, random, scale.attention());
+        fill_normal(positional_embedding, random, scale.attention());
+    }
+
+    /// images <N, 3, Image, Image> to y <N · tokens, Width>.
+    void forward(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, Width> y, Saved& saved) const {
+        const std::size_t count = images.extent(0);
+        saved.patches.resize(count * patches);
+        saved.embedded.resize(count * patches);
+        extract_patches<Image, Patch, C>(images, saved.patches);
+        detail::affine<C, T>(saved.patches.view(), detail::as_matrix(conv), {}, saved.embedded.view());
+        parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                C* const rows = y.data() + i * tokens * Width;
+                const C* const position = positional_embedding.data();
+                if constexpr (HasClass) {
+                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows, std::plus<C>());
+                }
+                constexpr std::size_t skip = (tokens - patches) * Width;
+                const C* const embedded = saved.embedded.data() + i * patches * Width;
+                std::transform(embedded, embedded + patches * Width, position + skip, rows + skip, std::plus<C>());
+            }
+        });
+    }
+
+    /// Adds to the gradients, given dy; images get none.
+    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const
+        requires Real<T>
+    {
+        const std::size_t count = dy.extent(0) / tokens;
+        constexpr std::size_t skip = (tokens - patches) * Width;
+        detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            const C* const rows = dy.data() + i * tokens * Width;
+            if constexpr (HasClass) {
+                C* const sums = gradient.class_embedding.data();
+                std::transform(rows, rows + Width, sums, sums, std::plus<C>());
+            }
+            std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
+        }
+        detail::affine_backward<C>(saved.patches.view(), detail::as_matrix(conv), saved.embedded.view(), {},
+                                   gradient.conv.data(), nullptr);
+    }
+};
+
+/// Token rows plus position rows: CLIP/clip/model.py:344-346.
+template <Element T, std::size_t Vocabulary, std::size_t Context, std::size_t Width>
+struct TokenEmbedding {
+    using C = Compute<T>;
+
+    Tensor<T, Shape<Vocabulary, Width>> token_embedding;
+    Tensor<C, Shape<Context, Width>> positional_embedding;
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "token_embedding.weight", self.token_embedding...);
+        visit(at + "positional_embedding", self.positional_embedding...);
+    }
+
+    /// CLIP/clip/model.py:300-301.
+    void initialise(Random& random, const InitScale&) {
+        fill_normal(token_embedding, random, 0.02);
+        fill_normal(positional_embedding, random, 0.01);
+    }
+
+    /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for an
+    /// id outside the vocabulary.
+    void forward(View<const Id, Shape<dynamic, Context>> ids, Rows<C, Width> y, Offsets offsets) const {
+        for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
+            const T* const token = token_embedding.data() + id * Width;
+            const C* const place = positional_embedding.data() + position * Width;
+            for (std::size_t j = 0; j < Width; ++j) y.data()[row * Width + j] = static_cast<C>(token[j]) + place[j];
+        });
+    }
+
+    void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
+                  TokenEmbedding& gradient) const
+        requires Real<T>
+    {
+        for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
+            C* const token = gradient.token_embedding.data() + id * Width;
+            C* const place = gradient.positional_embedding.data() + position * Width;
+            for (std::size_t j = 0; j < Width; ++j) {
+                token[j] += dy.data()[row * Width + j];
+                place[j] += dy.data()[row * Width + j];
+            }
+        });
+    }
+
+private:
+    template <class Body>
+    static void for_each_token(View<const Id, Shape<dynamic, Context>> ids, Offsets offsets, const Body& body) {
+        for (std::size_t sequence = 0; sequence + 1 < offsets.size(); ++sequence) {
+            for (std::size_t row = offsets[sequence]; row < offsets[sequence + 1]; ++row) {
+                const std::size_t position = row - offsets[sequence];
+                const Id id = ids(sequence, position);
+                if (id < 0 || static_cast<std::size_t>(id) >= Vocabulary) {
+                    throw Error("token_embedding", "ids below the vocabulary of " + std::to_string(Vocabulary),
+                                std::to_string(id));
+                }
+                body(static_cast<std::size_t>(id), position, row);
+            }
+        }
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI::nn
+
+// ---- tandem/models/text.hpp ----
+
+// The text transformer: token ids in, embeddings out.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The tower of a TextConfig, as the text side of CLIP/clip/model.py:343-356. A causal tower computes each caption only up
+/// to the token it pools: what comes later cannot reach it.
+template <Element T, auto config, std::size_t Embedding>
+class TextTransformer {
+    static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
+    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads");
+    static constexpr bool valid = config.sizes_are_positive() && config.heads_fit();
+    static constexpr std::size_t width = valid ? config.width : 1;
+    static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
+    using Pooling = std::remove_const_t<decltype(config.pooling)>;
+
+public:
+    static constexpr std::size_t context = valid ? config.context : 1;
+    using C = Compute<T>;
+    using Input = View<const Id, Shape<dynamic, context>>;
+    using Table = nn::TokenEmbedding<T, config.vocabulary, context, width>;
+    using Blocks = nn::Transformer<T, shape, config.layers, config.block_parts()>;
+    using Head = nn::Head<T, width, Embedding, config.norm, Pooling>;
+
+    struct Workspace {
+        typename Blocks::Saved blocks;
+        typename Head::Saved head;
+        Tensor<Id, Shape<dynamic, context>> ids;
+        Tensor<C, Shape<dynamic, width>> gradient;
+        std::vector<std::size_t> offsets, rows;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        Table::parameters(visit, at, self.table_...);
+        Blocks::parameters(visit, at + "transformer.", self.transformer_...);
+        Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
+        visit(at + "text_projection", self.head_.projection...);
+    }
+
+    void initialise(Random& random) {
+        const InitScale scale{.width = width, .layers = config.layers};
+        table_.initialise(random, scale);
+        transformer_.initialise(random);
+        head_.initialise(random, scale);
+    }
+
+    /// ids <N, context> to embeddings <N, Embedding>, not normalised.
+    void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        const std::size_t count = ids.extent(0);
+        work.offsets.resize(count + 1);
+        work.rows.resize(count);
+        if (keep) {
+            work.ids.resize(count);
+            std::copy_n(ids.data(), ids.size(), work.ids.data());
+        }
+        work.offsets[0] = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t position = Pooling::position(ids[i].elements());
+            work.rows[i] = work.offsets[i] + position;
+            work.offsets[i + 1] = work.offsets[i] + (config.causal ? position + 1 : context);
+        }
+        table_.forward(ids, transformer_.input(work.offsets.back(), work.blocks), work.offsets);
+        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
+        head_.forward(tokens, embeddings, work.offsets, work.rows, 0, work.head);
+    }
+
+    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
+        requires Real<T>
+    {
+        work.gradient.resize(work.offsets.back());
+        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, 0,
+                       work.head, gradient.head_);
+        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
+    }
+
+private:
+    Table table_;
+    Blocks transformer_;
+    Head head_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/vit.hpp ----
+
+// The vision transformer: images in, embeddings out.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240).
+template <Element T, auto config, std::size_t Embedding>
+class VisionTransformer {
+    static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
+    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
+    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads");
+    static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
+    static constexpr bool valid =
+        config.sizes_are_positive() && config.patches_fit() && config.heads_fit() && config.pooling_fits();
+    // A refused config reports its one sentence and no follow-up errors from the layers below.
+    static constexpr std::size_t image = valid ? config.image : 1;
+    static constexpr std::size_t patch = valid ? config.patch : 1;
+    static constexpr std::size_t width = valid ? config.width : 1;
+    static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
+
+public:
+    using C = Compute<T>;
+    using Input = View<const C, Shape<dynamic, 3, image, image>>;
+    using Stem = nn::PatchEmbedding<T, image, patch, width, config.class_token>;
+    using Norm = typename decltype(config.norm)::template Layer<T, width, config.norm>;
+    using Blocks = nn::Transformer<T, shape, config.layers, config.block_parts()>;
+    using Head = nn::Head<T, width, Embedding, config.norm, std::remove_const_t<decltype(config.pooling)>>;
+
+    /// What a forward pass leaves for the backward pass, and all memory both need; reused from call to call.
+    struct Workspace {
+        typename Stem::Saved stem;
+        typename Norm::Saved norm;
+        typename Blocks::Saved blocks;
+        typename Head::Saved head;
+        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch;
+        std::vector<std::size_t> offsets, rows;
+    };
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        Stem::parameters(visit, at, self.stem_...);
+        Norm::parameters(visit, at + "ln_pre.", self.ln_pre_...);
+        Blocks::parameters(visit, at + "transformer.", self.transformer_...);
+        Norm::parameters(visit, at + "ln_post.", self.head_.norm...);
+        visit(at + "proj", self.head_.projection...);
+    }
+
+    void initialise(Random& random) {
+        const InitScale scale{.width = width, .layers = config.layers};
+        stem_.initialise(random, scale);
+        transformer_.initialise(random);
+        head_.initialise(random, scale);
+    }
+
+    /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
+    /// backward needs.
+    void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        const std::size_t count = images.extent(0);
+        work.embedded.resize(count * Stem::tokens);
+        work.offsets.resize(count + 1);
+        work.rows.resize(count);
+        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * Stem::tokens;
+        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * Stem::tokens;
+        stem_.forward(images, work.embedded, work.stem);
+        ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
+        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
+        head_.forward(tokens, embeddings, work.offsets, work.rows, skipped, work.head);
+    }
+
+    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient) const
+        requires Real<T>
+    {
+        work.gradient.resize(work.embedded.extent(0));
+        work.scratch.resize(work.embedded.extent(0));
+        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, skipped,
+                       work.head, gradient.head_);
+        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);
+        stem_.backward(work.scratch, work.stem, gradient.stem_);
+    }
+
+private:
+    static constexpr std::size_t skipped = Stem::tokens - Stem::patches;
+
+    Stem stem_;
+    Norm ln_pre_;
+    Blocks transformer_;
+    Head head_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/clip.hpp ----
+
+// The model: two towers, one space, and a training step through both.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double> in
+/// double; Clip<config, bf16> keeps its matrices in bfloat16, computes in float32, and only infers.
+template <auto config, Element T = float>
+class Clip {
+public:
+    static constexpr auto architecture = config;
+    static constexpr std::size_t embedding = config.embedding;
+    using element = T;
+    using C = Compute<T>;
+    using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
+    using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
+    using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
+
+    /// All memory of a training step but the gradients; reused from step to step.
+    struct Workspace {
+        typename Vision::Workspace vision;
+        typename Text::Workspace text;
+        Embeddings image_embeddings, text_embeddings;
+    };
+
+    /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
+    Clip() {
+        logit_scale() = static_cast<C>(std::log(1.0 / 0.07));
+        logit_bias_.fill(-10);
+    }
+
+    /// Random weights as OpenAI drew them (CLIP/clip/model.py:299-327), the blocks of both towers by the rule that file has
+    /// for the text tower. The logit scale starts at ln(1 / 0.07), a logit bias at −10 (Zhai et al. 2023).
+    explicit Clip(Seed seed) : Clip() {
+        Random random(seed);
+        visual_.initialise(random);
+        text_.initialise(random);
+    }
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "logit_scale", self.logit_scale_...);
+        if constexpr (config.logit_bias) visit(at + "logit_bias", self.logit_bias_...);
+        Vision::parameters(visit, at + "visual.", self.visual_...);
+        Text::parameters(visit, at, self.text_...);
+    }
+
+    /// The learned ln of the scale that multiplies cosine similarities.
+    C& logit_scale() { return *logit_scale_.data(); }
+    C logit_scale() const { return *logit_scale_.data(); }
+    C& logit_bias()
+        requires(config.logit_bias)
+    {
+        return *logit_bias_.data();
+    }
+    C logit_bias() const
+        requires(config.logit_bias)
+    {
+        return *logit_bias_.data();
+    }
+
+    /// After an optimizer step: the scale never exceeds 100 (Radford et al. 2021, section 2.5), nor falls below 1
+    /// (open_clip clamps ln scale to [0, ln 100]).
+    void clamp_logit_scale() { logit_scale() = std::clamp(logit_scale(), C{0}, static_cast<C>(std::log(100.0))); }
+
+    /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
+    Embeddings encode_image(typename Vision::Input images) const {
+        typename Vision::Workspace work;
+        Embeddings embeddings(images.extent(0));
+        visual_.forward(images, embeddings, work, false);
+        assign(embeddings, normalize(embeddings));
+        return embeddings;
+    }
+
+    /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
+    Embeddings encode_text(typename Text::Input ids) const {
+        typename Text::Workspace work;
+        Embeddings embeddings(ids.extent(0));
+        text_.forward(ids, embeddings, work, false);
+        assign(embeddings, normalize(embeddings));
+        return embeddings;
+    }
+
+    /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one step's
+    /// forward and backward pass.
+    template <class L>
+    C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+                        Workspace& work) const {
+        static_assert(Real<T>, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        if (images.extent(0) != ids.extent(0)) {
+            throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
+                        std::to_string(ids.extent(0)));
+        }
+        work.image_embeddings.resize(images.extent(0));
+        work.text_embeddings.resize(images.extent(0));
+        visual_.forward(images, work.image_embeddings, work.vision, true);
+        text_.forward(ids, work.text_embeddings, work.text, true);
+        const auto image = normalize(work.image_embeddings), text = normalize(work.text_embeddings);
+        const auto scale = exp(logit_scale_);
+        const auto finish = [&](auto&& result) {
+            visual_.backward(std::get<0>(result.gradients), work.vision, gradient.visual_);
+            text_.backward(std::get<1>(result.gradients), work.text, gradient.text_);
+            gradient.logit_scale() += std::get<2>(result.gradients).item();
+            return result.value;
+        };
+        if constexpr (config.logit_bias) {
+            const auto bias = as_expression(logit_bias_);
+            const auto expression = call_loss(loss, image, text, scale, bias);
+            if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale), decltype(bias)>) {
+                auto result = value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_,
+                                                 logit_bias_);
+                gradient.logit_bias() += std::get<3>(result.gradients).item();
+                return finish(result);
+            } else {
+                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+            }
+        } else {
+            static_assert(std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>,
+                          "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
+            if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>) {
+                const auto expression = loss(image, text, scale);
+                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+            } else {
+                return C{0};
+            }
+        }
+    }
+
+    const Vision& visual() const { return visual_; }
+    const Text& text() const { return text_; }
+
+private:
+    Tensor<C, Shape<>> logit_scale_;
+    Tensor<C, Shape<>> logit_bias_;
+    Vision visual_;
+    Text text_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/checkpoint.hpp ----
+
+// Weights in safetensors files: saved under open_clip's names, loaded from open_clip's, OpenAI's or transformers'.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said.
+struct Source {
+    std::vector<std::string> names;
+    bool transposed = false;
+};
+
+inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
+    if (!text.starts_with(from)) return false;
+    text.replace(0, from.size(), to);
+    return true;
+}
+
+/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
+/// to_hf.py gives the pairs).
+inline Source transformers_source(std::string name) {
+    if (name == "visual.proj") return {{"visual_projection.weight"}, true};
+    if (name == "text_projection") return {{"text_projection.weight"}, true};
+    if (name == "logit_scale" || name == "logit_bias") return {{name}};
+    const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string at = tower + "encoder.layers." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
+            const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
+            return {{at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
+        }
+        replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
+            replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
+            replace_prefix(part, "mlp.c_proj.", "mlp.fc2.");
+        return {{at + part}};
+    }
+    replace_prefix(name, "conv1.", "embeddings.patch_embedding.") ||
+        replace_prefix(name, "class_embedding", "embeddings.class_embedding") ||
+        replace_prefix(name, "positional_embedding", "embeddings.position_embedding.weight") ||
+        replace_prefix(name, "token_embedding.", "embeddings.token_embedding.") ||
+        replace_prefix(name, "ln_pre.", "pre_layrnorm.") || replace_prefix(name, "ln_post.", "post_layernorm.") ||
+        replace_prefix(name, "ln_final.", "final_layer_norm.");
+    return {{tower + name}};
+}
+
+/// How the parameters of a file are named, told from the names themselves.
+class Naming {
+public:
+    explicit Naming(const Safetensors& file) {
+        for (const StoredTensor& tensor : file.tensors()) {
+            transformers_ = transformers_ || tensor.name.starts_with("vision_model.");
+            text_prefix_ = text_prefix_ || tensor.name.starts_with("text.");
+            module_prefix_ = module_prefix_ || tensor.name.starts_with("module.");
+        }
+    }
+
+    Source operator()(const std::string& name) const {
+        if (transformers_) return transformers_source(name);
+        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
+        return {{(module_prefix_ ? "module." : "") + std::string(text_prefix_ && of_text ? "text." : "") + name}};
+    }
+
+    /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
+    static bool is_ignored(std::string_view name) {
+        return name.ends_with("position_ids") || name.ends_with("attn_mask") || name == "input_resolution" ||
+               name == "context_length" || name == "vocab_size";
+    }
+
+private:
+    bool transformers_ = false, text_prefix_ = false, module_prefix_ = false;
+};
+
+/// The shape the file must hold each of `parts` tensors in.
+inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, const Source& source) {
+    if (source.transposed) std::reverse(shape.begin(), shape.end());
+    if (source.names.size() > 1) shape[0] /= source.names.size();
+    return shape;
+}
+
+template <class T, class S>
+std::vector<std::size_t> shape_of_tensor(const Tensor<T, S>& tensor) {
+    std::vector<std::size_t> shape(S::rank);
+    for (std::size_t axis = 0; axis < S::rank; ++axis) shape[axis] = tensor.extent(axis);
+    return shape;
+}
+
+inline bool is_floating(DataType type) {
+    return type == DataType::F32 || type == DataType::F16 || type == DataType::BF16 || type == DataType::F64;
+}
+
+inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
+    if (a.empty()) a = {1};  // a scalar may be stored as [] or [1]
+    if (b.empty()) b = {1};
+    return a == b;
+}
+
+template <class T, class S>
+void read_source(const Safetensors& file, const Source& source, Tensor<T, S>& tensor) {
+    const std::size_t part = tensor.size() / source.names.size();
+    for (std::size_t i = 0; i < source.names.size(); ++i) {
+        read_elements(*file.find(source.names[i]), tensor.elements().subspan(i * part, part));
+    }
+    if constexpr (S::rank == 2) {
+        if (!source.transposed) return;
+        const Tensor<T, S> stored = tensor;
+        const std::size_t rows = tensor.extent(0), columns = tensor.extent(1);
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) tensor(i, j) = stored.data()[j * rows + i];
+        }
+    }
+}
+
+}  // namespace detail
+
+/// Saves all parameters under open_clip's names, atomically; Python's safetensors opens the file, and open_clip's
+/// load_state_dict takes it into a model of the same shape.
+template <class Model>
+void save_weights(const Model& model, const std::filesystem::path& path,
+                  const std::map<std::string, std::string>& metadata = {}) {
+    std::vector<StoredTensor> tensors;
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            tensors.push_back(stored_tensor<T>(name, detail::shape_of_tensor(tensor), tensor.elements()));
+        },
+        model);
+    save_safetensors(path, tensors, metadata);
+}
+
+/// Loads all parameters of `model` from an open file. What does not fit is refused whole: the Error names every tensor
+/// that is missing, unexpected or of another shape, and the model is as it was.
+template <class Model>
+void load_weights(Model& model, const Safetensors& file, std::string_view where) {
+    const detail::Naming naming(file);
+    std::string faults;
+    std::set<std::string> used;
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            const detail::Source source = naming(name);
+            const auto expected = detail::stored_shape(detail::shape_of_tensor(tensor), source);
+            for (const std::string& key : source.names) {
+                used.insert(key);
+                const StoredTensor* stored = file.find(key);
+                if (stored == nullptr) {
+                    faults += "\n  " + key + ": missing";
+                } else if (!detail::same_shape(stored->shape, expected)) {
+                    faults += "\n  " + key + ": expected " + detail::shape_text(expected) + ", found " +
+                              detail::shape_text(stored->shape);
+                } else if (!detail::is_floating(stored->type)) {
+                    faults += "\n  " + key + ": expected floating-point elements, found " +
+                              std::string(tandem::name(stored->type));
+                }
+            }
+        },
+        model);
+    for (const StoredTensor& tensor : file.tensors()) {
+        if (!used.contains(tensor.name) && !detail::Naming::is_ignored(tensor.name)) {
+            faults += "\n  " + tensor.name + ": unexpected";
+        }
+    }
+    if (!faults.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults);
+    for_each_parameter([&](const std::string& name, auto& tensor) { detail::read_source(file, naming(name), tensor); },
+                       model);
+}
+
+template <class Model>
+void load_weights(Model& model, const std::filesystem::path& path) {
+    load_weights(model, Safetensors::open(path), path.string());
+}
+
+namespace detail {
+
+template <class Activation>
+constexpr std::string_view activation_name() {
+    if constexpr (std::is_same_v<Activation, QuickGelu>) return "quick_gelu";
+    if constexpr (std::is_same_v<Activation, Gelu>) return "gelu";
+    if constexpr (std::is_same_v<Activation, TanhGelu>) return "gelu_pytorch_tanh";
+    return {};
+}
+
+}  // namespace detail
+
+/// A model of architecture `config` with the weights of `path`: a safetensors file, or a folder as transformers and
+/// open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside it). An activation that
+/// the folder's config contradicts is an Error: the weights would load, and give wrong embeddings.
+template <auto config, Element T = float>
+Clip<config, T> load(const std::filesystem::path& path) {
+    std::filesystem::path file = path;
+    if (std::filesystem::is_directory(path)) {
+        using Activation = std::remove_const_t<decltype(config.vision.activation)>;
+        const std::string found = detail::configured_activation(path);
+        const std::string_view expected = detail::activation_name<Activation>();
+        if (!found.empty() && !expected.empty() && found != expected) {
+            throw Error(path.string(), "weights trained with the architecture's activation " + std::string(expected),
+                        found + " in its config (see with_activation)");
+        }
+        file = path / "model.safetensors";
+        if (!std::filesystem::exists(file)) file = path / "open_clip_model.safetensors";
+        if (!std::filesystem::exists(file)) {
+            throw Error(path.string(), "model.safetensors or open_clip_model.safetensors in the folder", "neither");
+        }
+    }
+    Clip<config, T> model;
+    load_weights(model, file);
+    return model;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/zoo.hpp ----
+
+// The architectures the field names, as open_clip's model configs of the same names (with erf GELU).
+
+namespace tandem::inline TANDEM_ABI {
+
+inline constexpr ClipConfig vit_b_32{
+    .vision = VitConfig{.image = 224, .patch = 32, .width = 768, .layers = 12, .heads = 12},
+    .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
+    .embedding = 512};
+
+inline constexpr ClipConfig vit_b_16{
+    .vision = VitConfig{.image = 224, .patch = 16, .width = 768, .layers = 12, .heads = 12},
+    .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
+    .embedding = 512};
+
+inline constexpr ClipConfig vit_l_14{
+    .vision = VitConfig{.image = 224, .patch = 14, .width = 1024, .layers = 24, .heads = 16},
+    .text = TextConfig{.width = 768, .layers = 12, .heads = 12},
+    .embedding = 768};
+
+inline constexpr ClipConfig vit_l_14_336{
+    .vision = VitConfig{.image = 336, .patch = 14, .width = 1024, .layers = 24, .heads = 16},
+    .text = TextConfig{.width = 768, .layers = 12, .heads = 12},
+    .embedding = 768};
+
+inline constexpr ClipConfig vit_h_14{
+    .vision = VitConfig{.image = 224, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
+    .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
+    .embedding = 1024};
+
+inline constexpr ClipConfig vit_g_14{
+    .vision = VitConfig{.image = 224, .patch = 14, .width = 1408, .layers = 40, .heads = 16, .mlp_ratio = 4.3637},
+    .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
+    .embedding = 1024};
+
+inline constexpr ClipConfig vit_bigg_14{
+    .vision = VitConfig{.image = 224, .patch = 14, .width = 1664, .layers = 48, .heads = 16, .mlp_ratio = 4.9231},
+    .text = TextConfig{.width = 1280, .layers = 32, .heads = 20},
+    .embedding = 1280};
+
+/// The same architecture with another activation in both towers. The checkpoints OpenAI published are
+/// with_activation(vit_b_32, QuickGelu{}) and so on.
+template <class Activation>
+constexpr auto with_activation(const auto& config, Activation activation) {
+    const auto vision = [&]<class N, class A, class M, class F, class P>(const VitConfig<N, A, M, F, P>& c) {
+        return VitConfig<N, Activation, M, F, P>{c.image,       c.patch,  c.width,    c.layers, c.heads, c.mlp_ratio,
+                                                 c.class_token, c.norm,   activation, c.mixer,  c.mlp,   c.pooling};
+    }(config.vision);
+    const auto text = [&]<class N, class A, class M, class F, class P>(const TextConfig<N, A, M, F, P>& c) {
+        return TextConfig<N, Activation, M, F, P>{c.vocabulary, c.context, c.width,    c.layers, c.heads, c.mlp_ratio,
+                                                  c.causal,     c.norm,    activation, c.mixer,  c.mlp,   c.pooling};
+    }(config.text);
+    return ClipConfig<std::remove_const_t<decltype(vision)>, std::remove_const_t<decltype(text)>>{
+        vision, text, config.embedding, config.logit_bias};
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/retrieval.hpp ----
+
+// Retrieval: how high the matching item ranks.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]. Items as high as the match
+/// count half before it, as if ties were broken by a coin: a constant score ranks every match in the middle.
+template <Real T>
+double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k) {
+    std::size_t found = 0;
+    for (std::size_t i = 0; i < scores.extent(0); ++i) {
+        const auto row = scores[i].elements();
+        const T match = row[i];
+        const auto higher = std::count_if(row.begin(), row.end(), [&](T score) { return score > match; });
+        const auto equal = std::count(row.begin(), row.end(), match) - 1;
+        if (static_cast<std::size_t>(higher + (equal + 1) / 2) < k) ++found;
+    }
+    return scores.extent(0) == 0 ? 0.0 : static_cast<double>(found) / static_cast<double>(scores.extent(0));
+}
+
+/// The k items of the highest scores, best first; the first of equal ones first.
+template <Real T>
+std::vector<std::size_t> best_matches(std::span<const T> scores, std::size_t k) {
+    std::vector<std::size_t> order(scores.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+    order.resize(std::min(k, order.size()));
+    return order;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/zero_shot.hpp ----
+
+// Classification by captions: no training on the classes.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// cosines[i, j] of images <N, E> and texts <M, E> of length 1.
+template <Real T, std::size_t E>
+Tensor<T, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>& images,
+                                              const Tensor<T, Shape<dynamic, E>>& texts) {
+    return evaluate(matmul(images, transpose(texts)));
+}
+
+/// How well cosines [images, classes] pick the labels.
+struct ZeroShotScore {
+    double top1 = 0;   ///< share of images whose highest cosine is their label's
+    double macro = 0;  ///< the mean over classes of each class's own share
+    std::vector<std::size_t> predicted;
+};
+
+/// labels[i] < classes is image i's class; classes without images do not count. The first of equal cosines wins.
+template <Real T>
+ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines, std::span<const std::size_t> labels) {
+    if (labels.size() != cosines.extent(0)) {
+        throw Error("score_zero_shot", std::to_string(cosines.extent(0)) + " labels", std::to_string(labels.size()));
+    }
+    ZeroShotScore score;
+    const std::size_t classes = cosines.extent(1);
+    std::vector<std::size_t> seen(classes), right(classes);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        const auto row = cosines[i].elements();
+        const auto best = static_cast<std::size_t>(std::max_element(row.begin(), row.end()) - row.begin());
+        score.predicted.push_back(best);
+        ++seen.at(labels[i]);
+        if (best == labels[i]) ++right[best];
+    }
+    double present = 0;
+    for (std::size_t c = 0; c < classes; ++c) {
+        score.top1 += static_cast<double>(right[c]);
+        if (seen[c] == 0) continue;
+        present += 1;
+        score.macro += static_cast<double>(right[c]) / static_cast<double>(seen[c]);
+    }
+    score.top1 /= std::max<double>(1.0, static_cast<double>(labels.size()));
+    score.macro /= std::max(1.0, present);
+    return score;
+}
+
+#if __has_include(<utf8proc.h>)
+
+/// The embeddings of texts <M, E>, in batches of 256.
+template <class Model>
+typename Model::Embeddings embed_texts(const Model& model, const Bpe& tokenizer, std::span<const std::string> texts) {
+    constexpr std::size_t batch = 256, context = Model::Text::context;
+    const std::vector<Id> ids = tokenizer.encode_batch(texts, context);
+    typename Model::Embeddings embeddings(texts.size());
+    for (std::size_t first = 0; first < texts.size(); first += batch) {
+        const std::size_t count = std::min(batch, texts.size() - first);
+        const typename Model::Text::Input rows(std::span<const Id>(ids).subspan(first * context, count * context), count);
+        const auto part = model.encode_text(rows);
+        std::copy_n(part.data(), part.size(), embeddings[first].data());
+    }
+    return embeddings;
+}
+
+/// One classifier row a class, from the class's prompts: each prompt's embedding, their mean, normalised again
+/// (open_clip/zero_shot_classifier.py:57-63). A template holds one {} for the class's name.
+template <class Model>
+typename Model::Embeddings zero_shot_classifier(const Model& model, const Bpe& tokenizer,
+                                                std::span<const std::string> classes,
+                                                std::span<const std::string> templates) {
+    typename Model::Embeddings rows(classes.size());
+    for (std::size_t c = 0; c < classes.size(); ++c) {
+        std::vector<std::string> prompts;
+        for (std::string prompt : templates) {
+            const std::size_t hole = prompt.find("{}");
+            if (hole == std::string::npos) throw Error("zero_shot_classifier", "a template with {}", prompt);
+            prompts.push_back(prompt.replace(hole, 2, classes[c]));
+        }
+        auto row = rows[c];
+        assign(row, normalize(mean<0>(embed_texts(model, tokenizer, prompts))));
+    }
+    return rows;
+}
+
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>)
+
+/// The probability of each caption for one picture: softmax(scale · cosines). The picture is preprocessed as OpenAI's
+/// models expect, or by the recipe given.
+template <class Model>
+std::vector<float> zero_shot(const Model& model, const Bpe& tokenizer, const Image& picture,
+                             const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {
+    constexpr std::size_t size = Model::architecture.vision.image;
+    const Preprocess standard = openai_preprocess(static_cast<int>(size));
+    std::vector<float> pixels(3 * size * size);
+    preprocess(picture, recipe == nullptr ? standard : *recipe, pixels);
+    const auto image = model.encode_image(typename Model::Vision::Input(std::span<const float>(pixels), 1));
+    const auto texts = embed_texts(model, tokenizer, captions);
+    const double scale = std::exp(static_cast<double>(model.logit_scale()));
+    const auto shares = evaluate(softmax(scale * matmul(image, transpose(texts))));
+    return {shares.elements().begin(), shares.elements().end()};
+}
+
+#endif
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/optimizer.hpp ----
+
+// AdamW, and the norm of a gradient.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// A parameter as a plain vector: one instantiation of an update serves parameters of every shape.
+template <class Tensor>
+auto flat(Tensor& tensor) {
+    using T = std::remove_pointer_t<decltype(tensor.data())>;
+    return View<T, Shape<dynamic>>(tensor.data(), {{tensor.size()}});
+}
+
+}  // namespace detail
+
+/// The L2 norm over all parameters of a gradient; not finite if any element is not.
+template <class Model>
+double gradient_norm(const Model& gradient) {
+    double squares = 0;
+    for_each_parameter(
+        [&](const std::string&, const auto& tensor) {
+            squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
+        },
+        gradient);
+    return std::sqrt(squares);
+}
+
+/// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic. Matrices decay; vectors and scalars
+/// (biases, gains, the logit scale) do not, as in open_clip.
+struct AdamW {
+    double rate = 5e-4;
+    double beta1 = 0.9;
+    double beta2 = 0.98;
+    double eps = 1e-6;
+    double weight_decay = 0.2;
+
+    /// The first and second moments are models themselves.
+    template <class Model>
+    struct State {
+        Model first, second;
+        std::size_t updates = 0;
+
+        State() {
+            zero_parameters(first);
+            zero_parameters(second);
+        }
+    };
+
+    /// One update of `model` at learning rate `step_rate`, the gradient multiplied by `gradient_scale` first.
+    template <class Model>
+    void update(Model& model, const Model& gradient, State<Model>& state, double step_rate,
+                double gradient_scale = 1.0) const {
+        ++state.updates;
+        const double count = static_cast<double>(state.updates);
+        const double step = step_rate / (1.0 - std::pow(beta1, count));
+        const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
+        for_each_parameter(
+            [&]<class T, class S>(const std::string&, Tensor<T, S>& parameter, const Tensor<T, S>& slope, Tensor<T, S>& first,
+                                  Tensor<T, S>& second) {
+                const double keep = S::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
+                const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
+                const auto g = gradient_scale * detail::flat(slope);
+                assign(m, beta1 * m + (1.0 - beta1) * g);
+                assign(v, beta2 * v + (1.0 - beta2) * (g * g));
+                assign(p, keep * p - step * m / (second_scale * sqrt(v) + eps));
+            },
+            model, gradient, state.first, state.second);
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/schedule.hpp ----
+
+// Learning-rate schedules over the progress of a run.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor` (open_clip_train/scheduler.py,
+/// cosine_lr). Progress, not steps, is what a schedule follows, so that a run can be bounded by time as well.
+struct WarmupCosine {
+    double warmup = 0.05;
+    double floor = 0.0;
+
+    /// The factor of the optimizer's rate at `progress`, 0 before the first step and 1 after the last.
+    double operator()(double progress) const {
+        if (progress < warmup) return progress / warmup;
+        const double through = std::min(1.0, (progress - warmup) / std::max(1e-12, 1.0 - warmup));
+        return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(std::numbers::pi * through));
+    }
+};
+
+/// The same rate throughout.
+struct ConstantRate {
+    double operator()(double) const { return 1.0; }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/snapshot.hpp ----
+
+// A run on disk: everything needed to go on as if it had never stopped.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What a run has got to, beside its weights and moments. The order of samples and all random draws follow from seed and
+/// step, so these two are the whole random state.
+struct RunState {
+    std::uint64_t seed = 0;
+    std::size_t step = 0;           ///< steps taken, skipped ones included
+    std::size_t skipped = 0;        ///< steps whose loss or gradient was not finite
+    std::size_t skipped_in_row = 0;
+    double seconds = 0;             ///< time spent training
+    std::vector<float> losses;      ///< one for each step; a skipped step's is what it was
+};
+
+namespace detail {
+
+inline std::string to_text(double value) {
+    std::array<char, 32> buffer;
+    const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr;
+    return {buffer.data(), end};
+}
+
+template <class Number>
+Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key, const std::string& where) {
+    const auto entry = metadata.find(key);
+    Number value{};
+    if (entry == metadata.end() ||
+        std::from_chars(entry->second.data(), entry->second.data() + entry->second.size(), value).ec != std::errc()) {
+        throw Error(where, "a snapshot with a number under \"" + key + "\" in its metadata", "none");
+    }
+    return value;
+}
+
+/// The parameters of several models in one file, told apart by a prefix.
+template <class Model>
+void append_parameters(std::vector<StoredTensor>& tensors, const std::string& prefix, const Model& model) {
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            tensors.push_back(stored_tensor<T>(prefix + name, shape_of_tensor(tensor), tensor.elements()));
+        },
+        model);
+}
+
+template <class Model>
+void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model, const std::string& where) {
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            const StoredTensor* stored = file.find(prefix + name);
+            const auto shape = shape_of_tensor(tensor);
+            if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<T>()) {
+                throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
+                            stored == nullptr ? "no such tensor" : shape_text(stored->shape));
+            }
+        },
+        model);
+}
+
+template <class Model>
+void read_parameters(const Safetensors& file, const std::string& prefix, Model& model) {
+    for_each_parameter(
+        [&](const std::string& name, auto& tensor) { read_elements(*file.find(prefix + name), tensor.elements()); }, model);
+}
+
+}  // namespace detail
+
+/// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one.
+template <class Model>
+void save_snapshot(const std::filesystem::path& path, const Model& model, const AdamW::State<Model>& state,
+                   const RunState& run) {
+    std::vector<StoredTensor> tensors;
+    detail::append_parameters(tensors, "model.", model);
+    detail::append_parameters(tensors, "first.", state.first);
+    detail::append_parameters(tensors, "second.", state.second);
+    tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
+    save_safetensors(path, tensors,
+                     {{"format", "tandem snapshot 1"},
+                      {"seed", std::to_string(run.seed)},
+                      {"step", std::to_string(run.step)},
+                      {"updates", std::to_string(state.updates)},
+                      {"skipped", std::to_string(run.skipped)},
+                      {"skipped_in_row", std::to_string(run.skipped_in_row)},
+                      {"seconds", detail::to_text(run.seconds)}});
+}
+
+/// Reads a snapshot. Throws Error, and changes nothing, if it is damaged or of another model.
+template <class Model>
+void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run) {
+    const Safetensors file = Safetensors::open(path);
+    const std::string where = path.string();
+    const auto& metadata = file.metadata();
+    RunState read;
+    read.seed = detail::number_entry<std::uint64_t>(metadata, "seed", where);
+    read.step = detail::number_entry<std::size_t>(metadata, "step", where);
+    read.skipped = detail::number_entry<std::size_t>(metadata, "skipped", where);
+    read.skipped_in_row = detail::number_entry<std::size_t>(metadata, "skipped_in_row", where);
+    read.seconds = detail::number_entry<double>(metadata, "seconds", where);
+    const std::size_t updates = detail::number_entry<std::size_t>(metadata, "updates", where);
+    detail::check_parameters(file, "model.", model, where);
+    detail::check_parameters(file, "first.", state.first, where);
+    detail::check_parameters(file, "second.", state.second, where);
+    const StoredTensor* losses = file.find("losses");
+    if (losses == nullptr || losses->shape != std::vector<std::size_t>{read.step}) {
+        throw Error(where, "a snapshot with one loss for each of its " + std::to_string(read.step) + " steps",
+                    losses == nullptr ? "none" : detail::shape_text(losses->shape));
+    }
+    read.losses.resize(read.step);
+    read_elements(*losses, std::span<float>(read.losses));
+    detail::read_parameters(file, "model.", model);
+    detail::read_parameters(file, "first.", state.first);
+    detail::read_parameters(file, "second.", state.second);
+    state.updates = updates;
+    run = std::move(read);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/trainer.hpp ----
+
+// The training loop: batches ahead of time, guarded steps, progress, snapshots.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What a Trainer trains on: pairs by number. fetch writes pair `index` as a preprocessed image [3, size, size] and ids
+/// [context], drawing whatever is random from `random` alone; it is called from several threads at once.
+template <class Data>
+concept PairSource = requires(const Data& data, Random& random, std::span<float> image, std::span<Id> ids) {
+    { data.size() } -> std::convertible_to<std::size_t>;
+    data.fetch(std::size_t{}, random, image, ids);
+};
+
+/// How long and how to train. One of steps, epochs and seconds bounds the run.
+struct TrainerOptions {
+    std::size_t batch = 256;
+    std::size_t steps = 0;
+    std::size_t epochs = 0;
+    double seconds = 0;        ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
+    double clip_norm = 1.0;    ///< gradients longer than this are scaled to it; 0: never
+    std::size_t max_skipped = 10;  ///< so many steps in a row without a finite loss and gradient end the run
+    Seed seed{};
+    std::filesystem::path snapshot{};    ///< where to save, and to go on from if it is there; empty: nowhere
+    std::size_t snapshot_every = 200;    ///< steps
+    std::size_t report_every = 20;       ///< steps
+    std::ostream* log = &std::clog;      ///< progress lines; nullptr: none
+    std::size_t evaluate_every = 0;      ///< steps between calls of the evaluation hook; 0: never
+};
+
+/// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped, counted
+/// and reported. With a snapshot and a bound in steps or epochs, a run that is killed at any moment and started again
+/// ends in the same bits as one that was not.
+template <class Model, class Optimizer, class Schedule, class L>
+class Trainer {
+public:
+    using Hook = std::function<void(const Model&, const RunState&)>;
+
+    Trainer(Model& model, Optimizer optimizer, Schedule schedule, L loss, TrainerOptions options = {})
+        : model_(model),
+          optimizer_(std::move(optimizer)),
+          schedule_(std::move(schedule)),
+          loss_(std::move(loss)),
+          options_(std::move(options)) {}
+
+    /// Called every options.evaluate_every steps.
+    void on_evaluate(Hook hook) { hook_ = std::move(hook); }
+
+    /// Trains until the bound is reached and returns what the run has got to. Throws Error if the data is smaller than a
+    /// batch, if no bound or more than one is set, if a snapshot is of another run, or after max_skipped skipped steps in a
+    /// row; a snapshot then still holds the last good weights.
+    template <PairSource Data>
+    RunState fit(const Data& data) {
+        check(data.size());
+        const std::size_t batches = data.size() / options_.batch;
+        const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
+        run_ = {};
+        run_.seed = options_.seed.value;
+        resume();
+        auto next = prefetch(data, run_.step);
+        Clock::time_point reported = Clock::now();
+        std::size_t reported_step = run_.step;
+        while (options_.seconds > 0 ? run_.seconds < options_.seconds : run_.step < last) {
+            const Clock::time_point began = Clock::now();
+            const Batch batch = next.get();
+            next = prefetch(data, run_.step + 1);
+            const double progress = options_.seconds > 0
+                                        ? run_.seconds / options_.seconds
+                                        : static_cast<double>(run_.step) / static_cast<double>(last);
+            step(batch, progress);
+            run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
+            const bool ended = options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step == last;
+            if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
+                const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
+                report(last, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                reported = Clock::now();
+                reported_step = run_.step;
+            }
+            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) hook_(model_, run_);
+            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
+        }
+        if (options_.log != nullptr && run_.skipped > 0) {
+            *options_.log << run_.skipped << " of " << run_.step << " steps were skipped: loss or gradient not finite\n";
+        }
+        return run_;
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    using T = typename Model::C;
+
+    struct Batch {
+        Tensor<T, typename Model::Vision::Input::shape> images;
+        Tensor<Id, typename Model::Text::Input::shape> ids;
+    };
+
+    void check(std::size_t size) const {
+        if ((options_.steps > 0) + (options_.epochs > 0) + (options_.seconds > 0) != 1) {
+            throw Error("Trainer", "exactly one of steps, epochs and seconds to be set", "none or several");
+        }
+        if (options_.batch == 0 || size < options_.batch) {
+            throw Error("Trainer", "at least one batch of " + std::to_string(options_.batch) + " pairs",
+                        std::to_string(size) + " pairs");
+        }
+    }
+
+    void resume() {
+        if (options_.snapshot.empty() || !std::filesystem::exists(options_.snapshot)) return;
+        load_snapshot(options_.snapshot, model_, state_, run_);
+        if (run_.seed != options_.seed.value) {
+            throw Error(options_.snapshot.string(), "a run of seed " + std::to_string(options_.seed.value),
+                        "seed " + std::to_string(run_.seed));
+        }
+        if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
+    }
+
+    void save() const { save_snapshot(options_.snapshot, model_, state_, run_); }
+
+    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. An epoch is a random
+    /// order of all pairs, of which the last ones that fill no batch are left out.
+    template <class Data>
+    std::future<Batch> prefetch(const Data& data, std::size_t step) {
+        return std::async(std::launch::async, [this, &data, step] {
+            const std::size_t batches = data.size() / options_.batch;
+            const std::size_t epoch = step / batches;
+            std::vector<std::size_t> order(data.size());
+            std::iota(order.begin(), order.end(), std::size_t{0});
+            Random shuffler(options_.seed, epoch);
+            shuffle(order, shuffler);
+            Batch batch;
+            batch.images.resize(options_.batch);
+            batch.ids.resize(options_.batch);
+            const std::size_t pixels = batch.images.size() / options_.batch;
+            parallel_for(options_.batch, 4, [&](std::size_t begin, std::size_t end) {
+                std::vector<float> image(pixels);
+                for (std::size_t i = begin; i < end; ++i) {
+                    const std::size_t index = order[step % batches * options_.batch + i];
+                    Random random(Seed{shuffler.state()}, index);
+                    data.fetch(index, random, image, batch.ids[i].elements());
+                    std::copy(image.begin(), image.end(), batch.images.data() + i * pixels);
+                }
+            });
+            return batch;
+        });
+    }
+
+    void step(const Batch& batch, double progress) {
+        zero_parameters(gradient_);
+        const T loss = model_.loss_and_gradient(batch.images, batch.ids, loss_, gradient_, work_);
+        const double norm = gradient_norm(gradient_);
+        ++run_.step;
+        run_.losses.push_back(static_cast<float>(loss));
+        if (!std::isfinite(loss) || !std::isfinite(norm)) {
+            ++run_.skipped;
+            ++run_.skipped_in_row;
+            if (options_.log != nullptr) {
+                *options_.log << "step " << run_.step << " skipped: loss " << loss << ", gradient norm " << norm << '\n';
+            }
+            if (run_.skipped_in_row >= options_.max_skipped) {
+                throw Error("Trainer", "a finite loss and gradient within " + std::to_string(options_.max_skipped) +
+                                           " steps in a row",
+                            "none up to step " + std::to_string(run_.step) + "; the weights are those of the last good step");
+            }
+            return;
+        }
+        run_.skipped_in_row = 0;
+        const double scale = options_.clip_norm > 0 && norm > options_.clip_norm ? options_.clip_norm / norm : 1.0;
+        optimizer_.update(model_, gradient_, state_, optimizer_.rate * schedule_(progress), scale);
+        model_.clamp_logit_scale();
+    }
+
+    void report(std::size_t last, double rate) const {
+        double left = options_.seconds - run_.seconds;
+        if (options_.seconds == 0) {
+            left = run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
+        }
+        const int seconds = static_cast<int>(std::max(0.0, left));
+        std::array<char, 160> line;
+        const std::string total = last > 0 ? "/" + std::to_string(last) : "";
+        std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
+                      run_.step, total.c_str(), static_cast<double>(run_.losses.back()),
+                      std::exp(static_cast<double>(std::as_const(model_).logit_scale())), rate, seconds / 60, seconds % 60);
+        *options_.log << line.data() << std::flush;
+    }
+
+    Model& model_;
+    Optimizer optimizer_;
+    Schedule schedule_;
+    L loss_;
+    TrainerOptions options_;
+    Hook hook_;
+    Model gradient_;
+    typename Model::Workspace work_;
+    AdamW::State<Model> state_;
+    RunState run_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tandem.hpp ----
+
+// tandem: CLIP models as C++ types. This header is all of the library but CUDA (cuda.cuh) and Eigen (tensor/eigen.hpp).
+// What needs a C library appears where that library's headers are, and is linked only if used.

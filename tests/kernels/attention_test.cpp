@@ -1,0 +1,182 @@
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include <tbb/global_control.h>
+
+#include <tandem/core/random.hpp>
+#include <tandem/kernels/attention.hpp>
+
+#include "../guarded.hpp"
+
+namespace {
+
+using tandem::Random;
+using tandem::Seed;
+using tandem::kernels::AttentionShape;
+
+/// Sequences of these lengths one after the other; an empty one is allowed.
+std::vector<std::size_t> offsets_of(const std::vector<std::size_t>& lengths) {
+    std::vector<std::size_t> offsets{0};
+    for (const std::size_t length : lengths) offsets.push_back(offsets.back() + length);
+    return offsets;
+}
+
+/// Attention as it is defined, in double.
+std::vector<double> defined_attention(const AttentionShape& shape, const std::vector<double>& qkv) {
+    const std::size_t width = shape.width(), stride = 3 * width;
+    std::vector<double> out(shape.offsets.back() * width);
+    for (std::size_t s = 0; s < shape.sequences(); ++s) {
+        for (std::size_t head = 0; head < shape.heads; ++head) {
+            const std::size_t column = head * shape.head_width;
+            for (std::size_t i = shape.offsets[s]; i < shape.offsets[s + 1]; ++i) {
+                const std::size_t last = shape.causal ? i + 1 : shape.offsets[s + 1];
+                std::vector<double> weights;
+                double total = 0;
+                for (std::size_t j = shape.offsets[s]; j < last; ++j) {
+                    double dot = 0;
+                    for (std::size_t c = 0; c < shape.head_width; ++c) {
+                        dot += qkv[i * stride + column + c] * qkv[j * stride + width + column + c];
+                    }
+                    weights.push_back(std::exp(dot / std::sqrt(static_cast<double>(shape.head_width))));
+                    total += weights.back();
+                }
+                for (std::size_t j = shape.offsets[s]; j < last; ++j) {
+                    for (std::size_t c = 0; c < shape.head_width; ++c) {
+                        out[i * width + column + c] += weights[j - shape.offsets[s]] / total *
+                                                       qkv[j * stride + 2 * width + column + c];
+                    }
+                }
+            }
+        }
+    }
+    return out;
+}
+
+struct Case {
+    std::vector<std::size_t> lengths;
+    std::size_t heads, head_width;
+};
+
+const std::vector<Case> cases{{{1}, 1, 1},         {{5}, 1, 8},        {{3, 1, 7}, 3, 5},  {{16, 33}, 2, 17},
+                              {{65, 2, 31}, 1, 64}, {{0, 4, 0}, 2, 3}, {{50, 50}, 2, 32}, {{}, 2, 4}};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("attention over ragged sequences", "[kernels]", float, double) {
+    using T = TestType;
+    Random random(Seed{1});
+    for (const Case& now : cases) {
+        for (const bool causal : {false, true}) {
+            const std::vector<std::size_t> offsets = offsets_of(now.lengths);
+            const AttentionShape shape{offsets, now.heads, now.head_width, causal};
+            CAPTURE(now.lengths, now.heads, now.head_width, causal);
+            const std::size_t rows = offsets.back(), width = shape.width();
+            const Guarded<T> qkv_memory(rows * 3 * width), out_memory(rows * width);
+            const T* const qkv = qkv_memory.random(rows * 3 * width, random, -2, 2);
+            T* const out = out_memory.random(rows * width, random);
+            tandem::kernels::attention<T>(shape, qkv, out);
+            const std::vector<double> expected = defined_attention(shape, {qkv, qkv + rows * 3 * width});
+            double largest = 0;
+            for (std::size_t i = 0; i < expected.size(); ++i) largest = std::max(largest, std::abs(out[i] - expected[i]));
+            // Scores are sums of up to 64 products of size 4 over sqrt(64); values are below 2.
+            CHECK(largest < 256 * std::numeric_limits<T>::epsilon());
+        }
+    }
+}
+
+TEST_CASE("attention's gradient against central differences", "[kernels]") {
+    Random random(Seed{2});
+    for (const Case& now : {Case{{1}, 1, 1}, Case{{3, 1, 7}, 3, 5}, Case{{0, 17}, 1, 9}}) {
+        for (const bool causal : {false, true}) {
+            const std::vector<std::size_t> offsets = offsets_of(now.lengths);
+            const AttentionShape shape{offsets, now.heads, now.head_width, causal};
+            CAPTURE(now.lengths, now.heads, now.head_width, causal);
+            const std::size_t rows = offsets.back(), width = shape.width();
+            std::vector<double> qkv(rows * 3 * width), dout(rows * width), dqkv(rows * 3 * width, 99.0);
+            for (double& value : qkv) value = random.uniform(-1, 1);
+            for (double& value : dout) value = random.uniform(-1, 1);
+            tandem::kernels::attention_backward<double>(shape, qkv.data(), dout.data(), dqkv.data());
+            double largest = 0;
+            const auto loss = [&] {
+                const std::vector<double> out = defined_attention(shape, qkv);
+                double sum = 0;
+                for (std::size_t i = 0; i < out.size(); ++i) sum += out[i] * dout[i];
+                return sum;
+            };
+            for (std::size_t i = 0; i < qkv.size(); ++i) {
+                const double held = qkv[i], step = 1e-5;
+                qkv[i] = held + step;
+                const double above = loss();
+                qkv[i] = held - step;
+                const double below = loss();
+                qkv[i] = held;
+                largest = std::max(largest, std::abs(dqkv[i] - (above - below) / (2 * step)));
+            }
+            // step² times third derivatives of size 1, and epsilon / step times sums of size 10.
+            CHECK(largest < 1e-8);
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("attention's gradient touches nothing outside its rows", "[kernels]", float, double) {
+    using T = TestType;
+    Random random(Seed{3});
+    for (const Case& now : cases) {
+        for (const bool causal : {false, true}) {
+            const std::vector<std::size_t> offsets = offsets_of(now.lengths);
+            const AttentionShape shape{offsets, now.heads, now.head_width, causal};
+            CAPTURE(now.lengths, now.heads, now.head_width, causal);
+            const std::size_t rows = offsets.back(), width = shape.width();
+            const Guarded<T> qkv_memory(rows * 3 * width), dout_memory(rows * width), dqkv_memory(rows * 3 * width);
+            const T* const qkv = qkv_memory.random(rows * 3 * width, random);
+            const T* const dout = dout_memory.random(rows * width, random);
+            T* const dqkv = dqkv_memory.random(rows * 3 * width, random);
+            tandem::kernels::attention_backward<T>(shape, qkv, dout, dqkv);
+            const std::vector<double> wide_qkv(qkv, qkv + rows * 3 * width), wide_dout(dout, dout + rows * width);
+            std::vector<double> expected(rows * 3 * width);
+            tandem::kernels::attention_backward<double>(shape, wide_qkv.data(), wide_dout.data(), expected.data());
+            double largest = 0;
+            for (std::size_t i = 0; i < expected.size(); ++i) largest = std::max(largest, std::abs(dqkv[i] - expected[i]));
+            CHECK(largest <= 256 * std::numeric_limits<T>::epsilon());
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("attention of a sequence has the same bits in any batch and on any number of threads", "[kernels]", float,
+                   double) {
+    using T = TestType;
+    Random random(Seed{4});
+    const std::vector<std::size_t> lengths{9, 1, 40, 77};
+    const std::vector<std::size_t> offsets = offsets_of(lengths);
+    const bool causal = GENERATE(false, true);
+    const AttentionShape shape{offsets, 2, 24, causal};
+    const std::size_t width = shape.width(), rows = offsets.back();
+    std::vector<T> qkv(rows * 3 * width), dout(rows * width), out(rows * width), dqkv(rows * 3 * width);
+    for (T& value : qkv) value = static_cast<T>(random.uniform(-1, 1));
+    for (T& value : dout) value = static_cast<T>(random.uniform(-1, 1));
+    tandem::kernels::attention<T>(shape, qkv.data(), out.data());
+    tandem::kernels::attention_backward<T>(shape, qkv.data(), dout.data(), dqkv.data());
+    const auto same = [](const std::vector<T>& part, const T* whole) {
+        return std::memcmp(part.data(), whole, part.size() * sizeof(T)) == 0;
+    };
+    for (const std::size_t threads : {1, 2, 5}) {
+        const tbb::global_control control(tbb::global_control::max_allowed_parallelism, threads);
+        for (std::size_t s = 0; s < lengths.size(); ++s) {
+            const std::vector<std::size_t> alone{0, lengths[s]};
+            const AttentionShape one{alone, 2, 24, causal};
+            std::vector<T> one_out(lengths[s] * width), one_dqkv(lengths[s] * 3 * width);
+            tandem::kernels::attention<T>(one, qkv.data() + offsets[s] * 3 * width, one_out.data());
+            tandem::kernels::attention_backward<T>(one, qkv.data() + offsets[s] * 3 * width,
+                                                   dout.data() + offsets[s] * width, one_dqkv.data());
+            CHECK(same(one_out, out.data() + offsets[s] * width));
+            CHECK(same(one_dqkv, dqkv.data() + offsets[s] * 3 * width));
+        }
+        std::vector<T> again(out.size());
+        tandem::kernels::attention<T>(shape, qkv.data(), again.data());
+        CHECK(same(again, out.data()));
+    }
+}

@@ -1,0 +1,327 @@
+#include <algorithm>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include <tbb/global_control.h>
+
+#include <tandem/core/random.hpp>
+#include <tandem/kernels/gemm.hpp>
+
+#include "../guarded.hpp"
+
+namespace {
+
+using tandem::Random;
+using tandem::Seed;
+using tandem::kernels::gemm;
+using tandem::kernels::Operand;
+
+/// A rows x columns operand whose last element is the last one before a protected page. A transposed one stands in
+/// memory as columns x rows.
+template <class T>
+Operand<T> make_operand(const Guarded<T>& memory, std::size_t rows, std::size_t columns, std::size_t stride, bool transposed,
+                        Random& random) {
+    const std::size_t lines = transposed ? columns : rows, width = transposed ? rows : columns;
+    const T* const data = memory.random((lines - 1) * stride + width, random);
+    return transposed ? Operand<T>{data, 1, stride} : Operand<T>{data, stride, 1};
+}
+
+template <class T>
+double element(const Operand<T>& matrix, std::size_t i, std::size_t j) {
+    return static_cast<double>(matrix.data[i * matrix.row_stride + j * matrix.column_stride]);
+}
+
+/// The memory of one product, all of it guarded.
+template <class T, class A = T, class B = T>
+struct Product {
+    static constexpr T untouched = static_cast<T>(123.5);
+
+    explicit Product(std::size_t capacity) : a_memory(capacity), b_memory(capacity), c_memory(capacity) {}
+
+    /// Computes one product and compares it with a plain loop in double: |error| <= (k + 2) · epsilon · Σ |a| |b|, the
+    /// bound of a sum of k products in any order (Higham 2002, section 3.1), the +2 for the sum that is added to.
+    void check(std::size_t m, std::size_t n, std::size_t k, std::size_t a_stride, bool a_transposed, std::size_t b_stride,
+               bool b_transposed, std::size_t c_stride, bool accumulate) {
+        const Operand<A> a = make_operand(a_memory, m, k, a_stride, a_transposed, random);
+        const Operand<B> b = make_operand(b_memory, k, n, b_stride, b_transposed, random);
+        const std::size_t size = (m - 1) * c_stride + n;
+        T* const c = c_memory.last(size);
+        std::fill_n(c, size, untouched);
+        for (std::size_t i = 0; i < m; ++i) {
+            for (std::size_t j = 0; j < n; ++j) c[i * c_stride + j] = static_cast<T>(random.uniform(-1, 1));
+        }
+        const std::vector<T> before(c, c + size);
+        gemm<T>(m, n, k, a, b, c, c_stride, accumulate);
+        std::size_t wrong = 0;
+        for (std::size_t i = 0; i < m; ++i) {
+            for (std::size_t j = 0; j < c_stride && i * c_stride + j < size; ++j) {
+                const double found = c[i * c_stride + j];
+                if (j >= n) {
+                    wrong += found != untouched;
+                    continue;
+                }
+                double sum = accumulate ? before[i * c_stride + j] : 0, magnitude = std::abs(sum);
+                for (std::size_t l = 0; l < k; ++l) {
+                    sum += element(a, i, l) * element(b, l, j);
+                    magnitude += std::abs(element(a, i, l) * element(b, l, j));
+                }
+                const double bound = static_cast<double>(k + 2) * std::numeric_limits<T>::epsilon() * magnitude;
+                wrong += !(std::abs(found - sum) <= bound);
+            }
+        }
+        CAPTURE(m, n, k, a_stride, a_transposed, b_stride, b_transposed, c_stride, accumulate);
+        REQUIRE(wrong == 0);
+    }
+
+    void check(std::size_t m, std::size_t n, std::size_t k, bool a_transposed, bool b_transposed, bool accumulate) {
+        check(m, n, k, a_transposed ? m : k, a_transposed, b_transposed ? k : n, b_transposed, n, accumulate);
+    }
+
+    Guarded<A> a_memory;
+    Guarded<B> b_memory;
+    Guarded<T> c_memory;
+    Random random{Seed{7}};
+};
+
+/// Around the tiles of SSE (6 x 8, 6 x 4), AVX2 (6 x 16, 6 x 8), AVX-512 (14 x 32, 14 x 16) and the scalar 4 x 4.
+constexpr std::size_t sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 28, 31, 32, 33, 64, 65};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("gemm of all tails, orders and both modes", "[kernels]", float, double) {
+    Product<TestType> product(65 * 65);
+    std::size_t variant = 0;
+    for (const std::size_t m : sizes) {
+        for (const std::size_t n : sizes) {
+            // k only counts loop rounds: two values for every pair of tails, the modes in turn.
+            for (const std::size_t k : {std::size_t{1} + variant % 5, std::size_t{17} + variant % 49}) {
+                product.check(m, n, k, (variant & 1) != 0, (variant & 2) != 0, (variant & 4) != 0);
+                variant += 3;
+            }
+        }
+    }
+    for (std::size_t size = 1; size <= 65; ++size) {
+        for (unsigned mode = 0; mode < 8; ++mode) {
+            product.check(size, 33, 5, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
+            product.check(15, size, 5, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
+            product.check(15, 33, size, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("gemm of several blocks in every direction", "[kernels]", float, double) {
+    Product<TestType> product(520 * 300);
+    for (unsigned mode = 0; mode < 8; ++mode) {
+        product.check(300, 70, 513, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
+        product.check(3, 300, 257, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
+    }
+}
+
+TEMPLATE_TEST_CASE("gemm reads padded rows, in place and packed, and writes nothing between rows", "[kernels]", float,
+                   double) {
+    // Rows 4096 bytes apart are packed, others of the same kind read in place.
+    constexpr std::size_t page = 4096 / sizeof(TestType);
+    Product<TestType> product(65 * (page + 1));
+    for (const std::size_t a_stride : {std::size_t{70}, page, page + 1, page / 2}) {
+        for (const std::size_t m : {1, 6, 13, 14, 29, 65}) {
+            product.check(m, 37, 65, a_stride, false, 40, false, 41, false);
+            product.check(m, 37, 65, a_stride, false, page, true, page, true);
+            product.check(m, 37, 65, a_stride, true, page, false, 38, true);
+        }
+    }
+}
+
+TEST_CASE("gemm widens bfloat16 operands", "[kernels]") {
+    using tandem::bfloat16;
+    Product<float, float, bfloat16> weights(300 * 70);
+    Product<float, bfloat16, float> inputs(300 * 70);
+    Product<float, bfloat16, bfloat16> both(300 * 70);
+    for (const std::size_t m : {1, 5, 6, 13, 14, 30}) {
+        for (const std::size_t n : {1, 7, 31, 32, 33}) {
+            for (const std::size_t k : {1, 16, 65, 300}) {
+                for (const bool transposed : {false, true}) {
+                    weights.check(m, n, k, transposed, !transposed, false);
+                    inputs.check(m, n, k, transposed, transposed, true);
+                    both.check(m, n, k, transposed, !transposed, true);
+                }
+            }
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("gemm of no terms, rows or columns", "[kernels]", float, double) {
+    std::vector<TestType> c(6, 5);
+    const Operand<TestType> nothing{nullptr, 1, 1};
+    std::size_t calls = 0;
+    const auto count_calls = [&](std::size_t, std::size_t last_row, std::size_t, std::size_t last) {
+        calls += last_row * last;
+    };
+    gemm<TestType>(0, 3, 4, nothing, nothing, c.data(), 3, false, count_calls);
+    gemm<TestType>(2, 0, 4, nothing, nothing, c.data(), 3, false, count_calls);
+    CHECK(calls == 0);
+    gemm<TestType>(2, 3, 0, nothing, nothing, c.data(), 3, true, count_calls);
+    CHECK(c == std::vector<TestType>(6, 5));
+    gemm<TestType>(2, 3, 0, nothing, nothing, c.data(), 3, false, count_calls);
+    CHECK(c == std::vector<TestType>(6, 0));
+    CHECK(calls == 12);
+}
+
+TEMPLATE_TEST_CASE("gemm calls the epilogue once for every finished element", "[kernels]", float, double) {
+    using T = TestType;
+    Random random(Seed{8});
+    for (const std::size_t m : {1, 5, 14, 65, 300, 1000}) {
+        for (const std::size_t n : {1, 33, 300}) {
+            for (const std::size_t k : {1, 300}) {
+                CAPTURE(m, n, k);
+                std::vector<T> a(m * k), b(k * n), c(m * n), seen(m * n);
+                for (T& value : a) value = static_cast<T>(random.uniform(-1, 1));
+                for (T& value : b) value = static_cast<T>(random.uniform(-1, 1));
+                std::vector<std::atomic<int>> calls(m * n);
+                gemm<T>(m, n, k, tandem::kernels::row_major(a.data(), k), tandem::kernels::row_major(b.data(), n), c.data(),
+                        n, false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+                            for (; row < last_row; ++row) {
+                                for (std::size_t j = first; j < last; ++j) {
+                                    ++calls[row * n + j];
+                                    seen[row * n + j] = c[row * n + j];
+                                }
+                            }
+                        });
+                CHECK(std::all_of(calls.begin(), calls.end(), [](const auto& count) { return count == 1; }));
+                CHECK(seen == c);
+            }
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("a row of gemm has the same bits whatever surrounds it", "[kernels]", float, double) {
+    using T = TestType;
+    constexpr std::size_t m = 131, n = 71, k = 600;
+    const auto a_transposed = GENERATE(false, true);
+    CAPTURE(a_transposed);
+    Random random(Seed{9});
+    std::vector<T> a(m * k), b(k * n), whole(m * n);
+    for (T& value : a) value = static_cast<T>(random.uniform(-1, 1));
+    for (T& value : b) value = static_cast<T>(random.uniform(-1, 1));
+    const Operand<T> left = a_transposed ? Operand<T>{a.data(), 1, m} : Operand<T>{a.data(), k, 1};
+    const Operand<T> right{b.data(), n, 1};
+    const auto start_row = [&](std::size_t row) {
+        return Operand<T>{left.data + row * left.row_stride, left.row_stride, left.column_stride};
+    };
+    const auto same_rows = [&](const std::vector<T>& part, std::size_t first) {
+        return std::memcmp(part.data(), whole.data() + first * n, part.size() * sizeof(T)) == 0;
+    };
+    gemm<T>(m, n, k, left, right, whole.data(), n);
+
+    SECTION("alone, or with few others") {
+        for (const std::size_t rows : {1, 2, 5, 6, 13, 14, 15, 40}) {
+            for (std::size_t first = 0; first + rows <= m; first += 9) {
+                std::vector<T> part(rows * n);
+                gemm<T>(rows, n, k, start_row(first), right, part.data(), n);
+                CAPTURE(rows, first);
+                REQUIRE(same_rows(part, first));
+            }
+        }
+    }
+    SECTION("read in place, packed for its stride, or transposed") {
+        std::vector<T> padded(m * 1024, T{7}), part(m * n);
+        for (const std::size_t stride : {std::size_t{1024}, std::size_t{601}}) {
+            for (std::size_t i = 0; i < m; ++i) {
+                for (std::size_t l = 0; l < k; ++l) {
+                    padded[i * stride + l] = a[i * left.row_stride + l * left.column_stride];
+                }
+            }
+            gemm<T>(m, n, k, Operand<T>{padded.data(), stride, 1}, right, part.data(), n);
+            CHECK(same_rows(part, 0));
+        }
+    }
+    SECTION("beside rows of infinities and NaNs") {
+        std::vector<T> dirty(a);
+        for (std::size_t l = 0; l < k; ++l) {
+            dirty[3 * left.row_stride + l * left.column_stride] = std::numeric_limits<T>::infinity();
+            dirty[20 * left.row_stride + l * left.column_stride] = std::numeric_limits<T>::quiet_NaN();
+        }
+        std::vector<T> result(m * n);
+        gemm<T>(m, n, k, Operand<T>{dirty.data(), left.row_stride, left.column_stride}, right, result.data(), n);
+        for (std::size_t i = 0; i < m; ++i) {
+            const bool same = std::memcmp(result.data() + i * n, whole.data() + i * n, n * sizeof(T)) == 0;
+            CHECK(same == (i != 3 && i != 20));
+        }
+    }
+    SECTION("on any number of threads") {
+        for (const std::size_t threads : {1, 2, 5}) {
+            const tbb::global_control control(tbb::global_control::max_allowed_parallelism, threads);
+            std::vector<T> result(m * n), serial(m * n);
+            gemm<T>(m, n, k, left, right, result.data(), n);
+            CHECK(same_rows(result, 0));
+            tandem::kernels::gemm_serial<T>(m, n, k, left, right, serial.data(), n);
+            CHECK(same_rows(serial, 0));
+        }
+    }
+    SECTION("accumulated onto zero") {
+        std::vector<T> result(m * n);
+        gemm<T>(m, n, k, left, right, result.data(), n, true);
+        CHECK(same_rows(result, 0));
+    }
+}
+
+TEMPLATE_TEST_CASE("gemm_serial of all tails", "[kernels]", float, double) {
+    using T = TestType;
+    Random random(Seed{10});
+    const Guarded<T> a_memory(300 * 65), b_memory(300 * 65), c_memory(65 * 65);
+    for (const std::size_t m : sizes) {
+        for (const std::size_t n : {1, 7, 16, 33, 65}) {
+            for (const std::size_t k : {1, 19, 300}) {
+                const Operand<T> a = make_operand(a_memory, m, k, k, false, random);
+                const Operand<T> b = make_operand(b_memory, k, n, k, true, random);
+                T* const c = c_memory.random(m * n, random);
+                std::vector<T> expected(c, c + m * n);
+                for (const bool accumulate : {false, true}) {
+                    gemm<T>(m, n, k, a, b, expected.data(), n, accumulate);
+                    tandem::kernels::gemm_serial<T>(m, n, k, a, b, c, n, accumulate);
+                    CAPTURE(m, n, k, accumulate);
+                    REQUIRE(std::memcmp(expected.data(), c, m * n * sizeof(T)) == 0);
+                }
+            }
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("the register tiles, native and scalar, read and write their own elements only", "[kernels]", float,
+                   double) {
+    using T = TestType;
+    Random random(Seed{11});
+    for (const char* const name : {"scalar", "native"}) {
+        const auto& set = tandem::kernels::kernels_named<T>(name);
+        const std::size_t rows = set.tile_rows, columns = set.tile_columns;
+        const Guarded<T> a_memory(rows * 70), b_memory(65 * columns), c_memory(rows * (columns + 3));
+        for (std::size_t depth = 1; depth <= 65; ++depth) {
+            for (const bool packed : {false, true}) {
+                for (const bool accumulate : {false, true}) {
+                    CAPTURE(name, depth, packed, accumulate);
+                    const std::size_t stride = packed ? rows : depth + 5, c_stride = columns + 3;
+                    const Operand<T> a = make_operand(a_memory, rows, depth, stride, packed, random);
+                    const T* const b = b_memory.random(depth * columns, random);
+                    const std::size_t size = (rows - 1) * c_stride + columns;
+                    T* const c = c_memory.random(size, random);
+                    const std::vector<T> before(c, c + size);
+                    set.gemm_tile(depth, a.data, a.row_stride, a.column_stride, b, c, c_stride, accumulate);
+                    for (std::size_t at = 0; at < size; ++at) {
+                        const std::size_t i = at / c_stride, j = at % c_stride;
+                        double sum = accumulate || j >= columns ? before[at] : 0;
+                        for (std::size_t l = 0; l < depth && j < columns; ++l) {
+                            sum += element(a, i, l) * static_cast<double>(b[l * columns + j]);
+                        }
+                        REQUIRE(std::abs(c[at] - sum) <= 66 * 66 * std::numeric_limits<T>::epsilon());
+                    }
+                }
+            }
+        }
+    }
+}

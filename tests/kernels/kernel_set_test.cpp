@@ -1,0 +1,250 @@
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <vector>
+
+#include <tandem/core/random.hpp>
+#include <tandem/kernels/dispatch.hpp>
+
+#include "../guarded.hpp"
+
+namespace {
+
+using tandem::Random;
+using tandem::Seed;
+
+template <class T>
+constexpr T epsilon = std::numeric_limits<T>::epsilon();
+
+constexpr std::size_t largest_width = 65;
+
+/// The scalar kernels, and the native ones on guarded copies of the same data. Sums of up to 65 terms of size about 1 may
+/// differ by a few roundings a term.
+template <class T>
+struct Pair {
+    const tandem::kernels::KernelSet<T>& scalar = tandem::kernels::kernels_named<T>("scalar");
+    const tandem::kernels::KernelSet<T>& native = tandem::kernels::kernels_named<T>("native");
+};
+
+template <class T>
+double largest_difference(const std::vector<T>& expected, const T* found) {
+    double largest = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double difference = std::abs(static_cast<double>(expected[i]) - static_cast<double>(found[i]));
+        if (!(difference <= largest)) largest = difference;  // a NaN counts as a difference
+    }
+    return largest;
+}
+
+/// Rows whose values spread out, so that 1 / standard deviation is below 2 and rounding errors are not magnified.
+template <class T>
+void fill_spread(T* x, std::size_t rows, std::size_t width, Random& random) {
+    for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j < width; ++j) {
+            x[i * width + j] = static_cast<T>(0.3 + (j % 2 == 0 ? 1 : -1) * random.uniform(0.6, 1.4));
+        }
+    }
+}
+
+template <class T>
+std::vector<T> copy(const T* from, std::size_t count) {
+    return std::vector<T>(from, from + count);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("layer norm, native against scalar", "[kernels]", float, double) {
+    using T = TestType;
+    const Pair<T> sets;
+    Random random(Seed{1});
+    constexpr std::size_t most_rows = 3, most = most_rows * largest_width;
+    const Guarded<T> x_memory(most), gain_memory(largest_width), bias_memory(largest_width), y_memory(most),
+        mean_memory(most_rows), inverse_memory(most_rows);
+    for (std::size_t width = 1; width <= largest_width; ++width) {
+        for (const std::size_t rows : {std::size_t{1}, most_rows}) {
+            CAPTURE(width, rows);
+            const std::size_t size = rows * width;
+            T* const x = x_memory.last(size);
+            fill_spread(x, rows, width, random);
+            const T* const gain = gain_memory.random(width, random);
+            const T* const bias = bias_memory.random(width, random);
+            T* const y = y_memory.last(size);
+            T* const mean = mean_memory.last(rows);
+            T* const inverse = inverse_memory.last(rows);
+            std::vector<T> expected(size), expected_mean(rows), expected_inverse(rows);
+            const T eps = static_cast<T>(1e-5);
+            sets.scalar.layer_norm(x, gain, bias, expected.data(), expected_mean.data(), expected_inverse.data(), rows,
+                                   width, eps);
+            sets.native.layer_norm(x, gain, bias, y, mean, inverse, rows, width, eps);
+            CHECK(largest_difference(expected, y) < 64 * epsilon<T>);
+            CHECK(largest_difference(expected_mean, mean) < 16 * epsilon<T>);
+            // A row of one value has no spread: its inverse is 1 / sqrt(eps), about 316.
+            CHECK(largest_difference(expected_inverse, inverse) < (width == 1 ? 1000 : 32) * epsilon<T>);
+
+            // The definition, in double.
+            for (std::size_t i = 0; i < rows; ++i) {
+                double sum = 0, squares = 0;
+                for (std::size_t j = 0; j < width; ++j) sum += x[i * width + j];
+                const double mu = sum / static_cast<double>(width);
+                for (std::size_t j = 0; j < width; ++j) squares += std::pow(x[i * width + j] - mu, 2);
+                const double scale = 1 / std::sqrt(squares / static_cast<double>(width) + eps);
+                for (std::size_t j = 0; j < width; ++j) {
+                    const double defined = (x[i * width + j] - mu) * scale * gain[j] + bias[j];
+                    REQUIRE(std::abs(defined - y[i * width + j]) < 64 * epsilon<T>);
+                }
+            }
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("layer norm's gradients, native against scalar", "[kernels]", float, double) {
+    using T = TestType;
+    const Pair<T> sets;
+    Random random(Seed{2});
+    constexpr std::size_t most_rows = 5, most = most_rows * largest_width;
+    const Guarded<T> x_memory(most), dy_memory(most), dx_memory(most), gain_memory(largest_width), mean_memory(most_rows),
+        inverse_memory(most_rows), dgain_memory(largest_width), dbias_memory(largest_width);
+    for (std::size_t width = 1; width <= largest_width; ++width) {
+        for (const bool accumulate : {false, true}) {
+            CAPTURE(width, accumulate);
+            const std::size_t rows = most_rows, size = rows * width;
+            T* const x = x_memory.last(size);
+            fill_spread(x, rows, width, random);
+            const T* const dy = dy_memory.random(size, random);
+            const T* const gain = gain_memory.random(width, random);
+            T* const mean = mean_memory.last(rows);
+            T* const inverse = inverse_memory.last(rows);
+            std::vector<T> y(size), no_bias(width);
+            sets.scalar.layer_norm(x, gain, no_bias.data(), y.data(), mean, inverse, rows, width, static_cast<T>(1e-5));
+
+            T* const dx = dx_memory.random(size, random);
+            std::vector<T> expected = copy(dx, size);
+            sets.scalar.layer_norm_backward(dy, x, gain, mean, inverse, expected.data(), rows, width, accumulate);
+            sets.native.layer_norm_backward(dy, x, gain, mean, inverse, dx, rows, width, accumulate);
+            CHECK(largest_difference(expected, dx) < (width == 1 ? 1000 : 64) * epsilon<T>);
+
+            // Only the columns asked for, and added to what stands there.
+            const std::size_t first = width / 3, last = width - width / 4;
+            T* const dgain = dgain_memory.random(width, random);
+            T* const dbias = dbias_memory.random(width, random);
+            std::vector<T> expected_gain = copy(dgain, width), expected_bias = copy(dbias, width);
+            sets.scalar.layer_norm_parameters_backward(dy, x, mean, inverse, expected_gain.data(), expected_bias.data(),
+                                                       rows, width, first, last);
+            sets.native.layer_norm_parameters_backward(dy, x, mean, inverse, dgain, dbias, rows, width, first, last);
+            CHECK(largest_difference(expected_gain, dgain) < 64 * epsilon<T>);
+            CHECK(largest_difference(expected_bias, dbias) < 64 * epsilon<T>);
+        }
+    }
+}
+
+TEST_CASE("the scalar layer norm's gradients against central differences", "[kernels]") {
+    const auto& set = tandem::kernels::kernels_named<double>("scalar");
+    Random random(Seed{3});
+    constexpr std::size_t rows = 3, width = 7, size = rows * width;
+    std::vector<double> x(size), gain(width), bias(width), dy(size), y(size), mean(rows), inverse(rows);
+    for (auto* values : {&x, &gain, &bias, &dy}) {
+        for (double& value : *values) value = random.uniform(-1, 1);
+    }
+    const auto loss = [&] {
+        set.layer_norm(x.data(), gain.data(), bias.data(), y.data(), mean.data(), inverse.data(), rows, width, 1e-5);
+        double sum = 0;
+        for (std::size_t i = 0; i < size; ++i) sum += y[i] * dy[i];
+        return sum;
+    };
+    loss();
+    std::vector<double> dx(size), dgain(width), dbias(width);
+    set.layer_norm_backward(dy.data(), x.data(), gain.data(), mean.data(), inverse.data(), dx.data(), rows, width, false);
+    set.layer_norm_parameters_backward(dy.data(), x.data(), mean.data(), inverse.data(), dgain.data(), dbias.data(), rows,
+                                       width, 0, width);
+    const auto check = [&](std::vector<double>& values, const std::vector<double>& gradient) {
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            const double held = values[i], step = 1e-5;
+            values[i] = held + step;
+            const double above = loss();
+            values[i] = held - step;
+            const double below = loss();
+            values[i] = held;
+            CHECK(gradient[i] == Approx((above - below) / (2 * step)).margin(1e-7));
+        }
+    };
+    check(x, dx);
+    check(gain, dgain);
+    check(bias, dbias);
+}
+
+TEMPLATE_TEST_CASE("column sums, native against scalar", "[kernels]", float, double) {
+    using T = TestType;
+    const Pair<T> sets;
+    Random random(Seed{4});
+    constexpr std::size_t most_rows = 9;
+    const Guarded<T> x_memory(most_rows * largest_width), sums_memory(largest_width);
+    for (std::size_t width = 1; width <= largest_width; ++width) {
+        for (const std::size_t rows : {std::size_t{0}, std::size_t{1}, most_rows}) {
+            CAPTURE(width, rows);
+            const T* const x = x_memory.random(rows * width, random);
+            const std::size_t first = width / 5, last = width - width / 7;
+            T* const sums = sums_memory.random(width, random);
+            std::vector<T> expected = copy(sums, width);
+            sets.scalar.column_sums(x, expected.data(), rows, width, first, last);
+            sets.native.column_sums(x, sums, rows, width, first, last);
+            // Both add row by row in order: the bits are the same.
+            CHECK(largest_difference(expected, sums) == 0);
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("softmax and its gradient, native against scalar", "[kernels]", float, double) {
+    using T = TestType;
+    const Pair<T> sets;
+    Random random(Seed{5});
+    const Guarded<T> x_memory(largest_width), dx_memory(largest_width);
+    for (std::size_t count = 1; count <= largest_width; ++count) {
+        for (const double scale : {1.0, 0.125, 7.5}) {
+            CAPTURE(count, scale);
+            T* const x = x_memory.random(count, random, -3, 3);
+            std::vector<T> expected = copy(x, count);
+            double sum = 0;
+            std::vector<double> defined(count);
+            for (std::size_t j = 0; j < count; ++j) sum += defined[j] = std::exp(static_cast<T>(scale) * x[j]);
+            sets.scalar.softmax(expected.data(), count, static_cast<T>(scale));
+            sets.native.softmax(x, count, static_cast<T>(scale));
+            // The exponent reaches 45: half a unit in its last place is 45 · epsilon / 2 of the result.
+            CHECK(largest_difference(expected, x) < 64 * epsilon<T>);
+            double total = 0;
+            for (std::size_t j = 0; j < count; ++j) {
+                REQUIRE(std::abs(x[j] - defined[j] / sum) < 64 * epsilon<T>);
+                total += x[j];
+            }
+            CHECK(std::abs(total - 1) < 32 * epsilon<T>);
+
+            T* const dx = dx_memory.random(count, random);
+            std::vector<T> expected_dx = copy(dx, count);
+            sets.scalar.softmax_backward(x, expected_dx.data(), count, static_cast<T>(scale));
+            sets.native.softmax_backward(x, dx, count, static_cast<T>(scale));
+            CHECK(largest_difference(expected_dx, dx) < 64 * epsilon<T>);
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("softmax of large values neither overflows nor loses the largest", "[kernels]", float, double) {
+    using T = TestType;
+    const Pair<T> sets;
+    const T huge = static_cast<T>(1e30);
+    for (const auto* set : {&sets.scalar, &sets.native}) {
+        for (const std::size_t count : {2, 5, 16, 33, 65}) {
+            CAPTURE(set->name, count);
+            for (const T offset : {huge, -huge, T{1000}, T{-1000}}) {
+                std::vector<T> equal(count, offset);
+                set->softmax(equal.data(), count, T{1});
+                for (const T value : equal) CHECK(value == Approx(1.0 / static_cast<double>(count)));
+
+                std::vector<T> one_hot(count, -huge);
+                one_hot[count - 1] = huge;
+                set->softmax(one_hot.data(), count, static_cast<T>(0.125));
+                for (std::size_t j = 0; j + 1 < count; ++j) CHECK(one_hot[j] == 0);
+                CHECK(one_hot[count - 1] == 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+// Models as values: bits that do not depend on the batch, bfloat16, checkpoints, initialisation.
+#include <catch2/catch.hpp>
+
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include <tandem/models/checkpoint.hpp>
+#include <tandem/models/clip.hpp>
+
+namespace td = tandem;
+namespace fs = std::filesystem;
+using Catch::Matchers::Contains;
+
+namespace {
+
+inline constexpr td::ClipConfig small{
+    .vision = td::VitConfig{.image = 16, .patch = 4, .width = 48, .layers = 2, .heads = 3, .activation = td::QuickGelu{}},
+    .text = td::TextConfig{.vocabulary = 40, .context = 9, .width = 32, .layers = 2, .heads = 2, .activation = td::QuickGelu{}},
+    .embedding = 24};
+inline constexpr td::ClipConfig wider{
+    .vision = td::VitConfig{.image = 16, .patch = 4, .width = 48, .layers = 2, .heads = 3},
+    .text = td::TextConfig{.vocabulary = 41, .context = 9, .width = 32, .layers = 1, .heads = 2},
+    .embedding = 24,
+    .logit_bias = true};
+using Model = td::Clip<small>;
+
+struct Batch {
+    td::Tensor<float, Model::Vision::Input::shape> images;
+    td::Tensor<td::Id, Model::Text::Input::shape> ids;
+
+    explicit Batch(std::size_t count) : images(count), ids(count) {
+        td::Random random{td::Seed{5}};
+        for (float& pixel : images.elements()) pixel = static_cast<float>(random.normal());
+        for (std::size_t i = 0; i < count; ++i) {
+            ids(i, 0) = 38;
+            for (std::size_t j = 1; j <= i % 7; ++j) ids(i, j) = static_cast<td::Id>(random.below(38));
+            ids(i, i % 7 + 1) = 39;
+        }
+    }
+};
+
+class Folder {
+public:
+    Folder() {
+        std::string name = (fs::temp_directory_path() / "tandem-clip-XXXXXX").string();
+        REQUIRE(::mkdtemp(name.data()) != nullptr);
+        path_ = name;
+    }
+    ~Folder() { fs::remove_all(path_); }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+    fs::path operator/(const char* name) const { return path_ / name; }
+    const fs::path& path() const { return path_; }
+
+private:
+    fs::path path_;
+};
+
+bool same_bits(const Model& a, const Model& b) {
+    bool same = true;
+    td::for_each_parameter(
+        [&](const std::string&, const auto& x, const auto& y) {
+            same = same && std::equal(x.elements().begin(), x.elements().end(), y.elements().begin());
+        },
+        a, b);
+    return same;
+}
+
+}  // namespace
+
+TEST_CASE("an item's embedding has the same bits in any batch and at any position") {
+    const Model model{td::Seed{3}};
+    const Batch batch(21);
+    const auto images = model.encode_image(batch.images);
+    const auto texts = model.encode_text(batch.ids);
+    for (std::size_t i = 0; i < 21; ++i) {
+        const auto image = model.encode_image(batch.images.view().slice(i, i + 1));
+        const auto text = model.encode_text(batch.ids.view().slice(i, i + 1));
+        CHECK(std::equal(image.elements().begin(), image.elements().end(), images[i].elements().begin()));
+        CHECK(std::equal(text.elements().begin(), text.elements().end(), texts[i].elements().begin()));
+    }
+}
+
+TEST_CASE("what stands behind the end-of-text token does not matter to a causal tower") {
+    const Model model{td::Seed{3}};
+    Batch batch(7);
+    const auto before = model.encode_text(batch.ids);
+    for (std::size_t i = 0; i < 7; ++i) {
+        for (std::size_t j = i % 7 + 2; j < 9; ++j) batch.ids(i, j) = 17;
+    }
+    const auto after = model.encode_text(batch.ids);
+    CHECK(std::equal(before.elements().begin(), before.elements().end(), after.elements().begin()));
+}
+
+TEST_CASE("a bfloat16 model keeps the cosine above 0.9999") {
+    const Model model{td::Seed{3}};
+    td::Clip<small, td::bf16> rounded;
+    std::map<std::string, std::span<const float>> exact;
+    td::for_each_parameter([&](const std::string& name, const auto& tensor) { exact[name] = tensor.elements(); }, model);
+    td::for_each_parameter(
+        [&]<class T, class S>(const std::string& name, td::Tensor<T, S>& tensor) {
+            for (std::size_t i = 0; i < tensor.size(); ++i) tensor.data()[i] = T(exact.at(name)[i]);
+        },
+        rounded);
+    const Batch batch(12);
+    const auto a = model.encode_image(batch.images), b = rounded.encode_image(batch.images);
+    const auto c = model.encode_text(batch.ids), d = rounded.encode_text(batch.ids);
+    for (std::size_t i = 0; i < 12; ++i) {
+        CHECK(td::evaluate(td::sum(a[i] * b[i])).item() >= 0.9999F);
+        CHECK(td::evaluate(td::sum(c[i] * d[i])).item() >= 0.9999F);
+    }
+}
+
+TEST_CASE("weights survive saving and loading to the bit, also with prefixes") {
+    const Folder folder;
+    const Model model{td::Seed{3}};
+    td::save_weights(model, folder / "model.safetensors");
+    CHECK(same_bits(td::load<small>(folder / "model.safetensors"), model));
+    CHECK(same_bits(td::load<small>(folder.path()), model));
+
+    const td::Safetensors file = td::Safetensors::open(folder / "model.safetensors");
+    std::vector<td::StoredTensor> renamed(file.tensors().begin(), file.tensors().end());
+    for (td::StoredTensor& tensor : renamed) tensor.name = "module." + tensor.name;
+    td::save_safetensors(folder / "prefixed.safetensors", renamed);
+    CHECK(same_bits(td::load<small>(folder / "prefixed.safetensors"), model));
+
+    renamed.assign(file.tensors().begin(), file.tensors().end());
+    for (td::StoredTensor& tensor : renamed) {
+        if (!tensor.name.starts_with("visual.") && tensor.name != "logit_scale") tensor.name = "text." + tensor.name;
+    }
+    td::save_safetensors(folder / "custom.safetensors", renamed);
+    CHECK(same_bits(td::load<small>(folder / "custom.safetensors"), model));
+}
+
+TEST_CASE("a checkpoint that does not fit is refused whole, every fault named") {
+    const Folder folder;
+    td::save_weights(td::Clip<wider>{td::Seed{1}}, folder / "other.safetensors");
+    Model model{td::Seed{3}};
+    const Model before = model;
+    std::string message;
+    try {
+        td::load_weights(model, folder / "other.safetensors");
+    } catch (const td::Error& error) {
+        message = error.what();
+    }
+    CHECK_THAT(message, Contains("other.safetensors: the checkpoint does not fit the model:") &&
+                            Contains("\n  token_embedding.weight: expected [40, 32], found [41, 32]") &&
+                            Contains("\n  transformer.resblocks.1.ln_1.weight: missing") &&
+                            Contains("\n  logit_bias: unexpected"));
+    CHECK(same_bits(model, before));
+}
+
+TEST_CASE("a folder whose config names another activation is refused") {
+    const Folder folder;
+    td::save_weights(Model{td::Seed{3}}, folder / "model.safetensors");
+    std::ofstream(folder / "config.json") << R"({"vision_config": {"hidden_act": "gelu"}})";
+    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("expected weights trained with the architecture's activation "
+                                                               "quick_gelu, found gelu in its config"));
+    std::ofstream(folder / "config.json") << R"({"vision_config": {"hidden_act": "quick_gelu"}})";
+    CHECK_NOTHROW(td::load<small>(folder.path()));
+    fs::remove(folder / "model.safetensors");
+    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("model.safetensors or open_clip_model.safetensors"));
+}
+
+TEST_CASE("initialisation has OpenAI's deviations and depends on the seed alone") {
+    const Model model{td::Seed{3}};
+    CHECK(same_bits(model, Model{td::Seed{3}}));
+    CHECK_FALSE(same_bits(model, Model{td::Seed{4}}));
+    std::map<std::string, double> deviation;
+    td::for_each_parameter(
+        [&](const std::string& name, const auto& tensor) {
+            double squares = 0;
+            for (const float x : tensor.elements()) squares += static_cast<double>(x) * static_cast<double>(x);
+            deviation[name] = std::sqrt(squares / static_cast<double>(tensor.size()));
+        },
+        model);
+    // Half a percent to five percent of sampling error, by the size of the tensor.
+    CHECK(deviation["transformer.resblocks.0.attn.in_proj_weight"] == Approx(std::pow(32, -0.5)).epsilon(0.05));
+    CHECK(deviation["transformer.resblocks.1.attn.out_proj.weight"] == Approx(std::pow(32 * 4, -0.5)).epsilon(0.08));
+    CHECK(deviation["transformer.resblocks.0.mlp.c_fc.weight"] == Approx(std::pow(64, -0.5)).epsilon(0.05));
+    CHECK(deviation["visual.transformer.resblocks.0.mlp.c_proj.weight"] == Approx(std::pow(48 * 4, -0.5)).epsilon(0.05));
+    CHECK(deviation["token_embedding.weight"] == Approx(0.02).epsilon(0.08));
+    CHECK(deviation["positional_embedding"] == Approx(0.01).epsilon(0.15));
+    CHECK(deviation["visual.proj"] == Approx(std::pow(48, -0.5)).epsilon(0.08));
+    CHECK(deviation["transformer.resblocks.0.attn.in_proj_bias"] == 0.0);
+    CHECK(deviation["ln_final.weight"] == 1.0);
+    CHECK(deviation["logit_scale"] == Approx(std::log(1 / 0.07)));
+}
+
+TEST_CASE("an id outside the vocabulary and unequal halves of a batch are errors") {
+    const Model model{td::Seed{3}};
+    Batch batch(3);
+    batch.ids(1, 1) = 40;
+    CHECK_THROWS_WITH(model.encode_text(batch.ids), "token_embedding: expected ids below the vocabulary of 40, found 40");
+    Model gradient;
+    Model::Workspace work;
+    CHECK_THROWS_WITH(model.loss_and_gradient(batch.images, Batch(2).ids, td::InfoNce{}, gradient, work),
+                      Contains("expected 3 captions for as many images, found 2"));
+}

@@ -1,0 +1,50 @@
+// The zoo's constants against open_clip's published profile (docs/model_profile.csv), to its printed digits.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+
+#include <tandem/models/zoo.hpp>
+
+namespace td = tandem;
+
+namespace {
+
+double millions(std::size_t parameters) { return std::round(static_cast<double>(parameters) / 1e4) / 100; }
+double giga(std::size_t flops) { return std::round(static_cast<double>(flops) / 1e7) / 100; }
+
+template <class Config>
+void check(const Config& config, double image_m, double text_m, double image_gflops, double text_gflops) {
+    CHECK(millions(td::image_cost(config).parameters) == Approx(image_m).margin(1e-9));
+    CHECK(millions(td::text_cost(config).parameters) == Approx(text_m).margin(1e-9));
+    CHECK(giga(td::image_cost(config).flops) == Approx(image_gflops).margin(1e-9));
+    CHECK(giga(td::text_cost(config).flops) == Approx(text_gflops).margin(1e-9));
+}
+
+}  // namespace
+
+TEST_CASE("parameters and FLOPs of the zoo are open_clip's") {
+    check(td::vit_b_32, 87.85, 63.43, 8.82, 5.96);
+    check(td::vit_b_16, 86.19, 63.43, 35.13, 5.96);
+    check(td::vit_l_14, 303.97, 123.65, 162.03, 13.30);
+    check(td::vit_l_14_336, 304.29, 123.65, 381.92, 13.30);
+    check(td::vit_h_14, 632.08, 354.03, 334.59, 47.09);
+    check(td::vit_g_14, 1012.65, 354.03, 534.06, 47.09);
+    check(td::vit_bigg_14, 1844.91, 694.66, 967.50, 97.86);
+}
+
+TEST_CASE("costs are constants and add up") {
+    static_assert(td::parameter_count(td::vit_b_32) == 151'277'313);
+    static_assert(td::forward_flops(td::vit_b_32) == td::image_cost(td::vit_b_32).flops + td::text_cost(td::vit_b_32).flops);
+    static_assert(td::activation_bytes(td::vit_b_32) > td::activation_bytes(td::vit_b_32.vision));
+    static_assert(td::parameter_count(td::with_activation(td::vit_b_32, td::QuickGelu{})) ==
+                  td::parameter_count(td::vit_b_32));
+    CHECK(td::vit_g_14.vision.block_shape().hidden == 6144);
+    CHECK(td::vit_bigg_14.vision.block_shape().hidden == 8192);
+}
+
+TEST_CASE("a wrong config names its fault at run time too") {
+    CHECK_THROWS_WITH(td::parameter_count(td::VitConfig{.image = 30, .patch = 8}),
+                      "VitConfig: image must be a multiple of patch");
+    CHECK_THROWS_WITH(td::parameter_count(td::TextConfig{.width = 10, .heads = 3}),
+                      "TextConfig: width must be a multiple of heads");
+}
