@@ -46,8 +46,8 @@ std::vector<double> defined_attention(const AttentionShape& shape, const std::ve
                 }
                 for (std::size_t j = shape.offsets[s]; j < last; ++j) {
                     for (std::size_t c = 0; c < shape.head_width; ++c) {
-                        out[i * width + column + c] += weights[j - shape.offsets[s]] / total *
-                                                       qkv[j * stride + 2 * width + column + c];
+                        out[i * width + column + c] +=
+                            weights[j - shape.offsets[s]] / total * qkv[j * stride + 2 * width + column + c];
                     }
                 }
             }
@@ -61,7 +61,7 @@ struct Case {
     std::size_t heads, head_width;
 };
 
-const std::vector<Case> cases{{{1}, 1, 1},         {{5}, 1, 8},        {{3, 1, 7}, 3, 5},  {{16, 33}, 2, 17},
+const std::vector<Case> cases{{{1}, 1, 1},          {{5}, 1, 8},       {{3, 1, 7}, 3, 5}, {{16, 33}, 2, 17},
                               {{65, 2, 31}, 1, 64}, {{0, 4, 0}, 2, 3}, {{50, 50}, 2, 32}, {{}, 2, 4}};
 
 }  // namespace
@@ -81,7 +81,8 @@ TEMPLATE_TEST_CASE("attention over ragged sequences", "[kernels]", float, double
             tandem::kernels::attention<T>(shape, qkv, out);
             const std::vector<double> expected = defined_attention(shape, {qkv, qkv + rows * 3 * width});
             double largest = 0;
-            for (std::size_t i = 0; i < expected.size(); ++i) largest = std::max(largest, std::abs(out[i] - expected[i]));
+            for (std::size_t i = 0; i < expected.size(); ++i)
+                largest = std::max(largest, std::abs(out[i] - expected[i]));
             // Scores are sums of up to 64 products of size 4 over sqrt(64); values are below 2.
             CHECK(largest < 256 * std::numeric_limits<T>::epsilon());
         }
@@ -140,14 +141,15 @@ TEMPLATE_TEST_CASE("attention's gradient touches nothing outside its rows", "[ke
             std::vector<double> expected(rows * 3 * width);
             tandem::kernels::attention_backward<double>(shape, wide_qkv.data(), wide_dout.data(), expected.data());
             double largest = 0;
-            for (std::size_t i = 0; i < expected.size(); ++i) largest = std::max(largest, std::abs(dqkv[i] - expected[i]));
+            for (std::size_t i = 0; i < expected.size(); ++i)
+                largest = std::max(largest, std::abs(dqkv[i] - expected[i]));
             CHECK(largest <= 256 * std::numeric_limits<T>::epsilon());
         }
     }
 }
 
-TEMPLATE_TEST_CASE("attention of a sequence has the same bits in any batch and on any number of threads", "[kernels]", float,
-                   double) {
+TEMPLATE_TEST_CASE("attention of a sequence has the same bits in any batch and on any number of threads", "[kernels]",
+                   float, double) {
     using T = TestType;
     Random random(Seed{4});
     const std::vector<std::size_t> lengths{9, 1, 40, 77};
@@ -163,7 +165,7 @@ TEMPLATE_TEST_CASE("attention of a sequence has the same bits in any batch and o
     const auto same = [](const std::vector<T>& part, const T* whole) {
         return std::memcmp(part.data(), whole, part.size() * sizeof(T)) == 0;
     };
-    for (const std::size_t threads : {1, 2, 5}) {
+    for (const std::size_t threads : {1U, 2U, 5U}) {
         const tbb::global_control control(tbb::global_control::max_allowed_parallelism, threads);
         for (std::size_t s = 0; s < lengths.size(); ++s) {
             const std::vector<std::size_t> alone{0, lengths[s]};

@@ -26,8 +26,8 @@ using tandem::kernels::Operand;
 /// A rows x columns operand whose last element is the last one before a protected page. A transposed one stands in
 /// memory as columns x rows.
 template <class T>
-Operand<T> make_operand(const Guarded<T>& memory, std::size_t rows, std::size_t columns, std::size_t stride, bool transposed,
-                        Random& random) {
+Operand<T> make_operand(const Guarded<T>& memory, std::size_t rows, std::size_t columns, std::size_t stride,
+                        bool transposed, Random& random) {
     const std::size_t lines = transposed ? columns : rows, width = transposed ? rows : columns;
     const T* const data = memory.random((lines - 1) * stride + width, random);
     return transposed ? Operand<T>{data, 1, stride} : Operand<T>{data, stride, 1};
@@ -47,8 +47,8 @@ struct Product {
 
     /// Computes one product and compares it with a plain loop in double: |error| <= (k + 2) · epsilon · Σ |a| |b|, the
     /// bound of a sum of k products in any order (Higham 2002, section 3.1), the +2 for the sum that is added to.
-    void check(std::size_t m, std::size_t n, std::size_t k, std::size_t a_stride, bool a_transposed, std::size_t b_stride,
-               bool b_transposed, std::size_t c_stride, bool accumulate) {
+    void check(std::size_t m, std::size_t n, std::size_t k, std::size_t a_stride, bool a_transposed,
+               std::size_t b_stride, bool b_transposed, std::size_t c_stride, bool accumulate) {
         const Operand<A> a = make_operand(a_memory, m, k, a_stride, a_transposed, random);
         const Operand<B> b = make_operand(b_memory, k, n, b_stride, b_transposed, random);
         const std::size_t size = (m - 1) * c_stride + n;
@@ -130,7 +130,7 @@ TEMPLATE_TEST_CASE("gemm reads padded rows, in place and packed, and writes noth
     constexpr std::size_t page = 4096 / sizeof(TestType);
     Product<TestType> product(65 * (page + 1));
     for (const std::size_t a_stride : {std::size_t{70}, page, page + 1, page / 2}) {
-        for (const std::size_t m : {1, 6, 13, 14, 29, 65}) {
+        for (const std::size_t m : {1U, 6U, 13U, 14U, 29U, 65U}) {
             product.check(m, 37, 65, a_stride, false, 40, false, 41, false);
             product.check(m, 37, 65, a_stride, false, page, true, page, true);
             product.check(m, 37, 65, a_stride, true, page, false, 38, true);
@@ -143,9 +143,9 @@ TEST_CASE("gemm widens bfloat16 operands", "[kernels]") {
     Product<float, float, bfloat16> weights(300 * 70);
     Product<float, bfloat16, float> inputs(300 * 70);
     Product<float, bfloat16, bfloat16> both(300 * 70);
-    for (const std::size_t m : {1, 5, 6, 13, 14, 30}) {
-        for (const std::size_t n : {1, 7, 31, 32, 33}) {
-            for (const std::size_t k : {1, 16, 65, 300}) {
+    for (const std::size_t m : {1U, 5U, 6U, 13U, 14U, 30U}) {
+        for (const std::size_t n : {1U, 7U, 31U, 32U, 33U}) {
+            for (const std::size_t k : {1U, 16U, 65U, 300U}) {
                 for (const bool transposed : {false, true}) {
                     weights.check(m, n, k, transposed, !transposed, false);
                     inputs.check(m, n, k, transposed, transposed, true);
@@ -176,16 +176,17 @@ TEMPLATE_TEST_CASE("gemm of no terms, rows or columns", "[kernels]", float, doub
 TEMPLATE_TEST_CASE("gemm calls the epilogue once for every finished element", "[kernels]", float, double) {
     using T = TestType;
     Random random(Seed{8});
-    for (const std::size_t m : {1, 5, 14, 65, 300, 1000}) {
-        for (const std::size_t n : {1, 33, 300}) {
-            for (const std::size_t k : {1, 300}) {
+    for (const std::size_t m : {1U, 5U, 14U, 65U, 300U, 1000U}) {
+        for (const std::size_t n : {1U, 33U, 300U}) {
+            for (const std::size_t k : {1U, 300U}) {
                 CAPTURE(m, n, k);
                 std::vector<T> a(m * k), b(k * n), c(m * n), seen(m * n);
                 for (T& value : a) value = static_cast<T>(random.uniform(-1, 1));
                 for (T& value : b) value = static_cast<T>(random.uniform(-1, 1));
                 std::vector<std::atomic<int>> calls(m * n);
-                gemm<T>(m, n, k, tandem::kernels::row_major(a.data(), k), tandem::kernels::row_major(b.data(), n), c.data(),
-                        n, false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+                gemm<T>(m, n, k, tandem::kernels::row_major(a.data(), k), tandem::kernels::row_major(b.data(), n),
+                        c.data(), n, false,
+                        [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
                             for (; row < last_row; ++row) {
                                 for (std::size_t j = first; j < last; ++j) {
                                     ++calls[row * n + j];
@@ -220,7 +221,7 @@ TEMPLATE_TEST_CASE("a row of gemm has the same bits whatever surrounds it", "[ke
     gemm<T>(m, n, k, left, right, whole.data(), n);
 
     SECTION("alone, or with few others") {
-        for (const std::size_t rows : {1, 2, 5, 6, 13, 14, 15, 40}) {
+        for (const std::size_t rows : {1U, 2U, 5U, 6U, 13U, 14U, 15U, 40U}) {
             for (std::size_t first = 0; first + rows <= m; first += 9) {
                 std::vector<T> part(rows * n);
                 gemm<T>(rows, n, k, start_row(first), right, part.data(), n);
@@ -255,7 +256,7 @@ TEMPLATE_TEST_CASE("a row of gemm has the same bits whatever surrounds it", "[ke
         }
     }
     SECTION("on any number of threads") {
-        for (const std::size_t threads : {1, 2, 5}) {
+        for (const std::size_t threads : {1U, 2U, 5U}) {
             const tbb::global_control control(tbb::global_control::max_allowed_parallelism, threads);
             std::vector<T> result(m * n), serial(m * n);
             gemm<T>(m, n, k, left, right, result.data(), n);
@@ -276,8 +277,8 @@ TEMPLATE_TEST_CASE("gemm_serial of all tails", "[kernels]", float, double) {
     Random random(Seed{10});
     const Guarded<T> a_memory(300 * 65), b_memory(300 * 65), c_memory(65 * 65);
     for (const std::size_t m : sizes) {
-        for (const std::size_t n : {1, 7, 16, 33, 65}) {
-            for (const std::size_t k : {1, 19, 300}) {
+        for (const std::size_t n : {1U, 7U, 16U, 33U, 65U}) {
+            for (const std::size_t k : {1U, 19U, 300U}) {
                 const Operand<T> a = make_operand(a_memory, m, k, k, false, random);
                 const Operand<T> b = make_operand(b_memory, k, n, k, true, random);
                 T* const c = c_memory.random(m * n, random);

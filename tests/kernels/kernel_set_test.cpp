@@ -19,8 +19,8 @@ constexpr T epsilon = std::numeric_limits<T>::epsilon();
 
 constexpr std::size_t largest_width = 65;
 
-/// The scalar kernels, and the native ones on guarded copies of the same data. Sums of up to 65 terms of size about 1 may
-/// differ by a few roundings a term.
+/// The scalar kernels, and the native ones on guarded copies of the same data. Sums of up to 65 terms of size about 1
+/// may differ by a few roundings a term.
 template <class T>
 struct Pair {
     const tandem::kernels::KernelSet<T>& scalar = tandem::kernels::kernels_named<T>("scalar");
@@ -103,8 +103,8 @@ TEMPLATE_TEST_CASE("layer norm's gradients, native against scalar", "[kernels]",
     const Pair<T> sets;
     Random random(Seed{2});
     constexpr std::size_t most_rows = 5, most = most_rows * largest_width;
-    const Guarded<T> x_memory(most), dy_memory(most), dx_memory(most), gain_memory(largest_width), mean_memory(most_rows),
-        inverse_memory(most_rows), dgain_memory(largest_width), dbias_memory(largest_width);
+    const Guarded<T> x_memory(most), dy_memory(most), dx_memory(most), gain_memory(largest_width),
+        mean_memory(most_rows), inverse_memory(most_rows), dgain_memory(largest_width), dbias_memory(largest_width);
     for (std::size_t width = 1; width <= largest_width; ++width) {
         for (const bool accumulate : {false, true}) {
             CAPTURE(width, accumulate);
@@ -154,9 +154,10 @@ TEST_CASE("the scalar layer norm's gradients against central differences", "[ker
     };
     loss();
     std::vector<double> dx(size), dgain(width), dbias(width);
-    set.layer_norm_backward(dy.data(), x.data(), gain.data(), mean.data(), inverse.data(), dx.data(), rows, width, false);
-    set.layer_norm_parameters_backward(dy.data(), x.data(), mean.data(), inverse.data(), dgain.data(), dbias.data(), rows,
-                                       width, 0, width);
+    set.layer_norm_backward(dy.data(), x.data(), gain.data(), mean.data(), inverse.data(), dx.data(), rows, width,
+                            false);
+    set.layer_norm_parameters_backward(dy.data(), x.data(), mean.data(), inverse.data(), dgain.data(), dbias.data(),
+                                       rows, width, 0, width);
     const auto check = [&](std::vector<double>& values, const std::vector<double>& gradient) {
         for (std::size_t i = 0; i < values.size(); ++i) {
             const double held = values[i], step = 1e-5;
@@ -232,7 +233,7 @@ TEMPLATE_TEST_CASE("softmax of large values neither overflows nor loses the larg
     const Pair<T> sets;
     const T huge = static_cast<T>(1e30);
     for (const auto* set : {&sets.scalar, &sets.native}) {
-        for (const std::size_t count : {2, 5, 16, 33, 65}) {
+        for (const std::size_t count : {2U, 5U, 16U, 33U, 65U}) {
             CAPTURE(set->name, count);
             for (const T offset : {huge, -huge, T{1000}, T{-1000}}) {
                 std::vector<T> equal(count, offset);

@@ -19,6 +19,22 @@
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+using PieceFunction = void (*)(const void* body, std::size_t begin, std::size_t end);
+
+// The body is type-erased so that a program instantiates oneTBB's loop once, not once for every loop it has.
+inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction function, const void* body) {
+    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
+    tbb::this_task_arena::isolate([&] {
+        tbb::parallel_for(
+            tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
+            [&](const tbb::blocked_range<std::size_t>& range) { function(body, range.begin(), range.end()); });
+    });
+}
+
+}  // namespace detail
+
 /// Calls body(begin, end) over disjoint pieces that cover [0, count), each of at least `grain` items where there are
 /// that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
 /// piece. The number of threads is the user's: tbb::global_control.
@@ -29,11 +45,10 @@ void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
         body(std::size_t{0}, count);
         return;
     }
-    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
-    tbb::this_task_arena::isolate([&] {
-        tbb::parallel_for(tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
-                          [&](const tbb::blocked_range<std::size_t>& range) { body(range.begin(), range.end()); });
-    });
+    detail::run_pieces(
+        count, grain,
+        [](const void* erased, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(erased))(begin, end); },
+        &body);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -17,10 +17,9 @@
 #include <utility>
 #include <vector>
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
 #include <zlib.h>
 
-#include <nlohmann/json.hpp>
 #endif
 
 #include <tandem/core/dtype.hpp>
@@ -32,9 +31,10 @@
 #include <tandem/data/byte_alphabet.hpp>
 #include <tandem/data/caption_words.hpp>
 #include <tandem/data/clean_text.hpp>
+#include <tandem/data/json.hpp>
 #include <tandem/data/unicode.hpp>
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -145,7 +145,9 @@ public:
             const std::string name = id == start_ ? std::string(literals.start)
                                      : id == end_ ? std::string(literals.end)
                                                   : symbols(id);
-            vocabulary += (id ? ",\n" : "\n") + nlohmann::json(name).dump() + ": " + std::to_string(id);
+            vocabulary += id ? ",\n" : "\n";
+            detail::append_json_string(vocabulary, name);
+            vocabulary += ": " + std::to_string(id);
         }
         vocabulary += "\n}\n";
         write_file_atomically(folder / "merges.txt", lines);
@@ -318,18 +320,21 @@ private:
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
-        const nlohmann::json json = nlohmann::json::parse(first, first + file.bytes().size(), nullptr, false);
-        if (!json.is_object()) throw Error(where, "a JSON object of tokens and ids", "something else");
-        std::vector<bool> seen(json.size());
-        tokens_.resize(json.size());
+        detail::JsonLeaves json;
+        if (!detail::parse_json(std::string_view(first, file.bytes().size()), json)) {
+            throw Error(where, "a JSON object of tokens and ids", "something else");
+        }
+        std::vector<bool> seen(json.leaves.size());
+        tokens_.resize(json.leaves.size());
         start_ = end_ = -1;
         std::unordered_map<std::string, Id> ids;
-        ids.reserve(2 * json.size());
-        for (const auto& [name, value] : json.items()) {
-            if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= seen.size())
+        ids.reserve(2 * json.leaves.size());
+        for (const detail::JsonLeaf& leaf : json.leaves) {
+            const std::string& name = leaf.path;
+            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number || leaf.number >= seen.size())
                 throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
-                            "\"" + name + "\": " + value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
-            const auto id = value.get<std::size_t>();
+                            "\"" + name + "\": " + leaf.text);
+            const auto id = static_cast<std::size_t>(leaf.number);
             if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
             seen[id] = true;
             if (is_special(name, &detail::SpecialLiterals::start)) {

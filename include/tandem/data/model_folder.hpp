@@ -2,30 +2,36 @@
 #pragma once
 
 #include <filesystem>
-#include <fstream>
 #include <string>
+#include <string_view>
 
-#include <nlohmann/json.hpp>
-
+#include <tandem/core/file.hpp>
 #include <tandem/core/platform.hpp>
+#include <tandem/data/json.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The activation a checkpoint's config names, in transformers' words; empty if there is no config or it does not say.
+/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
+/// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
 inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
-        std::ifstream stream(folder / name);
-        return stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
+        JsonLeaves config;
+        if (!std::filesystem::exists(folder / name)) return config;
+        const MappedFile file(folder / name);
+        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        if (!parse_json(text, config)) config.leaves.clear();
+        return config;
     };
-    const nlohmann::json hugging_face = read("config.json"), open_clip = read("open_clip_config.json");
-    if (hugging_face.is_object() && hugging_face.contains("vision_config")) {
-        const auto& vision = hugging_face["vision_config"];
-        return vision.is_object() ? vision.value("hidden_act", std::string("quick_gelu")) : std::string();
+    std::string activation;
+    for (const JsonLeaf& leaf : read("config.json").leaves) {
+        if (leaf.path == "vision_config.hidden_act") return leaf.text;
+        if (leaf.path.starts_with("vision_config.")) activation = "quick_gelu";
     }
-    if (open_clip.is_object() && open_clip.contains("model_cfg") && open_clip["model_cfg"].is_object()) {
-        return open_clip["model_cfg"].value("quick_gelu", false) ? "quick_gelu" : "gelu";
+    for (const JsonLeaf& leaf : read("open_clip_config.json").leaves) {
+        if (leaf.path == "model_cfg.quick_gelu") return leaf.text == "true" ? "quick_gelu" : "gelu";
+        if (leaf.path.starts_with("model_cfg.")) activation = "gelu";
     }
-    return {};
+    return activation;
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

@@ -24,8 +24,6 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-#if __has_include(<nlohmann/json.hpp>)
-
 /// A safetensors file, checked to the last rule before anything of it is seen: the rules of the reference
 /// (safetensors/src/tensor.rs, release 0.8.0) and of its README, by which a duplicate key is an error too. Stricter
 /// than the reference in three points: unknown keys of a tensor, a null __metadata__, and sizes no real file has (a
@@ -67,8 +65,6 @@ private:
     detail::Header header_;
     std::optional<MappedFile> file_;
 };
-
-#endif
 
 /// Types that read_elements converts to and stored_tensor stores.
 template <class T>
@@ -178,23 +174,14 @@ StoredTensor stored_tensor(std::string name, std::vector<std::size_t> shape, std
 namespace detail {
 
 /// Appends a JSON string. Throws Error if it is not UTF-8 or longer than the reader takes.
-inline void append_json_string(std::string& json, std::string_view text, std::string_view where) {
+inline void append_header_string(std::string& json, std::string_view text, std::string_view where) {
     const std::size_t begin = json.size();
-    json += '"';
     for (std::size_t i = 0; i < text.size();) {
         const std::size_t length = utf8_sequence(text.substr(i));
         if (length == 0) throw Error(where, "name or metadata " + in_quotes(text) + " is not UTF-8");
-        const auto code = static_cast<unsigned char>(text[i]);
-        if (code < 0x20) {
-            constexpr std::string_view digits = "0123456789abcdef";
-            json.append("\\u00").append({digits[code >> 4], digits[code & 15U]});
-        } else {
-            if (code == '"' || code == '\\') json += '\\';
-            json += text.substr(i, length);
-        }
         i += length;
     }
-    json += '"';
+    append_json_string(json, text);
     if (json.size() - begin > max_string_bytes)
         throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 512 KiB");
 }
@@ -208,9 +195,9 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
         json += "\"__metadata__\":{";
         for (const auto& [key, value] : metadata) {
             if (json.back() != '{') json += ',';
-            append_json_string(json, key, where);
+            append_header_string(json, key, where);
             json += ':';
-            append_json_string(json, value, where);
+            append_header_string(json, value, where);
             cost += index_cost(key.size() + value.size(), 0);
         }
         json += '}';
@@ -218,7 +205,7 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
     std::size_t offset = 0;
     for (const StoredTensor* tensor : tensors) {
         if (json.size() > 1) json += ',';
-        append_json_string(json, tensor->name, where);
+        append_header_string(json, tensor->name, where);
         json.append(":{\"dtype\":\"").append(name(tensor->type)).append("\",\"shape\":[");
         for (const std::size_t extent : tensor->shape) {
             if (json.back() != '[') json += ',';

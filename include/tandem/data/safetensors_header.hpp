@@ -15,15 +15,10 @@
 #include <utility>
 #include <vector>
 
-#if __has_include(<nlohmann/json.hpp>)
-#include <nlohmann/json.hpp>
-#endif
-
 #include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
+#include <tandem/data/json.hpp>
 #include <tandem/data/safetensors_types.hpp>
-
-#if __has_include(<nlohmann/json.hpp>)
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -66,19 +61,19 @@ inline std::string_view screened_header(std::string_view text, std::string_view 
 }
 
 /// Receives the JSON parser's events and builds the list of tensors from them, without a document in between.
-class HeaderReader {
+class HeaderReader final : public JsonEvents {
 public:
     using Json = nlohmann::json;
 
     HeaderReader(std::string_view where, std::span<const std::byte> data) : where_(where), data_(data) {}
 
-    bool null() { wrong("null"); }
-    bool boolean(bool) { wrong("a boolean"); }
-    bool number_integer(Json::number_integer_t) { wrong("a negative number"); }
-    bool number_float(Json::number_float_t, const std::string& digits) { wrong("the number " + digits.substr(0, 40)); }
-    bool binary(Json::binary_t&) { wrong("binary"); }
+    bool null() override { wrong("null"); }
+    bool boolean(bool) override { wrong("a boolean"); }
+    bool number_integer(Json::number_integer_t) override { wrong("a negative number"); }
+    bool number_float(Json::number_float_t, const std::string& digits) override { wrong("the number " + digits.substr(0, 40)); }
+    bool binary(Json::binary_t&) override { wrong("binary"); }
 
-    bool number_unsigned(Json::number_unsigned_t value) {
+    bool number_unsigned(Json::number_unsigned_t value) override {
         if (place_ == Place::shape) {
             charge(2 * sizeof(std::size_t));
             tensor().shape.push_back(value);
@@ -92,7 +87,7 @@ public:
         return true;
     }
 
-    bool string(std::string& value) {
+    bool string(std::string& value) override {
         if (place_ == Place::type) {
             const auto entry = std::find_if(data_types.begin(), data_types.end(),
                                             [&](const DataTypeEntry& known) { return known.name == value; });
@@ -110,7 +105,7 @@ public:
         return true;
     }
 
-    bool key(std::string& value) {
+    bool key(std::string& value) override {
         if (place_ == Place::top) {
             in_metadata_ = value == "__metadata__";
             if (in_metadata_ && std::exchange(has_metadata_, true))
@@ -134,7 +129,7 @@ public:
         return true;
     }
 
-    bool start_object(std::size_t) {
+    bool start_object(std::size_t) override {
         if (place_ == Place::outside) {
             place_ = Place::top;
         } else if (place_ == Place::entry) {
@@ -147,13 +142,13 @@ public:
         return true;
     }
 
-    bool end_object() {
+    bool end_object() override {
         if (place_ == Place::tensor) close_tensor();
         place_ = place_ == Place::top ? Place::outside : Place::top;
         return true;
     }
 
-    bool start_array(std::size_t) {
+    bool start_array(std::size_t) override {
         if (place_ == Place::shape_value) {
             place_ = Place::shape;
         } else if (place_ == Place::offsets_value) {
@@ -164,14 +159,14 @@ public:
         return true;
     }
 
-    bool end_array() {
+    bool end_array() override {
         if (place_ == Place::offsets && offset_count_ != 2)
             fail("data_offsets: expected two numbers, found " + std::to_string(offset_count_));
         place_ = Place::tensor;
         return true;
     }
 
-    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) {
+    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
         throw Error(where_, "header is not JSON near its byte " + std::to_string(position));
     }
 
@@ -289,7 +284,7 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
     const std::span<const std::byte> data = file.subspan(length);
 
     HeaderReader reader(where, data);
-    nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &reader);
+    parse_json(text, reader);
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
 
     // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
@@ -325,5 +320,3 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
 }  // namespace detail
 
 }  // namespace tandem::inline TANDEM_ABI
-
-#endif

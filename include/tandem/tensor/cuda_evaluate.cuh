@@ -1,8 +1,7 @@
-// Evaluation on the device: one kernel for each elementwise chain, and for each reduction, product or permutation in it.
+// Evaluation on the device: a kernel for each elementwise chain, and for each reduction, product or permutation in it.
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <memory>
@@ -15,168 +14,16 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/shape.hpp>
 #include <tandem/kernels/gemm.hpp>
+#include <tandem/tensor/cuda_kernels.cuh>
 #include <tandem/tensor/cuda_tensor.cuh>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/expression.hpp>
-#include <tandem/tensor/functions.hpp>
 #include <tandem/tensor/matmul.hpp>
 #include <tandem/tensor/reduce.hpp>
 
 namespace tandem::inline TANDEM_ABI::cuda {
 
 namespace detail {
-
-inline constexpr unsigned threads_a_block = 256;
-/// The kernels stride over what a grid does not cover, so this is a choice and not a limit.
-inline constexpr std::size_t most_blocks = std::size_t{1} << 20;
-/// Rows and columns of a matrix product that a block computes.
-inline constexpr unsigned tile = 16;
-
-/// Reads one element.
-template <Real T>
-struct ScalarAccess {
-    std::size_t j;
-
-    template <class From>
-    __device__ T load(const From* row) const {
-        return static_cast<T>(row[j]);
-    }
-    template <class From>
-    __device__ T splat(From value) const {
-        return static_cast<T>(value);
-    }
-};
-
-template <std::size_t Rank>
-__device__ Extents<Rank> element_index(const Extents<Rank>& extents, std::size_t element) {
-    Extents<Rank> index{};
-    for (std::size_t axis = Rank; axis-- > 0;) {
-        index[axis] = element % extents[axis];
-        element /= extents[axis];
-    }
-    return index;
-}
-
-template <Real T, std::size_t Rank, class E>
-__device__ T element_at(const E& e, const Extents<Rank>& index) {
-    return e.cursor(index).get(ScalarAccess<T>{index[Rank - 1]});
-}
-
-template <bool Flat, class T, std::size_t Rank, class E>
-__global__ void write_elements(T* out, Extents<Rank> extents, std::size_t count, E e) {
-    using C = Compute<T>;
-    const std::size_t step = std::size_t{gridDim.x} * blockDim.x;
-    for (std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
-        if constexpr (Flat) {
-            out[i] = static_cast<T>(e.cursor(WholeTensor{}).get(ScalarAccess<C>{i}));
-        } else {
-            out[i] = static_cast<T>(element_at<C>(e, element_index(extents, i)));
-        }
-    }
-}
-
-/// Folds one value of every thread of the block; each thread gets the result.
-template <class F, Real T>
-__device__ T fold_block(T value) {
-    __shared__ T values[threads_a_block];
-    __syncthreads();
-    values[threadIdx.x] = value;
-    __syncthreads();
-    for (unsigned half = threads_a_block / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) values[threadIdx.x] = F{}(values[threadIdx.x], values[threadIdx.x + half]);
-        __syncthreads();
-    }
-    return values[0];
-}
-
-/// A block computes a result where its elements are contiguous; elsewhere a thread does, and its neighbours compute the
-/// neighbouring results, so that memory is read in order either way.
-template <class Op, std::size_t Axis, Real T, class E, std::size_t Rank>
-__global__ void reduce_axis(T* out, Extents<Rank> kept, std::size_t count, std::size_t width, E e) {
-    constexpr bool by_block = Axis + 1 == Rank;
-    const std::size_t first = by_block ? blockIdx.x : std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-    const std::size_t step = by_block ? gridDim.x : std::size_t{gridDim.x} * blockDim.x;
-    const std::size_t first_k = by_block ? threadIdx.x : 0;
-    const std::size_t step_k = by_block ? blockDim.x : 1;
-    for (std::size_t i = first; i < count; i += step) {
-        Extents<Rank> index = element_index(kept, i);
-        T maximum{0};
-        if constexpr (Op::needs_maximum) {
-            maximum = tandem::detail::lowest<T>;
-            for (std::size_t k = first_k; k < width; k += step_k) {
-                index[Axis] = k;
-                maximum = functions::Maximum{}(maximum, element_at<T>(e, index));
-            }
-            if constexpr (by_block) maximum = fold_block<functions::Maximum>(maximum);
-        }
-        T sum{0};
-        for (std::size_t k = first_k; k < width; k += step_k) {
-            index[Axis] = k;
-            sum = Op::combine(sum, element_at<T>(e, index), maximum);
-        }
-        if constexpr (by_block) sum = fold_block<functions::Add>(sum);
-        if (!by_block || threadIdx.x == 0) {
-            out[i] = Op::needs_maximum && std::isinf(maximum) ? maximum : Op::finish(sum, maximum);
-        }
-    }
-}
-
-/// Reads the tile of an operand that starts at (row, column), zeros past its edges; neighbouring threads read
-/// neighbouring elements whichever way the operand lies.
-template <Real T, Element From>
-__device__ void load_tile(const kernels::Operand<From>& operand, std::size_t row, std::size_t column, std::size_t rows,
-                          std::size_t columns, T (&to)[tile][tile + 1]) {
-    const bool by_rows = operand.column_stride == 1;
-    const unsigned i = by_rows ? threadIdx.y : threadIdx.x;
-    const unsigned j = by_rows ? threadIdx.x : threadIdx.y;
-    const bool inside = row + i < rows && column + j < columns;
-    to[i][j] = inside ? static_cast<T>(operand.data[(row + i) * operand.row_stride + (column + j) * operand.column_stride])
-                      : T{0};
-}
-
-template <Real T, Element A, Element B>
-__global__ void multiply(kernels::Operand<A> a, kernels::Operand<B> b, T* out, std::size_t rows, std::size_t columns,
-                         std::size_t inner) {
-    // One column more than is used, so that a column's elements lie in different banks.
-    __shared__ T left[tile][tile + 1];
-    __shared__ T right[tile][tile + 1];
-    const std::size_t tiles_a_row = (columns + tile - 1) / tile;
-    const std::size_t row = blockIdx.x / tiles_a_row * tile, column = blockIdx.x % tiles_a_row * tile;
-    T sum{0};
-    for (std::size_t k = 0; k < inner; k += tile) {
-        load_tile(a, row, k, rows, inner, left);
-        load_tile(b, k, column, inner, columns, right);
-        __syncthreads();
-        for (unsigned i = 0; i < tile; ++i) sum += left[threadIdx.y][i] * right[i][threadIdx.x];
-        __syncthreads();
-    }
-    if (row + threadIdx.y < rows && column + threadIdx.x < columns) {
-        out[(row + threadIdx.y) * columns + column + threadIdx.x] = sum;
-    }
-}
-
-// Where element i of a permutation stands in its operand.
-struct TransposePosition {
-    std::size_t rows, columns;
-    __device__ std::size_t operator()(std::size_t i) const { return i % rows * columns + i / rows; }
-};
-struct DiagonalPosition {
-    std::size_t columns;
-    __device__ std::size_t operator()(std::size_t i) const { return i * (columns + 1); }
-};
-struct GatherPosition {
-    std::size_t columns;
-    const Id* ids;
-    __device__ std::size_t operator()(std::size_t i) const { return i * columns + static_cast<std::size_t>(ids[i]); }
-};
-
-template <class T, class From, class Position>
-__global__ void pick_elements(T* out, const From* from, std::size_t count, Position position) {
-    const std::size_t step = std::size_t{gridDim.x} * blockDim.x;
-    for (std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += step) {
-        out[i] = static_cast<T>(from[position(i)]);
-    }
-}
 
 /// Blocks for `count` pieces of work, `per_block` of them to a block.
 inline unsigned blocks_for(std::size_t count, std::size_t per_block) {
@@ -227,6 +74,9 @@ public:
         return leaf_of(*tensor);
     }
 
+    /// Keeps what a kernel reads until the evaluation has ended.
+    void keep(std::shared_ptr<const void> owner) { owners_.push_back(std::move(owner)); }
+
 private:
     struct Slot {
         const void* type;
@@ -240,6 +90,7 @@ private:
     }
 
     std::vector<Slot> slots_;
+    std::vector<std::shared_ptr<const void>> owners_;
 };
 
 // prepare(node, results): the same expression with elementwise nodes and leaves in device memory only.
@@ -258,7 +109,9 @@ auto prepare(const Held<T, S, Owner>& held, Results& results) {
     }
 }
 
-inline auto prepare(const Constant& constant, Results&) { return constant; }
+inline auto prepare(const Constant& constant, Results&) {
+    return constant;
+}
 
 template <class F, class... Operands>
 auto prepare(const Apply<F, Operands...>& node, Results& results) {
@@ -272,7 +125,9 @@ auto prepare(const Expand<S, E>& node, Results& results) {
 }
 
 template <Expression Node>
-    requires requires { typename Node::has_rule; }
+requires requires {
+    typename Node::has_rule;
+}
 auto prepare(const Node& node, Results& results) {
     return results.result(node, [&] {
         auto out = DeviceTensor<typename Node::element, typename Node::shape>::uninitialised(node.extents());
@@ -320,7 +175,7 @@ void compute(const Product<A, B>& node, Out& out, Results& results) {
     if (out.size() == 0) return;
     const std::size_t rows = out.extent(0), columns = out.extent(1);
     const std::size_t tiles = (rows + tile - 1) / tile * ((columns + tile - 1) / tile);
-    multiply<<<static_cast<unsigned>(tiles), dim3(tile, tile)>>>(a, b, out.data(), rows, columns, node.a.extents()[1]);
+    multiply<<<blocks_for(tiles, 1), dim3(tile, tile)>>>(a, b, out.data(), rows, columns, node.a.extents()[1]);
     check("launch of a matrix product kernel", cudaGetLastError());
 }
 
@@ -332,7 +187,8 @@ void compute(const Materialised<E>& node, Out& out, Results& results) {
 template <class E, class Out>
 void compute(const Transposed<E>& node, Out& out, Results& results) {
     const auto operand = in_memory(node.operand, results);
-    pick(out.data(), operand.view.data(), out.size(), TransposePosition{operand.view.extent(0), operand.view.extent(1)});
+    pick(out.data(), operand.view.data(), out.size(),
+         TransposePosition{operand.view.extent(0), operand.view.extent(1)});
 }
 
 template <class E, class Out>
@@ -345,8 +201,9 @@ void compute(const Diagonal<E>& node, Out& out, Results& results) {
 template <class E, class Ids, class Out>
 void compute(const Gathered<E, Ids>& node, Out& out, Results& results) {
     const auto operand = in_memory(node.operand, results);
-    const DeviceTensor<Id, Ids> ids(node.ids);
-    pick(out.data(), operand.view.data(), out.size(), GatherPosition{operand.view.extent(1), ids.data()});
+    const auto ids = std::make_shared<const DeviceTensor<Id, Ids>>(node.ids);
+    results.keep(ids);
+    pick(out.data(), operand.view.data(), out.size(), GatherPosition{operand.view.extent(1), ids->data()});
 }
 
 }  // namespace detail
@@ -354,8 +211,7 @@ void compute(const Gathered<E, Ids>& node, Out& out, Results& results) {
 /// out = e on the device, complete when the call returns. An elementwise chain may read what it overwrites, as on the
 /// host. Throws Error where extents disagree, a tensor of e stands in host memory, or a CUDA call fails.
 template <class T, class S, TensorOperand X>
-    requires(!std::is_const_v<T> && Real<Compute<T>>)
-void assign(const View<T, S>& out, X&& x) {
+requires(!std::is_const_v<T> && Real<Compute<T>>) void assign(const View<T, S>& out, X&& x) {
     const auto e = as_expression(std::forward<X>(x));
     using E = std::remove_const_t<decltype(e)>;
     static_assert(can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank,

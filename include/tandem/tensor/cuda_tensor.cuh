@@ -68,8 +68,7 @@ public:
     DeviceTensor() : DeviceTensor(tandem::detail::empty_extents<S>()) {}
 
     template <std::convertible_to<std::size_t>... Dynamic>
-        requires(sizeof...(Dynamic) > 0 && S::dynamic_count > 0)
-    explicit DeviceTensor(Dynamic... dynamic_extents)
+    requires(sizeof...(Dynamic) > 0 && S::dynamic_count > 0) explicit DeviceTensor(Dynamic... dynamic_extents)
         : DeviceTensor(tandem::detail::extents_of<S>(dynamic_extents...)) {}
 
     explicit DeviceTensor(const Extents<S::rank>& extents) : DeviceTensor(Unset{}, extents) {
@@ -80,7 +79,9 @@ public:
     explicit DeviceTensor(const Tensor<T, S>& source) : DeviceTensor(source.view()) {}
 
     /// A copy of the elements of a view over memory of the host or the device.
-    explicit DeviceTensor(const View<const T, S>& source) : DeviceTensor(Unset{}, source.extents()) { copy_from(source); }
+    explicit DeviceTensor(const View<const T, S>& source) : DeviceTensor(Unset{}, source.extents()) {
+        copy_from(source);
+    }
 
     DeviceTensor(const DeviceTensor& other) : DeviceTensor(other.view()) {}
     DeviceTensor(DeviceTensor&&) noexcept = default;
@@ -117,11 +118,7 @@ public:
     }
 
     /// The value of a scalar.
-    T item() const
-        requires(S::rank == 0)
-    {
-        return to_host().item();
-    }
+    T item() const requires(S::rank == 0) { return to_host().item(); }
 
     T* data() { return elements_.get(); }
     const T* data() const { return elements_.get(); }

@@ -113,22 +113,24 @@ inline constexpr std::size_t products_of_shape<S, Apply<F, Operands...>> = (prod
 }  // namespace detail
 
 /// The results of the nodes that an elementwise pass cannot compute (reductions, products, permutations), each computed
-/// once however often it occurs, in an order in which operands come first. Walked backwards for gradients.
-class Tape {
+/// once however often it occurs, in an order in which operands come first. With Gradients, walked backwards; a tape
+/// without them keeps programs that only evaluate from compiling any derivative.
+template <bool Gradients>
+class BasicTape {
 public:
     struct Entry {
         virtual ~Entry() = default;
         /// Adds this result's share to the gradients of its operands.
-        virtual void backward() = 0;
+        virtual void backward() {}
     };
 
     /// Names a tensor a gradient is wanted for.
     template <Real T, class S>
-    void want(const View<const T, S>& tensor, Adjoint<T, S>& adjoint) {
+    void want(const View<const T, S>& tensor, Adjoint<T, S>& adjoint)
+        requires Gradients
+    {
         targets_.push_back({tensor.data(), &detail::type_mark<Adjoint<T, S>>, &adjoint, false});
     }
-
-    bool wants_gradients() const { return !targets_.empty(); }
 
     /// Where the gradient of this tensor goes; nullptr if none is wanted.
     template <Real T, class S>
@@ -178,31 +180,35 @@ private:
     std::vector<std::shared_ptr<const void>> owners_;
 };
 
+using Tape = BasicTape<true>;
+using ValueTape = BasicTape<false>;
+
 // prepare(node, tape): the same expression with elementwise nodes and leaves only.
-template <Element T, class S>
-auto prepare(const Leaf<T, S>& leaf, Tape& tape) {
-    if constexpr (Real<T>) {
-        return Leaf<T, S>(leaf.view, leaf.adjoint != nullptr ? leaf.adjoint : tape.target<T, S>(leaf.view.data()));
+template <Element T, class S, bool Gradients>
+auto prepare(const Leaf<T, S>& leaf, BasicTape<Gradients>& tape) {
+    if constexpr (Real<T> && Gradients) {
+        return Leaf<T, S>(leaf.view, leaf.adjoint != nullptr ? leaf.adjoint : tape.template target<T, S>(leaf.view.data()));
     } else {
         return leaf;
     }
 }
 
-template <Element T, class S>
-auto prepare(const Held<T, S>& held, Tape& tape) {
+template <Element T, class S, bool Gradients>
+auto prepare(const Held<T, S>& held, BasicTape<Gradients>& tape) {
     tape.keep(held.tensor);
     return Leaf<T, S>(held.tensor->view());
 }
 
-inline auto prepare(const Constant& constant, Tape&) { return constant; }
+template <bool Gradients>
+auto prepare(const Constant& constant, BasicTape<Gradients>&) { return constant; }
 
-template <class F, class... Operands>
-auto prepare(const Apply<F, Operands...>& node, Tape& tape) {
+template <class F, class... Operands, bool Gradients>
+auto prepare(const Apply<F, Operands...>& node, BasicTape<Gradients>& tape) {
     return std::apply([&](const auto&... operand) { return apply<F>(prepare(operand, tape)...); }, node.operands);
 }
 
-template <class S, class E>
-auto prepare(const Expand<S, E>& node, Tape& tape) {
+template <class S, class E, bool Gradients>
+auto prepare(const Expand<S, E>& node, BasicTape<Gradients>& tape) {
     auto operand = prepare(node.operand, tape);
     return Expand<S, decltype(operand)>(std::move(operand), node.extents());
 }
@@ -212,16 +218,16 @@ auto prepare(const Expand<S, E>& node, Tape& tape) {
 template <class Node>
 struct Rule;
 
-template <Expression Node>
+template <Expression Node, bool Gradients>
     requires requires { typename Node::has_rule; }
-auto prepare(const Node& node, Tape& tape) {
+auto prepare(const Node& node, BasicTape<Gradients>& tape) {
     return tape.result(node);
 }
 
 namespace detail {
 
-template <class Node>
-struct NodeEntry : Tape::Entry {
+template <class Node, bool Gradients>
+struct NodeEntry : BasicTape<Gradients>::Entry {
     using T = typename Node::element;
     using S = typename Node::shape;
 
@@ -229,21 +235,26 @@ struct NodeEntry : Tape::Entry {
     Tensor<T, S> value;
     std::unique_ptr<Adjoint<T, S>> adjoint;
 
-    NodeEntry(const Node& node, Tape& tape) : rule(node, tape), value(node.extents()) {
+    NodeEntry(const Node& node, BasicTape<Gradients>& tape) : rule(node, tape), value(node.extents()) {
         rule.forward(value);
-        if (tape.wants_gradients() && rule.wants_gradient()) adjoint = std::make_unique<Adjoint<T, S>>(node.extents());
+        if constexpr (Gradients) {
+            if (rule.wants_gradient()) adjoint = std::make_unique<Adjoint<T, S>>(node.extents());
+        }
     }
 
     void backward() override {
-        if (adjoint != nullptr && adjoint->touched) rule.backward(value, adjoint->value);
+        if constexpr (Gradients) {
+            if (adjoint != nullptr && adjoint->touched) rule.backward(value, adjoint->value);
+        }
     }
 };
 
 }  // namespace detail
 
+template <bool Gradients>
 template <class Node>
-auto Tape::result(const Node& node) {
-    using Result = detail::NodeEntry<Node>;
+auto BasicTape<Gradients>::result(const Node& node) {
+    using Result = detail::NodeEntry<Node, Gradients>;
     detail::Key key;
     node.write_key(key);
     Result* result = nullptr;
@@ -272,7 +283,7 @@ void assign(const View<T, S>& out, X&& x) {
     if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
         if (assign_through_product(out, e)) return;
     }
-    Tape tape;
+    ValueTape tape;
     detail::write(out, prepare(e, tape));
 }
 

@@ -177,10 +177,12 @@ struct Leaf : ExpressionNode {
     /// The row that starts at `index` of a result of any rank this shape broadcasts to; the last index is ignored.
     template <std::size_t Rank>
     TANDEM_DEVICE auto cursor(const Extents<Rank>& index) const {
+        // A copy: device code cannot refer to a static member of the host.
+        constexpr Extents<S::rank> fixed = S::extents;
         const T* row = view.data();
         std::size_t stride = 1;
         for (std::size_t axis = S::rank; axis-- > 0;) {
-            if (axis + 1 < S::rank && S::extents[axis] != 1) row += index[axis + Rank - S::rank] * stride;
+            if (axis + 1 < S::rank && fixed[axis] != 1) row += index[axis + Rank - S::rank] * stride;
             stride *= view.extent(axis);
         }
         if constexpr (S::rank == 0 || last_extent_is_one()) {

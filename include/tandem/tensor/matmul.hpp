@@ -172,9 +172,9 @@ template <Element T, class S>
 inline constexpr bool is_leaf<Leaf<T, S>> = true;
 
 /// The expression as one leaf in memory.
-template <class E>
-auto in_memory(const E& e, Tape& tape) {
-    using Prepared = decltype(prepare(e, tape));
+template <class E, bool Gradients>
+auto in_memory(const E& e, BasicTape<Gradients>& tape) {
+    using Prepared = decltype(prepare(e, std::declval<ValueTape&>()));
     if constexpr (is_leaf<Prepared>) {
         return prepare(e, tape);
     } else {
@@ -193,13 +193,13 @@ struct Factor {
     }
 };
 
-template <class E>
-auto factor_of(const E& e, Tape& tape) {
+template <class E, bool Gradients>
+auto factor_of(const E& e, BasicTape<Gradients>& tape) {
     auto leaf = in_memory(e, tape);
     return Factor<decltype(leaf), false>{leaf};
 }
-template <class E>
-auto factor_of(const Transposed<E>& e, Tape& tape) {
+template <class E, bool Gradients>
+auto factor_of(const Transposed<E>& e, BasicTape<Gradients>& tape) {
     auto leaf = in_memory(e.operand, tape);
     return Factor<decltype(leaf), true>{leaf};
 }
@@ -220,8 +220,10 @@ void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& 
     }
 }
 
+// A product that is broadcast to S is smaller than S: it is computed by itself.
 template <class S, class A, class B>
-    requires(S::rank == 2)
+    requires(S::rank == 2 && (Product<A, B>::shape::extents[0] != 1 || S::extents[0] == 1) &&
+             (Product<A, B>::shape::extents[1] != 1 || S::extents[1] == 1))
 inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
 
 /// Calls visit with every view an expression reads; a Held temporary cannot overlap anything.
@@ -255,7 +257,7 @@ const auto& find_product(const E& e) {
 
 /// The chain with its product replaced by the memory the product is computed into.
 template <class S, class E, class Target>
-auto prepare_around_product(const E& e, Tape& tape, const Target& target) {
+auto prepare_around_product(const E& e, ValueTape& tape, const Target& target) {
     if constexpr (products_of_shape<S, E> == 0) {
         return prepare(e, tape);
     } else if constexpr (requires { e.operands; }) {
@@ -282,7 +284,7 @@ bool assign_through_product(const View<T, S>& out, const E& e) {
         overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
     if (overlaps) return false;
-    Tape tape;
+    ValueTape tape;
     const auto& product = detail::find_product<S>(e);
     const auto a = detail::factor_of(product.a, tape);
     const auto b = detail::factor_of(product.b, tape);
@@ -303,11 +305,12 @@ template <class A, class B>
 struct Rule<Product<A, B>> {
     using T = typename Product<A, B>::element;
 
-    decltype(detail::factor_of(std::declval<const A&>(), std::declval<Tape&>())) a;
-    decltype(detail::factor_of(std::declval<const B&>(), std::declval<Tape&>())) b;
+    decltype(detail::factor_of(std::declval<const A&>(), std::declval<ValueTape&>())) a;
+    decltype(detail::factor_of(std::declval<const B&>(), std::declval<ValueTape&>())) b;
     std::size_t rows, columns, inner;
 
-    Rule(const Product<A, B>& node, Tape& tape)
+    template <bool Gradients>
+    Rule(const Product<A, B>& node, BasicTape<Gradients>& tape)
         : a(detail::factor_of(node.a, tape)),
           b(detail::factor_of(node.b, tape)),
           rows(node.a.extents()[0]),
@@ -331,9 +334,10 @@ struct Rule<Product<A, B>> {
 
 template <class E>
 struct Rule<Materialised<E>> {
-    decltype(prepare(std::declval<const E&>(), std::declval<Tape&>())) operand;
+    decltype(prepare(std::declval<const E&>(), std::declval<ValueTape&>())) operand;
 
-    Rule(const Materialised<E>& node, Tape& tape) : operand(prepare(node.operand, tape)) {}
+    template <bool Gradients>
+    Rule(const Materialised<E>& node, BasicTape<Gradients>& tape) : operand(prepare(node.operand, tape)) {}
 
     bool wants_gradient() const { return tandem::wants_gradient(operand); }
 
@@ -351,16 +355,18 @@ struct Rule<Materialised<E>> {
 /// What the rules of nodes that pick or permute elements of one operand in memory share.
 template <class E>
 struct InMemoryRule {
-    decltype(detail::in_memory(std::declval<const E&>(), std::declval<Tape&>())) operand;
+    decltype(detail::in_memory(std::declval<const E&>(), std::declval<ValueTape&>())) operand;
 
-    InMemoryRule(const E& e, Tape& tape) : operand(detail::in_memory(e, tape)) {}
+    template <bool Gradients>
+    InMemoryRule(const E& e, BasicTape<Gradients>& tape) : operand(detail::in_memory(e, tape)) {}
 
     bool wants_gradient() const { return tandem::wants_gradient(operand); }
 };
 
 template <class E>
 struct Rule<Transposed<E>> : InMemoryRule<E> {
-    Rule(const Transposed<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+    template <bool Gradients>
+    Rule(const Transposed<E>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
 
     template <class Out>
     void forward(Out& out) const {
@@ -380,7 +386,8 @@ struct Rule<Transposed<E>> : InMemoryRule<E> {
 
 template <class E>
 struct Rule<Diagonal<E>> : InMemoryRule<E> {
-    Rule(const Diagonal<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+    template <bool Gradients>
+    Rule(const Diagonal<E>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
 
     template <class Out>
     void forward(Out& out) const {
@@ -398,7 +405,8 @@ template <class E, class Ids>
 struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
     View<const Id, Ids> ids;
 
-    Rule(const Gathered<E, Ids>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
+    template <bool Gradients>
+    Rule(const Gathered<E, Ids>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
 
     template <class Out>
     void forward(Out& out) const {

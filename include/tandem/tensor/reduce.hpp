@@ -348,11 +348,12 @@ struct Rule<Reduction<Op, Axis, Keep, E>> {
     using T = typename E::element;
     using S = typename E::shape;
     using Kept = WithoutAxis<S, Axis, true>;
-    using Prepared = decltype(prepare(std::declval<const E&>(), std::declval<Tape&>()));
+    using Prepared = decltype(prepare(std::declval<const E&>(), std::declval<ValueTape&>()));
 
     Prepared operand;
 
-    Rule(const Reduction<Op, Axis, Keep, E>& node, Tape& tape) : operand(prepare(node.operand, tape)) {}
+    template <bool Gradients>
+    Rule(const Reduction<Op, Axis, Keep, E>& node, BasicTape<Gradients>& tape) : operand(prepare(node.operand, tape)) {}
 
     bool wants_gradient() const { return tandem::wants_gradient(operand); }
 
