@@ -378,6 +378,22 @@ inline void write_file_atomically(const std::filesystem::path& path, std::string
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+using PieceFunction = void (*)(const void* body, std::size_t begin, std::size_t end);
+
+// The body is type-erased so that a program instantiates oneTBB's loop once, not once for every loop it has.
+inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction function, const void* body) {
+    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
+    tbb::this_task_arena::isolate([&] {
+        tbb::parallel_for(
+            tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
+            [&](const tbb::blocked_range<std::size_t>& range) { function(body, range.begin(), range.end()); });
+    });
+}
+
+}  // namespace detail
+
 /// Calls body(begin, end) over disjoint pieces that cover [0, count), each of at least `grain` items where there are
 /// that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
 /// piece. The number of threads is the user's: tbb::global_control.
@@ -388,11 +404,10 @@ void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
         body(std::size_t{0}, count);
         return;
     }
-    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
-    tbb::this_task_arena::isolate([&] {
-        tbb::parallel_for(tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
-                          [&](const tbb::blocked_range<std::size_t>& range) { body(range.begin(), range.end()); });
-    });
+    detail::run_pieces(
+        count, grain,
+        [](const void* erased, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(erased))(begin, end); },
+        &body);
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -1767,17 +1782,109 @@ void split_text(std::string_view text, Cleaning cleaning, const Word& word, cons
 
 #endif
 
+// ---- tandem/data/json.hpp ----
+
+// JSON through nlohmann/json's event parser. Every reader derives from one event interface, so that a program compiles the
+// parser once (it costs more compile time than any other dependency) and one that reads no JSON not at all.
+
+#include <nlohmann/json.hpp>
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+using JsonEvents = nlohmann::json_sax<nlohmann::json>;
+
+/// Reports `text` to `events`; false if it is not JSON or an event returned false. A template so that it is compiled
+/// only where it is called.
+template <class Text>
+bool parse_json(const Text& text, JsonEvents& events) {
+    return nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
+}
+
+/// Appends `text`, which must be UTF-8, as a JSON string.
+inline void append_json_string(std::string& json, std::string_view text) {
+    json += '"';
+    for (const char letter : text) {
+        const auto code = static_cast<unsigned char>(letter);
+        if (code < 0x20) {
+            constexpr std::string_view digits = "0123456789abcdef";
+            json.append("\\u00").append({digits[code >> 4], digits[code & 15U]});
+        } else {
+            if (code == '"' || code == '\\') json += '\\';
+            json += letter;
+        }
+    }
+    json += '"';
+}
+
+/// A value that is neither object nor array.
+struct JsonLeaf {
+    enum class Kind { text, number, other };
+
+    std::string path;       ///< the keys from the root down, joined by dots; elements of arrays have none
+    std::size_t depth = 0;  ///< how many keys those are
+    Kind kind = Kind::other;
+    std::string text;          ///< of a text, and of anything else as it would be printed
+    std::uint64_t number = 0;  ///< of a whole number that is not negative
+};
+
+/// Collects all leaves of a document whose root is an object.
+class JsonLeaves final : public JsonEvents {
+public:
+    std::vector<JsonLeaf> leaves;
+
+    bool null() override { return add({}, JsonLeaf::Kind::other, "null"); }
+    bool boolean(bool value) override { return add({}, JsonLeaf::Kind::other, value ? "true" : "false"); }
+    bool number_integer(number_integer_t value) override {
+        return add({}, JsonLeaf::Kind::other, std::to_string(value));
+    }
+    bool number_unsigned(number_unsigned_t value) override {
+        return add(value, JsonLeaf::Kind::number, std::to_string(value));
+    }
+    bool number_float(number_float_t, const string_t& digits) override { return add({}, JsonLeaf::Kind::other, digits); }
+    bool string(string_t& value) override { return add({}, JsonLeaf::Kind::text, std::move(value)); }
+    bool binary(binary_t&) override { return false; }
+    bool start_object(std::size_t) override {
+        keys_.emplace_back();
+        return keys_.size() <= deepest;
+    }
+    bool key(string_t& value) override {
+        keys_.back() = std::move(value);
+        return true;
+    }
+    bool end_object() override {
+        keys_.pop_back();
+        return true;
+    }
+    bool start_array(std::size_t) override { return !keys_.empty(); }
+    bool end_array() override { return true; }
+    bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+private:
+    static constexpr std::size_t deepest = 64;
+
+    bool add(std::uint64_t number, JsonLeaf::Kind kind, std::string text) {
+        if (keys_.empty()) return false;
+        std::string path = keys_[0];
+        for (std::size_t i = 1; i < keys_.size(); ++i) path += "." + keys_[i];
+        leaves.push_back({std::move(path), keys_.size(), kind, std::move(text), number});
+        return true;
+    }
+
+    std::vector<std::string> keys_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/data/bpe.hpp ----
 
 // CLIP's byte-level BPE tokenizer: ids as open_clip's SimpleTokenizer and transformers' CLIPTokenizerFast give them.
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
 #include <zlib.h>
 
-#include <nlohmann/json.hpp>
 #endif
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -1888,7 +1995,9 @@ public:
             const std::string name = id == start_ ? std::string(literals.start)
                                      : id == end_ ? std::string(literals.end)
                                                   : symbols(id);
-            vocabulary += (id ? ",\n" : "\n") + nlohmann::json(name).dump() + ": " + std::to_string(id);
+            vocabulary += id ? ",\n" : "\n";
+            detail::append_json_string(vocabulary, name);
+            vocabulary += ": " + std::to_string(id);
         }
         vocabulary += "\n}\n";
         write_file_atomically(folder / "merges.txt", lines);
@@ -2061,18 +2170,21 @@ private:
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
-        const nlohmann::json json = nlohmann::json::parse(first, first + file.bytes().size(), nullptr, false);
-        if (!json.is_object()) throw Error(where, "a JSON object of tokens and ids", "something else");
-        std::vector<bool> seen(json.size());
-        tokens_.resize(json.size());
+        detail::JsonLeaves json;
+        if (!detail::parse_json(std::string_view(first, file.bytes().size()), json)) {
+            throw Error(where, "a JSON object of tokens and ids", "something else");
+        }
+        std::vector<bool> seen(json.leaves.size());
+        tokens_.resize(json.leaves.size());
         start_ = end_ = -1;
         std::unordered_map<std::string, Id> ids;
-        ids.reserve(2 * json.size());
-        for (const auto& [name, value] : json.items()) {
-            if (!value.is_number_unsigned() || value.get<std::uint64_t>() >= seen.size())
+        ids.reserve(2 * json.leaves.size());
+        for (const detail::JsonLeaf& leaf : json.leaves) {
+            const std::string& name = leaf.path;
+            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number || leaf.number >= seen.size())
                 throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
-                            "\"" + name + "\": " + value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
-            const auto id = value.get<std::size_t>();
+                            "\"" + name + "\": " + leaf.text);
+            const auto id = static_cast<std::size_t>(leaf.number);
             if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
             seen[id] = true;
             if (is_special(name, &detail::SpecialLiterals::start)) {
@@ -2316,7 +2428,7 @@ public:
     constexpr void set_state(std::uint64_t state) { state_ = state; }
 
 private:
-    __extension__ using Wide = unsigned __int128;
+    __extension__ typedef unsigned __int128 Wide;
 
     static constexpr std::uint64_t increment = 0x9e3779b97f4a7c15ULL;
 
@@ -3633,12 +3745,6 @@ constexpr std::size_t index_cost(std::size_t name_bytes, std::size_t rank) {
 
 // The header of a safetensors file: the parser that enforces every rule of the format.
 
-#if __has_include(<nlohmann/json.hpp>)
-#include <nlohmann/json.hpp>
-#endif
-
-#if __has_include(<nlohmann/json.hpp>)
-
 namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
@@ -3680,19 +3786,19 @@ inline std::string_view screened_header(std::string_view text, std::string_view 
 }
 
 /// Receives the JSON parser's events and builds the list of tensors from them, without a document in between.
-class HeaderReader {
+class HeaderReader final : public JsonEvents {
 public:
     using Json = nlohmann::json;
 
     HeaderReader(std::string_view where, std::span<const std::byte> data) : where_(where), data_(data) {}
 
-    bool null() { wrong("null"); }
-    bool boolean(bool) { wrong("a boolean"); }
-    bool number_integer(Json::number_integer_t) { wrong("a negative number"); }
-    bool number_float(Json::number_float_t, const std::string& digits) { wrong("the number " + digits.substr(0, 40)); }
-    bool binary(Json::binary_t&) { wrong("binary"); }
+    bool null() override { wrong("null"); }
+    bool boolean(bool) override { wrong("a boolean"); }
+    bool number_integer(Json::number_integer_t) override { wrong("a negative number"); }
+    bool number_float(Json::number_float_t, const std::string& digits) override { wrong("the number " + digits.substr(0, 40)); }
+    bool binary(Json::binary_t&) override { wrong("binary"); }
 
-    bool number_unsigned(Json::number_unsigned_t value) {
+    bool number_unsigned(Json::number_unsigned_t value) override {
         if (place_ == Place::shape) {
             charge(2 * sizeof(std::size_t));
             tensor().shape.push_back(value);
@@ -3706,7 +3812,7 @@ public:
         return true;
     }
 
-    bool string(std::string& value) {
+    bool string(std::string& value) override {
         if (place_ == Place::type) {
             const auto entry = std::find_if(data_types.begin(), data_types.end(),
                                             [&](const DataTypeEntry& known) { return known.name == value; });
@@ -3724,7 +3830,7 @@ public:
         return true;
     }
 
-    bool key(std::string& value) {
+    bool key(std::string& value) override {
         if (place_ == Place::top) {
             in_metadata_ = value == "__metadata__";
             if (in_metadata_ && std::exchange(has_metadata_, true))
@@ -3748,7 +3854,7 @@ public:
         return true;
     }
 
-    bool start_object(std::size_t) {
+    bool start_object(std::size_t) override {
         if (place_ == Place::outside) {
             place_ = Place::top;
         } else if (place_ == Place::entry) {
@@ -3761,13 +3867,13 @@ public:
         return true;
     }
 
-    bool end_object() {
+    bool end_object() override {
         if (place_ == Place::tensor) close_tensor();
         place_ = place_ == Place::top ? Place::outside : Place::top;
         return true;
     }
 
-    bool start_array(std::size_t) {
+    bool start_array(std::size_t) override {
         if (place_ == Place::shape_value) {
             place_ = Place::shape;
         } else if (place_ == Place::offsets_value) {
@@ -3778,14 +3884,14 @@ public:
         return true;
     }
 
-    bool end_array() {
+    bool end_array() override {
         if (place_ == Place::offsets && offset_count_ != 2)
             fail("data_offsets: expected two numbers, found " + std::to_string(offset_count_));
         place_ = Place::tensor;
         return true;
     }
 
-    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) {
+    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
         throw Error(where_, "header is not JSON near its byte " + std::to_string(position));
     }
 
@@ -3903,7 +4009,7 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
     const std::span<const std::byte> data = file.subspan(length);
 
     HeaderReader reader(where, data);
-    nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &reader);
+    parse_json(text, reader);
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
 
     // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
@@ -3940,15 +4046,11 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
 
 }  // namespace tandem::inline TANDEM_ABI
 
-#endif
-
 // ---- tandem/data/safetensors.hpp ----
 
 // Safetensors files: a memory-mapped reader, typed access to the elements, and an atomic writer.
 
 namespace tandem::inline TANDEM_ABI {
-
-#if __has_include(<nlohmann/json.hpp>)
 
 /// A safetensors file, checked to the last rule before anything of it is seen: the rules of the reference
 /// (safetensors/src/tensor.rs, release 0.8.0) and of its README, by which a duplicate key is an error too. Stricter
@@ -3991,8 +4093,6 @@ private:
     detail::Header header_;
     std::optional<MappedFile> file_;
 };
-
-#endif
 
 /// Types that read_elements converts to and stored_tensor stores.
 template <class T>
@@ -4102,23 +4202,14 @@ StoredTensor stored_tensor(std::string name, std::vector<std::size_t> shape, std
 namespace detail {
 
 /// Appends a JSON string. Throws Error if it is not UTF-8 or longer than the reader takes.
-inline void append_json_string(std::string& json, std::string_view text, std::string_view where) {
+inline void append_header_string(std::string& json, std::string_view text, std::string_view where) {
     const std::size_t begin = json.size();
-    json += '"';
     for (std::size_t i = 0; i < text.size();) {
         const std::size_t length = utf8_sequence(text.substr(i));
         if (length == 0) throw Error(where, "name or metadata " + in_quotes(text) + " is not UTF-8");
-        const auto code = static_cast<unsigned char>(text[i]);
-        if (code < 0x20) {
-            constexpr std::string_view digits = "0123456789abcdef";
-            json.append("\\u00").append({digits[code >> 4], digits[code & 15U]});
-        } else {
-            if (code == '"' || code == '\\') json += '\\';
-            json += text.substr(i, length);
-        }
         i += length;
     }
-    json += '"';
+    append_json_string(json, text);
     if (json.size() - begin > max_string_bytes)
         throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 512 KiB");
 }
@@ -4132,9 +4223,9 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
         json += "\"__metadata__\":{";
         for (const auto& [key, value] : metadata) {
             if (json.back() != '{') json += ',';
-            append_json_string(json, key, where);
+            append_header_string(json, key, where);
             json += ':';
-            append_json_string(json, value, where);
+            append_header_string(json, value, where);
             cost += index_cost(key.size() + value.size(), 0);
         }
         json += '}';
@@ -4142,7 +4233,7 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
     std::size_t offset = 0;
     for (const StoredTensor* tensor : tensors) {
         if (json.size() > 1) json += ',';
-        append_json_string(json, tensor->name, where);
+        append_header_string(json, tensor->name, where);
         json.append(":{\"dtype\":\"").append(name(tensor->type)).append("\",\"shape\":[");
         for (const std::size_t extent : tensor->shape) {
             if (json.back() != '[') json += ',';
@@ -4813,10 +4904,12 @@ struct Leaf : ExpressionNode {
     /// The row that starts at `index` of a result of any rank this shape broadcasts to; the last index is ignored.
     template <std::size_t Rank>
     TANDEM_DEVICE auto cursor(const Extents<Rank>& index) const {
+        // A copy: device code cannot refer to a static member of the host.
+        constexpr Extents<S::rank> fixed = S::extents;
         const T* row = view.data();
         std::size_t stride = 1;
         for (std::size_t axis = S::rank; axis-- > 0;) {
-            if (axis + 1 < S::rank && S::extents[axis] != 1) row += index[axis + Rank - S::rank] * stride;
+            if (axis + 1 < S::rank && fixed[axis] != 1) row += index[axis + Rank - S::rank] * stride;
             stride *= view.extent(axis);
         }
         if constexpr (S::rank == 0 || last_extent_is_one()) {
@@ -6070,22 +6163,24 @@ inline constexpr std::size_t products_of_shape<S, Apply<F, Operands...>> = (prod
 }  // namespace detail
 
 /// The results of the nodes that an elementwise pass cannot compute (reductions, products, permutations), each computed
-/// once however often it occurs, in an order in which operands come first. Walked backwards for gradients.
-class Tape {
+/// once however often it occurs, in an order in which operands come first. With Gradients, walked backwards; a tape
+/// without them keeps programs that only evaluate from compiling any derivative.
+template <bool Gradients>
+class BasicTape {
 public:
     struct Entry {
         virtual ~Entry() = default;
         /// Adds this result's share to the gradients of its operands.
-        virtual void backward() = 0;
+        virtual void backward() {}
     };
 
     /// Names a tensor a gradient is wanted for.
     template <Real T, class S>
-    void want(const View<const T, S>& tensor, Adjoint<T, S>& adjoint) {
+    void want(const View<const T, S>& tensor, Adjoint<T, S>& adjoint)
+        requires Gradients
+    {
         targets_.push_back({tensor.data(), &detail::type_mark<Adjoint<T, S>>, &adjoint, false});
     }
-
-    bool wants_gradients() const { return !targets_.empty(); }
 
     /// Where the gradient of this tensor goes; nullptr if none is wanted.
     template <Real T, class S>
@@ -6135,31 +6230,35 @@ private:
     std::vector<std::shared_ptr<const void>> owners_;
 };
 
+using Tape = BasicTape<true>;
+using ValueTape = BasicTape<false>;
+
 // prepare(node, tape): the same expression with elementwise nodes and leaves only.
-template <Element T, class S>
-auto prepare(const Leaf<T, S>& leaf, Tape& tape) {
-    if constexpr (Real<T>) {
-        return Leaf<T, S>(leaf.view, leaf.adjoint != nullptr ? leaf.adjoint : tape.target<T, S>(leaf.view.data()));
+template <Element T, class S, bool Gradients>
+auto prepare(const Leaf<T, S>& leaf, BasicTape<Gradients>& tape) {
+    if constexpr (Real<T> && Gradients) {
+        return Leaf<T, S>(leaf.view, leaf.adjoint != nullptr ? leaf.adjoint : tape.template target<T, S>(leaf.view.data()));
     } else {
         return leaf;
     }
 }
 
-template <Element T, class S>
-auto prepare(const Held<T, S>& held, Tape& tape) {
+template <Element T, class S, bool Gradients>
+auto prepare(const Held<T, S>& held, BasicTape<Gradients>& tape) {
     tape.keep(held.tensor);
     return Leaf<T, S>(held.tensor->view());
 }
 
-inline auto prepare(const Constant& constant, Tape&) { return constant; }
+template <bool Gradients>
+auto prepare(const Constant& constant, BasicTape<Gradients>&) { return constant; }
 
-template <class F, class... Operands>
-auto prepare(const Apply<F, Operands...>& node, Tape& tape) {
+template <class F, class... Operands, bool Gradients>
+auto prepare(const Apply<F, Operands...>& node, BasicTape<Gradients>& tape) {
     return std::apply([&](const auto&... operand) { return apply<F>(prepare(operand, tape)...); }, node.operands);
 }
 
-template <class S, class E>
-auto prepare(const Expand<S, E>& node, Tape& tape) {
+template <class S, class E, bool Gradients>
+auto prepare(const Expand<S, E>& node, BasicTape<Gradients>& tape) {
     auto operand = prepare(node.operand, tape);
     return Expand<S, decltype(operand)>(std::move(operand), node.extents());
 }
@@ -6169,16 +6268,16 @@ auto prepare(const Expand<S, E>& node, Tape& tape) {
 template <class Node>
 struct Rule;
 
-template <Expression Node>
+template <Expression Node, bool Gradients>
     requires requires { typename Node::has_rule; }
-auto prepare(const Node& node, Tape& tape) {
+auto prepare(const Node& node, BasicTape<Gradients>& tape) {
     return tape.result(node);
 }
 
 namespace detail {
 
-template <class Node>
-struct NodeEntry : Tape::Entry {
+template <class Node, bool Gradients>
+struct NodeEntry : BasicTape<Gradients>::Entry {
     using T = typename Node::element;
     using S = typename Node::shape;
 
@@ -6186,21 +6285,26 @@ struct NodeEntry : Tape::Entry {
     Tensor<T, S> value;
     std::unique_ptr<Adjoint<T, S>> adjoint;
 
-    NodeEntry(const Node& node, Tape& tape) : rule(node, tape), value(node.extents()) {
+    NodeEntry(const Node& node, BasicTape<Gradients>& tape) : rule(node, tape), value(node.extents()) {
         rule.forward(value);
-        if (tape.wants_gradients() && rule.wants_gradient()) adjoint = std::make_unique<Adjoint<T, S>>(node.extents());
+        if constexpr (Gradients) {
+            if (rule.wants_gradient()) adjoint = std::make_unique<Adjoint<T, S>>(node.extents());
+        }
     }
 
     void backward() override {
-        if (adjoint != nullptr && adjoint->touched) rule.backward(value, adjoint->value);
+        if constexpr (Gradients) {
+            if (adjoint != nullptr && adjoint->touched) rule.backward(value, adjoint->value);
+        }
     }
 };
 
 }  // namespace detail
 
+template <bool Gradients>
 template <class Node>
-auto Tape::result(const Node& node) {
-    using Result = detail::NodeEntry<Node>;
+auto BasicTape<Gradients>::result(const Node& node) {
+    using Result = detail::NodeEntry<Node, Gradients>;
     detail::Key key;
     node.write_key(key);
     Result* result = nullptr;
@@ -6229,7 +6333,7 @@ void assign(const View<T, S>& out, X&& x) {
     if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
         if (assign_through_product(out, e)) return;
     }
-    Tape tape;
+    ValueTape tape;
     detail::write(out, prepare(e, tape));
 }
 
@@ -6588,11 +6692,12 @@ struct Rule<Reduction<Op, Axis, Keep, E>> {
     using T = typename E::element;
     using S = typename E::shape;
     using Kept = WithoutAxis<S, Axis, true>;
-    using Prepared = decltype(prepare(std::declval<const E&>(), std::declval<Tape&>()));
+    using Prepared = decltype(prepare(std::declval<const E&>(), std::declval<ValueTape&>()));
 
     Prepared operand;
 
-    Rule(const Reduction<Op, Axis, Keep, E>& node, Tape& tape) : operand(prepare(node.operand, tape)) {}
+    template <bool Gradients>
+    Rule(const Reduction<Op, Axis, Keep, E>& node, BasicTape<Gradients>& tape) : operand(prepare(node.operand, tape)) {}
 
     bool wants_gradient() const { return tandem::wants_gradient(operand); }
 
@@ -6785,9 +6890,9 @@ template <Element T, class S>
 inline constexpr bool is_leaf<Leaf<T, S>> = true;
 
 /// The expression as one leaf in memory.
-template <class E>
-auto in_memory(const E& e, Tape& tape) {
-    using Prepared = decltype(prepare(e, tape));
+template <class E, bool Gradients>
+auto in_memory(const E& e, BasicTape<Gradients>& tape) {
+    using Prepared = decltype(prepare(e, std::declval<ValueTape&>()));
     if constexpr (is_leaf<Prepared>) {
         return prepare(e, tape);
     } else {
@@ -6806,13 +6911,13 @@ struct Factor {
     }
 };
 
-template <class E>
-auto factor_of(const E& e, Tape& tape) {
+template <class E, bool Gradients>
+auto factor_of(const E& e, BasicTape<Gradients>& tape) {
     auto leaf = in_memory(e, tape);
     return Factor<decltype(leaf), false>{leaf};
 }
-template <class E>
-auto factor_of(const Transposed<E>& e, Tape& tape) {
+template <class E, bool Gradients>
+auto factor_of(const Transposed<E>& e, BasicTape<Gradients>& tape) {
     auto leaf = in_memory(e.operand, tape);
     return Factor<decltype(leaf), true>{leaf};
 }
@@ -6833,8 +6938,10 @@ void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& 
     }
 }
 
+// A product that is broadcast to S is smaller than S: it is computed by itself.
 template <class S, class A, class B>
-    requires(S::rank == 2)
+    requires(S::rank == 2 && (Product<A, B>::shape::extents[0] != 1 || S::extents[0] == 1) &&
+             (Product<A, B>::shape::extents[1] != 1 || S::extents[1] == 1))
 inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
 
 /// Calls visit with every view an expression reads; a Held temporary cannot overlap anything.
@@ -6868,7 +6975,7 @@ const auto& find_product(const E& e) {
 
 /// The chain with its product replaced by the memory the product is computed into.
 template <class S, class E, class Target>
-auto prepare_around_product(const E& e, Tape& tape, const Target& target) {
+auto prepare_around_product(const E& e, ValueTape& tape, const Target& target) {
     if constexpr (products_of_shape<S, E> == 0) {
         return prepare(e, tape);
     } else if constexpr (requires { e.operands; }) {
@@ -6895,7 +7002,7 @@ bool assign_through_product(const View<T, S>& out, const E& e) {
         overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
     if (overlaps) return false;
-    Tape tape;
+    ValueTape tape;
     const auto& product = detail::find_product<S>(e);
     const auto a = detail::factor_of(product.a, tape);
     const auto b = detail::factor_of(product.b, tape);
@@ -6916,11 +7023,12 @@ template <class A, class B>
 struct Rule<Product<A, B>> {
     using T = typename Product<A, B>::element;
 
-    decltype(detail::factor_of(std::declval<const A&>(), std::declval<Tape&>())) a;
-    decltype(detail::factor_of(std::declval<const B&>(), std::declval<Tape&>())) b;
+    decltype(detail::factor_of(std::declval<const A&>(), std::declval<ValueTape&>())) a;
+    decltype(detail::factor_of(std::declval<const B&>(), std::declval<ValueTape&>())) b;
     std::size_t rows, columns, inner;
 
-    Rule(const Product<A, B>& node, Tape& tape)
+    template <bool Gradients>
+    Rule(const Product<A, B>& node, BasicTape<Gradients>& tape)
         : a(detail::factor_of(node.a, tape)),
           b(detail::factor_of(node.b, tape)),
           rows(node.a.extents()[0]),
@@ -6944,9 +7052,10 @@ struct Rule<Product<A, B>> {
 
 template <class E>
 struct Rule<Materialised<E>> {
-    decltype(prepare(std::declval<const E&>(), std::declval<Tape&>())) operand;
+    decltype(prepare(std::declval<const E&>(), std::declval<ValueTape&>())) operand;
 
-    Rule(const Materialised<E>& node, Tape& tape) : operand(prepare(node.operand, tape)) {}
+    template <bool Gradients>
+    Rule(const Materialised<E>& node, BasicTape<Gradients>& tape) : operand(prepare(node.operand, tape)) {}
 
     bool wants_gradient() const { return tandem::wants_gradient(operand); }
 
@@ -6964,16 +7073,18 @@ struct Rule<Materialised<E>> {
 /// What the rules of nodes that pick or permute elements of one operand in memory share.
 template <class E>
 struct InMemoryRule {
-    decltype(detail::in_memory(std::declval<const E&>(), std::declval<Tape&>())) operand;
+    decltype(detail::in_memory(std::declval<const E&>(), std::declval<ValueTape&>())) operand;
 
-    InMemoryRule(const E& e, Tape& tape) : operand(detail::in_memory(e, tape)) {}
+    template <bool Gradients>
+    InMemoryRule(const E& e, BasicTape<Gradients>& tape) : operand(detail::in_memory(e, tape)) {}
 
     bool wants_gradient() const { return tandem::wants_gradient(operand); }
 };
 
 template <class E>
 struct Rule<Transposed<E>> : InMemoryRule<E> {
-    Rule(const Transposed<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+    template <bool Gradients>
+    Rule(const Transposed<E>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
 
     template <class Out>
     void forward(Out& out) const {
@@ -6993,7 +7104,8 @@ struct Rule<Transposed<E>> : InMemoryRule<E> {
 
 template <class E>
 struct Rule<Diagonal<E>> : InMemoryRule<E> {
-    Rule(const Diagonal<E>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape) {}
+    template <bool Gradients>
+    Rule(const Diagonal<E>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
 
     template <class Out>
     void forward(Out& out) const {
@@ -7011,7 +7123,8 @@ template <class E, class Ids>
 struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
     View<const Id, Ids> ids;
 
-    Rule(const Gathered<E, Ids>& node, Tape& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
+    template <bool Gradients>
+    Rule(const Gathered<E, Ids>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
 
     template <class Out>
     void forward(Out& out) const {
@@ -7145,25 +7258,29 @@ auto operator*(std::convertible_to<double> auto weight, L loss) {
 
 // What the configs beside a checkpoint say of it.
 
-#include <nlohmann/json.hpp>
-
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The activation a checkpoint's config names, in transformers' words; empty if there is no config or it does not say.
+/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
+/// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
 inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
-        std::ifstream stream(folder / name);
-        return stream ? nlohmann::json::parse(stream, nullptr, false) : nlohmann::json();
+        JsonLeaves config;
+        if (!std::filesystem::exists(folder / name)) return config;
+        const MappedFile file(folder / name);
+        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        if (!parse_json(text, config)) config.leaves.clear();
+        return config;
     };
-    const nlohmann::json hugging_face = read("config.json"), open_clip = read("open_clip_config.json");
-    if (hugging_face.is_object() && hugging_face.contains("vision_config")) {
-        const auto& vision = hugging_face["vision_config"];
-        return vision.is_object() ? vision.value("hidden_act", std::string("quick_gelu")) : std::string();
+    std::string activation;
+    for (const JsonLeaf& leaf : read("config.json").leaves) {
+        if (leaf.path == "vision_config.hidden_act") return leaf.text;
+        if (leaf.path.starts_with("vision_config.")) activation = "quick_gelu";
     }
-    if (open_clip.is_object() && open_clip.contains("model_cfg") && open_clip["model_cfg"].is_object()) {
-        return open_clip["model_cfg"].value("quick_gelu", false) ? "quick_gelu" : "gelu";
+    for (const JsonLeaf& leaf : read("open_clip_config.json").leaves) {
+        if (leaf.path == "model_cfg.quick_gelu") return leaf.text == "true" ? "quick_gelu" : "gelu";
+        if (leaf.path.starts_with("model_cfg.")) activation = "gelu";
     }
-    return {};
+    return activation;
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
