@@ -2183,7 +2183,8 @@ private:
             const std::string& name = leaf.path;
             if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number || leaf.number >= seen.size())
                 throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
-                            "\"" + name + "\": " + leaf.text);
+                            "\"" + name + "\": " +
+                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
             const auto id = static_cast<std::size_t>(leaf.number);
             if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
             seen[id] = true;
@@ -2428,6 +2429,7 @@ public:
     constexpr void set_state(std::uint64_t state) { state_ = state; }
 
 private:
+    // nvcc takes __extension__ before a typedef, but not before using.
     __extension__ typedef unsigned __int128 Wide;
 
     static constexpr std::uint64_t increment = 0x9e3779b97f4a7c15ULL;
@@ -5259,6 +5261,18 @@ struct SquareRoot {
     }
 };
 
+/// sqrt(a) of a sum of squares. Its gradient at 0 is 0 where sqrt's is infinite: a row of zeros must not make a NaN.
+struct Norm {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        return SquareRoot{}(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return 0.5 * g * apply<Greater>(a, Constant(0)) / apply<Maximum>(apply<SquareRoot>(a), Constant(1e-30));
+    }
+};
+
 struct Tanh {
     template <class V>
     TANDEM_DEVICE V operator()(const V& a) const {
@@ -5705,14 +5719,20 @@ struct Scalar {
 
     static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
                           std::size_t c_stride, bool accumulate) {
+        // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
+        // another, and a row's bits would depend on where its operands stand.
+        T sums[tile_rows][tile_columns];
         for (std::size_t i = 0; i < tile_rows; ++i) {
-            for (std::size_t j = 0; j < tile_columns; ++j) {
-                T sum = accumulate ? c[i * c_stride + j] : T{0};
-                for (std::size_t k = 0; k < depth; ++k) {
-                    sum += a[i * a_row + k * a_column] * b[k * tile_columns + j];
-                }
-                c[i * c_stride + j] = sum;
+            for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] = accumulate ? c[i * c_stride + j] : T{0};
+        }
+        for (std::size_t k = 0; k < depth; ++k) {
+            for (std::size_t i = 0; i < tile_rows; ++i) {
+                const T left = a[i * a_row + k * a_column];
+                for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] += left * b[k * tile_columns + j];
             }
+        }
+        for (std::size_t i = 0; i < tile_rows; ++i) {
+            for (std::size_t j = 0; j < tile_columns; ++j) c[i * c_stride + j] = sums[i][j];
         }
     }
 
@@ -6590,7 +6610,7 @@ auto log_sum_exp(X&& x) {
 /// sqrt(Σ x²) along an axis.
 template <int Axis = -1, bool Keep = false, TensorOperand X>
 auto norm(X&& x) {
-    return sqrt(sum<Axis, Keep>(square(std::forward<X>(x))));
+    return apply<functions::Norm>(sum<Axis, Keep>(square(std::forward<X>(x))));
 }
 
 /// exp(x) / Σ exp(x) along an axis.
@@ -9154,19 +9174,20 @@ constexpr auto with_activation(const auto& config, Activation activation) {
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]. Items as high as the match
-/// count half before it, as if ties were broken by a coin: a constant score ranks every match in the middle.
+/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]: its expectation when ties
+/// are broken at random, so that identical items neither help nor hurt.
 template <Real T>
 double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k) {
-    std::size_t found = 0;
+    double found = 0;
     for (std::size_t i = 0; i < scores.extent(0); ++i) {
         const auto row = scores[i].elements();
         const T match = row[i];
         const auto higher = std::count_if(row.begin(), row.end(), [&](T score) { return score > match; });
-        const auto equal = std::count(row.begin(), row.end(), match) - 1;
-        if (static_cast<std::size_t>(higher + (equal + 1) / 2) < k) ++found;
+        const auto ties = std::count(row.begin(), row.end(), match);
+        const double places = static_cast<double>(k) - static_cast<double>(higher);
+        found += std::clamp(places / static_cast<double>(std::max<std::ptrdiff_t>(ties, 1)), 0.0, 1.0);
     }
-    return scores.extent(0) == 0 ? 0.0 : static_cast<double>(found) / static_cast<double>(scores.extent(0));
+    return scores.extent(0) == 0 ? 0.0 : found / static_cast<double>(scores.extent(0));
 }
 
 /// The k items of the highest scores, best first; the first of equal ones first.

@@ -43,6 +43,7 @@ public:
     constexpr void set_state(std::uint64_t state) { state_ = state; }
 
 private:
+    // nvcc takes __extension__ before a typedef, but not before using.
     __extension__ typedef unsigned __int128 Wide;
 
     static constexpr std::uint64_t increment = 0x9e3779b97f4a7c15ULL;

@@ -333,7 +333,8 @@ private:
             const std::string& name = leaf.path;
             if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number || leaf.number >= seen.size())
                 throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
-                            "\"" + name + "\": " + leaf.text);
+                            "\"" + name + "\": " +
+                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
             const auto id = static_cast<std::size_t>(leaf.number);
             if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
             seen[id] = true;

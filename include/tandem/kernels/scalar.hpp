@@ -16,14 +16,20 @@ struct Scalar {
 
     static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
                           std::size_t c_stride, bool accumulate) {
+        // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
+        // another, and a row's bits would depend on where its operands stand.
+        T sums[tile_rows][tile_columns];
         for (std::size_t i = 0; i < tile_rows; ++i) {
-            for (std::size_t j = 0; j < tile_columns; ++j) {
-                T sum = accumulate ? c[i * c_stride + j] : T{0};
-                for (std::size_t k = 0; k < depth; ++k) {
-                    sum += a[i * a_row + k * a_column] * b[k * tile_columns + j];
-                }
-                c[i * c_stride + j] = sum;
+            for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] = accumulate ? c[i * c_stride + j] : T{0};
+        }
+        for (std::size_t k = 0; k < depth; ++k) {
+            for (std::size_t i = 0; i < tile_rows; ++i) {
+                const T left = a[i * a_row + k * a_column];
+                for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] += left * b[k * tile_columns + j];
             }
+        }
+        for (std::size_t i = 0; i < tile_rows; ++i) {
+            for (std::size_t j = 0; j < tile_columns; ++j) c[i * c_stride + j] = sums[i][j];
         }
     }
 

@@ -11,19 +11,20 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]. Items as high as the match
-/// count half before it, as if ties were broken by a coin: a constant score ranks every match in the middle.
+/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]: its expectation when ties
+/// are broken at random, so that identical items neither help nor hurt.
 template <Real T>
 double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k) {
-    std::size_t found = 0;
+    double found = 0;
     for (std::size_t i = 0; i < scores.extent(0); ++i) {
         const auto row = scores[i].elements();
         const T match = row[i];
         const auto higher = std::count_if(row.begin(), row.end(), [&](T score) { return score > match; });
-        const auto equal = std::count(row.begin(), row.end(), match) - 1;
-        if (static_cast<std::size_t>(higher + (equal + 1) / 2) < k) ++found;
+        const auto ties = std::count(row.begin(), row.end(), match);
+        const double places = static_cast<double>(k) - static_cast<double>(higher);
+        found += std::clamp(places / static_cast<double>(std::max<std::ptrdiff_t>(ties, 1)), 0.0, 1.0);
     }
-    return scores.extent(0) == 0 ? 0.0 : static_cast<double>(found) / static_cast<double>(scores.extent(0));
+    return scores.extent(0) == 0 ? 0.0 : found / static_cast<double>(scores.extent(0));
 }
 
 /// The k items of the highest scores, best first; the first of equal ones first.

@@ -109,9 +109,7 @@ auto prepare(const Held<T, S, Owner>& held, Results& results) {
     }
 }
 
-inline auto prepare(const Constant& constant, Results&) {
-    return constant;
-}
+inline auto prepare(const Constant& constant, Results&) { return constant; }
 
 template <class F, class... Operands>
 auto prepare(const Apply<F, Operands...>& node, Results& results) {
@@ -125,9 +123,7 @@ auto prepare(const Expand<S, E>& node, Results& results) {
 }
 
 template <Expression Node>
-requires requires {
-    typename Node::has_rule;
-}
+    requires requires { typename Node::has_rule; }
 auto prepare(const Node& node, Results& results) {
     return results.result(node, [&] {
         auto out = DeviceTensor<typename Node::element, typename Node::shape>::uninitialised(node.extents());

@@ -210,6 +210,18 @@ struct SquareRoot {
     }
 };
 
+/// sqrt(a) of a sum of squares. Its gradient at 0 is 0 where sqrt's is infinite: a row of zeros must not make a NaN.
+struct Norm {
+    template <class V>
+    TANDEM_DEVICE V operator()(const V& a) const {
+        return SquareRoot{}(a);
+    }
+    template <std::size_t I, class G, class A>
+    static auto backward(const G& g, const A& a) {
+        return 0.5 * g * apply<Greater>(a, Constant(0)) / apply<Maximum>(apply<SquareRoot>(a), Constant(1e-30));
+    }
+};
+
 struct Tanh {
     template <class V>
     TANDEM_DEVICE V operator()(const V& a) const {

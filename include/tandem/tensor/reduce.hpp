@@ -246,7 +246,7 @@ auto log_sum_exp(X&& x) {
 /// sqrt(Σ x²) along an axis.
 template <int Axis = -1, bool Keep = false, TensorOperand X>
 auto norm(X&& x) {
-    return sqrt(sum<Axis, Keep>(square(std::forward<X>(x))));
+    return apply<functions::Norm>(sum<Axis, Keep>(square(std::forward<X>(x))));
 }
 
 /// exp(x) / Σ exp(x) along an axis.

@@ -1,0 +1,23 @@
+// A bfloat16 model infers only.
+// expect: tandem: only float and double models train: bfloat16 has too few bits for updates
+#include <tandem/models/clip.hpp>
+
+inline constexpr tandem::ClipConfig config{
+    .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 32, .layers = 1, .heads = 2},
+    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2},
+    .embedding = 16};
+
+using Chosen = tandem::InfoNce;
+#if defined(TANDEM_EXPECT_FAIL)
+using Element = tandem::bf16;
+#else
+using Element = float;
+#endif
+using Model = tandem::Clip<config, Element>;
+
+float step(const Model& model, Model::Vision::Input images, Model::Text::Input ids, Model& gradient,
+           Model::Workspace& work) {
+    return model.loss_and_gradient(images, ids, Chosen{}, gradient, work);
+}
+
+int main() {}

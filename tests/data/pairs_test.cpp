@@ -1,0 +1,142 @@
+// Captions files and pair sets: what is skipped and why, what is drawn, what strict refuses.
+#include <catch2/catch.hpp>
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <tandem/data/bpe_trainer.hpp>
+#include <tandem/data/pairs.hpp>
+
+namespace td = tandem;
+namespace fs = std::filesystem;
+using Catch::Matchers::Contains;
+
+namespace {
+
+/// Four good images of flat colours, one damaged, one too large, one missing, and captions for all of them.
+class DataFolder {
+public:
+    DataFolder() {
+        std::string name = (fs::temp_directory_path() / "tandem-pairs-XXXXXX").string();
+        REQUIRE(::mkdtemp(name.data()) != nullptr);
+        path_ = name;
+        fs::create_directories(path_ / "sub");
+        for (int i = 0; i < 4; ++i) write("sub/" + std::to_string(i) + ".png", picture(20 + i, 12, static_cast<std::uint8_t>(50 * i)));
+        write("large.png", picture(80, 80, 9));
+        auto damaged = td::encode_png(picture(20, 20, 7));
+        damaged.resize(damaged.size() / 2);
+        write("damaged.png", damaged);
+        std::ofstream(path_ / "captions.tsv", std::ios::binary)
+            << "sub/0.png\tzero\r\nsub/1.png\tone\nsub/0.png\tnull\nno tab here\n\nsub/2.png\t \t\nsub/2.png\ttwo\n"
+               "damaged.png\tbroken\nlarge.png\tbig\ngone.png\tnowhere\n\tno path\nsub/3.png\tthree\twith a tab";
+    }
+    ~DataFolder() { fs::remove_all(path_); }
+    DataFolder(const DataFolder&) = delete;
+    DataFolder& operator=(const DataFolder&) = delete;
+
+    static td::Image picture(int width, int height, std::uint8_t level) {
+        const std::size_t size = static_cast<std::size_t>(3 * width * height);
+        return {width, height, std::vector<std::uint8_t>(size, level)};
+    }
+    template <class What>
+    void write(const std::string& name, const What& what) const {
+        if constexpr (std::is_same_v<What, td::Image>) {
+            write(name, td::encode_png(what));
+        } else {
+            std::ofstream(path_ / name, std::ios::binary)
+                .write(reinterpret_cast<const char*>(what.data()), static_cast<std::streamsize>(what.size()));
+        }
+    }
+    const fs::path& path() const { return path_; }
+    fs::path captions() const { return path_ / "captions.tsv"; }
+
+private:
+    fs::path path_;
+};
+
+const td::Bpe& tokenizer() {
+    static const std::vector<std::string> texts{"zero one two three null"};
+    static const td::Bpe bpe = td::train_bpe(texts, 520);
+    return bpe;
+}
+
+td::PairOptions options() {
+    td::PairOptions made{.preprocess = td::openai_preprocess(8)};
+    made.decode.pixel_limit = 1000;
+    return made;
+}
+
+}  // namespace
+
+TEST_CASE("captions are grouped by image in the order of first lines; faulty lines are counted") {
+    const DataFolder folder;
+    td::SkipCounts skipped;
+    const auto images = td::read_captions(folder.captions(), skipped);
+    REQUIRE(images.size() == 7);
+    CHECK(images[0].path == "sub/0.png");
+    CHECK(images[0].captions == std::vector<std::string>{"zero", "null"});
+    CHECK(images.back().captions == std::vector<std::string>{"three\twith a tab"});
+    CHECK(skipped == td::SkipCounts{{"empty caption", 1}, {"malformed line: expected path, tab, caption", 2}});
+    CHECK_THROWS_WITH(td::read_captions(folder.captions(), skipped, true),
+                      Contains("captions.tsv line 4: malformed line: expected path, tab, caption"));
+    CHECK_THROWS_WITH(td::read_captions(folder.path() / "none.tsv", skipped), Contains("none.tsv: cannot be read"));
+}
+
+TEST_CASE("images that cannot be read are skipped by cause, and strict names the first") {
+    const DataFolder folder;
+    const td::Pairs pairs = td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, options());
+    REQUIRE(pairs.size() == 4);
+    CHECK(pairs.path(2) == "sub/2.png");
+    CHECK(pairs.skipped() == td::SkipCounts{{"damaged image", 1},
+                                            {"empty caption", 1},
+                                            {"malformed line: expected path, tab, caption", 2},
+                                            {"missing image", 1},
+                                            {"oversized image", 1}});
+    std::ofstream(folder.captions()) << "sub/0.png\tzero\ndamaged.png\tbroken\ngone.png\tnowhere\n";
+    td::PairOptions strict = options();
+    strict.strict = true;
+    CHECK_THROWS_WITH(td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, strict), Contains("damaged.png"));
+}
+
+TEST_CASE("one caption of several is drawn, and the same random state gives the same pair") {
+    const DataFolder folder;
+    td::PairOptions augmented = options();
+    augmented.crop = td::RandomResizedCrop{};
+    augmented.flip = 0.5;
+    const td::Pairs pairs = td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, augmented);
+    std::vector<float> image(3 * 8 * 8), again(3 * 8 * 8);
+    std::vector<td::Id> ids(8), same(8), zero(8), null(8);
+    tokenizer().encode("zero", zero);
+    tokenizer().encode("null", null);
+    std::set<std::vector<td::Id>> drawn;
+    for (std::uint64_t seed = 0; seed < 40; ++seed) {
+        td::Random a{td::Seed{seed}}, b{td::Seed{seed}};
+        pairs.fetch(0, a, image, ids);
+        pairs.fetch(0, b, again, same);
+        CHECK(image == again);
+        CHECK(ids == same);
+        drawn.insert(ids);
+    }
+    CHECK(drawn == std::set<std::vector<td::Id>>{zero, null});
+}
+
+TEST_CASE("images that do not fit in memory are read again, with the same pixels") {
+    const DataFolder folder;
+    td::PairOptions small = options();
+    small.stored = 10;
+    const td::Pairs kept = td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, small);
+    small.memory = 650;  // two squares of 10
+    const td::Pairs reread = td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, small);
+    REQUIRE(reread.size() == 4);
+    for (std::size_t i = 0; i < 4; ++i) {
+        CHECK(kept.image(i) == reread.image(i));
+        CHECK(kept.image(i).width == 10);
+        std::vector<float> pixels(3 * 8 * 8);
+        reread.fetch_image(i, pixels);
+        const float expected = (static_cast<float>(50 * i) / 255.0F - 0.48145466F) / 0.26862954F;
+        CHECK(pixels[0] == Approx(expected));
+    }
+}
