@@ -4768,7 +4768,7 @@ struct Neutral {};
 
 template <class A, class B>
 struct CommonElementOf {
-    static_assert(std::same_as<A, B>,
+    static_assert(std::is_same_v<A, B>,
                   "tandem: the tensors of an expression must have one element type (bfloat16 counts as float)");
     using type = A;
 };
@@ -5855,7 +5855,8 @@ const KernelSet<T>& active() {
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-/// A matrix operand: element (i, j) stands at data[i · row_stride + j · column_stride]. A transposed view swaps the two.
+/// A matrix operand: element (i, j) stands at data[i · row_stride + j · column_stride]. A transposed view swaps the
+/// two.
 template <Element T>
 struct Operand {
     const T* data;
@@ -5876,6 +5877,39 @@ inline constexpr std::size_t gemm_depth = 256;
 
 namespace detail {
 
+/// to[k · tile, + tile) = from[k · stride, + tile) for every k: whole panels of an operand whose rows lie side by side.
+/// The tiles in use are spelled out so that a copy is a few vector moves.
+template <std::size_t Tile, class T>
+void copy_columns(const T* from, std::size_t stride, std::size_t depth, T* to) {
+    for (std::size_t k = 0; k < depth; ++k, from += stride, to += Tile) std::memcpy(to, from, Tile * sizeof(T));
+}
+
+template <class T>
+bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std::size_t tile, T* to) {
+    switch (tile) {
+        case 4:
+            copy_columns<4>(from, stride, depth, to);
+            return true;
+        case 6:
+            copy_columns<6>(from, stride, depth, to);
+            return true;
+        case 8:
+            copy_columns<8>(from, stride, depth, to);
+            return true;
+        case 14:
+            copy_columns<14>(from, stride, depth, to);
+            return true;
+        case 16:
+            copy_columns<16>(from, stride, depth, to);
+            return true;
+        case 32:
+            copy_columns<32>(from, stride, depth, to);
+            return true;
+        default:
+            return false;
+    }
+}
+
 /// Copies a [rows, depth] piece of an operand into panels of `tile` rows, column by column, zero-padded to whole
 /// panels, widening to the type that is computed in. For the right operand, pass its transpose.
 template <Element From, Real T>
@@ -5884,6 +5918,9 @@ void pack(const Operand<From>& operand, std::size_t rows, std::size_t depth, std
         const std::size_t filled = std::min(tile, rows - first);
         const From* source = operand.data + first * operand.row_stride;
         if (operand.row_stride == 1) {
+            if constexpr (std::same_as<From, T>) {
+                if (filled == tile && copy_whole_panel(source, operand.column_stride, depth, tile, panels)) continue;
+            }
             for (std::size_t k = 0; k < depth; ++k) {
                 T* to = panels + k * tile;
                 const From* from = source + k * operand.column_stride;
@@ -5892,12 +5929,21 @@ void pack(const Operand<From>& operand, std::size_t rows, std::size_t depth, std
             }
             continue;
         }
-        for (std::size_t i = 0; i < tile; ++i) {
-            if (i < filled) {
-                const From* from = source + i * operand.row_stride;
-                for (std::size_t k = 0; k < depth; ++k) panels[k * tile + i] = static_cast<T>(from[k * operand.column_stride]);
-            } else {
-                for (std::size_t k = 0; k < depth; ++k) panels[k * tile + i] = T{0};
+        // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
+        constexpr std::size_t together = 8;
+        std::size_t i = 0;
+        for (; i + together <= filled; i += together) {
+            const From* from = source + i * operand.row_stride;
+            for (std::size_t k = 0; k < depth; ++k) {
+                for (std::size_t j = 0; j < together; ++j) {
+                    panels[k * tile + i + j] = static_cast<T>(from[j * operand.row_stride + k * operand.column_stride]);
+                }
+            }
+        }
+        for (; i < tile; ++i) {
+            const From* from = source + i * operand.row_stride;
+            for (std::size_t k = 0; k < depth; ++k) {
+                panels[k * tile + i] = i < filled ? static_cast<T>(from[k * operand.column_stride]) : T{0};
             }
         }
     }
@@ -5934,8 +5980,8 @@ struct LeftPanels {
     const T* packed = nullptr;
 };
 
-/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a full
-/// tile on the stack.
+/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a
+/// full tile on the stack.
 template <Real T>
 void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T* right, T* c, std::size_t c_stride,
                      std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
@@ -5973,8 +6019,8 @@ void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T
     }
 }
 
-/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has room
-/// for whole tiles.
+/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has
+/// room for whole tiles.
 template <Real T, Element A>
 LeftPanels<T> left_panels(const KernelSet<T>& set, const Operand<A>& piece, std::size_t rows, std::size_t depth,
                           T* buffer) {
@@ -5999,9 +6045,9 @@ struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
 };
 
-/// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride and
-/// must not overlap a or b. epilogue(first_row, last_row, first_column, last_column) is called once for every block of c
-/// that is complete, while it is in the cache of the thread that made it.
+/// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride
+/// and must not overlap a or b. epilogue(first_row, last_row, first_column, last_column) is called once for every block
+/// of c that is complete, while it is in the cache of the thread that made it.
 template <Real T, Element A, Element B, class Epilogue = NoEpilogue>
 void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const Operand<B>& b, T* c,
           std::size_t c_stride, bool accumulate = false, const Epilogue& epilogue = {}) {
@@ -6071,8 +6117,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
         const Operand<T> right{b.data + first * b.row_stride, b.column_stride, b.row_stride};
         const auto panels = detail::left_panels(set, left, m, depth, scratch.left.data());
         detail::pack(right, n, depth, set.tile_columns, scratch.right.data());
-        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth,
-                                accumulate || first > 0);
+        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth, accumulate || first > 0);
     }
 }
 
@@ -6346,15 +6391,20 @@ template <class T, class S, TensorOperand X>
 void assign(const View<T, S>& out, X&& x) {
     const auto e = as_expression(std::forward<X>(x));
     using E = std::remove_const_t<decltype(e)>;
-    static_assert(can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank,
-                  "tandem: the expression's shape does not fit the tensor it is assigned to");
-    const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
-    if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
-    if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
-        if (assign_through_product(out, e)) return;
+    constexpr bool shape_fits = can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank;
+    constexpr bool element_fits = std::is_same_v<typename E::element, Compute<T>> ||
+                                  std::is_same_v<typename E::element, detail::Neutral>;
+    static_assert(shape_fits, "tandem: the expression's shape does not fit the tensor it is assigned to");
+    static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
+    if constexpr (shape_fits && element_fits) {
+        const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
+        if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+        if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
+            if (assign_through_product(out, e)) return;
+        }
+        ValueTape tape;
+        detail::write(out, prepare(e, tape));
     }
-    ValueTape tape;
-    detail::write(out, prepare(e, tape));
 }
 
 template <Element T, class S, TensorOperand X>
@@ -6387,7 +6437,7 @@ struct Reduction : ExpressionNode {
     static_assert(Axis < E::shape::rank, "tandem: a reduction's axis must be one of its operand's");
     using has_rule = void;
     using element = typename E::element;
-    using shape = WithoutAxis<typename E::shape, Axis, Keep>;
+    using shape = WithoutAxis<typename E::shape, Axis < E::shape::rank ? Axis : 0, Keep>;
 
     E operand;
 
@@ -6751,13 +6801,21 @@ struct Rule<Reduction<Op, Axis, Keep, E>> {
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// An extent of a matrix. What is none gets a static_assert's sentence, and here no second error.
+template <class S, std::size_t Axis>
+inline constexpr std::size_t matrix_extent = S::rank == 2 ? S::extents[Axis] : dynamic;
+
+}  // namespace detail
+
 /// A matrix with its two axes swapped. As a factor of matmul it costs nothing.
 template <Expression E>
 struct Transposed : ExpressionNode {
     static_assert(E::shape::rank == 2, "tandem: transpose takes a matrix");
     using has_rule = void;
     using element = typename E::element;
-    using shape = Shape<E::shape::extents[1], E::shape::extents[0]>;
+    using shape = Shape<detail::matrix_extent<typename E::shape, 1>, detail::matrix_extent<typename E::shape, 0>>;
 
     E operand;
 
@@ -6771,13 +6829,13 @@ struct Transposed : ExpressionNode {
 template <Expression A, Expression B>
 struct Product : ExpressionNode {
     static_assert(A::shape::rank == 2 && B::shape::rank == 2, "tandem: matmul takes two matrices");
-    static constexpr std::size_t inner_a = A::shape::rank == 2 ? A::shape::extents[1] : dynamic;
-    static constexpr std::size_t inner_b = B::shape::rank == 2 ? B::shape::extents[0] : dynamic;
+    static constexpr std::size_t inner_a = detail::matrix_extent<typename A::shape, 1>;
+    static constexpr std::size_t inner_b = detail::matrix_extent<typename B::shape, 0>;
     static_assert(inner_a == inner_b || inner_a == dynamic || inner_b == dynamic,
                   "tandem: matmul needs as many columns on the left as rows on the right");
     using has_rule = void;
     using element = typename detail::CommonElementOf<typename A::element, typename B::element>::type;
-    using shape = Shape<A::shape::extents[0], B::shape::extents[1]>;
+    using shape = Shape<detail::matrix_extent<typename A::shape, 0>, detail::matrix_extent<typename B::shape, 1>>;
 
     A a;
     B b;
@@ -7224,19 +7282,15 @@ struct Loss : LossNode {
 
     explicit Loss(F f) : function(std::move(f)) {}
 
-    auto operator()(const auto& image, const auto& text, const auto& scale) const
-        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale)>
-    {
-        return function(image, text, scale);
-    }
-    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const
-        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale), decltype(bias)>
-    {
-        return function(image, text, scale, bias);
+    // Template parameters by name: g++ 12 crashes on nested constraints over the types of `const auto&` parameters.
+    template <class Image, class Text, class... Learned>
+        requires std::invocable<const F&, const Image&, const Text&, const Learned&...>
+    auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
+        return function(image, text, learned...);
     }
 };
 
-/// weight · loss.
+/// weight · loss; takes a bias if the loss does.
 template <ComposableLoss L>
 struct WeightedLoss : LossNode {
     double weight;
@@ -7244,12 +7298,14 @@ struct WeightedLoss : LossNode {
 
     WeightedLoss(double factor, L weighted) : weight(factor), loss(std::move(weighted)) {}
 
-    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
-        return weight * call_loss(loss, image, text, scale, bias);
+    template <class Image, class Text, class... Learned>
+        requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
+    auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
+        return weight * loss(image, text, learned...);
     }
 };
 
-/// a + b.
+/// a + b; takes a bias if one of them does.
 template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
     A a;
@@ -7257,7 +7313,16 @@ struct SummedLoss : LossNode {
 
     SummedLoss(A first, B second) : a(std::move(first)), b(std::move(second)) {}
 
-    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+    template <class Image, class Text, class Scale>
+        requires std::invocable<const A&, const Image&, const Text&, const Scale&> &&
+                 std::invocable<const B&, const Image&, const Text&, const Scale&>
+    auto operator()(const Image& image, const Text& text, const Scale& scale) const {
+        return a(image, text, scale) + b(image, text, scale);
+    }
+    template <class Image, class Text, class Scale, class Bias>
+        requires std::invocable<const A&, const Image&, const Text&, const Scale&, const Bias&> ||
+                 std::invocable<const B&, const Image&, const Text&, const Scale&, const Bias&>
+    auto operator()(const Image& image, const Text& text, const Scale& scale, const Bias& bias) const {
         return call_loss(a, image, text, scale, bias) + call_loss(b, image, text, scale, bias);
     }
 };
@@ -7318,13 +7383,10 @@ struct ValueAndGradient {
     std::tuple<Tensors...> gradients;
 };
 
-/// The value of the scalar expression e and its gradients with respect to `tensors` (tensors or views that occur in e,
-/// told apart by the memory they stand in). What both the value and a gradient need is computed once. Throws Error if a
-/// tensor does not occur in e.
+namespace detail {
+
 template <Expression E, TensorOperand... Xs>
-auto value_and_gradient(const E& e, const Xs&... tensors) {
-    static_assert(E::shape::rank == 0, "tandem: only a scalar expression has a gradient; reduce it with sum or mean");
-    static_assert((Real<typename Xs::element> && ...), "tandem: gradients are taken with respect to float or double tensors");
+auto differentiate(const E& e, const Xs&... tensors) {
     using T = typename E::element;
     std::tuple<Adjoint<typename Xs::element, typename Xs::shape>...> adjoints(tensors.extents()...);
     Tape tape;
@@ -7347,6 +7409,24 @@ auto value_and_gradient(const E& e, const Xs&... tensors) {
         adjoints);
 }
 
+}  // namespace detail
+
+/// The value of the scalar expression e and its gradients with respect to `tensors` (tensors or views that occur in e,
+/// told apart by the memory they stand in). What both the value and a gradient need is computed once. Throws Error if a
+/// tensor does not occur in e.
+template <Expression E, TensorOperand... Xs>
+auto value_and_gradient(const E& e, const Xs&... tensors) {
+    constexpr bool is_scalar = E::shape::rank == 0;
+    constexpr bool are_real = (Real<typename Xs::element> && ...);
+    static_assert(is_scalar, "tandem: only a scalar expression has a gradient; reduce it with sum or mean");
+    static_assert(are_real, "tandem: gradients are taken with respect to float or double tensors");
+    if constexpr (is_scalar && are_real) {
+        return detail::differentiate(e, tensors...);
+    } else {
+        return ValueAndGradient<typename E::element, Xs...>{};
+    }
+}
+
 /// The gradients alone: one tensor, or a tuple where several are asked for.
 template <Expression E, TensorOperand... Xs>
 auto gradient(const E& e, const Xs&... tensors) {
@@ -7359,6 +7439,12 @@ auto gradient(const E& e, const Xs&... tensors) {
 }
 
 namespace detail {
+
+/// Whether an expression is a chain of elementwise functions of what stands in memory.
+template <class E>
+inline constexpr bool is_elementwise = requires(const E& e) { e.cursor(WholeTensor{}); };
+template <class F, class... Operands>
+inline constexpr bool is_elementwise<Apply<F, Operands...>> = (is_elementwise<Operands> && ...);
 
 /// No gradient flows here.
 struct Nothing {};
@@ -7402,8 +7488,7 @@ auto elementwise_gradient(const E& e, const G& g) {
             }
         }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
     } else {
-        static_assert(requires { e.cursor(WholeTensor{}); },
-                      "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+        static_assert(detail::is_elementwise<E>, "tandem: reductions, products and transposes have no elementwise gradient");
         if constexpr (requires { typename E::is_variable; }) {
             return g;
         } else {
@@ -7445,6 +7530,17 @@ namespace detail {
 template <Real T>
 using ActivationInput = Variable<T, Shape<dynamic>>;
 
+template <class Activation, Real T>
+auto activated(const Activation& activation, const ActivationInput<T>& input) {
+    constexpr bool fits = tandem::detail::is_elementwise<decltype(activation(input))>;
+    static_assert(fits, "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+    if constexpr (fits) {
+        return activation(input);
+    } else {
+        return input;
+    }
+}
+
 }  // namespace detail
 
 /// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and returns
@@ -7452,7 +7548,7 @@ using ActivationInput = Variable<T, Shape<dynamic>>;
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
     const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), activation(input));
+    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), detail::activated(activation, input));
 }
 
 /// In place g = g · activation'(x); the derivative comes from the expression.
@@ -7460,7 +7556,8 @@ template <class Activation, Real T>
 void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
     const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
     const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}), elementwise_gradient(activation(input), upstream));
+    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}),
+                          elementwise_gradient(detail::activated(activation, input), upstream));
 }
 
 }  // namespace nn
@@ -8588,8 +8685,6 @@ namespace tandem::inline TANDEM_ABI {
 /// to the token it pools: what comes later cannot reach it.
 template <Element T, auto config, std::size_t Embedding>
 class TextTransformer {
-    static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
-    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads");
     static constexpr bool valid = config.sizes_are_positive() && config.heads_fit();
     static constexpr std::size_t width = valid ? config.width : 1;
     static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
@@ -8660,6 +8755,10 @@ private:
     Table table_;
     Blocks transformer_;
     Head head_;
+
+    // Last, as in VisionTransformer.
+    static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
+    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads");
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -8673,10 +8772,6 @@ namespace tandem::inline TANDEM_ABI {
 /// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240).
 template <Element T, auto config, std::size_t Embedding>
 class VisionTransformer {
-    static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
-    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads");
-    static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
     static constexpr bool valid =
         config.sizes_are_positive() && config.patches_fit() && config.heads_fit() && config.pooling_fits();
     // A refused config reports its one sentence and no follow-up errors from the layers below.
@@ -8753,6 +8848,12 @@ private:
     Norm ln_pre_;
     Blocks transformer_;
     Head head_;
+
+    // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
+    static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
+    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
+    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads");
+    static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -8775,6 +8876,8 @@ public:
     using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
     using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
+    /// Whether this model can be trained: bfloat16 has too few bits to add small updates to.
+    static constexpr bool trains = Real<T>;
 
     /// All memory of a training step but the gradients; reused from step to step.
     struct Workspace {
@@ -8845,7 +8948,21 @@ public:
     template <class L>
     C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
-        static_assert(Real<T>, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        static_assert(trains, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        if constexpr (trains) {
+            return forward_and_backward(images, ids, loss, gradient, work);
+        } else {
+            return C{0};
+        }
+    }
+
+    const Vision& visual() const { return visual_; }
+    const Text& text() const { return text_; }
+
+private:
+    template <class L>
+    C forward_and_backward(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+                           Workspace& work) const {
         if (images.extent(0) != ids.extent(0)) {
             throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
                         std::to_string(ids.extent(0)));
@@ -8874,9 +8991,9 @@ public:
                 return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             }
         } else {
-            static_assert(std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>,
-                          "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
-            if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>) {
+            constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
+            static_assert(fits, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
+            if constexpr (fits) {
                 const auto expression = loss(image, text, scale);
                 return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             } else {
@@ -8885,10 +9002,6 @@ public:
         }
     }
 
-    const Vision& visual() const { return visual_; }
-    const Text& text() const { return text_; }
-
-private:
     Tensor<C, Shape<>> logit_scale_;
     Tensor<C, Shape<>> logit_bias_;
     Vision visual_;

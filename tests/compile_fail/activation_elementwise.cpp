@@ -3,9 +3,9 @@
 #include <tandem/models/clip.hpp>
 
 #if defined(TANDEM_EXPECT_FAIL)
-constexpr auto activation = [](auto x) { return softmax(x); };
+inline constexpr auto activation = [](auto x) { return softmax(x); };
 #else
-constexpr auto activation = [](auto x) { return x * sigmoid(x); };
+inline constexpr auto activation = [](auto x) { return x * sigmoid(x); };
 #endif
 
 inline constexpr tandem::ClipConfig config{

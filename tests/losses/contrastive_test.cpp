@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <utility>
 
@@ -130,6 +131,20 @@ TEST_CASE("losses are weighted, added and mixed with a user's own", "[losses]") 
     CHECK(value(mixed) == Approx(plain_info_nce() + 0.1 * plain_sigmoid() + 2 * plain_distance()).epsilon(1e-12));
     check_loss_gradient(mixed);
     CHECK(value(0.5f * (InfoNce{} + InfoNce{})) == Approx(plain_info_nce()).epsilon(1e-12));
+}
+
+TEST_CASE("a composed loss takes a bias if one of its parts does", "[losses]") {
+    using Matrix = decltype(tandem::as_expression(image));
+    using Scalar = decltype(tandem::as_expression(scale));
+    const auto takes_bias = []<class L>(const L&) { return std::invocable<const L&, Matrix, Matrix, Scalar, Scalar>; };
+    const auto takes_none = []<class L>(const L&) { return std::invocable<const L&, Matrix, Matrix, Scalar>; };
+    const auto plain = InfoNce{} + 2 * Loss{distance};
+    CHECK(takes_none(plain));
+    CHECK_FALSE(takes_bias(plain));
+    CHECK(evaluate(plain(image, text, scale)).item() == Approx(plain_info_nce() + 2 * plain_distance()).epsilon(1e-12));
+    const auto biased = 0.5 * (0.1 * SigmoidLoss{} + InfoNce{});
+    CHECK(takes_bias(biased));
+    CHECK_FALSE(takes_none(biased));
 }
 
 TEST_CASE("a lambda alone is a loss, with or without a bias", "[losses]") {

@@ -56,7 +56,8 @@ def cpp_header(config):
 inline constexpr tandem::ClipConfig fixture{{
     .vision = tandem::VitConfig{{{image}}},
     .text = tandem::TextConfig{{{caption}}},
-    .embedding = {config["embed_dim"]}}};
+    .embedding = {config["embed_dim"]},
+    .logit_bias = {"true" if config["loss"] == "siglip" else "false"}}};
 inline constexpr std::size_t fixture_batch = {config["batch"]};
 inline constexpr bool fixture_siglip = {"true" if config["loss"] == "siglip" else "false"};
 inline constexpr const char* fixture_library = "{config["library"]}";

@@ -5,6 +5,7 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <cstring>
 
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/memory.hpp>
@@ -13,7 +14,8 @@
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-/// A matrix operand: element (i, j) stands at data[i · row_stride + j · column_stride]. A transposed view swaps the two.
+/// A matrix operand: element (i, j) stands at data[i · row_stride + j · column_stride]. A transposed view swaps the
+/// two.
 template <Element T>
 struct Operand {
     const T* data;
@@ -34,6 +36,39 @@ inline constexpr std::size_t gemm_depth = 256;
 
 namespace detail {
 
+/// to[k · tile, + tile) = from[k · stride, + tile) for every k: whole panels of an operand whose rows lie side by side.
+/// The tiles in use are spelled out so that a copy is a few vector moves.
+template <std::size_t Tile, class T>
+void copy_columns(const T* from, std::size_t stride, std::size_t depth, T* to) {
+    for (std::size_t k = 0; k < depth; ++k, from += stride, to += Tile) std::memcpy(to, from, Tile * sizeof(T));
+}
+
+template <class T>
+bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std::size_t tile, T* to) {
+    switch (tile) {
+        case 4:
+            copy_columns<4>(from, stride, depth, to);
+            return true;
+        case 6:
+            copy_columns<6>(from, stride, depth, to);
+            return true;
+        case 8:
+            copy_columns<8>(from, stride, depth, to);
+            return true;
+        case 14:
+            copy_columns<14>(from, stride, depth, to);
+            return true;
+        case 16:
+            copy_columns<16>(from, stride, depth, to);
+            return true;
+        case 32:
+            copy_columns<32>(from, stride, depth, to);
+            return true;
+        default:
+            return false;
+    }
+}
+
 /// Copies a [rows, depth] piece of an operand into panels of `tile` rows, column by column, zero-padded to whole
 /// panels, widening to the type that is computed in. For the right operand, pass its transpose.
 template <Element From, Real T>
@@ -42,6 +77,9 @@ void pack(const Operand<From>& operand, std::size_t rows, std::size_t depth, std
         const std::size_t filled = std::min(tile, rows - first);
         const From* source = operand.data + first * operand.row_stride;
         if (operand.row_stride == 1) {
+            if constexpr (std::same_as<From, T>) {
+                if (filled == tile && copy_whole_panel(source, operand.column_stride, depth, tile, panels)) continue;
+            }
             for (std::size_t k = 0; k < depth; ++k) {
                 T* to = panels + k * tile;
                 const From* from = source + k * operand.column_stride;
@@ -50,12 +88,21 @@ void pack(const Operand<From>& operand, std::size_t rows, std::size_t depth, std
             }
             continue;
         }
-        for (std::size_t i = 0; i < tile; ++i) {
-            if (i < filled) {
-                const From* from = source + i * operand.row_stride;
-                for (std::size_t k = 0; k < depth; ++k) panels[k * tile + i] = static_cast<T>(from[k * operand.column_stride]);
-            } else {
-                for (std::size_t k = 0; k < depth; ++k) panels[k * tile + i] = T{0};
+        // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
+        constexpr std::size_t together = 8;
+        std::size_t i = 0;
+        for (; i + together <= filled; i += together) {
+            const From* from = source + i * operand.row_stride;
+            for (std::size_t k = 0; k < depth; ++k) {
+                for (std::size_t j = 0; j < together; ++j) {
+                    panels[k * tile + i + j] = static_cast<T>(from[j * operand.row_stride + k * operand.column_stride]);
+                }
+            }
+        }
+        for (; i < tile; ++i) {
+            const From* from = source + i * operand.row_stride;
+            for (std::size_t k = 0; k < depth; ++k) {
+                panels[k * tile + i] = i < filled ? static_cast<T>(from[k * operand.column_stride]) : T{0};
             }
         }
     }
@@ -92,8 +139,8 @@ struct LeftPanels {
     const T* packed = nullptr;
 };
 
-/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a full
-/// tile on the stack.
+/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a
+/// full tile on the stack.
 template <Real T>
 void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T* right, T* c, std::size_t c_stride,
                      std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
@@ -131,8 +178,8 @@ void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T
     }
 }
 
-/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has room
-/// for whole tiles.
+/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has
+/// room for whole tiles.
 template <Real T, Element A>
 LeftPanels<T> left_panels(const KernelSet<T>& set, const Operand<A>& piece, std::size_t rows, std::size_t depth,
                           T* buffer) {
@@ -157,9 +204,9 @@ struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
 };
 
-/// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride and
-/// must not overlap a or b. epilogue(first_row, last_row, first_column, last_column) is called once for every block of c
-/// that is complete, while it is in the cache of the thread that made it.
+/// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride
+/// and must not overlap a or b. epilogue(first_row, last_row, first_column, last_column) is called once for every block
+/// of c that is complete, while it is in the cache of the thread that made it.
 template <Real T, Element A, Element B, class Epilogue = NoEpilogue>
 void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const Operand<B>& b, T* c,
           std::size_t c_stride, bool accumulate = false, const Epilogue& epilogue = {}) {
@@ -229,8 +276,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
         const Operand<T> right{b.data + first * b.row_stride, b.column_stride, b.row_stride};
         const auto panels = detail::left_panels(set, left, m, depth, scratch.left.data());
         detail::pack(right, n, depth, set.tile_columns, scratch.right.data());
-        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth,
-                                accumulate || first > 0);
+        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth, accumulate || first > 0);
     }
 }
 

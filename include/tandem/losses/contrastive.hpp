@@ -55,19 +55,15 @@ struct Loss : LossNode {
 
     explicit Loss(F f) : function(std::move(f)) {}
 
-    auto operator()(const auto& image, const auto& text, const auto& scale) const
-        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale)>
-    {
-        return function(image, text, scale);
-    }
-    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const
-        requires std::invocable<const F&, decltype(image), decltype(text), decltype(scale), decltype(bias)>
-    {
-        return function(image, text, scale, bias);
+    // Template parameters by name: g++ 12 crashes on nested constraints over the types of `const auto&` parameters.
+    template <class Image, class Text, class... Learned>
+        requires std::invocable<const F&, const Image&, const Text&, const Learned&...>
+    auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
+        return function(image, text, learned...);
     }
 };
 
-/// weight · loss.
+/// weight · loss; takes a bias if the loss does.
 template <ComposableLoss L>
 struct WeightedLoss : LossNode {
     double weight;
@@ -75,12 +71,14 @@ struct WeightedLoss : LossNode {
 
     WeightedLoss(double factor, L weighted) : weight(factor), loss(std::move(weighted)) {}
 
-    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
-        return weight * call_loss(loss, image, text, scale, bias);
+    template <class Image, class Text, class... Learned>
+        requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
+    auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
+        return weight * loss(image, text, learned...);
     }
 };
 
-/// a + b.
+/// a + b; takes a bias if one of them does.
 template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
     A a;
@@ -88,7 +86,16 @@ struct SummedLoss : LossNode {
 
     SummedLoss(A first, B second) : a(std::move(first)), b(std::move(second)) {}
 
-    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+    template <class Image, class Text, class Scale>
+        requires std::invocable<const A&, const Image&, const Text&, const Scale&> &&
+                 std::invocable<const B&, const Image&, const Text&, const Scale&>
+    auto operator()(const Image& image, const Text& text, const Scale& scale) const {
+        return a(image, text, scale) + b(image, text, scale);
+    }
+    template <class Image, class Text, class Scale, class Bias>
+        requires std::invocable<const A&, const Image&, const Text&, const Scale&, const Bias&> ||
+                 std::invocable<const B&, const Image&, const Text&, const Scale&, const Bias&>
+    auto operator()(const Image& image, const Text& text, const Scale& scale, const Bias& bias) const {
         return call_loss(a, image, text, scale, bias) + call_loss(b, image, text, scale, bias);
     }
 };

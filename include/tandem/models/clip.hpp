@@ -27,6 +27,8 @@ public:
     using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
     using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
+    /// Whether this model can be trained: bfloat16 has too few bits to add small updates to.
+    static constexpr bool trains = Real<T>;
 
     /// All memory of a training step but the gradients; reused from step to step.
     struct Workspace {
@@ -97,7 +99,21 @@ public:
     template <class L>
     C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
-        static_assert(Real<T>, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        static_assert(trains, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        if constexpr (trains) {
+            return forward_and_backward(images, ids, loss, gradient, work);
+        } else {
+            return C{0};
+        }
+    }
+
+    const Vision& visual() const { return visual_; }
+    const Text& text() const { return text_; }
+
+private:
+    template <class L>
+    C forward_and_backward(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+                           Workspace& work) const {
         if (images.extent(0) != ids.extent(0)) {
             throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
                         std::to_string(ids.extent(0)));
@@ -126,9 +142,9 @@ public:
                 return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             }
         } else {
-            static_assert(std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>,
-                          "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
-            if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>) {
+            constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
+            static_assert(fits, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
+            if constexpr (fits) {
                 const auto expression = loss(image, text, scale);
                 return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             } else {
@@ -137,10 +153,6 @@ public:
         }
     }
 
-    const Vision& visual() const { return visual_; }
-    const Text& text() const { return text_; }
-
-private:
     Tensor<C, Shape<>> logit_scale_;
     Tensor<C, Shape<>> logit_bias_;
     Vision visual_;

@@ -16,8 +16,6 @@ namespace tandem::inline TANDEM_ABI {
 /// to the token it pools: what comes later cannot reach it.
 template <Element T, auto config, std::size_t Embedding>
 class TextTransformer {
-    static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
-    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads");
     static constexpr bool valid = config.sizes_are_positive() && config.heads_fit();
     static constexpr std::size_t width = valid ? config.width : 1;
     static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
@@ -88,6 +86,10 @@ private:
     Table table_;
     Blocks transformer_;
     Head head_;
+
+    // Last, as in VisionTransformer.
+    static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
+    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads");
 };
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -15,10 +15,6 @@ namespace tandem::inline TANDEM_ABI {
 /// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240).
 template <Element T, auto config, std::size_t Embedding>
 class VisionTransformer {
-    static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
-    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads");
-    static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
     static constexpr bool valid =
         config.sizes_are_positive() && config.patches_fit() && config.heads_fit() && config.pooling_fits();
     // A refused config reports its one sentence and no follow-up errors from the layers below.
@@ -95,6 +91,12 @@ private:
     Norm ln_pre_;
     Blocks transformer_;
     Head head_;
+
+    // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
+    static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
+    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
+    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads");
+    static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
 };
 
 }  // namespace tandem::inline TANDEM_ABI

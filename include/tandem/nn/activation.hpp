@@ -35,6 +35,17 @@ namespace detail {
 template <Real T>
 using ActivationInput = Variable<T, Shape<dynamic>>;
 
+template <class Activation, Real T>
+auto activated(const Activation& activation, const ActivationInput<T>& input) {
+    constexpr bool fits = tandem::detail::is_elementwise<decltype(activation(input))>;
+    static_assert(fits, "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+    if constexpr (fits) {
+        return activation(input);
+    } else {
+        return input;
+    }
+}
+
 }  // namespace detail
 
 /// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and returns
@@ -42,7 +53,7 @@ using ActivationInput = Variable<T, Shape<dynamic>>;
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
     const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), activation(input));
+    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), detail::activated(activation, input));
 }
 
 /// In place g = g · activation'(x); the derivative comes from the expression.
@@ -50,7 +61,8 @@ template <class Activation, Real T>
 void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
     const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
     const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}), elementwise_gradient(activation(input), upstream));
+    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}),
+                          elementwise_gradient(detail::activated(activation, input), upstream));
 }
 
 }  // namespace nn

@@ -276,15 +276,20 @@ template <class T, class S, TensorOperand X>
 void assign(const View<T, S>& out, X&& x) {
     const auto e = as_expression(std::forward<X>(x));
     using E = std::remove_const_t<decltype(e)>;
-    static_assert(can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank,
-                  "tandem: the expression's shape does not fit the tensor it is assigned to");
-    const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
-    if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
-    if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
-        if (assign_through_product(out, e)) return;
+    constexpr bool shape_fits = can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank;
+    constexpr bool element_fits = std::is_same_v<typename E::element, Compute<T>> ||
+                                  std::is_same_v<typename E::element, detail::Neutral>;
+    static_assert(shape_fits, "tandem: the expression's shape does not fit the tensor it is assigned to");
+    static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
+    if constexpr (shape_fits && element_fits) {
+        const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
+        if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+        if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
+            if (assign_through_product(out, e)) return;
+        }
+        ValueTape tape;
+        detail::write(out, prepare(e, tape));
     }
-    ValueTape tape;
-    detail::write(out, prepare(e, tape));
 }
 
 template <Element T, class S, TensorOperand X>

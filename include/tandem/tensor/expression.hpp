@@ -39,7 +39,7 @@ struct Neutral {};
 
 template <class A, class B>
 struct CommonElementOf {
-    static_assert(std::same_as<A, B>,
+    static_assert(std::is_same_v<A, B>,
                   "tandem: the tensors of an expression must have one element type (bfloat16 counts as float)");
     using type = A;
 };

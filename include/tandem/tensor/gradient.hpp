@@ -20,13 +20,10 @@ struct ValueAndGradient {
     std::tuple<Tensors...> gradients;
 };
 
-/// The value of the scalar expression e and its gradients with respect to `tensors` (tensors or views that occur in e,
-/// told apart by the memory they stand in). What both the value and a gradient need is computed once. Throws Error if a
-/// tensor does not occur in e.
+namespace detail {
+
 template <Expression E, TensorOperand... Xs>
-auto value_and_gradient(const E& e, const Xs&... tensors) {
-    static_assert(E::shape::rank == 0, "tandem: only a scalar expression has a gradient; reduce it with sum or mean");
-    static_assert((Real<typename Xs::element> && ...), "tandem: gradients are taken with respect to float or double tensors");
+auto differentiate(const E& e, const Xs&... tensors) {
     using T = typename E::element;
     std::tuple<Adjoint<typename Xs::element, typename Xs::shape>...> adjoints(tensors.extents()...);
     Tape tape;
@@ -49,6 +46,24 @@ auto value_and_gradient(const E& e, const Xs&... tensors) {
         adjoints);
 }
 
+}  // namespace detail
+
+/// The value of the scalar expression e and its gradients with respect to `tensors` (tensors or views that occur in e,
+/// told apart by the memory they stand in). What both the value and a gradient need is computed once. Throws Error if a
+/// tensor does not occur in e.
+template <Expression E, TensorOperand... Xs>
+auto value_and_gradient(const E& e, const Xs&... tensors) {
+    constexpr bool is_scalar = E::shape::rank == 0;
+    constexpr bool are_real = (Real<typename Xs::element> && ...);
+    static_assert(is_scalar, "tandem: only a scalar expression has a gradient; reduce it with sum or mean");
+    static_assert(are_real, "tandem: gradients are taken with respect to float or double tensors");
+    if constexpr (is_scalar && are_real) {
+        return detail::differentiate(e, tensors...);
+    } else {
+        return ValueAndGradient<typename E::element, Xs...>{};
+    }
+}
+
 /// The gradients alone: one tensor, or a tuple where several are asked for.
 template <Expression E, TensorOperand... Xs>
 auto gradient(const E& e, const Xs&... tensors) {
@@ -61,6 +76,12 @@ auto gradient(const E& e, const Xs&... tensors) {
 }
 
 namespace detail {
+
+/// Whether an expression is a chain of elementwise functions of what stands in memory.
+template <class E>
+inline constexpr bool is_elementwise = requires(const E& e) { e.cursor(WholeTensor{}); };
+template <class F, class... Operands>
+inline constexpr bool is_elementwise<Apply<F, Operands...>> = (is_elementwise<Operands> && ...);
 
 /// No gradient flows here.
 struct Nothing {};
@@ -104,8 +125,7 @@ auto elementwise_gradient(const E& e, const G& g) {
             }
         }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
     } else {
-        static_assert(requires { e.cursor(WholeTensor{}); },
-                      "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+        static_assert(detail::is_elementwise<E>, "tandem: reductions, products and transposes have no elementwise gradient");
         if constexpr (requires { typename E::is_variable; }) {
             return g;
         } else {

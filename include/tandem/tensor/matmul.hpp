@@ -13,13 +13,21 @@
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// An extent of a matrix. What is none gets a static_assert's sentence, and here no second error.
+template <class S, std::size_t Axis>
+inline constexpr std::size_t matrix_extent = S::rank == 2 ? S::extents[Axis] : dynamic;
+
+}  // namespace detail
+
 /// A matrix with its two axes swapped. As a factor of matmul it costs nothing.
 template <Expression E>
 struct Transposed : ExpressionNode {
     static_assert(E::shape::rank == 2, "tandem: transpose takes a matrix");
     using has_rule = void;
     using element = typename E::element;
-    using shape = Shape<E::shape::extents[1], E::shape::extents[0]>;
+    using shape = Shape<detail::matrix_extent<typename E::shape, 1>, detail::matrix_extent<typename E::shape, 0>>;
 
     E operand;
 
@@ -33,13 +41,13 @@ struct Transposed : ExpressionNode {
 template <Expression A, Expression B>
 struct Product : ExpressionNode {
     static_assert(A::shape::rank == 2 && B::shape::rank == 2, "tandem: matmul takes two matrices");
-    static constexpr std::size_t inner_a = A::shape::rank == 2 ? A::shape::extents[1] : dynamic;
-    static constexpr std::size_t inner_b = B::shape::rank == 2 ? B::shape::extents[0] : dynamic;
+    static constexpr std::size_t inner_a = detail::matrix_extent<typename A::shape, 1>;
+    static constexpr std::size_t inner_b = detail::matrix_extent<typename B::shape, 0>;
     static_assert(inner_a == inner_b || inner_a == dynamic || inner_b == dynamic,
                   "tandem: matmul needs as many columns on the left as rows on the right");
     using has_rule = void;
     using element = typename detail::CommonElementOf<typename A::element, typename B::element>::type;
-    using shape = Shape<A::shape::extents[0], B::shape::extents[1]>;
+    using shape = Shape<detail::matrix_extent<typename A::shape, 0>, detail::matrix_extent<typename B::shape, 1>>;
 
     A a;
     B b;

@@ -23,7 +23,7 @@ struct Reduction : ExpressionNode {
     static_assert(Axis < E::shape::rank, "tandem: a reduction's axis must be one of its operand's");
     using has_rule = void;
     using element = typename E::element;
-    using shape = WithoutAxis<typename E::shape, Axis, Keep>;
+    using shape = WithoutAxis<typename E::shape, Axis < E::shape::rank ? Axis : 0, Keep>;
 
     E operand;
 
