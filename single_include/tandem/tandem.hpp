@@ -9128,17 +9128,27 @@ void read_source(const Safetensors& file, const Source& source, Tensor<T, S>& te
 
 }  // namespace detail
 
+namespace detail {
+
+/// The parameters of a model as tensors to save, their names behind a prefix that tells several models apart.
+template <class Model>
+void append_parameters(std::vector<StoredTensor>& tensors, const std::string& prefix, const Model& model) {
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            tensors.push_back(stored_tensor<T>(prefix + name, shape_of_tensor(tensor), tensor.elements()));
+        },
+        model);
+}
+
+}  // namespace detail
+
 /// Saves all parameters under open_clip's names, atomically; Python's safetensors opens the file, and open_clip's
 /// load_state_dict takes it into a model of the same shape.
 template <class Model>
 void save_weights(const Model& model, const std::filesystem::path& path,
                   const std::map<std::string, std::string>& metadata = {}) {
     std::vector<StoredTensor> tensors;
-    for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
-            tensors.push_back(stored_tensor<T>(name, detail::shape_of_tensor(tensor), tensor.elements()));
-        },
-        model);
+    detail::append_parameters(tensors, "", model);
     save_safetensors(path, tensors, metadata);
 }
 
@@ -9560,16 +9570,6 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
     return value;
 }
 
-/// The parameters of several models in one file, told apart by a prefix.
-template <class Model>
-void append_parameters(std::vector<StoredTensor>& tensors, const std::string& prefix, const Model& model) {
-    for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
-            tensors.push_back(stored_tensor<T>(prefix + name, shape_of_tensor(tensor), tensor.elements()));
-        },
-        model);
-}
-
 template <class Model>
 void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model, const std::string& where) {
     for_each_parameter(
@@ -9846,3 +9846,47 @@ private:
 
 // tandem: CLIP models as C++ types. This header is all of the library but CUDA (cuda.cuh) and Eigen (tensor/eigen.hpp).
 // What needs a C library appears where that library's headers are, and is linked only if used.
+
+#if defined(TANDEM_EIGEN)
+
+// ---- tandem/tensor/eigen.hpp ----
+
+// Tensors as Eigen matrices, without a copy; the only file that knows Eigen, and no part of tandem.hpp.
+
+#include <Eigen/Core>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+constexpr int eigen_extent(std::size_t extent) { return extent == dynamic ? Eigen::Dynamic : static_cast<int>(extent); }
+
+}  // namespace detail
+
+/// An Eigen::Map onto a matrix <rows, columns> or a vector <n> (as a column), static extents kept. It is valid for as long
+/// as the tensor's memory.
+template <class T, class S>
+auto as_eigen(const View<T, S>& view) {
+    static_assert(S::rank == 1 || S::rank == 2, "tandem: as_eigen takes a vector or a matrix");
+    using Plain = std::remove_const_t<T>;
+    constexpr int rows = detail::eigen_extent(S::extents[0]);
+    constexpr int columns = S::rank == 2 ? detail::eigen_extent(S::extents[S::rank - 1]) : 1;
+    constexpr int order = columns == 1 ? Eigen::ColMajor : Eigen::RowMajor;
+    using Matrix = Eigen::Matrix<Plain, rows, columns, order>;
+    using Mapped = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Matrix, Matrix>>;
+    const auto height = static_cast<Eigen::Index>(view.extent(0));
+    return Mapped(view.data(), height, S::rank == 2 ? static_cast<Eigen::Index>(view.extent(S::rank - 1)) : 1);
+}
+
+template <Element T, class S>
+auto as_eigen(Tensor<T, S>& tensor) {
+    return as_eigen(tensor.view());
+}
+template <Element T, class S>
+auto as_eigen(const Tensor<T, S>& tensor) {
+    return as_eigen(tensor.view());
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif  // TANDEM_EIGEN

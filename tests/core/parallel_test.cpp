@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <cstddef>
 #include <stdexcept>
 #include <thread>
@@ -62,10 +63,10 @@ TEST_CASE("a thread that waits for its inner loop takes up no other piece of the
     tandem::parallel_for(64, 1, [&](std::size_t begin, std::size_t) {
         thread_local std::size_t scratch;
         scratch = begin;
-        std::atomic<std::size_t> work = 0;
-        tandem::parallel_for(200, 1, [&](std::size_t first, std::size_t last) {
-            for (std::size_t i = first; i < last; ++i) work += i;
-            std::this_thread::yield();
+        // The caller is done first and has to wait for what other threads took.
+        tandem::parallel_for(16, 1, [caller = std::this_thread::get_id()](std::size_t, std::size_t) {
+            const bool taken = std::this_thread::get_id() != caller;
+            std::this_thread::sleep_for(std::chrono::microseconds(taken ? 500 : 50));
         });
         disturbed += scratch != begin;
     });

@@ -131,17 +131,27 @@ void read_source(const Safetensors& file, const Source& source, Tensor<T, S>& te
 
 }  // namespace detail
 
+namespace detail {
+
+/// The parameters of a model as tensors to save, their names behind a prefix that tells several models apart.
+template <class Model>
+void append_parameters(std::vector<StoredTensor>& tensors, const std::string& prefix, const Model& model) {
+    for_each_parameter(
+        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+            tensors.push_back(stored_tensor<T>(prefix + name, shape_of_tensor(tensor), tensor.elements()));
+        },
+        model);
+}
+
+}  // namespace detail
+
 /// Saves all parameters under open_clip's names, atomically; Python's safetensors opens the file, and open_clip's
 /// load_state_dict takes it into a model of the same shape.
 template <class Model>
 void save_weights(const Model& model, const std::filesystem::path& path,
                   const std::map<std::string, std::string>& metadata = {}) {
     std::vector<StoredTensor> tensors;
-    for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
-            tensors.push_back(stored_tensor<T>(name, detail::shape_of_tensor(tensor), tensor.elements()));
-        },
-        model);
+    detail::append_parameters(tensors, "", model);
     save_safetensors(path, tensors, metadata);
 }
 

@@ -46,16 +46,6 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
     return value;
 }
 
-/// The parameters of several models in one file, told apart by a prefix.
-template <class Model>
-void append_parameters(std::vector<StoredTensor>& tensors, const std::string& prefix, const Model& model) {
-    for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
-            tensors.push_back(stored_tensor<T>(prefix + name, shape_of_tensor(tensor), tensor.elements()));
-        },
-        model);
-}
-
 template <class Model>
 void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model, const std::string& where) {
     for_each_parameter(
