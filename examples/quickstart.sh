@@ -66,15 +66,13 @@ cmake --build "$here/build/quickstart" --target example_quickstart -- --quiet
 
 mkdir -p "$out"
 if [[ -n $data ]]; then
-    images=$data
-    depth=1
     if [[ -f $data/captions.tsv ]]; then
         captions=$data/captions.tsv
     else
         captions=$out/captions.tsv
         python3 "$here/examples/quickstart/folders.py" "$data" --out "$captions"
     fi
-    arguments+=(--images "$images" --captions "$captions" --class-depth "$depth")
+    arguments+=(--images "$data" --captions "$captions" --class-depth 1 --class-minimum 5)
 else
     python3 "$here/examples/quickstart/openclipart.py" --out "$out/captions.tsv"
     arguments+=(--images /usr/share/openclipart/png --captions "$out/captions.tsv" --retrieval "$out/retrieval.tsv"

@@ -33,7 +33,8 @@ struct Options {
     double minutes = 10;
     std::size_t steps = 0;
     std::uint64_t seed = 0;
-    std::size_t class_depth = 2;
+    std::size_t class_depth = 2;     ///< folders from the top that name a class
+    std::size_t class_minimum = 30;  ///< images a folder needs to be a class
     bool resume = false;
 };
 
@@ -65,6 +66,7 @@ Options parse(int count, char** arguments) {
         else if (option == "--steps") options.steps = number<std::size_t>(option, value);
         else if (option == "--seed") options.seed = number<std::uint64_t>(option, value);
         else if (option == "--class-depth") options.class_depth = number<std::size_t>(option, value);
+        else if (option == "--class-minimum") options.class_minimum = number<std::size_t>(option, value);
         else throw td::Error(option, "is no option of the quickstart");
     }
     if (options.images.empty() || options.captions.empty()) {
@@ -138,14 +140,14 @@ struct ZeroShot {
     std::vector<std::size_t> confusion;
 };
 
-/// Classifies the held-out images of every folder with at least 30 images in all by the folder's name.
+/// Classifies the held-out images of every folder with enough images in all by the folder's name.
 ZeroShot evaluate_zero_shot(const Model& model, const td::Bpe& tokenizer, const td::Pairs& test,
                             const Model::Embeddings& images, const std::map<std::string, std::size_t>& folders,
-                            std::size_t depth) {
+                            const Options& options) {
     ZeroShot result;
     std::map<std::string, std::size_t> numbers;
     for (const auto& [folder, count] : folders) {
-        if (count >= 30) {
+        if (count >= options.class_minimum) {
             numbers.emplace(folder, result.classes.size());
             result.classes.push_back(class_name(folder));
         }
@@ -153,7 +155,7 @@ ZeroShot evaluate_zero_shot(const Model& model, const td::Bpe& tokenizer, const 
     if (result.classes.size() < 2) return {};
     std::vector<std::size_t> rows;
     for (std::size_t i = 0; i < test.size(); ++i) {
-        const auto found = numbers.find(folder_class(test.path(i), depth));
+        const auto found = numbers.find(folder_class(test.path(i), options.class_depth));
         if (found == numbers.end()) continue;
         rows.push_back(i);
         result.labels.push_back(found->second);
@@ -235,6 +237,11 @@ int run(const Options& options) {
     for (const auto& [cause, count] : all_skipped) std::cerr << "; skipped " << count << ": " << cause;
     std::cerr << '\n';
 
+    if (pairs.size() < 2 || test.size() < 2) {
+        throw td::Error(options.captions.string(), "at least 2 readable pairs to train on and 2 to hold out",
+                        std::to_string(pairs.size()) + " and " + std::to_string(test.size()));
+    }
+
     Model model{td::Seed{options.seed}};
     td::Trainer trainer{model, td::AdamW{.rate = 1.5e-3, .weight_decay = 0.1}, td::WarmupCosine{.warmup = 0.08},
                         td::InfoNce{},
@@ -263,7 +270,7 @@ int run(const Options& options) {
         std::copy_n(images[with_text[i]].data(), Model::embedding, paired[i].data());
     }
     const auto image_to_text = td::similarity(paired, text_embeddings), text_to_image = td::similarity(text_embeddings, paired);
-    const ZeroShot zero = evaluate_zero_shot(model, tokenizer, test, images, folders, options.class_depth);
+    const ZeroShot zero = evaluate_zero_shot(model, tokenizer, test, images, folders, options);
 
     nlohmann::ordered_json metrics;
     const bool has_classes = !zero.classes.empty();
@@ -325,6 +332,8 @@ int run(const Options& options) {
     }
     std::vector<std::string> queries{"a cat",   "a bird", "a flag",     "a red car", "a tree",        "a flower",
                                      "a house", "fruit",  "a computer", "an arrow",  "musical notes", "a smiling face"};
+    if (options.retrieval.empty()) queries = has_classes ? zero.classes : std::vector<std::string>(shown.begin(), shown.end());
+    queries.resize(std::min<std::size_t>(12, queries.size()));
     const auto query_scores = td::similarity(td::embed_texts(model, tokenizer, queries), images);
     for (std::size_t q = 0; q < queries.size(); ++q) {
         report.text_queries.push_back({queries[q], std::nullopt, best_pictures(test, query_scores[q].elements(), 8)});

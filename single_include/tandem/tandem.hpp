@@ -394,8 +394,8 @@ inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction funct
 
 }  // namespace detail
 
-/// Calls body(begin, end) over disjoint pieces that cover [0, count), each of at least `grain` items where there are
-/// that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
+/// Calls body(begin, end) over disjoint pieces that cover [0, count), none of less than half of `grain` items where there
+/// are that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
 /// piece. The number of threads is the user's: tbb::global_control.
 template <class Body>
 void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
@@ -9110,25 +9110,60 @@ inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
     return a == b;
 }
 
-template <class T, class S>
-void read_source(const Safetensors& file, const Source& source, Tensor<T, S>& tensor) {
-    const std::size_t part = tensor.size() / source.names.size();
-    for (std::size_t i = 0; i < source.names.size(); ++i) {
-        read_elements(*file.find(source.names[i]), tensor.elements().subspan(i * part, part));
-    }
-    if constexpr (S::rank == 2) {
-        if (!source.transposed) return;
-        const Tensor<T, S> stored = tensor;
-        const std::size_t rows = tensor.extent(0), columns = tensor.extent(1);
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) tensor(i, j) = stored.data()[j * rows + i];
+/// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
+/// tensor types share is compiled once.
+class CheckpointFit {
+public:
+    explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
+
+    void check(const std::string& name, const std::vector<std::size_t>& shape) {
+        const Source source = naming_(name);
+        const auto expected = stored_shape(shape, source);
+        for (const std::string& key : source.names) {
+            used_.insert(key);
+            const StoredTensor* stored = file_.find(key);
+            if (stored == nullptr) {
+                faults_ += "\n  " + key + ": missing";
+            } else if (!same_shape(stored->shape, expected)) {
+                faults_ += "\n  " + key + ": expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
+            } else if (!is_floating(stored->type)) {
+                faults_ += "\n  " + key + ": expected floating-point elements, found " +
+                           std::string(tandem::name(stored->type));
+            }
         }
     }
-}
 
-}  // namespace detail
+    /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
+    void require(std::string_view where) {
+        for (const StoredTensor& tensor : file_.tensors()) {
+            if (!used_.contains(tensor.name) && !Naming::is_ignored(tensor.name)) {
+                faults_ += "\n  " + tensor.name + ": unexpected";
+            }
+        }
+        if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
+    }
 
-namespace detail {
+    /// Reads a parameter whose checks passed.
+    template <class T>
+    void read(const std::string& name, const std::vector<std::size_t>& shape, std::span<T> elements) const {
+        const Source source = naming_(name);
+        const std::size_t part = elements.size() / source.names.size();
+        for (std::size_t i = 0; i < source.names.size(); ++i) {
+            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
+        }
+        if (!source.transposed) return;
+        const std::vector<T> stored(elements.begin(), elements.end());
+        for (std::size_t i = 0; i < shape[0]; ++i) {
+            for (std::size_t j = 0; j < shape[1]; ++j) elements[i * shape[1] + j] = stored[j * shape[0] + i];
+        }
+    }
+
+private:
+    const Safetensors& file_;
+    Naming naming_;
+    std::set<std::string> used_;
+    std::string faults_;
+};
 
 /// The parameters of a model as tensors to save, their names behind a prefix that tells several models apart.
 template <class Model>
@@ -9156,36 +9191,15 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// that is missing, unexpected or of another shape, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where) {
-    const detail::Naming naming(file);
-    std::string faults;
-    std::set<std::string> used;
+    detail::CheckpointFit fit(file);
     for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
-            const detail::Source source = naming(name);
-            const auto expected = detail::stored_shape(detail::shape_of_tensor(tensor), source);
-            for (const std::string& key : source.names) {
-                used.insert(key);
-                const StoredTensor* stored = file.find(key);
-                if (stored == nullptr) {
-                    faults += "\n  " + key + ": missing";
-                } else if (!detail::same_shape(stored->shape, expected)) {
-                    faults += "\n  " + key + ": expected " + detail::shape_text(expected) + ", found " +
-                              detail::shape_text(stored->shape);
-                } else if (!detail::is_floating(stored->type)) {
-                    faults += "\n  " + key + ": expected floating-point elements, found " +
-                              std::string(tandem::name(stored->type));
-                }
-            }
+        [&](const std::string& name, const auto& tensor) { fit.check(name, detail::shape_of_tensor(tensor)); }, model);
+    fit.require(where);
+    for_each_parameter(
+        [&](const std::string& name, auto& tensor) {
+            fit.read(name, detail::shape_of_tensor(tensor), tensor.elements());
         },
         model);
-    for (const StoredTensor& tensor : file.tensors()) {
-        if (!used.contains(tensor.name) && !detail::Naming::is_ignored(tensor.name)) {
-            faults += "\n  " + tensor.name + ": unexpected";
-        }
-    }
-    if (!faults.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults);
-    for_each_parameter([&](const std::string& name, auto& tensor) { detail::read_source(file, naming(name), tensor); },
-                       model);
 }
 
 template <class Model>

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <cstddef>
 #include <stdexcept>
 #include <thread>
@@ -55,20 +54,4 @@ TEST_CASE("parallel loops nest", "[core]") {
         }
     });
     CHECK(sum == 2000);
-}
-
-TEST_CASE("a thread that waits for its inner loop takes up no other piece of the outer one", "[core]") {
-    // Pieces keep their intermediate results in thread-local memory, as matrix products do.
-    std::atomic<int> disturbed = 0;
-    tandem::parallel_for(64, 1, [&](std::size_t begin, std::size_t) {
-        thread_local std::size_t scratch;
-        scratch = begin;
-        // The caller is done first and has to wait for what other threads took.
-        tandem::parallel_for(16, 1, [caller = std::this_thread::get_id()](std::size_t, std::size_t) {
-            const bool taken = std::this_thread::get_id() != caller;
-            std::this_thread::sleep_for(std::chrono::microseconds(taken ? 500 : 50));
-        });
-        disturbed += scratch != begin;
-    });
-    CHECK(disturbed == 0);
 }

@@ -2,15 +2,16 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <concepts>
 #include <cstddef>
 #include <cstring>
 #include <limits>
-#include <numeric>
+#include <thread>
 #include <vector>
 
 #include <tbb/global_control.h>
+#include <tbb/task_arena.h>
 
+#include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/kernels/gemm.hpp>
 
@@ -269,6 +270,32 @@ TEMPLATE_TEST_CASE("a row of gemm has the same bits whatever surrounds it", "[ke
         std::vector<T> result(m * n);
         gemm<T>(m, n, k, left, right, result.data(), n, true);
         CHECK(same_rows(result, 0));
+    }
+}
+
+TEST_CASE("products inside a parallel loop do not disturb one another's memory", "[kernels]") {
+    // A thread that waits for the pieces of its product must not begin another product, which would overwrite the
+    // operand packed in thread-local memory. More threads than cores make such waits likely.
+    const tbb::global_control control(tbb::global_control::max_allowed_parallelism, 6);
+    tbb::task_arena arena(6);
+    Random random(Seed{12});
+    constexpr std::size_t m = 90, n = 40, k = 70, products = 200;
+    std::vector<float> a(m * k), b((k + products) * n), c(products * m * n), expected(m * n);
+    for (float& value : a) value = static_cast<float>(random.uniform(-1, 1));
+    for (float& value : b) value = static_cast<float>(random.uniform(-1, 1));
+    const Operand<float> left{a.data(), k, 1};
+    arena.execute([&] {
+        tandem::parallel_for(products, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                gemm<float>(m, n, k, left, Operand<float>{b.data() + i * n, n, 1}, c.data() + i * m * n, n, false,
+                            [](auto...) { std::this_thread::yield(); });
+            }
+        });
+    });
+    for (std::size_t i = 0; i < products; ++i) {
+        tandem::kernels::gemm_serial<float>(m, n, k, left, Operand<float>{b.data() + i * n, n, 1}, expected.data(), n);
+        CAPTURE(i);
+        REQUIRE(std::memcmp(expected.data(), c.data() + i * m * n, m * n * sizeof(float)) == 0);
     }
 }
 

@@ -35,8 +35,8 @@ inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction funct
 
 }  // namespace detail
 
-/// Calls body(begin, end) over disjoint pieces that cover [0, count), each of at least `grain` items where there are
-/// that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
+/// Calls body(begin, end) over disjoint pieces that cover [0, count), none of less than half of `grain` items where there
+/// are that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
 /// piece. The number of threads is the user's: tbb::global_control.
 template <class Body>
 void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
