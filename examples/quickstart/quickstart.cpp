@@ -242,17 +242,17 @@ int run(const Options& options) {
                         std::to_string(pairs.size()) + " and " + std::to_string(test.size()));
     }
 
+    const std::size_t batch = std::min<std::size_t>(128, pairs.size());
     Model model{td::Seed{options.seed}};
     td::Trainer trainer{model, td::AdamW{.rate = 1.5e-3, .weight_decay = 0.1}, td::WarmupCosine{.warmup = 0.08},
                         td::InfoNce{},
-                        td::TrainerOptions{.batch = std::min<std::size_t>(128, pairs.size()),
+                        td::TrainerOptions{.batch = batch,
                                            .steps = options.steps,
                                            .seconds = options.steps > 0 ? 0 : options.minutes * 60,
                                            .seed = td::Seed{options.seed},
                                            .snapshot = snapshot,
                                            .snapshot_every = 200,
                                            .report_every = 50}};
-    const std::size_t batch = std::min<std::size_t>(128, pairs.size());
     const td::RunState state = trainer.fit(pairs);
     td::save_weights(model, options.out / "model.safetensors");
 

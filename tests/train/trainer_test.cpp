@@ -111,8 +111,6 @@ TEST_CASE("a snapshot goes on in the same bits, and one of another run is refuse
     options.snapshot = folder / "run.safetensors";
     options.snapshot_every = 7;
     toy::Model first{td::Seed{1}};
-    auto interrupted = trainer_for(first, options);
-    interrupted.on_evaluate([](const toy::Model&, const td::RunState&) {});
     struct Stop {};
     options.evaluate_every = 17;
     auto stopped = trainer_for(first, options);
