@@ -1,8 +1,16 @@
 // Tensors as Eigen matrices, without a copy; the only file that knows Eigen, and no part of tandem.hpp.
 #pragma once
 
-#include <Eigen/Core>
 #include <type_traits>
+
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <Eigen/Core>
+#pragma GCC diagnostic pop
 
 #include <tandem/core/platform.hpp>
 #include <tandem/tensor/tensor.hpp>
