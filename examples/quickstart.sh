@@ -45,20 +45,7 @@ done
 packages=(g++ cmake ninja-build python3 libtbb-dev libxsimd-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev
     libutf8proc-dev zlib1g-dev)
 [[ -n $data ]] || packages+=(openclipart-png openclipart-svg)
-missing=()
-for package in "${packages[@]}"; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-done
-if ((${#missing[@]})); then
-    echo "Installing ${missing[*]}"
-    as_root=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || fail "to install packages, run it as root or install sudo"
-        as_root=(sudo)
-    fi
-    "${as_root[@]}" apt-get update
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
-fi
+"$here/.cmake/debian_packages.sh" "${packages[@]}"
 
 cmake --preset release -S "$here" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_BENCHMARKS=OFF -B "$here/build/quickstart" >/dev/null
 echo "Building"

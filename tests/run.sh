@@ -27,20 +27,7 @@ done
 
 packages=(g++ clang-19 cmake ninja-build python3 libtbb-dev libxsimd-dev libeigen3-dev nlohmann-json3-dev
     libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev catch2 libbenchmark-dev)
-missing=()
-for package in "${packages[@]}"; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-done
-if ((${#missing[@]})); then
-    echo "Installing ${missing[*]}"
-    as_root=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || { echo "tests/run.sh: run it as root, or install sudo" >&2; exit 1; }
-        as_root=(sudo)
-    fi
-    "${as_root[@]}" apt-get update
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
-fi
+.cmake/debian_packages.sh "${packages[@]}"
 
 # A file that does not compile must not keep the rest from being tested: the test <preset>.build reports it.
 jobs=$(nproc)

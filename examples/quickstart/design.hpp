@@ -14,14 +14,6 @@ inline constexpr td::ClipConfig design{
                            .activation = td::QuickGelu{}},
     .embedding = 128};
 
-/// The same as text, for the report.
-inline constexpr const char* design_text = R"(inline constexpr td::ClipConfig design{
-    .vision = td::VitConfig{.image = 48, .patch = 8, .width = 128, .layers = 4, .heads = 4, .class_token = false,
-                            .activation = td::QuickGelu{}, .pooling = td::Average{}},
-    .text = td::TextConfig{.vocabulary = 4096, .context = 24, .width = 128, .layers = 3, .heads = 4,
-                           .activation = td::QuickGelu{}},
-    .embedding = 128};)";
-
 static_assert(td::parameter_count(design) < 3'000'000);
 static_assert(td::forward_flops(design.vision) < 100'000'000);
 

@@ -19,6 +19,7 @@
 #include <tandem/tandem.hpp>
 
 #include "design.hpp"
+#include "design_text.hpp"
 #include "report.hpp"
 
 namespace fs = std::filesystem;

@@ -4636,10 +4636,14 @@ public:
         return View<T, ItemShape<S>>(data_ + index * inner.count(), inner);
     }
 
-    /// The items [first, last) of the leading axis.
+    /// The items [first, last) of the leading axis. Throws Error if there are not as many.
     constexpr auto slice(std::size_t first, std::size_t last) const
         requires(S::rank > 0 && S::extents[0] == dynamic)
     {
+        if (first > last || last > extents_[0]) {
+            throw Error("View::slice", "items of 0 to " + std::to_string(extents_[0]),
+                        std::to_string(first) + " to " + std::to_string(last));
+        }
         Extents<S::rank> extents = extents_;
         extents[0] = last - first;
         return View<T, S>(data_ + first * (extents_.count() / std::max<std::size_t>(extents_[0], 1)), extents);
@@ -4705,8 +4709,9 @@ public:
     const Extents<S::rank>& extents() const { return extents_; }
     std::size_t extent(std::size_t axis) const { return extents_[axis]; }
     std::size_t size() const { return elements_.size(); }
-    std::span<T> elements() { return {data(), size()}; }
-    std::span<const T> elements() const { return {data(), size()}; }
+    std::span<T> elements() & { return {data(), size()}; }
+    std::span<const T> elements() const& { return {data(), size()}; }
+    void elements() && = delete;  // the memory would be gone before it is read
 
     View<T, S> view() { return {data(), extents_}; }
     View<const T, S> view() const { return {data(), extents_}; }
@@ -7617,10 +7622,8 @@ void for_each_head(const AttentionShape& shape, const Body& body) {
 }
 
 template <Real T>
-AttentionScratch<T>& attention_scratch(std::size_t length) {
+AttentionScratch<T>& attention_scratch() {
     thread_local AttentionScratch<T> scratch;
-    scratch.weights.resize(length * length);
-    scratch.gradient.resize(length * length);
     return scratch;
 }
 
@@ -7631,7 +7634,9 @@ template <Real T>
 void attention(const AttentionShape& shape, const T* qkv, T* out) {
     const std::size_t width = shape.width();
     detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
-        T* const weights = detail::attention_scratch<T>(length).weights.data();
+        Buffer<T>& memory = detail::attention_scratch<T>().weights;
+        memory.resize(length * length);
+        T* const weights = memory.data();
         const T* const q = qkv + first * 3 * width + head * shape.head_width;
         detail::attention_weights(shape, length, q, weights);
         gemm_serial(length, shape.head_width, length, row_major(weights, length), row_major(q + 2 * width, 3 * width),
@@ -7646,7 +7651,9 @@ void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout
     const std::size_t width = shape.width(), stride = 3 * width;
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
     detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
-        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>(length);
+        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
+        scratch.weights.resize(length * length);
+        scratch.gradient.resize(length * length);
         T* const weights = scratch.weights.data();
         T* const gradient = scratch.gradient.data();
         const T* const q = qkv + first * stride + head * shape.head_width;
@@ -9625,7 +9632,8 @@ void save_snapshot(const std::filesystem::path& path, const Model& model, const 
                       {"seconds", detail::to_text(run.seconds)}});
 }
 
-/// Reads a snapshot. Throws Error, and changes nothing, if it is damaged or of another model.
+/// Reads the snapshot of a run of seed `run.seed`. Throws Error, and changes nothing, if it is damaged, of another model or
+/// of another seed.
 template <class Model>
 void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run) {
     const Safetensors file = Safetensors::open(path);
@@ -9633,6 +9641,9 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
     const auto& metadata = file.metadata();
     RunState read;
     read.seed = detail::number_entry<std::uint64_t>(metadata, "seed", where);
+    if (read.seed != run.seed) {
+        throw Error(where, "a run of seed " + std::to_string(run.seed), "seed " + std::to_string(read.seed));
+    }
     read.step = detail::number_entry<std::size_t>(metadata, "step", where);
     read.skipped = detail::number_entry<std::size_t>(metadata, "skipped", where);
     read.skipped_in_row = detail::number_entry<std::size_t>(metadata, "skipped_in_row", where);
@@ -9766,26 +9777,37 @@ private:
     void resume() {
         if (options_.snapshot.empty() || !std::filesystem::exists(options_.snapshot)) return;
         load_snapshot(options_.snapshot, model_, state_, run_);
-        if (run_.seed != options_.seed.value) {
-            throw Error(options_.snapshot.string(), "a run of seed " + std::to_string(options_.seed.value),
-                        "seed " + std::to_string(run_.seed));
-        }
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
     void save() const { save_snapshot(options_.snapshot, model_, state_, run_); }
 
-    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. An epoch is a random
-    /// order of all pairs, of which the last ones that fill no batch are left out.
+    /// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
+    /// for each pair.
+    struct Epoch {
+        Epoch() = default;
+        Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
+            std::iota(order.begin(), order.end(), std::size_t{0});
+            Random shuffler(run, epoch);
+            shuffle(order, shuffler);
+            seed = Seed{shuffler.state()};
+        }
+
+        bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
+
+        std::size_t number = 0;
+        std::vector<std::size_t> order;
+        Seed seed{};
+    };
+
+    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a time.
     template <class Data>
     std::future<Batch> prefetch(const Data& data, std::size_t step) {
         return std::async(std::launch::async, [this, &data, step] {
             const std::size_t batches = data.size() / options_.batch;
-            const std::size_t epoch = step / batches;
-            std::vector<std::size_t> order(data.size());
-            std::iota(order.begin(), order.end(), std::size_t{0});
-            Random shuffler(options_.seed, epoch);
-            shuffle(order, shuffler);
+            if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
+                epoch_ = Epoch(epoch, data.size(), options_.seed);
+            }
             Batch batch;
             batch.images.resize(options_.batch);
             batch.ids.resize(options_.batch);
@@ -9793,8 +9815,8 @@ private:
             parallel_for(options_.batch, 4, [&](std::size_t begin, std::size_t end) {
                 std::vector<float> image(pixels);
                 for (std::size_t i = begin; i < end; ++i) {
-                    const std::size_t index = order[step % batches * options_.batch + i];
-                    Random random(Seed{shuffler.state()}, index);
+                    const std::size_t index = epoch_.order[step % batches * options_.batch + i];
+                    Random random(epoch_.seed, index);
                     data.fetch(index, random, image, batch.ids[i].elements());
                     std::copy(image.begin(), image.end(), batch.images.data() + i * pixels);
                 }
@@ -9852,6 +9874,7 @@ private:
     typename Model::Workspace work_;
     AdamW::State<Model> state_;
     RunState run_;
+    Epoch epoch_;  // the prefetching thread's
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -9867,7 +9890,14 @@ private:
 
 // Tensors as Eigen matrices, without a copy; the only file that knows Eigen, and no part of tandem.hpp.
 
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <Eigen/Core>
+#pragma GCC diagnostic pop
 
 namespace tandem::inline TANDEM_ABI {
 

@@ -36,19 +36,45 @@ void check(const std::string& what, double value, double bar) {
     }
 }
 
-/// The tensors of the fixture below a prefix, as a checkpoint of their own: loaded under the library's key maps.
-void load_part(const td::Safetensors& file, const std::string& prefix, Model& model) {
+std::filesystem::path temporary_file() {
+    return std::filesystem::temp_directory_path() / ("tandem-parity-" + std::to_string(::getpid()) + ".safetensors");
+}
+
+/// The tensors of the fixture below a prefix, without it.
+std::vector<td::StoredTensor> part_of(const td::Safetensors& file, const std::string& prefix) {
     std::vector<td::StoredTensor> part;
     for (td::StoredTensor tensor : file.tensors()) {
         if (!tensor.name.starts_with(prefix)) continue;
         tensor.name.erase(0, prefix.size());
         part.push_back(tensor);
     }
-    const std::filesystem::path path =
-        std::filesystem::temp_directory_path() / ("tandem-parity-" + std::to_string(::getpid()) + ".safetensors");
-    td::save_safetensors(path, part);
-    td::load_weights(model, path);
-    std::filesystem::remove(path);
+    return part;
+}
+
+/// Loaded under the library's key maps, as a checkpoint of their own.
+void load_part(const td::Safetensors& file, const std::string& prefix, Model& model) {
+    td::save_safetensors(temporary_file(), part_of(file, prefix));
+    td::load_weights(model, temporary_file());
+    std::filesystem::remove(temporary_file());
+}
+
+/// What the library saves is, name by name and byte by byte, the state_dict that open_clip's model was saved from: so it
+/// loads there with strict=True.
+void check_saved(const td::Safetensors& file, const Model& model) {
+    const std::vector<td::StoredTensor> expected = part_of(file, "weights/");
+    td::save_weights(model, temporary_file());
+    const td::Safetensors saved = td::Safetensors::open(temporary_file());
+    std::size_t different = saved.tensors().size() == expected.size() ? 0 : 1;
+    for (const td::StoredTensor& tensor : expected) {
+        const td::StoredTensor* found = saved.find(tensor.name);
+        if (found == nullptr || found->type != tensor.type || found->shape != tensor.shape ||
+            !std::ranges::equal(found->data, tensor.data)) {
+            std::printf("saved %s differs\n", tensor.name.c_str());
+            ++different;
+        }
+    }
+    check("saved tensors that differ from open_clip's", static_cast<double>(different), 0);
+    std::filesystem::remove(temporary_file());
 }
 
 template <class Tensor>
@@ -84,6 +110,7 @@ void run(const char* path) {
     const td::Safetensors file = td::Safetensors::open(path);
     Model model;
     load_part(file, "weights/", model);
+    if (file.find("weights/visual.conv1.weight") != nullptr) check_saved(file, model);
     td::Tensor<float, Model::Vision::Input::shape> images(fixture_batch);
     td::Tensor<td::Id, Model::Text::Input::shape> ids(fixture_batch);
     read(file, "input/image", images);

@@ -125,6 +125,7 @@ TEST_CASE("a snapshot goes on in the same bits, and one of another run is refuse
     options.seed = td::Seed{5};
     toy::Model third{td::Seed{1}};
     CHECK_THROWS_WITH(trainer_for(third, options).fit(toy::Pairs{}), Contains("expected a run of seed 5, found seed 1"));
+    CHECK(toy::bytes_of(third) == toy::bytes_of(toy::Model{td::Seed{1}}));
     td::save_weights(third, options.snapshot);
     CHECK_THROWS_WITH(trainer_for(third, options).fit(toy::Pairs{}), Contains("a number under \"seed\" in its metadata"));
     fs::remove_all(folder);

@@ -60,10 +60,8 @@ void for_each_head(const AttentionShape& shape, const Body& body) {
 }
 
 template <Real T>
-AttentionScratch<T>& attention_scratch(std::size_t length) {
+AttentionScratch<T>& attention_scratch() {
     thread_local AttentionScratch<T> scratch;
-    scratch.weights.resize(length * length);
-    scratch.gradient.resize(length * length);
     return scratch;
 }
 
@@ -74,7 +72,9 @@ template <Real T>
 void attention(const AttentionShape& shape, const T* qkv, T* out) {
     const std::size_t width = shape.width();
     detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
-        T* const weights = detail::attention_scratch<T>(length).weights.data();
+        Buffer<T>& memory = detail::attention_scratch<T>().weights;
+        memory.resize(length * length);
+        T* const weights = memory.data();
         const T* const q = qkv + first * 3 * width + head * shape.head_width;
         detail::attention_weights(shape, length, q, weights);
         gemm_serial(length, shape.head_width, length, row_major(weights, length), row_major(q + 2 * width, 3 * width),
@@ -89,7 +89,9 @@ void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout
     const std::size_t width = shape.width(), stride = 3 * width;
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
     detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
-        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>(length);
+        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
+        scratch.weights.resize(length * length);
+        scratch.gradient.resize(length * length);
         T* const weights = scratch.weights.data();
         T* const gradient = scratch.gradient.data();
         const T* const q = qkv + first * stride + head * shape.head_width;

@@ -116,10 +116,14 @@ public:
         return View<T, ItemShape<S>>(data_ + index * inner.count(), inner);
     }
 
-    /// The items [first, last) of the leading axis.
+    /// The items [first, last) of the leading axis. Throws Error if there are not as many.
     constexpr auto slice(std::size_t first, std::size_t last) const
         requires(S::rank > 0 && S::extents[0] == dynamic)
     {
+        if (first > last || last > extents_[0]) {
+            throw Error("View::slice", "items of 0 to " + std::to_string(extents_[0]),
+                        std::to_string(first) + " to " + std::to_string(last));
+        }
         Extents<S::rank> extents = extents_;
         extents[0] = last - first;
         return View<T, S>(data_ + first * (extents_.count() / std::max<std::size_t>(extents_[0], 1)), extents);
@@ -185,8 +189,9 @@ public:
     const Extents<S::rank>& extents() const { return extents_; }
     std::size_t extent(std::size_t axis) const { return extents_[axis]; }
     std::size_t size() const { return elements_.size(); }
-    std::span<T> elements() { return {data(), size()}; }
-    std::span<const T> elements() const { return {data(), size()}; }
+    std::span<T> elements() & { return {data(), size()}; }
+    std::span<const T> elements() const& { return {data(), size()}; }
+    void elements() && = delete;  // the memory would be gone before it is read
 
     View<T, S> view() { return {data(), extents_}; }
     View<const T, S> view() const { return {data(), extents_}; }

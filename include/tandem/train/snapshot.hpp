@@ -87,7 +87,8 @@ void save_snapshot(const std::filesystem::path& path, const Model& model, const 
                       {"seconds", detail::to_text(run.seconds)}});
 }
 
-/// Reads a snapshot. Throws Error, and changes nothing, if it is damaged or of another model.
+/// Reads the snapshot of a run of seed `run.seed`. Throws Error, and changes nothing, if it is damaged, of another model or
+/// of another seed.
 template <class Model>
 void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run) {
     const Safetensors file = Safetensors::open(path);
@@ -95,6 +96,9 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
     const auto& metadata = file.metadata();
     RunState read;
     read.seed = detail::number_entry<std::uint64_t>(metadata, "seed", where);
+    if (read.seed != run.seed) {
+        throw Error(where, "a run of seed " + std::to_string(run.seed), "seed " + std::to_string(read.seed));
+    }
     read.step = detail::number_entry<std::size_t>(metadata, "step", where);
     read.skipped = detail::number_entry<std::size_t>(metadata, "skipped", where);
     read.skipped_in_row = detail::number_entry<std::size_t>(metadata, "skipped_in_row", where);

@@ -132,26 +132,37 @@ private:
     void resume() {
         if (options_.snapshot.empty() || !std::filesystem::exists(options_.snapshot)) return;
         load_snapshot(options_.snapshot, model_, state_, run_);
-        if (run_.seed != options_.seed.value) {
-            throw Error(options_.snapshot.string(), "a run of seed " + std::to_string(options_.seed.value),
-                        "seed " + std::to_string(run_.seed));
-        }
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
     void save() const { save_snapshot(options_.snapshot, model_, state_, run_); }
 
-    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. An epoch is a random
-    /// order of all pairs, of which the last ones that fill no batch are left out.
+    /// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
+    /// for each pair.
+    struct Epoch {
+        Epoch() = default;
+        Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
+            std::iota(order.begin(), order.end(), std::size_t{0});
+            Random shuffler(run, epoch);
+            shuffle(order, shuffler);
+            seed = Seed{shuffler.state()};
+        }
+
+        bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
+
+        std::size_t number = 0;
+        std::vector<std::size_t> order;
+        Seed seed{};
+    };
+
+    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a time.
     template <class Data>
     std::future<Batch> prefetch(const Data& data, std::size_t step) {
         return std::async(std::launch::async, [this, &data, step] {
             const std::size_t batches = data.size() / options_.batch;
-            const std::size_t epoch = step / batches;
-            std::vector<std::size_t> order(data.size());
-            std::iota(order.begin(), order.end(), std::size_t{0});
-            Random shuffler(options_.seed, epoch);
-            shuffle(order, shuffler);
+            if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
+                epoch_ = Epoch(epoch, data.size(), options_.seed);
+            }
             Batch batch;
             batch.images.resize(options_.batch);
             batch.ids.resize(options_.batch);
@@ -159,8 +170,8 @@ private:
             parallel_for(options_.batch, 4, [&](std::size_t begin, std::size_t end) {
                 std::vector<float> image(pixels);
                 for (std::size_t i = begin; i < end; ++i) {
-                    const std::size_t index = order[step % batches * options_.batch + i];
-                    Random random(Seed{shuffler.state()}, index);
+                    const std::size_t index = epoch_.order[step % batches * options_.batch + i];
+                    Random random(epoch_.seed, index);
                     data.fetch(index, random, image, batch.ids[i].elements());
                     std::copy(image.begin(), image.end(), batch.images.data() + i * pixels);
                 }
@@ -218,6 +229,7 @@ private:
     typename Model::Workspace work_;
     AdamW::State<Model> state_;
     RunState run_;
+    Epoch epoch_;  // the prefetching thread's
 };
 
 }  // namespace tandem::inline TANDEM_ABI
