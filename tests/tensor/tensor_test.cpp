@@ -135,7 +135,7 @@ TEST_CASE("a slice shares the memory of its view", "[tensor]") {
     const Tensor<int, Shape<dynamic, 2>> none;
     CHECK(none.view().slice(0, 0).size() == 0);
     CHECK_THROWS_WITH(tensor.view().slice(2, 9), "View::slice: expected items of 0 to 5, found 2 to 9");
-    CHECK_THROWS_AS(tensor.view().slice(3, 2), Error);
+    CHECK_THROWS_AS(tensor.view().slice(3, 2), tandem::Error);
 }
 
 TEST_CASE("views convert to const and to fewer static extents, never back", "[tensor]") {
