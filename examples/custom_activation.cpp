@@ -32,15 +32,15 @@ int main() {
     double worst = 0;
     td::for_each_parameter(
         [&](const std::string&, auto& parameter, const auto& slope) {
-            for (std::size_t i = 0; i < parameter.size(); i += 7) {
-                double& x = parameter.data()[i];
+            for (std::size_t i = 0; i < parameter.elements().size(); i += 7) {
+                double& x = parameter.elements()[i];
                 const double kept = x, h = 1e-6;
                 x = kept + h;
                 const double above = model.loss_and_gradient(images, ids, td::InfoNce{}, unused, work);
                 x = kept - h;
                 const double below = model.loss_and_gradient(images, ids, td::InfoNce{}, unused, work);
                 x = kept;
-                worst = std::max(worst, std::abs((above - below) / (2 * h) - slope.data()[i]));
+                worst = std::max(worst, std::abs((above - below) / (2 * h) - slope.elements()[i]));
             }
         },
         model, gradient);

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes single_include/tandem/tandem.hpp, the whole library in one file, or checks that it is up to date.
 
-The umbrella include/tandem/tandem.hpp is expanded in the order of its includes, each header once. Standard headers are
+The umbrella include/tandem/tandem.hpp is expanded in the order of its includes, each header once, and each .ipp, which
+is text that several namespaces repeat, wherever it is included. Standard headers are
 gathered at the top; other includes stay where they are, the first of each. tensor/eigen.hpp comes last, for programs
 that define TANDEM_EIGEN; cuda.cuh and what only it includes are left out.
 """
@@ -12,6 +13,7 @@ import sys
 
 UMBRELLA = "tandem.hpp"
 CUDA_UMBRELLA = "cuda.cuh"
+REPEATED = ".ipp"
 OPTIONAL = {"tensor/eigen.hpp": "TANDEM_EIGEN"}
 
 # A raw string, a string, a character, a line comment, a block comment. A quote after a digit separates digits.
@@ -88,6 +90,10 @@ class Amalgamation:
             where = f"include/tandem/{name}:{line.number}"
             if line.code.strip() == "#pragma once":
                 continue
+            if line.project and line.include.endswith(REPEATED):
+                own += self.repeated(line.include.removeprefix("tandem/"), where)
+                code_seen = True
+                continue
             if line.project:
                 if line.depth:
                     raise Mistake(f"{where}: a project include under #if cannot be expanded")
@@ -108,6 +114,15 @@ class Amalgamation:
                 code_seen = True
             own.append(line.text.rstrip())
         return before + ["", f"// ---- tandem/{name} ----", ""] + own
+
+    def repeated(self, name, where):
+        """The text of a file that stands wherever it is included."""
+        if not (self.include / name).is_file():
+            raise Mistake(f"{where}: there is no file {name}")
+        lines = read_lines(self.include / name)
+        if any(line.include for line in lines):
+            raise Mistake(f"include/tandem/{name}: text that is repeated cannot include anything")
+        return [line.text.rstrip() for line in lines]
 
     def text(self, licence):
         """The single header."""

@@ -7,8 +7,8 @@
 #include <catch2/catch.hpp>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 
-#include <tandem/core/dtype.hpp>
 #include <tandem/core/random.hpp>
 
 /// `capacity` elements of T between two protected pages, the last one right before the second page.
@@ -38,7 +38,8 @@ public:
 
     /// Those elements, filled with uniform numbers.
     T* random(std::size_t count, tandem::Random& source, double low = -1, double high = 1) const {
-        for (T& value : span(count)) value = static_cast<T>(static_cast<tandem::Compute<T>>(source.uniform(low, high)));
+        using Arithmetic = std::conditional_t<std::is_arithmetic_v<T>, T, float>;
+        for (T& value : span(count)) value = static_cast<T>(static_cast<Arithmetic>(source.uniform(low, high)));
         return last(count);
     }
 

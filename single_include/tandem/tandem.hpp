@@ -394,6 +394,11 @@ inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction funct
 
 }  // namespace detail
 
+/// The number of threads that a loop started here runs on.
+inline std::size_t core_count() {
+    return static_cast<std::size_t>(std::max(1, tbb::this_task_arena::max_concurrency()));
+}
+
 /// Calls body(begin, end) over disjoint pieces that cover [0, count), none of less than half of `grain` items where there
 /// are that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
 /// piece. The number of threads is the user's: tbb::global_control.
@@ -4467,16 +4472,21 @@ using WithoutAxis = detail::ShapeFrom<detail::WithoutAxisMaker<S, Axis, Keep>>;
 
 // Aligned storage.
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace tandem::inline TANDEM_ABI {
 
-/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two.
+/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two; a
+/// large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
 /// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
 template <class T>
 class Buffer {
     static_assert(std::is_trivially_copyable_v<T>);
 
 public:
-    static constexpr std::align_val_t alignment{64};
+    static constexpr std::size_t line = 64, huge_page = std::size_t{2} << 20;
 
     Buffer() = default;
     explicit Buffer(std::size_t size) { resize(size); }
@@ -4506,7 +4516,11 @@ public:
     /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity.
     void resize(std::size_t size) {
         if (size > capacity_) {
-            data_.reset(static_cast<T*>(::operator new(size * sizeof(T), alignment)));
+            data_.reset();
+            const std::size_t bytes = size * sizeof(T);
+            const std::align_val_t alignment{bytes >= huge_page ? huge_page : line};
+            data_ = {static_cast<T*>(::operator new(bytes, alignment)), Release{alignment}};
+            if (bytes >= huge_page) advise_huge_pages(data_.get(), bytes);
             std::fill_n(data_.get(), size, T{});
             capacity_ = size;
         }
@@ -4519,8 +4533,15 @@ public:
 
 private:
     struct Release {
+        std::align_val_t alignment{line};
         void operator()(T* pointer) const { ::operator delete(pointer, alignment); }
     };
+
+    static void advise_huge_pages([[maybe_unused]] T* data, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__)
+        ::madvise(data, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
+#endif
+    }
 
     std::unique_ptr<T[], Release> data_;
     std::size_t size_ = 0;
@@ -5422,21 +5443,56 @@ auto relu(A&& a) {
 
 // ---- tandem/kernels/kernel_set.hpp ----
 
-// The hot kernels as a table of function pointers: run-time sizes, one table per element type and instruction set.
+// The hot kernels as tables of function pointers: run-time sizes, one table per element type and instruction set.
 
 namespace tandem::inline TANDEM_ABI::kernels {
+
+/// The activations that kernels know. Any other is an expression, applied after the product.
+enum class Activation { none, gelu, quick_gelu, tanh_gelu };
+
+/// The register tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double,
+/// 2 for bfloat16, 4 for bytes.
+template <class A, class B, class Sum>
+struct TileKernel {
+    std::size_t rows;     ///< the most rows of one tile
+    std::size_t columns;  ///< of every tile: the width of a packed panel
+    std::size_t group;
+
+    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group]; b
+    /// holds `groups` times `columns` groups, side by side; out is packed.
+    void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                     const B* b, Sum* out);
+};
+
+/// What becomes of a finished product: c = activation(product + bias) + residual, with `product + bias` kept in
+/// `before`. Null pointers are left out. residual may be c itself.
+template <Real T>
+struct Finish {
+    const T* bias = nullptr;  ///< one a column
+    Activation activation = Activation::none;
+    T* before = nullptr;
+    std::size_t before_stride = 0;
+    const T* residual = nullptr;
+    std::size_t residual_stride = 0;
+};
 
 /// What an instruction set provides. All matrices are row-major; strides count elements.
 template <Real T>
 struct KernelSet {
     const char* name;
 
-    /// The register tile of the GEMM, and the tile itself: c[tile_rows, tile_columns] (+)= a · b. Element (i, k) of a
-    /// stands at a[i · a_row + k · a_column]; b holds `depth` rows of tile_columns contiguous elements.
-    std::size_t tile_rows;
-    std::size_t tile_columns;
-    void (*gemm_tile)(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
-                      std::size_t c_stride, bool accumulate);
+    TileKernel<T, T, T> tile;
+
+    /// One tile [rows, columns] into c: c (+)= product, then what `finish` says, its pointers those of the tile's first
+    /// element.
+    void (*finish_tile)(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                        std::size_t c_stride, bool accumulate, const Finish<T>& finish);
+
+    /// y = activation(x), elementwise; x may be y.
+    void (*activate)(Activation activation, const T* x, T* y, std::size_t size);
+
+    /// In place g = g · activation'(x).
+    void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
 
     /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
     /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.
@@ -5460,6 +5516,2026 @@ struct KernelSet {
     /// In place dx = scale · y · (dx − Σ dx·y): the gradient of softmax(scale · x), given its result y and dx = dL/dy.
     void (*softmax_backward)(const T* y, T* dx, std::size_t count, T scale);
 };
+
+/// What reduced precision adds to an instruction set: products of pairs and of bytes, and the conversions to them.
+struct ReducedKernels {
+    TileKernel<bfloat16, bfloat16, float> pairs;
+
+    /// y = x rounded to bfloat16, to nearest even.
+    void (*narrow)(const float* x, bfloat16* y, std::size_t size);
+
+    /// Left bytes are unsigned, right bytes signed and within ±127; sums are exact in 32 bits for depths below 2^16.
+    TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes;
+
+    /// One row as bytes with its own scale and zero point: x ≈ scale · (y − zero).
+    void (*quantise)(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero);
+
+    /// out[i, j] = row_scale[i] · column_scale[j] · (sums[i, j] − row_zero[i] · column_sum[j]), `columns` wide, packed.
+    void (*dequantise)(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                       const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                       const std::int32_t* column_sum);
+};
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/avx2.hpp ----
+
+// AVX2 and FMA kernels, in a target region: they run wherever the CPU has the instructions, whatever the build's flags.
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::avx2 {
+
+inline __m256i first_lanes(std::size_t count) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane);
+}
+
+struct Vector {
+    using element = float;
+    static constexpr std::size_t lanes = 8;
+    static constexpr std::size_t tile_rows = 6;  // 6 x 2 sums, 2 vectors of b and a broadcast fit the 16 registers
+
+    __m256 value;
+
+    Vector() = default;
+    Vector(__m256 v) : value(v) {}
+    explicit Vector(float x) : value(_mm256_set1_ps(x)) {}
+
+    static Vector load(const float* from) { return _mm256_loadu_ps(from); }
+    static Vector load(const float* from, std::size_t count) { return _mm256_maskload_ps(from, first_lanes(count)); }
+    void store(float* to) const { _mm256_storeu_ps(to, value); }
+    void store(float* to, std::size_t count) const { _mm256_maskstore_ps(to, first_lanes(count), value); }
+
+    static Vector difference_of_products(const std::int32_t* sums, std::int32_t factor, const std::int32_t* others) {
+        const __m256i other = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(others));
+        const __m256i product = _mm256_mullo_epi32(_mm256_set1_epi32(factor), other);
+        return _mm256_cvtepi32_ps(
+            _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums)), product));
+    }
+    void store_bytes(std::uint8_t* to, std::size_t count) const {
+        alignas(32) std::int32_t integers[lanes];
+        _mm256_store_si256(reinterpret_cast<__m256i*>(integers), _mm256_cvtps_epi32(value));
+        for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(integers[i]);
+    }
+    void store_narrow(bfloat16* to, std::size_t count) const {
+        alignas(32) float floats[lanes];
+        store(floats);
+        for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(floats[i]);
+    }
+};
+
+inline Vector operator+(const Vector& a, const Vector& b) {
+    return _mm256_add_ps(a.value, b.value);
+}
+inline Vector operator-(const Vector& a, const Vector& b) {
+    return _mm256_sub_ps(a.value, b.value);
+}
+inline Vector operator*(const Vector& a, const Vector& b) {
+    return _mm256_mul_ps(a.value, b.value);
+}
+inline Vector operator/(const Vector& a, const Vector& b) {
+    return _mm256_div_ps(a.value, b.value);
+}
+inline Vector fma(const Vector& a, const Vector& b, const Vector& c) {
+    return _mm256_fmadd_ps(a.value, b.value, c.value);
+}
+inline Vector min(const Vector& a, const Vector& b) {
+    return _mm256_min_ps(a.value, b.value);
+}
+inline Vector max(const Vector& a, const Vector& b) {
+    return _mm256_max_ps(a.value, b.value);
+}
+inline Vector round(const Vector& a) {
+    return _mm256_round_ps(a.value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/// a · 2^power, for powers of -252 to 254: in two steps, so that what is too small becomes subnormal, then zero.
+inline Vector scale_by_power(const Vector& a, const Vector& power) {
+    const __m256i whole = _mm256_cvtps_epi32(power.value), half = _mm256_srai_epi32(whole, 1);
+    const __m256i bias = _mm256_set1_epi32(127);
+    const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(a.value, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+}
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+inline float sum(const Vector& a) {
+    alignas(64) float lane[Vector::lanes];
+    a.store(lane);
+    for (std::size_t half = Vector::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+inline float largest(const Vector& a) {
+    alignas(64) float lane[Vector::lanes];
+    a.store(lane);
+    float most = lane[0];
+    for (std::size_t i = 1; i < Vector::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx2");
+
+/// A float is a bfloat16 with sixteen zero bits behind it.
+struct PairDot {
+    using A = bfloat16;
+    using B = bfloat16;
+    using Sum = __m256;
+    using Total = float;
+    static constexpr std::size_t lanes = 8, tile_rows = 4, group = 2;
+    struct Pair {
+        __m256 even, odd;
+    };
+
+    static Sum zero() { return _mm256_setzero_ps(); }
+    static Pair split(__m256i pairs) {
+        const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(_mm256_and_si256(pairs, upper))};
+    }
+    static Pair load(const B* from) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
+    static Pair broadcast(const A* from) {
+        int pair;
+        std::memcpy(&pair, from, sizeof pair);
+        return split(_mm256_set1_epi32(pair));
+    }
+    static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
+        return _mm256_fmadd_ps(a.odd, b.odd, _mm256_fmadd_ps(a.even, b.even, sum));
+    }
+    static void store(Total* to, const Sum& sum) { _mm256_storeu_ps(to, sum); }
+};
+
+/// Quadruples of bytes as two products of pairs of 16-bit numbers: nothing saturates.
+struct ByteDot {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = __m256i;
+    using Total = std::int32_t;
+    static constexpr std::size_t lanes = 8, tile_rows = 4, group = 4;
+    struct Halves {
+        __m256i even, odd;
+    };
+
+    static Sum zero() { return _mm256_setzero_si256(); }
+    static Halves load(const B* from) {
+        const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+        return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
+    }
+    static Halves broadcast(const A* from) {
+        int bytes;
+        std::memcpy(&bytes, from, sizeof bytes);
+        const __m256i repeated = _mm256_set1_epi32(bytes);
+        return {_mm256_and_si256(repeated, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(repeated, 8)};
+    }
+    static Sum dot(const Halves& a, const Halves& b, const Sum& sum) {
+        const __m256i products = _mm256_add_epi32(_mm256_madd_epi16(a.even, b.even), _mm256_madd_epi16(a.odd, b.odd));
+        return _mm256_add_epi32(sum, products);
+    }
+    static void store(Total* to, const Sum& sum) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sum); }
+};
+
+inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<PairDot>::kernel,
+                                                .narrow = Conversions<Vector>::narrow,
+                                                .bytes = TileKernels<ByteDot>::kernel,
+                                                .quantise = Conversions<Vector>::quantise,
+                                                .dequantise = Conversions<Vector>::dequantise};
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::avx2
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+// ---- tandem/kernels/avx512.hpp ----
+
+// AVX-512 kernels, in target regions: they run wherever the CPU has the instructions, whatever the build's flags.
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::avx512 {
+
+constexpr __mmask16 first_lanes(std::size_t count) {
+    return static_cast<__mmask16>((1u << count) - 1u);
+}
+
+// Masked forms where g++ 12 takes the undefined operand of the plain ones for an uninitialised read (GCC bug 105593).
+inline constexpr __mmask16 all_lanes = first_lanes(16);
+
+struct Vector {
+    using element = float;
+    static constexpr std::size_t lanes = 16;
+    static constexpr std::size_t tile_rows = 14;  // 14 x 2 sums, 2 vectors of b and a broadcast fill the 32 registers
+
+    __m512 value;
+
+    Vector() = default;
+    Vector(__m512 v) : value(v) {}
+    explicit Vector(float x) : value(_mm512_set1_ps(x)) {}
+
+    static Vector load(const float* from) { return _mm512_loadu_ps(from); }
+    static Vector load(const float* from, std::size_t count) { return _mm512_maskz_loadu_ps(first_lanes(count), from); }
+    void store(float* to) const { _mm512_storeu_ps(to, value); }
+    void store(float* to, std::size_t count) const { _mm512_mask_storeu_ps(to, first_lanes(count), value); }
+
+    static Vector difference_of_products(const std::int32_t* sums, std::int32_t factor, const std::int32_t* others) {
+        const __m512i product = _mm512_mullo_epi32(_mm512_set1_epi32(factor), _mm512_loadu_si512(others));
+        return _mm512_maskz_cvtepi32_ps(all_lanes, _mm512_sub_epi32(_mm512_loadu_si512(sums), product));
+    }
+    void store_bytes(std::uint8_t* to, std::size_t count) const {
+        _mm512_mask_cvtepi32_storeu_epi8(to, first_lanes(count), _mm512_maskz_cvtps_epi32(all_lanes, value));
+    }
+    /// As bfloat16's constructor rounds.
+    void store_narrow(bfloat16* to, std::size_t count) const {
+        const __m512i word = _mm512_castps_si512(value);
+        const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(all_lanes, word, 16), _mm512_set1_epi32(1));
+        const __m512i rounded = _mm512_add_epi32(word, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        const __m512i quiet = _mm512_or_si512(word, _mm512_set1_epi32(0x00400000));
+        const __mmask16 is_nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+        const __m512i bits = _mm512_maskz_srli_epi32(all_lanes, _mm512_mask_mov_epi32(rounded, is_nan, quiet), 16);
+        _mm512_mask_cvtepi32_storeu_epi16(to, first_lanes(count), bits);
+    }
+};
+
+inline Vector operator+(const Vector& a, const Vector& b) {
+    return _mm512_add_ps(a.value, b.value);
+}
+inline Vector operator-(const Vector& a, const Vector& b) {
+    return _mm512_sub_ps(a.value, b.value);
+}
+inline Vector operator*(const Vector& a, const Vector& b) {
+    return _mm512_mul_ps(a.value, b.value);
+}
+inline Vector operator/(const Vector& a, const Vector& b) {
+    return _mm512_div_ps(a.value, b.value);
+}
+inline Vector fma(const Vector& a, const Vector& b, const Vector& c) {
+    return _mm512_fmadd_ps(a.value, b.value, c.value);
+}
+inline Vector min(const Vector& a, const Vector& b) {
+    return _mm512_maskz_min_ps(all_lanes, a.value, b.value);
+}
+inline Vector max(const Vector& a, const Vector& b) {
+    return _mm512_maskz_max_ps(all_lanes, a.value, b.value);
+}
+inline Vector round(const Vector& a) {
+    return _mm512_maskz_roundscale_ps(all_lanes, a.value, _MM_FROUND_TO_NEAREST_INT);
+}
+inline Vector scale_by_power(const Vector& a, const Vector& power) {
+    return _mm512_maskz_scalef_ps(all_lanes, a.value, power.value);
+}
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+inline float sum(const Vector& a) {
+    alignas(64) float lane[Vector::lanes];
+    a.store(lane);
+    for (std::size_t half = Vector::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+inline float largest(const Vector& a) {
+    alignas(64) float lane[Vector::lanes];
+    a.store(lane);
+    float most = lane[0];
+    for (std::size_t i = 1; i < Vector::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx512");
+using Convert = Conversions<Vector>;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::avx512
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::avx512bf16 {
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+/// Pairs of bfloat16, summed in float32; subnormal inputs and results count as zero (Intel SDM, VDPBF16PS).
+struct PairDot {
+    using A = bfloat16;
+    using B = bfloat16;
+    using Sum = __m512;
+    using Total = float;
+    static constexpr std::size_t lanes = 16, tile_rows = 14, group = 2;
+
+    static Sum zero() { return _mm512_setzero_ps(); }
+    static __m512bh load(const B* from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
+    static __m512bh broadcast(const A* from) {
+        int pair;
+        std::memcpy(&pair, from, sizeof pair);
+        return reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+    }
+    static Sum dot(const __m512bh& a, const __m512bh& b, const Sum& sum) { return _mm512_dpbf16_ps(sum, a, b); }
+    static void store(Total* to, const Sum& sum) { _mm512_storeu_ps(to, sum); }
+};
+
+inline constexpr TileKernel<bfloat16, bfloat16, float> pairs = TileKernels<PairDot>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::avx512bf16
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::avx512vnni {
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+struct ByteDot {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = __m512i;
+    using Total = std::int32_t;
+    static constexpr std::size_t lanes = 16, tile_rows = 14, group = 4;
+
+    static Sum zero() { return _mm512_setzero_si512(); }
+    static __m512i load(const B* from) { return _mm512_loadu_si512(from); }
+    static __m512i broadcast(const A* from) {
+        int bytes;
+        std::memcpy(&bytes, from, sizeof bytes);
+        return _mm512_set1_epi32(bytes);
+    }
+    static Sum dot(const __m512i& a, const __m512i& b, const Sum& sum) { return _mm512_dpbusd_epi32(sum, a, b); }
+    static void store(Total* to, const Sum& sum) { _mm512_storeu_si512(to, sum); }
+};
+
+inline constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes = TileKernels<ByteDot>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::avx512vnni
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+// ---- tandem/kernels/isa.hpp ----
+
+// Instruction sets, what the CPU at hand has of them, and the one choice that all kernels follow.
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets
+/// below, which run whatever the program was compiled for.
+enum class Isa { scalar, native, avx2, avx512, neon };
+
+inline constexpr std::array<std::string_view, 5> isa_names{"scalar", "native", "avx2", "avx512", "neon"};
+
+constexpr std::string_view name_of(Isa isa) {
+    return isa_names[static_cast<std::size_t>(isa)];
+}
+
+/// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
+/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon.
+struct CpuFeatures {
+    bool avx2 = false;
+    bool avx512 = false;
+    bool neon = false;
+    bool bf16 = false;
+    bool int8 = false;
+};
+
+inline const CpuFeatures& cpu_features() {
+    static const CpuFeatures found = [] {
+        CpuFeatures cpu;
+#if defined(__x86_64__)
+        cpu.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        cpu.bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
+        cpu.int8 = cpu.avx512 && __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__) && defined(__linux__)
+        cpu.neon = true;
+        cpu.bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+        cpu.int8 = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__aarch64__)
+        cpu.neon = true;
+#endif
+        return cpu;
+    }();
+    return found;
+}
+
+constexpr bool has(const CpuFeatures& cpu, Isa isa) {
+    switch (isa) {
+        case Isa::avx2:
+            return cpu.avx2;
+        case Isa::avx512:
+            return cpu.avx512;
+        case Isa::neon:
+            return cpu.neon;
+        default:
+            return true;
+    }
+}
+
+/// The instruction set of that name. Throws Error if there is none, or if the CPU does not have it.
+inline Isa isa_named(std::string_view name) {
+    std::string available;
+    for (std::size_t i = 0; i < isa_names.size(); ++i) {
+        const Isa isa{static_cast<int>(i)};
+        if (!has(cpu_features(), isa)) continue;
+        if (isa_names[i] == name) return isa;
+        available += (available.empty() ? "" : ", ") + std::string(isa_names[i]);
+    }
+    throw Error("TANDEM_ISA", "one that this CPU has: " + available, "\"" + std::string(name) + "\"");
+}
+
+/// The instruction set in use: the widest that the CPU has, or what the environment variable TANDEM_ISA names. Chosen
+/// at the first call.
+inline Isa active_isa() {
+    static const Isa chosen = [] {
+        if (const char* forced = std::getenv("TANDEM_ISA")) return isa_named(forced);
+        const CpuFeatures& cpu = cpu_features();
+        return cpu.avx512 ? Isa::avx512 : cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
+    }();
+    return chosen;
+}
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
@@ -5505,7 +7581,9 @@ inline Batch<float> load_partial(const bfloat16* from, std::size_t count) {
     return Batch<float>::load_unaligned(buffer.data());
 }
 
-inline Batch<float> load(const bfloat16* from) { return load_partial(from, lanes<float>); }
+inline Batch<float> load(const bfloat16* from) {
+    return load_partial(from, lanes<float>);
+}
 
 template <Real T>
 void store(T* to, const Batch<T>& value) {
@@ -5525,7 +7603,9 @@ inline void store_partial(bfloat16* to, const Batch<float>& value, std::size_t c
     for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(buffer[i]);
 }
 
-inline void store(bfloat16* to, const Batch<float>& value) { store_partial(to, value, lanes<float>); }
+inline void store(bfloat16* to, const Batch<float>& value) {
+    store_partial(to, value, lanes<float>);
+}
 
 /// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <Real T>
@@ -5547,50 +7627,176 @@ T reduce_max(const Batch<T>& value) {
     return largest;
 }
 
-/// Calls body(load, store) over a row of `count` elements: whole vectors first, then one partial vector, with
-/// the same arithmetic for both.
-template <Real T, class Body>
-void for_each_vector(std::size_t count, const Body& body) {
-    std::size_t j = 0;
-    for (; j + lanes<T> <= count; j += lanes<T>) {
-        body([j](const T* from) { return load(from + j); }, [j](T* to, const Batch<T>& value) { store(to + j, value); });
-    }
-    if (const std::size_t rest = count - j; rest > 0) {
-        body([j, rest](const T* from) { return load_partial(from + j, rest); },
-             [j, rest](T* to, const Batch<T>& value) { store_partial(to + j, value, rest); });
-    }
-}
+namespace native {
 
 template <Real T>
-struct Native {
-    using V = Batch<T>;
-    static constexpr std::size_t width_in_vectors = 2;
-    // 14 x 2 accumulators, 2 vectors of b and one broadcast fill AVX-512's 32 registers; 6 x 2 fill AVX2's 16.
-    static constexpr std::size_t tile_rows = lanes<T> * sizeof(T) >= 64 ? 14 : 6;
-    static constexpr std::size_t tile_columns = width_in_vectors * lanes<T>;
+struct Vector {
+    using element = T;
+    static constexpr std::size_t lanes = kernels::lanes<T>;
+    // 14 x 2 sums, 2 vectors of b and one broadcast fill AVX-512's 32 registers; 6 x 2 fit AVX2's 16.
+    static constexpr std::size_t tile_rows = lanes * sizeof(T) >= 64 ? 14 : 6;
 
-    static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
-                          std::size_t c_stride, bool accumulate) {
-        tile(depth, a, a_row, a_column, b, c, c_stride, accumulate, std::make_index_sequence<tile_rows>{});
+    Batch<T> value;
+
+    Vector() = default;
+    Vector(const Batch<T>& v) : value(v) {}
+    explicit Vector(T x) : value(x) {}
+
+    static Vector load(const T* from) { return kernels::load(from); }
+    static Vector load(const T* from, std::size_t count) { return load_partial(from, count); }
+    void store(T* to) const { kernels::store(to, value); }
+    void store(T* to, std::size_t count) const { store_partial(to, value, count); }
+    static Vector exp(const Vector& x) { return xsimd::exp(x.value); }
+    static Vector erf(const Vector& x) { return xsimd::erf(x.value); }
+
+    friend Vector operator+(const Vector& a, const Vector& b) { return a.value + b.value; }
+    friend Vector operator-(const Vector& a, const Vector& b) { return a.value - b.value; }
+    friend Vector operator*(const Vector& a, const Vector& b) { return a.value * b.value; }
+    friend Vector operator/(const Vector& a, const Vector& b) { return a.value / b.value; }
+    friend Vector fma(const Vector& a, const Vector& b, const Vector& c) {
+        return xsimd::fma(a.value, b.value, c.value);
+    }
+    friend Vector max(const Vector& a, const Vector& b) { return xsimd::max(a.value, b.value); }
+    friend T sum(const Vector& a) { return reduce_sum(a.value); }
+    friend T largest(const Vector& a) { return reduce_max(a.value); }
+};
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
     }
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
             const T mu = row_sum(x, width) / static_cast<T>(width);
-            V squares(T{0});
-            const std::size_t whole = width / lanes<T> * lanes<T>;
-            for (std::size_t j = 0; j < whole; j += lanes<T>) {
-                const V centred = load(x + j) - V(mu);
-                squares = xsimd::fma(centred, centred, squares);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
             }
             T rest{0};
             for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (reduce_sum(squares) + rest) / static_cast<T>(width);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
             const T scale = T{1} / std::sqrt(variance + eps);
-            for_each_vector<T>(width, [&](const auto& get, const auto& put) {
-                put(y, xsimd::fma((get(x) - V(mu)) * V(scale), get(gain), get(bias)));
-            });
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
             mean[i] = mu;
             inverse[i] = scale;
         }
@@ -5600,116 +7806,806 @@ struct Native {
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
             const V mu(mean[i]), scale(inverse[i]);
-            V sums(T{0}), products(T{0});
-            for_each_vector<T>(width, [&](const auto& get, const auto&) {
-                const V g = get(dy) * get(gain);  // zero behind the row's end
-                sums += g;
-                products = xsimd::fma(g, (get(x) - mu) * scale, products);
-            });
-            const V sum(reduce_sum(sums) / static_cast<T>(width));
-            const V product(reduce_sum(products) / static_cast<T>(width));
-            for_each_vector<T>(width, [&](const auto& get, const auto& put) {
-                const V normed = (get(x) - mu) * scale;
-                const V value = scale * (get(dy) * get(gain) - sum - normed * product);
-                put(dx, accumulate ? get(dx) + value : value);
-            });
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
         }
     }
 
     static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
                                                T* dbias, std::size_t rows, std::size_t width, std::size_t first,
                                                std::size_t last) {
-        for_each_vector<T>(last - first, [&](const auto& get, const auto& put) {
-            V gain_sum = get(dgain + first), bias_sum = get(dbias + first);
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = get(dy + i * width + first);
-                gain_sum = xsimd::fma(g, (get(x + i * width + first) - V(mean[i])) * V(inverse[i]), gain_sum);
-                bias_sum += g;
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
             }
-            put(dgain + first, gain_sum);
-            put(dbias + first, bias_sum);
-        });
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
     }
 
     static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
                             std::size_t last) {
-        for_each_vector<T>(last - first, [&](const auto& get, const auto& put) {
-            V sum = get(sums + first);
-            for (std::size_t i = 0; i < rows; ++i) sum += get(x + i * width + first);
-            put(sums + first, sum);
-        });
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
     }
 
     static void softmax(T* x, std::size_t count, T scale) {
-        T largest = scale * x[0];
-        const std::size_t whole = count / lanes<T> * lanes<T>;
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
         if (whole > 0) {
-            V peaks = V(scale) * load(x);
-            for (std::size_t j = lanes<T>; j < whole; j += lanes<T>) peaks = xsimd::max(peaks, V(scale) * load(x + j));
-            largest = reduce_max(peaks);
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
         }
-        for (std::size_t j = whole; j < count; ++j) largest = scale * x[j] > largest ? scale * x[j] : largest;
-        V sums(T{0});
-        for (std::size_t j = 0; j < whole; j += lanes<T>) {
-            const V value = xsimd::exp(xsimd::fms(V(scale), load(x + j), V(largest)));
-            store(x + j, value);
-            sums += value;
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
         }
-        T sum = reduce_sum(sums);
+        T total = sum(sums);
         if (const std::size_t rest = count - whole; rest > 0) {
-            store_partial(x + whole, xsimd::exp(xsimd::fms(V(scale), load_partial(x + whole, rest), V(largest))), rest);
-            for (std::size_t j = whole; j < count; ++j) sum += x[j];
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
         }
-        const V normaliser(T{1} / sum);
-        for_each_vector<T>(count, [&](const auto& get, const auto& put) { put(x, get(x) * normaliser); });
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
     }
 
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
-        V products(T{0});
-        for_each_vector<T>(count,
-                           [&](const auto& get, const auto&) { products = xsimd::fma(get(dx), get(y), products); });
-        const V dot(reduce_sum(products));
-        for_each_vector<T>(count, [&](const auto& get, const auto& put) {
-            put(dx, V(scale) * get(y) * (get(dx) - dot));
-        });
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
     }
 
 private:
-    static T row_sum(const T* x, std::size_t width) {
-        V sums(T{0});
-        for_each_vector<T>(width, [&](const auto& get, const auto&) { sums += get(x); });
-        return reduce_sum(sums);
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
     }
-
-    // Index sequences instead of loops keep every accumulator in a register at -O2. A pointer to every third row lets
-    // x86's scaled addressing reach all rows of a with few registers.
-    template <std::size_t... Rows>
-    static void tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
-                     std::size_t c_stride, bool accumulate, std::index_sequence<Rows...>) {
-        V left[tile_rows], right[tile_rows];
-        if (accumulate) {
-            ((left[Rows] = load(c + Rows * c_stride), right[Rows] = load(c + Rows * c_stride + lanes<T>)), ...);
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
         } else {
-            ((left[Rows] = V(T{0}), right[Rows] = V(T{0})), ...);
+            value.store(to, count);
         }
-        const T* thirds[(tile_rows + 2) / 3];
-        ((thirds[Rows / 3] = a + Rows / 3 * 3 * a_row), ...);
-        for (std::size_t k = 0; k < depth; ++k, b += tile_columns) {
-            const V b0 = load(b), b1 = load(b + lanes<T>);
-            (multiply_add(thirds[Rows / 3][Rows % 3 * a_row], b0, b1, left[Rows], right[Rows]), ...);
-            ((Rows % 3 == 0 ? void(thirds[Rows / 3] += a_column) : void()), ...);
-        }
-        ((store(c + Rows * c_stride, left[Rows]), store(c + Rows * c_stride + lanes<T>, right[Rows])), ...);
     }
 
-    static void multiply_add(T a, const V& b0, const V& b1, V& left, V& right) {
-        const V repeated(a);
-        left = xsimd::fma(repeated, b0, left);
-        right = xsimd::fma(repeated, b1, right);
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
     }
 };
 
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+template <Real T>
+inline constexpr KernelSet<T> kernel_set = VectorKernels<Vector<T>>::set("native");
+
+}  // namespace native
+
 }  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/neon.hpp ----
+
+// NEON kernels: what every 64-bit Arm CPU has, and the bfloat16 and dot-product instructions of newer ones.
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+namespace tandem::inline TANDEM_ABI::kernels::neon {
+
+struct Vector {
+    using element = float;
+    static constexpr std::size_t lanes = 4;
+    static constexpr std::size_t tile_rows = 14;  // 14 x 2 sums, 2 vectors of b and a broadcast fill the 32 registers
+
+    float32x4_t value;
+
+    Vector() = default;
+    Vector(float32x4_t v) : value(v) {}
+    explicit Vector(float x) : value(vdupq_n_f32(x)) {}
+
+    static Vector load(const float* from) { return vld1q_f32(from); }
+    static Vector load(const float* from, std::size_t count) {
+        float lane[lanes]{};
+        for (std::size_t i = 0; i < count; ++i) lane[i] = from[i];
+        return load(lane);
+    }
+    void store(float* to) const { vst1q_f32(to, value); }
+    void store(float* to, std::size_t count) const {
+        float lane[lanes];
+        store(lane);
+        for (std::size_t i = 0; i < count; ++i) to[i] = lane[i];
+    }
+
+    static Vector difference_of_products(const std::int32_t* sums, std::int32_t factor, const std::int32_t* others) {
+        return vcvtq_f32_s32(vmlsq_s32(vld1q_s32(sums), vdupq_n_s32(factor), vld1q_s32(others)));
+    }
+    void store_bytes(std::uint8_t* to, std::size_t count) const {
+        std::int32_t integers[lanes];
+        vst1q_s32(integers, vcvtnq_s32_f32(value));
+        for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(integers[i]);
+    }
+    void store_narrow(bfloat16* to, std::size_t count) const {
+        float floats[lanes];
+        store(floats);
+        for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(floats[i]);
+    }
+};
+
+inline Vector operator+(const Vector& a, const Vector& b) {
+    return vaddq_f32(a.value, b.value);
+}
+inline Vector operator-(const Vector& a, const Vector& b) {
+    return vsubq_f32(a.value, b.value);
+}
+inline Vector operator*(const Vector& a, const Vector& b) {
+    return vmulq_f32(a.value, b.value);
+}
+inline Vector operator/(const Vector& a, const Vector& b) {
+    return vdivq_f32(a.value, b.value);
+}
+inline Vector fma(const Vector& a, const Vector& b, const Vector& c) {
+    return vfmaq_f32(c.value, a.value, b.value);
+}
+inline Vector min(const Vector& a, const Vector& b) {
+    return vminq_f32(a.value, b.value);
+}
+inline Vector max(const Vector& a, const Vector& b) {
+    return vmaxq_f32(a.value, b.value);
+}
+inline Vector round(const Vector& a) {
+    return vrndnq_f32(a.value);
+}
+/// a · 2^power, for powers of -252 to 254: in two steps, so that what is too small becomes subnormal, then zero.
+inline Vector scale_by_power(const Vector& a, const Vector& power) {
+    const int32x4_t whole = vcvtnq_s32_f32(power.value), half = vshrq_n_s32(whole, 1), bias = vdupq_n_s32(127);
+    const float32x4_t first = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+    const float32x4_t second = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(whole, half), bias), 23));
+    return vmulq_f32(vmulq_f32(a.value, first), second);
+}
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+inline float sum(const Vector& a) {
+    alignas(64) float lane[Vector::lanes];
+    a.store(lane);
+    for (std::size_t half = Vector::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+inline float largest(const Vector& a) {
+    alignas(64) float lane[Vector::lanes];
+    a.store(lane);
+    float most = lane[0];
+    for (std::size_t i = 1; i < Vector::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("neon");
+
+/// A float is a bfloat16 with sixteen zero bits behind it.
+struct WideningPairs {
+    using A = bfloat16;
+    using B = bfloat16;
+    using Sum = float32x4_t;
+    using Total = float;
+    static constexpr std::size_t lanes = 4, tile_rows = 8, group = 2;
+    struct Pair {
+        float32x4_t even, odd;
+    };
+
+    static Sum zero() { return vdupq_n_f32(0); }
+    static Pair split(uint32x4_t pairs) {
+        return {vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)),
+                vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)))};
+    }
+    static Pair load(const B* from) {
+        return split(vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from))));
+    }
+    static Pair broadcast(const A* from) {
+        std::uint32_t pair;
+        std::memcpy(&pair, from, sizeof pair);
+        return split(vdupq_n_u32(pair));
+    }
+    static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
+        return vfmaq_f32(vfmaq_f32(sum, a.even, b.even), a.odd, b.odd);
+    }
+    static void store(Total* to, const Sum& sum) { vst1q_f32(to, sum); }
+};
+
+/// Quadruples of bytes as products of 16-bit numbers.
+struct WideningBytes {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = int32x4_t;
+    using Total = std::int32_t;
+    static constexpr std::size_t lanes = 4, tile_rows = 4, group = 4;
+    struct Halves {
+        int16x8_t low, high;
+    };
+
+    static Sum zero() { return vdupq_n_s32(0); }
+    static Halves load(const B* from) {
+        const int8x16_t bytes = vld1q_s8(from);
+        return {vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes))};
+    }
+    static Halves broadcast(const A* from) {
+        std::uint32_t bytes;
+        std::memcpy(&bytes, from, sizeof bytes);
+        const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(vcreate_u8(bytes | std::uint64_t{bytes} << 32)));
+        return {wide, wide};
+    }
+    static int32x4_t products(int16x8_t a, int16x8_t b) {
+        return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_s16(vget_high_s16(a), vget_high_s16(b)));
+    }
+    static Sum dot(const Halves& a, const Halves& b, const Sum& sum) {
+        return vaddq_s32(sum, vpaddq_s32(products(a.low, b.low), products(a.high, b.high)));
+    }
+    static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
+};
+
+inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<WideningPairs>::kernel,
+                                                .narrow = Conversions<Vector>::narrow,
+                                                .bytes = TileKernels<WideningBytes>::kernel,
+                                                .quantise = Conversions<Vector>::quantise,
+                                                .dequantise = Conversions<Vector>::dequantise};
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::neon
+#endif
 
 // ---- tandem/kernels/scalar.hpp ----
 
@@ -5717,28 +8613,53 @@ private:
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-template <Real T>
-struct Scalar {
-    static constexpr std::size_t tile_rows = 4;
-    static constexpr std::size_t tile_columns = 4;
+inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
-    static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
-                          std::size_t c_stride, bool accumulate) {
-        // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
-        // another, and a row's bits would depend on where its operands stand.
-        T sums[tile_rows][tile_columns];
-        for (std::size_t i = 0; i < tile_rows; ++i) {
-            for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] = accumulate ? c[i * c_stride + j] : T{0};
-        }
-        for (std::size_t k = 0; k < depth; ++k) {
-            for (std::size_t i = 0; i < tile_rows; ++i) {
-                const T left = a[i * a_row + k * a_column];
-                for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] += left * b[k * tile_columns + j];
+template <class A, class B, class Sum, std::size_t group>
+void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                    const B* b, Sum* out) {
+    // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
+    // another, and a row's bits would depend on where its operands stand.
+    std::fill_n(out, rows * scalar_tile_columns, Sum{0});
+    for (std::size_t k = 0; k < groups * group; ++k) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const Sum left = static_cast<Sum>(a[i * a_row + k / group * a_group + k % group]);
+            for (std::size_t j = 0; j < scalar_tile_columns; ++j) {
+                const B right = b[(k / group * scalar_tile_columns + j) * group + k % group];
+                out[i * scalar_tile_columns + j] += left * static_cast<Sum>(right);
             }
         }
-        for (std::size_t i = 0; i < tile_rows; ++i) {
-            for (std::size_t j = 0; j < tile_columns; ++j) c[i * c_stride + j] = sums[i][j];
+    }
+}
+
+template <Real T>
+struct Scalar {
+    static void multiply(std::size_t rows, std::size_t groups, const T* a, std::size_t a_row, std::size_t a_group,
+                         const T* b, T* out) {
+        scalar_product<T, T, T, 1>(rows, groups, a, a_row, a_group, b, out);
+    }
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) {
+                T value = product[i * product_stride + j];
+                if (accumulate) value += c[i * c_stride + j];
+                if (finish.bias != nullptr) value += finish.bias[j];
+                if (finish.before != nullptr) finish.before[i * finish.before_stride + j] = value;
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value += finish.residual[i * finish.residual_stride + j];
+                c[i * c_stride + j] = value;
+            }
         }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t i = 0; i < size; ++i) y[i] = activated(activation, x[i]);
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t i = 0; i < size; ++i) g[i] *= derivative(activation, x[i]);
     }
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
@@ -5803,7 +8724,77 @@ struct Scalar {
         for (std::size_t j = 0; j < count; ++j) dot += dx[j] * y[j];
         for (std::size_t j = 0; j < count; ++j) dx[j] = scale * y[j] * (dx[j] - dot);
     }
+
+private:
+    static constexpr T pi = std::numbers::pi_v<T>;
+
+    static T normal_distribution(T x) { return T(0.5) * (1 + std::erf(x / std::numbers::sqrt2_v<T>)); }
+    static T sigmoid(T x) { return 1 / (1 + std::exp(-x)); }
+    static T tanh_gate(T x) { return T(0.5) * (1 + std::tanh(std::sqrt(2 / pi) * (x + T(0.044715) * x * x * x))); }
+
+    static T activated(Activation activation, T x) {
+        switch (activation) {
+            case Activation::gelu:
+                return x * normal_distribution(x);
+            case Activation::quick_gelu:
+                return x * sigmoid(T(1.702) * x);
+            case Activation::tanh_gelu:
+                return x * tanh_gate(x);
+            case Activation::none:
+                break;
+        }
+        return x;
+    }
+
+    static T derivative(Activation activation, T x) {
+        switch (activation) {
+            case Activation::gelu:
+                return normal_distribution(x) + x * std::exp(-x * x / 2) / std::sqrt(2 * pi);
+            case Activation::quick_gelu: {
+                const T gate = sigmoid(T(1.702) * x);
+                return gate * (1 + T(1.702) * x * (1 - gate));
+            }
+            case Activation::tanh_gelu: {
+                const T gate = tanh_gate(x);
+                return gate * (1 + x * 2 * std::sqrt(2 / pi) * (1 + 3 * T(0.044715) * x * x) * (1 - gate));
+            }
+            case Activation::none:
+                break;
+        }
+        return 1;
+    }
 };
+
+inline void scalar_narrow(const float* x, bfloat16* y, std::size_t size) {
+    std::copy_n(x, size, y);
+}
+
+inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+    float least = 0, most = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+        least = std::min(least, x[i]);
+        most = std::max(most, x[i]);
+    }
+    scale = most > least ? (most - least) / 255 : 1;
+    const float inverse = 1 / scale;
+    zero = static_cast<std::int32_t>(std::lrint(-least * inverse));
+    for (std::size_t i = 0; i < size; ++i) {
+        const float byte = std::nearbyint(x[i] * inverse) + static_cast<float>(zero);
+        y[i] = static_cast<std::uint8_t>(std::clamp(byte, 0.0f, 255.0f));
+    }
+}
+
+inline void scalar_dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                              const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                              const std::int32_t* column_sum) {
+    for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j < columns; ++j) {
+            const std::int32_t exact = sums[i * columns + j] - row_zero[i] * column_sum[j];
+            out[i * columns + j] = static_cast<float>(exact) * row_scale[i] * column_scale[j];
+        }
+    }
+}
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
@@ -5813,42 +8804,70 @@ struct Scalar {
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-/// The table of an instruction set written as a struct of static functions.
-template <Real T, class Isa>
-constexpr KernelSet<T> table_of(const char* name) {
-    return {.name = name,
-            .tile_rows = Isa::tile_rows,
-            .tile_columns = Isa::tile_columns,
-            .gemm_tile = Isa::gemm_tile,
-            .layer_norm = Isa::layer_norm,
-            .layer_norm_backward = Isa::layer_norm_backward,
-            .layer_norm_parameters_backward = Isa::layer_norm_parameters_backward,
-            .column_sums = Isa::column_sums,
-            .softmax = Isa::softmax,
-            .softmax_backward = Isa::softmax_backward};
+template <Real T>
+inline constexpr KernelSet<T> scalar_kernels{
+    .name = "scalar",
+    .tile = {scalar_tile_rows, scalar_tile_columns, 1, Scalar<T>::multiply},
+    .finish_tile = Scalar<T>::finish_tile,
+    .activate = Scalar<T>::activate,
+    .activate_backward = Scalar<T>::activate_backward,
+    .layer_norm = Scalar<T>::layer_norm,
+    .layer_norm_backward = Scalar<T>::layer_norm_backward,
+    .layer_norm_parameters_backward = Scalar<T>::layer_norm_parameters_backward,
+    .column_sums = Scalar<T>::column_sums,
+    .softmax = Scalar<T>::softmax,
+    .softmax_backward = Scalar<T>::softmax_backward};
+
+inline constexpr ReducedKernels scalar_reduced_kernels{
+    .pairs = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<bfloat16, bfloat16, float, 2>},
+    .narrow = scalar_narrow,
+    .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
+    .quantise = scalar_quantise,
+    .dequantise = scalar_dequantise};
+
+/// The kernels of an instruction set that the CPU has. Those of double, which no model is served in, are the build's
+/// own.
+template <Real T>
+const KernelSet<T>& kernels_of(Isa isa) {
+    if (isa == Isa::scalar) return scalar_kernels<T>;
+    if constexpr (std::same_as<T, float>) {
+#if defined(__x86_64__)
+        if (isa == Isa::avx512) return avx512::kernel_set;
+        if (isa == Isa::avx2) return avx2::kernel_set;
+#elif defined(__aarch64__)
+        if (isa == Isa::neon) return neon::kernel_set;
+#endif
+    }
+    return native::kernel_set<T>;
 }
 
-template <Real T>
-inline constexpr KernelSet<T> scalar_kernels = table_of<T, Scalar<T>>("scalar");
-
-template <Real T>
-inline constexpr KernelSet<T> native_kernels = table_of<T, Native<T>>("native");
-
-/// The kernels of a named instruction set; an unknown or unavailable name is an Error.
-template <Real T>
-const KernelSet<T>& kernels_named(std::string_view name) {
-    if (name == "scalar") return scalar_kernels<T>;
-    if (name == "native") return native_kernels<T>;
-    throw Error("TANDEM_ISA", "scalar or native", "\"" + std::string(name) + "\"");
+/// The reduced-precision kernels of an instruction set that the CPU has; what it lacks comes from the next narrower
+/// one.
+inline ReducedKernels reduced_kernels_of(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx512) {
+        const CpuFeatures& cpu = cpu_features();
+        return {.pairs = cpu.bf16 ? avx512bf16::pairs : avx2::reduced_kernels.pairs,
+                .narrow = avx512::Convert::narrow,
+                .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
+                .quantise = avx512::Convert::quantise,
+                .dequantise = cpu.int8 ? avx512::Convert::dequantise : avx2::reduced_kernels.dequantise};
+    }
+    if (isa == Isa::avx2) return avx2::reduced_kernels;
+#elif defined(__aarch64__)
+    if (isa == Isa::neon) return neon::reduced_kernels;
+#endif
+    return scalar_reduced_kernels;
 }
 
-/// The kernels in use: native, or what the environment variable TANDEM_ISA names. Chosen at the first call.
+/// The kernels in use.
 template <Real T>
 const KernelSet<T>& active() {
-    static const KernelSet<T>& chosen = [&]() -> const KernelSet<T>& {
-        const char* forced = std::getenv("TANDEM_ISA");
-        return kernels_named<T>(forced == nullptr ? "native" : forced);
-    }();
+    static const KernelSet<T>& chosen = kernels_of<T>(active_isa());
+    return chosen;
+}
+inline const ReducedKernels& active_reduced() {
+    static const ReducedKernels chosen = reduced_kernels_of(active_isa());
     return chosen;
 }
 
@@ -5856,29 +8875,65 @@ const KernelSet<T>& active() {
 
 // ---- tandem/kernels/gemm.hpp ----
 
-// General matrix product with any strides: packing, blocking and the parallel split around the register tile.
+// Matrix products: packing, blocking and the parallel split around the register tile.
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
 /// A matrix operand: element (i, j) stands at data[i · row_stride + j · column_stride]. A transposed view swaps the
 /// two.
-template <Element T>
+template <class T>
 struct Operand {
     const T* data;
     std::size_t row_stride;
     std::size_t column_stride;
 
     Operand transposed() const { return {data, column_stride, row_stride}; }
+    Operand from(std::size_t row, std::size_t column) const {
+        return {data + row * row_stride + column * column_stride, row_stride, column_stride};
+    }
 };
 
-template <Element T>
+template <class T>
 constexpr Operand<T> row_major(const T* data, std::size_t row_stride) {
     return {data, row_stride, 1};
 }
 
-/// The K blocking. It is part of the contract, not a tuning knob: sums are taken in blocks of this depth in every
-/// configuration, so an output row's bits do not depend on M, on the other rows, or on the number of threads.
-inline constexpr std::size_t gemm_depth = 256;
+/// Where a product goes: element (i, j) stands at data[i · row_stride + j / panel · panel_stride + j % panel].
+/// Row-major memory has panel_stride = panel.
+template <class T>
+struct Target {
+    T* data;
+    std::size_t row_stride;
+    std::size_t panel_stride;
+};
+
+/// The K blocking, a multiple of every group. It is part of the contract, not a tuning knob: products are summed in
+/// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
+/// the number of threads.
+inline constexpr std::size_t gemm_depth = 384;
+
+constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+/// Panels of the right operand: `width` columns side by side, all K of them, groups of the depth together, zeros behind
+/// the last column and the last row.
+struct PanelLayout {
+    std::size_t width;
+    std::size_t group;
+
+    std::size_t panel_size(std::size_t k) const { return round_up(k, group) * width; }
+    std::size_t size(std::size_t k, std::size_t n) const { return panel_size(k) * ((n + width - 1) / width); }
+    /// Where element (row, column) stands.
+    std::size_t position(std::size_t row, std::size_t column, std::size_t k) const {
+        return column / width * panel_size(k) + (row / group * width + column % width) * group + row % group;
+    }
+};
+
+template <class A, class B, class Sum>
+constexpr PanelLayout layout_of(const TileKernel<A, B, Sum>& tile) {
+    return {tile.columns, tile.group};
+}
 
 namespace detail {
 
@@ -5901,6 +8956,12 @@ bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std:
         case 8:
             copy_columns<8>(from, stride, depth, to);
             return true;
+        case 12:
+            copy_columns<12>(from, stride, depth, to);
+            return true;
+        case 13:
+            copy_columns<13>(from, stride, depth, to);
+            return true;
         case 14:
             copy_columns<14>(from, stride, depth, to);
             return true;
@@ -5915,140 +8976,279 @@ bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std:
     }
 }
 
-/// Copies a [rows, depth] piece of an operand into panels of `tile` rows, column by column, zero-padded to whole
-/// panels, widening to the type that is computed in. For the right operand, pass its transpose.
-template <Element From, Real T>
-void pack(const Operand<From>& operand, std::size_t rows, std::size_t depth, std::size_t tile, T* panels) {
-    for (std::size_t first = 0; first < rows; first += tile, panels += tile * depth) {
-        const std::size_t filled = std::min(tile, rows - first);
-        const From* source = operand.data + first * operand.row_stride;
-        if (operand.row_stride == 1) {
-            if constexpr (std::same_as<From, T>) {
-                if (filled == tile && copy_whole_panel(source, operand.column_stride, depth, tile, panels)) continue;
-            }
-            for (std::size_t k = 0; k < depth; ++k) {
-                T* to = panels + k * tile;
-                const From* from = source + k * operand.column_stride;
-                for (std::size_t i = 0; i < filled; ++i) to[i] = static_cast<T>(from[i]);
-                for (std::size_t i = filled; i < tile; ++i) to[i] = T{0};
-            }
-            continue;
+/// Copies `filled` rows and `depth` columns of an operand into a panel of `tile` rows, column by column, zeros behind
+/// the last row, widening to the type that is computed in. For the right operand, pass its transpose.
+template <class From, class T>
+void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t depth, std::size_t tile, T* panel) {
+    const From* source = operand.data;
+    if (operand.row_stride == 1) {
+        if constexpr (std::same_as<From, T>) {
+            if (filled == tile && copy_whole_panel(source, operand.column_stride, depth, tile, panel)) return;
         }
-        // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
-        constexpr std::size_t together = 8;
-        std::size_t i = 0;
-        for (; i + together <= filled; i += together) {
-            const From* from = source + i * operand.row_stride;
-            for (std::size_t k = 0; k < depth; ++k) {
-                for (std::size_t j = 0; j < together; ++j) {
-                    panels[k * tile + i + j] = static_cast<T>(from[j * operand.row_stride + k * operand.column_stride]);
-                }
+        for (std::size_t k = 0; k < depth; ++k) {
+            T* to = panel + k * tile;
+            const From* from = source + k * operand.column_stride;
+            for (std::size_t i = 0; i < filled; ++i) to[i] = static_cast<T>(from[i]);
+            for (std::size_t i = filled; i < tile; ++i) to[i] = T{0};
+        }
+        return;
+    }
+    // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
+    constexpr std::size_t together = 8;
+    std::size_t i = 0;
+    for (; i + together <= filled; i += together) {
+        const From* from = source + i * operand.row_stride;
+        for (std::size_t k = 0; k < depth; ++k) {
+            for (std::size_t j = 0; j < together; ++j) {
+                panel[k * tile + i + j] = static_cast<T>(from[j * operand.row_stride + k * operand.column_stride]);
             }
         }
-        for (; i < tile; ++i) {
-            const From* from = source + i * operand.row_stride;
-            for (std::size_t k = 0; k < depth; ++k) {
-                panels[k * tile + i] = i < filled ? static_cast<T>(from[k * operand.column_stride]) : T{0};
-            }
+    }
+    for (; i < tile; ++i) {
+        const From* from = source + i * operand.row_stride;
+        for (std::size_t k = 0; k < depth; ++k) {
+            panel[k * tile + i] = i < filled ? static_cast<T>(from[k * operand.column_stride]) : T{0};
         }
     }
 }
 
-template <Real T>
+/// Memory that stops growing at the largest product the thread has seen.
+template <class T>
 struct GemmScratch {
     Buffer<T> left, right;
 };
 
-/// One set of pack buffers a thread: they stop growing at the largest product the thread has seen.
-template <Real T>
+template <class T>
 GemmScratch<T>& gemm_scratch() {
     thread_local GemmScratch<T> scratch;
     return scratch;
 }
 
-constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
-    return (value + multiple - 1) / multiple * multiple;
-}
+/// Rows in even shares, none above `most`: the last tile is no smaller than the others.
+struct Shares {
+    std::size_t count, total;
 
-/// Whether the tile may read the left operand where it stands. Rows a multiple of 4096 bytes apart would all fall into
-/// the same few lines of the L1 cache, and columns apart touch a line for every element.
-template <Real T, Element A>
-bool reads_in_place(const Operand<A>& a) {
-    return std::same_as<T, A> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
-}
-
-/// Where the left operand's tiles are read: in place, or packed. Rows that fill no whole tile are always packed.
-template <Real T>
-struct LeftPanels {
-    const T* in_place = nullptr;
-    std::size_t row_stride = 0;
-    const T* packed = nullptr;
+    Shares(std::size_t rows, std::size_t most) : count((rows + most - 1) / most), total(rows) {}
+    std::size_t begin(std::size_t index) const { return index * (total / count) + std::min(index, total % count); }
 };
 
-/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a
-/// full tile on the stack.
-template <Real T>
-void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T* right, T* c, std::size_t c_stride,
-                     std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
-    constexpr std::size_t largest_tile = 14 * 64;
-    alignas(64) std::array<T, largest_tile> edge;
-    for (std::size_t j = 0; j < columns; j += set.tile_columns) {
-        const std::size_t width = std::min(set.tile_columns, columns - j);
-        for (std::size_t i = 0; i < rows; i += set.tile_rows) {
-            const std::size_t height = std::min(set.tile_rows, rows - i);
-            const bool whole = height == set.tile_rows;
-            T* const target = c + i * c_stride + j;
-            const auto multiply = [&](T* to, std::size_t stride) {
-                if (left.in_place != nullptr && whole) {
-                    set.gemm_tile(depth, left.in_place + i * left.row_stride, left.row_stride, 1, right + j * depth, to,
-                                  stride, accumulate);
-                } else {
-                    set.gemm_tile(depth, left.packed + i * depth, 1, set.tile_rows, right + j * depth, to, stride,
-                                  accumulate);
-                }
-            };
-            if (whole && width == set.tile_columns) {
-                multiply(target, c_stride);
-                continue;
-            }
-            if (accumulate) {
-                for (std::size_t y = 0; y < height; ++y) {
-                    std::copy_n(target + y * c_stride, width, edge.data() + y * set.tile_columns);
-                }
-            }
-            multiply(edge.data(), set.tile_columns);
-            for (std::size_t y = 0; y < height; ++y) {
-                std::copy_n(edge.data() + y * set.tile_columns, width, target + y * c_stride);
-            }
-        }
-    }
-}
+/// The left operand of one block. Packed tiles stand one after the other; unpacked rows are read where they are.
+template <class A>
+struct LeftBlock {
+    const A* data;
+    std::size_t row;    ///< elements between rows; 1 if packed
+    std::size_t group;  ///< elements between groups; 0 if packed: the height of the tile
 
-/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has
-/// room for whole tiles.
-template <Real T, Element A>
-LeftPanels<T> left_panels(const KernelSet<T>& set, const Operand<A>& piece, std::size_t rows, std::size_t depth,
-                          T* buffer) {
-    LeftPanels<T> panels{.packed = buffer};
-    std::size_t first = 0;
-    if constexpr (std::same_as<T, A>) {
-        if (reads_in_place<T>(piece)) {
-            panels.in_place = piece.data;
-            panels.row_stride = piece.row_stride;
-            first = rows / set.tile_rows * set.tile_rows;
-        }
+    const A* tile(std::size_t first, std::size_t depth) const { return data + first * (group == 0 ? depth : row); }
+};
+
+/// Prepares a block of the left operand. Rows are read in place if they are contiguous, but not where they lie a
+/// multiple of 4096 bytes apart: those would all fall into the same few lines of the L1 cache.
+template <class T, class A>
+LeftBlock<T> left_block(const Operand<A>& a, const Shares& tiles, std::size_t depth, std::size_t group,
+                        Buffer<T>& memory) {
+    const bool is_row_major = a.column_stride == 1;
+    if constexpr (std::same_as<A, T>) {
+        if (is_row_major && a.row_stride * sizeof(A) % 4096 != 0) return {a.data, a.row_stride, group};
     }
-    const Operand<A> rest{piece.data + first * piece.row_stride, piece.row_stride, piece.column_stride};
-    pack(rest, rows - first, depth, set.tile_rows, buffer + first * depth);
-    return panels;
+    memory.resize(tiles.total * depth);
+    if (is_row_major) {
+        for (std::size_t i = 0; i < tiles.total; ++i) {
+            std::copy_n(a.data + i * a.row_stride, depth, memory.data() + i * depth);
+        }
+        return {memory.data(), depth, group};
+    }
+    for (std::size_t t = 0; t < tiles.count; ++t) {
+        const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+        pack_panel(a.from(first, 0), height, depth, height, memory.data() + first * depth);
+    }
+    return {memory.data(), 1, 0};
 }
 
 }  // namespace detail
 
-/// Does nothing with a finished tile.
+/// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
 };
+
+/// target[m, n] (+)= a[m, k] · panels, on all cores, where `panels` hold the right operand in the tile's layout. Each
+/// tile of sums goes through finish(sums, row, rows, column, columns, is_first, is_last), once for every block of the
+/// depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
+/// result, while it is in the cache of the thread that made it.
+template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
+void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
+                     const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
+    const PanelLayout layout = layout_of(tile);
+    const std::size_t panel_size = layout.panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
+    // Blocks of about 112 rows and 768 columns keep both operands and the result in the L2 cache. Smaller ones where
+    // there would not be eight for every core, so that none waits for the last.
+    const std::size_t wanted = 8 * core_count();
+    const detail::Shares blocks(m, std::min<std::size_t>(m, 8 * tile.rows));
+    std::size_t split_panels = std::min(column_panels, std::max<std::size_t>(1, 768 / tile.columns));
+    while (split_panels > 2 && blocks.count * ((column_panels + split_panels - 1) / split_panels) < wanted) {
+        split_panels = (split_panels + 1) / 2;
+    }
+    const std::size_t splits = (column_panels + split_panels - 1) / split_panels;
+    parallel_for(blocks.count * splits, 1, [&](std::size_t begin, std::size_t end) {
+        constexpr std::size_t largest_tile = 14 * 64;
+        alignas(64) std::array<Sum, largest_tile> sums;
+        for (std::size_t task = begin; task < end; ++task) {
+            const std::size_t row = blocks.begin(task / splits), rows = blocks.begin(task / splits + 1) - row;
+            const std::size_t first_panel = task % splits * split_panels;
+            const std::size_t last_panel = std::min(first_panel + split_panels, column_panels);
+            const detail::Shares tiles(rows, tile.rows);
+            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
+                const std::size_t depth = round_up(std::min(gemm_depth, k - depth_begin), tile.group);
+                const auto left = detail::left_block<T>(a.from(row, depth_begin), tiles, depth, tile.group,
+                                                        detail::gemm_scratch<T>().left);
+                const bool is_first = depth_begin == 0, is_last = depth_begin + gemm_depth >= k;
+                for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
+                    const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
+                    const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
+                    for (std::size_t t = 0; t < tiles.count; ++t) {
+                        const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+                        tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
+                                      left.group == 0 ? height : left.group, right, sums.data());
+                        finish(sums.data(), row + first, height, column, columns, is_first, is_last);
+                    }
+                }
+            }
+            epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
+        }
+    });
+}
+
+/// Packs b[k, n] into panels, zero-padded, on all cores.
+template <class B, class T>
+void pack_panels(const PanelLayout& layout, std::size_t k, std::size_t n, const Operand<B>& b, T* panels) {
+    const std::size_t count = (n + layout.width - 1) / layout.width;
+    parallel_for(count, std::max<std::size_t>(1, 16384 / layout.panel_size(k)),
+                 [&](std::size_t begin, std::size_t end) {
+                     for (std::size_t panel = begin; panel < end; ++panel) {
+                         const std::size_t column = panel * layout.width;
+                         detail::pack_panel(b.from(0, column).transposed(), std::min(layout.width, n - column), k,
+                                            layout.width, panels + panel * layout.panel_size(k));
+                     }
+                 });
+}
+
+namespace detail {
+
+/// The last step of a product's tiles: into `target` through `finish`.
+template <Real T>
+struct FinishInto {
+    const KernelSet<T>& set;
+    std::size_t tile_columns;
+    Target<T> target;
+    bool accumulate;
+    Finish<T> finish;
+
+    void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
+                    bool is_first, bool is_last) const {
+        Finish<T> here{};
+        if (is_last) {
+            here = finish;
+            if (here.bias != nullptr) here.bias += column;
+            if (here.before != nullptr) here.before += row * here.before_stride + column;
+            if (here.residual != nullptr) here.residual += row * here.residual_stride + column;
+        }
+        set.finish_tile(sums, tile_columns, rows, columns,
+                        target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
+                        target.row_stride, accumulate || !is_first, here);
+    }
+};
+
+}  // namespace detail
+
+/// target (+)= a[m, k] · panels, then what `finish` says, in the tile's type.
+template <Real T, class A, class Epilogue = NoEpilogue>
+void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const T* panels,
+                 const Target<T>& target, bool accumulate, const Finish<T>& finish = {},
+                 const Epilogue& epilogue = {}) {
+    const KernelSet<T>& set = active<T>();
+    multiply_panels(set.tile, m, n, k, a, panels,
+                    detail::FinishInto<T>{set, set.tile.columns, target, accumulate, finish}, epilogue);
+}
+
+/// The layout that weights of type T are kept in.
+template <Element T>
+PanelLayout weight_layout() {
+    if constexpr (std::same_as<T, bfloat16>) {
+        return layout_of(active_reduced().pairs);
+    } else {
+        return layout_of(active<T>().tile);
+    }
+}
+
+/// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. A bfloat16
+/// weight meets x rounded to bfloat16; sums are float32.
+template <Element T>
+void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const T* weight, Compute<T>* y,
+           const Finish<Compute<T>>& finish) {
+    using C = Compute<T>;
+    if (m == 0) return;
+    if constexpr (std::same_as<T, bfloat16>) {
+        const ReducedKernels& reduced = active_reduced();
+        const std::size_t stride = round_up(in, reduced.pairs.group);
+        Buffer<bfloat16>& narrow = detail::gemm_scratch<bfloat16>().right;
+        narrow.resize(m * stride);
+        parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                reduced.narrow(x + i * in, narrow.data() + i * stride, in);
+                std::fill_n(narrow.data() + i * stride + in, stride - in, bfloat16(0.0f));
+            }
+        });
+        multiply_panels(reduced.pairs, m, out, in, row_major(std::as_const(narrow).data(), stride), weight,
+                        detail::FinishInto<C>{active<C>(), reduced.pairs.columns,
+                                              Target<C>{y, out, reduced.pairs.columns}, false, finish});
+    } else {
+        const std::size_t width = active<T>().tile.columns;
+        gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
+    }
+}
+
+/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
+template <Real T>
+void dense_backward(std::size_t m, std::size_t out, std::size_t in, const T* x, const T* weight, const T* dy, T* dx,
+                    T* dweight) {
+    if (m == 0) return;
+    const PanelLayout layout = weight_layout<T>();
+    const std::size_t width = layout.width;
+    Buffer<T>& panels = detail::gemm_scratch<T>().right;
+    panels.resize(layout.size(m, out));
+    pack_panels(layout, m, out, row_major(dy, out), panels.data());
+    gemm_panels<T>(in, out, m, row_major(x, in).transposed(), panels.data(),
+                   Target<T>{dweight, width, layout.panel_size(in)}, true);
+    if (dx == nullptr) return;
+    // The weight's own panels run along `in`; dx needs panels that run along `out`: its square blocks, transposed.
+    panels.resize(layout.size(out, in));
+    parallel_for((in + width - 1) / width, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t panel = begin; panel < end; ++panel) {
+            T* const to = panels.data() + panel * out * width;
+            const std::size_t filled = std::min(width, in - panel * width);
+            for (std::size_t row = 0; row < out; row += width) {
+                const T* const block = weight + row * in + panel * width * width;
+                detail::pack_panel(Operand<T>{block, width, 1}, filled, std::min(width, out - row), width,
+                                   to + row * width);
+            }
+        }
+    });
+    gemm_panels<T>(m, in, out, row_major(dy, out), panels.data(), Target<T>{dx, in, width}, false);
+}
+
+/// Packs a row-major weight [out, in] into its layout.
+template <Element T>
+void pack_weight(std::size_t out, std::size_t in, const T* weight, T* panels) {
+    const PanelLayout layout = weight_layout<T>();
+    if (layout.group == 1) return pack_panels(layout, in, out, row_major(weight, in).transposed(), panels);
+    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
+        std::fill_n(panels + begin * layout.panel_size(in), (end - begin) * layout.panel_size(in), T{});
+        for (std::size_t i = begin * layout.width; i < std::min(end * layout.width, out); ++i) {
+            for (std::size_t j = 0; j < in; ++j) panels[layout.position(j, i, in)] = weight[i * in + j];
+        }
+    });
+}
 
 /// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride
 /// and must not overlap a or b. epilogue(first_row, last_row, first_column, last_column) is called once for every block
@@ -6057,55 +9257,16 @@ template <Real T, Element A, Element B, class Epilogue = NoEpilogue>
 void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const Operand<B>& b, T* c,
           std::size_t c_stride, bool accumulate = false, const Epilogue& epilogue = {}) {
     if (m == 0 || n == 0) return;
-    const KernelSet<T>& set = active<T>();
     if (k == 0) {
         for (std::size_t i = 0; i < m && !accumulate; ++i) std::fill_n(c + i * c_stride, n, T{0});
         epilogue(0, m, 0, n);
         return;
     }
-    // The right operand is packed whole, once, and shared.
-    const std::size_t padded_n = detail::round_up(n, set.tile_columns);
+    const PanelLayout layout = layout_of(active<T>().tile);
     Buffer<T>& shared = detail::gemm_scratch<T>().right;
-    shared.resize(padded_n * k);
-    T* const packed = shared.data();
-    const std::size_t column_panels = padded_n / set.tile_columns;
-    for (std::size_t first = 0; first < k; first += gemm_depth) {
-        const std::size_t depth = std::min(gemm_depth, k - first);
-        const std::size_t grain = std::max<std::size_t>(1, 16384 / (depth * set.tile_columns));
-        parallel_for(column_panels, grain, [&](std::size_t begin, std::size_t end) {
-            const std::size_t column = begin * set.tile_columns;
-            const Operand<B> piece{b.data + first * b.row_stride + column * b.column_stride, b.column_stride,
-                                   b.row_stride};
-            detail::pack(piece, std::min(end * set.tile_columns, n) - column, depth, set.tile_columns,
-                         packed + first * padded_n + column * depth);
-        });
-    }
-    // Blocks of about 112 rows keep the left piece in the L2 cache; few rows are split over columns instead.
-    const std::size_t block_rows = std::min(detail::round_up(m, set.tile_rows), 8 * set.tile_rows);
-    const std::size_t row_blocks = (m + block_rows - 1) / block_rows;
-    const std::size_t column_splits = row_blocks >= 8 ? 1 : std::min<std::size_t>(column_panels, 8 / row_blocks + 1);
-    const std::size_t split_panels = (column_panels + column_splits - 1) / column_splits;
-    parallel_for(row_blocks * column_splits, 1, [&](std::size_t begin, std::size_t end) {
-        Buffer<T>& left = detail::gemm_scratch<T>().left;
-        left.resize(block_rows * gemm_depth);
-        for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t row = task / column_splits * block_rows;
-            const std::size_t rows = std::min(block_rows, m - row);
-            const std::size_t column = std::min(task % column_splits * split_panels * set.tile_columns, n);
-            const std::size_t last = std::min(column + split_panels * set.tile_columns, n);
-            if (column == last) continue;
-            for (std::size_t first = 0; first < k; first += gemm_depth) {
-                const std::size_t depth = std::min(gemm_depth, k - first);
-                const Operand<A> piece{a.data + row * a.row_stride + first * a.column_stride, a.row_stride,
-                                       a.column_stride};
-                const auto panels = detail::left_panels(set, piece, rows, depth, left.data());
-                detail::multiply_panels(set, panels, packed + first * padded_n + column * depth,
-                                        c + row * c_stride + column, c_stride, rows, last - column, depth,
-                                        accumulate || first > 0);
-            }
-            epilogue(row, row + rows, column, last);
-        }
-    });
+    shared.resize(layout.size(k, n));
+    pack_panels(layout, k, n, b, shared.data());
+    gemm_panels<T>(m, n, k, a, shared.data(), Target<T>{c, c_stride, layout.width}, accumulate, {}, epilogue);
 }
 
 /// gemm on the calling thread alone, for small products inside a loop that is parallel already.
@@ -6113,16 +9274,27 @@ template <Real T>
 void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& a, const Operand<T>& b, T* c,
                  std::size_t c_stride, bool accumulate = false) {
     const KernelSet<T>& set = active<T>();
+    const PanelLayout layout = layout_of(set.tile);
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
-    scratch.left.resize(detail::round_up(m, set.tile_rows) * std::min(k, gemm_depth));
-    scratch.right.resize(detail::round_up(n, set.tile_columns) * std::min(k, gemm_depth));
-    for (std::size_t first = 0; first < k; first += gemm_depth) {
-        const std::size_t depth = std::min(gemm_depth, k - first);
-        const Operand<T> left{a.data + first * a.column_stride, a.row_stride, a.column_stride};
-        const Operand<T> right{b.data + first * b.row_stride, b.column_stride, b.row_stride};
-        const auto panels = detail::left_panels(set, left, m, depth, scratch.left.data());
-        detail::pack(right, n, depth, set.tile_columns, scratch.right.data());
-        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth, accumulate || first > 0);
+    scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
+    const detail::Shares tiles(m, set.tile.rows);
+    constexpr std::size_t largest_tile = 14 * 64;
+    alignas(64) std::array<T, largest_tile> sums;
+    for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
+        const std::size_t depth = std::min(gemm_depth, k - depth_begin);
+        const auto left = detail::left_block<T>(a.from(0, depth_begin), tiles, depth, 1, scratch.left);
+        for (std::size_t column = 0; column < n; column += layout.width) {
+            const std::size_t columns = std::min(layout.width, n - column);
+            detail::pack_panel(b.from(depth_begin, column).transposed(), columns, depth, layout.width,
+                               scratch.right.data());
+            for (std::size_t t = 0; t < tiles.count; ++t) {
+                const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+                set.tile.multiply(height, depth, left.tile(first, depth), left.row,
+                                  left.group == 0 ? height : left.group, scratch.right.data(), sums.data());
+                set.finish_tile(sums.data(), layout.width, height, columns, c + first * c_stride + column, c_stride,
+                                accumulate || depth_begin > 0, {});
+            }
+        }
     }
 }
 
@@ -7530,7 +10702,20 @@ struct TanhGelu {
 
 namespace nn {
 
+/// The kernels' name of an activation that they know; any other is evaluated as an expression.
+template <class Activation>
+inline constexpr kernels::Activation kernel_activation = kernels::Activation::none;
+template <>
+inline constexpr kernels::Activation kernel_activation<Gelu> = kernels::Activation::gelu;
+template <>
+inline constexpr kernels::Activation kernel_activation<QuickGelu> = kernels::Activation::quick_gelu;
+template <>
+inline constexpr kernels::Activation kernel_activation<TanhGelu> = kernels::Activation::tanh_gelu;
+
 namespace detail {
+
+/// Elements a task of an activation has at least.
+inline constexpr std::size_t activation_grain = 16384;
 
 template <Real T>
 using ActivationInput = Variable<T, Shape<dynamic>>;
@@ -7552,17 +10737,31 @@ auto activated(const Activation& activation, const ActivationInput<T>& input) {
 /// an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
-    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), detail::activated(activation, input));
+    constexpr kernels::Activation kind = kernel_activation<Activation>;
+    if constexpr (kind != kernels::Activation::none) {
+        parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
+            kernels::active<T>().activate(kind, x + begin, y + begin, end - begin);
+        });
+    } else {
+        const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+        tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), detail::activated(activation, input));
+    }
 }
 
 /// In place g = g · activation'(x); the derivative comes from the expression.
 template <class Activation, Real T>
 void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
-    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
-    const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}),
-                          elementwise_gradient(detail::activated(activation, input), upstream));
+    constexpr kernels::Activation kind = kernel_activation<Activation>;
+    if constexpr (kind != kernels::Activation::none) {
+        parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
+            kernels::active<T>().activate_backward(kind, x + begin, g + begin, end - begin);
+        });
+    } else {
+        const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+        const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
+        tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}),
+                              elementwise_gradient(detail::activated(activation, input), upstream));
+    }
 }
 
 }  // namespace nn
@@ -7678,6 +10877,80 @@ void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
+// ---- tandem/tensor/packed.hpp ----
+
+// Weights as products read them.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A weight of shape S = <Out, ...>, a matrix [out, in] to products, kept once and in the panels that they read: it is
+/// packed when it is set, not when it is used. Gradients and moments have the same layout, so what works element by
+/// element walks `elements()`; that span is longer than size() where Out does not fill the last panel, and which
+/// element stands where depends on the instruction set. operator() and unpacked() know.
+template <Element T, class S>
+class PackedMatrix {
+public:
+    using element = T;
+    using shape = S;
+    static constexpr std::size_t out = S::extents[0];
+    static constexpr std::size_t in = Extents<S::rank>(S::extents).count() / out;
+
+    PackedMatrix() : elements_(layout().size(in, out)) {}
+
+    static kernels::PanelLayout layout() { return kernels::weight_layout<T>(); }
+
+    static constexpr std::size_t size() { return out * in; }
+    static constexpr std::size_t extent(std::size_t axis) { return S::extents[axis]; }
+
+    std::span<T> elements() & { return {elements_.data(), elements_.size()}; }
+    std::span<const T> elements() const& { return {elements_.data(), elements_.size()}; }
+    void elements() && = delete;  // the memory would be gone before it is read
+
+    T& operator()(std::size_t row, std::size_t column) { return elements()[layout().position(column, row, in)]; }
+    const T& operator()(std::size_t row, std::size_t column) const {
+        return elements()[layout().position(column, row, in)];
+    }
+
+    void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
+
+    /// Takes over the elements of a row-major tensor.
+    void pack(View<const T, S> weight) { kernels::pack_weight(out, in, weight.data(), elements_.data()); }
+
+    /// The elements as a row-major tensor.
+    Tensor<T, S> unpacked() const {
+        Tensor<T, S> weight;
+        parallel_for(out, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                for (std::size_t j = 0; j < in; ++j) weight.data()[i * in + j] = (*this)(i, j);
+            }
+        });
+        return weight;
+    }
+
+private:
+    Buffer<T> elements_;
+};
+
+/// A parameter's elements, row-major, whatever its layout.
+template <class T, class S>
+const Tensor<T, S>& to_row_major(const Tensor<T, S>& parameter) {
+    return parameter;
+}
+template <class T, class S>
+Tensor<T, S> to_row_major(const PackedMatrix<T, S>& parameter) {
+    return parameter.unpacked();
+}
+template <class T, class S>
+void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
+    std::copy_n(values.data(), values.size(), parameter.data());
+}
+template <class T, class S>
+void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<T, S>& values) {
+    parameter.pack(values.view());
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/nn/parameter.hpp ----
 
 // The one list of parameters: every layer names its tensors once, and loading, saving, counting, initialising and
@@ -7711,10 +10984,16 @@ void zero_parameters(Model& model) {
     for_each_parameter([](const std::string&, auto& tensor) { tensor.fill(0); }, model);
 }
 
-/// Fills a tensor with normal random numbers of mean 0.
+/// Fills a parameter with normal random numbers of mean 0, in row-major order whatever its layout.
 template <Element T, class S>
 void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
     for (T& value : tensor.elements()) value = static_cast<T>(static_cast<Compute<T>>(deviation * random.normal()));
+}
+template <Element T, class S>
+void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
+    Tensor<T, S> values;
+    fill_normal(values, random, deviation);
+    weight.pack(values);
 }
 
 /// What the initialisation of a part depends on.
@@ -7736,8 +11015,8 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
         part.initialise(random, scale);
     } else {
-        const auto fill = [&]<Element T, class S>(const std::string&, Tensor<T, S>& tensor) {
-            if constexpr (S::rank >= 2) {
+        const auto fill = [&](const std::string&, auto& tensor) {
+            if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
                 const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
             }
@@ -7796,16 +11075,6 @@ AnyMatrix<const T> as_matrix(const Tensor<T, S>& weight) {
     return {weight.data(), {{rows, weight.size() / rows}}};
 }
 
-/// y = x · weightᵀ (+ bias), the bias added in the product's epilogue. bias may be empty.
-template <Real C, Element T>
-void affine(AnyMatrix<const C> x, AnyMatrix<const T> weight, AnyVector<const C> bias, AnyMatrix<C> y) {
-    if (bias.size() == 0) {
-        assign(y, matmul(x, transpose(weight)));
-    } else {
-        assign(y, matmul(x, transpose(weight)) + bias);
-    }
-}
-
 /// sums += Σ over rows of x.
 template <Real T>
 void add_column_sums(AnyMatrix<const T> x, T* sums) {
@@ -7815,27 +11084,14 @@ void add_column_sums(AnyMatrix<const T> x, T* sums) {
     });
 }
 
-/// The gradients of affine: dx = dy · weight where dx is not empty, dweight += dyᵀ · x, dbias += Σ dy where not null.
-template <Real T>
-void affine_backward(AnyMatrix<const T> x, AnyMatrix<const T> weight, AnyMatrix<const T> dy, AnyMatrix<T> dx, T* dweight,
-                     T* dbias) {
-    const std::size_t rows = x.extent(0), in = x.extent(1), out = dy.extent(1);
-    const auto gradient = kernels::row_major(dy.data(), out);
-    kernels::gemm<T>(out, in, rows, gradient.transposed(), kernels::row_major(x.data(), in), dweight, in, true);
-    if (dbias != nullptr) add_column_sums(dy, dbias);
-    if (dx.data() != nullptr) {
-        kernels::gemm<T>(rows, in, out, gradient, kernels::row_major(weight.data(), in), dx.data(), in);
-    }
-}
-
 }  // namespace detail
 
-/// A dense layer. The weight has PyTorch's layout, [out, in].
+/// A dense layer. The weight has PyTorch's shape, [out, in].
 template <Element T, std::size_t In, std::size_t Out, bool HasBias = true>
 struct Linear {
     using C = Compute<T>;
 
-    Tensor<T, Shape<Out, In>> weight;
+    PackedMatrix<T, Shape<Out, In>> weight;
     Tensor<C, Shape<HasBias ? Out : 0>> bias;
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -7843,17 +11099,25 @@ struct Linear {
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
 
-    /// x <rows, In> to y <rows, Out>; they must not overlap.
-    void forward(Rows<const C, In> x, Rows<C, Out> y) const {
-        detail::affine<C, T>(x, detail::as_matrix(weight), bias.view(), y);
+    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its bias
+    /// is added, while it is in registers.
+    void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
+        if constexpr (HasBias) finish.bias = bias.data();
+        kernels::dense<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), y.data(), finish);
+    }
+
+    /// y = residual + forward(x). residual may be y.
+    void forward_onto(Rows<const C, Out> residual, Rows<const C, In> x, Rows<C, Out> y) const {
+        forward(x, y, {.residual = residual.data(), .residual_stride = Out});
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
     void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const
         requires Real<T>
     {
-        detail::affine_backward<T>(x, detail::as_matrix(weight), dy, dx, gradient.weight.data(),
-                                   HasBias ? gradient.bias.data() : nullptr);
+        kernels::dense_backward<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), dy.data(), dx.data(),
+                                   gradient.weight.elements().data());
+        if constexpr (HasBias) detail::add_column_sums<T>({dy.data(), {{dy.extent(0), Out}}}, gradient.bias.data());
     }
 };
 
@@ -7910,12 +11174,14 @@ struct SelfAttention {
         fill_normal(out_proj.weight, random, scale.residual());
     }
 
-    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved) const {
+    /// y = residual + the mixed x. residual may be y; `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets offsets, Saved& saved,
+                 bool) const {
         saved.qkv.resize(x.extent(0));
         saved.mixed.resize(x.extent(0));
         in_proj.forward(x, saved.qkv);
         kernels::attention<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed.data());
-        out_proj.forward(saved.mixed, y);
+        out_proj.forward_onto(residual, saved.mixed, y);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
@@ -8064,12 +11330,20 @@ struct Mlp {
         fill_normal(c_proj.weight, random, scale.residual());
     }
 
-    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets, Saved& saved) const {
-        saved.before.resize(x.extent(0));
+    /// y = residual + the perceptron's result. residual may be y; `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets, Saved& saved,
+                 bool keep) const {
+        constexpr kernels::Activation fused = kernel_activation<std::remove_const_t<decltype(activation)>>;
         saved.after.resize(x.extent(0));
-        c_fc.forward(x, saved.before);
-        activate(activation, saved.before.data(), saved.after.data(), saved.before.size());
-        c_proj.forward(saved.after, y);
+        if (keep) saved.before.resize(x.extent(0));
+        if constexpr (fused == kernels::Activation::none) {
+            c_fc.forward(x, keep ? saved.before.view() : saved.after.view());
+            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(), saved.after.size());
+        } else {
+            c_fc.forward(x, saved.after, {.activation = fused, .before = keep ? saved.before.data() : nullptr,
+                                          .before_stride = hidden});
+        }
+        c_proj.forward_onto(residual, saved.after, y);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
@@ -8155,18 +11429,16 @@ struct Block {
         initialise_part(mlp, random, scale);
     }
 
-    /// x and y are <rows, width> and must not overlap; y may be used as scratch before it holds the result.
-    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved) const {
+    /// x and y are <rows, width> and must not overlap. `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = x.extent(0);
         saved.normed_1.resize(rows);
         saved.middle.resize(rows);
         saved.normed_2.resize(rows);
         ln_1.forward(x, saved.normed_1, saved.norm_1);
-        attn.forward(saved.normed_1, y, offsets, saved.mixer);
-        assign(saved.middle.view(), x + y);
+        attn.forward(saved.normed_1, x, saved.middle, offsets, saved.mixer, keep);
         ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
-        mlp.forward(saved.normed_2, y, offsets, saved.mlp);
-        assign(y, y + saved.middle);
+        mlp.forward(saved.normed_2, saved.middle, y, offsets, saved.mlp, keep);
     }
 
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
@@ -8225,7 +11497,7 @@ struct Transformer {
             auto& from = saved.streams[keep ? i : i % 2];
             auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
             to.resize(rows);
-            resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0]);
+            resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0], keep);
         }
         return saved.streams[keep ? Layers : Layers % 2];
     }
@@ -8558,7 +11830,7 @@ struct PatchEmbedding {
     static constexpr std::size_t depth = 3 * Patch * Patch;
     using C = Compute<T>;
 
-    Tensor<T, Shape<Width, 3, Patch, Patch>> conv;
+    PackedMatrix<T, Shape<Width, 3, Patch, Patch>> conv;
     Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
     Tensor<C, Shape<tokens, Width>> positional_embedding;
 
@@ -8585,7 +11857,7 @@ struct PatchEmbedding {
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
         extract_patches<Image, Patch, C>(images, saved.patches);
-        detail::affine<C, T>(saved.patches.view(), detail::as_matrix(conv), {}, saved.embedded.view());
+        kernels::dense<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(), saved.embedded.data(), {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
@@ -8615,8 +11887,8 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        detail::affine_backward<C>(saved.patches.view(), detail::as_matrix(conv), saved.embedded.view(), {},
-                                   gradient.conv.data(), nullptr);
+        kernels::dense_backward<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(),
+                                   saved.embedded.data(), nullptr, gradient.conv.elements().data());
     }
 };
 
@@ -9100,10 +12372,10 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
     return shape;
 }
 
-template <class T, class S>
-std::vector<std::size_t> shape_of_tensor(const Tensor<T, S>& tensor) {
-    std::vector<std::size_t> shape(S::rank);
-    for (std::size_t axis = 0; axis < S::rank; ++axis) shape[axis] = tensor.extent(axis);
+template <class Parameter>
+std::vector<std::size_t> shape_of_tensor(const Parameter& parameter) {
+    std::vector<std::size_t> shape(Parameter::shape::rank);
+    for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = parameter.extent(axis);
     return shape;
 }
 
@@ -9172,15 +12444,29 @@ private:
     std::string faults_;
 };
 
-/// The parameters of a model as tensors to save, their names behind a prefix that tells several models apart.
-template <class Model>
-void append_parameters(std::vector<StoredTensor>& tensors, const std::string& prefix, const Model& model) {
-    for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
-            tensors.push_back(stored_tensor<T>(prefix + name, shape_of_tensor(tensor), tensor.elements()));
-        },
-        model);
-}
+/// The parameters of models as row-major tensors to save, with the memory of those that are kept in another layout.
+struct SavedParameters {
+    std::vector<StoredTensor> tensors;
+    std::vector<std::shared_ptr<const void>> memory;
+
+    /// Adds a model's, their names behind a prefix that tells several models apart.
+    template <class Model>
+    void append(const std::string& prefix, const Model& model) {
+        for_each_parameter([&](const std::string& name, const auto& parameter) { add(prefix + name, parameter); }, model);
+    }
+
+private:
+    template <class T, class S>
+    void add(const std::string& name, const Tensor<T, S>& tensor) {
+        tensors.push_back(stored_tensor<T>(name, shape_of_tensor(tensor), tensor.elements()));
+    }
+    template <class T, class S>
+    void add(const std::string& name, const PackedMatrix<T, S>& weight) {
+        const auto unpacked = std::make_shared<const Tensor<T, S>>(weight.unpacked());
+        add(name, *unpacked);
+        memory.push_back(unpacked);
+    }
+};
 
 }  // namespace detail
 
@@ -9189,9 +12475,9 @@ void append_parameters(std::vector<StoredTensor>& tensors, const std::string& pr
 template <class Model>
 void save_weights(const Model& model, const std::filesystem::path& path,
                   const std::map<std::string, std::string>& metadata = {}) {
-    std::vector<StoredTensor> tensors;
-    detail::append_parameters(tensors, "", model);
-    save_safetensors(path, tensors, metadata);
+    detail::SavedParameters saved;
+    saved.append("", model);
+    save_safetensors(path, saved.tensors, metadata);
 }
 
 /// Loads all parameters of `model` from an open file. What does not fit is refused whole: the Error names every tensor
@@ -9203,8 +12489,10 @@ void load_weights(Model& model, const Safetensors& file, std::string_view where)
         [&](const std::string& name, const auto& tensor) { fit.check(name, detail::shape_of_tensor(tensor)); }, model);
     fit.require(where);
     for_each_parameter(
-        [&](const std::string& name, auto& tensor) {
-            fit.read(name, detail::shape_of_tensor(tensor), tensor.elements());
+        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
+            Tensor<typename Parameter::element, typename Parameter::shape> values;
+            fit.read(name, detail::shape_of_tensor(parameter), values.elements());
+            from_row_major(parameter, values);
         },
         model);
 }
@@ -9465,8 +12753,8 @@ namespace detail {
 /// A parameter as a plain vector: one instantiation of an update serves parameters of every shape.
 template <class Tensor>
 auto flat(Tensor& tensor) {
-    using T = std::remove_pointer_t<decltype(tensor.data())>;
-    return View<T, Shape<dynamic>>(tensor.data(), {{tensor.size()}});
+    const auto elements = tensor.elements();
+    return View<typename decltype(elements)::element_type, Shape<dynamic>>(elements.data(), {{elements.size()}});
 }
 
 }  // namespace detail
@@ -9513,9 +12801,9 @@ struct AdamW {
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
         for_each_parameter(
-            [&]<class T, class S>(const std::string&, Tensor<T, S>& parameter, const Tensor<T, S>& slope, Tensor<T, S>& first,
-                                  Tensor<T, S>& second) {
-                const double keep = S::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
+            [&]<class Parameter>(const std::string&, Parameter& parameter, const Parameter& slope, Parameter& first,
+                                 Parameter& second) {
+                const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
                 const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
                 const auto g = gradient_scale * detail::flat(slope);
                 assign(m, beta1 * m + (1.0 - beta1) * g);
@@ -9594,10 +12882,10 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
 template <class Model>
 void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model, const std::string& where) {
     for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+        [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
             const StoredTensor* stored = file.find(prefix + name);
-            const auto shape = shape_of_tensor(tensor);
-            if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<T>()) {
+            const auto shape = shape_of_tensor(parameter);
+            if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<typename Parameter::element>()) {
                 throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
                             stored == nullptr ? "no such tensor" : shape_text(stored->shape));
             }
@@ -9608,7 +12896,12 @@ void check_parameters(const Safetensors& file, const std::string& prefix, const 
 template <class Model>
 void read_parameters(const Safetensors& file, const std::string& prefix, Model& model) {
     for_each_parameter(
-        [&](const std::string& name, auto& tensor) { read_elements(*file.find(prefix + name), tensor.elements()); }, model);
+        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
+            Tensor<typename Parameter::element, typename Parameter::shape> values;
+            read_elements(*file.find(prefix + name), values.elements());
+            from_row_major(parameter, values);
+        },
+        model);
 }
 
 }  // namespace detail
@@ -9617,12 +12910,12 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 template <class Model>
 void save_snapshot(const std::filesystem::path& path, const Model& model, const AdamW::State<Model>& state,
                    const RunState& run) {
-    std::vector<StoredTensor> tensors;
-    detail::append_parameters(tensors, "model.", model);
-    detail::append_parameters(tensors, "first.", state.first);
-    detail::append_parameters(tensors, "second.", state.second);
-    tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
-    save_safetensors(path, tensors,
+    detail::SavedParameters saved;
+    saved.append("model.", model);
+    saved.append("first.", state.first);
+    saved.append("second.", state.second);
+    saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
+    save_safetensors(path, saved.tensors,
                      {{"format", "tandem snapshot 1"},
                       {"seed", std::to_string(run.seed)},
                       {"step", std::to_string(run.step)},

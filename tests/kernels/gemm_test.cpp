@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include <tbb/global_control.h>
@@ -16,6 +17,7 @@
 #include <tandem/kernels/gemm.hpp>
 
 #include "../guarded.hpp"
+#include "isas.hpp"
 
 namespace {
 
@@ -321,35 +323,58 @@ TEMPLATE_TEST_CASE("gemm_serial of all tails", "[kernels]", float, double) {
     }
 }
 
-TEMPLATE_TEST_CASE("the register tiles, native and scalar, read and write their own elements only", "[kernels]", float,
-                   double) {
-    using T = TestType;
+namespace {
+
+/// Tiles of every height and many depths against the definition, all memory guarded.
+template <class A, class B, class Sum>
+void check_tile(const tandem::kernels::TileKernel<A, B, Sum>& tile, double tolerance, double low, double high) {
     Random random(Seed{11});
-    for (const char* const name : {"scalar", "native"}) {
-        const auto& set = tandem::kernels::kernels_named<T>(name);
-        const std::size_t rows = set.tile_rows, columns = set.tile_columns;
-        const Guarded<T> a_memory(rows * 70), b_memory(65 * columns), c_memory(rows * (columns + 3));
-        for (std::size_t depth = 1; depth <= 65; ++depth) {
+    const Guarded<A> a_memory(tile.rows * 70 * tile.group);
+    const Guarded<B> b_memory(65 * tile.columns * tile.group);
+    const Guarded<Sum> out_memory(tile.rows * tile.columns);
+    for (std::size_t rows = 1; rows <= tile.rows; ++rows) {
+        for (std::size_t groups = 1; groups <= 65; groups += rows == tile.rows ? 1 : 9) {
             for (const bool packed : {false, true}) {
-                for (const bool accumulate : {false, true}) {
-                    CAPTURE(name, depth, packed, accumulate);
-                    const std::size_t stride = packed ? rows : depth + 5, c_stride = columns + 3;
-                    const Operand<T> a = make_operand(a_memory, rows, depth, stride, packed, random);
-                    const T* const b = b_memory.random(depth * columns, random);
-                    const std::size_t size = (rows - 1) * c_stride + columns;
-                    T* const c = c_memory.random(size, random);
-                    const std::vector<T> before(c, c + size);
-                    set.gemm_tile(depth, a.data, a.row_stride, a.column_stride, b, c, c_stride, accumulate);
-                    for (std::size_t at = 0; at < size; ++at) {
-                        const std::size_t i = at / c_stride, j = at % c_stride;
-                        double sum = accumulate || j >= columns ? before[at] : 0;
-                        for (std::size_t l = 0; l < depth && j < columns; ++l) {
-                            sum += element(a, i, l) * static_cast<double>(b[l * columns + j]);
+                CAPTURE(rows, groups, packed);
+                const std::size_t a_row = packed ? tile.group : (groups + 5) * tile.group;
+                const std::size_t a_group = packed ? rows * tile.group : tile.group;
+                const std::size_t size = (rows - 1) * a_row + (groups - 1) * a_group + tile.group;
+                const A* const a =
+                    a_memory.random(size, random, std::is_unsigned_v<A> ? 0 : low, std::is_unsigned_v<A> ? 255 : high);
+                const B* const b = b_memory.random(groups * tile.columns * tile.group, random, low, high);
+                Sum* const out = out_memory.last(rows * tile.columns);
+                tile.multiply(rows, groups, a, a_row, a_group, b, out);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    for (std::size_t j = 0; j < tile.columns; ++j) {
+                        double sum = 0;
+                        for (std::size_t l = 0; l < groups * tile.group; ++l) {
+                            const std::size_t g = l / tile.group, e = l % tile.group;
+                            sum += static_cast<double>(a[i * a_row + g * a_group + e]) *
+                                   static_cast<double>(b[(g * tile.columns + j) * tile.group + e]);
                         }
-                        REQUIRE(std::abs(c[at] - sum) <= 66 * 66 * std::numeric_limits<T>::epsilon());
+                        REQUIRE(std::abs(static_cast<double>(out[i * tile.columns + j]) - sum) <= tolerance);
                     }
                 }
             }
         }
     }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("the register tiles of every instruction set read and write their own elements only", "[kernels]",
+                   float, double) {
+    const auto isa = GENERATE(from_range(available_isas()));
+    const auto& set = tandem::kernels::kernels_of<TestType>(isa);
+    CAPTURE(set.name);
+    check_tile(set.tile, 66 * 66 * std::numeric_limits<TestType>::epsilon(), -1, 1);
+}
+
+TEST_CASE("the tiles of pairs and bytes, for every instruction set", "[kernels]") {
+    const auto isa = GENERATE(from_range(available_isas()));
+    const tandem::kernels::ReducedKernels kernels = tandem::kernels::reduced_kernels_of(isa);
+    CAPTURE(std::string(name_of(isa)));
+    // Products of bfloat16 are exact in float: only the sums of up to 130 of them round.
+    check_tile(kernels.pairs, 130 * 130 * std::numeric_limits<float>::epsilon(), -1, 1);
+    check_tile(kernels.bytes, 0, -127, 127);
 }

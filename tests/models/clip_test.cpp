@@ -99,11 +99,18 @@ TEST_CASE("what stands behind the end-of-text token does not matter to a causal 
 TEST_CASE("a bfloat16 model keeps the cosine above 0.9999") {
     const Model model{td::Seed{3}};
     td::Clip<small, td::bf16> rounded;
-    std::map<std::string, std::span<const float>> exact;
-    td::for_each_parameter([&](const std::string& name, const auto& tensor) { exact[name] = tensor.elements(); }, model);
+    std::map<std::string, std::vector<float>> exact;
     td::for_each_parameter(
-        [&]<class T, class S>(const std::string& name, td::Tensor<T, S>& tensor) {
-            for (std::size_t i = 0; i < tensor.size(); ++i) tensor.data()[i] = T(exact.at(name)[i]);
+        [&](const std::string& name, const auto& parameter) {
+            const auto& values = td::to_row_major(parameter);
+            exact[name].assign(values.elements().begin(), values.elements().end());
+        },
+        model);
+    td::for_each_parameter(
+        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
+            td::Tensor<typename Parameter::element, typename Parameter::shape> values;
+            std::copy(exact.at(name).begin(), exact.at(name).end(), values.data());
+            td::from_row_major(parameter, values);
         },
         rounded);
     const Batch batch(12);

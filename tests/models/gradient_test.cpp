@@ -24,10 +24,11 @@ struct MeanMixer {
 
         static void parameters(const auto& visit, const std::string& at, auto&... self) { visit(at + "gain", self.gain...); }
 
-        void forward(td::Rows<const T, width> x, td::Rows<T, width> y, td::Offsets offsets, Saved&) const {
+        void forward(td::Rows<const T, width> x, td::Rows<const T, width> residual, td::Rows<T, width> y, td::Offsets offsets,
+                     Saved&, bool) const {
             each_column(offsets, [&](std::size_t first, std::size_t last, std::size_t j) {
                 const T mean = column_sum(x, first, last, j) / static_cast<T>(last - first);
-                for (std::size_t i = first; i < last; ++i) y(i, j) = gain(j) * mean;
+                for (std::size_t i = first; i < last; ++i) y(i, j) = residual(i, j) + gain(j) * mean;
             });
         }
 
@@ -112,8 +113,8 @@ void check_gradients(const L& loss) {
     td::for_each_parameter(
         [&](const std::string& name, auto& parameter, const auto& slope) {
             double difference = 0, norm = 0;
-            for (std::size_t i = 0; i < parameter.size(); ++i) {
-                double& x = parameter.data()[i];
+            for (std::size_t i = 0; i < parameter.elements().size(); ++i) {
+                double& x = parameter.elements()[i];
                 const double kept = x, h = 1e-5;
                 x = kept + h;
                 const double above = model.loss_and_gradient(pairs.images, pairs.ids, loss, unused, work);
@@ -121,7 +122,7 @@ void check_gradients(const L& loss) {
                 const double below = model.loss_and_gradient(pairs.images, pairs.ids, loss, unused, work);
                 x = kept;
                 const double numeric = (above - below) / (2 * h);
-                difference += (numeric - slope.data()[i]) * (numeric - slope.data()[i]);
+                difference += (numeric - slope.elements()[i]) * (numeric - slope.elements()[i]);
                 norm += numeric * numeric;
             }
             INFO(name);

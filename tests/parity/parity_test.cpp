@@ -139,7 +139,8 @@ void run(const char* path) {
     load_part(file, "gradient/", expected_gradient);
     double worst = 0;
     td::for_each_parameter(
-        [&](const std::string& name, const auto& found, const auto& expected) {
+        [&](const std::string& name, const auto& found_parameter, const auto& expected_parameter) {
+            const auto &found = td::to_row_major(found_parameter), &expected = td::to_row_major(expected_parameter);
             // softmax cannot see a key bias: its gradient is exactly 0, and what both sides hold is rounding noise.
             const std::size_t size = found.size();
             const bool has_key = name.ends_with("in_proj_bias");

@@ -133,6 +133,15 @@ class SingleHeader(Tree):
         self.expect("nn/linear.hpp", "#pragma once\n#define X\n#include <tandem/core/error.hpp>\n",
                     r"nn/linear.hpp:3: .*before the code")
 
+    def test_repeated_text(self):
+        self.write("nn/kernels.ipp", "struct Kernel {};\n")
+        self.write("nn/linear.hpp", "#pragma once\n#if X\nnamespace x {\n#include <tandem/nn/kernels.ipp>\n}\n#endif\n"
+                                    "namespace y {\n#include <tandem/nn/kernels.ipp>\n}\n")
+        self.assertEqual(2, self.text().count("struct Kernel {};"))
+        self.assertEqual([], layers.check(self.include))
+        self.expect("nn/kernels.ipp", "#include <string>\n", r"nn/kernels.ipp: .*cannot include anything")
+        self.expect("nn/linear.hpp", "#pragma once\n#include <tandem/nn/missing.ipp>\n", "no file nn/missing.ipp")
+
     def test_forgotten_header(self):
         self.expect("nn/gelu.hpp", "#pragma once\n", r"nn/gelu.hpp: not included by tandem.hpp")
         self.write("cuda.cuh", "#pragma once\n#include <tandem/nn/gelu.hpp>\n")

@@ -10,18 +10,23 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two.
+/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two; a
+/// large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
 /// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
 template <class T>
 class Buffer {
     static_assert(std::is_trivially_copyable_v<T>);
 
 public:
-    static constexpr std::align_val_t alignment{64};
+    static constexpr std::size_t line = 64, huge_page = std::size_t{2} << 20;
 
     Buffer() = default;
     explicit Buffer(std::size_t size) { resize(size); }
@@ -51,7 +56,11 @@ public:
     /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity.
     void resize(std::size_t size) {
         if (size > capacity_) {
-            data_.reset(static_cast<T*>(::operator new(size * sizeof(T), alignment)));
+            data_.reset();
+            const std::size_t bytes = size * sizeof(T);
+            const std::align_val_t alignment{bytes >= huge_page ? huge_page : line};
+            data_ = {static_cast<T*>(::operator new(bytes, alignment)), Release{alignment}};
+            if (bytes >= huge_page) advise_huge_pages(data_.get(), bytes);
             std::fill_n(data_.get(), size, T{});
             capacity_ = size;
         }
@@ -64,8 +73,15 @@ public:
 
 private:
     struct Release {
+        std::align_val_t alignment{line};
         void operator()(T* pointer) const { ::operator delete(pointer, alignment); }
     };
+
+    static void advise_huge_pages([[maybe_unused]] T* data, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__)
+        ::madvise(data, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
+#endif
+    }
 
     std::unique_ptr<T[], Release> data_;
     std::size_t size_ = 0;

@@ -35,6 +35,11 @@ inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction funct
 
 }  // namespace detail
 
+/// The number of threads that a loop started here runs on.
+inline std::size_t core_count() {
+    return static_cast<std::size_t>(std::max(1, tbb::this_task_arena::max_concurrency()));
+}
+
 /// Calls body(begin, end) over disjoint pieces that cover [0, count), none of less than half of `grain` items where there
 /// are that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
 /// piece. The number of threads is the user's: tbb::global_control.

@@ -1,53 +1,82 @@
 // The one place that chooses which instruction set's kernels run.
 #pragma once
 
-#include <cstdlib>
-#include <string>
-#include <string_view>
+#include <concepts>
 
-#include <tandem/core/error.hpp>
+#include <tandem/kernels/avx2.hpp>
+#include <tandem/kernels/avx512.hpp>
+#include <tandem/kernels/isa.hpp>
 #include <tandem/kernels/kernel_set.hpp>
 #include <tandem/kernels/native.hpp>
+#include <tandem/kernels/neon.hpp>
 #include <tandem/kernels/scalar.hpp>
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-/// The table of an instruction set written as a struct of static functions.
-template <Real T, class Isa>
-constexpr KernelSet<T> table_of(const char* name) {
-    return {.name = name,
-            .tile_rows = Isa::tile_rows,
-            .tile_columns = Isa::tile_columns,
-            .gemm_tile = Isa::gemm_tile,
-            .layer_norm = Isa::layer_norm,
-            .layer_norm_backward = Isa::layer_norm_backward,
-            .layer_norm_parameters_backward = Isa::layer_norm_parameters_backward,
-            .column_sums = Isa::column_sums,
-            .softmax = Isa::softmax,
-            .softmax_backward = Isa::softmax_backward};
+template <Real T>
+inline constexpr KernelSet<T> scalar_kernels{
+    .name = "scalar",
+    .tile = {scalar_tile_rows, scalar_tile_columns, 1, Scalar<T>::multiply},
+    .finish_tile = Scalar<T>::finish_tile,
+    .activate = Scalar<T>::activate,
+    .activate_backward = Scalar<T>::activate_backward,
+    .layer_norm = Scalar<T>::layer_norm,
+    .layer_norm_backward = Scalar<T>::layer_norm_backward,
+    .layer_norm_parameters_backward = Scalar<T>::layer_norm_parameters_backward,
+    .column_sums = Scalar<T>::column_sums,
+    .softmax = Scalar<T>::softmax,
+    .softmax_backward = Scalar<T>::softmax_backward};
+
+inline constexpr ReducedKernels scalar_reduced_kernels{
+    .pairs = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<bfloat16, bfloat16, float, 2>},
+    .narrow = scalar_narrow,
+    .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
+    .quantise = scalar_quantise,
+    .dequantise = scalar_dequantise};
+
+/// The kernels of an instruction set that the CPU has. Those of double, which no model is served in, are the build's
+/// own.
+template <Real T>
+const KernelSet<T>& kernels_of(Isa isa) {
+    if (isa == Isa::scalar) return scalar_kernels<T>;
+    if constexpr (std::same_as<T, float>) {
+#if defined(__x86_64__)
+        if (isa == Isa::avx512) return avx512::kernel_set;
+        if (isa == Isa::avx2) return avx2::kernel_set;
+#elif defined(__aarch64__)
+        if (isa == Isa::neon) return neon::kernel_set;
+#endif
+    }
+    return native::kernel_set<T>;
 }
 
-template <Real T>
-inline constexpr KernelSet<T> scalar_kernels = table_of<T, Scalar<T>>("scalar");
-
-template <Real T>
-inline constexpr KernelSet<T> native_kernels = table_of<T, Native<T>>("native");
-
-/// The kernels of a named instruction set; an unknown or unavailable name is an Error.
-template <Real T>
-const KernelSet<T>& kernels_named(std::string_view name) {
-    if (name == "scalar") return scalar_kernels<T>;
-    if (name == "native") return native_kernels<T>;
-    throw Error("TANDEM_ISA", "scalar or native", "\"" + std::string(name) + "\"");
+/// The reduced-precision kernels of an instruction set that the CPU has; what it lacks comes from the next narrower
+/// one.
+inline ReducedKernels reduced_kernels_of(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx512) {
+        const CpuFeatures& cpu = cpu_features();
+        return {.pairs = cpu.bf16 ? avx512bf16::pairs : avx2::reduced_kernels.pairs,
+                .narrow = avx512::Convert::narrow,
+                .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
+                .quantise = avx512::Convert::quantise,
+                .dequantise = cpu.int8 ? avx512::Convert::dequantise : avx2::reduced_kernels.dequantise};
+    }
+    if (isa == Isa::avx2) return avx2::reduced_kernels;
+#elif defined(__aarch64__)
+    if (isa == Isa::neon) return neon::reduced_kernels;
+#endif
+    return scalar_reduced_kernels;
 }
 
-/// The kernels in use: native, or what the environment variable TANDEM_ISA names. Chosen at the first call.
+/// The kernels in use.
 template <Real T>
 const KernelSet<T>& active() {
-    static const KernelSet<T>& chosen = [&]() -> const KernelSet<T>& {
-        const char* forced = std::getenv("TANDEM_ISA");
-        return kernels_named<T>(forced == nullptr ? "native" : forced);
-    }();
+    static const KernelSet<T>& chosen = kernels_of<T>(active_isa());
+    return chosen;
+}
+inline const ReducedKernels& active_reduced() {
+    static const ReducedKernels chosen = reduced_kernels_of(active_isa());
     return chosen;
 }
 

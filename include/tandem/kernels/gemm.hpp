@@ -1,4 +1,4 @@
-// General matrix product with any strides: packing, blocking and the parallel split around the register tile.
+// Matrix products: packing, blocking and the parallel split around the register tile.
 #pragma once
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/memory.hpp>
@@ -16,23 +17,59 @@ namespace tandem::inline TANDEM_ABI::kernels {
 
 /// A matrix operand: element (i, j) stands at data[i · row_stride + j · column_stride]. A transposed view swaps the
 /// two.
-template <Element T>
+template <class T>
 struct Operand {
     const T* data;
     std::size_t row_stride;
     std::size_t column_stride;
 
     Operand transposed() const { return {data, column_stride, row_stride}; }
+    Operand from(std::size_t row, std::size_t column) const {
+        return {data + row * row_stride + column * column_stride, row_stride, column_stride};
+    }
 };
 
-template <Element T>
+template <class T>
 constexpr Operand<T> row_major(const T* data, std::size_t row_stride) {
     return {data, row_stride, 1};
 }
 
-/// The K blocking. It is part of the contract, not a tuning knob: sums are taken in blocks of this depth in every
-/// configuration, so an output row's bits do not depend on M, on the other rows, or on the number of threads.
-inline constexpr std::size_t gemm_depth = 256;
+/// Where a product goes: element (i, j) stands at data[i · row_stride + j / panel · panel_stride + j % panel].
+/// Row-major memory has panel_stride = panel.
+template <class T>
+struct Target {
+    T* data;
+    std::size_t row_stride;
+    std::size_t panel_stride;
+};
+
+/// The K blocking, a multiple of every group. It is part of the contract, not a tuning knob: products are summed in
+/// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
+/// the number of threads.
+inline constexpr std::size_t gemm_depth = 384;
+
+constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+/// Panels of the right operand: `width` columns side by side, all K of them, groups of the depth together, zeros behind
+/// the last column and the last row.
+struct PanelLayout {
+    std::size_t width;
+    std::size_t group;
+
+    std::size_t panel_size(std::size_t k) const { return round_up(k, group) * width; }
+    std::size_t size(std::size_t k, std::size_t n) const { return panel_size(k) * ((n + width - 1) / width); }
+    /// Where element (row, column) stands.
+    std::size_t position(std::size_t row, std::size_t column, std::size_t k) const {
+        return column / width * panel_size(k) + (row / group * width + column % width) * group + row % group;
+    }
+};
+
+template <class A, class B, class Sum>
+constexpr PanelLayout layout_of(const TileKernel<A, B, Sum>& tile) {
+    return {tile.columns, tile.group};
+}
 
 namespace detail {
 
@@ -55,6 +92,12 @@ bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std:
         case 8:
             copy_columns<8>(from, stride, depth, to);
             return true;
+        case 12:
+            copy_columns<12>(from, stride, depth, to);
+            return true;
+        case 13:
+            copy_columns<13>(from, stride, depth, to);
+            return true;
         case 14:
             copy_columns<14>(from, stride, depth, to);
             return true;
@@ -69,140 +112,279 @@ bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std:
     }
 }
 
-/// Copies a [rows, depth] piece of an operand into panels of `tile` rows, column by column, zero-padded to whole
-/// panels, widening to the type that is computed in. For the right operand, pass its transpose.
-template <Element From, Real T>
-void pack(const Operand<From>& operand, std::size_t rows, std::size_t depth, std::size_t tile, T* panels) {
-    for (std::size_t first = 0; first < rows; first += tile, panels += tile * depth) {
-        const std::size_t filled = std::min(tile, rows - first);
-        const From* source = operand.data + first * operand.row_stride;
-        if (operand.row_stride == 1) {
-            if constexpr (std::same_as<From, T>) {
-                if (filled == tile && copy_whole_panel(source, operand.column_stride, depth, tile, panels)) continue;
-            }
-            for (std::size_t k = 0; k < depth; ++k) {
-                T* to = panels + k * tile;
-                const From* from = source + k * operand.column_stride;
-                for (std::size_t i = 0; i < filled; ++i) to[i] = static_cast<T>(from[i]);
-                for (std::size_t i = filled; i < tile; ++i) to[i] = T{0};
-            }
-            continue;
+/// Copies `filled` rows and `depth` columns of an operand into a panel of `tile` rows, column by column, zeros behind
+/// the last row, widening to the type that is computed in. For the right operand, pass its transpose.
+template <class From, class T>
+void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t depth, std::size_t tile, T* panel) {
+    const From* source = operand.data;
+    if (operand.row_stride == 1) {
+        if constexpr (std::same_as<From, T>) {
+            if (filled == tile && copy_whole_panel(source, operand.column_stride, depth, tile, panel)) return;
         }
-        // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
-        constexpr std::size_t together = 8;
-        std::size_t i = 0;
-        for (; i + together <= filled; i += together) {
-            const From* from = source + i * operand.row_stride;
-            for (std::size_t k = 0; k < depth; ++k) {
-                for (std::size_t j = 0; j < together; ++j) {
-                    panels[k * tile + i + j] = static_cast<T>(from[j * operand.row_stride + k * operand.column_stride]);
-                }
+        for (std::size_t k = 0; k < depth; ++k) {
+            T* to = panel + k * tile;
+            const From* from = source + k * operand.column_stride;
+            for (std::size_t i = 0; i < filled; ++i) to[i] = static_cast<T>(from[i]);
+            for (std::size_t i = filled; i < tile; ++i) to[i] = T{0};
+        }
+        return;
+    }
+    // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
+    constexpr std::size_t together = 8;
+    std::size_t i = 0;
+    for (; i + together <= filled; i += together) {
+        const From* from = source + i * operand.row_stride;
+        for (std::size_t k = 0; k < depth; ++k) {
+            for (std::size_t j = 0; j < together; ++j) {
+                panel[k * tile + i + j] = static_cast<T>(from[j * operand.row_stride + k * operand.column_stride]);
             }
         }
-        for (; i < tile; ++i) {
-            const From* from = source + i * operand.row_stride;
-            for (std::size_t k = 0; k < depth; ++k) {
-                panels[k * tile + i] = i < filled ? static_cast<T>(from[k * operand.column_stride]) : T{0};
-            }
+    }
+    for (; i < tile; ++i) {
+        const From* from = source + i * operand.row_stride;
+        for (std::size_t k = 0; k < depth; ++k) {
+            panel[k * tile + i] = i < filled ? static_cast<T>(from[k * operand.column_stride]) : T{0};
         }
     }
 }
 
-template <Real T>
+/// Memory that stops growing at the largest product the thread has seen.
+template <class T>
 struct GemmScratch {
     Buffer<T> left, right;
 };
 
-/// One set of pack buffers a thread: they stop growing at the largest product the thread has seen.
-template <Real T>
+template <class T>
 GemmScratch<T>& gemm_scratch() {
     thread_local GemmScratch<T> scratch;
     return scratch;
 }
 
-constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
-    return (value + multiple - 1) / multiple * multiple;
-}
+/// Rows in even shares, none above `most`: the last tile is no smaller than the others.
+struct Shares {
+    std::size_t count, total;
 
-/// Whether the tile may read the left operand where it stands. Rows a multiple of 4096 bytes apart would all fall into
-/// the same few lines of the L1 cache, and columns apart touch a line for every element.
-template <Real T, Element A>
-bool reads_in_place(const Operand<A>& a) {
-    return std::same_as<T, A> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
-}
-
-/// Where the left operand's tiles are read: in place, or packed. Rows that fill no whole tile are always packed.
-template <Real T>
-struct LeftPanels {
-    const T* in_place = nullptr;
-    std::size_t row_stride = 0;
-    const T* packed = nullptr;
+    Shares(std::size_t rows, std::size_t most) : count((rows + most - 1) / most), total(rows) {}
+    std::size_t begin(std::size_t index) const { return index * (total / count) + std::min(index, total % count); }
 };
 
-/// Multiplies rows of the left operand by packed panels of the right one into c[rows, columns]; the edges go through a
-/// full tile on the stack.
-template <Real T>
-void multiply_panels(const KernelSet<T>& set, const LeftPanels<T>& left, const T* right, T* c, std::size_t c_stride,
-                     std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
-    constexpr std::size_t largest_tile = 14 * 64;
-    alignas(64) std::array<T, largest_tile> edge;
-    for (std::size_t j = 0; j < columns; j += set.tile_columns) {
-        const std::size_t width = std::min(set.tile_columns, columns - j);
-        for (std::size_t i = 0; i < rows; i += set.tile_rows) {
-            const std::size_t height = std::min(set.tile_rows, rows - i);
-            const bool whole = height == set.tile_rows;
-            T* const target = c + i * c_stride + j;
-            const auto multiply = [&](T* to, std::size_t stride) {
-                if (left.in_place != nullptr && whole) {
-                    set.gemm_tile(depth, left.in_place + i * left.row_stride, left.row_stride, 1, right + j * depth, to,
-                                  stride, accumulate);
-                } else {
-                    set.gemm_tile(depth, left.packed + i * depth, 1, set.tile_rows, right + j * depth, to, stride,
-                                  accumulate);
-                }
-            };
-            if (whole && width == set.tile_columns) {
-                multiply(target, c_stride);
-                continue;
-            }
-            if (accumulate) {
-                for (std::size_t y = 0; y < height; ++y) {
-                    std::copy_n(target + y * c_stride, width, edge.data() + y * set.tile_columns);
-                }
-            }
-            multiply(edge.data(), set.tile_columns);
-            for (std::size_t y = 0; y < height; ++y) {
-                std::copy_n(edge.data() + y * set.tile_columns, width, target + y * c_stride);
-            }
-        }
-    }
-}
+/// The left operand of one block. Packed tiles stand one after the other; unpacked rows are read where they are.
+template <class A>
+struct LeftBlock {
+    const A* data;
+    std::size_t row;    ///< elements between rows; 1 if packed
+    std::size_t group;  ///< elements between groups; 0 if packed: the height of the tile
 
-/// Prepares a [rows, depth] piece of the left operand, packing what cannot be read in place into `buffer`, which has
-/// room for whole tiles.
-template <Real T, Element A>
-LeftPanels<T> left_panels(const KernelSet<T>& set, const Operand<A>& piece, std::size_t rows, std::size_t depth,
-                          T* buffer) {
-    LeftPanels<T> panels{.packed = buffer};
-    std::size_t first = 0;
-    if constexpr (std::same_as<T, A>) {
-        if (reads_in_place<T>(piece)) {
-            panels.in_place = piece.data;
-            panels.row_stride = piece.row_stride;
-            first = rows / set.tile_rows * set.tile_rows;
-        }
+    const A* tile(std::size_t first, std::size_t depth) const { return data + first * (group == 0 ? depth : row); }
+};
+
+/// Prepares a block of the left operand. Rows are read in place if they are contiguous, but not where they lie a
+/// multiple of 4096 bytes apart: those would all fall into the same few lines of the L1 cache.
+template <class T, class A>
+LeftBlock<T> left_block(const Operand<A>& a, const Shares& tiles, std::size_t depth, std::size_t group,
+                        Buffer<T>& memory) {
+    const bool is_row_major = a.column_stride == 1;
+    if constexpr (std::same_as<A, T>) {
+        if (is_row_major && a.row_stride * sizeof(A) % 4096 != 0) return {a.data, a.row_stride, group};
     }
-    const Operand<A> rest{piece.data + first * piece.row_stride, piece.row_stride, piece.column_stride};
-    pack(rest, rows - first, depth, set.tile_rows, buffer + first * depth);
-    return panels;
+    memory.resize(tiles.total * depth);
+    if (is_row_major) {
+        for (std::size_t i = 0; i < tiles.total; ++i) {
+            std::copy_n(a.data + i * a.row_stride, depth, memory.data() + i * depth);
+        }
+        return {memory.data(), depth, group};
+    }
+    for (std::size_t t = 0; t < tiles.count; ++t) {
+        const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+        pack_panel(a.from(first, 0), height, depth, height, memory.data() + first * depth);
+    }
+    return {memory.data(), 1, 0};
 }
 
 }  // namespace detail
 
-/// Does nothing with a finished tile.
+/// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
 };
+
+/// target[m, n] (+)= a[m, k] · panels, on all cores, where `panels` hold the right operand in the tile's layout. Each
+/// tile of sums goes through finish(sums, row, rows, column, columns, is_first, is_last), once for every block of the
+/// depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
+/// result, while it is in the cache of the thread that made it.
+template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
+void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
+                     const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
+    const PanelLayout layout = layout_of(tile);
+    const std::size_t panel_size = layout.panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
+    // Blocks of about 112 rows and 768 columns keep both operands and the result in the L2 cache. Smaller ones where
+    // there would not be eight for every core, so that none waits for the last.
+    const std::size_t wanted = 8 * core_count();
+    const detail::Shares blocks(m, std::min<std::size_t>(m, 8 * tile.rows));
+    std::size_t split_panels = std::min(column_panels, std::max<std::size_t>(1, 768 / tile.columns));
+    while (split_panels > 2 && blocks.count * ((column_panels + split_panels - 1) / split_panels) < wanted) {
+        split_panels = (split_panels + 1) / 2;
+    }
+    const std::size_t splits = (column_panels + split_panels - 1) / split_panels;
+    parallel_for(blocks.count * splits, 1, [&](std::size_t begin, std::size_t end) {
+        constexpr std::size_t largest_tile = 14 * 64;
+        alignas(64) std::array<Sum, largest_tile> sums;
+        for (std::size_t task = begin; task < end; ++task) {
+            const std::size_t row = blocks.begin(task / splits), rows = blocks.begin(task / splits + 1) - row;
+            const std::size_t first_panel = task % splits * split_panels;
+            const std::size_t last_panel = std::min(first_panel + split_panels, column_panels);
+            const detail::Shares tiles(rows, tile.rows);
+            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
+                const std::size_t depth = round_up(std::min(gemm_depth, k - depth_begin), tile.group);
+                const auto left = detail::left_block<T>(a.from(row, depth_begin), tiles, depth, tile.group,
+                                                        detail::gemm_scratch<T>().left);
+                const bool is_first = depth_begin == 0, is_last = depth_begin + gemm_depth >= k;
+                for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
+                    const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
+                    const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
+                    for (std::size_t t = 0; t < tiles.count; ++t) {
+                        const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+                        tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
+                                      left.group == 0 ? height : left.group, right, sums.data());
+                        finish(sums.data(), row + first, height, column, columns, is_first, is_last);
+                    }
+                }
+            }
+            epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
+        }
+    });
+}
+
+/// Packs b[k, n] into panels, zero-padded, on all cores.
+template <class B, class T>
+void pack_panels(const PanelLayout& layout, std::size_t k, std::size_t n, const Operand<B>& b, T* panels) {
+    const std::size_t count = (n + layout.width - 1) / layout.width;
+    parallel_for(count, std::max<std::size_t>(1, 16384 / layout.panel_size(k)),
+                 [&](std::size_t begin, std::size_t end) {
+                     for (std::size_t panel = begin; panel < end; ++panel) {
+                         const std::size_t column = panel * layout.width;
+                         detail::pack_panel(b.from(0, column).transposed(), std::min(layout.width, n - column), k,
+                                            layout.width, panels + panel * layout.panel_size(k));
+                     }
+                 });
+}
+
+namespace detail {
+
+/// The last step of a product's tiles: into `target` through `finish`.
+template <Real T>
+struct FinishInto {
+    const KernelSet<T>& set;
+    std::size_t tile_columns;
+    Target<T> target;
+    bool accumulate;
+    Finish<T> finish;
+
+    void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
+                    bool is_first, bool is_last) const {
+        Finish<T> here{};
+        if (is_last) {
+            here = finish;
+            if (here.bias != nullptr) here.bias += column;
+            if (here.before != nullptr) here.before += row * here.before_stride + column;
+            if (here.residual != nullptr) here.residual += row * here.residual_stride + column;
+        }
+        set.finish_tile(sums, tile_columns, rows, columns,
+                        target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
+                        target.row_stride, accumulate || !is_first, here);
+    }
+};
+
+}  // namespace detail
+
+/// target (+)= a[m, k] · panels, then what `finish` says, in the tile's type.
+template <Real T, class A, class Epilogue = NoEpilogue>
+void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const T* panels,
+                 const Target<T>& target, bool accumulate, const Finish<T>& finish = {},
+                 const Epilogue& epilogue = {}) {
+    const KernelSet<T>& set = active<T>();
+    multiply_panels(set.tile, m, n, k, a, panels,
+                    detail::FinishInto<T>{set, set.tile.columns, target, accumulate, finish}, epilogue);
+}
+
+/// The layout that weights of type T are kept in.
+template <Element T>
+PanelLayout weight_layout() {
+    if constexpr (std::same_as<T, bfloat16>) {
+        return layout_of(active_reduced().pairs);
+    } else {
+        return layout_of(active<T>().tile);
+    }
+}
+
+/// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. A bfloat16
+/// weight meets x rounded to bfloat16; sums are float32.
+template <Element T>
+void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const T* weight, Compute<T>* y,
+           const Finish<Compute<T>>& finish) {
+    using C = Compute<T>;
+    if (m == 0) return;
+    if constexpr (std::same_as<T, bfloat16>) {
+        const ReducedKernels& reduced = active_reduced();
+        const std::size_t stride = round_up(in, reduced.pairs.group);
+        Buffer<bfloat16>& narrow = detail::gemm_scratch<bfloat16>().right;
+        narrow.resize(m * stride);
+        parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                reduced.narrow(x + i * in, narrow.data() + i * stride, in);
+                std::fill_n(narrow.data() + i * stride + in, stride - in, bfloat16(0.0f));
+            }
+        });
+        multiply_panels(reduced.pairs, m, out, in, row_major(std::as_const(narrow).data(), stride), weight,
+                        detail::FinishInto<C>{active<C>(), reduced.pairs.columns,
+                                              Target<C>{y, out, reduced.pairs.columns}, false, finish});
+    } else {
+        const std::size_t width = active<T>().tile.columns;
+        gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
+    }
+}
+
+/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
+template <Real T>
+void dense_backward(std::size_t m, std::size_t out, std::size_t in, const T* x, const T* weight, const T* dy, T* dx,
+                    T* dweight) {
+    if (m == 0) return;
+    const PanelLayout layout = weight_layout<T>();
+    const std::size_t width = layout.width;
+    Buffer<T>& panels = detail::gemm_scratch<T>().right;
+    panels.resize(layout.size(m, out));
+    pack_panels(layout, m, out, row_major(dy, out), panels.data());
+    gemm_panels<T>(in, out, m, row_major(x, in).transposed(), panels.data(),
+                   Target<T>{dweight, width, layout.panel_size(in)}, true);
+    if (dx == nullptr) return;
+    // The weight's own panels run along `in`; dx needs panels that run along `out`: its square blocks, transposed.
+    panels.resize(layout.size(out, in));
+    parallel_for((in + width - 1) / width, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t panel = begin; panel < end; ++panel) {
+            T* const to = panels.data() + panel * out * width;
+            const std::size_t filled = std::min(width, in - panel * width);
+            for (std::size_t row = 0; row < out; row += width) {
+                const T* const block = weight + row * in + panel * width * width;
+                detail::pack_panel(Operand<T>{block, width, 1}, filled, std::min(width, out - row), width,
+                                   to + row * width);
+            }
+        }
+    });
+    gemm_panels<T>(m, in, out, row_major(dy, out), panels.data(), Target<T>{dx, in, width}, false);
+}
+
+/// Packs a row-major weight [out, in] into its layout.
+template <Element T>
+void pack_weight(std::size_t out, std::size_t in, const T* weight, T* panels) {
+    const PanelLayout layout = weight_layout<T>();
+    if (layout.group == 1) return pack_panels(layout, in, out, row_major(weight, in).transposed(), panels);
+    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
+        std::fill_n(panels + begin * layout.panel_size(in), (end - begin) * layout.panel_size(in), T{});
+        for (std::size_t i = begin * layout.width; i < std::min(end * layout.width, out); ++i) {
+            for (std::size_t j = 0; j < in; ++j) panels[layout.position(j, i, in)] = weight[i * in + j];
+        }
+    });
+}
 
 /// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride
 /// and must not overlap a or b. epilogue(first_row, last_row, first_column, last_column) is called once for every block
@@ -211,55 +393,16 @@ template <Real T, Element A, Element B, class Epilogue = NoEpilogue>
 void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const Operand<B>& b, T* c,
           std::size_t c_stride, bool accumulate = false, const Epilogue& epilogue = {}) {
     if (m == 0 || n == 0) return;
-    const KernelSet<T>& set = active<T>();
     if (k == 0) {
         for (std::size_t i = 0; i < m && !accumulate; ++i) std::fill_n(c + i * c_stride, n, T{0});
         epilogue(0, m, 0, n);
         return;
     }
-    // The right operand is packed whole, once, and shared.
-    const std::size_t padded_n = detail::round_up(n, set.tile_columns);
+    const PanelLayout layout = layout_of(active<T>().tile);
     Buffer<T>& shared = detail::gemm_scratch<T>().right;
-    shared.resize(padded_n * k);
-    T* const packed = shared.data();
-    const std::size_t column_panels = padded_n / set.tile_columns;
-    for (std::size_t first = 0; first < k; first += gemm_depth) {
-        const std::size_t depth = std::min(gemm_depth, k - first);
-        const std::size_t grain = std::max<std::size_t>(1, 16384 / (depth * set.tile_columns));
-        parallel_for(column_panels, grain, [&](std::size_t begin, std::size_t end) {
-            const std::size_t column = begin * set.tile_columns;
-            const Operand<B> piece{b.data + first * b.row_stride + column * b.column_stride, b.column_stride,
-                                   b.row_stride};
-            detail::pack(piece, std::min(end * set.tile_columns, n) - column, depth, set.tile_columns,
-                         packed + first * padded_n + column * depth);
-        });
-    }
-    // Blocks of about 112 rows keep the left piece in the L2 cache; few rows are split over columns instead.
-    const std::size_t block_rows = std::min(detail::round_up(m, set.tile_rows), 8 * set.tile_rows);
-    const std::size_t row_blocks = (m + block_rows - 1) / block_rows;
-    const std::size_t column_splits = row_blocks >= 8 ? 1 : std::min<std::size_t>(column_panels, 8 / row_blocks + 1);
-    const std::size_t split_panels = (column_panels + column_splits - 1) / column_splits;
-    parallel_for(row_blocks * column_splits, 1, [&](std::size_t begin, std::size_t end) {
-        Buffer<T>& left = detail::gemm_scratch<T>().left;
-        left.resize(block_rows * gemm_depth);
-        for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t row = task / column_splits * block_rows;
-            const std::size_t rows = std::min(block_rows, m - row);
-            const std::size_t column = std::min(task % column_splits * split_panels * set.tile_columns, n);
-            const std::size_t last = std::min(column + split_panels * set.tile_columns, n);
-            if (column == last) continue;
-            for (std::size_t first = 0; first < k; first += gemm_depth) {
-                const std::size_t depth = std::min(gemm_depth, k - first);
-                const Operand<A> piece{a.data + row * a.row_stride + first * a.column_stride, a.row_stride,
-                                       a.column_stride};
-                const auto panels = detail::left_panels(set, piece, rows, depth, left.data());
-                detail::multiply_panels(set, panels, packed + first * padded_n + column * depth,
-                                        c + row * c_stride + column, c_stride, rows, last - column, depth,
-                                        accumulate || first > 0);
-            }
-            epilogue(row, row + rows, column, last);
-        }
-    });
+    shared.resize(layout.size(k, n));
+    pack_panels(layout, k, n, b, shared.data());
+    gemm_panels<T>(m, n, k, a, shared.data(), Target<T>{c, c_stride, layout.width}, accumulate, {}, epilogue);
 }
 
 /// gemm on the calling thread alone, for small products inside a loop that is parallel already.
@@ -267,16 +410,27 @@ template <Real T>
 void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& a, const Operand<T>& b, T* c,
                  std::size_t c_stride, bool accumulate = false) {
     const KernelSet<T>& set = active<T>();
+    const PanelLayout layout = layout_of(set.tile);
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
-    scratch.left.resize(detail::round_up(m, set.tile_rows) * std::min(k, gemm_depth));
-    scratch.right.resize(detail::round_up(n, set.tile_columns) * std::min(k, gemm_depth));
-    for (std::size_t first = 0; first < k; first += gemm_depth) {
-        const std::size_t depth = std::min(gemm_depth, k - first);
-        const Operand<T> left{a.data + first * a.column_stride, a.row_stride, a.column_stride};
-        const Operand<T> right{b.data + first * b.row_stride, b.column_stride, b.row_stride};
-        const auto panels = detail::left_panels(set, left, m, depth, scratch.left.data());
-        detail::pack(right, n, depth, set.tile_columns, scratch.right.data());
-        detail::multiply_panels(set, panels, scratch.right.data(), c, c_stride, m, n, depth, accumulate || first > 0);
+    scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
+    const detail::Shares tiles(m, set.tile.rows);
+    constexpr std::size_t largest_tile = 14 * 64;
+    alignas(64) std::array<T, largest_tile> sums;
+    for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
+        const std::size_t depth = std::min(gemm_depth, k - depth_begin);
+        const auto left = detail::left_block<T>(a.from(0, depth_begin), tiles, depth, 1, scratch.left);
+        for (std::size_t column = 0; column < n; column += layout.width) {
+            const std::size_t columns = std::min(layout.width, n - column);
+            detail::pack_panel(b.from(depth_begin, column).transposed(), columns, depth, layout.width,
+                               scratch.right.data());
+            for (std::size_t t = 0; t < tiles.count; ++t) {
+                const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+                set.tile.multiply(height, depth, left.tile(first, depth), left.row,
+                                  left.group == 0 ? height : left.group, scratch.right.data(), sums.data());
+                set.finish_tile(sums.data(), layout.width, height, columns, c + first * c_stride + column, c_stride,
+                                accumulate || depth_begin > 0, {});
+            }
+        }
     }
 }
 

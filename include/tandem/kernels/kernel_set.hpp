@@ -1,23 +1,59 @@
-// The hot kernels as a table of function pointers: run-time sizes, one table per element type and instruction set.
+// The hot kernels as tables of function pointers: run-time sizes, one table per element type and instruction set.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include <tandem/core/dtype.hpp>
 
 namespace tandem::inline TANDEM_ABI::kernels {
+
+/// The activations that kernels know. Any other is an expression, applied after the product.
+enum class Activation { none, gelu, quick_gelu, tanh_gelu };
+
+/// The register tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double,
+/// 2 for bfloat16, 4 for bytes.
+template <class A, class B, class Sum>
+struct TileKernel {
+    std::size_t rows;     ///< the most rows of one tile
+    std::size_t columns;  ///< of every tile: the width of a packed panel
+    std::size_t group;
+
+    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group]; b
+    /// holds `groups` times `columns` groups, side by side; out is packed.
+    void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                     const B* b, Sum* out);
+};
+
+/// What becomes of a finished product: c = activation(product + bias) + residual, with `product + bias` kept in
+/// `before`. Null pointers are left out. residual may be c itself.
+template <Real T>
+struct Finish {
+    const T* bias = nullptr;  ///< one a column
+    Activation activation = Activation::none;
+    T* before = nullptr;
+    std::size_t before_stride = 0;
+    const T* residual = nullptr;
+    std::size_t residual_stride = 0;
+};
 
 /// What an instruction set provides. All matrices are row-major; strides count elements.
 template <Real T>
 struct KernelSet {
     const char* name;
 
-    /// The register tile of the GEMM, and the tile itself: c[tile_rows, tile_columns] (+)= a · b. Element (i, k) of a
-    /// stands at a[i · a_row + k · a_column]; b holds `depth` rows of tile_columns contiguous elements.
-    std::size_t tile_rows;
-    std::size_t tile_columns;
-    void (*gemm_tile)(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
-                      std::size_t c_stride, bool accumulate);
+    TileKernel<T, T, T> tile;
+
+    /// One tile [rows, columns] into c: c (+)= product, then what `finish` says, its pointers those of the tile's first
+    /// element.
+    void (*finish_tile)(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                        std::size_t c_stride, bool accumulate, const Finish<T>& finish);
+
+    /// y = activation(x), elementwise; x may be y.
+    void (*activate)(Activation activation, const T* x, T* y, std::size_t size);
+
+    /// In place g = g · activation'(x).
+    void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
 
     /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
     /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.
@@ -40,6 +76,25 @@ struct KernelSet {
 
     /// In place dx = scale · y · (dx − Σ dx·y): the gradient of softmax(scale · x), given its result y and dx = dL/dy.
     void (*softmax_backward)(const T* y, T* dx, std::size_t count, T scale);
+};
+
+/// What reduced precision adds to an instruction set: products of pairs and of bytes, and the conversions to them.
+struct ReducedKernels {
+    TileKernel<bfloat16, bfloat16, float> pairs;
+
+    /// y = x rounded to bfloat16, to nearest even.
+    void (*narrow)(const float* x, bfloat16* y, std::size_t size);
+
+    /// Left bytes are unsigned, right bytes signed and within ±127; sums are exact in 32 bits for depths below 2^16.
+    TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes;
+
+    /// One row as bytes with its own scale and zero point: x ≈ scale · (y − zero).
+    void (*quantise)(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero);
+
+    /// out[i, j] = row_scale[i] · column_scale[j] · (sums[i, j] − row_zero[i] · column_sum[j]), `columns` wide, packed.
+    void (*dequantise)(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                       const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                       const std::int32_t* column_sum);
 };
 
 }  // namespace tandem::inline TANDEM_ABI::kernels

@@ -4,33 +4,60 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <numbers>
 
 #include <tandem/kernels/kernel_set.hpp>
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-template <Real T>
-struct Scalar {
-    static constexpr std::size_t tile_rows = 4;
-    static constexpr std::size_t tile_columns = 4;
+inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
-    static void gemm_tile(std::size_t depth, const T* a, std::size_t a_row, std::size_t a_column, const T* b, T* c,
-                          std::size_t c_stride, bool accumulate) {
-        // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
-        // another, and a row's bits would depend on where its operands stand.
-        T sums[tile_rows][tile_columns];
-        for (std::size_t i = 0; i < tile_rows; ++i) {
-            for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] = accumulate ? c[i * c_stride + j] : T{0};
-        }
-        for (std::size_t k = 0; k < depth; ++k) {
-            for (std::size_t i = 0; i < tile_rows; ++i) {
-                const T left = a[i * a_row + k * a_column];
-                for (std::size_t j = 0; j < tile_columns; ++j) sums[i][j] += left * b[k * tile_columns + j];
+template <class A, class B, class Sum, std::size_t group>
+void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                    const B* b, Sum* out) {
+    // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
+    // another, and a row's bits would depend on where its operands stand.
+    std::fill_n(out, rows * scalar_tile_columns, Sum{0});
+    for (std::size_t k = 0; k < groups * group; ++k) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const Sum left = static_cast<Sum>(a[i * a_row + k / group * a_group + k % group]);
+            for (std::size_t j = 0; j < scalar_tile_columns; ++j) {
+                const B right = b[(k / group * scalar_tile_columns + j) * group + k % group];
+                out[i * scalar_tile_columns + j] += left * static_cast<Sum>(right);
             }
         }
-        for (std::size_t i = 0; i < tile_rows; ++i) {
-            for (std::size_t j = 0; j < tile_columns; ++j) c[i * c_stride + j] = sums[i][j];
+    }
+}
+
+template <Real T>
+struct Scalar {
+    static void multiply(std::size_t rows, std::size_t groups, const T* a, std::size_t a_row, std::size_t a_group,
+                         const T* b, T* out) {
+        scalar_product<T, T, T, 1>(rows, groups, a, a_row, a_group, b, out);
+    }
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) {
+                T value = product[i * product_stride + j];
+                if (accumulate) value += c[i * c_stride + j];
+                if (finish.bias != nullptr) value += finish.bias[j];
+                if (finish.before != nullptr) finish.before[i * finish.before_stride + j] = value;
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value += finish.residual[i * finish.residual_stride + j];
+                c[i * c_stride + j] = value;
+            }
         }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t i = 0; i < size; ++i) y[i] = activated(activation, x[i]);
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t i = 0; i < size; ++i) g[i] *= derivative(activation, x[i]);
     }
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
@@ -95,6 +122,76 @@ struct Scalar {
         for (std::size_t j = 0; j < count; ++j) dot += dx[j] * y[j];
         for (std::size_t j = 0; j < count; ++j) dx[j] = scale * y[j] * (dx[j] - dot);
     }
+
+private:
+    static constexpr T pi = std::numbers::pi_v<T>;
+
+    static T normal_distribution(T x) { return T(0.5) * (1 + std::erf(x / std::numbers::sqrt2_v<T>)); }
+    static T sigmoid(T x) { return 1 / (1 + std::exp(-x)); }
+    static T tanh_gate(T x) { return T(0.5) * (1 + std::tanh(std::sqrt(2 / pi) * (x + T(0.044715) * x * x * x))); }
+
+    static T activated(Activation activation, T x) {
+        switch (activation) {
+            case Activation::gelu:
+                return x * normal_distribution(x);
+            case Activation::quick_gelu:
+                return x * sigmoid(T(1.702) * x);
+            case Activation::tanh_gelu:
+                return x * tanh_gate(x);
+            case Activation::none:
+                break;
+        }
+        return x;
+    }
+
+    static T derivative(Activation activation, T x) {
+        switch (activation) {
+            case Activation::gelu:
+                return normal_distribution(x) + x * std::exp(-x * x / 2) / std::sqrt(2 * pi);
+            case Activation::quick_gelu: {
+                const T gate = sigmoid(T(1.702) * x);
+                return gate * (1 + T(1.702) * x * (1 - gate));
+            }
+            case Activation::tanh_gelu: {
+                const T gate = tanh_gate(x);
+                return gate * (1 + x * 2 * std::sqrt(2 / pi) * (1 + 3 * T(0.044715) * x * x) * (1 - gate));
+            }
+            case Activation::none:
+                break;
+        }
+        return 1;
+    }
 };
+
+inline void scalar_narrow(const float* x, bfloat16* y, std::size_t size) {
+    std::copy_n(x, size, y);
+}
+
+inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+    float least = 0, most = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+        least = std::min(least, x[i]);
+        most = std::max(most, x[i]);
+    }
+    scale = most > least ? (most - least) / 255 : 1;
+    const float inverse = 1 / scale;
+    zero = static_cast<std::int32_t>(std::lrint(-least * inverse));
+    for (std::size_t i = 0; i < size; ++i) {
+        const float byte = std::nearbyint(x[i] * inverse) + static_cast<float>(zero);
+        y[i] = static_cast<std::uint8_t>(std::clamp(byte, 0.0f, 255.0f));
+    }
+}
+
+inline void scalar_dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                              const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                              const std::int32_t* column_sum) {
+    for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j < columns; ++j) {
+            const std::int32_t exact = sums[i * columns + j] - row_zero[i] * column_sum[j];
+            out[i * columns + j] = static_cast<float>(exact) * row_scale[i] * column_scale[j];
+        }
+    }
+}
 
 }  // namespace tandem::inline TANDEM_ABI::kernels

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <set>
 #include <span>
 #include <string>
@@ -96,10 +97,10 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
     return shape;
 }
 
-template <class T, class S>
-std::vector<std::size_t> shape_of_tensor(const Tensor<T, S>& tensor) {
-    std::vector<std::size_t> shape(S::rank);
-    for (std::size_t axis = 0; axis < S::rank; ++axis) shape[axis] = tensor.extent(axis);
+template <class Parameter>
+std::vector<std::size_t> shape_of_tensor(const Parameter& parameter) {
+    std::vector<std::size_t> shape(Parameter::shape::rank);
+    for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = parameter.extent(axis);
     return shape;
 }
 
@@ -168,15 +169,29 @@ private:
     std::string faults_;
 };
 
-/// The parameters of a model as tensors to save, their names behind a prefix that tells several models apart.
-template <class Model>
-void append_parameters(std::vector<StoredTensor>& tensors, const std::string& prefix, const Model& model) {
-    for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
-            tensors.push_back(stored_tensor<T>(prefix + name, shape_of_tensor(tensor), tensor.elements()));
-        },
-        model);
-}
+/// The parameters of models as row-major tensors to save, with the memory of those that are kept in another layout.
+struct SavedParameters {
+    std::vector<StoredTensor> tensors;
+    std::vector<std::shared_ptr<const void>> memory;
+
+    /// Adds a model's, their names behind a prefix that tells several models apart.
+    template <class Model>
+    void append(const std::string& prefix, const Model& model) {
+        for_each_parameter([&](const std::string& name, const auto& parameter) { add(prefix + name, parameter); }, model);
+    }
+
+private:
+    template <class T, class S>
+    void add(const std::string& name, const Tensor<T, S>& tensor) {
+        tensors.push_back(stored_tensor<T>(name, shape_of_tensor(tensor), tensor.elements()));
+    }
+    template <class T, class S>
+    void add(const std::string& name, const PackedMatrix<T, S>& weight) {
+        const auto unpacked = std::make_shared<const Tensor<T, S>>(weight.unpacked());
+        add(name, *unpacked);
+        memory.push_back(unpacked);
+    }
+};
 
 }  // namespace detail
 
@@ -185,9 +200,9 @@ void append_parameters(std::vector<StoredTensor>& tensors, const std::string& pr
 template <class Model>
 void save_weights(const Model& model, const std::filesystem::path& path,
                   const std::map<std::string, std::string>& metadata = {}) {
-    std::vector<StoredTensor> tensors;
-    detail::append_parameters(tensors, "", model);
-    save_safetensors(path, tensors, metadata);
+    detail::SavedParameters saved;
+    saved.append("", model);
+    save_safetensors(path, saved.tensors, metadata);
 }
 
 /// Loads all parameters of `model` from an open file. What does not fit is refused whole: the Error names every tensor
@@ -199,8 +214,10 @@ void load_weights(Model& model, const Safetensors& file, std::string_view where)
         [&](const std::string& name, const auto& tensor) { fit.check(name, detail::shape_of_tensor(tensor)); }, model);
     fit.require(where);
     for_each_parameter(
-        [&](const std::string& name, auto& tensor) {
-            fit.read(name, detail::shape_of_tensor(tensor), tensor.elements());
+        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
+            Tensor<typename Parameter::element, typename Parameter::shape> values;
+            fit.read(name, detail::shape_of_tensor(parameter), values.elements());
+            from_row_major(parameter, values);
         },
         model);
 }

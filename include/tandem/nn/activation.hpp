@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <numbers>
 
+#include <tandem/core/parallel.hpp>
+#include <tandem/kernels/dispatch.hpp>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
 #include <tandem/tensor/gradient.hpp>
@@ -30,7 +32,20 @@ struct TanhGelu {
 
 namespace nn {
 
+/// The kernels' name of an activation that they know; any other is evaluated as an expression.
+template <class Activation>
+inline constexpr kernels::Activation kernel_activation = kernels::Activation::none;
+template <>
+inline constexpr kernels::Activation kernel_activation<Gelu> = kernels::Activation::gelu;
+template <>
+inline constexpr kernels::Activation kernel_activation<QuickGelu> = kernels::Activation::quick_gelu;
+template <>
+inline constexpr kernels::Activation kernel_activation<TanhGelu> = kernels::Activation::tanh_gelu;
+
 namespace detail {
+
+/// Elements a task of an activation has at least.
+inline constexpr std::size_t activation_grain = 16384;
 
 template <Real T>
 using ActivationInput = Variable<T, Shape<dynamic>>;
@@ -52,17 +67,31 @@ auto activated(const Activation& activation, const ActivationInput<T>& input) {
 /// an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
-    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), detail::activated(activation, input));
+    constexpr kernels::Activation kind = kernel_activation<Activation>;
+    if constexpr (kind != kernels::Activation::none) {
+        parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
+            kernels::active<T>().activate(kind, x + begin, y + begin, end - begin);
+        });
+    } else {
+        const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+        tandem::detail::write(View<T, Shape<dynamic>>(y, {{size}}), detail::activated(activation, input));
+    }
 }
 
 /// In place g = g · activation'(x); the derivative comes from the expression.
 template <class Activation, Real T>
 void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
-    const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
-    const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
-    tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}),
-                          elementwise_gradient(detail::activated(activation, input), upstream));
+    constexpr kernels::Activation kind = kernel_activation<Activation>;
+    if constexpr (kind != kernels::Activation::none) {
+        parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
+            kernels::active<T>().activate_backward(kind, x + begin, g + begin, end - begin);
+        });
+    } else {
+        const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
+        const Leaf<T, Shape<dynamic>> upstream(View<const T, Shape<dynamic>>(g, {{size}}));
+        tandem::detail::write(View<T, Shape<dynamic>>(g, {{size}}),
+                              elementwise_gradient(detail::activated(activation, input), upstream));
+    }
 }
 
 }  // namespace nn

@@ -54,12 +54,14 @@ struct SelfAttention {
         fill_normal(out_proj.weight, random, scale.residual());
     }
 
-    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved) const {
+    /// y = residual + the mixed x. residual may be y; `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets offsets, Saved& saved,
+                 bool) const {
         saved.qkv.resize(x.extent(0));
         saved.mixed.resize(x.extent(0));
         in_proj.forward(x, saved.qkv);
         kernels::attention<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed.data());
-        out_proj.forward(saved.mixed, y);
+        out_proj.forward_onto(residual, saved.mixed, y);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,

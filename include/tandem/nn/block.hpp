@@ -62,18 +62,16 @@ struct Block {
         initialise_part(mlp, random, scale);
     }
 
-    /// x and y are <rows, width> and must not overlap; y may be used as scratch before it holds the result.
-    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved) const {
+    /// x and y are <rows, width> and must not overlap. `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = x.extent(0);
         saved.normed_1.resize(rows);
         saved.middle.resize(rows);
         saved.normed_2.resize(rows);
         ln_1.forward(x, saved.normed_1, saved.norm_1);
-        attn.forward(saved.normed_1, y, offsets, saved.mixer);
-        assign(saved.middle.view(), x + y);
+        attn.forward(saved.normed_1, x, saved.middle, offsets, saved.mixer, keep);
         ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
-        mlp.forward(saved.normed_2, y, offsets, saved.mlp);
-        assign(y, y + saved.middle);
+        mlp.forward(saved.normed_2, saved.middle, y, offsets, saved.mlp, keep);
     }
 
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
@@ -132,7 +130,7 @@ struct Transformer {
             auto& from = saved.streams[keep ? i : i % 2];
             auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
             to.resize(rows);
-            resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0]);
+            resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0], keep);
         }
         return saved.streams[keep ? Layers : Layers % 2];
     }

@@ -43,7 +43,7 @@ struct PatchEmbedding {
     static constexpr std::size_t depth = 3 * Patch * Patch;
     using C = Compute<T>;
 
-    Tensor<T, Shape<Width, 3, Patch, Patch>> conv;
+    PackedMatrix<T, Shape<Width, 3, Patch, Patch>> conv;
     Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
     Tensor<C, Shape<tokens, Width>> positional_embedding;
 
@@ -70,7 +70,7 @@ struct PatchEmbedding {
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
         extract_patches<Image, Patch, C>(images, saved.patches);
-        detail::affine<C, T>(saved.patches.view(), detail::as_matrix(conv), {}, saved.embedded.view());
+        kernels::dense<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(), saved.embedded.data(), {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
@@ -100,8 +100,8 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        detail::affine_backward<C>(saved.patches.view(), detail::as_matrix(conv), saved.embedded.view(), {},
-                                   gradient.conv.data(), nullptr);
+        kernels::dense_backward<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(),
+                                   saved.embedded.data(), nullptr, gradient.conv.elements().data());
     }
 };
 

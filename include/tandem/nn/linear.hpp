@@ -9,6 +9,7 @@
 #include <tandem/nn/parameter.hpp>
 #include <tandem/tensor/functions.hpp>
 #include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/packed.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -37,16 +38,6 @@ AnyMatrix<const T> as_matrix(const Tensor<T, S>& weight) {
     return {weight.data(), {{rows, weight.size() / rows}}};
 }
 
-/// y = x · weightᵀ (+ bias), the bias added in the product's epilogue. bias may be empty.
-template <Real C, Element T>
-void affine(AnyMatrix<const C> x, AnyMatrix<const T> weight, AnyVector<const C> bias, AnyMatrix<C> y) {
-    if (bias.size() == 0) {
-        assign(y, matmul(x, transpose(weight)));
-    } else {
-        assign(y, matmul(x, transpose(weight)) + bias);
-    }
-}
-
 /// sums += Σ over rows of x.
 template <Real T>
 void add_column_sums(AnyMatrix<const T> x, T* sums) {
@@ -56,27 +47,14 @@ void add_column_sums(AnyMatrix<const T> x, T* sums) {
     });
 }
 
-/// The gradients of affine: dx = dy · weight where dx is not empty, dweight += dyᵀ · x, dbias += Σ dy where not null.
-template <Real T>
-void affine_backward(AnyMatrix<const T> x, AnyMatrix<const T> weight, AnyMatrix<const T> dy, AnyMatrix<T> dx, T* dweight,
-                     T* dbias) {
-    const std::size_t rows = x.extent(0), in = x.extent(1), out = dy.extent(1);
-    const auto gradient = kernels::row_major(dy.data(), out);
-    kernels::gemm<T>(out, in, rows, gradient.transposed(), kernels::row_major(x.data(), in), dweight, in, true);
-    if (dbias != nullptr) add_column_sums(dy, dbias);
-    if (dx.data() != nullptr) {
-        kernels::gemm<T>(rows, in, out, gradient, kernels::row_major(weight.data(), in), dx.data(), in);
-    }
-}
-
 }  // namespace detail
 
-/// A dense layer. The weight has PyTorch's layout, [out, in].
+/// A dense layer. The weight has PyTorch's shape, [out, in].
 template <Element T, std::size_t In, std::size_t Out, bool HasBias = true>
 struct Linear {
     using C = Compute<T>;
 
-    Tensor<T, Shape<Out, In>> weight;
+    PackedMatrix<T, Shape<Out, In>> weight;
     Tensor<C, Shape<HasBias ? Out : 0>> bias;
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -84,17 +62,25 @@ struct Linear {
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
 
-    /// x <rows, In> to y <rows, Out>; they must not overlap.
-    void forward(Rows<const C, In> x, Rows<C, Out> y) const {
-        detail::affine<C, T>(x, detail::as_matrix(weight), bias.view(), y);
+    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its bias
+    /// is added, while it is in registers.
+    void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
+        if constexpr (HasBias) finish.bias = bias.data();
+        kernels::dense<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), y.data(), finish);
+    }
+
+    /// y = residual + forward(x). residual may be y.
+    void forward_onto(Rows<const C, Out> residual, Rows<const C, In> x, Rows<C, Out> y) const {
+        forward(x, y, {.residual = residual.data(), .residual_stride = Out});
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
     void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const
         requires Real<T>
     {
-        detail::affine_backward<T>(x, detail::as_matrix(weight), dy, dx, gradient.weight.data(),
-                                   HasBias ? gradient.bias.data() : nullptr);
+        kernels::dense_backward<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), dy.data(), dx.data(),
+                                   gradient.weight.elements().data());
+        if constexpr (HasBias) detail::add_column_sums<T>({dy.data(), {{dy.extent(0), Out}}}, gradient.bias.data());
     }
 };
 

@@ -38,12 +38,20 @@ struct Mlp {
         fill_normal(c_proj.weight, random, scale.residual());
     }
 
-    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets, Saved& saved) const {
-        saved.before.resize(x.extent(0));
+    /// y = residual + the perceptron's result. residual may be y; `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets, Saved& saved,
+                 bool keep) const {
+        constexpr kernels::Activation fused = kernel_activation<std::remove_const_t<decltype(activation)>>;
         saved.after.resize(x.extent(0));
-        c_fc.forward(x, saved.before);
-        activate(activation, saved.before.data(), saved.after.data(), saved.before.size());
-        c_proj.forward(saved.after, y);
+        if (keep) saved.before.resize(x.extent(0));
+        if constexpr (fused == kernels::Activation::none) {
+            c_fc.forward(x, keep ? saved.before.view() : saved.after.view());
+            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(), saved.after.size());
+        } else {
+            c_fc.forward(x, saved.after, {.activation = fused, .before = keep ? saved.before.data() : nullptr,
+                                          .before_stride = hidden});
+        }
+        c_proj.forward_onto(residual, saved.after, y);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include <tandem/core/random.hpp>
+#include <tandem/tensor/packed.hpp>
 #include <tandem/tensor/tensor.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -38,10 +39,16 @@ void zero_parameters(Model& model) {
     for_each_parameter([](const std::string&, auto& tensor) { tensor.fill(0); }, model);
 }
 
-/// Fills a tensor with normal random numbers of mean 0.
+/// Fills a parameter with normal random numbers of mean 0, in row-major order whatever its layout.
 template <Element T, class S>
 void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
     for (T& value : tensor.elements()) value = static_cast<T>(static_cast<Compute<T>>(deviation * random.normal()));
+}
+template <Element T, class S>
+void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
+    Tensor<T, S> values;
+    fill_normal(values, random, deviation);
+    weight.pack(values);
 }
 
 /// What the initialisation of a part depends on.
@@ -63,8 +70,8 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
         part.initialise(random, scale);
     } else {
-        const auto fill = [&]<Element T, class S>(const std::string&, Tensor<T, S>& tensor) {
-            if constexpr (S::rank >= 2) {
+        const auto fill = [&](const std::string&, auto& tensor) {
+            if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
                 const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
             }

@@ -17,8 +17,8 @@ namespace detail {
 /// A parameter as a plain vector: one instantiation of an update serves parameters of every shape.
 template <class Tensor>
 auto flat(Tensor& tensor) {
-    using T = std::remove_pointer_t<decltype(tensor.data())>;
-    return View<T, Shape<dynamic>>(tensor.data(), {{tensor.size()}});
+    const auto elements = tensor.elements();
+    return View<typename decltype(elements)::element_type, Shape<dynamic>>(elements.data(), {{elements.size()}});
 }
 
 }  // namespace detail
@@ -65,9 +65,9 @@ struct AdamW {
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
         for_each_parameter(
-            [&]<class T, class S>(const std::string&, Tensor<T, S>& parameter, const Tensor<T, S>& slope, Tensor<T, S>& first,
-                                  Tensor<T, S>& second) {
-                const double keep = S::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
+            [&]<class Parameter>(const std::string&, Parameter& parameter, const Parameter& slope, Parameter& first,
+                                 Parameter& second) {
+                const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
                 const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
                 const auto g = gradient_scale * detail::flat(slope);
                 assign(m, beta1 * m + (1.0 - beta1) * g);

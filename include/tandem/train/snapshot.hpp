@@ -49,10 +49,10 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
 template <class Model>
 void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model, const std::string& where) {
     for_each_parameter(
-        [&]<class T, class S>(const std::string& name, const Tensor<T, S>& tensor) {
+        [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
             const StoredTensor* stored = file.find(prefix + name);
-            const auto shape = shape_of_tensor(tensor);
-            if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<T>()) {
+            const auto shape = shape_of_tensor(parameter);
+            if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<typename Parameter::element>()) {
                 throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
                             stored == nullptr ? "no such tensor" : shape_text(stored->shape));
             }
@@ -63,7 +63,12 @@ void check_parameters(const Safetensors& file, const std::string& prefix, const 
 template <class Model>
 void read_parameters(const Safetensors& file, const std::string& prefix, Model& model) {
     for_each_parameter(
-        [&](const std::string& name, auto& tensor) { read_elements(*file.find(prefix + name), tensor.elements()); }, model);
+        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
+            Tensor<typename Parameter::element, typename Parameter::shape> values;
+            read_elements(*file.find(prefix + name), values.elements());
+            from_row_major(parameter, values);
+        },
+        model);
 }
 
 }  // namespace detail
@@ -72,12 +77,12 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 template <class Model>
 void save_snapshot(const std::filesystem::path& path, const Model& model, const AdamW::State<Model>& state,
                    const RunState& run) {
-    std::vector<StoredTensor> tensors;
-    detail::append_parameters(tensors, "model.", model);
-    detail::append_parameters(tensors, "first.", state.first);
-    detail::append_parameters(tensors, "second.", state.second);
-    tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
-    save_safetensors(path, tensors,
+    detail::SavedParameters saved;
+    saved.append("model.", model);
+    saved.append("first.", state.first);
+    saved.append("second.", state.second);
+    saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
+    save_safetensors(path, saved.tensors,
                      {{"format", "tandem snapshot 1"},
                       {"seed", std::to_string(run.seed)},
                       {"step", std::to_string(run.step)},

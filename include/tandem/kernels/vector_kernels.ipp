@@ -1,0 +1,384 @@
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
