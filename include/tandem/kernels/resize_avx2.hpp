@@ -1,17 +1,19 @@
 // The loops of image preprocessing for AVX2 and FMA.
 #pragma once
 
-#if defined(__x86_64__)
-
-#include <immintrin.h>
-
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <tandem/kernels/resize_scalar.hpp>
+
+#if defined(__x86_64__)
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

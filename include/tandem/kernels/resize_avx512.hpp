@@ -1,16 +1,18 @@
 // The loops of image preprocessing for AVX-512 with its byte products (VNNI).
 #pragma once
 
-#if defined(__x86_64__)
-
-#include <immintrin.h>
-
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <tandem/kernels/resize_avx2.hpp>
+
+#if defined(__x86_64__)
 
 // (FMA is named because g++ inlines no function into one of fewer instruction sets, and AVX-512 does not imply it.)
 #if defined(__clang__)
