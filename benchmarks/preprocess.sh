@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A 500 x 375 JPEG to CLIP's input on one core: tandem beside Pillow with torchvision, in turn in one run, and libjpeg's
-# own decoding, which is part of both. The program is built without any -m flag.
+# own decoding, which is part of both. CPU time on both sides. The program is built without any -m flag.
 #   benchmarks/preprocess.sh [--rounds N] [--picture FILE.jpg]      default: 5 rounds, a picture the benchmark makes
 # Makes .venv-parity (tests/parity/venv.sh: PyTorch, about 2.5 GB to download) unless PYTHON names an interpreter that has
 # torchvision, and builds the benchmark first.
@@ -37,7 +37,7 @@ done
 grep '^picture:' "$folder/context"
 cat "$folder/versions"
 total=$(median <"$folder/preprocess")
-printf '%-42s %10s %10s %16s\n' "one core, medians" "us" "images/s" "share of tandem"
+printf '%-42s %10s %10s %16s\n' "one core, medians of CPU time" "us" "images/s" "share of tandem"
 row() { awk -v name="$1" -v us="$2" -v total="$total" \
     'BEGIN { printf "%-42s %10.0f %10.0f %15.0f%%\n", name, us, 1e6 / us, 100 * us / total }'; }
 row "tandem, JPEG to normalised" "$total"
@@ -45,4 +45,6 @@ row "  libjpeg's decoding alone" "$(median <"$folder/libjpeg")"
 row "  decode_image" "$(median <"$folder/decode")"
 row "  fit_square (bicubic to 224)" "$(median <"$folder/resize")"
 row "  normalise" "$(median <"$folder/normalise")"
-row "Pillow + torchvision" "$(median <"$folder/peer")"
+peer=$(median <"$folder/peer")
+row "Pillow + torchvision" "$peer"
+awk "BEGIN { printf \"Pillow + torchvision / tandem: %.2f\\n\", $peer / $total }"
