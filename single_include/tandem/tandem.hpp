@@ -2892,6 +2892,609 @@ inline std::vector<std::byte> encode_png(const Image& image) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/kernels/isa.hpp ----
+
+// Instruction sets, what the CPU at hand has of them, and the one choice that all kernels follow.
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets below,
+/// which run whatever the program was compiled for.
+enum class Isa { scalar, native, avx2, avx512, neon };
+
+inline constexpr std::array<std::string_view, 5> isa_names{"scalar", "native", "avx2", "avx512", "neon"};
+
+constexpr std::string_view name_of(Isa isa) { return isa_names[static_cast<std::size_t>(isa)]; }
+
+/// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
+/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon.
+struct CpuFeatures {
+    bool avx2 = false;
+    bool avx512 = false;
+    bool neon = false;
+    bool bf16 = false;
+    bool int8 = false;
+};
+
+inline const CpuFeatures& cpu_features() {
+    static const CpuFeatures found = [] {
+        CpuFeatures cpu;
+#if defined(__x86_64__)
+        cpu.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        cpu.bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
+        cpu.int8 = cpu.avx512 && __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__) && defined(__linux__)
+        cpu.neon = true;
+        cpu.bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+        cpu.int8 = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__aarch64__)
+        cpu.neon = true;
+#endif
+        return cpu;
+    }();
+    return found;
+}
+
+constexpr bool has(const CpuFeatures& cpu, Isa isa) {
+    switch (isa) {
+        case Isa::avx2: return cpu.avx2;
+        case Isa::avx512: return cpu.avx512;
+        case Isa::neon: return cpu.neon;
+        default: return true;
+    }
+}
+
+/// The instruction set of that name. Throws Error if there is none, or if the CPU does not have it.
+inline Isa isa_named(std::string_view name) {
+    std::string available;
+    for (std::size_t i = 0; i < isa_names.size(); ++i) {
+        const Isa isa{static_cast<int>(i)};
+        if (!has(cpu_features(), isa)) continue;
+        if (isa_names[i] == name) return isa;
+        available += (available.empty() ? "" : ", ") + std::string(isa_names[i]);
+    }
+    throw Error("TANDEM_ISA", "one that this CPU has: " + available, "\"" + std::string(name) + "\"");
+}
+
+/// The instruction set in use: the widest that the CPU has, or what the environment variable TANDEM_ISA names. Chosen at
+/// the first call.
+inline Isa active_isa() {
+    static const Isa chosen = [] {
+        if (const char* forced = std::getenv("TANDEM_ISA")) return isa_named(forced);
+        const CpuFeatures& cpu = cpu_features();
+        return cpu.avx512 ? Isa::avx512 : cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
+    }();
+    return chosen;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/resize_scalar.hpp ----
+
+// The loops of image preprocessing (weighted sums of pixel rows and columns, and pixels to normalised planes), what
+// every instruction set's version of them does, and the plain version, which is the oracle.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// Pillow's fixed point: a weight of 1 is 2^22. Sums are exact in 32 bits as long as 255 times the sum of the weights'
+/// magnitudes stays below 2^30.9, whatever the order of summation.
+inline constexpr int resize_weight_bits = 22;
+inline constexpr std::int32_t resize_rounding = 1 << (resize_weight_bits - 1);
+
+/// Bytes that `across` may read behind the last pixel it uses in a row.
+inline constexpr std::size_t resize_overread = 16;
+
+/// Rows that `across` takes at once.
+inline constexpr std::size_t resize_rows = 4;
+
+/// The inputs of one output: `taps` of them from `first` on, whose packed weights begin at `packed`.
+struct ResizeTaps {
+    std::size_t first;
+    std::size_t taps;
+    std::size_t packed;
+};
+
+/// (value / 255 - mean) / deviation of each channel's 256 values, and the same as two products that some instruction
+/// sets compute faster than they look it up.
+struct NormaliseTable {
+    std::array<std::array<float, 256>, 3> values;
+    std::array<float, 3> mean;
+    std::array<std::array<float, 2>, 3> inverse;  ///< 1 / deviation, rounded, and what the rounding took
+    bool computable = false;                      ///< those products give every value's bits
+};
+
+/// 1 / divisor in float, and what its rounding took.
+constexpr std::array<float, 2> inverse_of(float divisor) {
+    const double inverse = 1.0 / static_cast<double>(divisor);
+    const auto high = static_cast<float>(inverse);
+    return {high, static_cast<float>(inverse - static_cast<double>(high))};
+}
+
+inline constexpr std::array<float, 2> level_inverse = inverse_of(255.0F);
+
+/// The values of a byte as a share of 255, and a grey pixel of each.
+inline constexpr std::array<float, 256> unit_levels = [] {
+    std::array<float, 256> values{};
+    for (std::size_t i = 0; i < 256; ++i) values[i] = static_cast<float>(i) / 255.0F;
+    return values;
+}();
+inline constexpr std::array<std::uint8_t, 3 * 256> grey_levels = [] {
+    std::array<std::uint8_t, 3 * 256> pixels{};
+    for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<std::uint8_t>(i / 3);
+    return pixels;
+}();
+
+/// The loops of one instruction set.
+struct ResizeKernels {
+    /// An output's weights are padded with zeros to a multiple of `group` and packed, `words` for each group.
+    std::size_t group;
+    std::size_t words;
+    void (*pack)(const std::int32_t* weights, std::int32_t* packed);
+
+    /// out[i] = the sum over the taps t of weight[t] * source[t * stride + i], rounded and clamped, for i < bytes.
+    void (*down)(const std::uint8_t* source, std::size_t stride, std::size_t bytes, const std::int32_t* packed,
+                 std::size_t taps, std::uint8_t* out);
+
+    /// Pixel x of out[r] = the sum over its taps t of weight[t] * pixel first + t of rows[r], for x < count. A row may
+    /// be given more than once.
+    void (*across)(const std::array<const std::uint8_t*, resize_rows>& rows, const ResizeTaps* outputs,
+                   std::size_t count, const std::int32_t* packed, const std::array<std::uint8_t*, resize_rows>& out);
+
+    /// Pixel i's channels go to planes[c * stride + i].
+    void (*normalise)(const std::uint8_t* pixels, std::size_t count, const NormaliseTable& table, float* planes,
+                      std::size_t stride);
+};
+
+namespace resize_scalar {
+
+inline std::uint8_t rounded(std::int32_t sum) {
+    return static_cast<std::uint8_t>(std::clamp(sum >> resize_weight_bits, 0, 255));
+}
+
+inline void pack(const std::int32_t* weights, std::int32_t* packed) {
+    *packed = *weights;
+}
+
+/// `count` neighbouring bytes; fixed, so that the loops vectorise.
+template <std::size_t count>
+void down_block(const std::uint8_t* source, std::size_t stride, const std::int32_t* packed, std::size_t taps,
+                std::uint8_t* out) {
+    std::array<std::int32_t, count> sums;
+    sums.fill(resize_rounding);
+    for (std::size_t t = 0; t < taps; ++t, source += stride) {
+        for (std::size_t i = 0; i < count; ++i) sums[i] += packed[t] * source[i];
+    }
+    for (std::size_t i = 0; i < count; ++i) out[i] = rounded(sums[i]);
+}
+
+inline void down(const std::uint8_t* source, std::size_t stride, std::size_t bytes, const std::int32_t* packed,
+                 std::size_t taps, std::uint8_t* out) {
+    constexpr std::size_t block = 32;
+    std::size_t i = 0;
+    for (; i + block <= bytes; i += block) down_block<block>(source + i, stride, packed, taps, out + i);
+    for (; i < bytes; ++i) down_block<1>(source + i, stride, packed, taps, out + i);
+}
+
+inline void across(const std::array<const std::uint8_t*, resize_rows>& rows, const ResizeTaps* outputs,
+                   std::size_t count, const std::int32_t* packed, const std::array<std::uint8_t*, resize_rows>& out) {
+    for (std::size_t r = 0; r < resize_rows; ++r) {
+        std::uint8_t* target = out[r];
+        for (std::size_t x = 0; x < count; ++x, target += 3) {
+            const std::uint8_t* pixel = rows[r] + 3 * outputs[x].first;
+            const std::int32_t* weights = packed + outputs[x].packed;
+            std::int32_t red = resize_rounding, green = resize_rounding, blue = resize_rounding;
+            for (std::size_t t = 0; t < outputs[x].taps; ++t, pixel += 3) {
+                red += weights[t] * pixel[0];
+                green += weights[t] * pixel[1];
+                blue += weights[t] * pixel[2];
+            }
+            target[0] = rounded(red);
+            target[1] = rounded(green);
+            target[2] = rounded(blue);
+        }
+    }
+}
+
+inline void normalise(const std::uint8_t* pixels, std::size_t count, const NormaliseTable& table, float* planes,
+                      std::size_t stride) {
+    for (std::size_t c = 0; c < 3; ++c) {
+        float* out = planes + c * stride;
+        for (std::size_t i = 0; i < count; ++i) out[i] = table.values[c][pixels[3 * i + c]];
+    }
+}
+
+inline constexpr ResizeKernels kernels{1, 1, pack, down, across, normalise};
+
+}  // namespace resize_scalar
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+// ---- tandem/kernels/resize_avx2.hpp ----
+
+// The loops of image preprocessing for AVX2 and FMA.
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+namespace resize_avx2 {
+
+// 16-bit products summed in pairs (vpmaddwd) are exact: a weight is high * 2^15 + low with 0 <= low < 2^15.
+inline constexpr int low_bits = 15;
+
+/// Four weights: the low halves of two, their high halves, and the same of the other two.
+inline void pack(const std::int32_t* weights, std::int32_t* packed) {
+    constexpr std::int32_t low = (1 << low_bits) - 1;
+    for (std::size_t i = 0; i < 4; i += 2) {
+        packed[i] = (weights[i] & low) | (weights[i + 1] & low) << 16;
+        packed[i + 1] = (weights[i] >> low_bits & 0xffff) | weights[i + 1] >> low_bits << 16;
+    }
+}
+
+inline __m128i load_half(const void* from) {
+    return _mm_loadu_si128(static_cast<const __m128i*>(from));
+}
+
+inline __m256i load_halves(const void* low, const void* high) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load_half(low)), load_half(high), 1);
+}
+
+/// Eight outputs' sums, in two parts.
+struct Sums {
+    __m256i low;
+    __m256i high;
+
+    /// Adds pairs of 16-bit values times a packed pair of weights.
+    void add(__m256i pairs, const std::int32_t* packed) {
+        low = _mm256_add_epi32(low, _mm256_madd_epi16(pairs, _mm256_set1_epi32(packed[0])));
+        high = _mm256_add_epi32(high, _mm256_madd_epi16(pairs, _mm256_set1_epi32(packed[1])));
+    }
+    __m256i rounded() const {
+        return _mm256_srai_epi32(_mm256_add_epi32(low, _mm256_slli_epi32(high, low_bits)), resize_weight_bits);
+    }
+};
+
+inline Sums no_sums() {
+    return {_mm256_set1_epi32(resize_rounding), _mm256_setzero_si256()};
+}
+
+/// Four vectors of outputs to bytes, clamped by saturation, in each half by itself.
+inline __m256i to_bytes(__m256i a, __m256i b, __m256i c, __m256i d) {
+    return _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+}
+
+inline constexpr std::size_t down_block = 32;
+
+inline __m256i load_bytes(const std::uint8_t* from, std::size_t count) {
+    alignas(__m256i) std::array<std::uint8_t, down_block> bytes{};
+    if (count == down_block) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    std::memcpy(bytes.data(), from, count);
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes.data()));
+}
+
+inline void down(const std::uint8_t* source, std::size_t stride, std::size_t bytes, const std::int32_t* packed,
+                 std::size_t taps, std::uint8_t* out) {
+    const __m256i zero = _mm256_setzero_si256();
+    for (std::size_t begin = 0; begin < bytes; begin += down_block) {
+        // The last block of a row is its last 32 bytes, some of which are written twice.
+        if (begin + down_block > bytes && bytes >= down_block) begin = bytes - down_block;
+        const std::size_t count = std::min(down_block, bytes - begin);
+        Sums a = no_sums(), b = no_sums(), c = no_sums(), d = no_sums();
+        for (std::size_t t = 0; t < taps; t += 2) {
+            // (A second tap that is missing has weight 0.)
+            const __m256i first = load_bytes(source + t * stride + begin, count);
+            const __m256i second = load_bytes(source + std::min(t + 1, taps - 1) * stride + begin, count);
+            const __m256i left = _mm256_unpacklo_epi8(first, second), right = _mm256_unpackhi_epi8(first, second);
+            a.add(_mm256_unpacklo_epi8(left, zero), packed + t);
+            b.add(_mm256_unpackhi_epi8(left, zero), packed + t);
+            c.add(_mm256_unpacklo_epi8(right, zero), packed + t);
+            d.add(_mm256_unpackhi_epi8(right, zero), packed + t);
+        }
+        alignas(__m256i) std::array<std::uint8_t, down_block> result;
+        _mm256_store_si256(reinterpret_cast<__m256i*>(result.data()),
+                           to_bytes(a.rounded(), b.rounded(), c.rounded(), d.rounded()));
+        std::memcpy(out + begin, result.data(), count);
+    }
+}
+
+/// One output of two rows: red, green, blue and nothing, in each half. The four taps of a group are 12 of the 16 bytes
+/// that are loaded.
+inline __m256i weigh_pixel(const std::uint8_t* first_row, const std::uint8_t* second_row, const ResizeTaps& output,
+                           const std::int32_t* packed) {
+    // The first two pixels of a group and the other two, as pairs of 16-bit values for each channel.
+    const __m256i front =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+    const __m256i back =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
+    Sums sums = no_sums();
+    packed += output.packed;
+    for (std::size_t t = 0, at = 3 * output.first; t < output.taps; t += 4, at += 12, packed += 4) {
+        const __m256i bytes = load_halves(first_row + at, second_row + at);
+        sums.add(_mm256_shuffle_epi8(bytes, front), packed);
+        sums.add(_mm256_shuffle_epi8(bytes, back), packed + 2);
+    }
+    return sums.rounded();
+}
+
+/// Four pixels, or the last `left` of a row, from groups of four bytes of which the last means nothing.
+inline void store_pixels(__m128i pixels, std::size_t left, std::uint8_t* out) {
+    const __m128i packed =
+        _mm_shuffle_epi8(pixels, _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+    // The next pixels overwrite the four bytes too many.
+    if (3 * left >= sizeof packed) return _mm_storeu_si128(reinterpret_cast<__m128i*>(out), packed);
+    alignas(__m128i) std::array<std::uint8_t, sizeof packed> bytes;
+    _mm_store_si128(reinterpret_cast<__m128i*>(bytes.data()), packed);
+    std::memcpy(out, bytes.data(), 3 * std::min<std::size_t>(left, 4));
+}
+
+/// Four outputs of two rows.
+inline void across_two(const std::uint8_t* first_row, const std::uint8_t* second_row, const ResizeTaps* outputs,
+                       std::size_t left, const std::int32_t* packed, std::uint8_t* first_out,
+                       std::uint8_t* second_out) {
+    const std::size_t last = left - 1;
+    const __m256i bytes = to_bytes(weigh_pixel(first_row, second_row, outputs[0], packed),
+                                   weigh_pixel(first_row, second_row, outputs[std::min<std::size_t>(1, last)], packed),
+                                   weigh_pixel(first_row, second_row, outputs[std::min<std::size_t>(2, last)], packed),
+                                   weigh_pixel(first_row, second_row, outputs[std::min<std::size_t>(3, last)], packed));
+    store_pixels(_mm256_castsi256_si128(bytes), left, first_out);
+    store_pixels(_mm256_extracti128_si256(bytes, 1), left, second_out);
+}
+
+inline void across(const std::array<const std::uint8_t*, resize_rows>& rows, const ResizeTaps* outputs,
+                   std::size_t count, const std::int32_t* packed, const std::array<std::uint8_t*, resize_rows>& out) {
+    for (std::size_t x = 0; x < count; x += 4) {
+        across_two(rows[0], rows[1], outputs + x, count - x, packed, out[0] + 3 * x, out[1] + 3 * x);
+        across_two(rows[2], rows[3], outputs + x, count - x, packed, out[2] + 3 * x, out[3] + 3 * x);
+    }
+}
+
+/// a * (high + low): a division by the number whose inverse that is, nearly always with its rounding.
+inline __m256 multiply(__m256 a, const std::array<float, 2>& inverse) {
+    return _mm256_fmadd_ps(a, _mm256_set1_ps(inverse[0]), _mm256_mul_ps(a, _mm256_set1_ps(inverse[1])));
+}
+
+/// One channel of eight pixels, whose reds' places in their half are given, each beside three of -1.
+inline void normalise_channel(__m256i bytes, __m256i red, const NormaliseTable& table, std::size_t channel,
+                              float* out) {
+    const __m256i places = _mm256_add_epi8(red, _mm256_set1_epi32(static_cast<int>(channel)));
+    const __m256 value = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, places));
+    const __m256 centred = _mm256_sub_ps(multiply(value, level_inverse), _mm256_set1_ps(table.mean[channel]));
+    _mm256_storeu_ps(out, multiply(centred, table.inverse[channel]));
+}
+
+inline void normalise(const std::uint8_t* pixels, std::size_t count, const NormaliseTable& table, float* planes,
+                      std::size_t stride) {
+    const std::size_t whole = table.computable ? count / 8 * 8 : 0;
+    // Pixels 0 to 3 are the first 12 of 16 bytes, pixels 4 to 7 the last 12.
+    const __m256i red = _mm256_setr_epi8(0, -1, -1, -1, 3, -1, -1, -1, 6, -1, -1, -1, 9, -1, -1, -1,  //
+                                         4, -1, -1, -1, 7, -1, -1, -1, 10, -1, -1, -1, 13, -1, -1, -1);
+    for (std::size_t i = 0; i < whole; i += 8) {
+        const __m256i bytes = load_halves(pixels + 3 * i, pixels + 3 * i + 8);
+        normalise_channel(bytes, red, table, 0, planes + i);
+        normalise_channel(bytes, red, table, 1, planes + stride + i);
+        normalise_channel(bytes, red, table, 2, planes + 2 * stride + i);
+    }
+    resize_scalar::normalise(pixels + 3 * whole, count - whole, table, planes + whole, stride);
+}
+
+inline constexpr ResizeKernels kernels{4, 4, pack, down, across, normalise};
+
+}  // namespace resize_avx2
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif
+
+// ---- tandem/kernels/resize_avx512.hpp ----
+
+// The loops of image preprocessing for AVX-512 with its byte products (VNNI).
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__x86_64__)
+
+// (FMA is named because g++ inlines no function into one of fewer instruction sets, and AVX-512 does not imply it.)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
+                             apply_to = function)
+#else
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+namespace resize_avx512 {
+
+// Products of four bytes and four signed bytes summed at once (vpdpbusd) are exact: a weight is three signed digits.
+
+/// Four weights: their lowest digits, the middle ones and the highest.
+inline void pack(const std::int32_t* weights, std::int32_t* packed) {
+    // Half a digit more makes every digit unsigned; flipping its highest bit takes the half away again.
+    constexpr std::uint32_t halves = 0x808080;
+    std::array<std::uint32_t, 3> words{};
+    for (unsigned i = 0; i < 4; ++i) {
+        const std::uint32_t digits = (static_cast<std::uint32_t>(weights[i]) + halves) ^ halves;
+        for (unsigned d = 0; d < 3; ++d) words[d] |= (digits >> (8 * d) & 0xff) << (8 * i);
+    }
+    for (std::size_t d = 0; d < 3; ++d) packed[d] = static_cast<std::int32_t>(words[d]);
+}
+
+/// Sixteen outputs' sums, a part for each digit.
+struct Sums {
+    __m512i low;
+    __m512i middle;
+    __m512i high;
+
+    /// Adds quadruples of bytes times packed weights.
+    void add(__m512i quadruples, const std::int32_t* packed) {
+        low = _mm512_dpbusd_epi32(low, quadruples, _mm512_set1_epi32(packed[0]));
+        middle = _mm512_dpbusd_epi32(middle, quadruples, _mm512_set1_epi32(packed[1]));
+        high = _mm512_dpbusd_epi32(high, quadruples, _mm512_set1_epi32(packed[2]));
+    }
+    __m512i rounded() const {
+        const __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(middle, 8), _mm512_slli_epi32(high, 16));
+        return _mm512_srai_epi32(_mm512_add_epi32(low, upper), resize_weight_bits);
+    }
+};
+
+inline Sums no_sums() {
+    return {_mm512_set1_epi32(resize_rounding), _mm512_setzero_si512(), _mm512_setzero_si512()};
+}
+
+/// Four vectors of outputs to bytes, clamped by saturation, in each quarter by itself.
+inline __m512i to_bytes(__m512i a, __m512i b, __m512i c, __m512i d) {
+    return _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+}
+
+// (Written out, not as loops over arrays: g++ -O2 does not unroll those and keeps the arrays in memory.)
+
+inline void down(const std::uint8_t* source, std::size_t stride, std::size_t bytes, const std::int32_t* packed,
+                 std::size_t taps, std::uint8_t* out) {
+    constexpr std::size_t block = 64;
+    for (std::size_t begin = 0; begin < bytes; begin += block) {
+        const __mmask64 present = ~std::uint64_t{0} >> (block - std::min(block, bytes - begin));
+        Sums a = no_sums(), b = no_sums(), c = no_sums(), d = no_sums();
+        const std::int32_t* weights = packed;
+        for (std::size_t t = 0; t < taps; t += 4, weights += 3) {
+            // (Taps that are missing have weight 0.)
+            const __m512i first = _mm512_maskz_loadu_epi8(present, source + t * stride + begin);
+            const __m512i second =
+                _mm512_maskz_loadu_epi8(present, source + std::min(t + 1, taps - 1) * stride + begin);
+            const __m512i third = _mm512_maskz_loadu_epi8(present, source + std::min(t + 2, taps - 1) * stride + begin);
+            const __m512i fourth =
+                _mm512_maskz_loadu_epi8(present, source + std::min(t + 3, taps - 1) * stride + begin);
+            const __m512i left_front = _mm512_unpacklo_epi8(first, second);
+            const __m512i right_front = _mm512_unpackhi_epi8(first, second);
+            const __m512i left_back = _mm512_unpacklo_epi8(third, fourth);
+            const __m512i right_back = _mm512_unpackhi_epi8(third, fourth);
+            a.add(_mm512_unpacklo_epi16(left_front, left_back), weights);
+            b.add(_mm512_unpackhi_epi16(left_front, left_back), weights);
+            c.add(_mm512_unpacklo_epi16(right_front, right_back), weights);
+            d.add(_mm512_unpackhi_epi16(right_front, right_back), weights);
+        }
+        _mm512_mask_storeu_epi8(out + begin, present, to_bytes(a.rounded(), b.rounded(), c.rounded(), d.rounded()));
+    }
+}
+
+inline __m512i load_quarters(const std::uint8_t* a, const std::uint8_t* b, const std::uint8_t* c,
+                             const std::uint8_t* d) {
+    __m512i all = _mm512_castsi128_si512(resize_avx2::load_half(a));
+    all = _mm512_inserti32x4(all, resize_avx2::load_half(b), 1);
+    all = _mm512_inserti32x4(all, resize_avx2::load_half(c), 2);
+    return _mm512_inserti32x4(all, resize_avx2::load_half(d), 3);
+}
+
+/// One output of four rows: red, green, blue and nothing, in each quarter. The four taps of a group are 12 of the 16
+/// bytes that are loaded.
+inline __m512i weigh_pixel(const std::array<const std::uint8_t*, resize_rows>& rows, const ResizeTaps& output,
+                           const std::int32_t* packed) {
+    const __m512i channels =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
+    Sums sums = no_sums();
+    packed += output.packed;
+    for (std::size_t t = 0, at = 3 * output.first; t < output.taps; t += 4, at += 12, packed += 3) {
+        const __m512i bytes = load_quarters(rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at);
+        sums.add(_mm512_shuffle_epi8(bytes, channels), packed);
+    }
+    return sums.rounded();
+}
+
+inline void across(const std::array<const std::uint8_t*, resize_rows>& rows, const ResizeTaps* outputs,
+                   std::size_t count, const std::int32_t* packed, const std::array<std::uint8_t*, resize_rows>& out) {
+    for (std::size_t x = 0; x < count; x += 4) {
+        const __m512i bytes = to_bytes(weigh_pixel(rows, outputs[x], packed),
+                                       weigh_pixel(rows, outputs[std::min(x + 1, count - 1)], packed),
+                                       weigh_pixel(rows, outputs[std::min(x + 2, count - 1)], packed),
+                                       weigh_pixel(rows, outputs[std::min(x + 3, count - 1)], packed));
+        resize_avx2::store_pixels(_mm512_castsi512_si128(bytes), count - x, out[0] + 3 * x);
+        resize_avx2::store_pixels(_mm512_extracti32x4_epi32(bytes, 1), count - x, out[1] + 3 * x);
+        resize_avx2::store_pixels(_mm512_extracti32x4_epi32(bytes, 2), count - x, out[2] + 3 * x);
+        resize_avx2::store_pixels(_mm512_extracti32x4_epi32(bytes, 3), count - x, out[3] + 3 * x);
+    }
+}
+
+// (Normalising writes 12 bytes for each that it reads, and wider stores would not be aligned.)
+inline constexpr ResizeKernels kernels{4, 3, pack, down, across, resize_avx2::normalise};
+
+}  // namespace resize_avx512
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#pragma GCC diagnostic pop
+#endif
+
+#endif
+
+// ---- tandem/kernels/resize.hpp ----
+
+// The loops of image preprocessing of each instruction set, and how the data layer calls them.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// The loops of an instruction set, which the CPU must have. Where none are written for it, those of the next lesser
+/// one.
+inline const ResizeKernels& resize_kernels(Isa isa) {
+#if defined(__x86_64__)
+    if (isa == Isa::avx512 && cpu_features().int8) return resize_avx512::kernels;
+    if (isa == Isa::avx512 || isa == Isa::avx2) return resize_avx2::kernels;
+#endif
+    static_cast<void>(isa);
+    return resize_scalar::kernels;
+}
+
+/// The table of a mean and a deviation of channels in [0, 1].
+inline NormaliseTable normalise_table(const std::array<float, 3>& mean, const std::array<float, 3>& deviation,
+                                      const ResizeKernels& kernels) {
+    NormaliseTable table;
+    table.mean = mean;
+    for (std::size_t c = 0; c < 3; ++c) {
+        for (std::size_t i = 0; i < 256; ++i) table.values[c][i] = (unit_levels[i] - mean[c]) / deviation[c];
+        table.inverse[c] = inverse_of(deviation[c]);
+    }
+    // Whether arithmetic gives the table's bits is not argued but tried, on every value there is.
+    table.computable = true;
+    std::array<std::array<float, 256>, 3> computed;
+    kernels.normalise(grey_levels.data(), 256, table, computed.data()->data(), 256);
+    table.computable = std::memcmp(computed.data(), table.values.data(), sizeof computed) == 0;
+    return table;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
 // ---- tandem/data/resize.hpp ----
 
 // Antialiased resizing, bit for bit Pillow's.
@@ -2949,41 +3552,34 @@ inline double filter_value(Filter filter, double x) {
     return 0.0;
 }
 
-inline constexpr int weight_bits = 22;
-
-/// For each output position the first input position and the 22-bit weights of it and those after it.
+/// For each output position its taps, which count input positions, and their weights as `kernels` packs them.
 struct ResizeWeights {
-    struct Taps {
-        std::size_t first;
-        std::size_t begin;
-        std::size_t count;
-    };
-    std::vector<Taps> taps;
-    std::vector<std::int32_t> values;
-
-    std::span<const std::int32_t> of(const Taps& at) const { return {values.data() + at.begin, at.count}; }
+    std::vector<kernels::ResizeTaps> outputs;
+    std::vector<std::int32_t> packed;
 
     /// Counts input positions from the first one used, which is returned.
     std::size_t rebase() {
-        const std::size_t origin = taps.front().first;
-        for (Taps& at : taps) at.first -= origin;
+        const std::size_t origin = outputs.front().first;
+        for (kernels::ResizeTaps& output : outputs) output.first -= origin;
         return origin;
     }
 
     /// The number of input positions, from 0 to the last one used.
-    std::size_t inputs() const { return taps.back().first + taps.back().count; }
+    std::size_t inputs() const { return outputs.back().first + outputs.back().taps; }
 };
 
 /// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
 /// (Resample.c:185-286, precompute_coeffs and normalize_coeffs_8bpc; `low` and `high` are floats there too.)
-inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter) {
+inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter,
+                                    const kernels::ResizeKernels& loops) {
     const double scale = static_cast<double>(high - low) / size;
     const double stretch = std::max(scale, 1.0);
     const double support = filter_support(filter) * stretch;
     const double shrink = 1.0 / stretch;
     ResizeWeights weights;
-    weights.taps.reserve(static_cast<std::size_t>(count));
+    weights.outputs.reserve(static_cast<std::size_t>(count));
     std::vector<double> values;
+    std::vector<std::int32_t> fixed;
     for (int i = begin; i < begin + count; ++i) {
         const double centre = low + product(i + 0.5, scale);
         const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
@@ -2994,32 +3590,19 @@ inline ResizeWeights resize_weights(int source, float low, float high, int size,
             values.push_back(filter_value(filter, product(x - centre + 0.5, shrink)));
             sum += values.back();
         }
-        weights.taps.push_back({static_cast<std::size_t>(first), weights.values.size(), values.size()});
-        for (double value : values) {
-            if (sum != 0) value /= sum;
-            const double scaled = value * (1 << weight_bits);
-            weights.values.push_back(static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5));
+        const std::size_t groups = (values.size() + loops.group - 1) / loops.group;
+        weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
+        fixed.assign(groups * loops.group, 0);
+        for (std::size_t t = 0; t < values.size(); ++t) {
+            const double value = sum != 0 ? values[t] / sum : values[t];
+            const double scaled = value * (1 << kernels::resize_weight_bits);
+            fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
         }
+        weights.packed.resize(weights.packed.size() + groups * loops.words);
+        std::int32_t* packed = weights.packed.data() + weights.outputs.back().packed;
+        for (std::size_t g = 0; g < groups; ++g) loops.pack(fixed.data() + g * loops.group, packed + g * loops.words);
     }
     return weights;
-}
-
-/// Bytes that are summed at once: 16 pixels of a row, or one pixel of 16 rows. Fixed, so that the loops vectorise.
-inline constexpr std::size_t resize_rows = 16;
-inline constexpr std::size_t resize_block = 3 * resize_rows;
-
-/// out[i] = sum over t of weights[t] * source[t * stride + i], rounded and clamped, for `count` neighbours i.
-template <std::size_t count>
-void weigh(const std::uint8_t* source, std::size_t stride, std::span<const std::int32_t> weights, std::uint8_t* out) {
-    std::array<std::int32_t, count> sums;
-    sums.fill(1 << (weight_bits - 1));
-    for (const std::int32_t weight : weights) {
-        for (std::size_t i = 0; i < count; ++i) sums[i] += weight * source[i];
-        source += stride;
-    }
-    for (std::size_t i = 0; i < count; ++i) {
-        out[i] = static_cast<std::uint8_t>(std::clamp(sums[i] >> weight_bits, 0, 255));
-    }
 }
 
 /// A rectangle of an image's pixels, `stride` bytes from row to row.
@@ -3050,52 +3633,40 @@ inline Image copy(const ImageView& source) {
     return image;
 }
 
-/// The horizontal pass. 16 rows at a time are laid side by side, byte after byte, so that one weight meets 48
-/// neighbouring bytes.
-inline Image pass_across(const ImageView& source, const ResizeWeights& weights) {
+/// The horizontal pass: out is [source.height][weights.outputs.size()][3].
+inline void pass_across(const ImageView& source, const ResizeWeights& weights, const kernels::ResizeKernels& loops,
+                        std::uint8_t* out) {
     const auto height = static_cast<std::size_t>(source.height);
-    const std::size_t bytes = weights.inputs() * 3;
-    const std::size_t row_bytes = weights.taps.size() * 3;
-    std::vector<std::uint8_t> tile(bytes * resize_rows);
-    Image out{static_cast<int>(weights.taps.size()), source.height, std::vector<std::uint8_t>(height * row_bytes)};
-    for (std::size_t y = 0; y < height; y += resize_rows) {
-        const std::size_t rows = std::min(resize_rows, height - y);
-        std::array<const std::uint8_t*, resize_rows> row;
-        for (std::size_t r = 0; r < resize_rows; ++r) {
-            row[r] = source.pixels + (y + std::min(r, rows - 1)) * source.stride;
+    const std::size_t used = weights.inputs() * 3;
+    const std::size_t row_bytes = weights.outputs.size() * 3;
+    const std::size_t readable = (height - 1) * source.stride + used;
+    std::vector<std::uint8_t> copies(kernels::resize_rows * (used + kernels::resize_overread));
+    for (std::size_t y = 0; y < height; y += kernels::resize_rows) {
+        std::array<const std::uint8_t*, kernels::resize_rows> rows;
+        std::array<std::uint8_t*, kernels::resize_rows> targets;
+        for (std::size_t r = 0; r < kernels::resize_rows; ++r) {
+            const std::size_t row = std::min(y + r, height - 1);
+            rows[r] = source.pixels + row * source.stride;
+            targets[r] = out + row * row_bytes;
+            if (row * source.stride + used + kernels::resize_overread <= readable) continue;
+            // Behind the last rows there may be no memory that can be read.
+            std::uint8_t* copy = copies.data() + r * (used + kernels::resize_overread);
+            std::copy_n(rows[r], used, copy);
+            rows[r] = copy;
         }
-        for (std::size_t i = 0; i < bytes; ++i) {
-            for (std::size_t r = 0; r < resize_rows; ++r) tile[i * resize_rows + r] = row[r][i];
-        }
-        std::uint8_t* target = out.pixels.data() + y * row_bytes;
-        for (const ResizeWeights::Taps& at : weights.taps) {
-            std::array<std::uint8_t, resize_block> pixel;
-            weigh<resize_block>(tile.data() + at.first * resize_block, resize_block, weights.of(at), pixel.data());
-            for (std::size_t r = 0; r < rows; ++r) {
-                for (std::size_t c = 0; c < 3; ++c) target[r * row_bytes + c] = pixel[c * resize_rows + r];
-            }
-            target += 3;
-        }
+        loops.across(rows, weights.outputs.data(), weights.outputs.size(), weights.packed.data(), targets);
     }
-    return out;
 }
 
-/// The vertical pass.
-inline Image pass_down(const ImageView& source, const ResizeWeights& weights) {
+/// The vertical pass: out is [weights.outputs.size()][source.width][3].
+inline void pass_down(const ImageView& source, const ResizeWeights& weights, const kernels::ResizeKernels& loops,
+                      std::uint8_t* out) {
     const std::size_t bytes = static_cast<std::size_t>(source.width) * 3;
-    Image out{source.width, static_cast<int>(weights.taps.size()),
-              std::vector<std::uint8_t>(weights.taps.size() * bytes)};
-    std::uint8_t* target = out.pixels.data();
-    for (const ResizeWeights::Taps& at : weights.taps) {
-        const std::uint8_t* top = source.pixels + at.first * source.stride;
-        std::size_t i = 0;
-        for (; i + resize_block <= bytes; i += resize_block) {
-            weigh<resize_block>(top + i, source.stride, weights.of(at), target + i);
-        }
-        for (; i < bytes; i += 3) weigh<3>(top + i, source.stride, weights.of(at), target + i);
-        target += bytes;
+    for (const kernels::ResizeTaps& output : weights.outputs) {
+        loops.down(source.pixels + output.first * source.stride, source.stride, bytes,
+                   weights.packed.data() + output.packed, output.taps, out);
+        out += bytes;
     }
-    return out;
 }
 
 /// How a resize is done, beside its sizes.
@@ -3107,7 +3678,8 @@ struct ResizeMethod {
 /// The part `window` of the width x height result of resizing the box (x0, y0, x1, y1) of source. Only what the window
 /// needs is computed, so a centre crop of a long strip costs no more than the crop.
 inline Image resize_window(const ImageView& source, const std::array<float, 4>& box, int width, int height,
-                           const Region& window, ResizeMethod method) {
+                           const Region& window, ResizeMethod method,
+                           const kernels::ResizeKernels& loops = kernels::resize_kernels(kernels::active_isa())) {
     const std::size_t left = static_cast<std::size_t>(window.left);
     const std::size_t top = static_cast<std::size_t>(window.top);
     if (width == source.width && height == source.height && box[0] == 0 && box[1] == 0 &&
@@ -3115,15 +3687,29 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
         return copy({source.pixels + top * source.stride + left * 3, source.stride, window.width, window.height});
     }
     ResizeWeights across =
-        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method.filter);
+        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method.filter, loops);
     ResizeWeights down =
-        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method.filter);
+        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method.filter, loops);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
     const bool down_first = method.order == PassOrder::pillow_13 && height < source.height &&
                             source.height - height > 2 * (source.width - width);
-    if (down_first) return pass_across(view(pass_down(part, down)), across);
-    return pass_down(view(pass_across(part, across)), down);
+    const int half_width = down_first ? part.width : window.width;
+    const int half_height = down_first ? window.height : part.height;
+    const std::size_t stride = static_cast<std::size_t>(half_width) * 3;
+    const auto scratch = std::make_unique_for_overwrite<std::uint8_t[]>(stride * static_cast<std::size_t>(half_height));
+    const ImageView half{scratch.get(), stride, half_width, half_height};
+    Image result{window.width, window.height,
+                 std::vector<std::uint8_t>(std::size_t{3} * static_cast<std::size_t>(window.width) *
+                                           static_cast<std::size_t>(window.height))};
+    if (down_first) {
+        pass_down(part, down, loops, scratch.get());
+        pass_across(half, across, loops, result.pixels.data());
+    } else {
+        pass_across(part, across, loops, scratch.get());
+        pass_down(half, down, loops, result.pixels.data());
+    }
+    return result;
 }
 
 inline Image resize_view(const ImageView& source, int width, int height, ResizeMethod method) {
@@ -3400,12 +3986,9 @@ inline void normalise(const Image& image, const std::array<float, 3>& mean, cons
         throw Error("normalise", std::to_string(image.pixels.size()) + " floats to write to",
                     std::to_string(out.size()));
     }
+    const kernels::ResizeKernels& loops = kernels::resize_kernels(kernels::active_isa());
     const std::size_t plane = image.pixels.size() / 3;
-    for (std::size_t c = 0; c < 3; ++c) {
-        std::array<float, 256> table;
-        for (std::size_t i = 0; i < 256; ++i) table[i] = (static_cast<float>(i) / 255.0F - mean[c]) / deviation[c];
-        for (std::size_t i = 0; i < plane; ++i) out[c * plane + i] = table[image.pixels[3 * i + c]];
-    }
+    loops.normalise(image.pixels.data(), plane, kernels::normalise_table(mean, deviation, loops), out.data(), plane);
 }
 
 /// Fits the picture and normalises it into out, [3][size][size]. Throws Error unless out has recipe.count() floats.

@@ -3,9 +3,11 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <span>
 
 #include <tandem/data/resize.hpp>
 
+#include "../guarded.hpp"
 #include "image_fixtures.hpp"
 
 using namespace tandem;
@@ -32,6 +34,34 @@ TEST_CASE("resizing equals Pillow's, bit for bit", "[resize]") {
         CHECK(image_fixtures::hash(earlier) == hash_across_first);
         if (x0 == 0 && y0 == 0 && x1 == static_cast<float>(image.width) && y1 == static_cast<float>(image.height)) {
             CHECK(resize(image, width, height, filter) == result);
+        }
+    }
+}
+
+TEST_CASE("every instruction set resizes to the same bytes, and touches nothing beside the picture", "[resize]") {
+    Random random(Seed{1});
+    const Guarded<std::uint8_t> guarded(3 * 65 * 65);
+    const auto resized = [](const detail::ImageView& source, int width, int height, detail::ResizeMethod method,
+                            kernels::Isa isa) {
+        return detail::resize_window(source,
+                                     {0, 0, static_cast<float>(source.width), static_cast<float>(source.height)}, width,
+                                     height, {0, 0, width, height}, method, kernels::resize_kernels(isa));
+    };
+    for (int width = 1; width <= 65; ++width) {
+        for (int height = 1; height <= 65; ++height) {
+            const std::span<std::uint8_t> pixels = guarded.span(static_cast<std::size_t>(3 * width * height));
+            for (std::uint8_t& byte : pixels) byte = static_cast<std::uint8_t>(random.below(256));
+            const detail::ImageView source{pixels.data(), static_cast<std::size_t>(3 * width), width, height};
+            const int new_width = 1 + static_cast<int>(random.below(70));
+            const int new_height = 1 + static_cast<int>(random.below(70));
+            const detail::ResizeMethod method{random.below(2) == 0 ? Filter::bicubic : Filter::bilinear,
+                                              random.below(2) == 0 ? PassOrder::pillow_13 : PassOrder::across_first};
+            const Image expected = resized(source, new_width, new_height, method, kernels::Isa::scalar);
+            for (const kernels::Isa isa : {kernels::Isa::avx2, kernels::Isa::avx512}) {
+                if (!kernels::has(kernels::cpu_features(), isa)) continue;
+                CAPTURE(kernels::name_of(isa), width, height, new_width, new_height);
+                REQUIRE(resized(source, new_width, new_height, method, isa) == expected);
+            }
         }
     }
 }

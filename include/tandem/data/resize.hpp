@@ -6,13 +6,15 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <tandem/core/error.hpp>
 #include <tandem/data/image.hpp>
+#include <tandem/kernels/isa.hpp>
+#include <tandem/kernels/resize.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -67,41 +69,34 @@ inline double filter_value(Filter filter, double x) {
     return 0.0;
 }
 
-inline constexpr int weight_bits = 22;
-
-/// For each output position the first input position and the 22-bit weights of it and those after it.
+/// For each output position its taps, which count input positions, and their weights as `kernels` packs them.
 struct ResizeWeights {
-    struct Taps {
-        std::size_t first;
-        std::size_t begin;
-        std::size_t count;
-    };
-    std::vector<Taps> taps;
-    std::vector<std::int32_t> values;
-
-    std::span<const std::int32_t> of(const Taps& at) const { return {values.data() + at.begin, at.count}; }
+    std::vector<kernels::ResizeTaps> outputs;
+    std::vector<std::int32_t> packed;
 
     /// Counts input positions from the first one used, which is returned.
     std::size_t rebase() {
-        const std::size_t origin = taps.front().first;
-        for (Taps& at : taps) at.first -= origin;
+        const std::size_t origin = outputs.front().first;
+        for (kernels::ResizeTaps& output : outputs) output.first -= origin;
         return origin;
     }
 
     /// The number of input positions, from 0 to the last one used.
-    std::size_t inputs() const { return taps.back().first + taps.back().count; }
+    std::size_t inputs() const { return outputs.back().first + outputs.back().taps; }
 };
 
 /// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
 /// (Resample.c:185-286, precompute_coeffs and normalize_coeffs_8bpc; `low` and `high` are floats there too.)
-inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter) {
+inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter,
+                                    const kernels::ResizeKernels& loops) {
     const double scale = static_cast<double>(high - low) / size;
     const double stretch = std::max(scale, 1.0);
     const double support = filter_support(filter) * stretch;
     const double shrink = 1.0 / stretch;
     ResizeWeights weights;
-    weights.taps.reserve(static_cast<std::size_t>(count));
+    weights.outputs.reserve(static_cast<std::size_t>(count));
     std::vector<double> values;
+    std::vector<std::int32_t> fixed;
     for (int i = begin; i < begin + count; ++i) {
         const double centre = low + product(i + 0.5, scale);
         const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
@@ -112,32 +107,19 @@ inline ResizeWeights resize_weights(int source, float low, float high, int size,
             values.push_back(filter_value(filter, product(x - centre + 0.5, shrink)));
             sum += values.back();
         }
-        weights.taps.push_back({static_cast<std::size_t>(first), weights.values.size(), values.size()});
-        for (double value : values) {
-            if (sum != 0) value /= sum;
-            const double scaled = value * (1 << weight_bits);
-            weights.values.push_back(static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5));
+        const std::size_t groups = (values.size() + loops.group - 1) / loops.group;
+        weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
+        fixed.assign(groups * loops.group, 0);
+        for (std::size_t t = 0; t < values.size(); ++t) {
+            const double value = sum != 0 ? values[t] / sum : values[t];
+            const double scaled = value * (1 << kernels::resize_weight_bits);
+            fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
         }
+        weights.packed.resize(weights.packed.size() + groups * loops.words);
+        std::int32_t* packed = weights.packed.data() + weights.outputs.back().packed;
+        for (std::size_t g = 0; g < groups; ++g) loops.pack(fixed.data() + g * loops.group, packed + g * loops.words);
     }
     return weights;
-}
-
-/// Bytes that are summed at once: 16 pixels of a row, or one pixel of 16 rows. Fixed, so that the loops vectorise.
-inline constexpr std::size_t resize_rows = 16;
-inline constexpr std::size_t resize_block = 3 * resize_rows;
-
-/// out[i] = sum over t of weights[t] * source[t * stride + i], rounded and clamped, for `count` neighbours i.
-template <std::size_t count>
-void weigh(const std::uint8_t* source, std::size_t stride, std::span<const std::int32_t> weights, std::uint8_t* out) {
-    std::array<std::int32_t, count> sums;
-    sums.fill(1 << (weight_bits - 1));
-    for (const std::int32_t weight : weights) {
-        for (std::size_t i = 0; i < count; ++i) sums[i] += weight * source[i];
-        source += stride;
-    }
-    for (std::size_t i = 0; i < count; ++i) {
-        out[i] = static_cast<std::uint8_t>(std::clamp(sums[i] >> weight_bits, 0, 255));
-    }
 }
 
 /// A rectangle of an image's pixels, `stride` bytes from row to row.
@@ -168,52 +150,40 @@ inline Image copy(const ImageView& source) {
     return image;
 }
 
-/// The horizontal pass. 16 rows at a time are laid side by side, byte after byte, so that one weight meets 48
-/// neighbouring bytes.
-inline Image pass_across(const ImageView& source, const ResizeWeights& weights) {
+/// The horizontal pass: out is [source.height][weights.outputs.size()][3].
+inline void pass_across(const ImageView& source, const ResizeWeights& weights, const kernels::ResizeKernels& loops,
+                        std::uint8_t* out) {
     const auto height = static_cast<std::size_t>(source.height);
-    const std::size_t bytes = weights.inputs() * 3;
-    const std::size_t row_bytes = weights.taps.size() * 3;
-    std::vector<std::uint8_t> tile(bytes * resize_rows);
-    Image out{static_cast<int>(weights.taps.size()), source.height, std::vector<std::uint8_t>(height * row_bytes)};
-    for (std::size_t y = 0; y < height; y += resize_rows) {
-        const std::size_t rows = std::min(resize_rows, height - y);
-        std::array<const std::uint8_t*, resize_rows> row;
-        for (std::size_t r = 0; r < resize_rows; ++r) {
-            row[r] = source.pixels + (y + std::min(r, rows - 1)) * source.stride;
+    const std::size_t used = weights.inputs() * 3;
+    const std::size_t row_bytes = weights.outputs.size() * 3;
+    const std::size_t readable = (height - 1) * source.stride + used;
+    std::vector<std::uint8_t> copies(kernels::resize_rows * (used + kernels::resize_overread));
+    for (std::size_t y = 0; y < height; y += kernels::resize_rows) {
+        std::array<const std::uint8_t*, kernels::resize_rows> rows;
+        std::array<std::uint8_t*, kernels::resize_rows> targets;
+        for (std::size_t r = 0; r < kernels::resize_rows; ++r) {
+            const std::size_t row = std::min(y + r, height - 1);
+            rows[r] = source.pixels + row * source.stride;
+            targets[r] = out + row * row_bytes;
+            if (row * source.stride + used + kernels::resize_overread <= readable) continue;
+            // Behind the last rows there may be no memory that can be read.
+            std::uint8_t* copy = copies.data() + r * (used + kernels::resize_overread);
+            std::copy_n(rows[r], used, copy);
+            rows[r] = copy;
         }
-        for (std::size_t i = 0; i < bytes; ++i) {
-            for (std::size_t r = 0; r < resize_rows; ++r) tile[i * resize_rows + r] = row[r][i];
-        }
-        std::uint8_t* target = out.pixels.data() + y * row_bytes;
-        for (const ResizeWeights::Taps& at : weights.taps) {
-            std::array<std::uint8_t, resize_block> pixel;
-            weigh<resize_block>(tile.data() + at.first * resize_block, resize_block, weights.of(at), pixel.data());
-            for (std::size_t r = 0; r < rows; ++r) {
-                for (std::size_t c = 0; c < 3; ++c) target[r * row_bytes + c] = pixel[c * resize_rows + r];
-            }
-            target += 3;
-        }
+        loops.across(rows, weights.outputs.data(), weights.outputs.size(), weights.packed.data(), targets);
     }
-    return out;
 }
 
-/// The vertical pass.
-inline Image pass_down(const ImageView& source, const ResizeWeights& weights) {
+/// The vertical pass: out is [weights.outputs.size()][source.width][3].
+inline void pass_down(const ImageView& source, const ResizeWeights& weights, const kernels::ResizeKernels& loops,
+                      std::uint8_t* out) {
     const std::size_t bytes = static_cast<std::size_t>(source.width) * 3;
-    Image out{source.width, static_cast<int>(weights.taps.size()),
-              std::vector<std::uint8_t>(weights.taps.size() * bytes)};
-    std::uint8_t* target = out.pixels.data();
-    for (const ResizeWeights::Taps& at : weights.taps) {
-        const std::uint8_t* top = source.pixels + at.first * source.stride;
-        std::size_t i = 0;
-        for (; i + resize_block <= bytes; i += resize_block) {
-            weigh<resize_block>(top + i, source.stride, weights.of(at), target + i);
-        }
-        for (; i < bytes; i += 3) weigh<3>(top + i, source.stride, weights.of(at), target + i);
-        target += bytes;
+    for (const kernels::ResizeTaps& output : weights.outputs) {
+        loops.down(source.pixels + output.first * source.stride, source.stride, bytes,
+                   weights.packed.data() + output.packed, output.taps, out);
+        out += bytes;
     }
-    return out;
 }
 
 /// How a resize is done, beside its sizes.
@@ -225,7 +195,8 @@ struct ResizeMethod {
 /// The part `window` of the width x height result of resizing the box (x0, y0, x1, y1) of source. Only what the window
 /// needs is computed, so a centre crop of a long strip costs no more than the crop.
 inline Image resize_window(const ImageView& source, const std::array<float, 4>& box, int width, int height,
-                           const Region& window, ResizeMethod method) {
+                           const Region& window, ResizeMethod method,
+                           const kernels::ResizeKernels& loops = kernels::resize_kernels(kernels::active_isa())) {
     const std::size_t left = static_cast<std::size_t>(window.left);
     const std::size_t top = static_cast<std::size_t>(window.top);
     if (width == source.width && height == source.height && box[0] == 0 && box[1] == 0 &&
@@ -233,15 +204,29 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
         return copy({source.pixels + top * source.stride + left * 3, source.stride, window.width, window.height});
     }
     ResizeWeights across =
-        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method.filter);
+        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method.filter, loops);
     ResizeWeights down =
-        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method.filter);
+        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method.filter, loops);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
     const bool down_first = method.order == PassOrder::pillow_13 && height < source.height &&
                             source.height - height > 2 * (source.width - width);
-    if (down_first) return pass_across(view(pass_down(part, down)), across);
-    return pass_down(view(pass_across(part, across)), down);
+    const int half_width = down_first ? part.width : window.width;
+    const int half_height = down_first ? window.height : part.height;
+    const std::size_t stride = static_cast<std::size_t>(half_width) * 3;
+    const auto scratch = std::make_unique_for_overwrite<std::uint8_t[]>(stride * static_cast<std::size_t>(half_height));
+    const ImageView half{scratch.get(), stride, half_width, half_height};
+    Image result{window.width, window.height,
+                 std::vector<std::uint8_t>(std::size_t{3} * static_cast<std::size_t>(window.width) *
+                                           static_cast<std::size_t>(window.height))};
+    if (down_first) {
+        pass_down(part, down, loops, scratch.get());
+        pass_across(half, across, loops, result.pixels.data());
+    } else {
+        pass_across(part, across, loops, scratch.get());
+        pass_down(half, down, loops, result.pixels.data());
+    }
+    return result;
 }
 
 inline Image resize_view(const ImageView& source, int width, int height, ResizeMethod method) {

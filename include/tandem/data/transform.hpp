@@ -15,6 +15,8 @@
 #include <tandem/core/random.hpp>
 #include <tandem/data/image.hpp>
 #include <tandem/data/resize.hpp>
+#include <tandem/kernels/isa.hpp>
+#include <tandem/kernels/resize.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -249,12 +251,9 @@ inline void normalise(const Image& image, const std::array<float, 3>& mean, cons
         throw Error("normalise", std::to_string(image.pixels.size()) + " floats to write to",
                     std::to_string(out.size()));
     }
+    const kernels::ResizeKernels& loops = kernels::resize_kernels(kernels::active_isa());
     const std::size_t plane = image.pixels.size() / 3;
-    for (std::size_t c = 0; c < 3; ++c) {
-        std::array<float, 256> table;
-        for (std::size_t i = 0; i < 256; ++i) table[i] = (static_cast<float>(i) / 255.0F - mean[c]) / deviation[c];
-        for (std::size_t i = 0; i < plane; ++i) out[c * plane + i] = table[image.pixels[3 * i + c]];
-    }
+    loops.normalise(image.pixels.data(), plane, kernels::normalise_table(mean, deviation, loops), out.data(), plane);
 }
 
 /// Fits the picture and normalises it into out, [3][size][size]. Throws Error unless out has recipe.count() floats.
