@@ -2902,13 +2902,15 @@ inline std::vector<std::byte> encode_png(const Image& image) {
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-/// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets below,
-/// which run whatever the program was compiled for.
+/// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets
+/// below, which run whatever the program was compiled for.
 enum class Isa { scalar, native, avx2, avx512, neon };
 
 inline constexpr std::array<std::string_view, 5> isa_names{"scalar", "native", "avx2", "avx512", "neon"};
 
-constexpr std::string_view name_of(Isa isa) { return isa_names[static_cast<std::size_t>(isa)]; }
+constexpr std::string_view name_of(Isa isa) {
+    return isa_names[static_cast<std::size_t>(isa)];
+}
 
 /// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
 /// bfloat16 pairs and of byte quadruples, on top of avx512 or neon.
@@ -2943,10 +2945,14 @@ inline const CpuFeatures& cpu_features() {
 
 constexpr bool has(const CpuFeatures& cpu, Isa isa) {
     switch (isa) {
-        case Isa::avx2: return cpu.avx2;
-        case Isa::avx512: return cpu.avx512;
-        case Isa::neon: return cpu.neon;
-        default: return true;
+        case Isa::avx2:
+            return cpu.avx2;
+        case Isa::avx512:
+            return cpu.avx512;
+        case Isa::neon:
+            return cpu.neon;
+        default:
+            return true;
     }
 }
 
@@ -2962,8 +2968,8 @@ inline Isa isa_named(std::string_view name) {
     throw Error("TANDEM_ISA", "one that this CPU has: " + available, "\"" + std::string(name) + "\"");
 }
 
-/// The instruction set in use: the widest that the CPU has, or what the environment variable TANDEM_ISA names. Chosen at
-/// the first call.
+/// The instruction set in use: the widest that the CPU has, or what the environment variable TANDEM_ISA names. Chosen
+/// at the first call.
 inline Isa active_isa() {
     static const Isa chosen = [] {
         if (const char* forced = std::getenv("TANDEM_ISA")) return isa_named(forced);
@@ -8032,95 +8038,6 @@ inline constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes = Til
 #pragma GCC pop_options
 #endif
 #endif
-
-// ---- tandem/kernels/isa.hpp ----
-
-// Instruction sets, what the CPU at hand has of them, and the one choice that all kernels follow.
-
-#if defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
-
-namespace tandem::inline TANDEM_ABI::kernels {
-
-/// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets
-/// below, which run whatever the program was compiled for.
-enum class Isa { scalar, native, avx2, avx512, neon };
-
-inline constexpr std::array<std::string_view, 5> isa_names{"scalar", "native", "avx2", "avx512", "neon"};
-
-constexpr std::string_view name_of(Isa isa) {
-    return isa_names[static_cast<std::size_t>(isa)];
-}
-
-/// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
-/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon.
-struct CpuFeatures {
-    bool avx2 = false;
-    bool avx512 = false;
-    bool neon = false;
-    bool bf16 = false;
-    bool int8 = false;
-};
-
-inline const CpuFeatures& cpu_features() {
-    static const CpuFeatures found = [] {
-        CpuFeatures cpu;
-#if defined(__x86_64__)
-        cpu.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-        cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-        cpu.bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
-        cpu.int8 = cpu.avx512 && __builtin_cpu_supports("avx512vnni");
-#elif defined(__aarch64__) && defined(__linux__)
-        cpu.neon = true;
-        cpu.bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
-        cpu.int8 = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
-#elif defined(__aarch64__)
-        cpu.neon = true;
-#endif
-        return cpu;
-    }();
-    return found;
-}
-
-constexpr bool has(const CpuFeatures& cpu, Isa isa) {
-    switch (isa) {
-        case Isa::avx2:
-            return cpu.avx2;
-        case Isa::avx512:
-            return cpu.avx512;
-        case Isa::neon:
-            return cpu.neon;
-        default:
-            return true;
-    }
-}
-
-/// The instruction set of that name. Throws Error if there is none, or if the CPU does not have it.
-inline Isa isa_named(std::string_view name) {
-    std::string available;
-    for (std::size_t i = 0; i < isa_names.size(); ++i) {
-        const Isa isa{static_cast<int>(i)};
-        if (!has(cpu_features(), isa)) continue;
-        if (isa_names[i] == name) return isa;
-        available += (available.empty() ? "" : ", ") + std::string(isa_names[i]);
-    }
-    throw Error("TANDEM_ISA", "one that this CPU has: " + available, "\"" + std::string(name) + "\"");
-}
-
-/// The instruction set in use: the widest that the CPU has, or what the environment variable TANDEM_ISA names. Chosen
-/// at the first call.
-inline Isa active_isa() {
-    static const Isa chosen = [] {
-        if (const char* forced = std::getenv("TANDEM_ISA")) return isa_named(forced);
-        const CpuFeatures& cpu = cpu_features();
-        return cpu.avx512 ? Isa::avx512 : cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
-    }();
-    return chosen;
-}
-
-}  // namespace tandem::inline TANDEM_ABI::kernels
 
 // ---- tandem/kernels/native.hpp ----
 
