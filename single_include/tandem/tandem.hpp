@@ -11223,7 +11223,8 @@ using ActivationInput = Variable<T, Shape<dynamic>>;
 template <class Activation, Real T>
 auto activated(const Activation& activation, const ActivationInput<T>& input) {
     constexpr bool fits = tandem::detail::is_elementwise<decltype(activation(input))>;
-    static_assert(fits, "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+    static_assert(fits,
+                  "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
     if constexpr (fits) {
         return activation(input);
     } else {
@@ -11233,8 +11234,8 @@ auto activated(const Activation& activation, const ActivationInput<T>& input) {
 
 }  // namespace detail
 
-/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and returns
-/// an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
+/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and
+/// returns an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
     constexpr kernels::Activation kind = kernel_activation<Activation>;
@@ -11293,29 +11294,49 @@ struct AttentionScratch {
     Buffer<T> weights, gradient;
 };
 
-/// softmax(q · kᵀ / sqrt(head_width)) of one head into weights[length, length]; entries a causal mask hides are zero.
+/// softmax(q · kᵀ / sqrt(head_width)) of one head into weights[queries, length], for queries that stand at the
+/// positions from `position` on; entries a causal mask hides are zero.
 template <Real T>
-void attention_weights(const AttentionShape& shape, std::size_t length, const T* q, T* weights) {
+void attention_weights(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
+                       const Operand<T>& q, const Operand<T>& k, T* weights) {
     const KernelSet<T>& set = active<T>();
-    const std::size_t stride = 3 * shape.width();
-    gemm_serial(length, length, shape.head_width, row_major(q, stride),
-                row_major(q + shape.width(), stride).transposed(), weights, length);
+    gemm_serial(queries, length, shape.head_width, q, k.transposed(), weights, length);
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
-    for (std::size_t i = 0; i < length; ++i) {
-        const std::size_t visible = shape.causal ? i + 1 : length;
+    for (std::size_t i = 0; i < queries; ++i) {
+        const std::size_t visible = shape.causal ? position + i + 1 : length;
         set.softmax(weights + i * length, visible, scale);
         std::fill(weights + i * length + visible, weights + (i + 1) * length, T{0});
     }
 }
 
-/// Calls body(first_row, length, head) for every (sequence, head), in parallel.
+/// The gradients of one head for its queries: dq, dk and dv, given the weights and dout; `gradient` is scratch of the
+/// weights' size.
+template <Real T>
+void attention_head_backward(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
+                             const Operand<T>& q, const Operand<T>& k, const Operand<T>& v, const Operand<T>& dout,
+                             const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv) {
+    const KernelSet<T>& set = active<T>();
+    const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
+    const Operand<T> w = row_major(weights, length), g = row_major<T>(gradient, length);
+    gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride);
+    gemm_serial(queries, length, shape.head_width, dout, v.transposed(), gradient, length);
+    for (std::size_t i = 0; i < queries; ++i) {
+        const std::size_t visible = shape.causal ? position + i + 1 : length;
+        set.softmax_backward(weights + i * length, gradient + i * length, visible, scale);
+        std::fill(gradient + i * length + visible, gradient + (i + 1) * length, T{0});
+    }
+    gemm_serial(queries, shape.head_width, length, g, k, dq.data, dq.row_stride);
+    gemm_serial(length, shape.head_width, queries, g.transposed(), q, dk.data, dk.row_stride);
+}
+
+/// Calls body(sequence, first_row, length, head) for every (sequence, head), in parallel.
 template <class Body>
 void for_each_head(const AttentionShape& shape, const Body& body) {
     parallel_for(shape.sequences() * shape.heads, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t task = begin; task < end; ++task) {
             const std::size_t first = shape.offsets[task / shape.heads];
             const std::size_t length = shape.offsets[task / shape.heads + 1] - first;
-            if (length > 0) body(first, length, task % shape.heads);
+            if (length > 0) body(task / shape.heads, first, length, task % shape.heads);
         }
     });
 }
@@ -11331,47 +11352,75 @@ AttentionScratch<T>& attention_scratch() {
 /// out[rows, width] = softmax(q · kᵀ / sqrt(head_width)) · v for every head (Vaswani et al. 2017, eq. 1).
 template <Real T>
 void attention(const AttentionShape& shape, const T* qkv, T* out) {
-    const std::size_t width = shape.width();
-    detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
-        Buffer<T>& memory = detail::attention_scratch<T>().weights;
-        memory.resize(length * length);
-        T* const weights = memory.data();
-        const T* const q = qkv + first * 3 * width + head * shape.head_width;
-        detail::attention_weights(shape, length, q, weights);
-        gemm_serial(length, shape.head_width, length, row_major(weights, length), row_major(q + 2 * width, 3 * width),
-                    out + first * width + head * shape.head_width, width);
+    const std::size_t width = shape.width(), stride = 3 * width;
+    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
+        Buffer<T>& weights = detail::attention_scratch<T>().weights;
+        weights.resize(length * length);
+        const T* const q = qkv + first * stride + head * shape.head_width;
+        detail::attention_weights(shape, length, 0, length, row_major(q, stride), row_major(q + width, stride),
+                                  weights.data());
+        gemm_serial<T>(length, shape.head_width, length, row_major<T>(weights.data(), length),
+                       row_major(q + 2 * width, stride), out + first * width + head * shape.head_width, width);
     });
 }
 
 /// dqkv[rows, 3 · width] of attention(), given qkv and dout[rows, width]. The weights are computed again, not kept.
 template <Real T>
 void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout, T* dqkv) {
-    const KernelSet<T>& set = active<T>();
     const std::size_t width = shape.width(), stride = 3 * width;
-    const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
-    detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
+    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
         detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
         scratch.weights.resize(length * length);
         scratch.gradient.resize(length * length);
-        T* const weights = scratch.weights.data();
-        T* const gradient = scratch.gradient.data();
         const T* const q = qkv + first * stride + head * shape.head_width;
         T* const dq = dqkv + first * stride + head * shape.head_width;
-        const Operand<T> out_gradient = row_major(dout + first * width + head * shape.head_width, width);
-        detail::attention_weights(shape, length, q, weights);
-        gemm_serial(length, shape.head_width, length, row_major<T>(weights, length).transposed(), out_gradient,
-                    dq + 2 * width, stride);
-        gemm_serial(length, length, shape.head_width, out_gradient, row_major(q + 2 * width, stride).transposed(),
-                    gradient, length);
-        for (std::size_t i = 0; i < length; ++i) {
-            const std::size_t visible = shape.causal ? i + 1 : length;
-            set.softmax_backward(weights + i * length, gradient + i * length, visible, scale);
-            std::fill(gradient + i * length + visible, gradient + (i + 1) * length, T{0});
-        }
-        gemm_serial(length, shape.head_width, length, row_major<T>(gradient, length), row_major(q + width, stride), dq,
-                    stride);
-        gemm_serial(length, shape.head_width, length, row_major<T>(gradient, length).transposed(), row_major(q, stride),
-                    dq + width, stride);
+        const Operand<T> queries = row_major(q, stride), keys = row_major(q + width, stride);
+        detail::attention_weights(shape, length, 0, length, queries, keys, scratch.weights.data());
+        detail::attention_head_backward(shape, length, 0, length, queries, keys, row_major(q + 2 * width, stride),
+                                        row_major(dout + first * width + head * shape.head_width, width),
+                                        scratch.weights.data(), scratch.gradient.data(), Target<T>{dq, stride, 0},
+                                        Target<T>{dq + width, stride, 0}, Target<T>{dq + 2 * width, stride, 0});
+    });
+}
+
+/// The rows of attention()'s result that `picked` names, one in every sequence: out[sequences, width], from their own
+/// queries q[sequences, width] and all rows' kv[rows, 2 · width]. The same bits as attention() gives those rows.
+template <Real T>
+void attention_picked(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q, const T* kv,
+                      T* out) {
+    const std::size_t width = shape.width(), stride = 2 * width;
+    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
+        Buffer<T>& weights = detail::attention_scratch<T>().weights;
+        weights.resize(length);
+        const std::size_t column = head * shape.head_width;
+        const T* const k = kv + first * stride + column;
+        detail::attention_weights(shape, 1, picked[sequence] - first, length,
+                                  row_major(q + sequence * width + column, width), row_major(k, stride),
+                                  weights.data());
+        gemm_serial<T>(1, shape.head_width, length, row_major<T>(weights.data(), length), row_major(k + width, stride),
+                       out + sequence * width + column, width);
+    });
+}
+
+/// dq[sequences, width] and dkv[rows, 2 · width] of attention_picked(), given dout[sequences, width].
+template <Real T>
+void attention_picked_backward(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q,
+                               const T* kv, const T* dout, T* dq, T* dkv) {
+    const std::size_t width = shape.width(), stride = 2 * width;
+    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
+        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
+        scratch.weights.resize(length);
+        scratch.gradient.resize(length);
+        const std::size_t column = head * shape.head_width, row = sequence * width + column,
+                          position = picked[sequence] - first;
+        const T* const k = kv + first * stride + column;
+        T* const dk = dkv + first * stride + column;
+        const Operand<T> query = row_major(q + row, width), keys = row_major(k, stride);
+        detail::attention_weights(shape, 1, position, length, query, keys, scratch.weights.data());
+        detail::attention_head_backward(shape, 1, position, length, query, keys, row_major(k + width, stride),
+                                        row_major(dout + row, width), scratch.weights.data(), scratch.gradient.data(),
+                                        Target<T>{dq + row, width, 0}, Target<T>{dk, stride, 0},
+                                        Target<T>{dk + width, stride, 0});
     });
 }
 
@@ -11459,7 +11508,8 @@ void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<T, S>& values) {
 namespace tandem::inline TANDEM_ABI {
 
 /// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
-/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part through
+/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part
+/// through
 ///     static void parameters(const auto& visit, const std::string& at, auto&... self)
 /// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
 /// open_clip's.
@@ -11501,15 +11551,15 @@ struct InitScale {
     std::size_t width = 0;
     std::size_t layers = 0;
 
-    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two a
-    /// layer (CLIP/clip/model.py:316-323).
+    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two
+    /// a layer (CLIP/clip/model.py:316-323).
     double residual() const { return std::pow(static_cast<double>(width * 2 * layers), -0.5); }
     double attention() const { return std::pow(static_cast<double>(width), -0.5); }
     double hidden() const { return std::pow(static_cast<double>(2 * width), -0.5); }
 };
 
-/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in) and
-/// vectors as they were made.
+/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in)
+/// and vectors as they were made.
 template <class Part>
 void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
@@ -11599,11 +11649,27 @@ struct Linear {
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
 
-    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its bias
-    /// is added, while it is in registers.
+    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its
+    /// bias is added, while it is in registers.
     void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
         kernels::dense<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), y.data(), finish);
+    }
+
+    /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight
+    /// ends.
+    static bool cuts_at(std::size_t row) { return row % decltype(weight)::layout().width == 0; }
+    void forward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, C* y) const {
+        const std::size_t at = weight.layout().position(0, first, In);
+        kernels::dense<T>(rows, last - first, In, x, weight.elements().data() + at, y,
+                          {.bias = HasBias ? bias.data() + first : nullptr});
+    }
+    void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
+                       Linear& gradient) const requires Real<T> {
+        const std::size_t at = weight.layout().position(0, first, In);
+        kernels::dense_backward<T>(rows, last - first, In, x, weight.elements().data() + at, dy, dx,
+                                   gradient.weight.elements().data() + at);
+        if constexpr (HasBias) detail::add_column_sums<T>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
     }
 
     /// y = residual + forward(x). residual may be y.
@@ -11612,9 +11678,7 @@ struct Linear {
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
-    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const
-        requires Real<T>
-    {
+    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const requires Real<T> {
         kernels::dense_backward<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), dy.data(), dx.data(),
                                    gradient.weight.elements().data());
         if constexpr (HasBias) detail::add_column_sums<T>({dy.data(), {{dy.extent(0), Out}}}, gradient.bias.data());
@@ -11631,7 +11695,8 @@ struct Linear {
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Where the sequences of a batch stand in a matrix of token rows: sequence s owns the rows [offsets[s], offsets[s + 1]).
+/// Where the sequences of a batch stand in a matrix of token rows: sequence s owns the rows [offsets[s], offsets[s +
+/// 1]).
 using Offsets = std::span<const std::size_t>;
 
 /// What the layers of a transformer block know of the tower they stand in.
@@ -11645,8 +11710,24 @@ struct BlockShape {
 
 namespace nn {
 
-/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's parameters:
-/// in_proj holds the rows of q, k and v one after the other.
+/// to[i] = from[rows[i]].
+template <Real C, std::size_t Width>
+void gather_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        std::copy_n(from.data() + rows[i] * Width, Width, to.data() + i * Width);
+}
+
+/// to[rows[i]] += from[i].
+template <Real C, std::size_t Width>
+void add_to_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        C* const row = to.data() + rows[i] * Width;
+        std::transform(row, row + Width, from.data() + i * Width, row, std::plus<C>());
+    }
+}
+
+/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's
+/// parameters: in_proj holds the rows of q, k and v one after the other.
 template <Element T, BlockShape shape>
 struct SelfAttention {
     static constexpr std::size_t width = shape.width;
@@ -11661,6 +11742,9 @@ struct SelfAttention {
         Tensor<C, Shape<dynamic, width>> mixed;
         Tensor<C, Shape<dynamic, 3 * width>> qkv_gradient;
         Tensor<C, Shape<dynamic, width>> mixed_gradient;
+        /// Of picked rows only: their inputs and queries. Keys and values are those of all rows.
+        Tensor<C, Shape<dynamic, width>> picked, q, q_gradient, picked_gradient;
+        Tensor<C, Shape<dynamic, 2 * width>> kv, kv_gradient;
     };
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -11685,15 +11769,52 @@ struct SelfAttention {
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
-                  SelfAttention& gradient) const
-        requires Real<T>
-    {
+                  SelfAttention& gradient) const requires Real<T> {
         saved.qkv_gradient.resize(x.extent(0));
         saved.mixed_gradient.resize(x.extent(0));
         out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
         kernels::attention_backward<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed_gradient.data(),
                                        saved.qkv_gradient.data());
         in_proj.backward(x, saved.qkv_gradient, dx, gradient.in_proj);
+    }
+
+    /// Whether forward_picked can be used: whether queries can be cut off keys and values.
+    static bool can_pick() { return Linear<T, width, 3 * width>::cuts_at(width); }
+
+    /// The rows of forward's result that `picked` names, one in every sequence; residual and y hold those rows alone.
+    void forward_picked(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets offsets,
+                        std::span<const std::size_t> picked, Saved& saved) const {
+        const std::size_t count = picked.size();
+        saved.picked.resize(count);
+        saved.q.resize(count);
+        saved.kv.resize(x.extent(0));
+        saved.mixed.resize(count);
+        gather_rows<C, width>(x, picked, saved.picked);
+        in_proj.forward_part(0, width, count, saved.picked.data(), saved.q.data());
+        in_proj.forward_part(width, 3 * width, x.extent(0), x.data(), saved.kv.data());
+        kernels::attention_picked<C>(kernel_shape(offsets), picked, saved.q.data(), saved.kv.data(),
+                                     saved.mixed.data());
+        out_proj.forward_onto(residual, saved.mixed, y);
+    }
+
+    /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
+    void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets,
+                         std::span<const std::size_t> picked, Saved& saved,
+                         SelfAttention& gradient) const requires Real<T> {
+        const std::size_t count = picked.size();
+        saved.mixed_gradient.resize(count);
+        saved.q_gradient.resize(count);
+        saved.picked_gradient.resize(count);
+        saved.kv_gradient.resize(x.extent(0));
+        out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
+        kernels::attention_picked_backward<C>(kernel_shape(offsets), picked, saved.q.data(), saved.kv.data(),
+                                              saved.mixed_gradient.data(), saved.q_gradient.data(),
+                                              saved.kv_gradient.data());
+        in_proj.backward_part(width, 3 * width, x.extent(0), x.data(), saved.kv_gradient.data(), dx.data(),
+                              gradient.in_proj);
+        in_proj.backward_part(0, width, count, saved.picked.data(), saved.q_gradient.data(),
+                              saved.picked_gradient.data(), gradient.in_proj);
+        add_to_rows<C, width>(saved.picked_gradient, picked, dx);
     }
 
 private:
@@ -11727,8 +11848,8 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
-/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters and
-/// arithmetic are float32 in a bfloat16 model.
+/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters
+/// and arithmetic are float32 in a bfloat16 model.
 template <Element T, std::size_t Width, auto choice>
 struct LayerNorm {
     using C = Compute<T>;
@@ -11753,8 +11874,9 @@ struct LayerNorm {
         saved.mean.resize(rows);
         saved.inverse.resize(rows);
         parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
-            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(), y.data() + first * Width,
-                                            saved.mean.data() + first, saved.inverse.data() + first, last - first, Width,
+            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(),
+                                            y.data() + first * Width, saved.mean.data() + first,
+                                            saved.inverse.data() + first, last - first, Width,
                                             static_cast<C>(choice.eps));
         });
     }
@@ -11838,18 +11960,18 @@ struct Mlp {
         if (keep) saved.before.resize(x.extent(0));
         if constexpr (fused == kernels::Activation::none) {
             c_fc.forward(x, keep ? saved.before.view() : saved.after.view());
-            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(), saved.after.size());
+            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(),
+                     saved.after.size());
         } else {
-            c_fc.forward(x, saved.after, {.activation = fused, .before = keep ? saved.before.data() : nullptr,
-                                          .before_stride = hidden});
+            c_fc.forward(
+                x, saved.after,
+                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden});
         }
         c_proj.forward_onto(residual, saved.after, y);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
-                  Mlp& gradient) const
-        requires Real<T>
-    {
+                  Mlp& gradient) const requires Real<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
         activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
@@ -11915,6 +12037,10 @@ struct Block {
         typename Mixer::Saved mixer;
         typename Feedforward::Saved mlp;
         Tensor<C, Shape<dynamic, width>> normed_1, middle, normed_2;
+        /// For picked rows: their inputs, or all rows of a mixer that cannot pick; and the offsets of sequences of one
+        /// row.
+        Tensor<C, Shape<dynamic, width>> whole;
+        std::vector<std::size_t> ends;
     };
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -11941,15 +12067,69 @@ struct Block {
         mlp.forward(saved.normed_2, saved.middle, y, offsets, saved.mlp, keep);
     }
 
+    /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
+    /// can pick, and all that follows it, computes those rows alone; the bits are forward's.
+    void forward_picked(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, std::span<const std::size_t> picked,
+                        Saved& saved, bool keep) const {
+        if (!can_pick()) {
+            saved.whole.resize(x.extent(0));
+            forward(x, saved.whole, offsets, saved, keep);
+            return gather_rows<C, width>(saved.whole, picked, y);
+        }
+        if constexpr (mixer_picks) {
+            const std::size_t count = picked.size();
+            saved.normed_1.resize(x.extent(0));
+            saved.whole.resize(count);
+            saved.middle.resize(count);
+            saved.normed_2.resize(count);
+            saved.ends.resize(count + 1);
+            std::iota(saved.ends.begin(), saved.ends.end(), std::size_t{0});
+            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            gather_rows<C, width>(x, picked, saved.whole);
+            attn.forward_picked(saved.normed_1, saved.whole, saved.middle, offsets, picked, saved.mixer);
+            ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
+            mlp.forward(saved.normed_2, saved.middle, y, saved.ends, saved.mlp, keep);
+        }
+    }
+
+    /// g = dL/dx for all rows, given g_picked = dL/dy of forward_picked, which is overwritten. `scratch` is <rows,
+    /// width>.
+    void backward_picked(Rows<const C, width> x, Rows<C, width> g_picked, Rows<C, width> g, Rows<C, width> scratch,
+                         Offsets offsets, std::span<const std::size_t> picked, Saved& saved,
+                         Block& gradient) const requires Real<T> {
+        std::fill_n(g.data(), g.size(), C{0});
+        if (!can_pick()) {
+            add_to_rows<C, width>(g_picked, picked, g);
+            return backward(x, g, scratch, offsets, saved, gradient);
+        }
+        if constexpr (mixer_picks) {
+            const Rows<C, width> few(scratch.data(), {{picked.size(), width}});
+            mlp.backward(saved.normed_2, g_picked, few, saved.ends, saved.mlp, gradient.mlp);
+            ln_2.backward(saved.middle, few, g_picked, saved.norm_2, gradient.ln_2, true);
+            attn.backward_picked(saved.normed_1, g_picked, scratch, offsets, picked, saved.mixer, gradient.attn);
+            add_to_rows<C, width>(g_picked, picked, g);
+            ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+        }
+    }
+
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
     void backward(Rows<const C, width> x, Rows<C, width> g, Rows<C, width> scratch, Offsets offsets, Saved& saved,
-                  Block& gradient) const
-        requires Real<T>
-    {
+                  Block& gradient) const requires Real<T> {
         mlp.backward(saved.normed_2, g, scratch, offsets, saved.mlp, gradient.mlp);
         ln_2.backward(saved.middle, scratch, g, saved.norm_2, gradient.ln_2, true);
         attn.backward(saved.normed_1, g, scratch, offsets, saved.mixer, gradient.attn);
         ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+    }
+
+private:
+    static constexpr bool mixer_picks = requires { Mixer::can_pick(); };
+
+    static bool can_pick() {
+        if constexpr (mixer_picks) {
+            return Mixer::can_pick();
+        } else {
+            return false;
+        }
     }
 };
 
@@ -11966,7 +12146,7 @@ struct Transformer {
     struct Saved {
         std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
         std::vector<typename Layer::Saved> blocks{1};
-        Tensor<C, Shape<dynamic, width>> scratch;
+        Tensor<C, Shape<dynamic, width>> scratch, picked;
     };
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -11988,26 +12168,52 @@ struct Transformer {
     /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each block
     /// overwrites what the one before it left.
     Rows<C, width> forward(Offsets offsets, Saved& saved, bool keep) const {
+        return forward_blocks(Layers, offsets, saved, keep);
+    }
+
+    /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
+    Rows<C, width> forward_picked(Offsets offsets, std::span<const std::size_t> picked, Saved& saved, bool keep) const {
+        const Rows<C, width> from = forward_blocks(Layers - 1, offsets, saved, keep);
+        saved.picked.resize(picked.size());
+        resblocks.back().forward_picked(from, saved.picked, offsets, picked, saved.blocks[keep ? Layers - 1 : 0], keep);
+        return saved.picked;
+    }
+
+    /// In place g = the gradient of the input, given that of the output.
+    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const requires Real<T> {
+        backward_blocks(Layers, g, offsets, saved, gradient);
+    }
+
+    /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
+    void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, Offsets offsets,
+                         std::span<const std::size_t> picked, Saved& saved,
+                         Transformer& gradient) const requires Real<T> {
+        saved.scratch.resize(g.extent(0));
+        resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, offsets, picked,
+                                         saved.blocks[Layers - 1], gradient.resblocks.back());
+        backward_blocks(Layers - 1, g, offsets, saved, gradient);
+    }
+
+private:
+    Rows<C, width> forward_blocks(std::size_t count, Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
         if (keep) {
             saved.streams.resize(Layers + 1);
             saved.blocks.resize(Layers);
         }
-        for (std::size_t i = 0; i < Layers; ++i) {
+        for (std::size_t i = 0; i < count; ++i) {
             auto& from = saved.streams[keep ? i : i % 2];
             auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
             to.resize(rows);
             resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0], keep);
         }
-        return saved.streams[keep ? Layers : Layers % 2];
+        return saved.streams[keep ? count : count % 2];
     }
 
-    /// In place g = the gradient of the input, given that of the output.
-    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const
-        requires Real<T>
-    {
+    void backward_blocks(std::size_t count, Rows<C, width> g, Offsets offsets, Saved& saved,
+                         Transformer& gradient) const requires Real<T> {
         saved.scratch.resize(g.extent(0));
-        for (std::size_t i = Layers; i-- > 0;) {
+        for (std::size_t i = count; i-- > 0;) {
             resblocks[i].backward(saved.streams[i], g, saved.scratch, offsets, saved.blocks[i], gradient.resblocks[i]);
         }
     }
@@ -12049,34 +12255,33 @@ struct Eot {
 
 namespace nn {
 
-/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling that
-/// picks one row commutes with the norm of rows, which then only sees the picked ones.
+/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling
+/// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone.
 template <Element T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
 struct Head {
     using C = Compute<T>;
     using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
+
+    static constexpr bool picks_row = Pooling::picks_row;
 
     Norm norm;
     Tensor<T, Shape<Width, Embedding>> projection;
 
     struct Saved {
         typename Norm::Saved norm;
-        /// Picking: the picked rows, then their normed selves. Averaging: all rows normed, then their means.
-        Tensor<C, Shape<dynamic, Width>> picked, normed, pooled;
+        /// Picking: the picked rows normed. Averaging: all rows normed, then their means.
+        Tensor<C, Shape<dynamic, Width>> normed, pooled;
         Tensor<C, Shape<dynamic, Width>> pooled_gradient, normed_gradient;
     };
 
     void initialise(Random& random, const InitScale& scale) { fill_normal(projection, random, scale.attention()); }
 
-    /// `rows` names the row to pick in every sequence; averaging skips the first `skip` rows of each.
-    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::span<const std::size_t> rows,
-                 std::size_t skip, Saved& saved) const {
+    /// x holds the picked row of every sequence, or all rows to average, but the first `skip` of each sequence.
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::size_t skip, Saved& saved) const {
         const std::size_t count = offsets.size() - 1;
         saved.pooled.resize(count);
-        if constexpr (Pooling::picks_row) {
-            saved.picked.resize(count);
-            for (std::size_t i = 0; i < count; ++i) std::copy_n(x.data() + rows[i] * Width, Width, &saved.picked(i, 0));
-            norm.forward(saved.picked, saved.pooled, saved.norm);
+        if constexpr (picks_row) {
+            norm.forward(x, saved.pooled, saved.norm);
         } else {
             saved.normed.resize(x.extent(0));
             norm.forward(x, saved.normed, saved.norm);
@@ -12086,14 +12291,13 @@ struct Head {
                 assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
             }
         }
-        assign(detail::AnyMatrix<C>(y), matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
+        assign(detail::AnyMatrix<C>(y),
+               matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
     }
 
-    /// Writes dx for all rows, given dy; adds to the gradients.
+    /// Writes dx for all of x, given dy; adds to the gradients.
     void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
-                  std::span<const std::size_t> rows, std::size_t skip, Saved& saved, Head& gradient) const
-        requires Real<T>
-    {
+                  std::size_t skip, Saved& saved, Head& gradient) const requires Real<T> {
         const std::size_t count = offsets.size() - 1;
         saved.pooled_gradient.resize(count);
         const auto g = kernels::row_major(dy.data(), Embedding);
@@ -12101,13 +12305,8 @@ struct Head {
                          gradient.projection.data(), Embedding, true);
         kernels::gemm<T>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
                          saved.pooled_gradient.data(), Width);
-        if constexpr (Pooling::picks_row) {
-            saved.normed_gradient.resize(count);
-            norm.backward(saved.picked, saved.pooled_gradient, saved.normed_gradient, saved.norm, gradient.norm, false);
-            std::fill_n(dx.data(), dx.size(), C{0});
-            for (std::size_t i = 0; i < count; ++i) {
-                std::copy_n(&saved.normed_gradient(i, 0), Width, dx.data() + rows[i] * Width);
-            }
+        if constexpr (picks_row) {
+            norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
         } else {
             saved.normed_gradient.resize(x.extent(0));
             for (std::size_t i = 0; i < count; ++i) {
@@ -12357,13 +12556,15 @@ struct PatchEmbedding {
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
         extract_patches<Image, Patch, C>(images, saved.patches);
-        kernels::dense<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(), saved.embedded.data(), {});
+        kernels::dense<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(),
+                          saved.embedded.data(), {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
                 const C* const position = positional_embedding.data();
                 if constexpr (HasClass) {
-                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows, std::plus<C>());
+                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows,
+                                   std::plus<C>());
                 }
                 constexpr std::size_t skip = (tokens - patches) * Width;
                 const C* const embedded = saved.embedded.data() + i * patches * Width;
@@ -12373,9 +12574,7 @@ struct PatchEmbedding {
     }
 
     /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const
-        requires Real<T>
-    {
+    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Real<T> {
         const std::size_t count = dy.extent(0) / tokens;
         constexpr std::size_t skip = (tokens - patches) * Width;
         detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
@@ -12411,8 +12610,8 @@ struct TokenEmbedding {
         fill_normal(positional_embedding, random, 0.01);
     }
 
-    /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for an
-    /// id outside the vocabulary.
+    /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for
+    /// an id outside the vocabulary.
     void forward(View<const Id, Shape<dynamic, Context>> ids, Rows<C, Width> y, Offsets offsets) const {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
             const T* const token = token_embedding.data() + id * Width;
@@ -12422,9 +12621,7 @@ struct TokenEmbedding {
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
-                  TokenEmbedding& gradient) const
-        requires Real<T>
-    {
+                  TokenEmbedding& gradient) const requires Real<T> {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
             C* const token = gradient.token_embedding.data() + id * Width;
             C* const place = gradient.positional_embedding.data() + position * Width;
@@ -12481,7 +12678,7 @@ public:
         typename Blocks::Saved blocks;
         typename Head::Saved head;
         Tensor<Id, Shape<dynamic, context>> ids;
-        Tensor<C, Shape<dynamic, width>> gradient;
+        Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
     };
 
@@ -12515,8 +12712,12 @@ public:
             work.offsets[i + 1] = work.offsets[i] + (config.causal ? position + 1 : context);
         }
         table_.forward(ids, transformer_.input(work.offsets.back(), work.blocks), work.offsets);
-        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
-        head_.forward(tokens, embeddings, work.offsets, work.rows, 0, work.head);
+        if constexpr (Head::picks_row) {
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
+                          0, work.head);
+        } else {
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, 0, work.head);
+        }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
@@ -12524,9 +12725,17 @@ public:
         requires Real<T>
     {
         work.gradient.resize(work.offsets.back());
-        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, 0,
-                       work.head, gradient.head_);
-        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, 0, work.head,
+                           gradient.head_);
+            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+                                         gradient.transformer_);
+        } else {
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, 0, work.head,
+                           gradient.head_);
+            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        }
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
@@ -12573,7 +12782,7 @@ public:
         typename Norm::Saved norm;
         typename Blocks::Saved blocks;
         typename Head::Saved head;
-        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch;
+        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch, picked_gradient;
         std::vector<std::size_t> offsets, rows;
     };
 
@@ -12603,8 +12812,12 @@ public:
         for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * Stem::tokens;
         stem_.forward(images, work.embedded, work.stem);
         ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
-        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
-        head_.forward(tokens, embeddings, work.offsets, work.rows, skipped, work.head);
+        if constexpr (Head::picks_row) {
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
+                          skipped, work.head);
+        } else {
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped, work.head);
+        }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
@@ -12613,9 +12826,17 @@ public:
     {
         work.gradient.resize(work.embedded.extent(0));
         work.scratch.resize(work.embedded.extent(0));
-        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, skipped,
-                       work.head, gradient.head_);
-        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped, work.head,
+                           gradient.head_);
+            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+                                         gradient.transformer_);
+        } else {
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped, work.head,
+                           gradient.head_);
+            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        }
         ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);
         stem_.backward(work.scratch, work.stem, gradient.stem_);
     }

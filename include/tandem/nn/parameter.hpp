@@ -14,7 +14,8 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
-/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part through
+/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part
+/// through
 ///     static void parameters(const auto& visit, const std::string& at, auto&... self)
 /// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
 /// open_clip's.
@@ -56,15 +57,15 @@ struct InitScale {
     std::size_t width = 0;
     std::size_t layers = 0;
 
-    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two a
-    /// layer (CLIP/clip/model.py:316-323).
+    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two
+    /// a layer (CLIP/clip/model.py:316-323).
     double residual() const { return std::pow(static_cast<double>(width * 2 * layers), -0.5); }
     double attention() const { return std::pow(static_cast<double>(width), -0.5); }
     double hidden() const { return std::pow(static_cast<double>(2 * width), -0.5); }
 };
 
-/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in) and
-/// vectors as they were made.
+/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in)
+/// and vectors as they were made.
 template <class Part>
 void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
