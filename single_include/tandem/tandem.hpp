@@ -132,6 +132,9 @@ private:
 /// The short name users write: Clip<vit_b_32, bf16>.
 using bf16 = bfloat16;
 
+/// Weights of a model quantised to bytes: Clip<vit_b_32, int8>.
+using int8 = std::int8_t;
+
 /// Token ids and class labels.
 using Id = std::int32_t;
 
@@ -139,11 +142,15 @@ template <class T>
 concept Real = std::same_as<T, float> || std::same_as<T, double>;
 
 template <class T>
-concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, Id>;
+concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
 
-/// The type arithmetic on T happens in: bfloat16 computes in float, every other type in itself.
+/// The type arithmetic on T happens in: bfloat16 and int8 compute in float, every other type in itself.
 template <Element T>
-using Compute = std::conditional_t<std::same_as<T, bfloat16>, float, T>;
+using Compute = std::conditional_t<std::same_as<T, bfloat16> || std::same_as<T, int8>, float, T>;
+
+/// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
+template <Element T>
+using Stored = std::conditional_t<std::same_as<T, int8>, float, T>;
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -9407,10 +9414,13 @@ struct Target {
     std::size_t panel_stride;
 };
 
-/// The K blocking, a multiple of every group. It is part of the contract, not a tuning knob: products are summed in
+/// The K blocking, in groups of the tile. It is part of the contract, not a tuning knob: products are summed in
 /// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
 /// the number of threads.
 inline constexpr std::size_t gemm_depth = 384;
+
+/// Elements of the largest register tile.
+inline constexpr std::size_t largest_tile = 14 * 64;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -9573,14 +9583,14 @@ struct NoEpilogue {
 };
 
 /// target[m, n] (+)= a[m, k] · panels, on all cores, where `panels` hold the right operand in the tile's layout. Each
-/// tile of sums goes through finish(sums, row, rows, column, columns, is_first, is_last), once for every block of the
-/// depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
+/// tile of sums goes through finish(sums, row, rows, column, columns, depth_begin, is_last), once for every block of
+/// the depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
 /// result, while it is in the cache of the thread that made it.
 template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
-    const PanelLayout layout = layout_of(tile);
-    const std::size_t panel_size = layout.panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
+    const std::size_t block_depth = gemm_depth * tile.group;
+    const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     // Blocks of about 112 rows and 768 columns keep both operands and the result in the L2 cache. Smaller ones where
     // there would not be eight for every core, so that none waits for the last.
     const std::size_t wanted = 8 * core_count();
@@ -9591,18 +9601,17 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     }
     const std::size_t splits = (column_panels + split_panels - 1) / split_panels;
     parallel_for(blocks.count * splits, 1, [&](std::size_t begin, std::size_t end) {
-        constexpr std::size_t largest_tile = 14 * 64;
         alignas(64) std::array<Sum, largest_tile> sums;
         for (std::size_t task = begin; task < end; ++task) {
             const std::size_t row = blocks.begin(task / splits), rows = blocks.begin(task / splits + 1) - row;
             const std::size_t first_panel = task % splits * split_panels;
             const std::size_t last_panel = std::min(first_panel + split_panels, column_panels);
             const detail::Shares tiles(rows, tile.rows);
-            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
-                const std::size_t depth = round_up(std::min(gemm_depth, k - depth_begin), tile.group);
+            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += block_depth) {
+                const std::size_t depth = round_up(std::min(block_depth, k - depth_begin), tile.group);
                 const auto left = detail::left_block<T>(a.from(row, depth_begin), tiles, depth, tile.group,
                                                         detail::gemm_scratch<T>().left);
-                const bool is_first = depth_begin == 0, is_last = depth_begin + gemm_depth >= k;
+                const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
                     const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
@@ -9610,7 +9619,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                         tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
                                       left.group == 0 ? height : left.group, right, sums.data());
-                        finish(sums.data(), row + first, height, column, columns, is_first, is_last);
+                        finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                     }
                 }
             }
@@ -9645,7 +9654,7 @@ struct FinishInto {
     Finish<T> finish;
 
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
-                    bool is_first, bool is_last) const {
+                    std::size_t depth_begin, bool is_last) const {
         Finish<T> here{};
         if (is_last) {
             here = finish;
@@ -9655,7 +9664,7 @@ struct FinishInto {
         }
         set.finish_tile(sums, tile_columns, rows, columns,
                         target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
-                        target.row_stride, accumulate || !is_first, here);
+                        target.row_stride, accumulate || depth_begin > 0, here);
     }
 };
 
@@ -9676,6 +9685,8 @@ template <Element T>
 PanelLayout weight_layout() {
     if constexpr (std::same_as<T, bfloat16>) {
         return layout_of(active_reduced().pairs);
+    } else if constexpr (std::same_as<T, int8>) {
+        return layout_of(active_reduced().bytes);
     } else {
         return layout_of(active<T>().tile);
     }
@@ -9706,6 +9717,49 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
         const std::size_t width = active<T>().tile.columns;
         gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
     }
+}
+
+/// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
+/// sum of its bytes; both run on to the end of the last panel.
+struct ByteWeight {
+    const std::int8_t* panels;
+    const float* scales;
+    const std::int32_t* sums;
+    std::size_t sums_stride;
+};
+
+/// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
+/// are exact within a block of the depth.
+inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
+                        float* y, const Finish<float>& finish) {
+    if (m == 0) return;
+    const ReducedKernels& reduced = active_reduced();
+    const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
+    const std::size_t stride = round_up(in, tile.group);
+    Buffer<std::uint8_t>& bytes = detail::gemm_scratch<std::uint8_t>().right;
+    Buffer<float>& scales = detail::gemm_scratch<float>().right;
+    Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
+    bytes.resize(m * stride);
+    scales.resize(m);
+    zeros.resize(m);
+    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            reduced.quantise(x + i * in, bytes.data() + i * stride, in, scales.data()[i], zeros.data()[i]);
+            std::fill_n(bytes.data() + i * stride + in, stride - in, std::uint8_t{0});
+        }
+    });
+    const detail::FinishInto<float> into{active<float>(), tile.columns, Target<float>{y, out, tile.columns}, false,
+                                         finish};
+    multiply_panels(tile, m, out, in, row_major(std::as_const(bytes).data(), stride), weight.panels,
+                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
+                        std::size_t columns, std::size_t depth_begin, bool is_last) {
+                        alignas(64) std::array<float, largest_tile> values;
+                        reduced.dequantise(
+                            sums, values.data(), rows, tile.columns, scales.data() + row, zeros.data() + row,
+                            weight.scales + column,
+                            weight.sums + depth_begin / (gemm_depth * tile.group) * weight.sums_stride + column);
+                        into(values.data(), row, rows, column, columns, depth_begin, is_last);
+                    });
 }
 
 /// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
@@ -9778,7 +9832,6 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
     scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
     const detail::Shares tiles(m, set.tile.rows);
-    constexpr std::size_t largest_tile = 14 * 64;
     alignas(64) std::array<T, largest_tile> sums;
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);
@@ -11460,6 +11513,22 @@ public:
         return elements()[layout().position(column, row, in)];
     }
 
+    /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
+    /// panel.
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish,
+                 std::size_t first = 0, std::size_t last = out) const {
+        kernels::dense<T>(rows, last - first, in, x, elements_.data() + layout().position(0, first, in), y, finish);
+    }
+
+    /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
+    /// null.
+    void product_backward(std::size_t rows, const T* x, const T* dy, T* dx, PackedMatrix& gradient,
+                          std::size_t first = 0, std::size_t last = out) const requires Real<T> {
+        const std::size_t at = layout().position(0, first, in);
+        kernels::dense_backward<T>(rows, last - first, in, x, elements_.data() + at, dy, dx,
+                                   gradient.elements_.data() + at);
+    }
+
     void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
 
     /// Takes over the elements of a row-major tensor.
@@ -11480,13 +11549,78 @@ private:
     Buffer<T> elements_;
 };
 
+/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is
+/// float32.
+template <class S>
+class PackedMatrix<int8, S> {
+public:
+    using element = float;
+    using shape = S;
+    static constexpr std::size_t out = S::extents[0];
+    static constexpr std::size_t in = Extents<S::rank>(S::extents).count() / out;
+
+    PackedMatrix()
+        : bytes_(layout().size(in, out)), scales_(padded()), sums_(padded() * ((in + block() - 1) / block())) {}
+
+    static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
+
+    static constexpr std::size_t size() { return out * in; }
+    static constexpr std::size_t extent(std::size_t axis) { return S::extents[axis]; }
+
+    float operator()(std::size_t row, std::size_t column) const {
+        return scales_.data()[row] * static_cast<float>(bytes_.data()[layout().position(column, row, in)]);
+    }
+
+    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish,
+                 std::size_t first = 0, std::size_t last = out) const {
+        const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in), scales_.data() + first,
+                                       sums_.data() + first, padded()};
+        kernels::dense_bytes(rows, last - first, in, x, part, y, finish);
+    }
+
+    /// Takes over the elements of a row-major tensor, rounded to the nearest of 255 steps of their row.
+    void pack(View<const float, S> weight) {
+        std::fill_n(bytes_.data(), bytes_.size(), int8{0});
+        std::fill_n(sums_.data(), sums_.size(), 0);
+        parallel_for(out, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const float* const row = weight.data() + i * in;
+                float most = 0;
+                for (std::size_t j = 0; j < in; ++j) most = std::max(most, std::abs(row[j]));
+                scales_.data()[i] = most > 0 ? most / 127 : 1;
+                for (std::size_t j = 0; j < in; ++j) {
+                    const auto byte = static_cast<int8>(std::lrint(row[j] / scales_.data()[i]));
+                    bytes_.data()[layout().position(j, i, in)] = byte;
+                    sums_.data()[j / block() * padded() + i] += byte;
+                }
+            }
+        });
+    }
+
+    Tensor<float, S> unpacked() const {
+        Tensor<float, S> weight;
+        for (std::size_t i = 0; i < out; ++i) {
+            for (std::size_t j = 0; j < in; ++j) weight.data()[i * in + j] = (*this)(i, j);
+        }
+        return weight;
+    }
+
+private:
+    static std::size_t padded() { return kernels::round_up(out, layout().width); }
+    static std::size_t block() { return kernels::gemm_depth * layout().group; }
+
+    Buffer<int8> bytes_;
+    Buffer<float> scales_;
+    Buffer<std::int32_t> sums_;
+};
+
 /// A parameter's elements, row-major, whatever its layout.
 template <class T, class S>
 const Tensor<T, S>& to_row_major(const Tensor<T, S>& parameter) {
     return parameter;
 }
 template <class T, class S>
-Tensor<T, S> to_row_major(const PackedMatrix<T, S>& parameter) {
+auto to_row_major(const PackedMatrix<T, S>& parameter) {
     return parameter.unpacked();
 }
 template <class T, class S>
@@ -11494,7 +11628,7 @@ void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
     std::copy_n(values.data(), values.size(), parameter.data());
 }
 template <class T, class S>
-void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<T, S>& values) {
+void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<typename PackedMatrix<T, S>::element, S>& values) {
     parameter.pack(values.view());
 }
 
@@ -11541,7 +11675,7 @@ void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
 }
 template <Element T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
-    Tensor<T, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);
     weight.pack(values);
 }
@@ -11653,22 +11787,20 @@ struct Linear {
     /// bias is added, while it is in registers.
     void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
-        kernels::dense<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), y.data(), finish);
+        weight.product(x.extent(0), x.data(), y.data(), finish);
     }
 
     /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight
     /// ends.
     static bool cuts_at(std::size_t row) { return row % decltype(weight)::layout().width == 0; }
     void forward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, C* y) const {
-        const std::size_t at = weight.layout().position(0, first, In);
-        kernels::dense<T>(rows, last - first, In, x, weight.elements().data() + at, y,
-                          {.bias = HasBias ? bias.data() + first : nullptr});
+        weight.product(rows, x, y, {.bias = HasBias ? bias.data() + first : nullptr}, first, last);
     }
     void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
-                       Linear& gradient) const requires Real<T> {
-        const std::size_t at = weight.layout().position(0, first, In);
-        kernels::dense_backward<T>(rows, last - first, In, x, weight.elements().data() + at, dy, dx,
-                                   gradient.weight.elements().data() + at);
+                       Linear& gradient) const
+        requires Real<T>
+    {
+        weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
         if constexpr (HasBias) detail::add_column_sums<T>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
     }
 
@@ -11679,9 +11811,7 @@ struct Linear {
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
     void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const requires Real<T> {
-        kernels::dense_backward<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), dy.data(), dx.data(),
-                                   gradient.weight.elements().data());
-        if constexpr (HasBias) detail::add_column_sums<T>({dy.data(), {{dy.extent(0), Out}}}, gradient.bias.data());
+        backward_part(0, Out, x.extent(0), x.data(), dy.data(), dx.data(), gradient);
     }
 };
 
@@ -12265,7 +12395,7 @@ struct Head {
     static constexpr bool picks_row = Pooling::picks_row;
 
     Norm norm;
-    Tensor<T, Shape<Width, Embedding>> projection;
+    Tensor<Stored<T>, Shape<Width, Embedding>> projection;
 
     struct Saved {
         typename Norm::Saved norm;
@@ -12556,8 +12686,7 @@ struct PatchEmbedding {
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
         extract_patches<Image, Patch, C>(images, saved.patches);
-        kernels::dense<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(),
-                          saved.embedded.data(), {});
+        conv.product(count * patches, saved.patches.data(), saved.embedded.data(), {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
@@ -12586,8 +12715,7 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        kernels::dense_backward<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(),
-                                   saved.embedded.data(), nullptr, gradient.conv.elements().data());
+        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv);
     }
 };
 
@@ -12596,7 +12724,7 @@ template <Element T, std::size_t Vocabulary, std::size_t Context, std::size_t Wi
 struct TokenEmbedding {
     using C = Compute<T>;
 
-    Tensor<T, Shape<Vocabulary, Width>> token_embedding;
+    Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
     Tensor<C, Shape<Context, Width>> positional_embedding;
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -12614,7 +12742,7 @@ struct TokenEmbedding {
     /// an id outside the vocabulary.
     void forward(View<const Id, Shape<dynamic, Context>> ids, Rows<C, Width> y, Offsets offsets) const {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
-            const T* const token = token_embedding.data() + id * Width;
+            const Stored<T>* const token = token_embedding.data() + id * Width;
             const C* const place = positional_embedding.data() + position * Width;
             for (std::size_t j = 0; j < Width; ++j) y.data()[row * Width + j] = static_cast<C>(token[j]) + place[j];
         });
@@ -12865,7 +12993,8 @@ private:
 namespace tandem::inline TANDEM_ABI {
 
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double> in
-/// double; Clip<config, bf16> keeps its matrices in bfloat16, computes in float32, and only infers.
+/// double; Clip<config, bf16> keeps its matrices in bfloat16 and Clip<config, int8> in bytes (products of both round their
+/// input likewise, and sum in float32 and exactly); these two only infer.
 template <auto config, Element T = float>
 class Clip {
 public:
@@ -13183,7 +13312,8 @@ private:
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
-        const auto unpacked = std::make_shared<const Tensor<T, S>>(weight.unpacked());
+        using Unpacked = decltype(weight.unpacked());
+        const auto unpacked = std::make_shared<const Unpacked>(weight.unpacked());
         add(name, *unpacked);
         memory.push_back(unpacked);
     }

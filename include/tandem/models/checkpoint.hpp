@@ -187,7 +187,8 @@ private:
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
-        const auto unpacked = std::make_shared<const Tensor<T, S>>(weight.unpacked());
+        using Unpacked = decltype(weight.unpacked());
+        const auto unpacked = std::make_shared<const Unpacked>(weight.unpacked());
         add(name, *unpacked);
         memory.push_back(unpacked);
     }

@@ -47,7 +47,7 @@ void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
 }
 template <Element T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
-    Tensor<T, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);
     weight.pack(values);
 }

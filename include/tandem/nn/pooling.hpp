@@ -49,7 +49,7 @@ struct Head {
     static constexpr bool picks_row = Pooling::picks_row;
 
     Norm norm;
-    Tensor<T, Shape<Width, Embedding>> projection;
+    Tensor<Stored<T>, Shape<Width, Embedding>> projection;
 
     struct Saved {
         typename Norm::Saved norm;
