@@ -156,10 +156,10 @@ namespace tandem::inline TANDEM_ABI {
 /// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
 class Error : public std::runtime_error {
 public:
-    Error(std::string_view where, std::string_view message)
+    [[gnu::cold]] Error(std::string_view where, std::string_view message)
         : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
 
-    Error(std::string_view where, std::string_view expected, std::string_view found)
+    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
         : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
 
     /// The file, tensor, option or function the error speaks of.
@@ -913,9 +913,10 @@ inline constexpr ByteAlphabet byte_alphabet;
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation.
+/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a view:
+/// its length would be counted in every compilation.
 // clang-format off
-inline constexpr std::string_view html_entity_table =
+inline constexpr char html_entity_table[] =
     // table begins
     "AElig.c6 AMP.26 Aacute.c1 Abreve:102 Acirc.c2 Acy:410 Afr:1d504 Agrave.c0 Alpha:391 Amacr:100 And:2a53 "
     "Aogon:104 Aopf:1d538 ApplyFunction:2061 Aring.c5 Ascr:1d49c Assign:2254 Atilde.c3 Auml.c4 Backslash:2216 "
@@ -1210,7 +1211,7 @@ struct HtmlEntity {
 /// Names without "&" and ";".
 using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
 
-inline HtmlEntities parse_html_entities(std::string_view table) {
+[[gnu::cold]] inline HtmlEntities parse_html_entities(std::string_view table) {
     const auto text_of = [](std::string_view codes) {
         std::u32string text;
         while (!codes.empty()) {
@@ -1794,10 +1795,11 @@ namespace tandem::inline TANDEM_ABI::detail {
 using JsonEvents = nlohmann::json_sax<nlohmann::json>;
 
 /// Reports `text` to `events`; false if it is not JSON or an event returned false. A template so that it is compiled
-/// only where it is called.
+/// only where it is called. json::sax_parse() would do the same, and compile readers of four binary formats with it.
 template <class Text>
-bool parse_json(const Text& text, JsonEvents& events) {
-    return nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
+[[gnu::cold]] bool parse_json(const Text& text, JsonEvents& events) {
+    auto input = nlohmann::detail::input_adapter(text.data(), text.data() + text.size());
+    return nlohmann::detail::parser<nlohmann::json, decltype(input)>(std::move(input)).sax_parse(&events);
 }
 
 /// Appends `text`, which must be UTF-8, as a JSON string.
@@ -1891,7 +1893,7 @@ namespace tandem::inline TANDEM_ABI {
 namespace detail {
 
 /// A text file, gzip'ed or plain.
-inline std::string read_gzip(const std::filesystem::path& path) {
+[[gnu::cold]] inline std::string read_gzip(const std::filesystem::path& path) {
     constexpr std::size_t most_bytes = std::size_t{256} << 20;
     errno = 0;
     const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
@@ -1941,7 +1943,7 @@ public:
     /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
     /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
-    static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
@@ -1953,7 +1955,7 @@ public:
     /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
     /// order (merge i makes token 512 + i), start of text, end of text.
     /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
-    Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
+    [[gnu::cold]] Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
         for (const bool last : {false, true}) {
             for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
                 (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
@@ -1980,7 +1982,7 @@ public:
 
     /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
     /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
-    void save(const std::filesystem::path& folder) const {
+    [[gnu::cold]] void save(const std::filesystem::path& folder) const {
         std::error_code failed;
         std::filesystem::create_directories(folder, failed);
         if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
@@ -2166,7 +2168,7 @@ private:
     }
 
     /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
-    std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+    [[gnu::cold]] std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
@@ -3713,6 +3715,28 @@ inline std::string shape_text(std::span<const std::size_t> shape) {
     return result + (shape.size() > 16 ? ", ...]" : "]");
 }
 
+/// The positions of tensors in an order given at run time, so that a program compiles one sort for all of them.
+inline std::vector<std::uint32_t> sorted_positions(std::span<const StoredTensor> tensors,
+                                                   bool (*before)(const StoredTensor&, const StoredTensor&)) {
+    std::vector<std::uint32_t> positions(tensors.size());
+    std::iota(positions.begin(), positions.end(), 0U);
+    std::sort(positions.begin(), positions.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return before(tensors[a], tensors[b]); });
+    return positions;
+}
+
+/// The positions of tensors in the order of their names. Throws Error if two have the same.
+inline std::vector<std::uint32_t> positions_by_name(std::span<const StoredTensor> tensors, std::string_view where) {
+    auto positions =
+        sorted_positions(tensors, [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+    for (std::size_t i = 1; i < positions.size(); ++i) {
+        const std::string& name = tensors[positions[i]].name;
+        if (name == tensors[positions[i - 1]].name)
+            throw Error(where, "tensor " + in_quotes(name) + ": duplicate name");
+    }
+    return positions;
+}
+
 /// Length of the UTF-8 sequence at the start of the text (Unicode 15, table 3-7), 0 if it is malformed.
 inline std::size_t utf8_sequence(std::string_view text) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text[i])); };
@@ -3753,7 +3777,7 @@ namespace detail {
 
 /// The header without the whitespace around it. Refuses what the JSON parser would let pass (byte order mark, NUL as
 /// end) and what would cost it memory or depth: it keeps a copy of everything since the last string.
-inline std::string_view screened_header(std::string_view text, std::string_view where) {
+[[gnu::cold]] inline std::string_view screened_header(std::string_view text, std::string_view where) {
     constexpr std::string_view whitespace = " \t\r\n";
     const auto at = [](std::size_t position) { return " at byte " + std::to_string(position) + " of the header"; };
     const std::size_t begin = std::min(text.find_first_not_of(whitespace), text.size());
@@ -3925,11 +3949,11 @@ private:
 
     StoredTensor& tensor() { return tensors_.back(); }
 
-    [[noreturn]] void fail(const std::string& fault) const {
+    [[noreturn, gnu::cold]] void fail(const std::string& fault) const {
         throw Error(where_, "tensor " + in_quotes(tensors_.back().name) + ": " + fault);
     }
 
-    [[noreturn]] void wrong(const std::string& found) const {
+    [[noreturn, gnu::cold]] void wrong(const std::string& found) const {
         switch (place_) {
             case Place::type:
                 fail("dtype: expected a string, found " + found);
@@ -3995,7 +4019,7 @@ struct Header {
 };
 
 /// Reads the header of a whole file and checks everything a file can be wrong in; `where` begins every error.
-inline Header read_header(std::span<const std::byte> file, std::string_view where) {
+[[gnu::cold]] inline Header read_header(std::span<const std::byte> file, std::string_view where) {
     constexpr std::size_t length_bytes = 8;
     if (file.size() < length_bytes)
         throw Error(where, "a file of at least 8 bytes", std::to_string(file.size()) + " bytes");
@@ -4013,21 +4037,24 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
     HeaderReader reader(where, data);
     parse_json(text, reader);
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
-
-    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
     std::vector<StoredTensor>& tensors = header.tensors;
-    std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
         if (a.data.data() != b.data.data()) return a.data.data() < b.data.data();
         return a.data.size() != b.data.size() ? a.data.size() < b.data.size() : a.name < b.name;
-    });
-    header.by_name.resize(tensors.size());
-    std::iota(header.by_name.begin(), header.by_name.end(), 0U);
-    const auto name_of = [&](std::uint32_t i) -> const std::string& { return tensors[i].name; };
-    std::sort(header.by_name.begin(), header.by_name.end(),
-              [&](std::uint32_t a, std::uint32_t b) { return name_of(a) < name_of(b); });
-    const auto twin = std::adjacent_find(header.by_name.begin(), header.by_name.end(),
-                                         [&](std::uint32_t a, std::uint32_t b) { return name_of(a) == name_of(b); });
-    if (twin != header.by_name.end()) throw Error(where, "tensor " + in_quotes(name_of(*twin)) + ": duplicate name");
+    };
+    std::vector<std::uint32_t> order = sorted_positions(tensors, before);
+    // In place, cycle by cycle: a second list would take a hostile header's memory twice.
+    for (std::uint32_t i = 0; i < order.size(); ++i) {
+        std::uint32_t to = i;
+        while (order[to] != i) {
+            const std::uint32_t from = std::exchange(order[to], to);
+            std::swap(tensors[to], tensors[from]);
+            to = from;
+        }
+        order[to] = to;
+    }
+    header.by_name = positions_by_name(tensors, where);
 
     const std::byte* covered = data.data();
     for (const StoredTensor& tensor : tensors) {
@@ -4264,26 +4291,22 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
 inline void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
                              const std::map<std::string, std::string>& metadata = {}) {
     const std::string where = path.string();
-    std::vector<const StoredTensor*> order;
     for (const StoredTensor& tensor : tensors) {
         if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
         if (detail::byte_count(tensor.type, tensor.shape) != tensor.data.size())
             throw Error(where, "tensor " + detail::in_quotes(tensor.name) + ": " + std::string(name(tensor.type)) +
                                    " " + detail::shape_text(tensor.shape) + " does not take " +
                                    std::to_string(tensor.data.size()) + " bytes");
-        order.push_back(&tensor);
     }
-    using Pointer = const StoredTensor*;
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name < b->name; });
-    const auto twin =
-        std::adjacent_find(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name == b->name; });
-    if (twin != order.end()) throw Error(where, "tensor " + detail::in_quotes((*twin)->name) + ": duplicate name");
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) {
-        return bits(a->type) != bits(b->type) ? bits(a->type) > bits(b->type) : a < b;
-    });
+    detail::positions_by_name(tensors, where);
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
+        return bits(a.type) != bits(b.type) ? bits(a.type) > bits(b.type) : &a < &b;
+    };
+    std::vector<const StoredTensor*> order;
+    for (const std::uint32_t i : detail::sorted_positions(tensors, before)) order.push_back(&tensors[i]);
 
     const std::string header = detail::header_for(order, metadata, where);
-    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(header))};
+    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
 }
@@ -7347,7 +7370,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 /// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
 /// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
-inline std::string configured_activation(const std::filesystem::path& folder) {
+[[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
         JsonLeaves config;
         if (!std::filesystem::exists(folder / name)) return config;
@@ -9032,7 +9055,7 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
 
 /// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
 /// to_hf.py gives the pairs).
-inline Source transformers_source(std::string name) {
+[[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
     if (name == "logit_scale" || name == "logit_bias") return {{name}};
@@ -9095,9 +9118,7 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
 
 template <class T, class S>
 std::vector<std::size_t> shape_of_tensor(const Tensor<T, S>& tensor) {
-    std::vector<std::size_t> shape(S::rank);
-    for (std::size_t axis = 0; axis < S::rank; ++axis) shape[axis] = tensor.extent(axis);
-    return shape;
+    return {tensor.extents().value, tensor.extents().value + S::rank};
 }
 
 inline bool is_floating(DataType type) {
@@ -9110,13 +9131,49 @@ inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
     return a == b;
 }
 
+class CheckpointFit;
+
+/// A parameter to be loaded, its element type erased: `read` knows it.
+struct LoadTarget {
+    std::string name;
+    std::vector<std::size_t> shape;
+    void* elements;
+    std::size_t size;
+    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+};
+
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
 
-    void check(const std::string& name, const std::vector<std::size_t>& shape) {
+    /// Reads all parameters of a model, or throws before it has read any.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where) {
+        for (const LoadTarget& target : targets) check(target.name, target.shape);
+        require(where);
+        for (const LoadTarget& target : targets) target.read(*this, target);
+    }
+
+    /// Reads a parameter of elements T.
+    template <class T>
+    static void read(const CheckpointFit& fit, const LoadTarget& target) {
+        const std::span<T> elements(static_cast<T*>(target.elements), target.size);
+        const Source source = fit.naming_(target.name);
+        const std::size_t part = elements.size() / source.names.size();
+        for (std::size_t i = 0; i < source.names.size(); ++i) {
+            read_elements(*fit.file_.find(source.names[i]), elements.subspan(i * part, part));
+        }
+        if (!source.transposed) return;
+        const std::vector<T> stored(elements.begin(), elements.end());
+        const std::size_t rows = target.shape[0], columns = target.shape[1];
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
+        }
+    }
+
+private:
+    [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
         const Source source = naming_(name);
         const auto expected = stored_shape(shape, source);
         for (const std::string& key : source.names) {
@@ -9134,7 +9191,7 @@ public:
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
-    void require(std::string_view where) {
+    [[gnu::cold]] void require(std::string_view where) {
         for (const StoredTensor& tensor : file_.tensors()) {
             if (!used_.contains(tensor.name) && !Naming::is_ignored(tensor.name)) {
                 faults_ += "\n  " + tensor.name + ": unexpected";
@@ -9143,22 +9200,6 @@ public:
         if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
     }
 
-    /// Reads a parameter whose checks passed.
-    template <class T>
-    void read(const std::string& name, const std::vector<std::size_t>& shape, std::span<T> elements) const {
-        const Source source = naming_(name);
-        const std::size_t part = elements.size() / source.names.size();
-        for (std::size_t i = 0; i < source.names.size(); ++i) {
-            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
-        }
-        if (!source.transposed) return;
-        const std::vector<T> stored(elements.begin(), elements.end());
-        for (std::size_t i = 0; i < shape[0]; ++i) {
-            for (std::size_t j = 0; j < shape[1]; ++j) elements[i * shape[1] + j] = stored[j * shape[0] + i];
-        }
-    }
-
-private:
     const Safetensors& file_;
     Naming naming_;
     std::set<std::string> used_;
@@ -9191,15 +9232,14 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// that is missing, unexpected or of another shape, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where) {
-    detail::CheckpointFit fit(file);
+    std::vector<detail::LoadTarget> targets;
     for_each_parameter(
-        [&](const std::string& name, const auto& tensor) { fit.check(name, detail::shape_of_tensor(tensor)); }, model);
-    fit.require(where);
-    for_each_parameter(
-        [&](const std::string& name, auto& tensor) {
-            fit.read(name, detail::shape_of_tensor(tensor), tensor.elements());
+        [&]<class T, class S>(const std::string& name, Tensor<T, S>& tensor) {
+            targets.push_back(
+                {name, detail::shape_of_tensor(tensor), tensor.data(), tensor.size(), detail::CheckpointFit::read<T>});
         },
         model);
+    detail::CheckpointFit(file).load(targets, where);
 }
 
 template <class Model>
@@ -9867,7 +9907,14 @@ private:
 
 // Tensors as Eigen matrices, without a copy; the only file that knows Eigen, and no part of tandem.hpp.
 
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <Eigen/Core>
+#pragma GCC diagnostic pop
 
 namespace tandem::inline TANDEM_ABI {
 
