@@ -4345,16 +4345,35 @@ struct Extents {
     }
 };
 
-/// "[2, 3]"; a dynamic extent prints as "?".
-template <std::size_t Rank>
-std::string to_string(const Extents<Rank>& extents) {
+namespace detail {
+
+[[gnu::cold]] inline std::string extents_text(std::span<const std::size_t> extents) {
     std::string text = "[";
-    for (std::size_t axis = 0; axis < Rank; ++axis) {
-        if (axis != 0) text += ", ";
-        text += extents[axis] == dynamic ? std::string("?") : std::to_string(extents[axis]);
+    for (const std::size_t extent : extents) {
+        if (text.size() > 1) text += ", ";
+        text += extent == dynamic ? std::string("?") : std::to_string(extent);
     }
     return text + "]";
 }
+
+}  // namespace detail
+
+/// "[2, 3]"; a dynamic extent prints as "?".
+template <std::size_t Rank>
+std::string to_string(const Extents<Rank>& extents) {
+    return detail::extents_text(std::span(extents.value, Rank));
+}
+
+namespace detail {
+
+// Apart from its callers, which are compiled for every shape.
+template <std::size_t Expected, std::size_t Found>
+[[noreturn, gnu::cold]] void throw_extents(const char* where, const Extents<Expected>& expected,
+                                           const Extents<Found>& found) {
+    throw Error(where, to_string(expected), to_string(found));
+}
+
+}  // namespace detail
 
 /// The extents of a tensor as a type: Shape<dynamic, 50, 768>. Shape<> is a scalar.
 template <std::size_t... Ns>
@@ -4449,7 +4468,7 @@ constexpr auto broadcast_extents(const Extents<A::rank>& a, const Extents<B::ran
         const bool left_is_one = detail::aligned_extent(A::extents, rank, axis) == 1;
         const bool right_is_one = detail::aligned_extent(B::extents, rank, axis) == 1;
         if (left != right && !left_is_one && !right_is_one) {
-            throw Error("elementwise operation", to_string(a), to_string(b));
+            detail::throw_extents("elementwise operation", a, b);
         }
         result[axis] = left_is_one ? right : left;
     }
@@ -4706,7 +4725,7 @@ public:
     }
 
     explicit Tensor(const Extents<S::rank>& extents) : elements_(extents.count()), extents_(extents) {
-        if (!S::admits(extents)) throw Error("Tensor", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor", S::extents, extents);
     }
 
     /// New dynamic extents. Memory is kept when they shrink; the contents do not survive.
@@ -4716,7 +4735,7 @@ public:
         elements_.resize(extents_.count());
     }
     void resize(const Extents<S::rank>& extents) {
-        if (!S::admits(extents)) throw Error("Tensor::resize", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor::resize", S::extents, extents);
         extents_ = extents;
         elements_.resize(extents.count());
     }
@@ -6421,12 +6440,13 @@ void assign(const View<T, S>& out, X&& x) {
     static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
     if constexpr (shape_fits && element_fits) {
         const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
-        if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+        if (extents != out.extents()) detail::throw_extents("assign", out.extents(), e.extents());
         if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
-            if (assign_through_product(out, e)) return;
+            assign_through_product(out, e);
+        } else {
+            ValueTape tape;
+            detail::write(out, prepare(e, tape));
         }
-        ValueTape tape;
-        detail::write(out, prepare(e, tape));
     }
 }
 
@@ -7090,34 +7110,61 @@ auto prepare_around_product(const E& e, ValueTape& tape, const Target& target) {
     }
 }
 
+/// Applies a chain to finished blocks of a product. The chain's type is erased so that a program compiles the product
+/// once, not once for every chain it has.
+struct ChainEpilogue {
+    const void* chain;
+    void (*apply)(const void* chain, std::size_t row, std::size_t last_row, std::size_t first, std::size_t last);
+
+    void operator()(std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) const {
+        apply(chain, row, last_row, first, last);
+    }
+};
+
+template <class T, class S, class E>
+void compute_through_product(const View<T, S>& out, const E& e) {
+    ValueTape tape;
+    const auto& product = find_product<S>(e);
+    const auto a = factor_of(product.a, tape);
+    const auto b = factor_of(product.b, tape);
+    const auto multiply = [&](const auto& epilogue) {
+        kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
+                         out.extent(1), false, epilogue);
+    };
+    if constexpr (!requires { e.operands; }) {
+        multiply(kernels::NoEpilogue{});
+    } else {
+        const auto chain = prepare_around_product<S>(e, tape, Leaf<T, S>(out));
+        const auto write_block = [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+            for (; row < last_row; ++row) {
+                write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1), first, last);
+            }
+        };
+        multiply(ChainEpilogue{&write_block, [](const void* erased, auto... block) {
+                                   (*static_cast<const decltype(write_block)*>(erased))(block...);
+                               }});
+    }
+}
+
 }  // namespace detail
 
 /// out = e for an elementwise chain around one matrix product of out's shape: the chain is applied to each block of the
-/// product while it is in the cache. Returns false, and does nothing, where out overlaps a tensor of the chain.
+/// product while it is in the cache, or apart from out where out overlaps a tensor of the chain.
 template <class T, class S, class E>
-bool assign_through_product(const View<T, S>& out, const E& e) {
+void assign_through_product(const View<T, S>& out, const E& e) {
     bool overlaps = false;
     detail::visit_leaves(e, [&](const auto& view) {
         const auto* first = reinterpret_cast<const std::byte*>(view.data());
         const auto* begin = reinterpret_cast<const std::byte*>(out.data());
         overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
-    if (overlaps) return false;
-    ValueTape tape;
-    const auto& product = detail::find_product<S>(e);
-    const auto a = detail::factor_of(product.a, tape);
-    const auto b = detail::factor_of(product.b, tape);
-    const auto chain = detail::prepare_around_product<S>(e, tape, Leaf<T, S>(out));
-    kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
-                     out.extent(1), false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
-                         if constexpr (!detail::is_leaf<std::remove_const_t<decltype(chain)>>) {
-                             for (; row < last_row; ++row) {
-                                 detail::write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1),
-                                                      first, last);
-                             }
-                         }
-                     });
-    return true;
+    if (overlaps) {
+        Tensor<T, S> apart(out.extents());
+        detail::compute_through_product(apart.view(), e);
+        std::copy_n(apart.data(), apart.size(), out.data());
+    } else {
+        detail::compute_through_product(out, e);
+    }
 }
 
 template <class A, class B>
@@ -7822,6 +7869,12 @@ void affine(AnyMatrix<const C> x, AnyMatrix<const T> weight, AnyVector<const C> 
     }
 }
 
+/// y = a + b for rows of one width; y may be one of the two.
+template <Real C>
+void add(AnyMatrix<const C> a, AnyMatrix<const C> b, AnyMatrix<C> y) {
+    assign(y, a + b);
+}
+
 /// sums += Σ over rows of x.
 template <Real T>
 void add_column_sums(AnyMatrix<const T> x, T* sums) {
@@ -8179,10 +8232,10 @@ struct Block {
         saved.normed_2.resize(rows);
         ln_1.forward(x, saved.normed_1, saved.norm_1);
         attn.forward(saved.normed_1, y, offsets, saved.mixer);
-        assign(saved.middle.view(), x + y);
+        detail::add<C>(x, y, saved.middle.view());
         ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
         mlp.forward(saved.normed_2, y, offsets, saved.mlp);
-        assign(y, y + saved.middle);
+        detail::add<C>(y, saved.middle.view(), y);
     }
 
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
@@ -8233,9 +8286,11 @@ struct Transformer {
     /// overwrites what the one before it left.
     Rows<C, width> forward(Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
-        if (keep) {
-            saved.streams.resize(Layers + 1);
-            saved.blocks.resize(Layers);
+        if (keep && saved.blocks.size() != Layers) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
+            streams.front() = std::move(saved.streams.front());
+            saved.streams = std::move(streams);
+            saved.blocks = std::vector<typename Layer::Saved>(Layers);
         }
         for (std::size_t i = 0; i < Layers; ++i) {
             auto& from = saved.streams[keep ? i : i % 2];

@@ -70,10 +70,10 @@ struct Block {
         saved.normed_2.resize(rows);
         ln_1.forward(x, saved.normed_1, saved.norm_1);
         attn.forward(saved.normed_1, y, offsets, saved.mixer);
-        assign(saved.middle.view(), x + y);
+        detail::add<C>(x, y, saved.middle.view());
         ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
         mlp.forward(saved.normed_2, y, offsets, saved.mlp);
-        assign(y, y + saved.middle);
+        detail::add<C>(y, saved.middle.view(), y);
     }
 
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
@@ -124,9 +124,11 @@ struct Transformer {
     /// overwrites what the one before it left.
     Rows<C, width> forward(Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
-        if (keep) {
-            saved.streams.resize(Layers + 1);
-            saved.blocks.resize(Layers);
+        if (keep && saved.blocks.size() != Layers) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
+            streams.front() = std::move(saved.streams.front());
+            saved.streams = std::move(streams);
+            saved.blocks = std::vector<typename Layer::Saved>(Layers);
         }
         for (std::size_t i = 0; i < Layers; ++i) {
             auto& from = saved.streams[keep ? i : i % 2];

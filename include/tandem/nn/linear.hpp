@@ -47,6 +47,12 @@ void affine(AnyMatrix<const C> x, AnyMatrix<const T> weight, AnyVector<const C> 
     }
 }
 
+/// y = a + b for rows of one width; y may be one of the two.
+template <Real C>
+void add(AnyMatrix<const C> a, AnyMatrix<const C> b, AnyMatrix<C> y) {
+    assign(y, a + b);
+}
+
 /// sums += Σ over rows of x.
 template <Real T>
 void add_column_sums(AnyMatrix<const T> x, T* sums) {
