@@ -163,10 +163,10 @@ namespace tandem::inline TANDEM_ABI {
 /// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
 class Error : public std::runtime_error {
 public:
-    Error(std::string_view where, std::string_view message)
+    [[gnu::cold]] Error(std::string_view where, std::string_view message)
         : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
 
-    Error(std::string_view where, std::string_view expected, std::string_view found)
+    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
         : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
 
     /// The file, tensor, option or function the error speaks of.
@@ -925,9 +925,10 @@ inline constexpr ByteAlphabet byte_alphabet;
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation.
+/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a view:
+/// its length would be counted in every compilation.
 // clang-format off
-inline constexpr std::string_view html_entity_table =
+inline constexpr char html_entity_table[] =
     // table begins
     "AElig.c6 AMP.26 Aacute.c1 Abreve:102 Acirc.c2 Acy:410 Afr:1d504 Agrave.c0 Alpha:391 Amacr:100 And:2a53 "
     "Aogon:104 Aopf:1d538 ApplyFunction:2061 Aring.c5 Ascr:1d49c Assign:2254 Atilde.c3 Auml.c4 Backslash:2216 "
@@ -1222,7 +1223,7 @@ struct HtmlEntity {
 /// Names without "&" and ";".
 using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
 
-inline HtmlEntities parse_html_entities(std::string_view table) {
+[[gnu::cold]] inline HtmlEntities parse_html_entities(std::string_view table) {
     const auto text_of = [](std::string_view codes) {
         std::u32string text;
         while (!codes.empty()) {
@@ -1806,10 +1807,11 @@ namespace tandem::inline TANDEM_ABI::detail {
 using JsonEvents = nlohmann::json_sax<nlohmann::json>;
 
 /// Reports `text` to `events`; false if it is not JSON or an event returned false. A template so that it is compiled
-/// only where it is called.
+/// only where it is called. json::sax_parse() would do the same, and compile readers of four binary formats with it.
 template <class Text>
-bool parse_json(const Text& text, JsonEvents& events) {
-    return nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
+[[gnu::cold]] bool parse_json(const Text& text, JsonEvents& events) {
+    auto input = nlohmann::detail::input_adapter(text.data(), text.data() + text.size());
+    return nlohmann::detail::parser<nlohmann::json, decltype(input)>(std::move(input)).sax_parse(&events);
 }
 
 /// Appends `text`, which must be UTF-8, as a JSON string.
@@ -1903,7 +1905,7 @@ namespace tandem::inline TANDEM_ABI {
 namespace detail {
 
 /// A text file, gzip'ed or plain.
-inline std::string read_gzip(const std::filesystem::path& path) {
+[[gnu::cold]] inline std::string read_gzip(const std::filesystem::path& path) {
     constexpr std::size_t most_bytes = std::size_t{256} << 20;
     errno = 0;
     const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
@@ -1953,7 +1955,7 @@ public:
     /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
     /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
-    static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
@@ -1965,7 +1967,7 @@ public:
     /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
     /// order (merge i makes token 512 + i), start of text, end of text.
     /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
-    Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
+    [[gnu::cold]] Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
         for (const bool last : {false, true}) {
             for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
                 (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
@@ -1992,7 +1994,7 @@ public:
 
     /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
     /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
-    void save(const std::filesystem::path& folder) const {
+    [[gnu::cold]] void save(const std::filesystem::path& folder) const {
         std::error_code failed;
         std::filesystem::create_directories(folder, failed);
         if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
@@ -2178,7 +2180,7 @@ private:
     }
 
     /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
-    std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+    [[gnu::cold]] std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
@@ -4314,6 +4316,28 @@ inline std::string shape_text(std::span<const std::size_t> shape) {
     return result + (shape.size() > 16 ? ", ...]" : "]");
 }
 
+/// The positions of tensors in an order given at run time, so that a program compiles one sort for all of them.
+inline std::vector<std::uint32_t> sorted_positions(std::span<const StoredTensor> tensors,
+                                                   bool (*before)(const StoredTensor&, const StoredTensor&)) {
+    std::vector<std::uint32_t> positions(tensors.size());
+    std::iota(positions.begin(), positions.end(), 0U);
+    std::sort(positions.begin(), positions.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return before(tensors[a], tensors[b]); });
+    return positions;
+}
+
+/// The positions of tensors in the order of their names. Throws Error if two have the same.
+inline std::vector<std::uint32_t> positions_by_name(std::span<const StoredTensor> tensors, std::string_view where) {
+    auto positions =
+        sorted_positions(tensors, [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+    for (std::size_t i = 1; i < positions.size(); ++i) {
+        const std::string& name = tensors[positions[i]].name;
+        if (name == tensors[positions[i - 1]].name)
+            throw Error(where, "tensor " + in_quotes(name) + ": duplicate name");
+    }
+    return positions;
+}
+
 /// Length of the UTF-8 sequence at the start of the text (Unicode 15, table 3-7), 0 if it is malformed.
 inline std::size_t utf8_sequence(std::string_view text) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text[i])); };
@@ -4354,7 +4378,7 @@ namespace detail {
 
 /// The header without the whitespace around it. Refuses what the JSON parser would let pass (byte order mark, NUL as
 /// end) and what would cost it memory or depth: it keeps a copy of everything since the last string.
-inline std::string_view screened_header(std::string_view text, std::string_view where) {
+[[gnu::cold]] inline std::string_view screened_header(std::string_view text, std::string_view where) {
     constexpr std::string_view whitespace = " \t\r\n";
     const auto at = [](std::size_t position) { return " at byte " + std::to_string(position) + " of the header"; };
     const std::size_t begin = std::min(text.find_first_not_of(whitespace), text.size());
@@ -4526,11 +4550,11 @@ private:
 
     StoredTensor& tensor() { return tensors_.back(); }
 
-    [[noreturn]] void fail(const std::string& fault) const {
+    [[noreturn, gnu::cold]] void fail(const std::string& fault) const {
         throw Error(where_, "tensor " + in_quotes(tensors_.back().name) + ": " + fault);
     }
 
-    [[noreturn]] void wrong(const std::string& found) const {
+    [[noreturn, gnu::cold]] void wrong(const std::string& found) const {
         switch (place_) {
             case Place::type:
                 fail("dtype: expected a string, found " + found);
@@ -4596,7 +4620,7 @@ struct Header {
 };
 
 /// Reads the header of a whole file and checks everything a file can be wrong in; `where` begins every error.
-inline Header read_header(std::span<const std::byte> file, std::string_view where) {
+[[gnu::cold]] inline Header read_header(std::span<const std::byte> file, std::string_view where) {
     constexpr std::size_t length_bytes = 8;
     if (file.size() < length_bytes)
         throw Error(where, "a file of at least 8 bytes", std::to_string(file.size()) + " bytes");
@@ -4614,21 +4638,24 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
     HeaderReader reader(where, data);
     parse_json(text, reader);
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
-
-    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
     std::vector<StoredTensor>& tensors = header.tensors;
-    std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
         if (a.data.data() != b.data.data()) return a.data.data() < b.data.data();
         return a.data.size() != b.data.size() ? a.data.size() < b.data.size() : a.name < b.name;
-    });
-    header.by_name.resize(tensors.size());
-    std::iota(header.by_name.begin(), header.by_name.end(), 0U);
-    const auto name_of = [&](std::uint32_t i) -> const std::string& { return tensors[i].name; };
-    std::sort(header.by_name.begin(), header.by_name.end(),
-              [&](std::uint32_t a, std::uint32_t b) { return name_of(a) < name_of(b); });
-    const auto twin = std::adjacent_find(header.by_name.begin(), header.by_name.end(),
-                                         [&](std::uint32_t a, std::uint32_t b) { return name_of(a) == name_of(b); });
-    if (twin != header.by_name.end()) throw Error(where, "tensor " + in_quotes(name_of(*twin)) + ": duplicate name");
+    };
+    std::vector<std::uint32_t> order = sorted_positions(tensors, before);
+    // In place, cycle by cycle: a second list would take a hostile header's memory twice.
+    for (std::uint32_t i = 0; i < order.size(); ++i) {
+        std::uint32_t to = i;
+        while (order[to] != i) {
+            const std::uint32_t from = std::exchange(order[to], to);
+            std::swap(tensors[to], tensors[from]);
+            to = from;
+        }
+        order[to] = to;
+    }
+    header.by_name = positions_by_name(tensors, where);
 
     const std::byte* covered = data.data();
     for (const StoredTensor& tensor : tensors) {
@@ -4865,26 +4892,22 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
 inline void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
                              const std::map<std::string, std::string>& metadata = {}) {
     const std::string where = path.string();
-    std::vector<const StoredTensor*> order;
     for (const StoredTensor& tensor : tensors) {
         if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
         if (detail::byte_count(tensor.type, tensor.shape) != tensor.data.size())
             throw Error(where, "tensor " + detail::in_quotes(tensor.name) + ": " + std::string(name(tensor.type)) +
                                    " " + detail::shape_text(tensor.shape) + " does not take " +
                                    std::to_string(tensor.data.size()) + " bytes");
-        order.push_back(&tensor);
     }
-    using Pointer = const StoredTensor*;
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name < b->name; });
-    const auto twin =
-        std::adjacent_find(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name == b->name; });
-    if (twin != order.end()) throw Error(where, "tensor " + detail::in_quotes((*twin)->name) + ": duplicate name");
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) {
-        return bits(a->type) != bits(b->type) ? bits(a->type) > bits(b->type) : a < b;
-    });
+    detail::positions_by_name(tensors, where);
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
+        return bits(a.type) != bits(b.type) ? bits(a.type) > bits(b.type) : &a < &b;
+    };
+    std::vector<const StoredTensor*> order;
+    for (const std::uint32_t i : detail::sorted_positions(tensors, before)) order.push_back(&tensors[i]);
 
     const std::string header = detail::header_for(order, metadata, where);
-    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(header))};
+    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
 }
@@ -4923,16 +4946,35 @@ struct Extents {
     }
 };
 
-/// "[2, 3]"; a dynamic extent prints as "?".
-template <std::size_t Rank>
-std::string to_string(const Extents<Rank>& extents) {
+namespace detail {
+
+[[gnu::cold]] inline std::string extents_text(std::span<const std::size_t> extents) {
     std::string text = "[";
-    for (std::size_t axis = 0; axis < Rank; ++axis) {
-        if (axis != 0) text += ", ";
-        text += extents[axis] == dynamic ? std::string("?") : std::to_string(extents[axis]);
+    for (const std::size_t extent : extents) {
+        if (text.size() > 1) text += ", ";
+        text += extent == dynamic ? std::string("?") : std::to_string(extent);
     }
     return text + "]";
 }
+
+}  // namespace detail
+
+/// "[2, 3]"; a dynamic extent prints as "?".
+template <std::size_t Rank>
+std::string to_string(const Extents<Rank>& extents) {
+    return detail::extents_text(std::span(extents.value, Rank));
+}
+
+namespace detail {
+
+// Apart from its callers, which are compiled for every shape.
+template <std::size_t Expected, std::size_t Found>
+[[noreturn, gnu::cold]] void throw_extents(const char* where, const Extents<Expected>& expected,
+                                           const Extents<Found>& found) {
+    throw Error(where, to_string(expected), to_string(found));
+}
+
+}  // namespace detail
 
 /// The extents of a tensor as a type: Shape<dynamic, 50, 768>. Shape<> is a scalar.
 template <std::size_t... Ns>
@@ -5027,7 +5069,7 @@ constexpr auto broadcast_extents(const Extents<A::rank>& a, const Extents<B::ran
         const bool left_is_one = detail::aligned_extent(A::extents, rank, axis) == 1;
         const bool right_is_one = detail::aligned_extent(B::extents, rank, axis) == 1;
         if (left != right && !left_is_one && !right_is_one) {
-            throw Error("elementwise operation", to_string(a), to_string(b));
+            detail::throw_extents("elementwise operation", a, b);
         }
         result[axis] = left_is_one ? right : left;
     }
@@ -5304,7 +5346,7 @@ public:
     }
 
     explicit Tensor(const Extents<S::rank>& extents) : elements_(extents.count()), extents_(extents) {
-        if (!S::admits(extents)) throw Error("Tensor", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor", S::extents, extents);
     }
 
     /// New dynamic extents. Memory is kept when they shrink; the contents do not survive.
@@ -5314,7 +5356,7 @@ public:
         elements_.resize(extents_.count());
     }
     void resize(const Extents<S::rank>& extents) {
-        if (!S::admits(extents)) throw Error("Tensor::resize", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor::resize", S::extents, extents);
         extents_ = extents;
         elements_.resize(extents.count());
     }
@@ -10128,12 +10170,13 @@ void assign(const View<T, S>& out, X&& x) {
     static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
     if constexpr (shape_fits && element_fits) {
         const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
-        if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+        if (extents != out.extents()) detail::throw_extents("assign", out.extents(), e.extents());
         if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
-            if (assign_through_product(out, e)) return;
+            assign_through_product(out, e);
+        } else {
+            ValueTape tape;
+            detail::write(out, prepare(e, tape));
         }
-        ValueTape tape;
-        detail::write(out, prepare(e, tape));
     }
 }
 
@@ -10797,34 +10840,61 @@ auto prepare_around_product(const E& e, ValueTape& tape, const Target& target) {
     }
 }
 
+/// Applies a chain to finished blocks of a product. The chain's type is erased so that a program compiles the product
+/// once, not once for every chain it has.
+struct ChainEpilogue {
+    const void* chain;
+    void (*apply)(const void* chain, std::size_t row, std::size_t last_row, std::size_t first, std::size_t last);
+
+    void operator()(std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) const {
+        apply(chain, row, last_row, first, last);
+    }
+};
+
+template <class T, class S, class E>
+void compute_through_product(const View<T, S>& out, const E& e) {
+    ValueTape tape;
+    const auto& product = find_product<S>(e);
+    const auto a = factor_of(product.a, tape);
+    const auto b = factor_of(product.b, tape);
+    const auto multiply = [&](const auto& epilogue) {
+        kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
+                         out.extent(1), false, epilogue);
+    };
+    if constexpr (!requires { e.operands; }) {
+        multiply(kernels::NoEpilogue{});
+    } else {
+        const auto chain = prepare_around_product<S>(e, tape, Leaf<T, S>(out));
+        const auto write_block = [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+            for (; row < last_row; ++row) {
+                write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1), first, last);
+            }
+        };
+        multiply(ChainEpilogue{&write_block, [](const void* erased, auto... block) {
+                                   (*static_cast<const decltype(write_block)*>(erased))(block...);
+                               }});
+    }
+}
+
 }  // namespace detail
 
 /// out = e for an elementwise chain around one matrix product of out's shape: the chain is applied to each block of the
-/// product while it is in the cache. Returns false, and does nothing, where out overlaps a tensor of the chain.
+/// product while it is in the cache, or apart from out where out overlaps a tensor of the chain.
 template <class T, class S, class E>
-bool assign_through_product(const View<T, S>& out, const E& e) {
+void assign_through_product(const View<T, S>& out, const E& e) {
     bool overlaps = false;
     detail::visit_leaves(e, [&](const auto& view) {
         const auto* first = reinterpret_cast<const std::byte*>(view.data());
         const auto* begin = reinterpret_cast<const std::byte*>(out.data());
         overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
-    if (overlaps) return false;
-    ValueTape tape;
-    const auto& product = detail::find_product<S>(e);
-    const auto a = detail::factor_of(product.a, tape);
-    const auto b = detail::factor_of(product.b, tape);
-    const auto chain = detail::prepare_around_product<S>(e, tape, Leaf<T, S>(out));
-    kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
-                     out.extent(1), false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
-                         if constexpr (!detail::is_leaf<std::remove_const_t<decltype(chain)>>) {
-                             for (; row < last_row; ++row) {
-                                 detail::write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1),
-                                                      first, last);
-                             }
-                         }
-                     });
-    return true;
+    if (overlaps) {
+        Tensor<T, S> apart(out.extents());
+        detail::compute_through_product(apart.view(), e);
+        std::copy_n(apart.data(), apart.size(), out.data());
+    } else {
+        detail::compute_through_product(out, e);
+    }
 }
 
 template <class A, class B>
@@ -11077,7 +11147,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 /// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
 /// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
-inline std::string configured_activation(const std::filesystem::path& folder) {
+[[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
         JsonLeaves config;
         if (!std::filesystem::exists(folder / name)) return config;
@@ -11485,133 +11555,142 @@ void attention_picked_backward(const AttentionShape& shape, std::span<const std:
 
 namespace tandem::inline TANDEM_ABI {
 
-/// A weight of shape S = <Out, ...>, a matrix [out, in] to products, kept once and in the panels that they read: it is
-/// packed when it is set, not when it is used. Gradients and moments have the same layout, so what works element by
-/// element walks `elements()`; that span is longer than size() where Out does not fill the last panel, and which
-/// element stands where depends on the instruction set. operator() and unpacked() know.
-template <Element T, class S>
-class PackedMatrix {
+/// A weight, a matrix [out, in] to products, kept once and in the panels that they read: it is packed when it is set, not
+/// when it is used. Gradients and moments have the same layout, so what works element by element walks `elements()`; that
+/// span is longer than size() where `out` does not fill the last panel, and which element stands where depends on the
+/// instruction set: operator(), pack and unpack know. Sizes are numbers here, so that a program has one of these an
+/// element type; PackedMatrix gives them a shape.
+template <Element T>
+class PackedWeight {
 public:
     using element = T;
-    using shape = S;
-    static constexpr std::size_t out = S::extents[0];
-    static constexpr std::size_t in = Extents<S::rank>(S::extents).count() / out;
 
-    PackedMatrix() : elements_(layout().size(in, out)) {}
+    PackedWeight(std::size_t out, std::size_t in) : out_(out), in_(in), elements_(layout().size(in, out)) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<T>(); }
 
-    static constexpr std::size_t size() { return out * in; }
-    static constexpr std::size_t extent(std::size_t axis) { return S::extents[axis]; }
+    std::size_t size() const { return out_ * in_; }
 
     std::span<T> elements() & { return {elements_.data(), elements_.size()}; }
     std::span<const T> elements() const& { return {elements_.data(), elements_.size()}; }
     void elements() && = delete;  // the memory would be gone before it is read
 
-    T& operator()(std::size_t row, std::size_t column) { return elements()[layout().position(column, row, in)]; }
+    T& operator()(std::size_t row, std::size_t column) { return elements_.data()[layout().position(column, row, in_)]; }
     const T& operator()(std::size_t row, std::size_t column) const {
-        return elements()[layout().position(column, row, in)];
+        return elements_.data()[layout().position(column, row, in_)];
+    }
+
+    void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
+
+    /// Takes over row-major elements.
+    void pack(const T* weight) { kernels::pack_weight(out_, in_, weight, elements_.data()); }
+
+    /// Writes the elements row-major.
+    void unpack(T* weight) const {
+        parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
+            }
+        });
     }
 
     /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
     /// panel.
     void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish,
-                 std::size_t first = 0, std::size_t last = out) const {
-        kernels::dense<T>(rows, last - first, in, x, elements_.data() + layout().position(0, first, in), y, finish);
+                 std::size_t first, std::size_t last) const {
+        kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
+    }
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish) const {
+        product(rows, x, y, finish, 0, out_);
     }
 
     /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
     /// null.
-    void product_backward(std::size_t rows, const T* x, const T* dy, T* dx, PackedMatrix& gradient,
-                          std::size_t first = 0, std::size_t last = out) const requires Real<T> {
-        const std::size_t at = layout().position(0, first, in);
-        kernels::dense_backward<T>(rows, last - first, in, x, elements_.data() + at, dy, dx,
+    void product_backward(std::size_t rows, const T* x, const T* dy, T* dx, PackedWeight& gradient, std::size_t first,
+                          std::size_t last) const
+        requires Real<T>
+    {
+        const std::size_t at = layout().position(0, first, in_);
+        kernels::dense_backward<T>(rows, last - first, in_, x, elements_.data() + at, dy, dx,
                                    gradient.elements_.data() + at);
     }
 
-    void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
-
-    /// Takes over the elements of a row-major tensor.
-    void pack(View<const T, S> weight) { kernels::pack_weight(out, in, weight.data(), elements_.data()); }
-
-    /// The elements as a row-major tensor.
-    Tensor<T, S> unpacked() const {
-        Tensor<T, S> weight;
-        parallel_for(out, 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < in; ++j) weight.data()[i * in + j] = (*this)(i, j);
-            }
-        });
-        return weight;
-    }
-
 private:
+    std::size_t out_, in_;
     Buffer<T> elements_;
 };
 
-/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is
-/// float32.
-template <class S>
-class PackedMatrix<int8, S> {
+/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is float32.
+template <>
+class PackedWeight<int8> {
 public:
     using element = float;
-    using shape = S;
-    static constexpr std::size_t out = S::extents[0];
-    static constexpr std::size_t in = Extents<S::rank>(S::extents).count() / out;
 
-    PackedMatrix()
-        : bytes_(layout().size(in, out)), scales_(padded()), sums_(padded() * ((in + block() - 1) / block())) {}
+    PackedWeight(std::size_t out, std::size_t in)
+        : out_(out), in_(in), bytes_(layout().size(in, out)), scales_(padded()), sums_(padded() * ((in + block() - 1) / block())) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
 
-    static constexpr std::size_t size() { return out * in; }
-    static constexpr std::size_t extent(std::size_t axis) { return S::extents[axis]; }
+    std::size_t size() const { return out_ * in_; }
 
     float operator()(std::size_t row, std::size_t column) const {
-        return scales_.data()[row] * static_cast<float>(bytes_.data()[layout().position(column, row, in)]);
+        return scales_.data()[row] * static_cast<float>(bytes_.data()[layout().position(column, row, in_)]);
     }
 
-    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish,
-                 std::size_t first = 0, std::size_t last = out) const {
-        const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in), scales_.data() + first,
-                                       sums_.data() + first, padded()};
-        kernels::dense_bytes(rows, last - first, in, x, part, y, finish);
-    }
-
-    /// Takes over the elements of a row-major tensor, rounded to the nearest of 255 steps of their row.
-    void pack(View<const float, S> weight) {
+    /// Takes over row-major elements, rounded to the nearest of 255 steps of their row.
+    void pack(const float* weight) {
         std::fill_n(bytes_.data(), bytes_.size(), int8{0});
         std::fill_n(sums_.data(), sums_.size(), 0);
-        parallel_for(out, 16, [&](std::size_t begin, std::size_t end) {
+        parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
-                const float* const row = weight.data() + i * in;
+                const float* const row = weight + i * in_;
                 float most = 0;
-                for (std::size_t j = 0; j < in; ++j) most = std::max(most, std::abs(row[j]));
+                for (std::size_t j = 0; j < in_; ++j) most = std::max(most, std::abs(row[j]));
                 scales_.data()[i] = most > 0 ? most / 127 : 1;
-                for (std::size_t j = 0; j < in; ++j) {
+                for (std::size_t j = 0; j < in_; ++j) {
                     const auto byte = static_cast<int8>(std::lrint(row[j] / scales_.data()[i]));
-                    bytes_.data()[layout().position(j, i, in)] = byte;
+                    bytes_.data()[layout().position(j, i, in_)] = byte;
                     sums_.data()[j / block() * padded() + i] += byte;
                 }
             }
         });
     }
 
-    Tensor<float, S> unpacked() const {
-        Tensor<float, S> weight;
-        for (std::size_t i = 0; i < out; ++i) {
-            for (std::size_t j = 0; j < in; ++j) weight.data()[i * in + j] = (*this)(i, j);
+    void unpack(float* weight) const {
+        for (std::size_t i = 0; i < out_; ++i) {
+            for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
         }
-        return weight;
+    }
+
+    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish, std::size_t first,
+                 std::size_t last) const {
+        const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in_), scales_.data() + first,
+                                       sums_.data() + first, padded()};
+        kernels::dense_bytes(rows, last - first, in_, x, part, y, finish);
+    }
+    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish) const {
+        product(rows, x, y, finish, 0, out_);
     }
 
 private:
-    static std::size_t padded() { return kernels::round_up(out, layout().width); }
+    std::size_t padded() const { return kernels::round_up(out_, layout().width); }
     static std::size_t block() { return kernels::gemm_depth * layout().group; }
 
+    std::size_t out_, in_;
     Buffer<int8> bytes_;
     Buffer<float> scales_;
     Buffer<std::int32_t> sums_;
+};
+
+/// A packed weight of shape S = <Out, ...>, the further extents being those of one row.
+template <Element T, class S>
+class PackedMatrix : public PackedWeight<T> {
+public:
+    using shape = S;
+
+    PackedMatrix() : PackedWeight<T>(S::extents[0], S::extents.count() / S::extents[0]) {}
+
+    static constexpr const Extents<S::rank>& extents() { return S::extents; }
 };
 
 /// A parameter's elements, row-major, whatever its layout.
@@ -11621,7 +11700,9 @@ const Tensor<T, S>& to_row_major(const Tensor<T, S>& parameter) {
 }
 template <class T, class S>
 auto to_row_major(const PackedMatrix<T, S>& parameter) {
-    return parameter.unpacked();
+    Tensor<typename PackedMatrix<T, S>::element, S> values;
+    parameter.unpack(values.data());
+    return values;
 }
 template <class T, class S>
 void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
@@ -11629,7 +11710,7 @@ void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
 }
 template <class T, class S>
 void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<typename PackedMatrix<T, S>::element, S>& values) {
-    parameter.pack(values.view());
+    parameter.pack(values.data());
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -11677,7 +11758,7 @@ template <Element T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
     Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);
-    weight.pack(values);
+    weight.pack(values.data());
 }
 
 /// What the initialisation of a part depends on.
@@ -11701,7 +11782,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     } else {
         const auto fill = [&](const std::string&, auto& tensor) {
             if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
-                const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
+                const double fan_in = static_cast<double>(tensor.size() / tensor.extents()[0]);
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
             }
         };
@@ -12327,9 +12408,11 @@ struct Transformer {
 private:
     Rows<C, width> forward_blocks(std::size_t count, Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
-        if (keep) {
-            saved.streams.resize(Layers + 1);
-            saved.blocks.resize(Layers);
+        if (keep && saved.blocks.size() != Layers) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
+            streams.front() = std::move(saved.streams.front());
+            saved.streams = std::move(streams);
+            saved.blocks = std::vector<typename Layer::Saved>(Layers);
         }
         for (std::size_t i = 0; i < count; ++i) {
             auto& from = saved.streams[keep ? i : i % 2];
@@ -12715,7 +12798,7 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv);
+        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv, 0, Width);
     }
 };
 
@@ -13161,7 +13244,7 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
 
 /// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
 /// to_hf.py gives the pairs).
-inline Source transformers_source(std::string name) {
+[[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
     if (name == "logit_scale" || name == "logit_bias") return {{name}};
@@ -13224,9 +13307,8 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
 
 template <class Parameter>
 std::vector<std::size_t> shape_of_tensor(const Parameter& parameter) {
-    std::vector<std::size_t> shape(Parameter::shape::rank);
-    for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = parameter.extent(axis);
-    return shape;
+    const auto& extents = parameter.extents();
+    return {extents.value, extents.value + Parameter::shape::rank};
 }
 
 inline bool is_floating(DataType type) {
@@ -13239,13 +13321,61 @@ inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
     return a == b;
 }
 
+class CheckpointFit;
+
+/// A parameter to be loaded, its type erased: `read` knows what `parameter` points to, elements or a packed weight.
+struct LoadTarget {
+    std::string name;
+    std::vector<std::size_t> shape;
+    void* parameter;
+    std::size_t size;
+    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+};
+
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
 
-    void check(const std::string& name, const std::vector<std::size_t>& shape) {
+    /// Reads all parameters of a model, or throws before it has read any.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where) {
+        for (const LoadTarget& target : targets) check(target.name, target.shape);
+        require(where);
+        for (const LoadTarget& target : targets) target.read(*this, target);
+    }
+
+    /// Reads a tensor of elements T.
+    template <class T>
+    static void read(const CheckpointFit& fit, const LoadTarget& target) {
+        fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
+    }
+
+    /// Reads a weight kept in panels.
+    template <class T>
+    static void read_packed(const CheckpointFit& fit, const LoadTarget& target) {
+        std::vector<typename PackedWeight<T>::element> values(target.size);
+        fit.read_into(target, std::span(values));
+        static_cast<PackedWeight<T>*>(target.parameter)->pack(values.data());
+    }
+
+private:
+    template <class T>
+    void read_into(const LoadTarget& target, std::span<T> elements) const {
+        const Source source = naming_(target.name);
+        const std::size_t part = elements.size() / source.names.size();
+        for (std::size_t i = 0; i < source.names.size(); ++i) {
+            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
+        }
+        if (!source.transposed) return;
+        const std::vector<T> stored(elements.begin(), elements.end());
+        const std::size_t rows = target.shape[0], columns = target.shape[1];
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
+        }
+    }
+
+    [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
         const Source source = naming_(name);
         const auto expected = stored_shape(shape, source);
         for (const std::string& key : source.names) {
@@ -13263,7 +13393,7 @@ public:
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
-    void require(std::string_view where) {
+    [[gnu::cold]] void require(std::string_view where) {
         for (const StoredTensor& tensor : file_.tensors()) {
             if (!used_.contains(tensor.name) && !Naming::is_ignored(tensor.name)) {
                 faults_ += "\n  " + tensor.name + ": unexpected";
@@ -13272,27 +13402,21 @@ public:
         if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
     }
 
-    /// Reads a parameter whose checks passed.
-    template <class T>
-    void read(const std::string& name, const std::vector<std::size_t>& shape, std::span<T> elements) const {
-        const Source source = naming_(name);
-        const std::size_t part = elements.size() / source.names.size();
-        for (std::size_t i = 0; i < source.names.size(); ++i) {
-            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
-        }
-        if (!source.transposed) return;
-        const std::vector<T> stored(elements.begin(), elements.end());
-        for (std::size_t i = 0; i < shape[0]; ++i) {
-            for (std::size_t j = 0; j < shape[1]; ++j) elements[i * shape[1] + j] = stored[j * shape[0] + i];
-        }
-    }
-
-private:
     const Safetensors& file_;
     Naming naming_;
     std::set<std::string> used_;
     std::string faults_;
 };
+
+template <class T, class S>
+LoadTarget load_target(const std::string& name, Tensor<T, S>& tensor) {
+    return {name, shape_of_tensor(tensor), tensor.data(), tensor.size(), CheckpointFit::read<T>};
+}
+template <class T, class S>
+LoadTarget load_target(const std::string& name, PackedMatrix<T, S>& weight) {
+    PackedWeight<T>& base = weight;
+    return {name, shape_of_tensor(weight), &base, weight.size(), CheckpointFit::read_packed<T>};
+}
 
 /// The parameters of models as row-major tensors to save, with the memory of those that are kept in another layout.
 struct SavedParameters {
@@ -13312,10 +13436,11 @@ private:
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
-        using Unpacked = decltype(weight.unpacked());
-        const auto unpacked = std::make_shared<const Unpacked>(weight.unpacked());
-        add(name, *unpacked);
-        memory.push_back(unpacked);
+        using Values = std::vector<typename PackedWeight<T>::element>;
+        const auto values = std::make_shared<Values>(weight.size());
+        weight.unpack(values->data());
+        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of_tensor(weight), std::span(std::as_const(*values))));
+        memory.push_back(values);
     }
 };
 
@@ -13335,17 +13460,11 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// that is missing, unexpected or of another shape, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where) {
-    detail::CheckpointFit fit(file);
+    std::vector<detail::LoadTarget> targets;
     for_each_parameter(
-        [&](const std::string& name, const auto& tensor) { fit.check(name, detail::shape_of_tensor(tensor)); }, model);
-    fit.require(where);
-    for_each_parameter(
-        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
-            Tensor<typename Parameter::element, typename Parameter::shape> values;
-            fit.read(name, detail::shape_of_tensor(parameter), values.elements());
-            from_row_major(parameter, values);
-        },
+        [&](const std::string& name, auto& parameter) { targets.push_back(detail::load_target(name, parameter)); },
         model);
+    detail::CheckpointFit(file).load(targets, where);
 }
 
 template <class Model>

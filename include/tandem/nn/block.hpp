@@ -211,9 +211,11 @@ struct Transformer {
 private:
     Rows<C, width> forward_blocks(std::size_t count, Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
-        if (keep) {
-            saved.streams.resize(Layers + 1);
-            saved.blocks.resize(Layers);
+        if (keep && saved.blocks.size() != Layers) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
+            streams.front() = std::move(saved.streams.front());
+            saved.streams = std::move(streams);
+            saved.blocks = std::vector<typename Layer::Saved>(Layers);
         }
         for (std::size_t i = 0; i < count; ++i) {
             auto& from = saved.streams[keep ? i : i % 2];

@@ -99,7 +99,7 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv);
+        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv, 0, Width);
     }
 };
 

@@ -49,7 +49,7 @@ template <Element T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
     Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);
-    weight.pack(values);
+    weight.pack(values.data());
 }
 
 /// What the initialisation of a part depends on.
@@ -73,7 +73,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     } else {
         const auto fill = [&](const std::string&, auto& tensor) {
             if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
-                const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
+                const double fan_in = static_cast<double>(tensor.size() / tensor.extents()[0]);
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
             }
         };
