@@ -17,7 +17,8 @@
 #include <utility>
 #include <vector>
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
+// A cross compiler on Debian finds zlib.h, but not zconf.h, the part that is kept for every architecture apart.
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
 #include <zlib.h>
 
 #endif
@@ -34,7 +35,7 @@
 #include <tandem/data/json.hpp>
 #include <tandem/data/unicode.hpp>
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
 
 namespace tandem::inline TANDEM_ABI {
 

@@ -21,7 +21,8 @@
 #include <tandem/data/byte_alphabet.hpp>
 #include <tandem/data/caption_words.hpp>
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>) && \
+    __has_include(<nlohmann/json.hpp>)
 
 namespace tandem::inline TANDEM_ABI {
 

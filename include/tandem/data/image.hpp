@@ -20,7 +20,8 @@
 #include <utility>
 #include <vector>
 
-#if __has_include(<jpeglib.h>)
+// A cross compiler on Debian finds jpeglib.h, but not jconfig.h, the part that is kept for every architecture apart.
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 #include <jpeglib.h>
 // (jerror.h needs the types of jpeglib.h.)
 #include <jerror.h>
@@ -230,7 +231,7 @@ private:
 
 #endif
 
-#if __has_include(<jpeglib.h>)
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
 [[noreturn]] inline void jpeg_failed(j_common_ptr info) {
     auto& target = *static_cast<JumpTarget*>(info->client_data);
@@ -358,7 +359,7 @@ inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic
 inline Image decode_image(std::span<const std::byte> bytes, std::string_view name,
                           [[maybe_unused]] DecodeOptions options = {}) {
     if (detail::starts_with(bytes, "\xff\xd8\xff")) {
-#if __has_include(<jpeglib.h>)
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
         return detail::JpegReader(bytes, name).read(options);
 #else
         throw Error(name, "is a JPEG, and the headers of libjpeg were missing when this program was compiled");

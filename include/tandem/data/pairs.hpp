@@ -22,7 +22,7 @@
 #include <tandem/data/image.hpp>
 #include <tandem/data/transform.hpp>
 
-#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<utf8proc.h>)
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>)
 
 namespace tandem::inline TANDEM_ABI {
 

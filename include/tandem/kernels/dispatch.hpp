@@ -64,7 +64,14 @@ inline ReducedKernels reduced_kernels_of(Isa isa) {
     }
     if (isa == Isa::avx2) return avx2::reduced_kernels;
 #elif defined(__aarch64__)
-    if (isa == Isa::neon) return neon::reduced_kernels;
+    if (isa == Isa::neon) {
+        const CpuFeatures& cpu = cpu_features();
+        ReducedKernels kernels = neon::reduced_kernels;
+        if (cpu.bf16) kernels.pairs = neonbf16::pairs;
+        if (cpu.int8) kernels.bytes = neondot::bytes;
+        if (cpu.i8mm) kernels.bytes = neoni8mm::bytes;
+        return kernels;
+    }
 #endif
     return scalar_reduced_kernels;
 }

@@ -95,6 +95,9 @@ bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std:
         case 8:
             copy_columns<8>(from, stride, depth, to);
             return true;
+        case 10:
+            copy_columns<10>(from, stride, depth, to);
+            return true;
         case 12:
             copy_columns<12>(from, stride, depth, to);
             return true;

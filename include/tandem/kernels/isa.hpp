@@ -26,13 +26,14 @@ constexpr std::string_view name_of(Isa isa) {
 }
 
 /// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
-/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon.
+/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon; i8mm for those of unsigned and signed bytes on neon.
 struct CpuFeatures {
     bool avx2 = false;
     bool avx512 = false;
     bool neon = false;
     bool bf16 = false;
     bool int8 = false;
+    bool i8mm = false;
 };
 
 inline const CpuFeatures& cpu_features() {
@@ -48,6 +49,7 @@ inline const CpuFeatures& cpu_features() {
         cpu.neon = true;
         cpu.bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
         cpu.int8 = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+        cpu.i8mm = (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
 #elif defined(__aarch64__)
         cpu.neon = true;
 #endif

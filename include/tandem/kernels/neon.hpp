@@ -18,7 +18,7 @@ namespace tandem::inline TANDEM_ABI::kernels::neon {
 struct Vector {
     using element = float;
     static constexpr std::size_t lanes = 4;
-    static constexpr std::size_t tile_rows = 14;  // 14 x 2 sums, 2 vectors of b and a broadcast fill the 32 registers
+    static constexpr std::size_t tile_rows = 10;  // from 11 on, g++ 12 keeps some sums in memory
 
     float32x4_t value;
 
@@ -43,14 +43,21 @@ struct Vector {
         return vcvtq_f32_s32(vmlsq_s32(vld1q_s32(sums), vdupq_n_s32(factor), vld1q_s32(others)));
     }
     void store_bytes(std::uint8_t* to, std::size_t count) const {
-        std::int32_t integers[lanes];
-        vst1q_s32(integers, vcvtnq_s32_f32(value));
-        for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(integers[i]);
+        const uint16x4_t words = vmovn_u32(vreinterpretq_u32_s32(vcvtnq_s32_f32(value)));
+        std::uint8_t bytes[8];
+        vst1_u8(bytes, vmovn_u16(vcombine_u16(words, words)));
+        std::memcpy(to, bytes, count);
     }
+    /// As bfloat16's constructor rounds.
     void store_narrow(bfloat16* to, std::size_t count) const {
-        float floats[lanes];
-        store(floats);
-        for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(floats[i]);
+        const uint32x4_t word = vreinterpretq_u32_f32(value);
+        const uint32x4_t odd = vandq_u32(vshrq_n_u32(word, 16), vdupq_n_u32(1));
+        const uint32x4_t rounded = vaddq_u32(word, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+        const uint32x4_t quiet = vorrq_u32(word, vdupq_n_u32(0x00400000));
+        const uint32x4_t chosen = vbslq_u32(vceqq_f32(value, value), rounded, quiet);
+        std::uint16_t bits[lanes];
+        vst1_u16(bits, vshrn_n_u32(chosen, 16));
+        std::memcpy(static_cast<void*>(to), bits, count * sizeof(bfloat16));
     }
 };
 
@@ -137,42 +144,187 @@ struct WideningPairs {
     static void store(Total* to, const Sum& sum) { vst1q_f32(to, sum); }
 };
 
-/// Quadruples of bytes as products of 16-bit numbers.
+/// The tile of a dot product of signed bytes, made one for an unsigned left operand: 128 is taken from the left bytes,
+/// and 128 times the sums of the right operand's columns added to the result. All of it is exact.
+template <class Tile>
+struct OffsetTile {
+    static_assert(Tile::columns == 8);
+
+    static void multiply(std::size_t rows, std::size_t groups, const std::uint8_t* a, std::size_t a_row,
+                         std::size_t a_group, const std::int8_t* b, std::int32_t* out) {
+        Tile::multiply(rows, groups, a, a_row, a_group, b, out);
+        int32x4_t left = vdupq_n_s32(0), right = left;
+        for (std::size_t g = 0; g < groups; ++g, b += 32) {
+            left = vpadalq_s16(left, vpaddlq_s8(vld1q_s8(b)));
+            right = vpadalq_s16(right, vpaddlq_s8(vld1q_s8(b + 16)));
+        }
+        for (std::size_t i = 0; i < rows; ++i, out += 8) {
+            vst1q_s32(out, vaddq_s32(vld1q_s32(out), vshlq_n_s32(left, 7)));
+            vst1q_s32(out + 4, vaddq_s32(vld1q_s32(out + 4), vshlq_n_s32(right, 7)));
+        }
+    }
+
+    static constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> kernel{Tile::kernel.rows, Tile::columns,
+                                                                                Tile::kernel.group, multiply};
+};
+
+/// Signed bytes as 16-bit products: the sum of two fits as well, the right bytes being within ±127.
 struct WideningBytes {
     using A = std::uint8_t;
     using B = std::int8_t;
     using Sum = int32x4_t;
     using Total = std::int32_t;
-    static constexpr std::size_t lanes = 4, tile_rows = 4, group = 4;
-    struct Halves {
-        int16x8_t low, high;
-    };
+    static constexpr std::size_t lanes = 4, tile_rows = 8, group = 4;
 
     static Sum zero() { return vdupq_n_s32(0); }
-    static Halves load(const B* from) {
-        const int8x16_t bytes = vld1q_s8(from);
-        return {vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes))};
-    }
-    static Halves broadcast(const A* from) {
+    static int8x16_t load(const B* from) { return vld1q_s8(from); }
+    static int8x16_t broadcast(const A* from) {
         std::uint32_t bytes;
         std::memcpy(&bytes, from, sizeof bytes);
-        const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(vcreate_u8(bytes | std::uint64_t{bytes} << 32)));
-        return {wide, wide};
+        return vreinterpretq_s8_u32(vdupq_n_u32(bytes ^ 0x80808080u));
     }
-    static int32x4_t products(int16x8_t a, int16x8_t b) {
-        return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_s16(vget_high_s16(a), vget_high_s16(b)));
-    }
-    static Sum dot(const Halves& a, const Halves& b, const Sum& sum) {
-        return vaddq_s32(sum, vpaddq_s32(products(a.low, b.low), products(a.high, b.high)));
+    static Sum dot(const int8x16_t& a, const int8x16_t& b, const Sum& sum) {
+        const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
+        return vpadalq_s16(sum, vpaddq_s16(low, high));
     }
     static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
 };
 
 inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<WideningPairs>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
-                                                .bytes = TileKernels<WideningBytes>::kernel,
+                                                .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
                                                 .dequantise = Conversions<Vector>::dequantise};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::neon
+
+// The dot products below take their left operand by element: four bytes in the low lane of a register. g++ knows them
+// from Armv8.2 on, which a build for Armv9 already is; naming the architecture would lower that.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("bf16"))), apply_to = function)
+#else
+#pragma GCC push_options
+#if __ARM_ARCH > 8
+#pragma GCC target("+bf16")
+#else
+#pragma GCC target("arch=armv8.2-a+bf16")
+#endif
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::neonbf16 {
+
+#include <tandem/kernels/vector_kernels.ipp>
+
+/// Pairs of bfloat16, summed in float32; subnormal inputs and results count as zero, and sums round to odd unless the
+/// CPU is set to extended behaviour (Arm Architecture Reference Manual, BFDOT).
+struct PairDot {
+    using A = bfloat16;
+    using B = bfloat16;
+    using Sum = float32x4_t;
+    using Total = float;
+    static constexpr std::size_t lanes = 4, tile_rows = 12, group = 2;
+
+    static Sum zero() { return vdupq_n_f32(0); }
+    static bfloat16x8_t load(const B* from) {
+        return vreinterpretq_bf16_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
+    }
+    static bfloat16x4_t broadcast(const A* from) {
+        float pair;
+        std::memcpy(&pair, from, sizeof pair);
+        return vreinterpret_bf16_f32(float32x2_t{pair, 0});
+    }
+    static Sum dot(const bfloat16x4_t& a, const bfloat16x8_t& b, const Sum& sum) {
+        return vbfdotq_lane_f32(sum, b, a, 0);
+    }
+    static void store(Total* to, const Sum& sum) { vst1q_f32(to, sum); }
+};
+
+inline constexpr TileKernel<bfloat16, bfloat16, float> pairs = TileKernels<PairDot>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::neonbf16
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#if __ARM_ARCH > 8
+#pragma GCC target("+dotprod")
+#else
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::neondot {
+
+#include <tandem/kernels/vector_kernels.ipp>
+
+struct SignedDot {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = int32x4_t;
+    using Total = std::int32_t;
+    static constexpr std::size_t lanes = 4, tile_rows = 8, group = 4;
+
+    static Sum zero() { return vdupq_n_s32(0); }
+    static int8x16_t load(const B* from) { return vld1q_s8(from); }
+    static int8x8_t broadcast(const A* from) {
+        float bytes;
+        std::memcpy(&bytes, from, sizeof bytes);
+        return vreinterpret_s8_u8(veor_u8(vreinterpret_u8_f32(float32x2_t{bytes, 0}), vdup_n_u8(128)));
+    }
+    static Sum dot(const int8x8_t& a, const int8x16_t& b, const Sum& sum) { return vdotq_lane_s32(sum, b, a, 0); }
+    static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
+};
+
+inline constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes =
+    neon::OffsetTile<TileKernels<SignedDot>>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::neondot
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("i8mm"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#if __ARM_ARCH > 8
+#pragma GCC target("+i8mm")
+#else
+#pragma GCC target("arch=armv8.2-a+i8mm")
+#endif
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::neoni8mm {
+
+#include <tandem/kernels/vector_kernels.ipp>
+
+struct MixedDot {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = int32x4_t;
+    using Total = std::int32_t;
+    static constexpr std::size_t lanes = 4, tile_rows = 12, group = 4;
+
+    static Sum zero() { return vdupq_n_s32(0); }
+    static int8x16_t load(const B* from) { return vld1q_s8(from); }
+    static uint8x8_t broadcast(const A* from) {
+        float bytes;
+        std::memcpy(&bytes, from, sizeof bytes);
+        return vreinterpret_u8_f32(float32x2_t{bytes, 0});
+    }
+    static Sum dot(const uint8x8_t& a, const int8x16_t& b, const Sum& sum) { return vsudotq_lane_s32(sum, b, a, 0); }
+    static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
+};
+
+inline constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes = TileKernels<MixedDot>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::neoni8mm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 #endif

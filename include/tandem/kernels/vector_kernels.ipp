@@ -1,6 +1,6 @@
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of

@@ -97,7 +97,7 @@ typename Model::Embeddings zero_shot_classifier(const Model& model, const Bpe& t
     return rows;
 }
 
-#if __has_include(<png.h>) && __has_include(<jpeglib.h>)
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
 /// The probability of each caption for one picture: softmax(scale · cosines). The picture is preprocessed as OpenAI's
 /// models expect, or by the recipe given.

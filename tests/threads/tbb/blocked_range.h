@@ -1,4 +1,4 @@
-// Stands in for oneTBB in ThreadSanitizer builds; see parallel_for.h.
+// Stands in for oneTBB; see parallel_for.h.
 #pragma once
 
 #include <cstddef>
