@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests on a Debian machine: installs what is missing, builds, and ends with ctest's own summary.
-#   tests/run.sh [--preset NAME]...     default: release, asan, tsan
-# Presets: release debug clang asan tsan. They are built one after the other and tested in one run of ctest.
+#   tests/run.sh [--preset NAME]...     default: release, asan, tsan, neon
+# Presets: release debug clang asan tsan neon. They are built one after the other and tested in one run of ctest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,10 +23,11 @@ while (($#)); do
             ;;
     esac
 done
-((${#presets[@]})) || presets=(release asan tsan)
+((${#presets[@]})) || presets=(release asan tsan neon)
 
 packages=(g++ clang-19 cmake ninja-build python3 libtbb-dev libxsimd-dev libeigen3-dev nlohmann-json3-dev
-    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev catch2 libbenchmark-dev)
+    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev catch2 libbenchmark-dev
+    g++-aarch64-linux-gnu qemu-user)
 .cmake/debian_packages.sh "${packages[@]}"
 
 # A file that does not compile must not keep the rest from being tested: the test <preset>.build reports it.

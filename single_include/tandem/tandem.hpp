@@ -1893,12 +1893,13 @@ private:
 
 // CLIP's byte-level BPE tokenizer: ids as open_clip's SimpleTokenizer and transformers' CLIPTokenizerFast give them.
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
+// A cross compiler on Debian finds zlib.h, but not zconf.h, the part that is kept for every architecture apart.
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
 #include <zlib.h>
 
 #endif
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -2260,7 +2261,8 @@ private:
 
 // Learns a vocabulary for the BPE tokenizer from captions.
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>) && \
+    __has_include(<nlohmann/json.hpp>)
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -2474,7 +2476,8 @@ void shuffle(Range& range, Random& random) {
 
 // RGB images in memory; JPEG and PNG files decoded to them, PNG files encoded from them.
 
-#if __has_include(<jpeglib.h>)
+// A cross compiler on Debian finds jpeglib.h, but not jconfig.h, the part that is kept for every architecture apart.
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 #include <jpeglib.h>
 // (jerror.h needs the types of jpeglib.h.)
 #include <jerror.h>
@@ -2682,7 +2685,7 @@ private:
 
 #endif
 
-#if __has_include(<jpeglib.h>)
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
 [[noreturn]] inline void jpeg_failed(j_common_ptr info) {
     auto& target = *static_cast<JumpTarget*>(info->client_data);
@@ -2810,7 +2813,7 @@ inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic
 inline Image decode_image(std::span<const std::byte> bytes, std::string_view name,
                           [[maybe_unused]] DecodeOptions options = {}) {
     if (detail::starts_with(bytes, "\xff\xd8\xff")) {
-#if __has_include(<jpeglib.h>)
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
         return detail::JpegReader(bytes, name).read(options);
 #else
         throw Error(name, "is a JPEG, and the headers of libjpeg were missing when this program was compiled");
@@ -2922,13 +2925,14 @@ constexpr std::string_view name_of(Isa isa) {
 }
 
 /// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
-/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon.
+/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon; i8mm for those of unsigned and signed bytes on neon.
 struct CpuFeatures {
     bool avx2 = false;
     bool avx512 = false;
     bool neon = false;
     bool bf16 = false;
     bool int8 = false;
+    bool i8mm = false;
 };
 
 inline const CpuFeatures& cpu_features() {
@@ -2944,6 +2948,7 @@ inline const CpuFeatures& cpu_features() {
         cpu.neon = true;
         cpu.bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
         cpu.int8 = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+        cpu.i8mm = (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
 #elif defined(__aarch64__)
         cpu.neon = true;
 #endif
@@ -4017,7 +4022,7 @@ inline void preprocess(const Image& image, const Preprocess& recipe, std::span<f
 
 // Image–text pairs from a folder and a captions file.
 
-#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<utf8proc.h>)
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -6283,7 +6288,7 @@ inline float largest(const Vector& a) {
 
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
@@ -6846,7 +6851,7 @@ inline float largest(const Vector& a) {
 
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
@@ -7252,7 +7257,7 @@ namespace tandem::inline TANDEM_ABI::kernels::avx512bf16 {
 
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
@@ -7676,7 +7681,7 @@ namespace tandem::inline TANDEM_ABI::kernels::avx512vnni {
 
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
@@ -8212,7 +8217,7 @@ struct Vector {
 
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
@@ -8614,7 +8619,7 @@ namespace tandem::inline TANDEM_ABI::kernels::neon {
 struct Vector {
     using element = float;
     static constexpr std::size_t lanes = 4;
-    static constexpr std::size_t tile_rows = 14;  // 14 x 2 sums, 2 vectors of b and a broadcast fill the 32 registers
+    static constexpr std::size_t tile_rows = 10;  // from 11 on, g++ 12 keeps some sums in memory
 
     float32x4_t value;
 
@@ -8639,14 +8644,21 @@ struct Vector {
         return vcvtq_f32_s32(vmlsq_s32(vld1q_s32(sums), vdupq_n_s32(factor), vld1q_s32(others)));
     }
     void store_bytes(std::uint8_t* to, std::size_t count) const {
-        std::int32_t integers[lanes];
-        vst1q_s32(integers, vcvtnq_s32_f32(value));
-        for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<std::uint8_t>(integers[i]);
+        const uint16x4_t words = vmovn_u32(vreinterpretq_u32_s32(vcvtnq_s32_f32(value)));
+        std::uint8_t bytes[8];
+        vst1_u8(bytes, vmovn_u16(vcombine_u16(words, words)));
+        std::memcpy(to, bytes, count);
     }
+    /// As bfloat16's constructor rounds.
     void store_narrow(bfloat16* to, std::size_t count) const {
-        float floats[lanes];
-        store(floats);
-        for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(floats[i]);
+        const uint32x4_t word = vreinterpretq_u32_f32(value);
+        const uint32x4_t odd = vandq_u32(vshrq_n_u32(word, 16), vdupq_n_u32(1));
+        const uint32x4_t rounded = vaddq_u32(word, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+        const uint32x4_t quiet = vorrq_u32(word, vdupq_n_u32(0x00400000));
+        const uint32x4_t chosen = vbslq_u32(vceqq_f32(value, value), rounded, quiet);
+        std::uint16_t bits[lanes];
+        vst1_u16(bits, vshrn_n_u32(chosen, 16));
+        std::memcpy(static_cast<void*>(to), bits, count * sizeof(bfloat16));
     }
 };
 
@@ -8701,7 +8713,7 @@ inline float largest(const Vector& a) {
 
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give the second operand if either is a NaN), round,
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
@@ -9116,44 +9128,1338 @@ struct WideningPairs {
     static void store(Total* to, const Sum& sum) { vst1q_f32(to, sum); }
 };
 
-/// Quadruples of bytes as products of 16-bit numbers.
+/// The tile of a dot product of signed bytes, made one for an unsigned left operand: 128 is taken from the left bytes,
+/// and 128 times the sums of the right operand's columns added to the result. All of it is exact.
+template <class Tile>
+struct OffsetTile {
+    static_assert(Tile::columns == 8);
+
+    static void multiply(std::size_t rows, std::size_t groups, const std::uint8_t* a, std::size_t a_row,
+                         std::size_t a_group, const std::int8_t* b, std::int32_t* out) {
+        Tile::multiply(rows, groups, a, a_row, a_group, b, out);
+        int32x4_t left = vdupq_n_s32(0), right = left;
+        for (std::size_t g = 0; g < groups; ++g, b += 32) {
+            left = vpadalq_s16(left, vpaddlq_s8(vld1q_s8(b)));
+            right = vpadalq_s16(right, vpaddlq_s8(vld1q_s8(b + 16)));
+        }
+        for (std::size_t i = 0; i < rows; ++i, out += 8) {
+            vst1q_s32(out, vaddq_s32(vld1q_s32(out), vshlq_n_s32(left, 7)));
+            vst1q_s32(out + 4, vaddq_s32(vld1q_s32(out + 4), vshlq_n_s32(right, 7)));
+        }
+    }
+
+    static constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> kernel{Tile::kernel.rows, Tile::columns,
+                                                                                Tile::kernel.group, multiply};
+};
+
+/// Signed bytes as 16-bit products: the sum of two fits as well, the right bytes being within ±127.
 struct WideningBytes {
     using A = std::uint8_t;
     using B = std::int8_t;
     using Sum = int32x4_t;
     using Total = std::int32_t;
-    static constexpr std::size_t lanes = 4, tile_rows = 4, group = 4;
-    struct Halves {
-        int16x8_t low, high;
-    };
+    static constexpr std::size_t lanes = 4, tile_rows = 8, group = 4;
 
     static Sum zero() { return vdupq_n_s32(0); }
-    static Halves load(const B* from) {
-        const int8x16_t bytes = vld1q_s8(from);
-        return {vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes))};
-    }
-    static Halves broadcast(const A* from) {
+    static int8x16_t load(const B* from) { return vld1q_s8(from); }
+    static int8x16_t broadcast(const A* from) {
         std::uint32_t bytes;
         std::memcpy(&bytes, from, sizeof bytes);
-        const int16x8_t wide = vreinterpretq_s16_u16(vmovl_u8(vcreate_u8(bytes | std::uint64_t{bytes} << 32)));
-        return {wide, wide};
+        return vreinterpretq_s8_u32(vdupq_n_u32(bytes ^ 0x80808080u));
     }
-    static int32x4_t products(int16x8_t a, int16x8_t b) {
-        return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_s16(vget_high_s16(a), vget_high_s16(b)));
-    }
-    static Sum dot(const Halves& a, const Halves& b, const Sum& sum) {
-        return vaddq_s32(sum, vpaddq_s32(products(a.low, b.low), products(a.high, b.high)));
+    static Sum dot(const int8x16_t& a, const int8x16_t& b, const Sum& sum) {
+        const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
+        return vpadalq_s16(sum, vpaddq_s16(low, high));
     }
     static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
 };
 
 inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<WideningPairs>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
-                                                .bytes = TileKernels<WideningBytes>::kernel,
+                                                .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
                                                 .dequantise = Conversions<Vector>::dequantise};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::neon
+
+// The dot products below take their left operand by element: four bytes in the low lane of a register. g++ knows them
+// from Armv8.2 on, which a build for Armv9 already is; naming the architecture would lower that.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("bf16"))), apply_to = function)
+#else
+#pragma GCC push_options
+#if __ARM_ARCH > 8
+#pragma GCC target("+bf16")
+#else
+#pragma GCC target("arch=armv8.2-a+bf16")
+#endif
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::neonbf16 {
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+/// Pairs of bfloat16, summed in float32; subnormal inputs and results count as zero, and sums round to odd unless the
+/// CPU is set to extended behaviour (Arm Architecture Reference Manual, BFDOT).
+struct PairDot {
+    using A = bfloat16;
+    using B = bfloat16;
+    using Sum = float32x4_t;
+    using Total = float;
+    static constexpr std::size_t lanes = 4, tile_rows = 12, group = 2;
+
+    static Sum zero() { return vdupq_n_f32(0); }
+    static bfloat16x8_t load(const B* from) {
+        return vreinterpretq_bf16_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
+    }
+    static bfloat16x4_t broadcast(const A* from) {
+        float pair;
+        std::memcpy(&pair, from, sizeof pair);
+        return vreinterpret_bf16_f32(float32x2_t{pair, 0});
+    }
+    static Sum dot(const bfloat16x4_t& a, const bfloat16x8_t& b, const Sum& sum) {
+        return vbfdotq_lane_f32(sum, b, a, 0);
+    }
+    static void store(Total* to, const Sum& sum) { vst1q_f32(to, sum); }
+};
+
+inline constexpr TileKernel<bfloat16, bfloat16, float> pairs = TileKernels<PairDot>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::neonbf16
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#if __ARM_ARCH > 8
+#pragma GCC target("+dotprod")
+#else
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::neondot {
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+struct SignedDot {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = int32x4_t;
+    using Total = std::int32_t;
+    static constexpr std::size_t lanes = 4, tile_rows = 8, group = 4;
+
+    static Sum zero() { return vdupq_n_s32(0); }
+    static int8x16_t load(const B* from) { return vld1q_s8(from); }
+    static int8x8_t broadcast(const A* from) {
+        float bytes;
+        std::memcpy(&bytes, from, sizeof bytes);
+        return vreinterpret_s8_u8(veor_u8(vreinterpret_u8_f32(float32x2_t{bytes, 0}), vdup_n_u8(128)));
+    }
+    static Sum dot(const int8x8_t& a, const int8x16_t& b, const Sum& sum) { return vdotq_lane_s32(sum, b, a, 0); }
+    static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
+};
+
+inline constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes =
+    neon::OffsetTile<TileKernels<SignedDot>>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::neondot
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("i8mm"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#if __ARM_ARCH > 8
+#pragma GCC target("+i8mm")
+#else
+#pragma GCC target("arch=armv8.2-a+i8mm")
+#endif
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::neoni8mm {
+
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
+// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+/// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
+/// the right one.
+template <class Dot>
+struct TileKernels {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    using Total = typename Dot::Total;
+    static constexpr std::size_t vectors = 2;
+    static constexpr std::size_t columns = vectors * Dot::lanes;
+
+    static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                         const B* b, Total* out) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+    }
+
+    static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
+
+private:
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+
+    template <std::size_t... Rows>
+    static const Function* table(std::index_sequence<Rows...>) {
+        static constexpr Function functions[]{tile<Rows + 1>...};
+        return functions;
+    }
+
+    template <std::size_t rows>
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
+        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    }
+
+    // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
+    // addressing reach all rows of a with few registers.
+    template <std::size_t... Row>
+    [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
+                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+        constexpr std::size_t rows = sizeof...(Row);
+        Sum left[rows], right[rows];
+        ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        const A* thirds[(rows + 2) / 3];
+        ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+            const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+            (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+            ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
+        }
+        ((Dot::store(out + Row * columns, left[Row]), Dot::store(out + Row * columns + Dot::lanes, right[Row])), ...);
+    }
+
+    template <class Group>
+    [[gnu::always_inline]] static inline void multiply_add(const A* a, const Group& b0, const Group& b1, Sum& left,
+                                                           Sum& right) {
+        const auto repeated = Dot::broadcast(a);
+        left = Dot::dot(repeated, b0, left);
+        right = Dot::dot(repeated, b1, right);
+    }
+};
+
+/// Multiply-add of single elements.
+template <class V>
+struct ElementDot {
+    using A = typename V::element;
+    using B = A;
+    using Sum = V;
+    using Total = A;
+    static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
+
+    [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
+    [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
+    [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
+    [[gnu::always_inline]] static inline void store(Total* to, const V& sum) { sum.store(to); }
+};
+
+template <class V>
+struct VectorKernels {
+    using T = typename V::element;
+    static constexpr std::size_t lanes = V::lanes;
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
+                            bool accumulate, const Finish<T>& finish) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            const T* const sums = product + i * product_stride;
+            T* const to = c + i * c_stride;
+            for (std::size_t j = 0; j < columns; j += lanes) {
+                const std::size_t count = columns - j < lanes ? columns - j : lanes;
+                V value = load(sums + j, count);
+                if (accumulate) value = value + load(to + j, count);
+                if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
+                if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
+                value = activated(finish.activation, value);
+                if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
+                store(to + j, value, count);
+            }
+        }
+    }
+
+    static void activate(Activation activation, const T* x, T* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(y + j, activated(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void activate_backward(Activation activation, const T* x, T* g, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            store(g + j, load(g + j, count) * derivative(activation, load(x + j, count)), count);
+        }
+    }
+
+    static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
+                           std::size_t width, T eps) {
+        const std::size_t whole = width / lanes * lanes;
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
+            const T mu = row_sum(x, width) / static_cast<T>(width);
+            V squares(0);
+            for (std::size_t j = 0; j < whole; j += lanes) {
+                const V centred = V::load(x + j) - V(mu);
+                squares = fma(centred, centred, squares);
+            }
+            T rest{0};
+            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+            const T variance = (sum(squares) + rest) / static_cast<T>(width);
+            const T scale = T{1} / std::sqrt(variance + eps);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
+                      count);
+            }
+            mean[i] = mu;
+            inverse[i] = scale;
+        }
+    }
+
+    static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
+                                    std::size_t rows, std::size_t width, bool accumulate) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const V mu(mean[i]), scale(inverse[i]);
+            V sums(0), products(0);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V g = load(dy + j, count) * load(gain + j, count);  // zero behind the row's end
+                sums = sums + g;
+                products = fma(g, (load(x + j, count) - mu) * scale, products);
+            }
+            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                const V normed = (load(x + j, count) - mu) * scale;
+                const V value = scale * (load(dy + j, count) * load(gain + j, count) - total - normed * product);
+                store(dx + j, accumulate ? load(dx + j, count) + value : value, count);
+            }
+        }
+    }
+
+    static void layer_norm_parameters_backward(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain,
+                                               T* dbias, std::size_t rows, std::size_t width, std::size_t first,
+                                               std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            for (std::size_t i = 0; i < rows; ++i) {
+                const V g = load(dy + i * width + j, count);
+                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                bias_sum = bias_sum + g;
+            }
+            store(dgain + j, gain_sum, count);
+            store(dbias + j, bias_sum, count);
+        }
+    }
+
+    static void column_sums(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first,
+                            std::size_t last) {
+        for (std::size_t j = first; j < last; j += lanes) {
+            const std::size_t count = last - j < lanes ? last - j : lanes;
+            V total = load(sums + j, count);
+            for (std::size_t i = 0; i < rows; ++i) total = total + load(x + i * width + j, count);
+            store(sums + j, total, count);
+        }
+    }
+
+    static void softmax(T* x, std::size_t count, T scale) {
+        const std::size_t whole = count / lanes * lanes;
+        T peak = scale * x[0];
+        if (whole > 0) {
+            V peaks = V(scale) * V::load(x);
+            for (std::size_t j = lanes; j < whole; j += lanes) peaks = max(peaks, V(scale) * V::load(x + j));
+            peak = largest(peaks);
+        }
+        for (std::size_t j = whole; j < count; ++j) peak = scale * x[j] > peak ? scale * x[j] : peak;
+        V sums(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V value = exp(fma(V(scale), V::load(x + j), V(-peak)));
+            value.store(x + j);
+            sums = sums + value;
+        }
+        T total = sum(sums);
+        if (const std::size_t rest = count - whole; rest > 0) {
+            store(x + whole, exp(fma(V(scale), load(x + whole, rest), V(-peak))), rest);
+            for (std::size_t j = whole; j < count; ++j) total += x[j];
+        }
+        const V normaliser(T{1} / total);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(x + j, load(x + j, here) * normaliser, here);
+        }
+    }
+
+    static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
+        V products(0);
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            products = fma(load(dx + j, here), load(y + j, here), products);
+        }
+        const V dot(sum(products));
+        for (std::size_t j = 0; j < count; j += lanes) {
+            const std::size_t here = count - j < lanes ? count - j : lanes;
+            store(dx + j, V(scale) * load(y + j, here) * (load(dx + j, here) - dot), here);
+        }
+    }
+
+    static constexpr KernelSet<T> set(const char* name) {
+        return {.name = name,
+                .tile = TileKernels<ElementDot<V>>::kernel,
+                .finish_tile = finish_tile,
+                .activate = activate,
+                .activate_backward = activate_backward,
+                .layer_norm = layer_norm,
+                .layer_norm_backward = layer_norm_backward,
+                .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                .column_sums = column_sums,
+                .softmax = softmax,
+                .softmax_backward = softmax_backward};
+    }
+
+private:
+    [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
+        return count == lanes ? V::load(from) : V::load(from, count);
+    }
+    [[gnu::always_inline]] static inline void store(T* to, const V& value, std::size_t count) {
+        if (count == lanes) {
+            value.store(to);
+        } else {
+            value.store(to, count);
+        }
+    }
+
+    static T row_sum(const T* x, std::size_t width) {
+        V sums(0);
+        for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
+        return sum(sums);
+    }
+
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    static V exp(const V& x) {
+        if constexpr (requires { V::exp(x); }) {
+            return V::exp(x);
+        } else {
+            const V held = min(V(88.02f), max(V(-110.0f), x));
+            const V power = round(held * V(1.44269504f));
+            V r = fma(power, V(-0.693359375f), held);  // ln 2 in two parts
+            r = fma(power, V(2.12194440e-4f), r);
+            V p = V(1.0f / 5040);
+            p = fma(p, r, V(1.0f / 720));
+            p = fma(p, r, V(1.0f / 120));
+            p = fma(p, r, V(1.0f / 24));
+            p = fma(p, r, V(1.0f / 6));
+            p = fma(p, r, V(0.5f));
+            p = fma(p, r * r, r);
+            return scale_by_power(p + V(1), power);
+        }
+    }
+
+    /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    static V erf(const V& x) {
+        if constexpr (requires { V::erf(x); }) {
+            return V::erf(x);
+        } else {
+            const V z = min(V(3.95f), max(V(-3.95f), x)), s = z * z;
+            V p = V(2.0259840312e-06f);
+            p = fma(p, s, V(0.00028468173696f));
+            p = fma(p, s, V(0.0038078341167f));
+            p = fma(p, s, V(0.052874431014f));
+            p = fma(p, s, V(0.19154247642f));
+            p = fma(p, s, V(1.1283791065f));
+            V q = V(3.7832280213e-05f);
+            q = fma(q, s, V(0.0011706490769f));
+            q = fma(q, s, V(0.015054429881f));
+            q = fma(q, s, V(0.11455640197f));
+            q = fma(q, s, V(0.50308275223f));
+            q = fma(q, s, V(1));
+            return z * p / q;
+        }
+    }
+
+    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    static constexpr T root_half = static_cast<T>(0.70710678118654752440);
+    static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
+    static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
+
+    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
+    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+
+    [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
+        switch (activation) {
+            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::none: break;
+        }
+        return x;
+    }
+
+    static V derivative(Activation activation, const V& x) {
+        const V one(1);
+        switch (activation) {
+            case Activation::gelu: {
+                const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
+                return fma(x, density, normal_distribution(x));
+            }
+            case Activation::quick_gelu: {
+                const V gate = sigmoid(V(quick) * x);
+                return gate * fma(V(quick) * x, one - gate, one);
+            }
+            case Activation::tanh_gelu: {
+                const V gate = tanh_gate(x);
+                const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
+                return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::none: break;
+        }
+        return one;
+    }
+};
+
+/// The conversions that reduced precision needs.
+template <class V>
+struct Conversions {
+    static void narrow(const float* x, bfloat16* y, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
+        V low(0), high(0);
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
+            low = min(low, value);
+            high = max(high, value);
+        }
+        const float least = -largest(V(0) - low), range = largest(high) - least;
+        scale = range > 0 ? range / 255 : 1;
+        const V inverse(1 / scale), shift = round(V(-least) * inverse);
+        zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
+            bytes.store_bytes(y + j, count);
+        }
+    }
+
+    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
+                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
+                           const std::int32_t* column_sum) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; j += V::lanes) {
+                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
+                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
+            }
+        }
+    }
+};
+
+struct MixedDot {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = int32x4_t;
+    using Total = std::int32_t;
+    static constexpr std::size_t lanes = 4, tile_rows = 12, group = 4;
+
+    static Sum zero() { return vdupq_n_s32(0); }
+    static int8x16_t load(const B* from) { return vld1q_s8(from); }
+    static uint8x8_t broadcast(const A* from) {
+        float bytes;
+        std::memcpy(&bytes, from, sizeof bytes);
+        return vreinterpret_u8_f32(float32x2_t{bytes, 0});
+    }
+    static Sum dot(const uint8x8_t& a, const int8x16_t& b, const Sum& sum) { return vsudotq_lane_s32(sum, b, a, 0); }
+    static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
+};
+
+inline constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes = TileKernels<MixedDot>::kernel;
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::neoni8mm
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 #endif
 
 // ---- tandem/kernels/scalar.hpp ----
@@ -9404,7 +10710,14 @@ inline ReducedKernels reduced_kernels_of(Isa isa) {
     }
     if (isa == Isa::avx2) return avx2::reduced_kernels;
 #elif defined(__aarch64__)
-    if (isa == Isa::neon) return neon::reduced_kernels;
+    if (isa == Isa::neon) {
+        const CpuFeatures& cpu = cpu_features();
+        ReducedKernels kernels = neon::reduced_kernels;
+        if (cpu.bf16) kernels.pairs = neonbf16::pairs;
+        if (cpu.int8) kernels.bytes = neondot::bytes;
+        if (cpu.i8mm) kernels.bytes = neoni8mm::bytes;
+        return kernels;
+    }
 #endif
     return scalar_reduced_kernels;
 }
@@ -9507,6 +10820,9 @@ bool copy_whole_panel(const T* from, std::size_t stride, std::size_t depth, std:
             return true;
         case 8:
             copy_columns<8>(from, stride, depth, to);
+            return true;
+        case 10:
+            copy_columns<10>(from, stride, depth, to);
             return true;
         case 12:
             copy_columns<12>(from, stride, depth, to);
@@ -13689,7 +15005,7 @@ typename Model::Embeddings zero_shot_classifier(const Model& model, const Bpe& t
     return rows;
 }
 
-#if __has_include(<png.h>) && __has_include(<jpeglib.h>)
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
 /// The probability of each caption for one picture: softmax(scale · cosines). The picture is preprocessed as OpenAI's
 /// models expect, or by the recipe given.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds and runs parity_test.cpp for each fixture given: architectures are compile-time, so each needs its own program.
 
-    check.py --compiler CXX --include DIR [--flag F]... FIXTURE.safetensors|FOLDER ...
+    check.py --compiler CXX --include DIR [--flag=F]... [--emulator PROGRAM] FIXTURE.safetensors|FOLDER ...
 
 With no fixture named, the folder in the environment variable TANDEM_FIXTURES; exits with 77 if that is not set either.
 """
@@ -20,7 +20,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compiler", default="g++")
     parser.add_argument("--include", type=Path, default=HERE.parent.parent / "include")
-    parser.add_argument("--flag", action="append", default=[])
+    parser.add_argument("--flag", action="append", help="of the compiler; without any, -ltbb")
+    parser.add_argument("--emulator", help="of the compiler's machine, where that is not this one")
     parser.add_argument("fixtures", nargs="*", type=Path)
     options = parser.parse_args()
 
@@ -41,9 +42,10 @@ def main() -> int:
                 failed += 1
                 continue
             header.write_text(printed.stdout)
-            command = [options.compiler, "-std=c++20", "-O1", *options.flag, f"-I{options.include}",
-                       f'-DTANDEM_FIXTURE_HEADER="{header}"', HERE / "parity_test.cpp", "-o", program, "-ltbb"]
-            if subprocess.run(command).returncode != 0 or subprocess.run([program, fixture]).returncode != 0:
+            build = [options.compiler, "-std=c++20", "-O1", f"-I{options.include}", f'-DTANDEM_FIXTURE_HEADER="{header}"',
+                     HERE / "parity_test.cpp", "-o", program, *(options.flag or ["-ltbb"])]
+            run = [*filter(None, [options.emulator]), program, fixture]
+            if subprocess.run(build).returncode != 0 or subprocess.run(run).returncode != 0:
                 failed += 1
     print(f"{len(fixtures) - failed} of {len(fixtures)} fixtures agree")
     return 1 if failed else 0
