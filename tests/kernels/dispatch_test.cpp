@@ -16,8 +16,9 @@ namespace {
 /// Runs some of this executable's own tests with TANDEM_ISA set; the choice is made once a process.
 int run_with_isa(const std::string& isa, const std::string& tests) {
     const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-    return std::system(
-        ("TANDEM_ISA='" + isa + "' '" + self + "' '" + tests + "' --filenames-as-tags > /dev/null").c_str());
+    return std::system(("TANDEM_ISA='" + isa + "' " TANDEM_TEST_EMULATOR " '" + self + "' '" + tests +
+                        "' --filenames-as-tags > /dev/null")
+                           .c_str());
 }
 
 }  // namespace
