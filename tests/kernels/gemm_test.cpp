@@ -120,10 +120,10 @@ TEMPLATE_TEST_CASE("gemm of all tails, orders and both modes", "[kernels]", floa
 }
 
 TEMPLATE_TEST_CASE("gemm of several blocks in every direction", "[kernels]", float, double) {
-    Product<TestType> product(520 * 300);
+    Product<TestType> product(1030 * 250);
     for (unsigned mode = 0; mode < 8; ++mode) {
-        product.check(300, 70, 513, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
-        product.check(3, 300, 257, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
+        product.check(250, 70, 1027, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
+        product.check(3, 100, 2049, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
     }
 }
 
@@ -206,7 +206,7 @@ TEMPLATE_TEST_CASE("gemm calls the epilogue once for every finished element", "[
 
 TEMPLATE_TEST_CASE("a row of gemm has the same bits whatever surrounds it", "[kernels]", float, double) {
     using T = TestType;
-    constexpr std::size_t m = 131, n = 71, k = 600;
+    constexpr std::size_t m = 131, n = 71, k = 1100;
     const auto a_transposed = GENERATE(false, true);
     CAPTURE(a_transposed);
     Random random(Seed{9});
@@ -234,8 +234,8 @@ TEMPLATE_TEST_CASE("a row of gemm has the same bits whatever surrounds it", "[ke
         }
     }
     SECTION("read in place, packed for its stride, or transposed") {
-        std::vector<T> padded(m * 1024, T{7}), part(m * n);
-        for (const std::size_t stride : {std::size_t{1024}, std::size_t{601}}) {
+        std::vector<T> padded(m * 2048, T{7}), part(m * n);
+        for (const std::size_t stride : {std::size_t{2048}, std::size_t{1101}}) {
             for (std::size_t i = 0; i < m; ++i) {
                 for (std::size_t l = 0; l < k; ++l) {
                     padded[i * stride + l] = a[i * left.row_stride + l * left.column_stride];

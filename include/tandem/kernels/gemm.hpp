@@ -46,7 +46,7 @@ struct Target {
 /// The K blocking, in groups of the tile. It is part of the contract, not a tuning knob: products are summed in
 /// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
 /// the number of threads.
-inline constexpr std::size_t gemm_depth = 384;
+inline constexpr std::size_t gemm_depth = 1024;
 
 /// Elements of the largest register tile.
 inline constexpr std::size_t largest_tile = 14 * 64;
@@ -157,7 +157,7 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
 /// Memory that stops growing at the largest product the thread has seen.
 template <class T>
 struct GemmScratch {
-    Buffer<T> left, right;
+    Buffer<T> left, shared_left, right;
 };
 
 template <class T>
@@ -184,27 +184,36 @@ struct LeftBlock {
     const A* tile(std::size_t first, std::size_t depth) const { return data + first * (group == 0 ? depth : row); }
 };
 
-/// Prepares a block of the left operand. Rows are read in place if they are contiguous, but not where they lie a
-/// multiple of 4096 bytes apart: those would all fall into the same few lines of the L1 cache.
+/// Whether a block of the left operand can be read where it is: its rows are contiguous, and do not lie a multiple of
+/// 4096 bytes apart, for those would all fall into the same few lines of the L1 cache.
 template <class T, class A>
-LeftBlock<T> left_block(const Operand<A>& a, const Shares& tiles, std::size_t depth, std::size_t group,
-                        Buffer<T>& memory) {
-    const bool is_row_major = a.column_stride == 1;
-    if constexpr (std::same_as<A, T>) {
-        if (is_row_major && a.row_stride * sizeof(A) % 4096 != 0) return {a.data, a.row_stride, group};
-    }
-    memory.resize(tiles.total * depth);
-    if (is_row_major) {
+bool reads_in_place(const Operand<A>& a) {
+    return std::same_as<A, T> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
+}
+
+/// Packs a block of the left operand: row by row where rows are contiguous, else its tiles one after the other.
+template <class T, class A>
+void pack_left(const Operand<A>& a, const Shares& tiles, std::size_t depth, T* memory) {
+    if (a.column_stride == 1) {
         for (std::size_t i = 0; i < tiles.total; ++i) {
-            std::copy_n(a.data + i * a.row_stride, depth, memory.data() + i * depth);
+            std::copy_n(a.data + i * a.row_stride, depth, memory + i * depth);
         }
-        return {memory.data(), depth, group};
+        return;
     }
     for (std::size_t t = 0; t < tiles.count; ++t) {
         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-        pack_panel(a.from(first, 0), height, depth, height, memory.data() + first * depth);
+        pack_panel(a.from(first, 0), height, depth, height, memory + first * depth);
     }
-    return {memory.data(), 1, 0};
+}
+
+/// A block of the left operand, in place if `memory` is null, else as pack_left has put it there.
+template <class T, class A>
+LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t group, const T* memory) {
+    if constexpr (std::same_as<A, T>) {
+        if (memory == nullptr) return {a.data, a.row_stride, group};
+    }
+    if (a.column_stride == 1) return {memory, depth, group};
+    return {memory, 1, 0};
 }
 
 }  // namespace detail
@@ -223,26 +232,50 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
     const std::size_t block_depth = gemm_depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
-    // Blocks of about 112 rows and 768 columns keep both operands and the result in the L2 cache. Smaller ones where
-    // there would not be eight for every core, so that none waits for the last.
-    const std::size_t wanted = 8 * core_count();
+    const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
+    // A block of eight tiles' rows stays in the L2 cache while all panels pass by. Where there are not eight blocks for
+    // every core, the columns are split as well, so that none waits long for the last.
     const detail::Shares blocks(m, std::min<std::size_t>(m, 8 * tile.rows));
-    std::size_t split_panels = std::min(column_panels, std::max<std::size_t>(1, 768 / tile.columns));
-    while (split_panels > 2 && blocks.count * ((column_panels + split_panels - 1) / split_panels) < wanted) {
-        split_panels = (split_panels + 1) / 2;
+    const std::size_t wanted = (8 * core_count() + blocks.count - 1) / blocks.count;
+    const detail::Shares splits(column_panels,
+                                std::max<std::size_t>(column_panels / wanted, std::min<std::size_t>(2, column_panels)));
+    const bool in_place = detail::reads_in_place<T>(a);
+    // What several splits read is packed once, before.
+    Buffer<T>& shared = detail::gemm_scratch<T>().shared_left;
+    const std::size_t padded_depth = round_up(k, tile.group);
+    const auto rows_of = [&](std::size_t block) { return blocks.begin(block + 1) - blocks.begin(block); };
+    if (!in_place && splits.count > 1) {
+        shared.resize(m * padded_depth);
+        const std::size_t depths = (k + block_depth - 1) / block_depth;
+        parallel_for(blocks.count * depths, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t task = begin; task < end; ++task) {
+                const std::size_t block = task / depths, row = blocks.begin(block), rows = rows_of(block);
+                const std::size_t depth_begin = task % depths * block_depth;
+                detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin),
+                                  shared.data() + row * padded_depth + rows * depth_begin);
+            }
+        });
     }
-    const std::size_t splits = (column_panels + split_panels - 1) / split_panels;
-    parallel_for(blocks.count * splits, 1, [&](std::size_t begin, std::size_t end) {
+    parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
         alignas(64) std::array<Sum, largest_tile> sums;
         for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t row = blocks.begin(task / splits), rows = blocks.begin(task / splits + 1) - row;
-            const std::size_t first_panel = task % splits * split_panels;
-            const std::size_t last_panel = std::min(first_panel + split_panels, column_panels);
+            const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
+            const std::size_t first_panel = splits.begin(task % splits.count);
+            const std::size_t last_panel = splits.begin(task % splits.count + 1);
             const detail::Shares tiles(rows, tile.rows);
             for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += block_depth) {
-                const std::size_t depth = round_up(std::min(block_depth, k - depth_begin), tile.group);
-                const auto left = detail::left_block<T>(a.from(row, depth_begin), tiles, depth, tile.group,
-                                                        detail::gemm_scratch<T>().left);
+                const std::size_t depth = depth_at(depth_begin);
+                const Operand<A> block = a.from(row, depth_begin);
+                T* memory = nullptr;
+                if (!in_place && splits.count > 1) {
+                    memory = shared.data() + row * padded_depth + rows * depth_begin;
+                } else if (!in_place) {
+                    Buffer<T>& own = detail::gemm_scratch<T>().left;
+                    own.resize(rows * depth);
+                    memory = own.data();
+                    detail::pack_left(block, tiles, depth, memory);
+                }
+                const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, tile.group, memory);
                 const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
@@ -467,7 +500,14 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     alignas(64) std::array<T, largest_tile> sums;
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);
-        const auto left = detail::left_block<T>(a.from(0, depth_begin), tiles, depth, 1, scratch.left);
+        const Operand<T> block = a.from(0, depth_begin);
+        T* memory = nullptr;
+        if (!detail::reads_in_place<T>(a)) {
+            scratch.left.resize(m * depth);
+            memory = scratch.left.data();
+            detail::pack_left(block, tiles, depth, memory);
+        }
+        const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, 1, memory);
         for (std::size_t column = 0; column < n; column += layout.width) {
             const std::size_t columns = std::min(layout.width, n - column);
             detail::pack_panel(b.from(depth_begin, column).transposed(), columns, depth, layout.width,
