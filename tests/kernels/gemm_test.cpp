@@ -343,7 +343,7 @@ void check_tile(const tandem::kernels::TileKernel<A, B, Sum>& tile, double toler
                     a_memory.random(size, random, std::is_unsigned_v<A> ? 0 : low, std::is_unsigned_v<A> ? 255 : high);
                 const B* const b = b_memory.random(groups * tile.columns * tile.group, random, low, high);
                 Sum* const out = out_memory.last(rows * tile.columns);
-                tile.multiply(rows, groups, a, a_row, a_group, b, out);
+                tile.multiply(rows, groups, a, a_row, a_group, b, out, b);
                 for (std::size_t i = 0; i < rows; ++i) {
                     for (std::size_t j = 0; j < tile.columns; ++j) {
                         double sum = 0;

@@ -1,14 +1,16 @@
-// Aligned storage.
+// Aligned storage, and memory that is used again.
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstddef>
-#include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
-#include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -18,22 +20,164 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two; a
-/// large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
+namespace detail {
+
+// AddressSanitizer must see every block freed.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool recycles_memory = false;
+#elif defined(__has_feature)
+inline constexpr bool recycles_memory = !__has_feature(address_sanitizer);
+#else
+inline constexpr bool recycles_memory = true;
+#endif
+
+/// Sizes of blocks go up in eighths of a power of two.
+struct BlockClass {
+    std::size_t index, bytes;
+};
+
+constexpr BlockClass block_class(std::size_t bytes) {
+    constexpr std::size_t line = 64;
+    const std::size_t lines = std::max<std::size_t>(1, (bytes + line - 1) / line);
+    const auto shift = static_cast<std::size_t>(std::max(0, static_cast<int>(std::bit_width(lines)) - 4));
+    const std::size_t eighths = (lines + (std::size_t{1} << shift) - 1) >> shift;  // 1 to 16
+    return {shift * 8 + eighths, (eighths << shift) * line};
+}
+
+/// Freed blocks, kept for the next request of their size: work that has been done once allocates no more. Blocks above
+/// `largest_block`, and what would make the store exceed `capacity`, go back to the system.
+class BlockStore {
+public:
+    static constexpr std::size_t line = 64, largest_block = std::size_t{1} << 20, capacity = std::size_t{64} << 20;
+
+    /// Never destroyed: tensors of static lifetime come back later than any static object may live.
+    static BlockStore& instance() {
+        static BlockStore* const store = new BlockStore;
+        return *store;
+    }
+
+    void* take(std::size_t bytes) {
+        if (recycles_memory && bytes <= largest_block) {
+            const BlockClass size = block_class(bytes);
+            bytes = size.bytes;
+            const std::lock_guard lock(mutex_);
+            if (Block* const block = blocks_[size.index]) {
+                blocks_[size.index] = block->next;
+                kept_ -= bytes;
+                return block;
+            }
+        }
+        return ::operator new (bytes, std::align_val_t{line});
+    }
+
+    void give(void* memory, std::size_t bytes) noexcept {
+        if (recycles_memory && bytes <= largest_block) {
+            const BlockClass size = block_class(bytes);
+            const std::lock_guard lock(mutex_);
+            if (kept_ + size.bytes <= capacity) {
+                blocks_[size.index] = new (memory) Block{blocks_[size.index]};
+                kept_ += size.bytes;
+                return;
+            }
+        }
+        ::operator delete (memory, std::align_val_t{line});
+    }
+
+private:
+    struct Block {
+        Block* next;
+    };
+    std::mutex mutex_;
+    std::array<Block*, block_class(largest_block).index + 1> blocks_{};
+    std::size_t kept_ = 0;
+};
+
+}  // namespace detail
+
+/// For containers whose elements come and go with every step.
+template <class T>
+struct RecyclingAllocator {
+    using value_type = T;
+
+    RecyclingAllocator() = default;
+    template <class U>
+    RecyclingAllocator(const RecyclingAllocator<U>&) {}
+
+    T* allocate(std::size_t count) { return static_cast<T*>(detail::BlockStore::instance().take(count * sizeof(T))); }
+    void deallocate(T* memory, std::size_t count) { detail::BlockStore::instance().give(memory, count * sizeof(T)); }
+
+    bool operator==(const RecyclingAllocator&) const = default;
+};
+
+template <class T>
+using RecyclingVector = std::vector<T, RecyclingAllocator<T>>;
+
+/// For objects that come and go with every step.
+struct Recycled {
+    static void* operator new(std::size_t bytes) { return detail::BlockStore::instance().take(bytes); }
+    static void operator delete(void* memory, std::size_t bytes) { detail::BlockStore::instance().give(memory, bytes); }
+};
+
+/// Objects that calls at the same time must not share, and later calls use again: one for each. A copy starts with
+/// none.
+template <class T>
+class Reused {
+public:
+    /// One of them, for as long as it lives.
+    class Lease {
+    public:
+        explicit Lease(Reused& owner) : owner_(owner), object_(owner.take()) {}
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        ~Lease() { owner_.give(std::move(object_)); }
+
+        T& operator*() const { return *object_; }
+
+    private:
+        Reused& owner_;
+        std::unique_ptr<T> object_;
+    };
+
+    Reused() = default;
+    Reused(const Reused&) {}
+    Reused& operator=(const Reused&) { return *this; }
+    ~Reused() = default;
+
+private:
+    std::unique_ptr<T> take() {
+        const std::lock_guard lock(mutex_);
+        if (idle_.empty()) {
+            idle_.reserve(++made_);  // giving one back never allocates
+            return std::make_unique<T>();
+        }
+        std::unique_ptr<T> object = std::move(idle_.back());
+        idle_.pop_back();
+        return object;
+    }
+    void give(std::unique_ptr<T> object) noexcept {
+        const std::lock_guard lock(mutex_);
+        idle_.push_back(std::move(object));
+    }
+
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<T>> idle_;
+    std::size_t made_ = 0;
+};
+
+/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two;
+/// a large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
 /// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
 template <class T>
 class Buffer {
     static_assert(std::is_trivially_copyable_v<T>);
 
 public:
-    static constexpr std::size_t line = 64, huge_page = std::size_t{2} << 20;
+    static constexpr std::size_t huge_page = std::size_t{2} << 20;
 
     Buffer() = default;
     explicit Buffer(std::size_t size) { resize(size); }
 
-    Buffer(const Buffer& other) : Buffer(other.size_) {
-        std::copy_n(other.data(), size_, data());
-    }
+    Buffer(const Buffer& other) : Buffer(other.size_) { std::copy_n(other.data(), size_, data()); }
     Buffer(Buffer&& other) noexcept
         : data_(std::move(other.data_)),
           size_(std::exchange(other.size_, 0)),
@@ -58,9 +202,12 @@ public:
         if (size > capacity_) {
             data_.reset();
             const std::size_t bytes = size * sizeof(T);
-            const std::align_val_t alignment{bytes >= huge_page ? huge_page : line};
-            data_ = {static_cast<T*>(::operator new(bytes, alignment)), Release{alignment}};
-            if (bytes >= huge_page) advise_huge_pages(data_.get(), bytes);
+            if (bytes >= huge_page) {
+                data_ = {static_cast<T*>(::operator new (bytes, std::align_val_t{huge_page})), Release{bytes}};
+                advise_huge_pages(data_.get(), bytes);
+            } else {
+                data_ = {static_cast<T*>(detail::BlockStore::instance().take(bytes)), Release{bytes}};
+            }
             std::fill_n(data_.get(), size, T{});
             capacity_ = size;
         }
@@ -73,8 +220,11 @@ public:
 
 private:
     struct Release {
-        std::align_val_t alignment{line};
-        void operator()(T* pointer) const { ::operator delete(pointer, alignment); }
+        std::size_t bytes = 0;
+        void operator()(T* pointer) const {
+            if (bytes >= huge_page) return ::operator delete (pointer, std::align_val_t{huge_page});
+            detail::BlockStore::instance().give(pointer, bytes);
+        }
     };
 
     static void advise_huge_pages([[maybe_unused]] T* data, [[maybe_unused]] std::size_t bytes) {

@@ -16,7 +16,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 template <Real T>
 inline constexpr KernelSet<T> scalar_kernels{
     .name = "scalar",
-    .tile = {scalar_tile_rows, scalar_tile_columns, 1, Scalar<T>::multiply},
+    .tile = {scalar_tile_rows, scalar_tile_columns, 1, scalar_product<T, T, T, 1>},
     .finish_tile = Scalar<T>::finish_tile,
     .activate = Scalar<T>::activate,
     .activate_backward = Scalar<T>::activate_backward,

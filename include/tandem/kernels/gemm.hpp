@@ -48,6 +48,9 @@ struct Target {
 /// the number of threads.
 inline constexpr std::size_t gemm_depth = 1024;
 
+/// Bytes of a line of the caches.
+inline constexpr std::size_t line = 64;
+
 /// Elements of the largest register tile.
 inline constexpr std::size_t largest_tile = 14 * 64;
 
@@ -279,11 +282,15 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
+                    // The next panel is fetched meanwhile, by all tiles but the first, which waits for this one's rest.
+                    const B* const next = panel + 1 < last_panel ? right + panel_size : right;
+                    const std::size_t fetched = depth / tile.group * line / sizeof(B);
                     const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                     for (std::size_t t = 0; t < tiles.count; ++t) {
                         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                         tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                      left.group == 0 ? height : left.group, right, sums.data());
+                                      left.group == 0 ? height : left.group, right, sums.data(),
+                                      t > 0 && t * fetched <= depth * tile.columns ? next + (t - 1) * fetched : right);
                         finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                     }
                 }
@@ -515,7 +522,8 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
             for (std::size_t t = 0; t < tiles.count; ++t) {
                 const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                 set.tile.multiply(height, depth, left.tile(first, depth), left.row,
-                                  left.group == 0 ? height : left.group, scratch.right.data(), sums.data());
+                                  left.group == 0 ? height : left.group, scratch.right.data(), sums.data(),
+                                  scratch.right.data());
                 set.finish_tile(sums.data(), layout.width, height, columns, c + first * c_stride + column, c_stride,
                                 accumulate || depth_begin > 0, {});
             }

@@ -20,9 +20,10 @@ struct TileKernel {
     std::size_t group;
 
     /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group]; b
-    /// holds `groups` times `columns` groups, side by side; out is packed.
+    /// holds `groups` times `columns` groups, side by side; out is packed. With every group, one more line of 64 bytes
+    /// from `ahead` on is fetched into the L2 cache; it is not read, and may be anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                     const B* b, Sum* out);
+                     const B* b, Sum* out, const void* ahead);
 };
 
 /// What becomes of a finished product: c = activation(product + bias) + residual, with `product + bias` kept in

@@ -151,8 +151,8 @@ struct OffsetTile {
     static_assert(Tile::columns == 8);
 
     static void multiply(std::size_t rows, std::size_t groups, const std::uint8_t* a, std::size_t a_row,
-                         std::size_t a_group, const std::int8_t* b, std::int32_t* out) {
-        Tile::multiply(rows, groups, a, a_row, a_group, b, out);
+                         std::size_t a_group, const std::int8_t* b, std::int32_t* out, const void* ahead) {
+        Tile::multiply(rows, groups, a, a_row, a_group, b, out, ahead);
         int32x4_t left = vdupq_n_s32(0), right = left;
         for (std::size_t g = 0; g < groups; ++g, b += 32) {
             left = vpadalq_s16(left, vpaddlq_s8(vld1q_s8(b)));

@@ -15,7 +15,7 @@ inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
 template <class A, class B, class Sum, std::size_t group>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                    const B* b, Sum* out) {
+                    const B* b, Sum* out, const void*) {
     // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
     // another, and a row's bits would depend on where its operands stand.
     std::fill_n(out, rows * scalar_tile_columns, Sum{0});
@@ -32,11 +32,6 @@ void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_
 
 template <Real T>
 struct Scalar {
-    static void multiply(std::size_t rows, std::size_t groups, const T* a, std::size_t a_row, std::size_t a_group,
-                         const T* b, T* out) {
-        scalar_product<T, T, T, 1>(rows, groups, a, a_row, a_group, b, out);
-    }
-
     static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
                             std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {

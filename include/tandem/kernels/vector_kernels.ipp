@@ -15,14 +15,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -31,21 +32,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);

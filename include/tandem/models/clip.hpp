@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string>
 
+#include <tandem/core/memory.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/config.hpp>
@@ -15,9 +16,9 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double> in
-/// double; Clip<config, bf16> keeps its matrices in bfloat16 and Clip<config, int8> in bytes (products of both round their
-/// input likewise, and sum in float32 and exactly); these two only infer.
+/// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
+/// in double; Clip<config, bf16> keeps its matrices in bfloat16 and Clip<config, int8> in bytes (products of both round
+/// their input likewise, and sum in float32 and exactly); these two only infer.
 template <auto config, Element T = float>
 class Clip {
 public:
@@ -44,8 +45,8 @@ public:
         logit_bias_.fill(-10);
     }
 
-    /// Random weights as OpenAI drew them (CLIP/clip/model.py:299-327), the blocks of both towers by the rule that file has
-    /// for the text tower. The logit scale starts at ln(1 / 0.07), a logit bias at −10 (Zhai et al. 2023).
+    /// Random weights as OpenAI drew them (CLIP/clip/model.py:299-327), the blocks of both towers by the rule that file
+    /// has for the text tower. The logit scale starts at ln(1 / 0.07), a logit bias at −10 (Zhai et al. 2023).
     explicit Clip(Seed seed) : Clip() {
         Random random(seed);
         visual_.initialise(random);
@@ -62,16 +63,8 @@ public:
     /// The learned ln of the scale that multiplies cosine similarities.
     C& logit_scale() { return *logit_scale_.data(); }
     C logit_scale() const { return *logit_scale_.data(); }
-    C& logit_bias()
-        requires(config.logit_bias)
-    {
-        return *logit_bias_.data();
-    }
-    C logit_bias() const
-        requires(config.logit_bias)
-    {
-        return *logit_bias_.data();
-    }
+    C& logit_bias() requires(config.logit_bias) { return *logit_bias_.data(); }
+    C logit_bias() const requires(config.logit_bias) { return *logit_bias_.data(); }
 
     /// After an optimizer step: the scale never exceeds 100 (Radford et al. 2021, section 2.5), nor falls below 1
     /// (open_clip clamps ln scale to [0, ln 100]).
@@ -79,24 +72,27 @@ public:
 
     /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
     Embeddings encode_image(typename Vision::Input images) const {
-        typename Vision::Workspace work;
         Embeddings embeddings(images.extent(0));
-        visual_.forward(images, embeddings, work, false);
-        assign(embeddings, normalize(embeddings));
+        encode_image(images, embeddings);
         return embeddings;
+    }
+    /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
+    void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
+        encode(visual_, images, embeddings, vision_memory_);
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
     Embeddings encode_text(typename Text::Input ids) const {
-        typename Text::Workspace work;
         Embeddings embeddings(ids.extent(0));
-        text_.forward(ids, embeddings, work, false);
-        assign(embeddings, normalize(embeddings));
+        encode_text(ids, embeddings);
         return embeddings;
     }
+    void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
+        encode(text_, ids, embeddings, text_memory_);
+    }
 
-    /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one step's
-    /// forward and backward pass.
+    /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
+    /// step's forward and backward pass.
     template <class L>
     C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
@@ -112,6 +108,18 @@ public:
     const Text& text() const { return text_; }
 
 private:
+    template <class Tower>
+    static void encode(const Tower& tower, typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
+                       Reused<typename Tower::Workspace>& memory) {
+        if (embeddings.extent(0) != input.extent(0)) {
+            throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
+                        std::to_string(embeddings.extent(0)));
+        }
+        const typename Reused<typename Tower::Workspace>::Lease work(memory);
+        tower.forward(input, embeddings, *work, false);
+        assign(embeddings, normalize(embeddings));
+    }
+
     template <class L>
     C forward_and_backward(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                            Workspace& work) const {
@@ -140,14 +148,16 @@ private:
                 gradient.logit_bias() += std::get<3>(result.gradients).item();
                 return finish(result);
             } else {
-                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                return finish(
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             }
         } else {
             constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
             static_assert(fits, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
             if constexpr (fits) {
                 const auto expression = loss(image, text, scale);
-                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                return finish(
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             } else {
                 return C{0};
             }
@@ -158,6 +168,8 @@ private:
     Tensor<C, Shape<>> logit_bias_;
     Vision visual_;
     Text text_;
+    mutable Reused<typename Vision::Workspace> vision_memory_;
+    mutable Reused<typename Text::Workspace> text_memory_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI

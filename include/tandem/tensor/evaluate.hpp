@@ -6,8 +6,8 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
+#include <tandem/core/memory.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/kernels/native.hpp>
 #include <tandem/tensor/expression.hpp>
@@ -118,7 +118,7 @@ inline constexpr std::size_t products_of_shape<S, Apply<F, Operands...>> = (prod
 template <bool Gradients>
 class BasicTape {
 public:
-    struct Entry {
+    struct Entry : Recycled {
         virtual ~Entry() = default;
         /// Adds this result's share to the gradients of its operands.
         virtual void backward() {}
@@ -175,9 +175,9 @@ private:
         std::unique_ptr<Entry> entry;
     };
 
-    std::vector<Target> targets_;
-    std::vector<Slot> entries_;
-    std::vector<std::shared_ptr<const void>> owners_;
+    RecyclingVector<Target> targets_;
+    RecyclingVector<Slot> entries_;
+    RecyclingVector<std::shared_ptr<const void>> owners_;
 };
 
 using Tape = BasicTape<true>;

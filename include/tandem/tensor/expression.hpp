@@ -8,9 +8,9 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <tandem/core/dtype.hpp>
+#include <tandem/core/memory.hpp>
 #include <tandem/core/shape.hpp>
 #include <tandem/tensor/tensor.hpp>
 
@@ -87,7 +87,7 @@ auto broadcast_all(const First& first, const Rest&... rest) {
         first.extents(), broadcast_all(rest...));
 }
 
-using Key = std::vector<std::uintptr_t>;
+using Key = RecyclingVector<std::uintptr_t>;
 
 }  // namespace detail
 
@@ -100,7 +100,7 @@ concept AnyOperand = TensorOperand<X> || std::is_arithmetic_v<std::remove_cvref_
 
 /// The gradient of a tensor while it is being collected.
 template <Real T, class S>
-struct Adjoint {
+struct Adjoint : Recycled {
     Tensor<T, S> value;
     bool touched = false;
 
@@ -219,7 +219,7 @@ struct Held : ExpressionNode {
 
     std::shared_ptr<const Owner> tensor;
 
-    explicit Held(Owner&& source) : tensor(std::make_shared<const Owner>(std::move(source))) {}
+    explicit Held(Owner&& source) : tensor(std::allocate_shared<const Owner>(RecyclingAllocator<Owner>(), std::move(source))) {}
 
     const Extents<S::rank>& extents() const { return tensor->extents(); }
     void write_key(detail::Key& key) const { key.push_back(reinterpret_cast<std::uintptr_t>(tensor.get())); }
