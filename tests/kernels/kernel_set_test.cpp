@@ -339,3 +339,37 @@ TEMPLATE_TEST_CASE("a finished tile is what its parts say, every instruction set
         }
     }
 }
+
+TEST_CASE("a finished tile of bytes, every instruction set against scalar", "[kernels]") {
+    using tandem::kernels::Isa;
+    using tandem::kernels::reduced_kernels_of;
+    const Isa isa = GENERATE(from_range(available_isas()));
+    CAPTURE(std::string(name_of(isa)));
+    const tandem::kernels::ReducedKernels tested = reduced_kernels_of(isa), scalar = reduced_kernels_of(Isa::scalar);
+    Random random(Seed{8});
+    const std::size_t width = tested.bytes.columns, rows = 3;
+    const Guarded<std::int32_t> sums_memory(rows * width), columns_memory(width);
+    const Guarded<float> scale_memory(width), c_memory(rows * (width + 3)), part_memory(rows * (width + 3));
+    std::int32_t* const sums = sums_memory.last(rows * width);
+    std::int32_t* const column_sum = columns_memory.last(width);
+    for (std::size_t i = 0; i < rows * width; ++i) sums[i] = static_cast<std::int32_t>(random.below(2000000)) - 1000000;
+    for (std::size_t j = 0; j < width; ++j) column_sum[j] = static_cast<std::int32_t>(random.below(20000)) - 10000;
+    const std::vector<float> row_scale{5e-7f, 1e-9f, 1e-6f};
+    const std::vector<std::int32_t> row_zero{0, 255, 100};
+    const tandem::kernels::ByteProduct product{sums, row_scale.data(), row_zero.data(),
+                                               scale_memory.random(width, random), column_sum};
+    for (std::size_t columns = 1; columns <= width; ++columns) {
+        for (const bool accumulate : {false, true}) {
+            CAPTURE(columns, accumulate);
+            const std::size_t stride = columns + 3, size = (rows - 1) * stride + columns;
+            float* const c = c_memory.random(size, random);
+            tandem::kernels::Finish<float> finish;
+            finish.residual = part_memory.random(size, random);
+            finish.residual_stride = stride;
+            std::vector<float> expected = copy(c, size);
+            scalar.finish_bytes(product, width, rows, columns, expected.data(), stride, accumulate, finish);
+            tested.finish_bytes(product, width, rows, columns, c, stride, accumulate, finish);
+            REQUIRE(largest_difference(expected, c) <= 4 * epsilon<float>);
+        }
+    }
+}

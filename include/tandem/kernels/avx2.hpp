@@ -176,7 +176,7 @@ inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<PairDot>::k
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .bytes = TileKernels<ByteDot>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
-                                                .dequantise = Conversions<Vector>::dequantise};
+                                                .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::avx2
 

@@ -32,7 +32,7 @@ inline constexpr ReducedKernels scalar_reduced_kernels{
     .narrow = scalar_narrow,
     .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
     .quantise = scalar_quantise,
-    .dequantise = scalar_dequantise};
+    .finish_bytes = scalar_finish_bytes};
 
 /// The kernels of an instruction set that the CPU has. Those of double, which no model is served in, are the build's
 /// own.
@@ -60,7 +60,7 @@ inline ReducedKernels reduced_kernels_of(Isa isa) {
                 .narrow = avx512::Convert::narrow,
                 .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
                 .quantise = avx512::Convert::quantise,
-                .dequantise = cpu.int8 ? avx512::Convert::dequantise : avx2::reduced_kernels.dequantise};
+                .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
     }
     if (isa == Isa::avx2) return avx2::reduced_kernels;
 #elif defined(__aarch64__)

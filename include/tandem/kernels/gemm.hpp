@@ -327,16 +327,10 @@ struct FinishInto {
 
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t depth_begin, bool is_last) const {
-        Finish<T> here{};
-        if (is_last) {
-            here = finish;
-            if (here.bias != nullptr) here.bias += column;
-            if (here.before != nullptr) here.before += row * here.before_stride + column;
-            if (here.residual != nullptr) here.residual += row * here.residual_stride + column;
-        }
         set.finish_tile(sums, tile_columns, rows, columns,
                         target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
-                        target.row_stride, accumulate || depth_begin > 0, here);
+                        target.row_stride, accumulate || depth_begin > 0,
+                        is_last ? finish.at(row, column) : Finish<T>{});
     }
 };
 
@@ -420,17 +414,14 @@ inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const fl
             std::fill_n(bytes.data() + i * stride + in, stride - in, std::uint8_t{0});
         }
     });
-    const detail::FinishInto<float> into{active<float>(), tile.columns, Target<float>{y, out, tile.columns}, false,
-                                         finish};
     multiply_panels(tile, m, out, in, row_major(std::as_const(bytes).data(), stride), weight.panels,
                     [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
                         std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        alignas(64) std::array<float, largest_tile> values;
-                        reduced.dequantise(
-                            sums, values.data(), rows, tile.columns, scales.data() + row, zeros.data() + row,
-                            weight.scales + column,
-                            weight.sums + depth_begin / (gemm_depth * tile.group) * weight.sums_stride + column);
-                        into(values.data(), row, rows, column, columns, depth_begin, is_last);
+                        const std::size_t block = depth_begin / (gemm_depth * tile.group);
+                        const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
+                                                  weight.sums + block * weight.sums_stride + column};
+                        reduced.finish_bytes(product, tile.columns, rows, columns, y + row * out + column, out,
+                                             depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
                     });
 }
 

@@ -36,6 +36,15 @@ struct Finish {
     std::size_t before_stride = 0;
     const T* residual = nullptr;
     std::size_t residual_stride = 0;
+
+    /// For the part of the product that begins at this element.
+    Finish at(std::size_t row, std::size_t column) const {
+        Finish part = *this;
+        if (bias != nullptr) part.bias += column;
+        if (before != nullptr) part.before += row * before_stride + column;
+        if (residual != nullptr) part.residual += row * residual_stride + column;
+        return part;
+    }
 };
 
 /// What an instruction set provides. All matrices are row-major; strides count elements.
@@ -79,6 +88,17 @@ struct KernelSet {
     void (*softmax_backward)(const T* y, T* dx, std::size_t count, T scale);
 };
 
+/// Sums of bytes in a tile, packed, and what they stand for: the product's element (i, j) is
+/// row_scale[i] · column_scale[j] · (sums[i, j] − row_zero[i] · column_sum[j]). column_scale and column_sum run on to
+/// the tile's last column.
+struct ByteProduct {
+    const std::int32_t* sums;
+    const float* row_scale;
+    const std::int32_t* row_zero;
+    const float* column_scale;
+    const std::int32_t* column_sum;
+};
+
 /// What reduced precision adds to an instruction set: products of pairs and of bytes, and the conversions to them.
 struct ReducedKernels {
     TileKernel<bfloat16, bfloat16, float> pairs;
@@ -92,10 +112,9 @@ struct ReducedKernels {
     /// One row as bytes with its own scale and zero point: x ≈ scale · (y − zero).
     void (*quantise)(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero);
 
-    /// out[i, j] = row_scale[i] · column_scale[j] · (sums[i, j] − row_zero[i] · column_sum[j]), `columns` wide, packed.
-    void (*dequantise)(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                       const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                       const std::int32_t* column_sum);
+    /// KernelSet's finish_tile for a product of bytes, whose tile is `tile_columns` wide.
+    void (*finish_bytes)(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                         float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish);
 };
 
 }  // namespace tandem::inline TANDEM_ABI::kernels

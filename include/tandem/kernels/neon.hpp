@@ -194,7 +194,7 @@ inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<WideningPai
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
-                                                .dequantise = Conversions<Vector>::dequantise};
+                                                .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::neon
 

@@ -178,13 +178,14 @@ inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, f
     }
 }
 
-inline void scalar_dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                              const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                              const std::int32_t* column_sum) {
+inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                std::size_t columns, float* c, std::size_t c_stride, bool accumulate,
+                                const Finish<float>& finish) {
     for (std::size_t i = 0; i < rows; ++i) {
         for (std::size_t j = 0; j < columns; ++j) {
-            const std::int32_t exact = sums[i * columns + j] - row_zero[i] * column_sum[j];
-            out[i * columns + j] = static_cast<float>(exact) * row_scale[i] * column_scale[j];
+            const std::int32_t exact = product.sums[i * tile_columns + j] - product.row_zero[i] * product.column_sum[j];
+            const float value = static_cast<float>(exact) * product.row_scale[i] * product.column_scale[j];
+            Scalar<float>::finish_tile(&value, 1, 1, 1, c + i * c_stride + j, c_stride, accumulate, finish.at(i, j));
         }
     }
 }

@@ -87,14 +87,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -375,14 +391,20 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
