@@ -116,27 +116,23 @@ inline float largest(const Vector& a) {
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx2");
 
 /// A float is a bfloat16 with sixteen zero bits behind it.
-struct PairDot {
-    using A = bfloat16;
+struct WidenedDot {
+    using A = float;
     using B = bfloat16;
     using Sum = __m256;
     using Total = float;
-    static constexpr std::size_t lanes = 8, tile_rows = 4, group = 2;
+    static constexpr std::size_t lanes = 8, tile_rows = 5, group = 2;
     struct Pair {
         __m256 even, odd;
     };
 
     static Sum zero() { return _mm256_setzero_ps(); }
-    static Pair split(__m256i pairs) {
+    static Pair load(const B* from) {
+        const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
         const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(_mm256_and_si256(pairs, upper))};
     }
-    static Pair load(const B* from) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
-    static Pair broadcast(const A* from) {
-        int pair;
-        std::memcpy(&pair, from, sizeof pair);
-        return split(_mm256_set1_epi32(pair));
-    }
+    static Pair broadcast(const A* from) { return {_mm256_set1_ps(from[0]), _mm256_set1_ps(from[1])}; }
     static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
         return _mm256_fmadd_ps(a.odd, b.odd, _mm256_fmadd_ps(a.even, b.even, sum));
     }
@@ -172,7 +168,8 @@ struct ByteDot {
     static void store(Total* to, const Sum& sum) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sum); }
 };
 
-inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<PairDot>::kernel,
+inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 16, .group = 2, .multiply = nullptr},
+                                                .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .bytes = TileKernels<ByteDot>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,

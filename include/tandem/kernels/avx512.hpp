@@ -115,6 +115,33 @@ inline float largest(const Vector& a) {
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx512");
 using Convert = Conversions<Vector>;
 
+/// A float is a bfloat16 with sixteen zero bits behind it.
+struct WidenedDot {
+    using A = float;
+    using B = bfloat16;
+    using Sum = __m512;
+    using Total = float;
+    static constexpr std::size_t lanes = 16, tile_rows = 13, group = 2;
+    struct Pair {
+        __m512 even, odd;
+    };
+
+    static Sum zero() { return _mm512_setzero_ps(); }
+    static Pair load(const B* from) {
+        const __m512i pairs = _mm512_loadu_si512(from);
+        const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+        return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(all_lanes, pairs, 16)),
+                _mm512_castsi512_ps(_mm512_and_si512(pairs, upper))};
+    }
+    static Pair broadcast(const A* from) { return {_mm512_set1_ps(from[0]), _mm512_set1_ps(from[1])}; }
+    static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
+        return _mm512_fmadd_ps(a.odd, b.odd, _mm512_fmadd_ps(a.even, b.even, sum));
+    }
+    static void store(Total* to, const Sum& sum) { _mm512_storeu_ps(to, sum); }
+};
+
+inline constexpr TileKernel<float, bfloat16, float> widened = TileKernels<WidenedDot>::kernel;
+
 }  // namespace tandem::inline TANDEM_ABI::kernels::avx512
 
 #if defined(__clang__)

@@ -28,7 +28,8 @@ inline constexpr KernelSet<T> scalar_kernels{
     .softmax_backward = Scalar<T>::softmax_backward};
 
 inline constexpr ReducedKernels scalar_reduced_kernels{
-    .pairs = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<bfloat16, bfloat16, float, 2>},
+    .pairs = {scalar_tile_rows, scalar_tile_columns, 2, nullptr},
+    .widened = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<float, bfloat16, float, 2>},
     .narrow = scalar_narrow,
     .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
     .quantise = scalar_quantise,
@@ -56,7 +57,10 @@ inline ReducedKernels reduced_kernels_of(Isa isa) {
 #if defined(__x86_64__)
     if (isa == Isa::avx512) {
         const CpuFeatures& cpu = cpu_features();
-        return {.pairs = cpu.bf16 ? avx512bf16::pairs : avx2::reduced_kernels.pairs,
+        TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;
+        if (!cpu.bf16 || cpu.slow_bf16) pairs.multiply = nullptr;
+        return {.pairs = pairs,
+                .widened = avx512::widened,
                 .narrow = avx512::Convert::narrow,
                 .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
                 .quantise = avx512::Convert::quantise,

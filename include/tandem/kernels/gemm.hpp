@@ -350,7 +350,7 @@ void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& 
 template <Element T>
 PanelLayout weight_layout() {
     if constexpr (std::same_as<T, bfloat16>) {
-        return layout_of(active_reduced().pairs);
+        return layout_of(active_reduced().widened);
     } else if constexpr (std::same_as<T, int8>) {
         return layout_of(active_reduced().bytes);
     } else {
@@ -358,8 +358,27 @@ PanelLayout weight_layout() {
     }
 }
 
+namespace detail {
+
+/// x[m, in] in memory of the calling thread, each row through convert(from, to, in), zeros up to a multiple of `group`.
+template <class To, class From, class Convert>
+Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
+    const std::size_t stride = round_up(in, group);
+    Buffer<To>& rows = gemm_scratch<To>().right;
+    rows.resize(m * stride);
+    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            convert(x + i * in, rows.data() + i * stride, in);
+            std::fill_n(rows.data() + i * stride + in, stride - in, To{});
+        }
+    });
+    return row_major(std::as_const(rows).data(), stride);
+}
+
+}  // namespace detail
+
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. A bfloat16
-/// weight meets x rounded to bfloat16; sums are float32.
+/// weight meets x rounded to bfloat16 where the CPU multiplies pairs of it, else x as it is; sums are float32.
 template <Element T>
 void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const T* weight, Compute<T>* y,
            const Finish<Compute<T>>& finish) {
@@ -367,18 +386,18 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
     if (m == 0) return;
     if constexpr (std::same_as<T, bfloat16>) {
         const ReducedKernels& reduced = active_reduced();
-        const std::size_t stride = round_up(in, reduced.pairs.group);
-        Buffer<bfloat16>& narrow = detail::gemm_scratch<bfloat16>().right;
-        narrow.resize(m * stride);
-        parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                reduced.narrow(x + i * in, narrow.data() + i * stride, in);
-                std::fill_n(narrow.data() + i * stride + in, stride - in, bfloat16(0.0f));
-            }
-        });
-        multiply_panels(reduced.pairs, m, out, in, row_major(std::as_const(narrow).data(), stride), weight,
-                        detail::FinishInto<C>{active<C>(), reduced.pairs.columns,
-                                              Target<C>{y, out, reduced.pairs.columns}, false, finish});
+        const PanelLayout layout = layout_of(reduced.widened);
+        const detail::FinishInto<C> into{active<C>(), layout.width, Target<C>{y, out, layout.width}, false, finish};
+        if (reduced.pairs.multiply != nullptr) {
+            const Operand<bfloat16> narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, reduced.narrow);
+            multiply_panels(reduced.pairs, m, out, in, narrow, weight, into);
+        } else if (in % layout.group == 0) {
+            multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
+        } else {
+            const auto copy = [](const C* from, C* to, std::size_t size) { std::copy_n(from, size, to); };
+            multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, layout.group, x, copy),
+                            weight, into);
+        }
     } else {
         const std::size_t width = active<T>().tile.columns;
         gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);

@@ -32,6 +32,7 @@ struct CpuFeatures {
     bool avx512 = false;
     bool neon = false;
     bool bf16 = false;
+    bool slow_bf16 = false;  ///< at half the rate of float's products: Intel's CPUs up to Emerald Rapids
     bool int8 = false;
     bool i8mm = false;
 };
@@ -44,6 +45,7 @@ inline const CpuFeatures& cpu_features() {
         cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
         cpu.bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
+        cpu.slow_bf16 = __builtin_cpu_is("intel") != 0;
         cpu.int8 = cpu.avx512 && __builtin_cpu_supports("avx512vnni");
 #elif defined(__aarch64__) && defined(__linux__)
         cpu.neon = true;

@@ -101,7 +101,11 @@ struct ByteProduct {
 
 /// What reduced precision adds to an instruction set: products of pairs and of bytes, and the conversions to them.
 struct ReducedKernels {
+    /// Pairs of bfloat16 as one operation; `multiply` is null where the CPU has none that is faster than float's.
     TileKernel<bfloat16, bfloat16, float> pairs;
+
+    /// The left operand stays in float, the right one is widened to it. Of the same columns and group as `pairs`.
+    TileKernel<float, bfloat16, float> widened;
 
     /// y = x rounded to bfloat16, to nearest even.
     void (*narrow)(const float* x, bfloat16* y, std::size_t size);

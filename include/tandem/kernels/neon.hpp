@@ -115,8 +115,8 @@ inline float largest(const Vector& a) {
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("neon");
 
 /// A float is a bfloat16 with sixteen zero bits behind it.
-struct WideningPairs {
-    using A = bfloat16;
+struct WidenedDot {
+    using A = float;
     using B = bfloat16;
     using Sum = float32x4_t;
     using Total = float;
@@ -126,18 +126,12 @@ struct WideningPairs {
     };
 
     static Sum zero() { return vdupq_n_f32(0); }
-    static Pair split(uint32x4_t pairs) {
+    static Pair load(const B* from) {
+        const uint32x4_t pairs = vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
         return {vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)),
                 vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)))};
     }
-    static Pair load(const B* from) {
-        return split(vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from))));
-    }
-    static Pair broadcast(const A* from) {
-        std::uint32_t pair;
-        std::memcpy(&pair, from, sizeof pair);
-        return split(vdupq_n_u32(pair));
-    }
+    static Pair broadcast(const A* from) { return {vdupq_n_f32(from[0]), vdupq_n_f32(from[1])}; }
     static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
         return vfmaq_f32(vfmaq_f32(sum, a.even, b.even), a.odd, b.odd);
     }
@@ -190,7 +184,8 @@ struct WideningBytes {
     static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
 };
 
-inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<WideningPairs>::kernel,
+inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 8, .group = 2, .multiply = nullptr},
+                                                .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
