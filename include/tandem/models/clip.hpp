@@ -54,7 +54,7 @@ public:
         text_.initialise(random);
     }
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "logit_scale", self.logit_scale_...);
         if constexpr (config.logit_bias) visit(at + "logit_bias", self.logit_bias_...);
         Vision::parameters(visit, at + "visual.", self.visual_...);

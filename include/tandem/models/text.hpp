@@ -37,7 +37,7 @@ public:
         std::vector<std::size_t> offsets, rows;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Table::parameters(visit, at, self.table_...);
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);

@@ -41,7 +41,7 @@ public:
         std::vector<std::size_t> offsets, rows;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Stem::parameters(visit, at, self.stem_...);
         Norm::parameters(visit, at + "ln_pre.", self.ln_pre_...);
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);

@@ -65,7 +65,7 @@ struct SelfAttention {
         Tensor<C, Shape<dynamic, 2 * width>> kv, kv_gradient;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "in_proj_weight", self.in_proj.weight...);
         visit(at + "in_proj_bias", self.in_proj.bias...);
         Linear<T, width, width>::parameters(visit, at + "out_proj.", self.out_proj...);

@@ -57,7 +57,7 @@ struct Block {
         std::vector<std::size_t> ends;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Norm::parameters(visit, at + "ln_1.", self.ln_1...);
         Mixer::parameters(visit, at + "attn.", self.attn...);
         Norm::parameters(visit, at + "ln_2.", self.ln_2...);
@@ -163,7 +163,7 @@ struct Transformer {
         Tensor<C, Shape<dynamic, width>> scratch, picked;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         for (std::size_t i = 0; i < Layers; ++i) {
             Layer::parameters(visit, at + "resblocks." + std::to_string(i) + ".", self.resblocks[i]...);
         }

@@ -52,7 +52,7 @@ struct PatchEmbedding {
         Tensor<C, Shape<dynamic, Width>> embedded;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "conv1.weight", self.conv...);
         if constexpr (HasClass) visit(at + "class_embedding", self.class_embedding...);
         visit(at + "positional_embedding", self.positional_embedding...);
@@ -111,7 +111,7 @@ struct TokenEmbedding {
     Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
     Tensor<C, Shape<Context, Width>> positional_embedding;
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "token_embedding.weight", self.token_embedding...);
         visit(at + "positional_embedding", self.positional_embedding...);
     }

@@ -30,7 +30,7 @@ struct LayerNorm {
 
     LayerNorm() { weight.fill(1); }
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "weight", self.weight...);
         visit(at + "bias", self.bias...);
     }

@@ -57,7 +57,7 @@ struct Linear {
     PackedMatrix<T, Shape<Out, In>> weight;
     Tensor<C, Shape<HasBias ? Out : 0>> bias;
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "weight", self.weight...);
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }

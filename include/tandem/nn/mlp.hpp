@@ -28,7 +28,7 @@ struct Mlp {
         Tensor<C, Shape<dynamic, hidden>> gradient;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         decltype(c_fc)::parameters(visit, at + "c_fc.", self.c_fc...);
         decltype(c_proj)::parameters(visit, at + "c_proj.", self.c_proj...);
     }

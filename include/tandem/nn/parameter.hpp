@@ -2,42 +2,79 @@
 // updating walk that list.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <type_traits>
 
+#include <tandem/core/error.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/tensor/packed.hpp>
 #include <tandem/tensor/tensor.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
+/// The name of a parameter, in memory of its own: walking a model allocates nothing. Wherever a std::string is wanted, it
+/// is one, and the other way round.
+class ParameterName {
+public:
+    static constexpr std::size_t capacity = 256;
+
+    ParameterName() = default;
+    /// Throws Error if the text has more than `capacity` bytes.
+    ParameterName(const std::string& text) { append(text); }
+
+    friend ParameterName operator+(const ParameterName& left, std::string_view right) {
+        ParameterName name = left;
+        name.append(right);
+        return name;
+    }
+
+    operator std::string() const { return std::string(view()); }
+    std::string_view view() const { return {text_.data(), size_}; }
+
+private:
+    void append(std::string_view more) {
+        if (more.size() > capacity - size_) {
+            throw Error("ParameterName", "at most " + std::to_string(capacity) + " bytes",
+                        std::string(view()) + std::string(more));
+        }
+        std::copy(more.begin(), more.end(), text_.begin() + static_cast<std::ptrdiff_t>(size_));
+        size_ += more.size();
+    }
+
+    std::array<char, capacity> text_{};
+    std::size_t size_ = 0;
+};
+
 /// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
 /// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part
 /// through
-///     static void parameters(const auto& visit, const std::string& at, auto&... self)
+///     static void parameters(const auto& visit, const ParameterName& at, auto&... self)
 /// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
 /// open_clip's.
 template <class Visitor, class Model, class... Same>
 void for_each_parameter(Visitor&& visitor, Model& model, Same&... same) {
     static_assert((std::is_same_v<std::remove_const_t<Model>, std::remove_const_t<Same>> && ...),
                   "tandem: for_each_parameter walks models of one type in lockstep");
-    std::remove_const_t<Model>::parameters(visitor, std::string(), model, same...);
+    std::remove_const_t<Model>::parameters(visitor, ParameterName(), model, same...);
 }
 
 /// The number of scalars in all parameters.
 template <class Model>
 std::size_t count_parameters(const Model& model) {
     std::size_t count = 0;
-    for_each_parameter([&](const std::string&, const auto& tensor) { count += tensor.size(); }, model);
+    for_each_parameter([&](const ParameterName&, const auto& tensor) { count += tensor.size(); }, model);
     return count;
 }
 
 /// Sets every parameter to zero, as gradients are before a step.
 template <class Model>
 void zero_parameters(Model& model) {
-    for_each_parameter([](const std::string&, auto& tensor) { tensor.fill(0); }, model);
+    for_each_parameter([](const ParameterName&, auto& tensor) { tensor.fill(0); }, model);
 }
 
 /// Fills a parameter with normal random numbers of mean 0, in row-major order whatever its layout.
@@ -71,7 +108,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
         part.initialise(random, scale);
     } else {
-        const auto fill = [&](const std::string&, auto& tensor) {
+        const auto fill = [&](const ParameterName&, auto& tensor) {
             if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
                 const double fan_in = static_cast<double>(tensor.size() / tensor.extents()[0]);
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));

@@ -1,10 +1,12 @@
 // AdamW, and the norm of a gradient.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <string>
 
+#include <tandem/core/parallel.hpp>
 #include <tandem/nn/parameter.hpp>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
@@ -28,7 +30,7 @@ template <class Model>
 double gradient_norm(const Model& gradient) {
     double squares = 0;
     for_each_parameter(
-        [&](const std::string&, const auto& tensor) {
+        [&](const ParameterName&, const auto& tensor) {
             squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
         },
         gradient);
@@ -43,6 +45,9 @@ struct AdamW {
     double beta2 = 0.98;
     double eps = 1e-6;
     double weight_decay = 0.2;
+
+    /// Elements that are updated together.
+    static constexpr std::size_t block = 4096;
 
     /// The first and second moments are models themselves.
     template <class Model>
@@ -65,14 +70,23 @@ struct AdamW {
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
         for_each_parameter(
-            [&]<class Parameter>(const std::string&, Parameter& parameter, const Parameter& slope, Parameter& first,
+            [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
                                  Parameter& second) {
                 const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
                 const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
-                const auto g = gradient_scale * detail::flat(slope);
-                assign(m, beta1 * m + (1.0 - beta1) * g);
-                assign(v, beta2 * v + (1.0 - beta2) * (g * g));
-                assign(p, keep * p - step * m / (second_scale * sqrt(v) + eps));
+                const auto g = detail::flat(slope);
+                // A block at a time, so that the moments come from memory once.
+                parallel_for(p.size(), block, [&](std::size_t from, std::size_t to) {
+                    for (; from < to; from += block) {
+                        const std::size_t end = std::min(from + block, to);
+                        const auto scaled = gradient_scale * g.slice(from, end);
+                        const auto m_part = m.slice(from, end), v_part = v.slice(from, end),
+                                   p_part = p.slice(from, end);
+                        assign(m_part, beta1 * m_part + (1.0 - beta1) * scaled);
+                        assign(v_part, beta2 * v_part + (1.0 - beta2) * (scaled * scaled));
+                        assign(p_part, keep * p_part - step * m_part / (second_scale * sqrt(v_part) + eps));
+                    }
+                });
             },
             model, gradient, state.first, state.second);
     }
