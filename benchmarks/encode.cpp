@@ -83,6 +83,7 @@ void add(const std::string& name) {
     };
     both("f32", float{});
     both("bf16", td::bf16{});
+    both("int8", td::int8{});
 }
 
 }  // namespace

@@ -132,6 +132,9 @@ private:
 /// The short name users write: Clip<vit_b_32, bf16>.
 using bf16 = bfloat16;
 
+/// Weights of a model quantised to bytes: Clip<vit_b_32, int8>.
+using int8 = std::int8_t;
+
 /// Token ids and class labels.
 using Id = std::int32_t;
 
@@ -139,11 +142,15 @@ template <class T>
 concept Real = std::same_as<T, float> || std::same_as<T, double>;
 
 template <class T>
-concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, Id>;
+concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
 
-/// The type arithmetic on T happens in: bfloat16 computes in float, every other type in itself.
+/// The type arithmetic on T happens in: bfloat16 and int8 compute in float, every other type in itself.
 template <Element T>
-using Compute = std::conditional_t<std::same_as<T, bfloat16>, float, T>;
+using Compute = std::conditional_t<std::same_as<T, bfloat16> || std::same_as<T, int8>, float, T>;
+
+/// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
+template <Element T>
+using Stored = std::conditional_t<std::same_as<T, int8>, float, T>;
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -156,10 +163,10 @@ namespace tandem::inline TANDEM_ABI {
 /// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
 class Error : public std::runtime_error {
 public:
-    Error(std::string_view where, std::string_view message)
+    [[gnu::cold]] Error(std::string_view where, std::string_view message)
         : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
 
-    Error(std::string_view where, std::string_view expected, std::string_view found)
+    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
         : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
 
     /// The file, tensor, option or function the error speaks of.
@@ -918,9 +925,10 @@ inline constexpr ByteAlphabet byte_alphabet;
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation.
+/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a view:
+/// its length would be counted in every compilation.
 // clang-format off
-inline constexpr std::string_view html_entity_table =
+inline constexpr char html_entity_table[] =
     // table begins
     "AElig.c6 AMP.26 Aacute.c1 Abreve:102 Acirc.c2 Acy:410 Afr:1d504 Agrave.c0 Alpha:391 Amacr:100 And:2a53 "
     "Aogon:104 Aopf:1d538 ApplyFunction:2061 Aring.c5 Ascr:1d49c Assign:2254 Atilde.c3 Auml.c4 Backslash:2216 "
@@ -1215,7 +1223,7 @@ struct HtmlEntity {
 /// Names without "&" and ";".
 using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
 
-inline HtmlEntities parse_html_entities(std::string_view table) {
+[[gnu::cold]] inline HtmlEntities parse_html_entities(std::string_view table) {
     const auto text_of = [](std::string_view codes) {
         std::u32string text;
         while (!codes.empty()) {
@@ -1799,10 +1807,11 @@ namespace tandem::inline TANDEM_ABI::detail {
 using JsonEvents = nlohmann::json_sax<nlohmann::json>;
 
 /// Reports `text` to `events`; false if it is not JSON or an event returned false. A template so that it is compiled
-/// only where it is called.
+/// only where it is called. json::sax_parse() would do the same, and compile readers of four binary formats with it.
 template <class Text>
-bool parse_json(const Text& text, JsonEvents& events) {
-    return nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
+[[gnu::cold]] bool parse_json(const Text& text, JsonEvents& events) {
+    auto input = nlohmann::detail::input_adapter(text.data(), text.data() + text.size());
+    return nlohmann::detail::parser<nlohmann::json, decltype(input)>(std::move(input)).sax_parse(&events);
 }
 
 /// Appends `text`, which must be UTF-8, as a JSON string.
@@ -1896,7 +1905,7 @@ namespace tandem::inline TANDEM_ABI {
 namespace detail {
 
 /// A text file, gzip'ed or plain.
-inline std::string read_gzip(const std::filesystem::path& path) {
+[[gnu::cold]] inline std::string read_gzip(const std::filesystem::path& path) {
     constexpr std::size_t most_bytes = std::size_t{256} << 20;
     errno = 0;
     const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
@@ -1946,7 +1955,7 @@ public:
     /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
     /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
-    static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
@@ -1958,7 +1967,7 @@ public:
     /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
     /// order (merge i makes token 512 + i), start of text, end of text.
     /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
-    Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
+    [[gnu::cold]] Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
         for (const bool last : {false, true}) {
             for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
                 (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
@@ -1985,7 +1994,7 @@ public:
 
     /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
     /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
-    void save(const std::filesystem::path& folder) const {
+    [[gnu::cold]] void save(const std::filesystem::path& folder) const {
         std::error_code failed;
         std::filesystem::create_directories(folder, failed);
         if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
@@ -2171,7 +2180,7 @@ private:
     }
 
     /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
-    std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+    [[gnu::cold]] std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
@@ -4307,6 +4316,28 @@ inline std::string shape_text(std::span<const std::size_t> shape) {
     return result + (shape.size() > 16 ? ", ...]" : "]");
 }
 
+/// The positions of tensors in an order given at run time, so that a program compiles one sort for all of them.
+inline std::vector<std::uint32_t> sorted_positions(std::span<const StoredTensor> tensors,
+                                                   bool (*before)(const StoredTensor&, const StoredTensor&)) {
+    std::vector<std::uint32_t> positions(tensors.size());
+    std::iota(positions.begin(), positions.end(), 0U);
+    std::sort(positions.begin(), positions.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return before(tensors[a], tensors[b]); });
+    return positions;
+}
+
+/// The positions of tensors in the order of their names. Throws Error if two have the same.
+inline std::vector<std::uint32_t> positions_by_name(std::span<const StoredTensor> tensors, std::string_view where) {
+    auto positions =
+        sorted_positions(tensors, [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+    for (std::size_t i = 1; i < positions.size(); ++i) {
+        const std::string& name = tensors[positions[i]].name;
+        if (name == tensors[positions[i - 1]].name)
+            throw Error(where, "tensor " + in_quotes(name) + ": duplicate name");
+    }
+    return positions;
+}
+
 /// Length of the UTF-8 sequence at the start of the text (Unicode 15, table 3-7), 0 if it is malformed.
 inline std::size_t utf8_sequence(std::string_view text) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text[i])); };
@@ -4347,7 +4378,7 @@ namespace detail {
 
 /// The header without the whitespace around it. Refuses what the JSON parser would let pass (byte order mark, NUL as
 /// end) and what would cost it memory or depth: it keeps a copy of everything since the last string.
-inline std::string_view screened_header(std::string_view text, std::string_view where) {
+[[gnu::cold]] inline std::string_view screened_header(std::string_view text, std::string_view where) {
     constexpr std::string_view whitespace = " \t\r\n";
     const auto at = [](std::size_t position) { return " at byte " + std::to_string(position) + " of the header"; };
     const std::size_t begin = std::min(text.find_first_not_of(whitespace), text.size());
@@ -4519,11 +4550,11 @@ private:
 
     StoredTensor& tensor() { return tensors_.back(); }
 
-    [[noreturn]] void fail(const std::string& fault) const {
+    [[noreturn, gnu::cold]] void fail(const std::string& fault) const {
         throw Error(where_, "tensor " + in_quotes(tensors_.back().name) + ": " + fault);
     }
 
-    [[noreturn]] void wrong(const std::string& found) const {
+    [[noreturn, gnu::cold]] void wrong(const std::string& found) const {
         switch (place_) {
             case Place::type:
                 fail("dtype: expected a string, found " + found);
@@ -4589,7 +4620,7 @@ struct Header {
 };
 
 /// Reads the header of a whole file and checks everything a file can be wrong in; `where` begins every error.
-inline Header read_header(std::span<const std::byte> file, std::string_view where) {
+[[gnu::cold]] inline Header read_header(std::span<const std::byte> file, std::string_view where) {
     constexpr std::size_t length_bytes = 8;
     if (file.size() < length_bytes)
         throw Error(where, "a file of at least 8 bytes", std::to_string(file.size()) + " bytes");
@@ -4607,21 +4638,24 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
     HeaderReader reader(where, data);
     parse_json(text, reader);
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
-
-    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
     std::vector<StoredTensor>& tensors = header.tensors;
-    std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
         if (a.data.data() != b.data.data()) return a.data.data() < b.data.data();
         return a.data.size() != b.data.size() ? a.data.size() < b.data.size() : a.name < b.name;
-    });
-    header.by_name.resize(tensors.size());
-    std::iota(header.by_name.begin(), header.by_name.end(), 0U);
-    const auto name_of = [&](std::uint32_t i) -> const std::string& { return tensors[i].name; };
-    std::sort(header.by_name.begin(), header.by_name.end(),
-              [&](std::uint32_t a, std::uint32_t b) { return name_of(a) < name_of(b); });
-    const auto twin = std::adjacent_find(header.by_name.begin(), header.by_name.end(),
-                                         [&](std::uint32_t a, std::uint32_t b) { return name_of(a) == name_of(b); });
-    if (twin != header.by_name.end()) throw Error(where, "tensor " + in_quotes(name_of(*twin)) + ": duplicate name");
+    };
+    std::vector<std::uint32_t> order = sorted_positions(tensors, before);
+    // In place, cycle by cycle: a second list would take a hostile header's memory twice.
+    for (std::uint32_t i = 0; i < order.size(); ++i) {
+        std::uint32_t to = i;
+        while (order[to] != i) {
+            const std::uint32_t from = std::exchange(order[to], to);
+            std::swap(tensors[to], tensors[from]);
+            to = from;
+        }
+        order[to] = to;
+    }
+    header.by_name = positions_by_name(tensors, where);
 
     const std::byte* covered = data.data();
     for (const StoredTensor& tensor : tensors) {
@@ -4858,26 +4892,22 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
 inline void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
                              const std::map<std::string, std::string>& metadata = {}) {
     const std::string where = path.string();
-    std::vector<const StoredTensor*> order;
     for (const StoredTensor& tensor : tensors) {
         if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
         if (detail::byte_count(tensor.type, tensor.shape) != tensor.data.size())
             throw Error(where, "tensor " + detail::in_quotes(tensor.name) + ": " + std::string(name(tensor.type)) +
                                    " " + detail::shape_text(tensor.shape) + " does not take " +
                                    std::to_string(tensor.data.size()) + " bytes");
-        order.push_back(&tensor);
     }
-    using Pointer = const StoredTensor*;
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name < b->name; });
-    const auto twin =
-        std::adjacent_find(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name == b->name; });
-    if (twin != order.end()) throw Error(where, "tensor " + detail::in_quotes((*twin)->name) + ": duplicate name");
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) {
-        return bits(a->type) != bits(b->type) ? bits(a->type) > bits(b->type) : a < b;
-    });
+    detail::positions_by_name(tensors, where);
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
+        return bits(a.type) != bits(b.type) ? bits(a.type) > bits(b.type) : &a < &b;
+    };
+    std::vector<const StoredTensor*> order;
+    for (const std::uint32_t i : detail::sorted_positions(tensors, before)) order.push_back(&tensors[i]);
 
     const std::string header = detail::header_for(order, metadata, where);
-    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(header))};
+    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
 }
@@ -4916,16 +4946,35 @@ struct Extents {
     }
 };
 
-/// "[2, 3]"; a dynamic extent prints as "?".
-template <std::size_t Rank>
-std::string to_string(const Extents<Rank>& extents) {
+namespace detail {
+
+[[gnu::cold]] inline std::string extents_text(std::span<const std::size_t> extents) {
     std::string text = "[";
-    for (std::size_t axis = 0; axis < Rank; ++axis) {
-        if (axis != 0) text += ", ";
-        text += extents[axis] == dynamic ? std::string("?") : std::to_string(extents[axis]);
+    for (const std::size_t extent : extents) {
+        if (text.size() > 1) text += ", ";
+        text += extent == dynamic ? std::string("?") : std::to_string(extent);
     }
     return text + "]";
 }
+
+}  // namespace detail
+
+/// "[2, 3]"; a dynamic extent prints as "?".
+template <std::size_t Rank>
+std::string to_string(const Extents<Rank>& extents) {
+    return detail::extents_text(std::span(extents.value, Rank));
+}
+
+namespace detail {
+
+// Apart from its callers, which are compiled for every shape.
+template <std::size_t Expected, std::size_t Found>
+[[noreturn, gnu::cold]] void throw_extents(const char* where, const Extents<Expected>& expected,
+                                           const Extents<Found>& found) {
+    throw Error(where, to_string(expected), to_string(found));
+}
+
+}  // namespace detail
 
 /// The extents of a tensor as a type: Shape<dynamic, 50, 768>. Shape<> is a scalar.
 template <std::size_t... Ns>
@@ -5020,7 +5069,7 @@ constexpr auto broadcast_extents(const Extents<A::rank>& a, const Extents<B::ran
         const bool left_is_one = detail::aligned_extent(A::extents, rank, axis) == 1;
         const bool right_is_one = detail::aligned_extent(B::extents, rank, axis) == 1;
         if (left != right && !left_is_one && !right_is_one) {
-            throw Error("elementwise operation", to_string(a), to_string(b));
+            detail::throw_extents("elementwise operation", a, b);
         }
         result[axis] = left_is_one ? right : left;
     }
@@ -5297,7 +5346,7 @@ public:
     }
 
     explicit Tensor(const Extents<S::rank>& extents) : elements_(extents.count()), extents_(extents) {
-        if (!S::admits(extents)) throw Error("Tensor", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor", S::extents, extents);
     }
 
     /// New dynamic extents. Memory is kept when they shrink; the contents do not survive.
@@ -5307,7 +5356,7 @@ public:
         elements_.resize(extents_.count());
     }
     void resize(const Extents<S::rank>& extents) {
-        if (!S::admits(extents)) throw Error("Tensor::resize", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor::resize", S::extents, extents);
         extents_ = extents;
         elements_.resize(extents.count());
     }
@@ -9407,10 +9456,13 @@ struct Target {
     std::size_t panel_stride;
 };
 
-/// The K blocking, a multiple of every group. It is part of the contract, not a tuning knob: products are summed in
+/// The K blocking, in groups of the tile. It is part of the contract, not a tuning knob: products are summed in
 /// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
 /// the number of threads.
 inline constexpr std::size_t gemm_depth = 384;
+
+/// Elements of the largest register tile.
+inline constexpr std::size_t largest_tile = 14 * 64;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -9573,14 +9625,14 @@ struct NoEpilogue {
 };
 
 /// target[m, n] (+)= a[m, k] · panels, on all cores, where `panels` hold the right operand in the tile's layout. Each
-/// tile of sums goes through finish(sums, row, rows, column, columns, is_first, is_last), once for every block of the
-/// depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
+/// tile of sums goes through finish(sums, row, rows, column, columns, depth_begin, is_last), once for every block of
+/// the depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
 /// result, while it is in the cache of the thread that made it.
 template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
-    const PanelLayout layout = layout_of(tile);
-    const std::size_t panel_size = layout.panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
+    const std::size_t block_depth = gemm_depth * tile.group;
+    const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     // Blocks of about 112 rows and 768 columns keep both operands and the result in the L2 cache. Smaller ones where
     // there would not be eight for every core, so that none waits for the last.
     const std::size_t wanted = 8 * core_count();
@@ -9591,18 +9643,17 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     }
     const std::size_t splits = (column_panels + split_panels - 1) / split_panels;
     parallel_for(blocks.count * splits, 1, [&](std::size_t begin, std::size_t end) {
-        constexpr std::size_t largest_tile = 14 * 64;
         alignas(64) std::array<Sum, largest_tile> sums;
         for (std::size_t task = begin; task < end; ++task) {
             const std::size_t row = blocks.begin(task / splits), rows = blocks.begin(task / splits + 1) - row;
             const std::size_t first_panel = task % splits * split_panels;
             const std::size_t last_panel = std::min(first_panel + split_panels, column_panels);
             const detail::Shares tiles(rows, tile.rows);
-            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
-                const std::size_t depth = round_up(std::min(gemm_depth, k - depth_begin), tile.group);
+            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += block_depth) {
+                const std::size_t depth = round_up(std::min(block_depth, k - depth_begin), tile.group);
                 const auto left = detail::left_block<T>(a.from(row, depth_begin), tiles, depth, tile.group,
                                                         detail::gemm_scratch<T>().left);
-                const bool is_first = depth_begin == 0, is_last = depth_begin + gemm_depth >= k;
+                const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
                     const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
@@ -9610,7 +9661,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                         tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
                                       left.group == 0 ? height : left.group, right, sums.data());
-                        finish(sums.data(), row + first, height, column, columns, is_first, is_last);
+                        finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                     }
                 }
             }
@@ -9645,7 +9696,7 @@ struct FinishInto {
     Finish<T> finish;
 
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
-                    bool is_first, bool is_last) const {
+                    std::size_t depth_begin, bool is_last) const {
         Finish<T> here{};
         if (is_last) {
             here = finish;
@@ -9655,7 +9706,7 @@ struct FinishInto {
         }
         set.finish_tile(sums, tile_columns, rows, columns,
                         target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
-                        target.row_stride, accumulate || !is_first, here);
+                        target.row_stride, accumulate || depth_begin > 0, here);
     }
 };
 
@@ -9676,6 +9727,8 @@ template <Element T>
 PanelLayout weight_layout() {
     if constexpr (std::same_as<T, bfloat16>) {
         return layout_of(active_reduced().pairs);
+    } else if constexpr (std::same_as<T, int8>) {
+        return layout_of(active_reduced().bytes);
     } else {
         return layout_of(active<T>().tile);
     }
@@ -9706,6 +9759,49 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
         const std::size_t width = active<T>().tile.columns;
         gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
     }
+}
+
+/// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
+/// sum of its bytes; both run on to the end of the last panel.
+struct ByteWeight {
+    const std::int8_t* panels;
+    const float* scales;
+    const std::int32_t* sums;
+    std::size_t sums_stride;
+};
+
+/// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
+/// are exact within a block of the depth.
+inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
+                        float* y, const Finish<float>& finish) {
+    if (m == 0) return;
+    const ReducedKernels& reduced = active_reduced();
+    const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
+    const std::size_t stride = round_up(in, tile.group);
+    Buffer<std::uint8_t>& bytes = detail::gemm_scratch<std::uint8_t>().right;
+    Buffer<float>& scales = detail::gemm_scratch<float>().right;
+    Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
+    bytes.resize(m * stride);
+    scales.resize(m);
+    zeros.resize(m);
+    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            reduced.quantise(x + i * in, bytes.data() + i * stride, in, scales.data()[i], zeros.data()[i]);
+            std::fill_n(bytes.data() + i * stride + in, stride - in, std::uint8_t{0});
+        }
+    });
+    const detail::FinishInto<float> into{active<float>(), tile.columns, Target<float>{y, out, tile.columns}, false,
+                                         finish};
+    multiply_panels(tile, m, out, in, row_major(std::as_const(bytes).data(), stride), weight.panels,
+                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
+                        std::size_t columns, std::size_t depth_begin, bool is_last) {
+                        alignas(64) std::array<float, largest_tile> values;
+                        reduced.dequantise(
+                            sums, values.data(), rows, tile.columns, scales.data() + row, zeros.data() + row,
+                            weight.scales + column,
+                            weight.sums + depth_begin / (gemm_depth * tile.group) * weight.sums_stride + column);
+                        into(values.data(), row, rows, column, columns, depth_begin, is_last);
+                    });
 }
 
 /// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
@@ -9778,7 +9874,6 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
     scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
     const detail::Shares tiles(m, set.tile.rows);
-    constexpr std::size_t largest_tile = 14 * 64;
     alignas(64) std::array<T, largest_tile> sums;
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);
@@ -10075,12 +10170,13 @@ void assign(const View<T, S>& out, X&& x) {
     static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
     if constexpr (shape_fits && element_fits) {
         const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
-        if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+        if (extents != out.extents()) detail::throw_extents("assign", out.extents(), e.extents());
         if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
-            if (assign_through_product(out, e)) return;
+            assign_through_product(out, e);
+        } else {
+            ValueTape tape;
+            detail::write(out, prepare(e, tape));
         }
-        ValueTape tape;
-        detail::write(out, prepare(e, tape));
     }
 }
 
@@ -10744,34 +10840,61 @@ auto prepare_around_product(const E& e, ValueTape& tape, const Target& target) {
     }
 }
 
+/// Applies a chain to finished blocks of a product. The chain's type is erased so that a program compiles the product
+/// once, not once for every chain it has.
+struct ChainEpilogue {
+    const void* chain;
+    void (*apply)(const void* chain, std::size_t row, std::size_t last_row, std::size_t first, std::size_t last);
+
+    void operator()(std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) const {
+        apply(chain, row, last_row, first, last);
+    }
+};
+
+template <class T, class S, class E>
+void compute_through_product(const View<T, S>& out, const E& e) {
+    ValueTape tape;
+    const auto& product = find_product<S>(e);
+    const auto a = factor_of(product.a, tape);
+    const auto b = factor_of(product.b, tape);
+    const auto multiply = [&](const auto& epilogue) {
+        kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
+                         out.extent(1), false, epilogue);
+    };
+    if constexpr (!requires { e.operands; }) {
+        multiply(kernels::NoEpilogue{});
+    } else {
+        const auto chain = prepare_around_product<S>(e, tape, Leaf<T, S>(out));
+        const auto write_block = [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+            for (; row < last_row; ++row) {
+                write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1), first, last);
+            }
+        };
+        multiply(ChainEpilogue{&write_block, [](const void* erased, auto... block) {
+                                   (*static_cast<const decltype(write_block)*>(erased))(block...);
+                               }});
+    }
+}
+
 }  // namespace detail
 
 /// out = e for an elementwise chain around one matrix product of out's shape: the chain is applied to each block of the
-/// product while it is in the cache. Returns false, and does nothing, where out overlaps a tensor of the chain.
+/// product while it is in the cache, or apart from out where out overlaps a tensor of the chain.
 template <class T, class S, class E>
-bool assign_through_product(const View<T, S>& out, const E& e) {
+void assign_through_product(const View<T, S>& out, const E& e) {
     bool overlaps = false;
     detail::visit_leaves(e, [&](const auto& view) {
         const auto* first = reinterpret_cast<const std::byte*>(view.data());
         const auto* begin = reinterpret_cast<const std::byte*>(out.data());
         overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
-    if (overlaps) return false;
-    ValueTape tape;
-    const auto& product = detail::find_product<S>(e);
-    const auto a = detail::factor_of(product.a, tape);
-    const auto b = detail::factor_of(product.b, tape);
-    const auto chain = detail::prepare_around_product<S>(e, tape, Leaf<T, S>(out));
-    kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
-                     out.extent(1), false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
-                         if constexpr (!detail::is_leaf<std::remove_const_t<decltype(chain)>>) {
-                             for (; row < last_row; ++row) {
-                                 detail::write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1),
-                                                      first, last);
-                             }
-                         }
-                     });
-    return true;
+    if (overlaps) {
+        Tensor<T, S> apart(out.extents());
+        detail::compute_through_product(apart.view(), e);
+        std::copy_n(apart.data(), apart.size(), out.data());
+    } else {
+        detail::compute_through_product(out, e);
+    }
 }
 
 template <class A, class B>
@@ -11024,7 +11147,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 /// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
 /// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
-inline std::string configured_activation(const std::filesystem::path& folder) {
+[[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
         JsonLeaves config;
         if (!std::filesystem::exists(folder / name)) return config;
@@ -11223,7 +11346,8 @@ using ActivationInput = Variable<T, Shape<dynamic>>;
 template <class Activation, Real T>
 auto activated(const Activation& activation, const ActivationInput<T>& input) {
     constexpr bool fits = tandem::detail::is_elementwise<decltype(activation(input))>;
-    static_assert(fits, "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+    static_assert(fits,
+                  "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
     if constexpr (fits) {
         return activation(input);
     } else {
@@ -11233,8 +11357,8 @@ auto activated(const Activation& activation, const ActivationInput<T>& input) {
 
 }  // namespace detail
 
-/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and returns
-/// an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
+/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and
+/// returns an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
     constexpr kernels::Activation kind = kernel_activation<Activation>;
@@ -11293,29 +11417,49 @@ struct AttentionScratch {
     Buffer<T> weights, gradient;
 };
 
-/// softmax(q · kᵀ / sqrt(head_width)) of one head into weights[length, length]; entries a causal mask hides are zero.
+/// softmax(q · kᵀ / sqrt(head_width)) of one head into weights[queries, length], for queries that stand at the
+/// positions from `position` on; entries a causal mask hides are zero.
 template <Real T>
-void attention_weights(const AttentionShape& shape, std::size_t length, const T* q, T* weights) {
+void attention_weights(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
+                       const Operand<T>& q, const Operand<T>& k, T* weights) {
     const KernelSet<T>& set = active<T>();
-    const std::size_t stride = 3 * shape.width();
-    gemm_serial(length, length, shape.head_width, row_major(q, stride),
-                row_major(q + shape.width(), stride).transposed(), weights, length);
+    gemm_serial(queries, length, shape.head_width, q, k.transposed(), weights, length);
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
-    for (std::size_t i = 0; i < length; ++i) {
-        const std::size_t visible = shape.causal ? i + 1 : length;
+    for (std::size_t i = 0; i < queries; ++i) {
+        const std::size_t visible = shape.causal ? position + i + 1 : length;
         set.softmax(weights + i * length, visible, scale);
         std::fill(weights + i * length + visible, weights + (i + 1) * length, T{0});
     }
 }
 
-/// Calls body(first_row, length, head) for every (sequence, head), in parallel.
+/// The gradients of one head for its queries: dq, dk and dv, given the weights and dout; `gradient` is scratch of the
+/// weights' size.
+template <Real T>
+void attention_head_backward(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
+                             const Operand<T>& q, const Operand<T>& k, const Operand<T>& v, const Operand<T>& dout,
+                             const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv) {
+    const KernelSet<T>& set = active<T>();
+    const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
+    const Operand<T> w = row_major(weights, length), g = row_major<T>(gradient, length);
+    gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride);
+    gemm_serial(queries, length, shape.head_width, dout, v.transposed(), gradient, length);
+    for (std::size_t i = 0; i < queries; ++i) {
+        const std::size_t visible = shape.causal ? position + i + 1 : length;
+        set.softmax_backward(weights + i * length, gradient + i * length, visible, scale);
+        std::fill(gradient + i * length + visible, gradient + (i + 1) * length, T{0});
+    }
+    gemm_serial(queries, shape.head_width, length, g, k, dq.data, dq.row_stride);
+    gemm_serial(length, shape.head_width, queries, g.transposed(), q, dk.data, dk.row_stride);
+}
+
+/// Calls body(sequence, first_row, length, head) for every (sequence, head), in parallel.
 template <class Body>
 void for_each_head(const AttentionShape& shape, const Body& body) {
     parallel_for(shape.sequences() * shape.heads, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t task = begin; task < end; ++task) {
             const std::size_t first = shape.offsets[task / shape.heads];
             const std::size_t length = shape.offsets[task / shape.heads + 1] - first;
-            if (length > 0) body(first, length, task % shape.heads);
+            if (length > 0) body(task / shape.heads, first, length, task % shape.heads);
         }
     });
 }
@@ -11331,47 +11475,75 @@ AttentionScratch<T>& attention_scratch() {
 /// out[rows, width] = softmax(q · kᵀ / sqrt(head_width)) · v for every head (Vaswani et al. 2017, eq. 1).
 template <Real T>
 void attention(const AttentionShape& shape, const T* qkv, T* out) {
-    const std::size_t width = shape.width();
-    detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
-        Buffer<T>& memory = detail::attention_scratch<T>().weights;
-        memory.resize(length * length);
-        T* const weights = memory.data();
-        const T* const q = qkv + first * 3 * width + head * shape.head_width;
-        detail::attention_weights(shape, length, q, weights);
-        gemm_serial(length, shape.head_width, length, row_major(weights, length), row_major(q + 2 * width, 3 * width),
-                    out + first * width + head * shape.head_width, width);
+    const std::size_t width = shape.width(), stride = 3 * width;
+    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
+        Buffer<T>& weights = detail::attention_scratch<T>().weights;
+        weights.resize(length * length);
+        const T* const q = qkv + first * stride + head * shape.head_width;
+        detail::attention_weights(shape, length, 0, length, row_major(q, stride), row_major(q + width, stride),
+                                  weights.data());
+        gemm_serial<T>(length, shape.head_width, length, row_major<T>(weights.data(), length),
+                       row_major(q + 2 * width, stride), out + first * width + head * shape.head_width, width);
     });
 }
 
 /// dqkv[rows, 3 · width] of attention(), given qkv and dout[rows, width]. The weights are computed again, not kept.
 template <Real T>
 void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout, T* dqkv) {
-    const KernelSet<T>& set = active<T>();
     const std::size_t width = shape.width(), stride = 3 * width;
-    const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
-    detail::for_each_head(shape, [&](std::size_t first, std::size_t length, std::size_t head) {
+    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
         detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
         scratch.weights.resize(length * length);
         scratch.gradient.resize(length * length);
-        T* const weights = scratch.weights.data();
-        T* const gradient = scratch.gradient.data();
         const T* const q = qkv + first * stride + head * shape.head_width;
         T* const dq = dqkv + first * stride + head * shape.head_width;
-        const Operand<T> out_gradient = row_major(dout + first * width + head * shape.head_width, width);
-        detail::attention_weights(shape, length, q, weights);
-        gemm_serial(length, shape.head_width, length, row_major<T>(weights, length).transposed(), out_gradient,
-                    dq + 2 * width, stride);
-        gemm_serial(length, length, shape.head_width, out_gradient, row_major(q + 2 * width, stride).transposed(),
-                    gradient, length);
-        for (std::size_t i = 0; i < length; ++i) {
-            const std::size_t visible = shape.causal ? i + 1 : length;
-            set.softmax_backward(weights + i * length, gradient + i * length, visible, scale);
-            std::fill(gradient + i * length + visible, gradient + (i + 1) * length, T{0});
-        }
-        gemm_serial(length, shape.head_width, length, row_major<T>(gradient, length), row_major(q + width, stride), dq,
-                    stride);
-        gemm_serial(length, shape.head_width, length, row_major<T>(gradient, length).transposed(), row_major(q, stride),
-                    dq + width, stride);
+        const Operand<T> queries = row_major(q, stride), keys = row_major(q + width, stride);
+        detail::attention_weights(shape, length, 0, length, queries, keys, scratch.weights.data());
+        detail::attention_head_backward(shape, length, 0, length, queries, keys, row_major(q + 2 * width, stride),
+                                        row_major(dout + first * width + head * shape.head_width, width),
+                                        scratch.weights.data(), scratch.gradient.data(), Target<T>{dq, stride, 0},
+                                        Target<T>{dq + width, stride, 0}, Target<T>{dq + 2 * width, stride, 0});
+    });
+}
+
+/// The rows of attention()'s result that `picked` names, one in every sequence: out[sequences, width], from their own
+/// queries q[sequences, width] and all rows' kv[rows, 2 · width]. The same bits as attention() gives those rows.
+template <Real T>
+void attention_picked(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q, const T* kv,
+                      T* out) {
+    const std::size_t width = shape.width(), stride = 2 * width;
+    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
+        Buffer<T>& weights = detail::attention_scratch<T>().weights;
+        weights.resize(length);
+        const std::size_t column = head * shape.head_width;
+        const T* const k = kv + first * stride + column;
+        detail::attention_weights(shape, 1, picked[sequence] - first, length,
+                                  row_major(q + sequence * width + column, width), row_major(k, stride),
+                                  weights.data());
+        gemm_serial<T>(1, shape.head_width, length, row_major<T>(weights.data(), length), row_major(k + width, stride),
+                       out + sequence * width + column, width);
+    });
+}
+
+/// dq[sequences, width] and dkv[rows, 2 · width] of attention_picked(), given dout[sequences, width].
+template <Real T>
+void attention_picked_backward(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q,
+                               const T* kv, const T* dout, T* dq, T* dkv) {
+    const std::size_t width = shape.width(), stride = 2 * width;
+    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
+        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
+        scratch.weights.resize(length);
+        scratch.gradient.resize(length);
+        const std::size_t column = head * shape.head_width, row = sequence * width + column,
+                          position = picked[sequence] - first;
+        const T* const k = kv + first * stride + column;
+        T* const dk = dkv + first * stride + column;
+        const Operand<T> query = row_major(q + row, width), keys = row_major(k, stride);
+        detail::attention_weights(shape, 1, position, length, query, keys, scratch.weights.data());
+        detail::attention_head_backward(shape, 1, position, length, query, keys, row_major(k + width, stride),
+                                        row_major(dout + row, width), scratch.weights.data(), scratch.gradient.data(),
+                                        Target<T>{dq + row, width, 0}, Target<T>{dk, stride, 0},
+                                        Target<T>{dk + width, stride, 0});
     });
 }
 
@@ -11383,52 +11555,142 @@ void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout
 
 namespace tandem::inline TANDEM_ABI {
 
-/// A weight of shape S = <Out, ...>, a matrix [out, in] to products, kept once and in the panels that they read: it is
-/// packed when it is set, not when it is used. Gradients and moments have the same layout, so what works element by
-/// element walks `elements()`; that span is longer than size() where Out does not fill the last panel, and which
-/// element stands where depends on the instruction set. operator() and unpacked() know.
-template <Element T, class S>
-class PackedMatrix {
+/// A weight, a matrix [out, in] to products, kept once and in the panels that they read: it is packed when it is set, not
+/// when it is used. Gradients and moments have the same layout, so what works element by element walks `elements()`; that
+/// span is longer than size() where `out` does not fill the last panel, and which element stands where depends on the
+/// instruction set: operator(), pack and unpack know. Sizes are numbers here, so that a program has one of these an
+/// element type; PackedMatrix gives them a shape.
+template <Element T>
+class PackedWeight {
 public:
     using element = T;
-    using shape = S;
-    static constexpr std::size_t out = S::extents[0];
-    static constexpr std::size_t in = Extents<S::rank>(S::extents).count() / out;
 
-    PackedMatrix() : elements_(layout().size(in, out)) {}
+    PackedWeight(std::size_t out, std::size_t in) : out_(out), in_(in), elements_(layout().size(in, out)) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<T>(); }
 
-    static constexpr std::size_t size() { return out * in; }
-    static constexpr std::size_t extent(std::size_t axis) { return S::extents[axis]; }
+    std::size_t size() const { return out_ * in_; }
 
     std::span<T> elements() & { return {elements_.data(), elements_.size()}; }
     std::span<const T> elements() const& { return {elements_.data(), elements_.size()}; }
     void elements() && = delete;  // the memory would be gone before it is read
 
-    T& operator()(std::size_t row, std::size_t column) { return elements()[layout().position(column, row, in)]; }
+    T& operator()(std::size_t row, std::size_t column) { return elements_.data()[layout().position(column, row, in_)]; }
     const T& operator()(std::size_t row, std::size_t column) const {
-        return elements()[layout().position(column, row, in)];
+        return elements_.data()[layout().position(column, row, in_)];
     }
 
     void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
 
-    /// Takes over the elements of a row-major tensor.
-    void pack(View<const T, S> weight) { kernels::pack_weight(out, in, weight.data(), elements_.data()); }
+    /// Takes over row-major elements.
+    void pack(const T* weight) { kernels::pack_weight(out_, in_, weight, elements_.data()); }
 
-    /// The elements as a row-major tensor.
-    Tensor<T, S> unpacked() const {
-        Tensor<T, S> weight;
-        parallel_for(out, 16, [&](std::size_t begin, std::size_t end) {
+    /// Writes the elements row-major.
+    void unpack(T* weight) const {
+        parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < in; ++j) weight.data()[i * in + j] = (*this)(i, j);
+                for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
             }
         });
-        return weight;
+    }
+
+    /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
+    /// panel.
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish,
+                 std::size_t first, std::size_t last) const {
+        kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
+    }
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish) const {
+        product(rows, x, y, finish, 0, out_);
+    }
+
+    /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
+    /// null.
+    void product_backward(std::size_t rows, const T* x, const T* dy, T* dx, PackedWeight& gradient, std::size_t first,
+                          std::size_t last) const
+        requires Real<T>
+    {
+        const std::size_t at = layout().position(0, first, in_);
+        kernels::dense_backward<T>(rows, last - first, in_, x, elements_.data() + at, dy, dx,
+                                   gradient.elements_.data() + at);
     }
 
 private:
+    std::size_t out_, in_;
     Buffer<T> elements_;
+};
+
+/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is float32.
+template <>
+class PackedWeight<int8> {
+public:
+    using element = float;
+
+    PackedWeight(std::size_t out, std::size_t in)
+        : out_(out), in_(in), bytes_(layout().size(in, out)), scales_(padded()), sums_(padded() * ((in + block() - 1) / block())) {}
+
+    static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
+
+    std::size_t size() const { return out_ * in_; }
+
+    float operator()(std::size_t row, std::size_t column) const {
+        return scales_.data()[row] * static_cast<float>(bytes_.data()[layout().position(column, row, in_)]);
+    }
+
+    /// Takes over row-major elements, rounded to the nearest of 255 steps of their row.
+    void pack(const float* weight) {
+        std::fill_n(bytes_.data(), bytes_.size(), int8{0});
+        std::fill_n(sums_.data(), sums_.size(), 0);
+        parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const float* const row = weight + i * in_;
+                float most = 0;
+                for (std::size_t j = 0; j < in_; ++j) most = std::max(most, std::abs(row[j]));
+                scales_.data()[i] = most > 0 ? most / 127 : 1;
+                for (std::size_t j = 0; j < in_; ++j) {
+                    const auto byte = static_cast<int8>(std::lrint(row[j] / scales_.data()[i]));
+                    bytes_.data()[layout().position(j, i, in_)] = byte;
+                    sums_.data()[j / block() * padded() + i] += byte;
+                }
+            }
+        });
+    }
+
+    void unpack(float* weight) const {
+        for (std::size_t i = 0; i < out_; ++i) {
+            for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
+        }
+    }
+
+    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish, std::size_t first,
+                 std::size_t last) const {
+        const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in_), scales_.data() + first,
+                                       sums_.data() + first, padded()};
+        kernels::dense_bytes(rows, last - first, in_, x, part, y, finish);
+    }
+    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish) const {
+        product(rows, x, y, finish, 0, out_);
+    }
+
+private:
+    std::size_t padded() const { return kernels::round_up(out_, layout().width); }
+    static std::size_t block() { return kernels::gemm_depth * layout().group; }
+
+    std::size_t out_, in_;
+    Buffer<int8> bytes_;
+    Buffer<float> scales_;
+    Buffer<std::int32_t> sums_;
+};
+
+/// A packed weight of shape S = <Out, ...>, the further extents being those of one row.
+template <Element T, class S>
+class PackedMatrix : public PackedWeight<T> {
+public:
+    using shape = S;
+
+    PackedMatrix() : PackedWeight<T>(S::extents[0], S::extents.count() / S::extents[0]) {}
+
+    static constexpr const Extents<S::rank>& extents() { return S::extents; }
 };
 
 /// A parameter's elements, row-major, whatever its layout.
@@ -11437,16 +11699,18 @@ const Tensor<T, S>& to_row_major(const Tensor<T, S>& parameter) {
     return parameter;
 }
 template <class T, class S>
-Tensor<T, S> to_row_major(const PackedMatrix<T, S>& parameter) {
-    return parameter.unpacked();
+auto to_row_major(const PackedMatrix<T, S>& parameter) {
+    Tensor<typename PackedMatrix<T, S>::element, S> values;
+    parameter.unpack(values.data());
+    return values;
 }
 template <class T, class S>
 void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
     std::copy_n(values.data(), values.size(), parameter.data());
 }
 template <class T, class S>
-void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<T, S>& values) {
-    parameter.pack(values.view());
+void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<typename PackedMatrix<T, S>::element, S>& values) {
+    parameter.pack(values.data());
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -11459,7 +11723,8 @@ void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<T, S>& values) {
 namespace tandem::inline TANDEM_ABI {
 
 /// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
-/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part through
+/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part
+/// through
 ///     static void parameters(const auto& visit, const std::string& at, auto&... self)
 /// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
 /// open_clip's.
@@ -11491,9 +11756,9 @@ void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
 }
 template <Element T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
-    Tensor<T, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);
-    weight.pack(values);
+    weight.pack(values.data());
 }
 
 /// What the initialisation of a part depends on.
@@ -11501,15 +11766,15 @@ struct InitScale {
     std::size_t width = 0;
     std::size_t layers = 0;
 
-    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two a
-    /// layer (CLIP/clip/model.py:316-323).
+    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two
+    /// a layer (CLIP/clip/model.py:316-323).
     double residual() const { return std::pow(static_cast<double>(width * 2 * layers), -0.5); }
     double attention() const { return std::pow(static_cast<double>(width), -0.5); }
     double hidden() const { return std::pow(static_cast<double>(2 * width), -0.5); }
 };
 
-/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in) and
-/// vectors as they were made.
+/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in)
+/// and vectors as they were made.
 template <class Part>
 void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
@@ -11517,7 +11782,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     } else {
         const auto fill = [&](const std::string&, auto& tensor) {
             if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
-                const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
+                const double fan_in = static_cast<double>(tensor.size() / tensor.extents()[0]);
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
             }
         };
@@ -11599,11 +11864,25 @@ struct Linear {
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
 
-    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its bias
-    /// is added, while it is in registers.
+    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its
+    /// bias is added, while it is in registers.
     void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
-        kernels::dense<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), y.data(), finish);
+        weight.product(x.extent(0), x.data(), y.data(), finish);
+    }
+
+    /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight
+    /// ends.
+    static bool cuts_at(std::size_t row) { return row % decltype(weight)::layout().width == 0; }
+    void forward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, C* y) const {
+        weight.product(rows, x, y, {.bias = HasBias ? bias.data() + first : nullptr}, first, last);
+    }
+    void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
+                       Linear& gradient) const
+        requires Real<T>
+    {
+        weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
+        if constexpr (HasBias) detail::add_column_sums<T>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
     }
 
     /// y = residual + forward(x). residual may be y.
@@ -11612,12 +11891,8 @@ struct Linear {
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
-    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const
-        requires Real<T>
-    {
-        kernels::dense_backward<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), dy.data(), dx.data(),
-                                   gradient.weight.elements().data());
-        if constexpr (HasBias) detail::add_column_sums<T>({dy.data(), {{dy.extent(0), Out}}}, gradient.bias.data());
+    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const requires Real<T> {
+        backward_part(0, Out, x.extent(0), x.data(), dy.data(), dx.data(), gradient);
     }
 };
 
@@ -11631,7 +11906,8 @@ struct Linear {
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Where the sequences of a batch stand in a matrix of token rows: sequence s owns the rows [offsets[s], offsets[s + 1]).
+/// Where the sequences of a batch stand in a matrix of token rows: sequence s owns the rows [offsets[s], offsets[s +
+/// 1]).
 using Offsets = std::span<const std::size_t>;
 
 /// What the layers of a transformer block know of the tower they stand in.
@@ -11645,8 +11921,24 @@ struct BlockShape {
 
 namespace nn {
 
-/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's parameters:
-/// in_proj holds the rows of q, k and v one after the other.
+/// to[i] = from[rows[i]].
+template <Real C, std::size_t Width>
+void gather_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        std::copy_n(from.data() + rows[i] * Width, Width, to.data() + i * Width);
+}
+
+/// to[rows[i]] += from[i].
+template <Real C, std::size_t Width>
+void add_to_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        C* const row = to.data() + rows[i] * Width;
+        std::transform(row, row + Width, from.data() + i * Width, row, std::plus<C>());
+    }
+}
+
+/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's
+/// parameters: in_proj holds the rows of q, k and v one after the other.
 template <Element T, BlockShape shape>
 struct SelfAttention {
     static constexpr std::size_t width = shape.width;
@@ -11661,6 +11953,9 @@ struct SelfAttention {
         Tensor<C, Shape<dynamic, width>> mixed;
         Tensor<C, Shape<dynamic, 3 * width>> qkv_gradient;
         Tensor<C, Shape<dynamic, width>> mixed_gradient;
+        /// Of picked rows only: their inputs and queries. Keys and values are those of all rows.
+        Tensor<C, Shape<dynamic, width>> picked, q, q_gradient, picked_gradient;
+        Tensor<C, Shape<dynamic, 2 * width>> kv, kv_gradient;
     };
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -11685,15 +11980,52 @@ struct SelfAttention {
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
-                  SelfAttention& gradient) const
-        requires Real<T>
-    {
+                  SelfAttention& gradient) const requires Real<T> {
         saved.qkv_gradient.resize(x.extent(0));
         saved.mixed_gradient.resize(x.extent(0));
         out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
         kernels::attention_backward<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed_gradient.data(),
                                        saved.qkv_gradient.data());
         in_proj.backward(x, saved.qkv_gradient, dx, gradient.in_proj);
+    }
+
+    /// Whether forward_picked can be used: whether queries can be cut off keys and values.
+    static bool can_pick() { return Linear<T, width, 3 * width>::cuts_at(width); }
+
+    /// The rows of forward's result that `picked` names, one in every sequence; residual and y hold those rows alone.
+    void forward_picked(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets offsets,
+                        std::span<const std::size_t> picked, Saved& saved) const {
+        const std::size_t count = picked.size();
+        saved.picked.resize(count);
+        saved.q.resize(count);
+        saved.kv.resize(x.extent(0));
+        saved.mixed.resize(count);
+        gather_rows<C, width>(x, picked, saved.picked);
+        in_proj.forward_part(0, width, count, saved.picked.data(), saved.q.data());
+        in_proj.forward_part(width, 3 * width, x.extent(0), x.data(), saved.kv.data());
+        kernels::attention_picked<C>(kernel_shape(offsets), picked, saved.q.data(), saved.kv.data(),
+                                     saved.mixed.data());
+        out_proj.forward_onto(residual, saved.mixed, y);
+    }
+
+    /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
+    void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets,
+                         std::span<const std::size_t> picked, Saved& saved,
+                         SelfAttention& gradient) const requires Real<T> {
+        const std::size_t count = picked.size();
+        saved.mixed_gradient.resize(count);
+        saved.q_gradient.resize(count);
+        saved.picked_gradient.resize(count);
+        saved.kv_gradient.resize(x.extent(0));
+        out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
+        kernels::attention_picked_backward<C>(kernel_shape(offsets), picked, saved.q.data(), saved.kv.data(),
+                                              saved.mixed_gradient.data(), saved.q_gradient.data(),
+                                              saved.kv_gradient.data());
+        in_proj.backward_part(width, 3 * width, x.extent(0), x.data(), saved.kv_gradient.data(), dx.data(),
+                              gradient.in_proj);
+        in_proj.backward_part(0, width, count, saved.picked.data(), saved.q_gradient.data(),
+                              saved.picked_gradient.data(), gradient.in_proj);
+        add_to_rows<C, width>(saved.picked_gradient, picked, dx);
     }
 
 private:
@@ -11727,8 +12059,8 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
-/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters and
-/// arithmetic are float32 in a bfloat16 model.
+/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters
+/// and arithmetic are float32 in a bfloat16 model.
 template <Element T, std::size_t Width, auto choice>
 struct LayerNorm {
     using C = Compute<T>;
@@ -11753,8 +12085,9 @@ struct LayerNorm {
         saved.mean.resize(rows);
         saved.inverse.resize(rows);
         parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
-            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(), y.data() + first * Width,
-                                            saved.mean.data() + first, saved.inverse.data() + first, last - first, Width,
+            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(),
+                                            y.data() + first * Width, saved.mean.data() + first,
+                                            saved.inverse.data() + first, last - first, Width,
                                             static_cast<C>(choice.eps));
         });
     }
@@ -11838,18 +12171,18 @@ struct Mlp {
         if (keep) saved.before.resize(x.extent(0));
         if constexpr (fused == kernels::Activation::none) {
             c_fc.forward(x, keep ? saved.before.view() : saved.after.view());
-            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(), saved.after.size());
+            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(),
+                     saved.after.size());
         } else {
-            c_fc.forward(x, saved.after, {.activation = fused, .before = keep ? saved.before.data() : nullptr,
-                                          .before_stride = hidden});
+            c_fc.forward(
+                x, saved.after,
+                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden});
         }
         c_proj.forward_onto(residual, saved.after, y);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
-                  Mlp& gradient) const
-        requires Real<T>
-    {
+                  Mlp& gradient) const requires Real<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
         activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
@@ -11915,6 +12248,10 @@ struct Block {
         typename Mixer::Saved mixer;
         typename Feedforward::Saved mlp;
         Tensor<C, Shape<dynamic, width>> normed_1, middle, normed_2;
+        /// For picked rows: their inputs, or all rows of a mixer that cannot pick; and the offsets of sequences of one
+        /// row.
+        Tensor<C, Shape<dynamic, width>> whole;
+        std::vector<std::size_t> ends;
     };
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -11941,15 +12278,69 @@ struct Block {
         mlp.forward(saved.normed_2, saved.middle, y, offsets, saved.mlp, keep);
     }
 
+    /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
+    /// can pick, and all that follows it, computes those rows alone; the bits are forward's.
+    void forward_picked(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, std::span<const std::size_t> picked,
+                        Saved& saved, bool keep) const {
+        if (!can_pick()) {
+            saved.whole.resize(x.extent(0));
+            forward(x, saved.whole, offsets, saved, keep);
+            return gather_rows<C, width>(saved.whole, picked, y);
+        }
+        if constexpr (mixer_picks) {
+            const std::size_t count = picked.size();
+            saved.normed_1.resize(x.extent(0));
+            saved.whole.resize(count);
+            saved.middle.resize(count);
+            saved.normed_2.resize(count);
+            saved.ends.resize(count + 1);
+            std::iota(saved.ends.begin(), saved.ends.end(), std::size_t{0});
+            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            gather_rows<C, width>(x, picked, saved.whole);
+            attn.forward_picked(saved.normed_1, saved.whole, saved.middle, offsets, picked, saved.mixer);
+            ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
+            mlp.forward(saved.normed_2, saved.middle, y, saved.ends, saved.mlp, keep);
+        }
+    }
+
+    /// g = dL/dx for all rows, given g_picked = dL/dy of forward_picked, which is overwritten. `scratch` is <rows,
+    /// width>.
+    void backward_picked(Rows<const C, width> x, Rows<C, width> g_picked, Rows<C, width> g, Rows<C, width> scratch,
+                         Offsets offsets, std::span<const std::size_t> picked, Saved& saved,
+                         Block& gradient) const requires Real<T> {
+        std::fill_n(g.data(), g.size(), C{0});
+        if (!can_pick()) {
+            add_to_rows<C, width>(g_picked, picked, g);
+            return backward(x, g, scratch, offsets, saved, gradient);
+        }
+        if constexpr (mixer_picks) {
+            const Rows<C, width> few(scratch.data(), {{picked.size(), width}});
+            mlp.backward(saved.normed_2, g_picked, few, saved.ends, saved.mlp, gradient.mlp);
+            ln_2.backward(saved.middle, few, g_picked, saved.norm_2, gradient.ln_2, true);
+            attn.backward_picked(saved.normed_1, g_picked, scratch, offsets, picked, saved.mixer, gradient.attn);
+            add_to_rows<C, width>(g_picked, picked, g);
+            ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+        }
+    }
+
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
     void backward(Rows<const C, width> x, Rows<C, width> g, Rows<C, width> scratch, Offsets offsets, Saved& saved,
-                  Block& gradient) const
-        requires Real<T>
-    {
+                  Block& gradient) const requires Real<T> {
         mlp.backward(saved.normed_2, g, scratch, offsets, saved.mlp, gradient.mlp);
         ln_2.backward(saved.middle, scratch, g, saved.norm_2, gradient.ln_2, true);
         attn.backward(saved.normed_1, g, scratch, offsets, saved.mixer, gradient.attn);
         ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+    }
+
+private:
+    static constexpr bool mixer_picks = requires { Mixer::can_pick(); };
+
+    static bool can_pick() {
+        if constexpr (mixer_picks) {
+            return Mixer::can_pick();
+        } else {
+            return false;
+        }
     }
 };
 
@@ -11966,7 +12357,7 @@ struct Transformer {
     struct Saved {
         std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
         std::vector<typename Layer::Saved> blocks{1};
-        Tensor<C, Shape<dynamic, width>> scratch;
+        Tensor<C, Shape<dynamic, width>> scratch, picked;
     };
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -11988,26 +12379,54 @@ struct Transformer {
     /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each block
     /// overwrites what the one before it left.
     Rows<C, width> forward(Offsets offsets, Saved& saved, bool keep) const {
+        return forward_blocks(Layers, offsets, saved, keep);
+    }
+
+    /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
+    Rows<C, width> forward_picked(Offsets offsets, std::span<const std::size_t> picked, Saved& saved, bool keep) const {
+        const Rows<C, width> from = forward_blocks(Layers - 1, offsets, saved, keep);
+        saved.picked.resize(picked.size());
+        resblocks.back().forward_picked(from, saved.picked, offsets, picked, saved.blocks[keep ? Layers - 1 : 0], keep);
+        return saved.picked;
+    }
+
+    /// In place g = the gradient of the input, given that of the output.
+    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const requires Real<T> {
+        backward_blocks(Layers, g, offsets, saved, gradient);
+    }
+
+    /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
+    void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, Offsets offsets,
+                         std::span<const std::size_t> picked, Saved& saved,
+                         Transformer& gradient) const requires Real<T> {
+        saved.scratch.resize(g.extent(0));
+        resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, offsets, picked,
+                                         saved.blocks[Layers - 1], gradient.resblocks.back());
+        backward_blocks(Layers - 1, g, offsets, saved, gradient);
+    }
+
+private:
+    Rows<C, width> forward_blocks(std::size_t count, Offsets offsets, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
-        if (keep) {
-            saved.streams.resize(Layers + 1);
-            saved.blocks.resize(Layers);
+        if (keep && saved.blocks.size() != Layers) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
+            streams.front() = std::move(saved.streams.front());
+            saved.streams = std::move(streams);
+            saved.blocks = std::vector<typename Layer::Saved>(Layers);
         }
-        for (std::size_t i = 0; i < Layers; ++i) {
+        for (std::size_t i = 0; i < count; ++i) {
             auto& from = saved.streams[keep ? i : i % 2];
             auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
             to.resize(rows);
             resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0], keep);
         }
-        return saved.streams[keep ? Layers : Layers % 2];
+        return saved.streams[keep ? count : count % 2];
     }
 
-    /// In place g = the gradient of the input, given that of the output.
-    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const
-        requires Real<T>
-    {
+    void backward_blocks(std::size_t count, Rows<C, width> g, Offsets offsets, Saved& saved,
+                         Transformer& gradient) const requires Real<T> {
         saved.scratch.resize(g.extent(0));
-        for (std::size_t i = Layers; i-- > 0;) {
+        for (std::size_t i = count; i-- > 0;) {
             resblocks[i].backward(saved.streams[i], g, saved.scratch, offsets, saved.blocks[i], gradient.resblocks[i]);
         }
     }
@@ -12049,34 +12468,33 @@ struct Eot {
 
 namespace nn {
 
-/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling that
-/// picks one row commutes with the norm of rows, which then only sees the picked ones.
+/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling
+/// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone.
 template <Element T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
 struct Head {
     using C = Compute<T>;
     using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
 
+    static constexpr bool picks_row = Pooling::picks_row;
+
     Norm norm;
-    Tensor<T, Shape<Width, Embedding>> projection;
+    Tensor<Stored<T>, Shape<Width, Embedding>> projection;
 
     struct Saved {
         typename Norm::Saved norm;
-        /// Picking: the picked rows, then their normed selves. Averaging: all rows normed, then their means.
-        Tensor<C, Shape<dynamic, Width>> picked, normed, pooled;
+        /// Picking: the picked rows normed. Averaging: all rows normed, then their means.
+        Tensor<C, Shape<dynamic, Width>> normed, pooled;
         Tensor<C, Shape<dynamic, Width>> pooled_gradient, normed_gradient;
     };
 
     void initialise(Random& random, const InitScale& scale) { fill_normal(projection, random, scale.attention()); }
 
-    /// `rows` names the row to pick in every sequence; averaging skips the first `skip` rows of each.
-    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::span<const std::size_t> rows,
-                 std::size_t skip, Saved& saved) const {
+    /// x holds the picked row of every sequence, or all rows to average, but the first `skip` of each sequence.
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::size_t skip, Saved& saved) const {
         const std::size_t count = offsets.size() - 1;
         saved.pooled.resize(count);
-        if constexpr (Pooling::picks_row) {
-            saved.picked.resize(count);
-            for (std::size_t i = 0; i < count; ++i) std::copy_n(x.data() + rows[i] * Width, Width, &saved.picked(i, 0));
-            norm.forward(saved.picked, saved.pooled, saved.norm);
+        if constexpr (picks_row) {
+            norm.forward(x, saved.pooled, saved.norm);
         } else {
             saved.normed.resize(x.extent(0));
             norm.forward(x, saved.normed, saved.norm);
@@ -12086,14 +12504,13 @@ struct Head {
                 assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
             }
         }
-        assign(detail::AnyMatrix<C>(y), matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
+        assign(detail::AnyMatrix<C>(y),
+               matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
     }
 
-    /// Writes dx for all rows, given dy; adds to the gradients.
+    /// Writes dx for all of x, given dy; adds to the gradients.
     void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
-                  std::span<const std::size_t> rows, std::size_t skip, Saved& saved, Head& gradient) const
-        requires Real<T>
-    {
+                  std::size_t skip, Saved& saved, Head& gradient) const requires Real<T> {
         const std::size_t count = offsets.size() - 1;
         saved.pooled_gradient.resize(count);
         const auto g = kernels::row_major(dy.data(), Embedding);
@@ -12101,13 +12518,8 @@ struct Head {
                          gradient.projection.data(), Embedding, true);
         kernels::gemm<T>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
                          saved.pooled_gradient.data(), Width);
-        if constexpr (Pooling::picks_row) {
-            saved.normed_gradient.resize(count);
-            norm.backward(saved.picked, saved.pooled_gradient, saved.normed_gradient, saved.norm, gradient.norm, false);
-            std::fill_n(dx.data(), dx.size(), C{0});
-            for (std::size_t i = 0; i < count; ++i) {
-                std::copy_n(&saved.normed_gradient(i, 0), Width, dx.data() + rows[i] * Width);
-            }
+        if constexpr (picks_row) {
+            norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
         } else {
             saved.normed_gradient.resize(x.extent(0));
             for (std::size_t i = 0; i < count; ++i) {
@@ -12357,13 +12769,14 @@ struct PatchEmbedding {
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
         extract_patches<Image, Patch, C>(images, saved.patches);
-        kernels::dense<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(), saved.embedded.data(), {});
+        conv.product(count * patches, saved.patches.data(), saved.embedded.data(), {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
                 const C* const position = positional_embedding.data();
                 if constexpr (HasClass) {
-                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows, std::plus<C>());
+                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows,
+                                   std::plus<C>());
                 }
                 constexpr std::size_t skip = (tokens - patches) * Width;
                 const C* const embedded = saved.embedded.data() + i * patches * Width;
@@ -12373,9 +12786,7 @@ struct PatchEmbedding {
     }
 
     /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const
-        requires Real<T>
-    {
+    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Real<T> {
         const std::size_t count = dy.extent(0) / tokens;
         constexpr std::size_t skip = (tokens - patches) * Width;
         detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
@@ -12387,8 +12798,7 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        kernels::dense_backward<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(),
-                                   saved.embedded.data(), nullptr, gradient.conv.elements().data());
+        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv, 0, Width);
     }
 };
 
@@ -12397,7 +12807,7 @@ template <Element T, std::size_t Vocabulary, std::size_t Context, std::size_t Wi
 struct TokenEmbedding {
     using C = Compute<T>;
 
-    Tensor<T, Shape<Vocabulary, Width>> token_embedding;
+    Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
     Tensor<C, Shape<Context, Width>> positional_embedding;
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -12411,20 +12821,18 @@ struct TokenEmbedding {
         fill_normal(positional_embedding, random, 0.01);
     }
 
-    /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for an
-    /// id outside the vocabulary.
+    /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for
+    /// an id outside the vocabulary.
     void forward(View<const Id, Shape<dynamic, Context>> ids, Rows<C, Width> y, Offsets offsets) const {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
-            const T* const token = token_embedding.data() + id * Width;
+            const Stored<T>* const token = token_embedding.data() + id * Width;
             const C* const place = positional_embedding.data() + position * Width;
             for (std::size_t j = 0; j < Width; ++j) y.data()[row * Width + j] = static_cast<C>(token[j]) + place[j];
         });
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
-                  TokenEmbedding& gradient) const
-        requires Real<T>
-    {
+                  TokenEmbedding& gradient) const requires Real<T> {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
             C* const token = gradient.token_embedding.data() + id * Width;
             C* const place = gradient.positional_embedding.data() + position * Width;
@@ -12481,7 +12889,7 @@ public:
         typename Blocks::Saved blocks;
         typename Head::Saved head;
         Tensor<Id, Shape<dynamic, context>> ids;
-        Tensor<C, Shape<dynamic, width>> gradient;
+        Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
     };
 
@@ -12515,8 +12923,12 @@ public:
             work.offsets[i + 1] = work.offsets[i] + (config.causal ? position + 1 : context);
         }
         table_.forward(ids, transformer_.input(work.offsets.back(), work.blocks), work.offsets);
-        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
-        head_.forward(tokens, embeddings, work.offsets, work.rows, 0, work.head);
+        if constexpr (Head::picks_row) {
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
+                          0, work.head);
+        } else {
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, 0, work.head);
+        }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
@@ -12524,9 +12936,17 @@ public:
         requires Real<T>
     {
         work.gradient.resize(work.offsets.back());
-        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, 0,
-                       work.head, gradient.head_);
-        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, 0, work.head,
+                           gradient.head_);
+            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+                                         gradient.transformer_);
+        } else {
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, 0, work.head,
+                           gradient.head_);
+            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        }
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
@@ -12573,7 +12993,7 @@ public:
         typename Norm::Saved norm;
         typename Blocks::Saved blocks;
         typename Head::Saved head;
-        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch;
+        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch, picked_gradient;
         std::vector<std::size_t> offsets, rows;
     };
 
@@ -12603,8 +13023,12 @@ public:
         for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * Stem::tokens;
         stem_.forward(images, work.embedded, work.stem);
         ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
-        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
-        head_.forward(tokens, embeddings, work.offsets, work.rows, skipped, work.head);
+        if constexpr (Head::picks_row) {
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
+                          skipped, work.head);
+        } else {
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped, work.head);
+        }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
@@ -12613,9 +13037,17 @@ public:
     {
         work.gradient.resize(work.embedded.extent(0));
         work.scratch.resize(work.embedded.extent(0));
-        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, skipped,
-                       work.head, gradient.head_);
-        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped, work.head,
+                           gradient.head_);
+            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+                                         gradient.transformer_);
+        } else {
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped, work.head,
+                           gradient.head_);
+            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        }
         ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);
         stem_.backward(work.scratch, work.stem, gradient.stem_);
     }
@@ -12644,7 +13076,8 @@ private:
 namespace tandem::inline TANDEM_ABI {
 
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double> in
-/// double; Clip<config, bf16> keeps its matrices in bfloat16, computes in float32, and only infers.
+/// double; Clip<config, bf16> keeps its matrices in bfloat16 and Clip<config, int8> in bytes (products of both round their
+/// input likewise, and sum in float32 and exactly); these two only infer.
 template <auto config, Element T = float>
 class Clip {
 public:
@@ -12811,7 +13244,7 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
 
 /// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
 /// to_hf.py gives the pairs).
-inline Source transformers_source(std::string name) {
+[[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
     if (name == "logit_scale" || name == "logit_bias") return {{name}};
@@ -12874,9 +13307,8 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
 
 template <class Parameter>
 std::vector<std::size_t> shape_of_tensor(const Parameter& parameter) {
-    std::vector<std::size_t> shape(Parameter::shape::rank);
-    for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = parameter.extent(axis);
-    return shape;
+    const auto& extents = parameter.extents();
+    return {extents.value, extents.value + Parameter::shape::rank};
 }
 
 inline bool is_floating(DataType type) {
@@ -12889,13 +13321,61 @@ inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
     return a == b;
 }
 
+class CheckpointFit;
+
+/// A parameter to be loaded, its type erased: `read` knows what `parameter` points to, elements or a packed weight.
+struct LoadTarget {
+    std::string name;
+    std::vector<std::size_t> shape;
+    void* parameter;
+    std::size_t size;
+    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+};
+
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
 
-    void check(const std::string& name, const std::vector<std::size_t>& shape) {
+    /// Reads all parameters of a model, or throws before it has read any.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where) {
+        for (const LoadTarget& target : targets) check(target.name, target.shape);
+        require(where);
+        for (const LoadTarget& target : targets) target.read(*this, target);
+    }
+
+    /// Reads a tensor of elements T.
+    template <class T>
+    static void read(const CheckpointFit& fit, const LoadTarget& target) {
+        fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
+    }
+
+    /// Reads a weight kept in panels.
+    template <class T>
+    static void read_packed(const CheckpointFit& fit, const LoadTarget& target) {
+        std::vector<typename PackedWeight<T>::element> values(target.size);
+        fit.read_into(target, std::span(values));
+        static_cast<PackedWeight<T>*>(target.parameter)->pack(values.data());
+    }
+
+private:
+    template <class T>
+    void read_into(const LoadTarget& target, std::span<T> elements) const {
+        const Source source = naming_(target.name);
+        const std::size_t part = elements.size() / source.names.size();
+        for (std::size_t i = 0; i < source.names.size(); ++i) {
+            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
+        }
+        if (!source.transposed) return;
+        const std::vector<T> stored(elements.begin(), elements.end());
+        const std::size_t rows = target.shape[0], columns = target.shape[1];
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
+        }
+    }
+
+    [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
         const Source source = naming_(name);
         const auto expected = stored_shape(shape, source);
         for (const std::string& key : source.names) {
@@ -12913,7 +13393,7 @@ public:
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
-    void require(std::string_view where) {
+    [[gnu::cold]] void require(std::string_view where) {
         for (const StoredTensor& tensor : file_.tensors()) {
             if (!used_.contains(tensor.name) && !Naming::is_ignored(tensor.name)) {
                 faults_ += "\n  " + tensor.name + ": unexpected";
@@ -12922,27 +13402,21 @@ public:
         if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
     }
 
-    /// Reads a parameter whose checks passed.
-    template <class T>
-    void read(const std::string& name, const std::vector<std::size_t>& shape, std::span<T> elements) const {
-        const Source source = naming_(name);
-        const std::size_t part = elements.size() / source.names.size();
-        for (std::size_t i = 0; i < source.names.size(); ++i) {
-            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
-        }
-        if (!source.transposed) return;
-        const std::vector<T> stored(elements.begin(), elements.end());
-        for (std::size_t i = 0; i < shape[0]; ++i) {
-            for (std::size_t j = 0; j < shape[1]; ++j) elements[i * shape[1] + j] = stored[j * shape[0] + i];
-        }
-    }
-
-private:
     const Safetensors& file_;
     Naming naming_;
     std::set<std::string> used_;
     std::string faults_;
 };
+
+template <class T, class S>
+LoadTarget load_target(const std::string& name, Tensor<T, S>& tensor) {
+    return {name, shape_of_tensor(tensor), tensor.data(), tensor.size(), CheckpointFit::read<T>};
+}
+template <class T, class S>
+LoadTarget load_target(const std::string& name, PackedMatrix<T, S>& weight) {
+    PackedWeight<T>& base = weight;
+    return {name, shape_of_tensor(weight), &base, weight.size(), CheckpointFit::read_packed<T>};
+}
 
 /// The parameters of models as row-major tensors to save, with the memory of those that are kept in another layout.
 struct SavedParameters {
@@ -12962,9 +13436,11 @@ private:
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
-        const auto unpacked = std::make_shared<const Tensor<T, S>>(weight.unpacked());
-        add(name, *unpacked);
-        memory.push_back(unpacked);
+        using Values = std::vector<typename PackedWeight<T>::element>;
+        const auto values = std::make_shared<Values>(weight.size());
+        weight.unpack(values->data());
+        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of_tensor(weight), std::span(std::as_const(*values))));
+        memory.push_back(values);
     }
 };
 
@@ -12984,17 +13460,11 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// that is missing, unexpected or of another shape, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where) {
-    detail::CheckpointFit fit(file);
+    std::vector<detail::LoadTarget> targets;
     for_each_parameter(
-        [&](const std::string& name, const auto& tensor) { fit.check(name, detail::shape_of_tensor(tensor)); }, model);
-    fit.require(where);
-    for_each_parameter(
-        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
-            Tensor<typename Parameter::element, typename Parameter::shape> values;
-            fit.read(name, detail::shape_of_tensor(parameter), values.elements());
-            from_row_major(parameter, values);
-        },
+        [&](const std::string& name, auto& parameter) { targets.push_back(detail::load_target(name, parameter)); },
         model);
+    detail::CheckpointFit(file).load(targets, where);
 }
 
 template <class Model>

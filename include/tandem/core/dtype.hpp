@@ -36,6 +36,9 @@ private:
 /// The short name users write: Clip<vit_b_32, bf16>.
 using bf16 = bfloat16;
 
+/// Weights of a model quantised to bytes: Clip<vit_b_32, int8>.
+using int8 = std::int8_t;
+
 /// Token ids and class labels.
 using Id = std::int32_t;
 
@@ -43,10 +46,14 @@ template <class T>
 concept Real = std::same_as<T, float> || std::same_as<T, double>;
 
 template <class T>
-concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, Id>;
+concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
 
-/// The type arithmetic on T happens in: bfloat16 computes in float, every other type in itself.
+/// The type arithmetic on T happens in: bfloat16 and int8 compute in float, every other type in itself.
 template <Element T>
-using Compute = std::conditional_t<std::same_as<T, bfloat16>, float, T>;
+using Compute = std::conditional_t<std::same_as<T, bfloat16> || std::same_as<T, int8>, float, T>;
+
+/// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
+template <Element T>
+using Stored = std::conditional_t<std::same_as<T, int8>, float, T>;
 
 }  // namespace tandem::inline TANDEM_ABI

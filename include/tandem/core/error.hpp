@@ -12,10 +12,10 @@ namespace tandem::inline TANDEM_ABI {
 /// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
 class Error : public std::runtime_error {
 public:
-    Error(std::string_view where, std::string_view message)
+    [[gnu::cold]] Error(std::string_view where, std::string_view message)
         : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
 
-    Error(std::string_view where, std::string_view expected, std::string_view found)
+    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
         : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
 
     /// The file, tensor, option or function the error speaks of.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -37,16 +38,35 @@ struct Extents {
     }
 };
 
-/// "[2, 3]"; a dynamic extent prints as "?".
-template <std::size_t Rank>
-std::string to_string(const Extents<Rank>& extents) {
+namespace detail {
+
+[[gnu::cold]] inline std::string extents_text(std::span<const std::size_t> extents) {
     std::string text = "[";
-    for (std::size_t axis = 0; axis < Rank; ++axis) {
-        if (axis != 0) text += ", ";
-        text += extents[axis] == dynamic ? std::string("?") : std::to_string(extents[axis]);
+    for (const std::size_t extent : extents) {
+        if (text.size() > 1) text += ", ";
+        text += extent == dynamic ? std::string("?") : std::to_string(extent);
     }
     return text + "]";
 }
+
+}  // namespace detail
+
+/// "[2, 3]"; a dynamic extent prints as "?".
+template <std::size_t Rank>
+std::string to_string(const Extents<Rank>& extents) {
+    return detail::extents_text(std::span(extents.value, Rank));
+}
+
+namespace detail {
+
+// Apart from its callers, which are compiled for every shape.
+template <std::size_t Expected, std::size_t Found>
+[[noreturn, gnu::cold]] void throw_extents(const char* where, const Extents<Expected>& expected,
+                                           const Extents<Found>& found) {
+    throw Error(where, to_string(expected), to_string(found));
+}
+
+}  // namespace detail
 
 /// The extents of a tensor as a type: Shape<dynamic, 50, 768>. Shape<> is a scalar.
 template <std::size_t... Ns>
@@ -141,7 +161,7 @@ constexpr auto broadcast_extents(const Extents<A::rank>& a, const Extents<B::ran
         const bool left_is_one = detail::aligned_extent(A::extents, rank, axis) == 1;
         const bool right_is_one = detail::aligned_extent(B::extents, rank, axis) == 1;
         if (left != right && !left_is_one && !right_is_one) {
-            throw Error("elementwise operation", to_string(a), to_string(b));
+            detail::throw_extents("elementwise operation", a, b);
         }
         result[axis] = left_is_one ? right : left;
     }

@@ -41,7 +41,7 @@ namespace tandem::inline TANDEM_ABI {
 namespace detail {
 
 /// A text file, gzip'ed or plain.
-inline std::string read_gzip(const std::filesystem::path& path) {
+[[gnu::cold]] inline std::string read_gzip(const std::filesystem::path& path) {
     constexpr std::size_t most_bytes = std::size_t{256} << 20;
     errno = 0;
     const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
@@ -91,7 +91,7 @@ public:
     /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
     /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
-    static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
@@ -103,7 +103,7 @@ public:
     /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
     /// order (merge i makes token 512 + i), start of text, end of text.
     /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
-    Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
+    [[gnu::cold]] Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
         for (const bool last : {false, true}) {
             for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
                 (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
@@ -130,7 +130,7 @@ public:
 
     /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
     /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
-    void save(const std::filesystem::path& folder) const {
+    [[gnu::cold]] void save(const std::filesystem::path& folder) const {
         std::error_code failed;
         std::filesystem::create_directories(folder, failed);
         if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
@@ -316,7 +316,7 @@ private:
     }
 
     /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
-    std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+    [[gnu::cold]] std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());

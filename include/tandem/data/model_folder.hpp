@@ -13,7 +13,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 /// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
 /// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
-inline std::string configured_activation(const std::filesystem::path& folder) {
+[[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
         JsonLeaves config;
         if (!std::filesystem::exists(folder / name)) return config;

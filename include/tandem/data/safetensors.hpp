@@ -234,26 +234,22 @@ inline std::string header_for(std::span<const StoredTensor* const> tensors,
 inline void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
                              const std::map<std::string, std::string>& metadata = {}) {
     const std::string where = path.string();
-    std::vector<const StoredTensor*> order;
     for (const StoredTensor& tensor : tensors) {
         if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
         if (detail::byte_count(tensor.type, tensor.shape) != tensor.data.size())
             throw Error(where, "tensor " + detail::in_quotes(tensor.name) + ": " + std::string(name(tensor.type)) +
                                    " " + detail::shape_text(tensor.shape) + " does not take " +
                                    std::to_string(tensor.data.size()) + " bytes");
-        order.push_back(&tensor);
     }
-    using Pointer = const StoredTensor*;
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name < b->name; });
-    const auto twin =
-        std::adjacent_find(order.begin(), order.end(), [](Pointer a, Pointer b) { return a->name == b->name; });
-    if (twin != order.end()) throw Error(where, "tensor " + detail::in_quotes((*twin)->name) + ": duplicate name");
-    std::sort(order.begin(), order.end(), [](Pointer a, Pointer b) {
-        return bits(a->type) != bits(b->type) ? bits(a->type) > bits(b->type) : a < b;
-    });
+    detail::positions_by_name(tensors, where);
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
+        return bits(a.type) != bits(b.type) ? bits(a.type) > bits(b.type) : &a < &b;
+    };
+    std::vector<const StoredTensor*> order;
+    for (const std::uint32_t i : detail::sorted_positions(tensors, before)) order.push_back(&tensors[i]);
 
     const std::string header = detail::header_for(order, metadata, where);
-    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(header))};
+    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
 }

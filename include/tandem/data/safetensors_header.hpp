@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -26,7 +25,7 @@ namespace detail {
 
 /// The header without the whitespace around it. Refuses what the JSON parser would let pass (byte order mark, NUL as
 /// end) and what would cost it memory or depth: it keeps a copy of everything since the last string.
-inline std::string_view screened_header(std::string_view text, std::string_view where) {
+[[gnu::cold]] inline std::string_view screened_header(std::string_view text, std::string_view where) {
     constexpr std::string_view whitespace = " \t\r\n";
     const auto at = [](std::size_t position) { return " at byte " + std::to_string(position) + " of the header"; };
     const std::size_t begin = std::min(text.find_first_not_of(whitespace), text.size());
@@ -198,11 +197,11 @@ private:
 
     StoredTensor& tensor() { return tensors_.back(); }
 
-    [[noreturn]] void fail(const std::string& fault) const {
+    [[noreturn, gnu::cold]] void fail(const std::string& fault) const {
         throw Error(where_, "tensor " + in_quotes(tensors_.back().name) + ": " + fault);
     }
 
-    [[noreturn]] void wrong(const std::string& found) const {
+    [[noreturn, gnu::cold]] void wrong(const std::string& found) const {
         switch (place_) {
             case Place::type:
                 fail("dtype: expected a string, found " + found);
@@ -268,7 +267,7 @@ struct Header {
 };
 
 /// Reads the header of a whole file and checks everything a file can be wrong in; `where` begins every error.
-inline Header read_header(std::span<const std::byte> file, std::string_view where) {
+[[gnu::cold]] inline Header read_header(std::span<const std::byte> file, std::string_view where) {
     constexpr std::size_t length_bytes = 8;
     if (file.size() < length_bytes)
         throw Error(where, "a file of at least 8 bytes", std::to_string(file.size()) + " bytes");
@@ -286,21 +285,24 @@ inline Header read_header(std::span<const std::byte> file, std::string_view wher
     HeaderReader reader(where, data);
     parse_json(text, reader);
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
-
-    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
     std::vector<StoredTensor>& tensors = header.tensors;
-    std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
+    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
         if (a.data.data() != b.data.data()) return a.data.data() < b.data.data();
         return a.data.size() != b.data.size() ? a.data.size() < b.data.size() : a.name < b.name;
-    });
-    header.by_name.resize(tensors.size());
-    std::iota(header.by_name.begin(), header.by_name.end(), 0U);
-    const auto name_of = [&](std::uint32_t i) -> const std::string& { return tensors[i].name; };
-    std::sort(header.by_name.begin(), header.by_name.end(),
-              [&](std::uint32_t a, std::uint32_t b) { return name_of(a) < name_of(b); });
-    const auto twin = std::adjacent_find(header.by_name.begin(), header.by_name.end(),
-                                         [&](std::uint32_t a, std::uint32_t b) { return name_of(a) == name_of(b); });
-    if (twin != header.by_name.end()) throw Error(where, "tensor " + in_quotes(name_of(*twin)) + ": duplicate name");
+    };
+    std::vector<std::uint32_t> order = sorted_positions(tensors, before);
+    // In place, cycle by cycle: a second list would take a hostile header's memory twice.
+    for (std::uint32_t i = 0; i < order.size(); ++i) {
+        std::uint32_t to = i;
+        while (order[to] != i) {
+            const std::uint32_t from = std::exchange(order[to], to);
+            std::swap(tensors[to], tensors[from]);
+            to = from;
+        }
+        order[to] = to;
+    }
+    header.by_name = positions_by_name(tensors, where);
 
     const std::byte* covered = data.data();
     for (const StoredTensor& tensor : tensors) {

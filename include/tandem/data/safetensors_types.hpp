@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include <tandem/core/dtype.hpp>
+#include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -128,6 +130,28 @@ inline std::string shape_text(std::span<const std::size_t> shape) {
     for (const std::size_t extent : shape.first(std::min<std::size_t>(shape.size(), 16)))
         result += (result.size() > 1 ? ", " : "") + std::to_string(extent);
     return result + (shape.size() > 16 ? ", ...]" : "]");
+}
+
+/// The positions of tensors in an order given at run time, so that a program compiles one sort for all of them.
+inline std::vector<std::uint32_t> sorted_positions(std::span<const StoredTensor> tensors,
+                                                   bool (*before)(const StoredTensor&, const StoredTensor&)) {
+    std::vector<std::uint32_t> positions(tensors.size());
+    std::iota(positions.begin(), positions.end(), 0U);
+    std::sort(positions.begin(), positions.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return before(tensors[a], tensors[b]); });
+    return positions;
+}
+
+/// The positions of tensors in the order of their names. Throws Error if two have the same.
+inline std::vector<std::uint32_t> positions_by_name(std::span<const StoredTensor> tensors, std::string_view where) {
+    auto positions =
+        sorted_positions(tensors, [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
+    for (std::size_t i = 1; i < positions.size(); ++i) {
+        const std::string& name = tensors[positions[i]].name;
+        if (name == tensors[positions[i - 1]].name)
+            throw Error(where, "tensor " + in_quotes(name) + ": duplicate name");
+    }
+    return positions;
 }
 
 /// Length of the UTF-8 sequence at the start of the text (Unicode 15, table 3-7), 0 if it is malformed.

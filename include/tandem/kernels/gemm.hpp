@@ -43,10 +43,13 @@ struct Target {
     std::size_t panel_stride;
 };
 
-/// The K blocking, a multiple of every group. It is part of the contract, not a tuning knob: products are summed in
+/// The K blocking, in groups of the tile. It is part of the contract, not a tuning knob: products are summed in
 /// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
 /// the number of threads.
 inline constexpr std::size_t gemm_depth = 384;
+
+/// Elements of the largest register tile.
+inline constexpr std::size_t largest_tile = 14 * 64;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -209,14 +212,14 @@ struct NoEpilogue {
 };
 
 /// target[m, n] (+)= a[m, k] · panels, on all cores, where `panels` hold the right operand in the tile's layout. Each
-/// tile of sums goes through finish(sums, row, rows, column, columns, is_first, is_last), once for every block of the
-/// depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
+/// tile of sums goes through finish(sums, row, rows, column, columns, depth_begin, is_last), once for every block of
+/// the depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
 /// result, while it is in the cache of the thread that made it.
 template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
-    const PanelLayout layout = layout_of(tile);
-    const std::size_t panel_size = layout.panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
+    const std::size_t block_depth = gemm_depth * tile.group;
+    const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     // Blocks of about 112 rows and 768 columns keep both operands and the result in the L2 cache. Smaller ones where
     // there would not be eight for every core, so that none waits for the last.
     const std::size_t wanted = 8 * core_count();
@@ -227,18 +230,17 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     }
     const std::size_t splits = (column_panels + split_panels - 1) / split_panels;
     parallel_for(blocks.count * splits, 1, [&](std::size_t begin, std::size_t end) {
-        constexpr std::size_t largest_tile = 14 * 64;
         alignas(64) std::array<Sum, largest_tile> sums;
         for (std::size_t task = begin; task < end; ++task) {
             const std::size_t row = blocks.begin(task / splits), rows = blocks.begin(task / splits + 1) - row;
             const std::size_t first_panel = task % splits * split_panels;
             const std::size_t last_panel = std::min(first_panel + split_panels, column_panels);
             const detail::Shares tiles(rows, tile.rows);
-            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
-                const std::size_t depth = round_up(std::min(gemm_depth, k - depth_begin), tile.group);
+            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += block_depth) {
+                const std::size_t depth = round_up(std::min(block_depth, k - depth_begin), tile.group);
                 const auto left = detail::left_block<T>(a.from(row, depth_begin), tiles, depth, tile.group,
                                                         detail::gemm_scratch<T>().left);
-                const bool is_first = depth_begin == 0, is_last = depth_begin + gemm_depth >= k;
+                const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
                     const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
@@ -246,7 +248,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                         tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
                                       left.group == 0 ? height : left.group, right, sums.data());
-                        finish(sums.data(), row + first, height, column, columns, is_first, is_last);
+                        finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                     }
                 }
             }
@@ -281,7 +283,7 @@ struct FinishInto {
     Finish<T> finish;
 
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
-                    bool is_first, bool is_last) const {
+                    std::size_t depth_begin, bool is_last) const {
         Finish<T> here{};
         if (is_last) {
             here = finish;
@@ -291,7 +293,7 @@ struct FinishInto {
         }
         set.finish_tile(sums, tile_columns, rows, columns,
                         target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
-                        target.row_stride, accumulate || !is_first, here);
+                        target.row_stride, accumulate || depth_begin > 0, here);
     }
 };
 
@@ -312,6 +314,8 @@ template <Element T>
 PanelLayout weight_layout() {
     if constexpr (std::same_as<T, bfloat16>) {
         return layout_of(active_reduced().pairs);
+    } else if constexpr (std::same_as<T, int8>) {
+        return layout_of(active_reduced().bytes);
     } else {
         return layout_of(active<T>().tile);
     }
@@ -342,6 +346,49 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
         const std::size_t width = active<T>().tile.columns;
         gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
     }
+}
+
+/// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
+/// sum of its bytes; both run on to the end of the last panel.
+struct ByteWeight {
+    const std::int8_t* panels;
+    const float* scales;
+    const std::int32_t* sums;
+    std::size_t sums_stride;
+};
+
+/// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
+/// are exact within a block of the depth.
+inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
+                        float* y, const Finish<float>& finish) {
+    if (m == 0) return;
+    const ReducedKernels& reduced = active_reduced();
+    const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
+    const std::size_t stride = round_up(in, tile.group);
+    Buffer<std::uint8_t>& bytes = detail::gemm_scratch<std::uint8_t>().right;
+    Buffer<float>& scales = detail::gemm_scratch<float>().right;
+    Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
+    bytes.resize(m * stride);
+    scales.resize(m);
+    zeros.resize(m);
+    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            reduced.quantise(x + i * in, bytes.data() + i * stride, in, scales.data()[i], zeros.data()[i]);
+            std::fill_n(bytes.data() + i * stride + in, stride - in, std::uint8_t{0});
+        }
+    });
+    const detail::FinishInto<float> into{active<float>(), tile.columns, Target<float>{y, out, tile.columns}, false,
+                                         finish};
+    multiply_panels(tile, m, out, in, row_major(std::as_const(bytes).data(), stride), weight.panels,
+                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
+                        std::size_t columns, std::size_t depth_begin, bool is_last) {
+                        alignas(64) std::array<float, largest_tile> values;
+                        reduced.dequantise(
+                            sums, values.data(), rows, tile.columns, scales.data() + row, zeros.data() + row,
+                            weight.scales + column,
+                            weight.sums + depth_begin / (gemm_depth * tile.group) * weight.sums_stride + column);
+                        into(values.data(), row, rows, column, columns, depth_begin, is_last);
+                    });
 }
 
 /// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
@@ -414,7 +461,6 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
     scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
     const detail::Shares tiles(m, set.tile.rows);
-    constexpr std::size_t largest_tile = 14 * 64;
     alignas(64) std::array<T, largest_tile> sums;
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);

@@ -36,7 +36,7 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
 
 /// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
 /// to_hf.py gives the pairs).
-inline Source transformers_source(std::string name) {
+[[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
     if (name == "logit_scale" || name == "logit_bias") return {{name}};
@@ -99,9 +99,8 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
 
 template <class Parameter>
 std::vector<std::size_t> shape_of_tensor(const Parameter& parameter) {
-    std::vector<std::size_t> shape(Parameter::shape::rank);
-    for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = parameter.extent(axis);
-    return shape;
+    const auto& extents = parameter.extents();
+    return {extents.value, extents.value + Parameter::shape::rank};
 }
 
 inline bool is_floating(DataType type) {
@@ -114,13 +113,61 @@ inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
     return a == b;
 }
 
+class CheckpointFit;
+
+/// A parameter to be loaded, its type erased: `read` knows what `parameter` points to, elements or a packed weight.
+struct LoadTarget {
+    std::string name;
+    std::vector<std::size_t> shape;
+    void* parameter;
+    std::size_t size;
+    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+};
+
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
 
-    void check(const std::string& name, const std::vector<std::size_t>& shape) {
+    /// Reads all parameters of a model, or throws before it has read any.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where) {
+        for (const LoadTarget& target : targets) check(target.name, target.shape);
+        require(where);
+        for (const LoadTarget& target : targets) target.read(*this, target);
+    }
+
+    /// Reads a tensor of elements T.
+    template <class T>
+    static void read(const CheckpointFit& fit, const LoadTarget& target) {
+        fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
+    }
+
+    /// Reads a weight kept in panels.
+    template <class T>
+    static void read_packed(const CheckpointFit& fit, const LoadTarget& target) {
+        std::vector<typename PackedWeight<T>::element> values(target.size);
+        fit.read_into(target, std::span(values));
+        static_cast<PackedWeight<T>*>(target.parameter)->pack(values.data());
+    }
+
+private:
+    template <class T>
+    void read_into(const LoadTarget& target, std::span<T> elements) const {
+        const Source source = naming_(target.name);
+        const std::size_t part = elements.size() / source.names.size();
+        for (std::size_t i = 0; i < source.names.size(); ++i) {
+            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
+        }
+        if (!source.transposed) return;
+        const std::vector<T> stored(elements.begin(), elements.end());
+        const std::size_t rows = target.shape[0], columns = target.shape[1];
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
+        }
+    }
+
+    [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
         const Source source = naming_(name);
         const auto expected = stored_shape(shape, source);
         for (const std::string& key : source.names) {
@@ -138,7 +185,7 @@ public:
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
-    void require(std::string_view where) {
+    [[gnu::cold]] void require(std::string_view where) {
         for (const StoredTensor& tensor : file_.tensors()) {
             if (!used_.contains(tensor.name) && !Naming::is_ignored(tensor.name)) {
                 faults_ += "\n  " + tensor.name + ": unexpected";
@@ -147,27 +194,21 @@ public:
         if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
     }
 
-    /// Reads a parameter whose checks passed.
-    template <class T>
-    void read(const std::string& name, const std::vector<std::size_t>& shape, std::span<T> elements) const {
-        const Source source = naming_(name);
-        const std::size_t part = elements.size() / source.names.size();
-        for (std::size_t i = 0; i < source.names.size(); ++i) {
-            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
-        }
-        if (!source.transposed) return;
-        const std::vector<T> stored(elements.begin(), elements.end());
-        for (std::size_t i = 0; i < shape[0]; ++i) {
-            for (std::size_t j = 0; j < shape[1]; ++j) elements[i * shape[1] + j] = stored[j * shape[0] + i];
-        }
-    }
-
-private:
     const Safetensors& file_;
     Naming naming_;
     std::set<std::string> used_;
     std::string faults_;
 };
+
+template <class T, class S>
+LoadTarget load_target(const std::string& name, Tensor<T, S>& tensor) {
+    return {name, shape_of_tensor(tensor), tensor.data(), tensor.size(), CheckpointFit::read<T>};
+}
+template <class T, class S>
+LoadTarget load_target(const std::string& name, PackedMatrix<T, S>& weight) {
+    PackedWeight<T>& base = weight;
+    return {name, shape_of_tensor(weight), &base, weight.size(), CheckpointFit::read_packed<T>};
+}
 
 /// The parameters of models as row-major tensors to save, with the memory of those that are kept in another layout.
 struct SavedParameters {
@@ -187,9 +228,11 @@ private:
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
-        const auto unpacked = std::make_shared<const Tensor<T, S>>(weight.unpacked());
-        add(name, *unpacked);
-        memory.push_back(unpacked);
+        using Values = std::vector<typename PackedWeight<T>::element>;
+        const auto values = std::make_shared<Values>(weight.size());
+        weight.unpack(values->data());
+        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of_tensor(weight), std::span(std::as_const(*values))));
+        memory.push_back(values);
     }
 };
 
@@ -209,17 +252,11 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// that is missing, unexpected or of another shape, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where) {
-    detail::CheckpointFit fit(file);
+    std::vector<detail::LoadTarget> targets;
     for_each_parameter(
-        [&](const std::string& name, const auto& tensor) { fit.check(name, detail::shape_of_tensor(tensor)); }, model);
-    fit.require(where);
-    for_each_parameter(
-        [&]<class Parameter>(const std::string& name, Parameter& parameter) {
-            Tensor<typename Parameter::element, typename Parameter::shape> values;
-            fit.read(name, detail::shape_of_tensor(parameter), values.elements());
-            from_row_major(parameter, values);
-        },
+        [&](const std::string& name, auto& parameter) { targets.push_back(detail::load_target(name, parameter)); },
         model);
+    detail::CheckpointFit(file).load(targets, where);
 }
 
 template <class Model>

@@ -16,7 +16,8 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double> in
-/// double; Clip<config, bf16> keeps its matrices in bfloat16, computes in float32, and only infers.
+/// double; Clip<config, bf16> keeps its matrices in bfloat16 and Clip<config, int8> in bytes (products of both round their
+/// input likewise, and sum in float32 and exactly); these two only infer.
 template <auto config, Element T = float>
 class Clip {
 public:

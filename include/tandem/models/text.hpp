@@ -33,7 +33,7 @@ public:
         typename Blocks::Saved blocks;
         typename Head::Saved head;
         Tensor<Id, Shape<dynamic, context>> ids;
-        Tensor<C, Shape<dynamic, width>> gradient;
+        Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
     };
 
@@ -67,8 +67,12 @@ public:
             work.offsets[i + 1] = work.offsets[i] + (config.causal ? position + 1 : context);
         }
         table_.forward(ids, transformer_.input(work.offsets.back(), work.blocks), work.offsets);
-        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
-        head_.forward(tokens, embeddings, work.offsets, work.rows, 0, work.head);
+        if constexpr (Head::picks_row) {
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
+                          0, work.head);
+        } else {
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, 0, work.head);
+        }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
@@ -76,9 +80,17 @@ public:
         requires Real<T>
     {
         work.gradient.resize(work.offsets.back());
-        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, 0,
-                       work.head, gradient.head_);
-        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, 0, work.head,
+                           gradient.head_);
+            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+                                         gradient.transformer_);
+        } else {
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, 0, work.head,
+                           gradient.head_);
+            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        }
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 

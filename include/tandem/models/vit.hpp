@@ -37,7 +37,7 @@ public:
         typename Norm::Saved norm;
         typename Blocks::Saved blocks;
         typename Head::Saved head;
-        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch;
+        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch, picked_gradient;
         std::vector<std::size_t> offsets, rows;
     };
 
@@ -67,8 +67,12 @@ public:
         for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * Stem::tokens;
         stem_.forward(images, work.embedded, work.stem);
         ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
-        const Rows<C, width> tokens = transformer_.forward(work.offsets, work.blocks, keep);
-        head_.forward(tokens, embeddings, work.offsets, work.rows, skipped, work.head);
+        if constexpr (Head::picks_row) {
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
+                          skipped, work.head);
+        } else {
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped, work.head);
+        }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
@@ -77,9 +81,17 @@ public:
     {
         work.gradient.resize(work.embedded.extent(0));
         work.scratch.resize(work.embedded.extent(0));
-        head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, work.rows, skipped,
-                       work.head, gradient.head_);
-        transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped, work.head,
+                           gradient.head_);
+            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+                                         gradient.transformer_);
+        } else {
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped, work.head,
+                           gradient.head_);
+            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+        }
         ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);
         stem_.backward(work.scratch, work.stem, gradient.stem_);
     }

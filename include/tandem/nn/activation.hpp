@@ -53,7 +53,8 @@ using ActivationInput = Variable<T, Shape<dynamic>>;
 template <class Activation, Real T>
 auto activated(const Activation& activation, const ActivationInput<T>& input) {
     constexpr bool fits = tandem::detail::is_elementwise<decltype(activation(input))>;
-    static_assert(fits, "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+    static_assert(fits,
+                  "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
     if constexpr (fits) {
         return activation(input);
     } else {
@@ -63,8 +64,8 @@ auto activated(const Activation& activation, const ActivationInput<T>& input) {
 
 }  // namespace detail
 
-/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and returns
-/// an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
+/// y = activation(x) for `size` elements, in one pass. An activation is any callable that takes an expression and
+/// returns an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
     constexpr kernels::Activation kind = kernel_activation<Activation>;

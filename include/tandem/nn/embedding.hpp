@@ -70,13 +70,14 @@ struct PatchEmbedding {
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
         extract_patches<Image, Patch, C>(images, saved.patches);
-        kernels::dense<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(), saved.embedded.data(), {});
+        conv.product(count * patches, saved.patches.data(), saved.embedded.data(), {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
                 const C* const position = positional_embedding.data();
                 if constexpr (HasClass) {
-                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows, std::plus<C>());
+                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows,
+                                   std::plus<C>());
                 }
                 constexpr std::size_t skip = (tokens - patches) * Width;
                 const C* const embedded = saved.embedded.data() + i * patches * Width;
@@ -86,9 +87,7 @@ struct PatchEmbedding {
     }
 
     /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const
-        requires Real<T>
-    {
+    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Real<T> {
         const std::size_t count = dy.extent(0) / tokens;
         constexpr std::size_t skip = (tokens - patches) * Width;
         detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
@@ -100,8 +99,7 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        kernels::dense_backward<T>(count * patches, Width, depth, saved.patches.data(), conv.elements().data(),
-                                   saved.embedded.data(), nullptr, gradient.conv.elements().data());
+        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv, 0, Width);
     }
 };
 
@@ -110,7 +108,7 @@ template <Element T, std::size_t Vocabulary, std::size_t Context, std::size_t Wi
 struct TokenEmbedding {
     using C = Compute<T>;
 
-    Tensor<T, Shape<Vocabulary, Width>> token_embedding;
+    Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
     Tensor<C, Shape<Context, Width>> positional_embedding;
 
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
@@ -124,20 +122,18 @@ struct TokenEmbedding {
         fill_normal(positional_embedding, random, 0.01);
     }
 
-    /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for an
-    /// id outside the vocabulary.
+    /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for
+    /// an id outside the vocabulary.
     void forward(View<const Id, Shape<dynamic, Context>> ids, Rows<C, Width> y, Offsets offsets) const {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
-            const T* const token = token_embedding.data() + id * Width;
+            const Stored<T>* const token = token_embedding.data() + id * Width;
             const C* const place = positional_embedding.data() + position * Width;
             for (std::size_t j = 0; j < Width; ++j) y.data()[row * Width + j] = static_cast<C>(token[j]) + place[j];
         });
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
-                  TokenEmbedding& gradient) const
-        requires Real<T>
-    {
+                  TokenEmbedding& gradient) const requires Real<T> {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
             C* const token = gradient.token_embedding.data() + id * Width;
             C* const place = gradient.positional_embedding.data() + position * Width;

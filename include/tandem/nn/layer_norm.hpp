@@ -14,8 +14,8 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
-/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters and
-/// arithmetic are float32 in a bfloat16 model.
+/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters
+/// and arithmetic are float32 in a bfloat16 model.
 template <Element T, std::size_t Width, auto choice>
 struct LayerNorm {
     using C = Compute<T>;
@@ -40,8 +40,9 @@ struct LayerNorm {
         saved.mean.resize(rows);
         saved.inverse.resize(rows);
         parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
-            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(), y.data() + first * Width,
-                                            saved.mean.data() + first, saved.inverse.data() + first, last - first, Width,
+            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(),
+                                            y.data() + first * Width, saved.mean.data() + first,
+                                            saved.inverse.data() + first, last - first, Width,
                                             static_cast<C>(choice.eps));
         });
     }

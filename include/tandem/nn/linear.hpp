@@ -62,11 +62,25 @@ struct Linear {
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
 
-    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its bias
-    /// is added, while it is in registers.
+    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its
+    /// bias is added, while it is in registers.
     void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
-        kernels::dense<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), y.data(), finish);
+        weight.product(x.extent(0), x.data(), y.data(), finish);
+    }
+
+    /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight
+    /// ends.
+    static bool cuts_at(std::size_t row) { return row % decltype(weight)::layout().width == 0; }
+    void forward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, C* y) const {
+        weight.product(rows, x, y, {.bias = HasBias ? bias.data() + first : nullptr}, first, last);
+    }
+    void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
+                       Linear& gradient) const
+        requires Real<T>
+    {
+        weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
+        if constexpr (HasBias) detail::add_column_sums<T>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
     }
 
     /// y = residual + forward(x). residual may be y.
@@ -75,12 +89,8 @@ struct Linear {
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
-    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const
-        requires Real<T>
-    {
-        kernels::dense_backward<T>(x.extent(0), Out, In, x.data(), weight.elements().data(), dy.data(), dx.data(),
-                                   gradient.weight.elements().data());
-        if constexpr (HasBias) detail::add_column_sums<T>({dy.data(), {{dy.extent(0), Out}}}, gradient.bias.data());
+    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const requires Real<T> {
+        backward_part(0, Out, x.extent(0), x.data(), dy.data(), dx.data(), gradient);
     }
 };
 

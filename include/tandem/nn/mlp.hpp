@@ -46,18 +46,18 @@ struct Mlp {
         if (keep) saved.before.resize(x.extent(0));
         if constexpr (fused == kernels::Activation::none) {
             c_fc.forward(x, keep ? saved.before.view() : saved.after.view());
-            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(), saved.after.size());
+            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(),
+                     saved.after.size());
         } else {
-            c_fc.forward(x, saved.after, {.activation = fused, .before = keep ? saved.before.data() : nullptr,
-                                          .before_stride = hidden});
+            c_fc.forward(
+                x, saved.after,
+                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden});
         }
         c_proj.forward_onto(residual, saved.after, y);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
-                  Mlp& gradient) const
-        requires Real<T>
-    {
+                  Mlp& gradient) const requires Real<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
         activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());

@@ -14,7 +14,8 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
-/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part through
+/// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part
+/// through
 ///     static void parameters(const auto& visit, const std::string& at, auto&... self)
 /// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
 /// open_clip's.
@@ -46,9 +47,9 @@ void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
 }
 template <Element T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
-    Tensor<T, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);
-    weight.pack(values);
+    weight.pack(values.data());
 }
 
 /// What the initialisation of a part depends on.
@@ -56,15 +57,15 @@ struct InitScale {
     std::size_t width = 0;
     std::size_t layers = 0;
 
-    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two a
-    /// layer (CLIP/clip/model.py:316-323).
+    /// width^-1/2 · (2 · layers)^-1/2: for the projections that write into the residual stream, of which there are two
+    /// a layer (CLIP/clip/model.py:316-323).
     double residual() const { return std::pow(static_cast<double>(width * 2 * layers), -0.5); }
     double attention() const { return std::pow(static_cast<double>(width), -0.5); }
     double hidden() const { return std::pow(static_cast<double>(2 * width), -0.5); }
 };
 
-/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in) and
-/// vectors as they were made.
+/// Initialises a part: by its own initialise(random, scale), or, where it has none, every matrix as N(0, 1 / fan-in)
+/// and vectors as they were made.
 template <class Part>
 void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
@@ -72,7 +73,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     } else {
         const auto fill = [&](const std::string&, auto& tensor) {
             if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
-                const double fan_in = static_cast<double>(tensor.size() / tensor.extent(0));
+                const double fan_in = static_cast<double>(tensor.size() / tensor.extents()[0]);
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
             }
         };

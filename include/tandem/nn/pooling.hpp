@@ -39,34 +39,33 @@ struct Eot {
 
 namespace nn {
 
-/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling that
-/// picks one row commutes with the norm of rows, which then only sees the picked ones.
+/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling
+/// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone.
 template <Element T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
 struct Head {
     using C = Compute<T>;
     using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
 
+    static constexpr bool picks_row = Pooling::picks_row;
+
     Norm norm;
-    Tensor<T, Shape<Width, Embedding>> projection;
+    Tensor<Stored<T>, Shape<Width, Embedding>> projection;
 
     struct Saved {
         typename Norm::Saved norm;
-        /// Picking: the picked rows, then their normed selves. Averaging: all rows normed, then their means.
-        Tensor<C, Shape<dynamic, Width>> picked, normed, pooled;
+        /// Picking: the picked rows normed. Averaging: all rows normed, then their means.
+        Tensor<C, Shape<dynamic, Width>> normed, pooled;
         Tensor<C, Shape<dynamic, Width>> pooled_gradient, normed_gradient;
     };
 
     void initialise(Random& random, const InitScale& scale) { fill_normal(projection, random, scale.attention()); }
 
-    /// `rows` names the row to pick in every sequence; averaging skips the first `skip` rows of each.
-    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::span<const std::size_t> rows,
-                 std::size_t skip, Saved& saved) const {
+    /// x holds the picked row of every sequence, or all rows to average, but the first `skip` of each sequence.
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::size_t skip, Saved& saved) const {
         const std::size_t count = offsets.size() - 1;
         saved.pooled.resize(count);
-        if constexpr (Pooling::picks_row) {
-            saved.picked.resize(count);
-            for (std::size_t i = 0; i < count; ++i) std::copy_n(x.data() + rows[i] * Width, Width, &saved.picked(i, 0));
-            norm.forward(saved.picked, saved.pooled, saved.norm);
+        if constexpr (picks_row) {
+            norm.forward(x, saved.pooled, saved.norm);
         } else {
             saved.normed.resize(x.extent(0));
             norm.forward(x, saved.normed, saved.norm);
@@ -76,14 +75,13 @@ struct Head {
                 assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
             }
         }
-        assign(detail::AnyMatrix<C>(y), matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
+        assign(detail::AnyMatrix<C>(y),
+               matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
     }
 
-    /// Writes dx for all rows, given dy; adds to the gradients.
+    /// Writes dx for all of x, given dy; adds to the gradients.
     void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
-                  std::span<const std::size_t> rows, std::size_t skip, Saved& saved, Head& gradient) const
-        requires Real<T>
-    {
+                  std::size_t skip, Saved& saved, Head& gradient) const requires Real<T> {
         const std::size_t count = offsets.size() - 1;
         saved.pooled_gradient.resize(count);
         const auto g = kernels::row_major(dy.data(), Embedding);
@@ -91,13 +89,8 @@ struct Head {
                          gradient.projection.data(), Embedding, true);
         kernels::gemm<T>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
                          saved.pooled_gradient.data(), Width);
-        if constexpr (Pooling::picks_row) {
-            saved.normed_gradient.resize(count);
-            norm.backward(saved.picked, saved.pooled_gradient, saved.normed_gradient, saved.norm, gradient.norm, false);
-            std::fill_n(dx.data(), dx.size(), C{0});
-            for (std::size_t i = 0; i < count; ++i) {
-                std::copy_n(&saved.normed_gradient(i, 0), Width, dx.data() + rows[i] * Width);
-            }
+        if constexpr (picks_row) {
+            norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
         } else {
             saved.normed_gradient.resize(x.extent(0));
             for (std::size_t i = 0; i < count; ++i) {

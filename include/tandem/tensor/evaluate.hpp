@@ -283,12 +283,13 @@ void assign(const View<T, S>& out, X&& x) {
     static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
     if constexpr (shape_fits && element_fits) {
         const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
-        if (extents != out.extents()) throw Error("assign", to_string(out.extents()), to_string(e.extents()));
+        if (extents != out.extents()) detail::throw_extents("assign", out.extents(), e.extents());
         if constexpr (Real<T> && detail::products_of_shape<S, E> == 1) {
-            if (assign_through_product(out, e)) return;
+            assign_through_product(out, e);
+        } else {
+            ValueTape tape;
+            detail::write(out, prepare(e, tape));
         }
-        ValueTape tape;
-        detail::write(out, prepare(e, tape));
     }
 }
 

@@ -1,6 +1,7 @@
 // Matrix products, transposes, and reading single elements or rows by index.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <type_traits>
@@ -279,34 +280,61 @@ auto prepare_around_product(const E& e, ValueTape& tape, const Target& target) {
     }
 }
 
+/// Applies a chain to finished blocks of a product. The chain's type is erased so that a program compiles the product
+/// once, not once for every chain it has.
+struct ChainEpilogue {
+    const void* chain;
+    void (*apply)(const void* chain, std::size_t row, std::size_t last_row, std::size_t first, std::size_t last);
+
+    void operator()(std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) const {
+        apply(chain, row, last_row, first, last);
+    }
+};
+
+template <class T, class S, class E>
+void compute_through_product(const View<T, S>& out, const E& e) {
+    ValueTape tape;
+    const auto& product = find_product<S>(e);
+    const auto a = factor_of(product.a, tape);
+    const auto b = factor_of(product.b, tape);
+    const auto multiply = [&](const auto& epilogue) {
+        kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
+                         out.extent(1), false, epilogue);
+    };
+    if constexpr (!requires { e.operands; }) {
+        multiply(kernels::NoEpilogue{});
+    } else {
+        const auto chain = prepare_around_product<S>(e, tape, Leaf<T, S>(out));
+        const auto write_block = [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
+            for (; row < last_row; ++row) {
+                write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1), first, last);
+            }
+        };
+        multiply(ChainEpilogue{&write_block, [](const void* erased, auto... block) {
+                                   (*static_cast<const decltype(write_block)*>(erased))(block...);
+                               }});
+    }
+}
+
 }  // namespace detail
 
 /// out = e for an elementwise chain around one matrix product of out's shape: the chain is applied to each block of the
-/// product while it is in the cache. Returns false, and does nothing, where out overlaps a tensor of the chain.
+/// product while it is in the cache, or apart from out where out overlaps a tensor of the chain.
 template <class T, class S, class E>
-bool assign_through_product(const View<T, S>& out, const E& e) {
+void assign_through_product(const View<T, S>& out, const E& e) {
     bool overlaps = false;
     detail::visit_leaves(e, [&](const auto& view) {
         const auto* first = reinterpret_cast<const std::byte*>(view.data());
         const auto* begin = reinterpret_cast<const std::byte*>(out.data());
         overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
-    if (overlaps) return false;
-    ValueTape tape;
-    const auto& product = detail::find_product<S>(e);
-    const auto a = detail::factor_of(product.a, tape);
-    const auto b = detail::factor_of(product.b, tape);
-    const auto chain = detail::prepare_around_product<S>(e, tape, Leaf<T, S>(out));
-    kernels::gemm<T>(out.extent(0), out.extent(1), product.a.extents()[1], a.operand(), b.operand(), out.data(),
-                     out.extent(1), false, [&](std::size_t row, std::size_t last_row, std::size_t first, std::size_t last) {
-                         if constexpr (!detail::is_leaf<std::remove_const_t<decltype(chain)>>) {
-                             for (; row < last_row; ++row) {
-                                 detail::write_row<T>(chain.cursor(Extents<2>{{row, 0}}), out.data() + row * out.extent(1),
-                                                      first, last);
-                             }
-                         }
-                     });
-    return true;
+    if (overlaps) {
+        Tensor<T, S> apart(out.extents());
+        detail::compute_through_product(apart.view(), e);
+        std::copy_n(apart.data(), apart.size(), out.data());
+    } else {
+        detail::compute_through_product(out, e);
+    }
 }
 
 template <class A, class B>

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include <tandem/core/memory.hpp>
@@ -12,52 +14,142 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// A weight of shape S = <Out, ...>, a matrix [out, in] to products, kept once and in the panels that they read: it is
-/// packed when it is set, not when it is used. Gradients and moments have the same layout, so what works element by
-/// element walks `elements()`; that span is longer than size() where Out does not fill the last panel, and which
-/// element stands where depends on the instruction set. operator() and unpacked() know.
-template <Element T, class S>
-class PackedMatrix {
+/// A weight, a matrix [out, in] to products, kept once and in the panels that they read: it is packed when it is set, not
+/// when it is used. Gradients and moments have the same layout, so what works element by element walks `elements()`; that
+/// span is longer than size() where `out` does not fill the last panel, and which element stands where depends on the
+/// instruction set: operator(), pack and unpack know. Sizes are numbers here, so that a program has one of these an
+/// element type; PackedMatrix gives them a shape.
+template <Element T>
+class PackedWeight {
 public:
     using element = T;
-    using shape = S;
-    static constexpr std::size_t out = S::extents[0];
-    static constexpr std::size_t in = Extents<S::rank>(S::extents).count() / out;
 
-    PackedMatrix() : elements_(layout().size(in, out)) {}
+    PackedWeight(std::size_t out, std::size_t in) : out_(out), in_(in), elements_(layout().size(in, out)) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<T>(); }
 
-    static constexpr std::size_t size() { return out * in; }
-    static constexpr std::size_t extent(std::size_t axis) { return S::extents[axis]; }
+    std::size_t size() const { return out_ * in_; }
 
     std::span<T> elements() & { return {elements_.data(), elements_.size()}; }
     std::span<const T> elements() const& { return {elements_.data(), elements_.size()}; }
     void elements() && = delete;  // the memory would be gone before it is read
 
-    T& operator()(std::size_t row, std::size_t column) { return elements()[layout().position(column, row, in)]; }
+    T& operator()(std::size_t row, std::size_t column) { return elements_.data()[layout().position(column, row, in_)]; }
     const T& operator()(std::size_t row, std::size_t column) const {
-        return elements()[layout().position(column, row, in)];
+        return elements_.data()[layout().position(column, row, in_)];
     }
 
     void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
 
-    /// Takes over the elements of a row-major tensor.
-    void pack(View<const T, S> weight) { kernels::pack_weight(out, in, weight.data(), elements_.data()); }
+    /// Takes over row-major elements.
+    void pack(const T* weight) { kernels::pack_weight(out_, in_, weight, elements_.data()); }
 
-    /// The elements as a row-major tensor.
-    Tensor<T, S> unpacked() const {
-        Tensor<T, S> weight;
-        parallel_for(out, 16, [&](std::size_t begin, std::size_t end) {
+    /// Writes the elements row-major.
+    void unpack(T* weight) const {
+        parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < in; ++j) weight.data()[i * in + j] = (*this)(i, j);
+                for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
             }
         });
-        return weight;
+    }
+
+    /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
+    /// panel.
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish,
+                 std::size_t first, std::size_t last) const {
+        kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
+    }
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish) const {
+        product(rows, x, y, finish, 0, out_);
+    }
+
+    /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
+    /// null.
+    void product_backward(std::size_t rows, const T* x, const T* dy, T* dx, PackedWeight& gradient, std::size_t first,
+                          std::size_t last) const
+        requires Real<T>
+    {
+        const std::size_t at = layout().position(0, first, in_);
+        kernels::dense_backward<T>(rows, last - first, in_, x, elements_.data() + at, dy, dx,
+                                   gradient.elements_.data() + at);
     }
 
 private:
+    std::size_t out_, in_;
     Buffer<T> elements_;
+};
+
+/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is float32.
+template <>
+class PackedWeight<int8> {
+public:
+    using element = float;
+
+    PackedWeight(std::size_t out, std::size_t in)
+        : out_(out), in_(in), bytes_(layout().size(in, out)), scales_(padded()), sums_(padded() * ((in + block() - 1) / block())) {}
+
+    static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
+
+    std::size_t size() const { return out_ * in_; }
+
+    float operator()(std::size_t row, std::size_t column) const {
+        return scales_.data()[row] * static_cast<float>(bytes_.data()[layout().position(column, row, in_)]);
+    }
+
+    /// Takes over row-major elements, rounded to the nearest of 255 steps of their row.
+    void pack(const float* weight) {
+        std::fill_n(bytes_.data(), bytes_.size(), int8{0});
+        std::fill_n(sums_.data(), sums_.size(), 0);
+        parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const float* const row = weight + i * in_;
+                float most = 0;
+                for (std::size_t j = 0; j < in_; ++j) most = std::max(most, std::abs(row[j]));
+                scales_.data()[i] = most > 0 ? most / 127 : 1;
+                for (std::size_t j = 0; j < in_; ++j) {
+                    const auto byte = static_cast<int8>(std::lrint(row[j] / scales_.data()[i]));
+                    bytes_.data()[layout().position(j, i, in_)] = byte;
+                    sums_.data()[j / block() * padded() + i] += byte;
+                }
+            }
+        });
+    }
+
+    void unpack(float* weight) const {
+        for (std::size_t i = 0; i < out_; ++i) {
+            for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
+        }
+    }
+
+    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish, std::size_t first,
+                 std::size_t last) const {
+        const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in_), scales_.data() + first,
+                                       sums_.data() + first, padded()};
+        kernels::dense_bytes(rows, last - first, in_, x, part, y, finish);
+    }
+    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish) const {
+        product(rows, x, y, finish, 0, out_);
+    }
+
+private:
+    std::size_t padded() const { return kernels::round_up(out_, layout().width); }
+    static std::size_t block() { return kernels::gemm_depth * layout().group; }
+
+    std::size_t out_, in_;
+    Buffer<int8> bytes_;
+    Buffer<float> scales_;
+    Buffer<std::int32_t> sums_;
+};
+
+/// A packed weight of shape S = <Out, ...>, the further extents being those of one row.
+template <Element T, class S>
+class PackedMatrix : public PackedWeight<T> {
+public:
+    using shape = S;
+
+    PackedMatrix() : PackedWeight<T>(S::extents[0], S::extents.count() / S::extents[0]) {}
+
+    static constexpr const Extents<S::rank>& extents() { return S::extents; }
 };
 
 /// A parameter's elements, row-major, whatever its layout.
@@ -66,16 +158,18 @@ const Tensor<T, S>& to_row_major(const Tensor<T, S>& parameter) {
     return parameter;
 }
 template <class T, class S>
-Tensor<T, S> to_row_major(const PackedMatrix<T, S>& parameter) {
-    return parameter.unpacked();
+auto to_row_major(const PackedMatrix<T, S>& parameter) {
+    Tensor<typename PackedMatrix<T, S>::element, S> values;
+    parameter.unpack(values.data());
+    return values;
 }
 template <class T, class S>
 void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
     std::copy_n(values.data(), values.size(), parameter.data());
 }
 template <class T, class S>
-void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<T, S>& values) {
-    parameter.pack(values.view());
+void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<typename PackedMatrix<T, S>::element, S>& values) {
+    parameter.pack(values.data());
 }
 
 }  // namespace tandem::inline TANDEM_ABI

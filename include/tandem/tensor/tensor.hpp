@@ -167,7 +167,7 @@ public:
     }
 
     explicit Tensor(const Extents<S::rank>& extents) : elements_(extents.count()), extents_(extents) {
-        if (!S::admits(extents)) throw Error("Tensor", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor", S::extents, extents);
     }
 
     /// New dynamic extents. Memory is kept when they shrink; the contents do not survive.
@@ -177,7 +177,7 @@ public:
         elements_.resize(extents_.count());
     }
     void resize(const Extents<S::rank>& extents) {
-        if (!S::admits(extents)) throw Error("Tensor::resize", to_string(S::extents), to_string(extents));
+        if (!S::admits(extents)) detail::throw_extents("Tensor::resize", S::extents, extents);
         extents_ = extents;
         elements_.resize(extents.count());
     }

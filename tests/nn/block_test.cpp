@@ -1,0 +1,78 @@
+// A transformer whose last block computes the picked rows alone, against the same one computing all of them.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <tandem/nn/block.hpp>
+
+namespace td = tandem;
+
+namespace {
+
+template <class T, std::size_t width, bool causal, std::size_t layers>
+void compare() {
+    constexpr td::BlockShape shape{.width = width, .heads = 4, .hidden = 2 * width, .tokens = 9, .causal = causal};
+    constexpr td::BlockParts<td::LayerNorm, td::SelfAttention, td::Mlp, td::Gelu> parts{};
+    using Blocks = td::nn::Transformer<T, shape, layers, parts>;
+    td::Random random{td::Seed{5}};
+    Blocks blocks, dense_gradient, picked_gradient;
+    blocks.initialise(random);
+    td::zero_parameters(dense_gradient);
+    td::zero_parameters(picked_gradient);
+    // A picked row may stand anywhere in its sequence.
+    const std::vector<std::size_t> offsets{0, 4, 5, 14, 17}, picked{3, 4, 9, 14};
+    const std::size_t rows = offsets.back(), count = picked.size();
+
+    typename Blocks::Saved dense, few;
+    auto input = blocks.input(rows, dense);
+    for (T& x : input.elements()) x = static_cast<T>(random.normal());
+    std::memcpy(blocks.input(rows, few).data(), input.data(), rows * width * sizeof(T));
+    const auto all = blocks.forward(offsets, dense, true);
+    const auto some = blocks.forward_picked(offsets, picked, few, true);
+    REQUIRE(some.extent(0) == count);
+    for (std::size_t i = 0; i < count; ++i) {
+        CHECK(std::memcmp(some.data() + i * width, all.data() + picked[i] * width, width * sizeof(T)) == 0);
+    }
+    typename Blocks::Saved forgetful;
+    std::memcpy(blocks.input(rows, forgetful).data(), input.data(), rows * width * sizeof(T));
+    CHECK(std::memcmp(blocks.forward_picked(offsets, picked, forgetful, false).data(), some.data(),
+                      count * width * sizeof(T)) == 0);
+
+    td::Tensor<T, td::Shape<td::dynamic, width>> g(rows), g_picked(count), g_all(rows);
+    g.fill(0);
+    for (std::size_t i = 0; i < count; ++i) {
+        for (std::size_t j = 0; j < width; ++j) g(picked[i], j) = g_picked(i, j) = static_cast<T>(random.normal());
+    }
+    blocks.backward(g, offsets, dense, dense_gradient);
+    blocks.backward_picked(g_picked, g_all, offsets, picked, few, picked_gradient);
+    // The same sums in another order, zeros left out.
+    const double tolerance = 2000 * std::numeric_limits<T>::epsilon();
+    const auto same = [&](std::span<const T> a, std::span<const T> b) {
+        double difference = 0, norm = 0;
+        for (std::size_t i = 0; i < a.size(); ++i) {
+            difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+            norm += std::pow(static_cast<double>(a[i]), 2);
+        }
+        return std::sqrt(difference) <= tolerance * (std::sqrt(norm) + 1);
+    };
+    CHECK(same(g.elements(), g_all.elements()));
+    td::for_each_parameter(
+        [&](const std::string& name, const auto& a, const auto& b) {
+            INFO(name);
+            CHECK(same(a.elements(), b.elements()));
+        },
+        dense_gradient, picked_gradient);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("picked rows have the bits of the dense computation, and its gradients", "[nn]", float, double) {
+    compare<TestType, 64, false, 2>();
+    compare<TestType, 64, true, 2>();
+    compare<TestType, 64, true, 1>();
+    compare<TestType, 48, true, 2>();  // no multiple of AVX-512's panels: computed in full, then picked
+}
