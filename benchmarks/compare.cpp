@@ -57,10 +57,7 @@ double peak_memory() {
 /// What a training step needs beside the model; nothing where the model does not train.
 template <class Model, bool trains = Model::trains>
 struct Training {
-    double step(Model&, const auto& images, const auto& ids) {
-        (void)images, (void)ids;
-        throw td::Error("compare", "this precision does not train");
-    }
+    double step(Model&, const auto&, const auto&) { throw td::Error("compare", "this precision does not train"); }
 };
 
 template <class Model>
@@ -202,9 +199,11 @@ int main(int count, char** arguments) try {
     if (words.size() != 3 && !only_first) throw td::Error("compare", "f32|bf16|int8 FOLDER THREADS [first]");
     const std::size_t threads = std::stoul(words[2]);
     const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, threads);
-    if (words[0] == "f32") run<float>(words[1], threads, only_first);
-    if (words[0] == "bf16") run<td::bf16>(words[1], threads, only_first);
-    if (words[0] == "int8") run<td::int8>(words[1], threads, only_first);
+    const auto run_as = words[0] == "f32"    ? run<float>
+                        : words[0] == "bf16" ? run<td::bf16>
+                        : words[0] == "int8" ? run<td::int8>
+                                             : throw td::Error("compare", "f32, bf16 or int8", words[0]);
+    run_as(words[1], threads, only_first);
 } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 1;

@@ -17,6 +17,8 @@ import numpy
 from compare_peers import SETTINGS
 
 HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent / "build" / "compare"
+FILES = BUILD / "files"  # the model in all formats, the inputs, and the workers' logs
 
 
 class Row(collections.namedtuple("Row", "work precision batch")):
@@ -33,13 +35,12 @@ ROWS = [
     Row("train", "f32", 32), Row("train_padded", "f32", 32),
     Row("cold_start", "f32", 1), Row("memory", "f32", 1), Row("memory", "int8", 1),
 ]
-UNITS = {"cold_start": "ms", "memory": "MB"}  # of the others: ms an item
 
-# How far embeddings may be from those of open_clip's eager float32: the largest difference of an element, the least cosine.
-# The peers round all they keep to bfloat16, tandem only the inputs of products.
+# How far embeddings may be from those of open_clip's eager float32: the largest difference of an element, the least
+# cosine. The peers round all they keep to bfloat16, tandem only the inputs of products.
 LARGEST_DIFFERENCE = 1e-5
 LEAST_COSINE = {("tandem", "bf16"): 0.9999, ("peer", "bf16"): 0.99, ("tandem", "int8"): 0.99, ("peer", "int8"): 0.99}
-LOSS_DIFFERENCE = 1e-3  # of the losses after as many training steps
+LOSS_DIFFERENCE = 1e-3  # of tandem's loss at the second training step
 
 TURN = 400  # milliseconds that a turn of several repeats is to last
 
@@ -54,7 +55,8 @@ class Worker:
     def __init__(self, name, command, log):
         self.name, self.log = name, log
         with open(log, "w") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
+            self.process = subprocess.Popen(command, **pipes)
         self.greeting = self.answer()
 
     def answer(self):
@@ -66,34 +68,38 @@ class Worker:
         return line.strip()
 
     def ask(self, *words):
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # answer() says why
+            self.process.stdin.write(" ".join(map(str, words)) + "\n")
+            self.process.stdin.flush()
         return [float(word) for word in self.answer().split()]
 
     def milliseconds(self, row, begin, repeats):
         return self.ask("time", row.work, row.batch, begin, repeats)
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
 class Comparison:
     def __init__(self, options):
-        self.options, self.folder, self.threads = options, options.folder, options.threads
-        self.results, self.left_out, self.kernels = [], [], ""
-        self.checked = set()
+        self.rounds, self.threads = options.rounds, options.threads
+        self.results, self.left_out, self.checked, self.loss = [], [], set(), 0.0
 
     def command(self, setting, precision):
-        program = [self.options.program, precision] if setting == "tandem" else [sys.executable, HERE / "compare_peers.py", setting]
-        return [*map(str, program), str(self.folder), str(self.threads)]
+        if setting == "tandem":
+            program = [BUILD / "benchmarks" / "compare", precision]
+        else:
+            program = [sys.executable, HERE / "compare_peers.py", setting]
+        return [str(word) for word in (*program, FILES, self.threads)]
 
     def leave_out(self, what):
         print(f"Left out: {what}", flush=True)
         self.left_out.append(what)
 
     def open(self, setting, precision, stack):
-        log = self.folder / (re.sub(r"\W+", "_", f"{setting} {precision}") + ".log")
+        log = FILES / (re.sub(r"\W+", "_", f"{setting} {precision}") + ".log")
         worker = Worker(setting, self.command(setting, precision), log)
         stack.callback(worker.close)
         return worker
@@ -102,9 +108,8 @@ class Comparison:
         """The rows of one precision, inference or training, by workers that live as long."""
         precision = rows[0].precision
         with contextlib.ExitStack() as stack:
-            tandem = self.open("tandem", precision, stack)
-            self.kernels = tandem.greeting
-            peers = []
+            tandem, peers = self.open("tandem", precision, stack), []
+            print(f"{kind}: tandem's kernels are those for {tandem.greeting}", flush=True)
             for setting in SETTINGS[kind]:
                 try:
                     peers.append(self.open(setting, precision, stack))
@@ -114,107 +119,105 @@ class Comparison:
                 self.compare_row(row, tandem, peers)
 
     def compare_row(self, row, tandem, peers):
-        screened = self.screen(row, tandem, peers)
-        if not screened:
+        kept = self.screen(row, tandem, peers)
+        if not kept:
             self.leave_out(f"{row.work} {row.precision} {row.batch}: no peer")
             return
-        slowest = max(screened.values())
         # A turn's first run, untimed, brings back what the other processes took from the caches.
-        untimed = 1 if slowest < TURN else 0
-        repeats = math.ceil(TURN / slowest)
-        times, shares = collections.defaultdict(list), []
-        turns = list(screened)
-        for turn in range(self.options.rounds):
+        slowest = max(kept.values())
+        untimed, repeats = int(slowest < TURN), math.ceil(TURN / slowest)
+        times, shares, turns = collections.defaultdict(list), [], list(kept)
+        for turn in range(self.rounds):
             begin = turn * repeats
             for worker in turns:
                 found = worker.milliseconds(row, begin, untimed + repeats)[untimed:]
-                times[worker.name].append(sum(found) / len(found) / row.batch)
+                times[worker.name].append(sum(found) / repeats / row.batch)
                 if worker is tandem:
-                    flops = sum(worker.ask("flops", row.work, row.batch, begin, untimed + repeats)[untimed:])
-                    shares.append(flops / sum(found) * 1e-6 / worker.ask("ceiling")[0])
+                    flops = worker.ask("flops", row.work, row.batch, begin, untimed + repeats)[untimed:]
+                    shares.append(1e-6 * sum(flops) / sum(found) / worker.ask("ceiling")[0])
             turns.append(turns.pop(0))
-        if row.work.startswith("train"):
-            self.check_losses(row, tandem, screened)
         self.add(row, {name: statistics.median(found) for name, found in times.items()}, statistics.median(shares))
 
     def screen(self, row, tandem, peers):
-        """tandem and those of the peers that are about as fast as the fastest of them, each with its shortest time."""
-        tandem.milliseconds(row, 0, 1)
-        self.check_embeddings(row, tandem)
-        fastest, tried = math.inf, {}
-        for peer in list(peers):
+        """tandem and the two peers that may be the fastest, each with its milliseconds; nothing if no peer is left."""
+        tried = {}
+        for worker in [tandem, *peers]:
             try:
-                peer.milliseconds(row, 0, 1)  # warms up, and compiles
-                self.check_embeddings(row, peer)
-                tried[peer] = peer.milliseconds(row, 0, 1)[0]
-                if tried[peer] < 1.5 * fastest and not row.work.startswith("train"):
-                    tried[peer] = min(tried[peer], *peer.milliseconds(row, 0, 2))
-                fastest = min(fastest, tried[peer])
+                worker.milliseconds(row, 0, 1)  # warms up, and compiles
+                tried[worker] = worker.milliseconds(row, 0, 1)[0]
+                self.check(row, worker)
+                if tried[worker] < TURN:
+                    tried[worker] = min(tried[worker], *worker.milliseconds(row, 0, 2))
             except WorkerError as error:
+                if worker is tandem:
+                    raise
                 self.leave_out(error)
-                peers.remove(peer)
-        print(f"{row.work} {row.precision} {row.batch}:", ", ".join(
-            f"{peer.name} {found / row.batch:.1f}" for peer, found in tried.items()), flush=True)
-        kept = sorted((peer for peer in tried if tried[peer] < 1.2 * fastest), key=tried.get)[:2]
-        return {tandem: tandem.milliseconds(row, 0, 1)[0]} | {peer: tried[peer] for peer in kept} if kept else {}
+                peers.remove(worker)
+        print(f"{row.work} {row.precision} {row.batch}:",
+              ", ".join(f"{worker.name} {found / row.batch:.1f}" for worker, found in tried.items()), flush=True)
+        best = sorted((worker for worker in tried if worker is not tandem), key=tried.get)[:2]
+        best = [worker for worker in best if tried[worker] < 1.2 * tried[best[0]]]
+        return {worker: tried[worker] for worker in [tandem, *best]} if best else {}
 
-    def check_embeddings(self, row, worker):
-        """Once for each worker and kind of work."""
-        if row.work.startswith("train") or (worker, row.work) in self.checked:
+    def check(self, row, worker):
+        """Ends the program if a worker does not compute what the others do. Once for each kind of work."""
+        work = "train" if row.work.startswith("train") else row.work
+        if (worker, work) in self.checked:
             return
-        self.checked.add((worker, row.work))
-        worker.ask("embed", row.work)
-        found = numpy.fromfile(self.folder / "found", numpy.float32).reshape(-1, 512)
-        expected = numpy.fromfile(self.folder / f"{row.work.split('_')[0]}.reference", numpy.float32).reshape(-1, 512)
+        self.checked.add((worker, work))
         side = "tandem" if worker.name == "tandem" else "peer"
-        if row.precision == "f32":
-            distance = abs(found - expected).max()
-            agrees, text = distance <= LARGEST_DIFFERENCE, f"an element differs by {distance:.1e} (bar {LARGEST_DIFFERENCE})"
+        if work == "train":
+            # After two steps: the second loss has the first one's gradients and update in it.
+            loss = worker.ask("loss")[0]
+            if side == "tandem":
+                self.loss = loss
+            agrees = abs(loss - self.loss) <= LOSS_DIFFERENCE * abs(self.loss)
+            text = f"loss {loss:.5f}, tandem's is {self.loss:.5f}"
         else:
-            bar, cosine = LEAST_COSINE[side, row.precision], (found * expected).sum(axis=1).min()
-            agrees, text = cosine >= bar, f"least cosine {cosine:.5f} (bar {bar})"
+            worker.ask("embed", work)
+            found, expected = (numpy.fromfile(FILES / name, numpy.float32).reshape(-1, 512)
+                               for name in ("found", f"{work.split('_')[0]}.reference"))
+            if row.precision == "f32":
+                distance = abs(found - expected).max()
+                agrees = distance <= LARGEST_DIFFERENCE
+                text = f"embeddings differ from open_clip's by {distance:.1e}, the bar is {LARGEST_DIFFERENCE}"
+            else:
+                bar, cosine = LEAST_COSINE[side, row.precision], (found * expected).sum(axis=1).min()
+                agrees = cosine >= bar
+                text = f"least cosine to open_clip's embeddings is {cosine:.5f}, the bar {bar}"
         if not agrees:
-            sys.exit(f"compare.py: {worker.name}'s {row.work} embeddings are not open_clip's in {row.precision}: {text}")
-
-    def check_losses(self, row, tandem, screened):
-        expected = tandem.ask("loss")[0]
-        for worker in screened:
-            found = worker.ask("loss")[0]
-            if not abs(found - expected) <= LOSS_DIFFERENCE * abs(expected):
-                sys.exit(f"compare.py: {row.work}: loss {found} of {worker.name}, {expected} of tandem after as many steps")
+            sys.exit(f"compare.py: {worker.name}, {row.work} {row.precision}: {text}")
 
     def first(self, setting, precision):
-        """Milliseconds from a process's start to its first embedding, and the peak of its memory in MB."""
-        log = self.folder / "first.log"
+        """A fresh process's milliseconds to its first image embedding, and the MB it then had at most."""
         begin = time.perf_counter()
-        with open(log, "w") as errors:
-            process = subprocess.Popen([*self.command(setting, precision), "first"], stdout=subprocess.PIPE, stderr=errors)
-        process.stdout.readline()
+        worker = Worker(setting, [*self.command(setting, precision), "first"], FILES / "first.log")
         milliseconds = 1e3 * (time.perf_counter() - begin)
-        memory = process.stdout.read()
-        if process.wait() != 0:
-            raise WorkerError(f"{setting} ended (more in {log})")
-        return {"cold_start": milliseconds, "memory": float(memory)}
+        memory = float(worker.answer())
+        worker.close()
+        return {"cold_start": milliseconds, "memory": memory}
 
     def compare_first(self, kind, rows):
-        """cold_start and memory: a fresh process for each, after one that brings its files into the page cache."""
-        precision, settings = rows[0].precision, ["tandem", *SETTINGS[kind]]
-        found = {}
-        for setting in settings:
-            self.first(setting, precision)
-            found[setting] = [self.first(setting, precision)]
-        for work in {row.work for row in rows}:
-            best = min(found[setting][0][work] for setting in settings[1:])
-            print(f"{work} {precision}:", ", ".join(f"{s} {found[s][0][work]:.0f}" for s in settings[1:]), flush=True)
-        # Memory hardly varies; the slow ones need no more turns.
-        times = {setting: found[setting][0]["cold_start"] for setting in settings}
-        fastest = min(times[setting] for setting in settings[1:])
-        for _ in range(self.options.rounds - 1):
-            for setting in settings:
-                if times[setting] < 1.5 * fastest:
-                    found[setting].append(self.first(setting, precision))
+        """cold_start and memory, each after a process that brought its files into the page cache."""
+        precision, found = rows[0].precision, {}
+        for setting in ["tandem", *SETTINGS[kind]]:
+            try:
+                self.first(setting, precision)
+                found[setting] = [self.first(setting, precision)]
+            except WorkerError as error:
+                if setting == "tandem":
+                    raise
+                self.leave_out(error)
         for row in rows:
-            self.add(row, {s: statistics.median(one[row.work] for one in ones) for s, ones in found.items()}, None)
+            print(f"{row.work} {precision}:", ", ".join(f"{s} {ones[0][row.work]:.0f}" for s, ones in found.items()))
+        # The slow ones need no more turns, and memory hardly varies.
+        fastest = min(ones[0]["cold_start"] for setting, ones in found.items() if setting != "tandem")
+        turns = [setting for setting in found if setting == "tandem" or found[setting][0]["cold_start"] < 1.5 * fastest]
+        for setting in turns * (self.rounds - 1):
+            found[setting].append(self.first(setting, precision))
+        for row in rows:
+            medians = {setting: statistics.median(one[row.work] for one in ones) for setting, ones in found.items()}
+            self.add(row, medians, None)
 
     def add(self, row, medians, share):
         value, name = min((value, name) for name, value in medians.items() if name != "tandem")
@@ -224,13 +227,14 @@ class Comparison:
             "ceiling_share": None if share is None else round(share, 3)})
 
     def print_table(self):
-        line = "{:<12} {:<5} {:>5} {:>10} {:>10} {:<4} {:<27} {:>6} {:>8}"
-        print(f"\n{machine()}, {self.threads} threads, {self.kernels} kernels; medians of {self.options.rounds} rounds")
+        line = "{:<12} {:<5} {:>5} {:>10} {:>10} {:<3} {:<30} {:>6} {:>8}"
+        print(f"\n{machine()}, {self.threads} threads; medians of {self.rounds} rounds")
         print(line.format("work", "", "batch", "tandem", "best peer", "", "", "ratio", "ceiling"))
         for row in self.results:
             share = "" if row["ceiling_share"] is None else f"{100 * row['ceiling_share']:.0f} %"
-            print(line.format(row["work"], row["precision"], row["batch"], f"{row['tandem']:.2f}", f"{row['best_peer_value']:.2f}",
-                              UNITS.get(row["work"], "ms"), row["best_peer"], f"{row['ratio']:.2f}", share))
+            values = [f"{row[key]:.2f}" for key in ("tandem", "best_peer_value", "ratio")]
+            unit = "MB" if row["work"] == "memory" else "ms"
+            print(line.format(*list(row.values())[:3], *values[:2], unit, row["best_peer"], values[2], share))
         for what in self.left_out:
             print("left out:", what)
 
@@ -242,31 +246,45 @@ def machine():
 
 def parse():
     parser = argparse.ArgumentParser(prog="compare.sh", description="tandem beside its peers on this CPU: ViT-B/32.")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="default: all cores")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cores, metavar="N", help="of every side (default: all cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each side (default 7)")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only these, as 'image f32 32' or '^text'")
-    parser.add_argument("--program", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, required=True, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.rows = [row for row in ROWS if re.search(options.rows, " ".join(map(str, row)))]
+    if options.threads < 1 or options.rounds < 1 or not options.rows:
+        parser.error("--threads and --rounds need 1 or more, and --rows a row to match")
+    if options.json:
+        options.json.touch()
+    return options
 
 
-def main():
-    options = parse()
-    rows = [row for row in ROWS if re.search(options.rows, " ".join(map(str, row)))]
+def build():
+    settings = ["-DTANDEM_BUILD_TESTS=OFF", "-DTANDEM_BUILD_EXAMPLES=OFF"]
+    subprocess.run(["cmake", "--preset", "release", "-S", HERE.parent, "-B", BUILD, *settings], check=True,
+                   stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", BUILD, "--target", "benchmark_compare", "--", "--quiet"], check=True)
+    subprocess.run([sys.executable, HERE / "compare_models.py", FILES], check=True)
+
+
+def compare(options):
+    build()
     comparison = Comparison(options)
     groups = collections.defaultdict(list)
-    for row in rows:
+    for row in options.rows:
         groups[row.kind].append(row)
     for kind, members in groups.items():
-        compare = comparison.compare_first if kind.startswith("first ") else comparison.compare_group
-        compare(kind, members)
+        (comparison.compare_first if kind.startswith("first ") else comparison.compare_group)(kind, members)
     comparison.print_table()
-    if any(row.work.startswith("train") for row in rows):
+    if any(row.work.startswith("train") for row in options.rows):
         print("train in bf16: no row, because tandem trains in float32 only")
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "rows": comparison.results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        compare(parse())
+    except (WorkerError, subprocess.CalledProcessError) as error:
+        sys.exit(f"compare.py: {error}")

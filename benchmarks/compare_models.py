@@ -1,4 +1,4 @@
-"""What benchmarks/compare.py compares: open_clip's ViT-B/32 with random weights, the inputs, and the peers' formats of it.
+"""What benchmarks/compare.py compares: open_clip's ViT-B/32 with random weights, inputs, and the peers' formats of it.
 
     compare_models.py FOLDER        writes them into FOLDER; does nothing where that was done before
 """
@@ -72,7 +72,8 @@ def write_onnx(folder, name, tower, x, dimensions):
 
     shape = {i: torch.export.Dim(dimension, max=77 if dimension == "length" else None)
              for i, dimension in enumerate(dimensions)}
-    program = torch.onnx.export(tower, (x,), dynamo=True, dynamic_shapes=(shape,), input_names=["x"], output_names=["y"])
+    program = torch.onnx.export(tower, (x,), dynamo=True, dynamic_shapes=(shape,), input_names=["x"],
+                                output_names=["y"])
     program.save(folder / f"{name}.f32.onnx")
     quantize_dynamic(folder / f"{name}.f32.onnx", folder / f"{name}.int8.onnx", weight_type=QuantType.QInt8,
                      per_channel=True)
