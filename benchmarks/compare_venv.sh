@@ -18,6 +18,6 @@ grep -v '^nvidia-' "$list" | install
 if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
     grep '^nvidia-' "$list" | install
 fi
-"$venv/bin/python" -c 'import onnx, onnxruntime, onnxscript, open_clip, openvino, safetensors.torch, torch'
+"$venv/bin/python" -c 'import nncf, onnx, onnxruntime, onnxscript, open_clip, openvino, safetensors.torch, torch'
 cp "$list" "$stamp"
 echo "$venv is ready"
