@@ -141,7 +141,7 @@ void tile_loop(std::size_t steps) {
         const std::vector<B> b(kernel.columns * depth, B(1));
         std::vector<Sum> sums(kernel.rows * kernel.columns);
         for (std::size_t i = 0; i < steps; ++i) {
-            kernel.multiply(kernel.rows, depth / kernel.group, a.data(), depth, kernel.group, b.data(), sums.data());
+            kernel.multiply(kernel.rows, depth / kernel.group, a.data(), depth, kernel.group, b.data(), sums.data(), b.data());
             use(sums.data());
         }
     };
@@ -158,7 +158,7 @@ inline auto f32_tile() {
     return tandem::kernels::active<float>().tile;
 }
 inline auto bf16_tile() {
-    return tandem::kernels::active_reduced().pairs;
+    return tandem::kernels::active_reduced().widened;
 }
 inline auto int8_tile() {
     return tandem::kernels::active_reduced().bytes;
