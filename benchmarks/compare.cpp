@@ -1,0 +1,210 @@
+// tandem's side of benchmarks/compare.sh: one process, one precision. It loads the checkpoint and answers the lines on
+// its standard input (benchmarks/compare_peers.py describes them).
+//   compare f32|bf16|int8 FOLDER THREADS             answers until its input ends
+//   compare f32|bf16|int8 FOLDER THREADS first       the first embedding and no more, then the peak of its memory
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <tbb/global_control.h>
+
+#include <tandem/losses/contrastive.hpp>
+#include <tandem/models/checkpoint.hpp>
+#include <tandem/models/clip.hpp>
+#include <tandem/models/zoo.hpp>
+#include <tandem/train/optimizer.hpp>
+
+#include "ceiling.hpp"
+
+namespace td = tandem;
+
+namespace {
+
+constexpr auto config = td::vit_b_32;
+constexpr std::size_t image_size = std::size_t{3} * config.vision.image * config.vision.image;
+constexpr std::size_t context = config.text.context;
+constexpr std::size_t checked = 32;
+
+/// The first `count` elements of a file that holds nothing else.
+template <class T>
+std::vector<T> read(const std::filesystem::path& path, std::size_t count) {
+    std::vector<T> values(count);
+    std::ifstream file(path, std::ios::binary);
+    file.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(count * sizeof(T)));
+    if (!file) throw td::Error(path.string(), std::to_string(count) + " elements", "fewer");
+    return values;
+}
+
+/// The most memory this process ever had resident, in MB.
+double peak_memory() {
+    std::ifstream status("/proc/self/status");
+    for (std::string word; status >> word;) {
+        double kilobytes = 0;
+        if (word == "VmHWM:" && status >> kilobytes) return kilobytes / 1024;
+    }
+    throw td::Error("/proc/self/status", "no VmHWM");
+}
+
+/// What a training step needs beside the model; nothing where the model does not train.
+template <class Model, bool trains = Model::trains>
+struct Training {
+    double step(Model&, const auto&, const auto&) { throw td::Error("compare", "this precision does not train"); }
+};
+
+template <class Model>
+struct Training<Model, true> {
+    Model gradient;
+    typename Model::Workspace work;
+    td::AdamW::State<Model> moments;
+    td::AdamW optimizer{.rate = 1e-4};
+
+    double step(Model& model, const auto& images, const auto& ids) {
+        td::zero_parameters(gradient);
+        const double loss = model.loss_and_gradient(images, ids, td::InfoNce{}, gradient, work);
+        optimizer.update(model, gradient, moments, optimizer.rate);
+        model.clamp_logit_scale();
+        return loss;
+    }
+};
+
+template <class T>
+class Worker {
+    using Model = td::Clip<config, T>;
+    using Images = td::Tensor<float, typename Model::Vision::Input::shape>;
+    using Ids = td::Tensor<td::Id, typename Model::Text::Input::shape>;
+
+public:
+    explicit Worker(std::filesystem::path folder) : folder_(std::move(folder)) {
+        td::load_weights(model_, folder_ / "model.safetensors");
+    }
+
+    void first() const {
+        (void)model_.encode_image(images(1));
+        std::cout << "done" << std::endl << peak_memory() << std::endl;
+    }
+
+    void serve(std::size_t threads) {
+        all_images_ = read<float>(folder_ / "images.f32", checked * image_size);
+        all_ids_ = read<td::Id>(folder_ / "ids.i32", std::filesystem::file_size(folder_ / "ids.i32") / sizeof(td::Id));
+        std::cout << td::kernels::name_of(td::kernels::active_isa()) << std::endl;
+        for (std::string line; std::getline(std::cin, line);) {
+            std::istringstream words(line);
+            std::string verb, work;
+            std::size_t batch = 0, begin = 0, repeats = 0;
+            words >> verb;
+            if (verb == "ceiling") {
+                constexpr auto precision = td::Real<T>                 ? ceiling::Precision::f32
+                                           : std::same_as<T, td::bf16> ? ceiling::Precision::bf16
+                                                                       : ceiling::Precision::int8;
+                std::cout << ceiling::gflops(precision, threads);
+            } else if (verb == "loss") {
+                std::cout << loss_;
+            } else if (verb == "embed" && words >> work) {
+                write(work);
+            } else if ((verb == "time" || verb == "flops") && words >> work >> batch >> begin >> repeats) {
+                for (std::size_t i = begin; i < begin + repeats; ++i) {
+                    std::cout << (verb == "time" ? milliseconds(work, batch, i) : flops(work, batch, i)) << ' ';
+                }
+            } else {
+                throw td::Error("compare", "unknown request " + line);
+            }
+            std::cout << std::endl;
+        }
+    }
+
+private:
+    Images images(std::size_t count) const {
+        Images batch(count);
+        if (all_images_.empty()) {
+            std::ranges::copy(read<float>(folder_ / "images.f32", count * image_size), batch.data());
+        } else {
+            std::copy_n(all_images_.data(), count * image_size, batch.data());
+        }
+        return batch;
+    }
+
+    /// Captions in their order, batch after batch, over and over.
+    Ids ids(std::size_t count, std::size_t index) const {
+        const std::size_t batches = all_ids_.size() / context / count;
+        Ids batch(count);
+        std::copy_n(all_ids_.data() + index % batches * count * context, count * context, batch.data());
+        return batch;
+    }
+
+    double milliseconds(const std::string& work, std::size_t count, std::size_t index) {
+        const Images image_batch = images(count);
+        const Ids id_batch = ids(count, index);
+        const auto begin = std::chrono::steady_clock::now();
+        if (work == "image") {
+            (void)model_.encode_image(image_batch);
+        } else if (work.starts_with("text")) {
+            (void)model_.encode_text(id_batch);
+        } else {
+            if (!training_) training_ = std::make_unique<Training<Model>>();
+            loss_ = training_->step(model_, image_batch, id_batch);
+        }
+        return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+    }
+
+    /// Operations of the dense model on the same work, but with no caption longer than its tokens.
+    double flops(const std::string& work, std::size_t count, std::size_t index) const {
+        const auto image = static_cast<double>(count * td::image_cost(config).flops);
+        if (work == "image") return image;
+        const Ids batch = ids(count, index);
+        double text = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            const td::Id* const row = batch.data() + i * context;
+            const auto tokens = static_cast<std::size_t>(std::max_element(row, row + context) - row) + 1;
+            text += static_cast<double>(config.text.cost(tokens).flops + 2 * config.text.width * config.embedding);
+        }
+        return work.starts_with("text") ? text : 3 * (image + text);
+    }
+
+    void write(const std::string& work) const {
+        const auto embeddings =
+            work == "image" ? model_.encode_image(images(checked)) : model_.encode_text(ids(checked, 0));
+        std::ofstream(folder_ / "found", std::ios::binary)
+            .write(reinterpret_cast<const char*>(embeddings.data()),
+                   static_cast<std::streamsize>(embeddings.size() * sizeof(float)));
+    }
+
+    std::filesystem::path folder_;
+    Model model_;
+    std::vector<float> all_images_;
+    std::vector<td::Id> all_ids_;
+    std::unique_ptr<Training<Model>> training_;
+    double loss_ = 0;
+};
+
+template <class T>
+void run(const std::filesystem::path& folder, std::size_t threads, bool only_first) {
+    Worker<T> worker(folder);
+    only_first ? worker.first() : worker.serve(threads);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) try {
+    const std::vector<std::string> words(arguments + 1, arguments + count);
+    const bool only_first = words.size() == 4 && words[3] == "first";
+    if (words.size() != 3 && !only_first) throw td::Error("compare", "f32|bf16|int8 FOLDER THREADS [first]");
+    const std::size_t threads = std::stoul(words[2]);
+    const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, threads);
+    const auto run_as = words[0] == "f32"    ? run<float>
+                        : words[0] == "bf16" ? run<td::bf16>
+                        : words[0] == "int8" ? run<td::int8>
+                                             : throw td::Error("compare", "f32, bf16 or int8", words[0]);
+    run_as(words[1], threads, only_first);
+} catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+}

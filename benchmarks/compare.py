@@ -1,0 +1,290 @@
+"""The driver of benchmarks/compare.sh: tandem's worker and each peer's in turn, one at a time, on the same work."""
+
+import argparse
+import collections
+import contextlib
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+from compare_peers import SETTINGS
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent / "build" / "compare"
+FILES = BUILD / "files"  # the model in all formats, the inputs, and the workers' logs
+
+
+class Row(collections.namedtuple("Row", "work precision batch")):
+    @property
+    def kind(self):
+        """Which of the peers' SETTINGS apply."""
+        kinds = {"train": "train ", "train_padded": "train ", "cold_start": "first ", "memory": "first "}
+        return kinds.get(self.work, "") + self.precision
+
+
+ROWS = [
+    *(Row(work, precision, batch) for precision in ("f32", "bf16", "int8")
+      for work, batch in (("image", 1), ("image", 8), ("image", 32), ("text", 32), ("text_padded", 32))),
+    Row("train", "f32", 32), Row("train_padded", "f32", 32),
+    Row("cold_start", "f32", 1), Row("memory", "f32", 1), Row("memory", "int8", 1),
+]
+
+# How far embeddings may be from those of open_clip's eager float32: the largest difference of an element, the least
+# cosine. The peers round all they keep to bfloat16, tandem only the inputs of products.
+LARGEST_DIFFERENCE = 1e-5
+LEAST_COSINE = {("tandem", "bf16"): 0.9999, ("peer", "bf16"): 0.99, ("tandem", "int8"): 0.99, ("peer", "int8"): 0.99}
+LOSS_DIFFERENCE = 1e-3  # of tandem's loss at the second training step
+
+TURN = 400  # milliseconds that a turn of several repeats is to last
+
+
+class WorkerError(Exception):
+    pass
+
+
+class Worker:
+    """A process that does what it is asked to, and is idle otherwise."""
+
+    def __init__(self, name, command, log):
+        self.name, self.log = name, log
+        with open(log, "w") as errors:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
+            self.process = subprocess.Popen(command, **pipes)
+        self.greeting = self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            last = (self.log.read_text().strip().splitlines() or ["no message"])[-1]
+            raise WorkerError(f"{self.name} ended: {last} (more in {self.log})")
+        return line.strip()
+
+    def ask(self, *words):
+        with contextlib.suppress(BrokenPipeError):  # answer() says why
+            self.process.stdin.write(" ".join(map(str, words)) + "\n")
+            self.process.stdin.flush()
+        return [float(word) for word in self.answer().split()]
+
+    def milliseconds(self, row, begin, repeats):
+        return self.ask("time", row.work, row.batch, begin, repeats)
+
+    def close(self):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+
+
+class Comparison:
+    def __init__(self, options):
+        self.rounds, self.threads = options.rounds, options.threads
+        self.results, self.left_out, self.checked, self.loss = [], [], set(), 0.0
+
+    def command(self, setting, precision):
+        if setting == "tandem":
+            program = [BUILD / "benchmarks" / "compare", precision]
+        else:
+            program = [sys.executable, HERE / "compare_peers.py", setting]
+        return [str(word) for word in (*program, FILES, self.threads)]
+
+    def leave_out(self, what):
+        print(f"Left out: {what}", flush=True)
+        self.left_out.append(what)
+
+    def open(self, setting, precision, stack):
+        log = FILES / (re.sub(r"\W+", "_", f"{setting} {precision}") + ".log")
+        worker = Worker(setting, self.command(setting, precision), log)
+        stack.callback(worker.close)
+        return worker
+
+    def compare_group(self, kind, rows):
+        """The rows of one precision, inference or training, by workers that live as long."""
+        precision = rows[0].precision
+        with contextlib.ExitStack() as stack:
+            tandem, peers = self.open("tandem", precision, stack), []
+            print(f"{kind}: tandem's kernels are those for {tandem.greeting}", flush=True)
+            for setting in SETTINGS[kind]:
+                try:
+                    peers.append(self.open(setting, precision, stack))
+                except WorkerError as error:
+                    self.leave_out(error)
+            for row in rows:
+                self.compare_row(row, tandem, peers)
+
+    def compare_row(self, row, tandem, peers):
+        kept = self.screen(row, tandem, peers)
+        if not kept:
+            self.leave_out(f"{row.work} {row.precision} {row.batch}: no peer")
+            return
+        # A turn's first run, untimed, brings back what the other processes took from the caches.
+        slowest = max(kept.values())
+        untimed, repeats = int(slowest < TURN), math.ceil(TURN / slowest)
+        times, shares, turns = collections.defaultdict(list), [], list(kept)
+        for turn in range(self.rounds):
+            begin = turn * repeats
+            for worker in turns:
+                found = worker.milliseconds(row, begin, untimed + repeats)[untimed:]
+                times[worker.name].append(sum(found) / repeats / row.batch)
+                if worker is tandem:
+                    flops = worker.ask("flops", row.work, row.batch, begin, untimed + repeats)[untimed:]
+                    shares.append(1e-6 * sum(flops) / sum(found) / worker.ask("ceiling")[0])
+            turns.append(turns.pop(0))
+        self.add(row, {name: statistics.median(found) for name, found in times.items()}, statistics.median(shares))
+
+    def screen(self, row, tandem, peers):
+        """tandem and the two peers that may be the fastest, each with its milliseconds; nothing if no peer is left."""
+        tried = {}
+        for worker in [tandem, *peers]:
+            try:
+                worker.milliseconds(row, 0, 1)  # warms up, and compiles
+                tried[worker] = worker.milliseconds(row, 0, 1)[0]
+                self.check(row, worker)
+                if tried[worker] < TURN:
+                    tried[worker] = min(tried[worker], *worker.milliseconds(row, 0, 2))
+            except WorkerError as error:
+                if worker is tandem:
+                    raise
+                self.leave_out(error)
+                peers.remove(worker)
+        print(f"{row.work} {row.precision} {row.batch}:",
+              ", ".join(f"{worker.name} {found / row.batch:.1f}" for worker, found in tried.items()), flush=True)
+        best = sorted((worker for worker in tried if worker is not tandem), key=tried.get)[:2]
+        best = [worker for worker in best if tried[worker] < 1.2 * tried[best[0]]]
+        return {worker: tried[worker] for worker in [tandem, *best]} if best else {}
+
+    def check(self, row, worker):
+        """Ends the program if a worker does not compute what the others do. Once for each kind of work."""
+        work = "train" if row.work.startswith("train") else row.work
+        if (worker, work) in self.checked:
+            return
+        self.checked.add((worker, work))
+        side = "tandem" if worker.name == "tandem" else "peer"
+        if work == "train":
+            # After two steps: the second loss has the first one's gradients and update in it.
+            loss = worker.ask("loss")[0]
+            if side == "tandem":
+                self.loss = loss
+            agrees = abs(loss - self.loss) <= LOSS_DIFFERENCE * abs(self.loss)
+            text = f"loss {loss:.5f}, tandem's is {self.loss:.5f}"
+        else:
+            worker.ask("embed", work)
+            found, expected = (numpy.fromfile(FILES / name, numpy.float32).reshape(-1, 512)
+                               for name in ("found", f"{work.split('_')[0]}.reference"))
+            if row.precision == "f32":
+                distance = abs(found - expected).max()
+                agrees = distance <= LARGEST_DIFFERENCE
+                text = f"embeddings differ from open_clip's by {distance:.1e}, the bar is {LARGEST_DIFFERENCE}"
+            else:
+                bar, cosine = LEAST_COSINE[side, row.precision], (found * expected).sum(axis=1).min()
+                agrees = cosine >= bar
+                text = f"least cosine to open_clip's embeddings is {cosine:.5f}, the bar {bar}"
+        if not agrees:
+            sys.exit(f"compare.py: {worker.name}, {row.work} {row.precision}: {text}")
+
+    def first(self, setting, precision):
+        """A fresh process's milliseconds to its first image embedding, and the MB it then had at most."""
+        begin = time.perf_counter()
+        worker = Worker(setting, [*self.command(setting, precision), "first"], FILES / "first.log")
+        milliseconds = 1e3 * (time.perf_counter() - begin)
+        memory = float(worker.answer())
+        worker.close()
+        return {"cold_start": milliseconds, "memory": memory}
+
+    def compare_first(self, kind, rows):
+        """cold_start and memory, each after a process that brought its files into the page cache."""
+        precision, found = rows[0].precision, {}
+        for setting in ["tandem", *SETTINGS[kind]]:
+            try:
+                self.first(setting, precision)
+                found[setting] = [self.first(setting, precision)]
+            except WorkerError as error:
+                if setting == "tandem":
+                    raise
+                self.leave_out(error)
+        for row in rows:
+            print(f"{row.work} {precision}:", ", ".join(f"{s} {ones[0][row.work]:.0f}" for s, ones in found.items()))
+        # The slow ones need no more turns, and memory hardly varies.
+        fastest = min(ones[0]["cold_start"] for setting, ones in found.items() if setting != "tandem")
+        turns = [setting for setting in found if setting == "tandem" or found[setting][0]["cold_start"] < 1.5 * fastest]
+        for setting in turns * (self.rounds - 1):
+            found[setting].append(self.first(setting, precision))
+        for row in rows:
+            medians = {setting: statistics.median(one[row.work] for one in ones) for setting, ones in found.items()}
+            self.add(row, medians, None)
+
+    def add(self, row, medians, share):
+        value, name = min((value, name) for name, value in medians.items() if name != "tandem")
+        self.results.append({
+            "work": row.work, "precision": row.precision, "batch": row.batch, "tandem": round(medians["tandem"], 3),
+            "best_peer": name, "best_peer_value": round(value, 3), "ratio": round(value / medians["tandem"], 3),
+            "ceiling_share": None if share is None else round(share, 3)})
+
+    def print_table(self):
+        line = "{:<12} {:<5} {:>5} {:>10} {:>10} {:<3} {:<30} {:>6} {:>8}"
+        print(f"\n{machine()}, {self.threads} threads; medians of {self.rounds} rounds")
+        print(line.format("work", "", "batch", "tandem", "best peer", "", "", "ratio", "ceiling"))
+        for row in self.results:
+            share = "" if row["ceiling_share"] is None else f"{100 * row['ceiling_share']:.0f} %"
+            values = [f"{row[key]:.2f}" for key in ("tandem", "best_peer_value", "ratio")]
+            unit = "MB" if row["work"] == "memory" else "ms"
+            print(line.format(*list(row.values())[:3], *values[:2], unit, row["best_peer"], values[2], share))
+        for what in self.left_out:
+            print("left out:", what)
+
+
+def machine():
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{names[0] if names else os.uname().machine}, {os.cpu_count()} cores"
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="compare.sh", description="tandem beside its peers on this CPU: ViT-B/32.")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cores, metavar="N", help="of every side (default: all cores)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each side (default 7)")
+    parser.add_argument("--rows", default="", metavar="REGEX", help="only these, as 'image f32 32' or '^text'")
+    options = parser.parse_args()
+    options.rows = [row for row in ROWS if re.search(options.rows, " ".join(map(str, row)))]
+    if options.threads < 1 or options.rounds < 1 or not options.rows:
+        parser.error("--threads and --rounds need 1 or more, and --rows a row to match")
+    if options.json:
+        options.json.touch()
+    return options
+
+
+def build():
+    settings = ["-DTANDEM_BUILD_TESTS=OFF", "-DTANDEM_BUILD_EXAMPLES=OFF"]
+    subprocess.run(["cmake", "--preset", "release", "-S", HERE.parent, "-B", BUILD, *settings], check=True,
+                   stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", BUILD, "--target", "benchmark_compare", "--", "--quiet"], check=True)
+    subprocess.run([sys.executable, HERE / "compare_models.py", FILES], check=True)
+
+
+def compare(options):
+    build()
+    comparison = Comparison(options)
+    groups = collections.defaultdict(list)
+    for row in options.rows:
+        groups[row.kind].append(row)
+    for kind, members in groups.items():
+        (comparison.compare_first if kind.startswith("first ") else comparison.compare_group)(kind, members)
+    comparison.print_table()
+    if any(row.work.startswith("train") for row in options.rows):
+        print("train in bf16: no row, because tandem trains in float32 only")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine(), "rows": comparison.results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        compare(parse())
+    except (WorkerError, subprocess.CalledProcessError) as error:
+        sys.exit(f"compare.py: {error}")
