@@ -83,8 +83,8 @@ class Worker {
     using Ids = td::Tensor<td::Id, typename Model::Text::Input::shape>;
 
 public:
-    explicit Worker(std::filesystem::path folder) : folder_(std::move(folder)) {
-        td::load_weights(model_, folder_ / "model.safetensors");
+    Worker(std::filesystem::path folder, td::Towers towers) : folder_(std::move(folder)) {
+        td::load_weights(model_, folder_ / "model.safetensors", towers);
     }
 
     void first() const {
@@ -187,7 +187,8 @@ private:
 
 template <class T>
 void run(const std::filesystem::path& folder, std::size_t threads, bool only_first) {
-    Worker<T> worker(folder);
+    // The peers' files for this row hold the image tower alone.
+    Worker<T> worker(folder, only_first ? td::Towers::image : td::Towers::both);
     only_first ? worker.first() : worker.serve(threads);
 }
 

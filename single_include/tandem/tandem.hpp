@@ -346,6 +346,14 @@ public:
     /// The file's contents, valid for as long as this object (or the one it was moved to) lives.
     std::span<const std::byte> bytes() const { return bytes_; }
 
+    /// Lets go of the memory that `part` of the contents takes; if it is read again, it comes from the file again.
+    void forget(std::span<const std::byte> part) const {
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        const auto first = static_cast<std::size_t>(part.data() - bytes_.data());
+        const std::size_t begin = (first + page - 1) / page * page, end = (first + part.size()) / page * page;
+        if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED);
+    }
+
 private:
     std::span<const std::byte> bytes_;
 };
@@ -2931,6 +2939,7 @@ struct CpuFeatures {
     bool avx512 = false;
     bool neon = false;
     bool bf16 = false;
+    bool slow_bf16 = false;  ///< at half the rate of float's products: Intel's CPUs up to Emerald Rapids
     bool int8 = false;
     bool i8mm = false;
 };
@@ -2943,6 +2952,7 @@ inline const CpuFeatures& cpu_features() {
         cpu.avx512 = cpu.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
         cpu.bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
+        cpu.slow_bf16 = __builtin_cpu_is("intel") != 0;
         cpu.int8 = cpu.avx512 && __builtin_cpu_supports("avx512vnni");
 #elif defined(__aarch64__) && defined(__linux__)
         cpu.neon = true;
@@ -4722,6 +4732,11 @@ public:
         return &header_.tensors[*found];
     }
 
+    /// Lets go of the memory that a tensor's data takes while the file is mapped; it can still be read.
+    void forget(const StoredTensor& tensor) const {
+        if (file_) file_->forget(tensor.data);
+    }
+
 private:
     explicit Safetensors(detail::Header header) : header_(std::move(header)) {}
 
@@ -4919,6 +4934,289 @@ inline void save_safetensors(const std::filesystem::path& path, std::span<const 
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/core/memory.hpp ----
+
+// Aligned storage, and memory that is used again.
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+// AddressSanitizer must see every block freed.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool recycles_memory = false;
+#elif defined(__has_feature)
+inline constexpr bool recycles_memory = !__has_feature(address_sanitizer);
+#else
+inline constexpr bool recycles_memory = true;
+#endif
+
+/// Sizes of blocks go up in eighths of a power of two.
+struct BlockClass {
+    std::size_t index, bytes;
+};
+
+constexpr BlockClass block_class(std::size_t bytes) {
+    constexpr std::size_t line = 64;
+    const std::size_t lines = std::max<std::size_t>(1, (bytes + line - 1) / line);
+    const auto shift = static_cast<std::size_t>(std::max(0, static_cast<int>(std::bit_width(lines)) - 4));
+    const std::size_t eighths = (lines + (std::size_t{1} << shift) - 1) >> shift;  // 1 to 16
+    return {shift * 8 + eighths, (eighths << shift) * line};
+}
+
+/// Memory from the system. Blocks of 128 KiB and more are pages that the system fills with zeros where they are first
+/// touched. One of a huge page (2 MiB) or more begins on one, and the system is asked to use them: then walking it
+/// seldom waits for a page's address.
+struct SystemMemory {
+    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10, huge_page = std::size_t{2} << 20;
+
+    static bool is_zero(std::size_t bytes) { return is_mapped(bytes); }
+
+    static void* take(std::size_t bytes) {
+#if defined(__linux__)
+        if (is_mapped(bytes)) {
+            const std::size_t used = whole_pages(bytes), slack = bytes < huge_page ? 0 : huge_page;
+            void* const start =
+                ::mmap(nullptr, used + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (start == MAP_FAILED) throw std::bad_alloc();
+            if (slack == 0) return start;
+            const std::size_t before = (slack - reinterpret_cast<std::uintptr_t>(start) % slack) % slack;
+            char* const first = static_cast<char*>(start) + before;
+            if (before > 0) ::munmap(start, before);
+            ::munmap(first + used, slack - before);
+            ::madvise(first, used, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
+            return first;
+        }
+#endif
+        return ::operator new (bytes, std::align_val_t{line});
+    }
+
+    static void give(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+#if defined(__linux__)
+        if (is_mapped(bytes)) {
+            ::munmap(memory, whole_pages(bytes));
+            return;
+        }
+#endif
+        ::operator delete (memory, std::align_val_t{line});
+    }
+
+private:
+    static constexpr bool is_mapped([[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__)
+        return recycles_memory && bytes >= pages;
+#else
+        return false;
+#endif
+    }
+
+#if defined(__linux__)
+    static std::size_t whole_pages(std::size_t bytes) {
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        return (bytes + page - 1) / page * page;
+    }
+#endif
+};
+
+/// Freed blocks, kept for the next request of their size: work that has been done once allocates no more. Blocks above
+/// `largest_block`, and what would make the store exceed `capacity`, go back to the system. All are aligned to 64
+/// bytes.
+class BlockStore {
+public:
+    static constexpr std::size_t largest_block = std::size_t{1} << 20, capacity = std::size_t{64} << 20;
+
+    /// Never destroyed: tensors of static lifetime come back later than any static object may live.
+    static BlockStore& instance() {
+        static BlockStore* const store = new BlockStore;
+        return *store;
+    }
+
+    void* take(std::size_t bytes) {
+        if (void* const kept = take_kept(bytes)) return kept;
+        return SystemMemory::take(block_bytes(bytes));
+    }
+
+    void* take_zeroed(std::size_t bytes) {
+        if (void* const kept = take_kept(bytes)) return std::memset(kept, 0, bytes);
+        void* const memory = SystemMemory::take(block_bytes(bytes));
+        return SystemMemory::is_zero(block_bytes(bytes)) ? memory : std::memset(memory, 0, bytes);
+    }
+
+    void give(void* memory, std::size_t bytes) noexcept {
+        if (recycles_memory && bytes <= largest_block) {
+            const BlockClass size = block_class(bytes);
+            const std::lock_guard lock(mutex_);
+            if (kept_ + size.bytes <= capacity) {
+                blocks_[size.index] = new (memory) Block{blocks_[size.index]};
+                kept_ += size.bytes;
+                return;
+            }
+        }
+        SystemMemory::give(memory, block_bytes(bytes));
+    }
+
+private:
+    struct Block {
+        Block* next;
+    };
+
+    static std::size_t block_bytes(std::size_t bytes) {
+        return bytes <= largest_block ? block_class(bytes).bytes : bytes;
+    }
+
+    void* take_kept(std::size_t bytes) {
+        if (!recycles_memory || bytes > largest_block) return nullptr;
+        const BlockClass size = block_class(bytes);
+        const std::lock_guard lock(mutex_);
+        Block* const block = blocks_[size.index];
+        if (block != nullptr) {
+            blocks_[size.index] = block->next;
+            kept_ -= size.bytes;
+        }
+        return block;
+    }
+
+    std::mutex mutex_;
+    std::array<Block*, block_class(largest_block).index + 1> blocks_{};
+    std::size_t kept_ = 0;
+};
+
+}  // namespace detail
+
+/// For containers whose elements come and go with every step.
+template <class T>
+struct RecyclingAllocator {
+    using value_type = T;
+
+    RecyclingAllocator() = default;
+    template <class U>
+    RecyclingAllocator(const RecyclingAllocator<U>&) {}
+
+    T* allocate(std::size_t count) { return static_cast<T*>(detail::BlockStore::instance().take(count * sizeof(T))); }
+    void deallocate(T* memory, std::size_t count) { detail::BlockStore::instance().give(memory, count * sizeof(T)); }
+
+    bool operator==(const RecyclingAllocator&) const = default;
+};
+
+template <class T>
+using RecyclingVector = std::vector<T, RecyclingAllocator<T>>;
+
+/// For objects that come and go with every step.
+struct Recycled {
+    static void* operator new(std::size_t bytes) { return detail::BlockStore::instance().take(bytes); }
+    static void operator delete(void* memory, std::size_t bytes) { detail::BlockStore::instance().give(memory, bytes); }
+};
+
+/// Objects that calls at the same time must not share, and later calls use again: one for each. A copy starts with
+/// none.
+template <class T>
+class Reused {
+public:
+    /// One of them, for as long as it lives.
+    class Lease {
+    public:
+        explicit Lease(Reused& owner) : owner_(owner), object_(owner.take()) {}
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        ~Lease() { owner_.give(std::move(object_)); }
+
+        T& operator*() const { return *object_; }
+
+    private:
+        Reused& owner_;
+        std::unique_ptr<T> object_;
+    };
+
+    Reused() = default;
+    Reused(const Reused&) {}
+    Reused& operator=(const Reused&) { return *this; }
+    ~Reused() = default;
+
+private:
+    std::unique_ptr<T> take() {
+        const std::lock_guard lock(mutex_);
+        if (idle_.empty()) {
+            idle_.reserve(++made_);  // giving one back never allocates
+            return std::make_unique<T>();
+        }
+        std::unique_ptr<T> object = std::move(idle_.back());
+        idle_.pop_back();
+        return object;
+    }
+    void give(std::unique_ptr<T> object) noexcept {
+        const std::lock_guard lock(mutex_);
+        idle_.push_back(std::move(object));
+    }
+
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<T>> idle_;
+    std::size_t made_ = 0;
+};
+
+/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two;
+/// a large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
+/// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
+template <class T>
+class Buffer {
+    static_assert(std::is_trivially_copyable_v<T>, "tandem: a Buffer's elements are bytes to it, zero when made");
+
+public:
+    Buffer() = default;
+    explicit Buffer(std::size_t size) { resize(size); }
+
+    Buffer(const Buffer& other) : Buffer(other.size_) { std::copy_n(other.data(), size_, data()); }
+    Buffer(Buffer&& other) noexcept
+        : data_(std::move(other.data_)),
+          size_(std::exchange(other.size_, 0)),
+          capacity_(std::exchange(other.capacity_, 0)) {}
+    Buffer& operator=(const Buffer& other) {
+        if (this != &other) {
+            resize(other.size_);
+            std::copy_n(other.data(), size_, data());
+        }
+        return *this;
+    }
+    Buffer& operator=(Buffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        std::swap(capacity_, other.capacity_);
+        return *this;
+    }
+    ~Buffer() = default;
+
+    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity.
+    void resize(std::size_t size) {
+        if (size > capacity_) {
+            data_.reset();
+            const std::size_t bytes = size * sizeof(T);
+            data_ = {static_cast<T*>(detail::BlockStore::instance().take_zeroed(bytes)), Release{bytes}};
+            capacity_ = size;
+        }
+        size_ = size;
+    }
+
+    T* data() { return data_.get(); }
+    const T* data() const { return data_.get(); }
+    std::size_t size() const { return size_; }
+
+private:
+    struct Release {
+        std::size_t bytes = 0;
+        void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
+    };
+
+    std::unique_ptr<T[], Release> data_;
+    std::size_t size_ = 0;
+    std::size_t capacity_ = 0;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/core/shape.hpp ----
 
 // Shapes as types: static extents, and dynamic ones, by custom in front.
@@ -5108,88 +5406,6 @@ struct WithoutAxisMaker {
 /// S with one axis removed, or kept as 1.
 template <class S, std::size_t Axis, bool Keep>
 using WithoutAxis = detail::ShapeFrom<detail::WithoutAxisMaker<S, Axis, Keep>>;
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/memory.hpp ----
-
-// Aligned storage.
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-namespace tandem::inline TANDEM_ABI {
-
-/// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two; a
-/// large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
-/// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
-template <class T>
-class Buffer {
-    static_assert(std::is_trivially_copyable_v<T>);
-
-public:
-    static constexpr std::size_t line = 64, huge_page = std::size_t{2} << 20;
-
-    Buffer() = default;
-    explicit Buffer(std::size_t size) { resize(size); }
-
-    Buffer(const Buffer& other) : Buffer(other.size_) {
-        std::copy_n(other.data(), size_, data());
-    }
-    Buffer(Buffer&& other) noexcept
-        : data_(std::move(other.data_)),
-          size_(std::exchange(other.size_, 0)),
-          capacity_(std::exchange(other.capacity_, 0)) {}
-    Buffer& operator=(const Buffer& other) {
-        if (this != &other) {
-            resize(other.size_);
-            std::copy_n(other.data(), size_, data());
-        }
-        return *this;
-    }
-    Buffer& operator=(Buffer&& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-        std::swap(capacity_, other.capacity_);
-        return *this;
-    }
-    ~Buffer() = default;
-
-    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity.
-    void resize(std::size_t size) {
-        if (size > capacity_) {
-            data_.reset();
-            const std::size_t bytes = size * sizeof(T);
-            const std::align_val_t alignment{bytes >= huge_page ? huge_page : line};
-            data_ = {static_cast<T*>(::operator new(bytes, alignment)), Release{alignment}};
-            if (bytes >= huge_page) advise_huge_pages(data_.get(), bytes);
-            std::fill_n(data_.get(), size, T{});
-            capacity_ = size;
-        }
-        size_ = size;
-    }
-
-    T* data() { return data_.get(); }
-    const T* data() const { return data_.get(); }
-    std::size_t size() const { return size_; }
-
-private:
-    struct Release {
-        std::align_val_t alignment{line};
-        void operator()(T* pointer) const { ::operator delete(pointer, alignment); }
-    };
-
-    static void advise_huge_pages([[maybe_unused]] T* data, [[maybe_unused]] std::size_t bytes) {
-#if defined(__linux__)
-        ::madvise(data, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
-#endif
-    }
-
-    std::unique_ptr<T[], Release> data_;
-    std::size_t size_ = 0;
-    std::size_t capacity_ = 0;
-};
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -5485,7 +5701,7 @@ auto broadcast_all(const First& first, const Rest&... rest) {
         first.extents(), broadcast_all(rest...));
 }
 
-using Key = std::vector<std::uintptr_t>;
+using Key = RecyclingVector<std::uintptr_t>;
 
 }  // namespace detail
 
@@ -5498,7 +5714,7 @@ concept AnyOperand = TensorOperand<X> || std::is_arithmetic_v<std::remove_cvref_
 
 /// The gradient of a tensor while it is being collected.
 template <Real T, class S>
-struct Adjoint {
+struct Adjoint : Recycled {
     Tensor<T, S> value;
     bool touched = false;
 
@@ -5617,7 +5833,7 @@ struct Held : ExpressionNode {
 
     std::shared_ptr<const Owner> tensor;
 
-    explicit Held(Owner&& source) : tensor(std::make_shared<const Owner>(std::move(source))) {}
+    explicit Held(Owner&& source) : tensor(std::allocate_shared<const Owner>(RecyclingAllocator<Owner>(), std::move(source))) {}
 
     const Extents<S::rank>& extents() const { return tensor->extents(); }
     void write_key(detail::Key& key) const { key.push_back(reinterpret_cast<std::uintptr_t>(tensor.get())); }
@@ -6102,9 +6318,10 @@ struct TileKernel {
     std::size_t group;
 
     /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group]; b
-    /// holds `groups` times `columns` groups, side by side; out is packed.
+    /// holds `groups` times `columns` groups, side by side; out is packed. With every group, one more line of 64 bytes
+    /// from `ahead` on is fetched into the L2 cache; it is not read, and may be anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                     const B* b, Sum* out);
+                     const B* b, Sum* out, const void* ahead);
 };
 
 /// What becomes of a finished product: c = activation(product + bias) + residual, with `product + bias` kept in
@@ -6117,6 +6334,15 @@ struct Finish {
     std::size_t before_stride = 0;
     const T* residual = nullptr;
     std::size_t residual_stride = 0;
+
+    /// For the part of the product that begins at this element.
+    Finish at(std::size_t row, std::size_t column) const {
+        Finish part = *this;
+        if (bias != nullptr) part.bias += column;
+        if (before != nullptr) part.before += row * before_stride + column;
+        if (residual != nullptr) part.residual += row * residual_stride + column;
+        return part;
+    }
 };
 
 /// What an instruction set provides. All matrices are row-major; strides count elements.
@@ -6160,9 +6386,24 @@ struct KernelSet {
     void (*softmax_backward)(const T* y, T* dx, std::size_t count, T scale);
 };
 
+/// Sums of bytes in a tile, packed, and what they stand for: the product's element (i, j) is
+/// row_scale[i] · column_scale[j] · (sums[i, j] − row_zero[i] · column_sum[j]). column_scale and column_sum run on to
+/// the tile's last column.
+struct ByteProduct {
+    const std::int32_t* sums;
+    const float* row_scale;
+    const std::int32_t* row_zero;
+    const float* column_scale;
+    const std::int32_t* column_sum;
+};
+
 /// What reduced precision adds to an instruction set: products of pairs and of bytes, and the conversions to them.
 struct ReducedKernels {
+    /// Pairs of bfloat16 as one operation; `multiply` is null where the CPU has none that is faster than float's.
     TileKernel<bfloat16, bfloat16, float> pairs;
+
+    /// The left operand stays in float, the right one is widened to it. Of the same columns and group as `pairs`.
+    TileKernel<float, bfloat16, float> widened;
 
     /// y = x rounded to bfloat16, to nearest even.
     void (*narrow)(const float* x, bfloat16* y, std::size_t size);
@@ -6173,10 +6414,9 @@ struct ReducedKernels {
     /// One row as bytes with its own scale and zero point: x ≈ scale · (y − zero).
     void (*quantise)(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero);
 
-    /// out[i, j] = row_scale[i] · column_scale[j] · (sums[i, j] − row_zero[i] · column_sum[j]), `columns` wide, packed.
-    void (*dequantise)(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                       const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                       const std::int32_t* column_sum);
+    /// KernelSet's finish_tile for a product of bytes, whose tile is `tile_columns` wide.
+    void (*finish_bytes)(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                         float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish);
 };
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
@@ -6303,14 +6543,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -6319,21 +6560,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -6371,14 +6615,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -6659,42 +6919,44 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx2");
 
 /// A float is a bfloat16 with sixteen zero bits behind it.
-struct PairDot {
-    using A = bfloat16;
+struct WidenedDot {
+    using A = float;
     using B = bfloat16;
     using Sum = __m256;
     using Total = float;
-    static constexpr std::size_t lanes = 8, tile_rows = 4, group = 2;
+    static constexpr std::size_t lanes = 8, tile_rows = 5, group = 2;
     struct Pair {
         __m256 even, odd;
     };
 
     static Sum zero() { return _mm256_setzero_ps(); }
-    static Pair split(__m256i pairs) {
+    static Pair load(const B* from) {
+        const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
         const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(_mm256_and_si256(pairs, upper))};
     }
-    static Pair load(const B* from) { return split(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
-    static Pair broadcast(const A* from) {
-        int pair;
-        std::memcpy(&pair, from, sizeof pair);
-        return split(_mm256_set1_epi32(pair));
-    }
+    static Pair broadcast(const A* from) { return {_mm256_set1_ps(from[0]), _mm256_set1_ps(from[1])}; }
     static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
         return _mm256_fmadd_ps(a.odd, b.odd, _mm256_fmadd_ps(a.even, b.even, sum));
     }
@@ -6730,11 +6992,12 @@ struct ByteDot {
     static void store(Total* to, const Sum& sum) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sum); }
 };
 
-inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<PairDot>::kernel,
+inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 16, .group = 2, .multiply = nullptr},
+                                                .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .bytes = TileKernels<ByteDot>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
-                                                .dequantise = Conversions<Vector>::dequantise};
+                                                .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::avx2
 
@@ -6866,14 +7129,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -6882,21 +7146,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -6934,14 +7201,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -7222,20 +7505,53 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx512");
 using Convert = Conversions<Vector>;
+
+/// A float is a bfloat16 with sixteen zero bits behind it.
+struct WidenedDot {
+    using A = float;
+    using B = bfloat16;
+    using Sum = __m512;
+    using Total = float;
+    static constexpr std::size_t lanes = 16, tile_rows = 13, group = 2;
+    struct Pair {
+        __m512 even, odd;
+    };
+
+    static Sum zero() { return _mm512_setzero_ps(); }
+    static Pair load(const B* from) {
+        const __m512i pairs = _mm512_loadu_si512(from);
+        const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+        return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(all_lanes, pairs, 16)),
+                _mm512_castsi512_ps(_mm512_and_si512(pairs, upper))};
+    }
+    static Pair broadcast(const A* from) { return {_mm512_set1_ps(from[0]), _mm512_set1_ps(from[1])}; }
+    static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
+        return _mm512_fmadd_ps(a.odd, b.odd, _mm512_fmadd_ps(a.even, b.even, sum));
+    }
+    static void store(Total* to, const Sum& sum) { _mm512_storeu_ps(to, sum); }
+};
+
+inline constexpr TileKernel<float, bfloat16, float> widened = TileKernels<WidenedDot>::kernel;
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::avx512
 
@@ -7272,14 +7588,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -7288,21 +7605,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -7340,14 +7660,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -7628,15 +7964,21 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
@@ -7696,14 +8038,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -7712,21 +8055,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -7764,14 +8110,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -8052,15 +8414,21 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
@@ -8232,14 +8600,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -8248,21 +8617,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -8300,14 +8672,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -8588,15 +8976,21 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
@@ -8728,14 +9122,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -8744,21 +9139,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -8796,14 +9194,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -9084,23 +9498,29 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("neon");
 
 /// A float is a bfloat16 with sixteen zero bits behind it.
-struct WideningPairs {
-    using A = bfloat16;
+struct WidenedDot {
+    using A = float;
     using B = bfloat16;
     using Sum = float32x4_t;
     using Total = float;
@@ -9110,18 +9530,12 @@ struct WideningPairs {
     };
 
     static Sum zero() { return vdupq_n_f32(0); }
-    static Pair split(uint32x4_t pairs) {
+    static Pair load(const B* from) {
+        const uint32x4_t pairs = vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
         return {vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)),
                 vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)))};
     }
-    static Pair load(const B* from) {
-        return split(vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from))));
-    }
-    static Pair broadcast(const A* from) {
-        std::uint32_t pair;
-        std::memcpy(&pair, from, sizeof pair);
-        return split(vdupq_n_u32(pair));
-    }
+    static Pair broadcast(const A* from) { return {vdupq_n_f32(from[0]), vdupq_n_f32(from[1])}; }
     static Sum dot(const Pair& a, const Pair& b, const Sum& sum) {
         return vfmaq_f32(vfmaq_f32(sum, a.even, b.even), a.odd, b.odd);
     }
@@ -9135,8 +9549,8 @@ struct OffsetTile {
     static_assert(Tile::columns == 8);
 
     static void multiply(std::size_t rows, std::size_t groups, const std::uint8_t* a, std::size_t a_row,
-                         std::size_t a_group, const std::int8_t* b, std::int32_t* out) {
-        Tile::multiply(rows, groups, a, a_row, a_group, b, out);
+                         std::size_t a_group, const std::int8_t* b, std::int32_t* out, const void* ahead) {
+        Tile::multiply(rows, groups, a, a_row, a_group, b, out, ahead);
         int32x4_t left = vdupq_n_s32(0), right = left;
         for (std::size_t g = 0; g < groups; ++g, b += 32) {
             left = vpadalq_s16(left, vpaddlq_s8(vld1q_s8(b)));
@@ -9174,11 +9588,12 @@ struct WideningBytes {
     static void store(Total* to, const Sum& sum) { vst1q_s32(to, sum); }
 };
 
-inline constexpr ReducedKernels reduced_kernels{.pairs = TileKernels<WideningPairs>::kernel,
+inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 8, .group = 2, .multiply = nullptr},
+                                                .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
-                                                .dequantise = Conversions<Vector>::dequantise};
+                                                .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::neon
 
@@ -9214,14 +9629,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -9230,21 +9646,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -9282,14 +9701,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -9570,15 +10005,21 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
@@ -9642,14 +10083,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -9658,21 +10100,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -9710,14 +10155,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -9998,15 +10459,21 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
@@ -10065,14 +10532,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out) {
-        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out);
+                         const B* b, Total* out, const void* ahead) {
+        table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
+                                                                    static_cast<const char*>(ahead));
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -10081,21 +10549,24 @@ private:
     }
 
     template <std::size_t rows>
-    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out) {
-        tile(groups, a, a_row, a_group, b, out, std::make_index_sequence<rows>{});
+    static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
+                     const char* ahead) {
+        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, std::index_sequence<Row...>) {
+                                                   const B* b, Total* out, const char* ahead,
+                                                   std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+            __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
             ((Row % 3 == 0 ? void(thirds[Row / 3] += a_group) : void()), ...);
@@ -10133,14 +10604,30 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
-    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c, std::size_t c_stride,
-                            bool accumulate, const Finish<T>& finish) {
+    /// A tile of sums in float or double.
+    struct Sums {
+        const T* data;
+        std::size_t stride;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t count) const {
+            return load(data + i * stride + j, count);
+        }
+    };
+
+    static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
+                            std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
+        finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
+    }
+
+    template <class Product>
+    [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
+                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
-            const T* const sums = product + i * product_stride;
             T* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
-                V value = load(sums + j, count);
+                V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
@@ -10421,15 +10908,21 @@ struct Conversions {
         }
     }
 
-    static void dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                           const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                           const std::int32_t* column_sum) {
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; j += V::lanes) {
-                const V exact = V::difference_of_products(sums + i * columns + j, row_zero[i], column_sum + j);
-                (exact * V(row_scale[i]) * V::load(column_scale + j)).store(out + i * columns + j);
-            }
+    /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
+    struct Bytes {
+        const ByteProduct& product;
+        std::size_t columns;
+
+        [[gnu::always_inline]] inline V operator()(std::size_t i, std::size_t j, std::size_t) const {
+            const V exact = V::difference_of_products(product.sums + i * columns + j, product.row_zero[i],
+                                                      product.column_sum + j);
+            return exact * V(product.row_scale[i]) * V::load(product.column_scale + j);
         }
+    };
+
+    static void finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                             float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
 };
 
@@ -10472,7 +10965,7 @@ inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
 template <class A, class B, class Sum, std::size_t group>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                    const B* b, Sum* out) {
+                    const B* b, Sum* out, const void*) {
     // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
     // another, and a row's bits would depend on where its operands stand.
     std::fill_n(out, rows * scalar_tile_columns, Sum{0});
@@ -10489,11 +10982,6 @@ void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_
 
 template <Real T>
 struct Scalar {
-    static void multiply(std::size_t rows, std::size_t groups, const T* a, std::size_t a_row, std::size_t a_group,
-                         const T* b, T* out) {
-        scalar_product<T, T, T, 1>(rows, groups, a, a_row, a_group, b, out);
-    }
-
     static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
                             std::size_t c_stride, bool accumulate, const Finish<T>& finish) {
         for (std::size_t i = 0; i < rows; ++i) {
@@ -10640,13 +11128,14 @@ inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, f
     }
 }
 
-inline void scalar_dequantise(const std::int32_t* sums, float* out, std::size_t rows, std::size_t columns,
-                              const float* row_scale, const std::int32_t* row_zero, const float* column_scale,
-                              const std::int32_t* column_sum) {
+inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                std::size_t columns, float* c, std::size_t c_stride, bool accumulate,
+                                const Finish<float>& finish) {
     for (std::size_t i = 0; i < rows; ++i) {
         for (std::size_t j = 0; j < columns; ++j) {
-            const std::int32_t exact = sums[i * columns + j] - row_zero[i] * column_sum[j];
-            out[i * columns + j] = static_cast<float>(exact) * row_scale[i] * column_scale[j];
+            const std::int32_t exact = product.sums[i * tile_columns + j] - product.row_zero[i] * product.column_sum[j];
+            const float value = static_cast<float>(exact) * product.row_scale[i] * product.column_scale[j];
+            Scalar<float>::finish_tile(&value, 1, 1, 1, c + i * c_stride + j, c_stride, accumulate, finish.at(i, j));
         }
     }
 }
@@ -10662,7 +11151,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 template <Real T>
 inline constexpr KernelSet<T> scalar_kernels{
     .name = "scalar",
-    .tile = {scalar_tile_rows, scalar_tile_columns, 1, Scalar<T>::multiply},
+    .tile = {scalar_tile_rows, scalar_tile_columns, 1, scalar_product<T, T, T, 1>},
     .finish_tile = Scalar<T>::finish_tile,
     .activate = Scalar<T>::activate,
     .activate_backward = Scalar<T>::activate_backward,
@@ -10674,11 +11163,12 @@ inline constexpr KernelSet<T> scalar_kernels{
     .softmax_backward = Scalar<T>::softmax_backward};
 
 inline constexpr ReducedKernels scalar_reduced_kernels{
-    .pairs = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<bfloat16, bfloat16, float, 2>},
+    .pairs = {scalar_tile_rows, scalar_tile_columns, 2, nullptr},
+    .widened = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<float, bfloat16, float, 2>},
     .narrow = scalar_narrow,
     .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
     .quantise = scalar_quantise,
-    .dequantise = scalar_dequantise};
+    .finish_bytes = scalar_finish_bytes};
 
 /// The kernels of an instruction set that the CPU has. Those of double, which no model is served in, are the build's
 /// own.
@@ -10702,11 +11192,14 @@ inline ReducedKernels reduced_kernels_of(Isa isa) {
 #if defined(__x86_64__)
     if (isa == Isa::avx512) {
         const CpuFeatures& cpu = cpu_features();
-        return {.pairs = cpu.bf16 ? avx512bf16::pairs : avx2::reduced_kernels.pairs,
+        TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;
+        if (!cpu.bf16 || cpu.slow_bf16) pairs.multiply = nullptr;
+        return {.pairs = pairs,
+                .widened = avx512::widened,
                 .narrow = avx512::Convert::narrow,
                 .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
                 .quantise = avx512::Convert::quantise,
-                .dequantise = cpu.int8 ? avx512::Convert::dequantise : avx2::reduced_kernels.dequantise};
+                .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
     }
     if (isa == Isa::avx2) return avx2::reduced_kernels;
 #elif defined(__aarch64__)
@@ -10772,7 +11265,10 @@ struct Target {
 /// The K blocking, in groups of the tile. It is part of the contract, not a tuning knob: products are summed in
 /// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
 /// the number of threads.
-inline constexpr std::size_t gemm_depth = 384;
+inline constexpr std::size_t gemm_depth = 1024;
+
+/// Bytes of a line of the caches.
+inline constexpr std::size_t line = 64;
 
 /// Elements of the largest register tile.
 inline constexpr std::size_t largest_tile = 14 * 64;
@@ -10883,7 +11379,7 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
 /// Memory that stops growing at the largest product the thread has seen.
 template <class T>
 struct GemmScratch {
-    Buffer<T> left, right;
+    Buffer<T> left, shared_left, right;
 };
 
 template <class T>
@@ -10910,27 +11406,36 @@ struct LeftBlock {
     const A* tile(std::size_t first, std::size_t depth) const { return data + first * (group == 0 ? depth : row); }
 };
 
-/// Prepares a block of the left operand. Rows are read in place if they are contiguous, but not where they lie a
-/// multiple of 4096 bytes apart: those would all fall into the same few lines of the L1 cache.
+/// Whether a block of the left operand can be read where it is: its rows are contiguous, and do not lie a multiple of
+/// 4096 bytes apart, for those would all fall into the same few lines of the L1 cache.
 template <class T, class A>
-LeftBlock<T> left_block(const Operand<A>& a, const Shares& tiles, std::size_t depth, std::size_t group,
-                        Buffer<T>& memory) {
-    const bool is_row_major = a.column_stride == 1;
-    if constexpr (std::same_as<A, T>) {
-        if (is_row_major && a.row_stride * sizeof(A) % 4096 != 0) return {a.data, a.row_stride, group};
-    }
-    memory.resize(tiles.total * depth);
-    if (is_row_major) {
+bool reads_in_place(const Operand<A>& a) {
+    return std::same_as<A, T> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
+}
+
+/// Packs a block of the left operand: row by row where rows are contiguous, else its tiles one after the other.
+template <class T, class A>
+void pack_left(const Operand<A>& a, const Shares& tiles, std::size_t depth, T* memory) {
+    if (a.column_stride == 1) {
         for (std::size_t i = 0; i < tiles.total; ++i) {
-            std::copy_n(a.data + i * a.row_stride, depth, memory.data() + i * depth);
+            std::copy_n(a.data + i * a.row_stride, depth, memory + i * depth);
         }
-        return {memory.data(), depth, group};
+        return;
     }
     for (std::size_t t = 0; t < tiles.count; ++t) {
         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-        pack_panel(a.from(first, 0), height, depth, height, memory.data() + first * depth);
+        pack_panel(a.from(first, 0), height, depth, height, memory + first * depth);
     }
-    return {memory.data(), 1, 0};
+}
+
+/// A block of the left operand, in place if `memory` is null, else as pack_left has put it there.
+template <class T, class A>
+LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t group, const T* memory) {
+    if constexpr (std::same_as<A, T>) {
+        if (memory == nullptr) return {a.data, a.row_stride, group};
+    }
+    if (a.column_stride == 1) return {memory, depth, group};
+    return {memory, 1, 0};
 }
 
 }  // namespace detail
@@ -10949,34 +11454,62 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
     const std::size_t block_depth = gemm_depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
-    // Blocks of about 112 rows and 768 columns keep both operands and the result in the L2 cache. Smaller ones where
-    // there would not be eight for every core, so that none waits for the last.
-    const std::size_t wanted = 8 * core_count();
+    const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
+    // A block of eight tiles' rows stays in the L2 cache while all panels pass by. Where there are not eight blocks for
+    // every core, the columns are split as well, so that none waits long for the last.
     const detail::Shares blocks(m, std::min<std::size_t>(m, 8 * tile.rows));
-    std::size_t split_panels = std::min(column_panels, std::max<std::size_t>(1, 768 / tile.columns));
-    while (split_panels > 2 && blocks.count * ((column_panels + split_panels - 1) / split_panels) < wanted) {
-        split_panels = (split_panels + 1) / 2;
+    const std::size_t wanted = (8 * core_count() + blocks.count - 1) / blocks.count;
+    const detail::Shares splits(column_panels,
+                                std::max<std::size_t>(column_panels / wanted, std::min<std::size_t>(2, column_panels)));
+    const bool in_place = detail::reads_in_place<T>(a);
+    // What several splits read is packed once, before.
+    Buffer<T>& shared = detail::gemm_scratch<T>().shared_left;
+    const std::size_t padded_depth = round_up(k, tile.group);
+    const auto rows_of = [&](std::size_t block) { return blocks.begin(block + 1) - blocks.begin(block); };
+    if (!in_place && splits.count > 1) {
+        shared.resize(m * padded_depth);
+        const std::size_t depths = (k + block_depth - 1) / block_depth;
+        parallel_for(blocks.count * depths, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t task = begin; task < end; ++task) {
+                const std::size_t block = task / depths, row = blocks.begin(block), rows = rows_of(block);
+                const std::size_t depth_begin = task % depths * block_depth;
+                detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin),
+                                  shared.data() + row * padded_depth + rows * depth_begin);
+            }
+        });
     }
-    const std::size_t splits = (column_panels + split_panels - 1) / split_panels;
-    parallel_for(blocks.count * splits, 1, [&](std::size_t begin, std::size_t end) {
+    parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
         alignas(64) std::array<Sum, largest_tile> sums;
         for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t row = blocks.begin(task / splits), rows = blocks.begin(task / splits + 1) - row;
-            const std::size_t first_panel = task % splits * split_panels;
-            const std::size_t last_panel = std::min(first_panel + split_panels, column_panels);
+            const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
+            const std::size_t first_panel = splits.begin(task % splits.count);
+            const std::size_t last_panel = splits.begin(task % splits.count + 1);
             const detail::Shares tiles(rows, tile.rows);
             for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += block_depth) {
-                const std::size_t depth = round_up(std::min(block_depth, k - depth_begin), tile.group);
-                const auto left = detail::left_block<T>(a.from(row, depth_begin), tiles, depth, tile.group,
-                                                        detail::gemm_scratch<T>().left);
+                const std::size_t depth = depth_at(depth_begin);
+                const Operand<A> block = a.from(row, depth_begin);
+                T* memory = nullptr;
+                if (!in_place && splits.count > 1) {
+                    memory = shared.data() + row * padded_depth + rows * depth_begin;
+                } else if (!in_place) {
+                    Buffer<T>& own = detail::gemm_scratch<T>().left;
+                    own.resize(rows * depth);
+                    memory = own.data();
+                    detail::pack_left(block, tiles, depth, memory);
+                }
+                const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, tile.group, memory);
                 const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
+                    // The next panel is fetched meanwhile, by all tiles but the first, which waits for this one's rest.
+                    const B* const next = panel + 1 < last_panel ? right + panel_size : right;
+                    const std::size_t fetched = depth / tile.group * line / sizeof(B);
                     const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                     for (std::size_t t = 0; t < tiles.count; ++t) {
                         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                         tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                      left.group == 0 ? height : left.group, right, sums.data());
+                                      left.group == 0 ? height : left.group, right, sums.data(),
+                                      t > 0 && t * fetched <= depth * tile.columns ? next + (t - 1) * fetched : right);
                         finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                     }
                 }
@@ -11013,16 +11546,10 @@ struct FinishInto {
 
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t depth_begin, bool is_last) const {
-        Finish<T> here{};
-        if (is_last) {
-            here = finish;
-            if (here.bias != nullptr) here.bias += column;
-            if (here.before != nullptr) here.before += row * here.before_stride + column;
-            if (here.residual != nullptr) here.residual += row * here.residual_stride + column;
-        }
         set.finish_tile(sums, tile_columns, rows, columns,
                         target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
-                        target.row_stride, accumulate || depth_begin > 0, here);
+                        target.row_stride, accumulate || depth_begin > 0,
+                        is_last ? finish.at(row, column) : Finish<T>{});
     }
 };
 
@@ -11042,7 +11569,7 @@ void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& 
 template <Element T>
 PanelLayout weight_layout() {
     if constexpr (std::same_as<T, bfloat16>) {
-        return layout_of(active_reduced().pairs);
+        return layout_of(active_reduced().widened);
     } else if constexpr (std::same_as<T, int8>) {
         return layout_of(active_reduced().bytes);
     } else {
@@ -11050,8 +11577,27 @@ PanelLayout weight_layout() {
     }
 }
 
+namespace detail {
+
+/// x[m, in] in memory of the calling thread, each row through convert(from, to, in), zeros up to a multiple of `group`.
+template <class To, class From, class Convert>
+Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
+    const std::size_t stride = round_up(in, group);
+    Buffer<To>& rows = gemm_scratch<To>().right;
+    rows.resize(m * stride);
+    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            convert(x + i * in, rows.data() + i * stride, in);
+            std::fill_n(rows.data() + i * stride + in, stride - in, To{});
+        }
+    });
+    return row_major(std::as_const(rows).data(), stride);
+}
+
+}  // namespace detail
+
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. A bfloat16
-/// weight meets x rounded to bfloat16; sums are float32.
+/// weight meets x rounded to bfloat16 where the CPU multiplies pairs of it, else x as it is; sums are float32.
 template <Element T>
 void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const T* weight, Compute<T>* y,
            const Finish<Compute<T>>& finish) {
@@ -11059,18 +11605,18 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
     if (m == 0) return;
     if constexpr (std::same_as<T, bfloat16>) {
         const ReducedKernels& reduced = active_reduced();
-        const std::size_t stride = round_up(in, reduced.pairs.group);
-        Buffer<bfloat16>& narrow = detail::gemm_scratch<bfloat16>().right;
-        narrow.resize(m * stride);
-        parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                reduced.narrow(x + i * in, narrow.data() + i * stride, in);
-                std::fill_n(narrow.data() + i * stride + in, stride - in, bfloat16(0.0f));
-            }
-        });
-        multiply_panels(reduced.pairs, m, out, in, row_major(std::as_const(narrow).data(), stride), weight,
-                        detail::FinishInto<C>{active<C>(), reduced.pairs.columns,
-                                              Target<C>{y, out, reduced.pairs.columns}, false, finish});
+        const PanelLayout layout = layout_of(reduced.widened);
+        const detail::FinishInto<C> into{active<C>(), layout.width, Target<C>{y, out, layout.width}, false, finish};
+        if (reduced.pairs.multiply != nullptr) {
+            const Operand<bfloat16> narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, reduced.narrow);
+            multiply_panels(reduced.pairs, m, out, in, narrow, weight, into);
+        } else if (in % layout.group == 0) {
+            multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
+        } else {
+            const auto copy = [](const C* from, C* to, std::size_t size) { std::copy_n(from, size, to); };
+            multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, layout.group, x, copy),
+                            weight, into);
+        }
     } else {
         const std::size_t width = active<T>().tile.columns;
         gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
@@ -11106,17 +11652,14 @@ inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const fl
             std::fill_n(bytes.data() + i * stride + in, stride - in, std::uint8_t{0});
         }
     });
-    const detail::FinishInto<float> into{active<float>(), tile.columns, Target<float>{y, out, tile.columns}, false,
-                                         finish};
     multiply_panels(tile, m, out, in, row_major(std::as_const(bytes).data(), stride), weight.panels,
                     [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
                         std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        alignas(64) std::array<float, largest_tile> values;
-                        reduced.dequantise(
-                            sums, values.data(), rows, tile.columns, scales.data() + row, zeros.data() + row,
-                            weight.scales + column,
-                            weight.sums + depth_begin / (gemm_depth * tile.group) * weight.sums_stride + column);
-                        into(values.data(), row, rows, column, columns, depth_begin, is_last);
+                        const std::size_t block = depth_begin / (gemm_depth * tile.group);
+                        const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
+                                                  weight.sums + block * weight.sums_stride + column};
+                        reduced.finish_bytes(product, tile.columns, rows, columns, y + row * out + column, out,
+                                             depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
                     });
 }
 
@@ -11157,7 +11700,10 @@ void pack_weight(std::size_t out, std::size_t in, const T* weight, T* panels) {
     parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
         std::fill_n(panels + begin * layout.panel_size(in), (end - begin) * layout.panel_size(in), T{});
         for (std::size_t i = begin * layout.width; i < std::min(end * layout.width, out); ++i) {
-            for (std::size_t j = 0; j < in; ++j) panels[layout.position(j, i, in)] = weight[i * in + j];
+            T* to = panels + layout.position(0, i, in);
+            for (std::size_t j = 0; j < in; j += layout.group, to += layout.width * layout.group) {
+                std::copy_n(weight + i * in + j, std::min(layout.group, in - j), to);
+            }
         }
     });
 }
@@ -11193,7 +11739,14 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     alignas(64) std::array<T, largest_tile> sums;
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);
-        const auto left = detail::left_block<T>(a.from(0, depth_begin), tiles, depth, 1, scratch.left);
+        const Operand<T> block = a.from(0, depth_begin);
+        T* memory = nullptr;
+        if (!detail::reads_in_place<T>(a)) {
+            scratch.left.resize(m * depth);
+            memory = scratch.left.data();
+            detail::pack_left(block, tiles, depth, memory);
+        }
+        const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, 1, memory);
         for (std::size_t column = 0; column < n; column += layout.width) {
             const std::size_t columns = std::min(layout.width, n - column);
             detail::pack_panel(b.from(depth_begin, column).transposed(), columns, depth, layout.width,
@@ -11201,7 +11754,8 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
             for (std::size_t t = 0; t < tiles.count; ++t) {
                 const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                 set.tile.multiply(height, depth, left.tile(first, depth), left.row,
-                                  left.group == 0 ? height : left.group, scratch.right.data(), sums.data());
+                                  left.group == 0 ? height : left.group, scratch.right.data(), sums.data(),
+                                  scratch.right.data());
                 set.finish_tile(sums.data(), layout.width, height, columns, c + first * c_stride + column, c_stride,
                                 accumulate || depth_begin > 0, {});
             }
@@ -11321,7 +11875,7 @@ inline constexpr std::size_t products_of_shape<S, Apply<F, Operands...>> = (prod
 template <bool Gradients>
 class BasicTape {
 public:
-    struct Entry {
+    struct Entry : Recycled {
         virtual ~Entry() = default;
         /// Adds this result's share to the gradients of its operands.
         virtual void backward() {}
@@ -11378,9 +11932,9 @@ private:
         std::unique_ptr<Entry> entry;
     };
 
-    std::vector<Target> targets_;
-    std::vector<Slot> entries_;
-    std::vector<std::shared_ptr<const void>> owners_;
+    RecyclingVector<Target> targets_;
+    RecyclingVector<Slot> entries_;
+    RecyclingVector<std::shared_ptr<const void>> owners_;
 };
 
 using Tape = BasicTape<true>;
@@ -12956,17 +13510,24 @@ public:
     /// Takes over row-major elements, rounded to the nearest of 255 steps of their row.
     void pack(const float* weight) {
         std::fill_n(bytes_.data(), bytes_.size(), int8{0});
-        std::fill_n(sums_.data(), sums_.size(), 0);
+        const kernels::PanelLayout panels = layout();
         parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 const float* const row = weight + i * in_;
                 float most = 0;
                 for (std::size_t j = 0; j < in_; ++j) most = std::max(most, std::abs(row[j]));
                 scales_.data()[i] = most > 0 ? most / 127 : 1;
-                for (std::size_t j = 0; j < in_; ++j) {
-                    const auto byte = static_cast<int8>(std::lrint(row[j] / scales_.data()[i]));
-                    bytes_.data()[layout().position(j, i, in_)] = byte;
-                    sums_.data()[j / block() * padded() + i] += byte;
+                const float inverse = 1 / scales_.data()[i];
+                for (std::size_t first = 0; first < in_; first += block()) {
+                    int8* to = bytes_.data() + panels.position(first, i, in_);
+                    std::int32_t sum = 0;
+                    for (std::size_t j = first; j < std::min(first + block(), in_); ++j) {
+                        const auto byte = static_cast<int8>(std::lrint(row[j] * inverse));
+                        to[j % panels.group] = byte;
+                        if (j % panels.group == panels.group - 1) to += panels.width * panels.group;
+                        sum += byte;
+                    }
+                    sums_.data()[first / block() * padded() + i] = sum;
                 }
             }
         });
@@ -13038,31 +13599,64 @@ void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<typename PackedM
 
 namespace tandem::inline TANDEM_ABI {
 
+/// The name of a parameter, in memory of its own: walking a model allocates nothing. Wherever a std::string is wanted, it
+/// is one, and the other way round.
+class ParameterName {
+public:
+    static constexpr std::size_t capacity = 256;
+
+    ParameterName() = default;
+    /// Throws Error if the text has more than `capacity` bytes.
+    ParameterName(const std::string& text) { append(text); }
+
+    friend ParameterName operator+(const ParameterName& left, std::string_view right) {
+        ParameterName name = left;
+        name.append(right);
+        return name;
+    }
+
+    operator std::string() const { return std::string(view()); }
+    std::string_view view() const { return {text_.data(), size_}; }
+
+private:
+    void append(std::string_view more) {
+        if (more.size() > capacity - size_) {
+            throw Error("ParameterName", "at most " + std::to_string(capacity) + " bytes",
+                        std::string(view()) + std::string(more));
+        }
+        std::copy(more.begin(), more.end(), text_.begin() + static_cast<std::ptrdiff_t>(size_));
+        size_ += more.size();
+    }
+
+    std::array<char, capacity> text_{};
+    std::size_t size_ = 0;
+};
+
 /// Calls visitor(name, tensor...) for every parameter of `model` and of the models of the same type beside it, in
 /// lockstep: the gradients, moments and averages of a model are values of the model's own type. A layer takes part
 /// through
-///     static void parameters(const auto& visit, const std::string& at, auto&... self)
+///     static void parameters(const auto& visit, const ParameterName& at, auto&... self)
 /// which calls visit(at + "weight", self.weight...) and passes `at + "part."` to the layers it holds. Names are
 /// open_clip's.
 template <class Visitor, class Model, class... Same>
 void for_each_parameter(Visitor&& visitor, Model& model, Same&... same) {
     static_assert((std::is_same_v<std::remove_const_t<Model>, std::remove_const_t<Same>> && ...),
                   "tandem: for_each_parameter walks models of one type in lockstep");
-    std::remove_const_t<Model>::parameters(visitor, std::string(), model, same...);
+    std::remove_const_t<Model>::parameters(visitor, ParameterName(), model, same...);
 }
 
 /// The number of scalars in all parameters.
 template <class Model>
 std::size_t count_parameters(const Model& model) {
     std::size_t count = 0;
-    for_each_parameter([&](const std::string&, const auto& tensor) { count += tensor.size(); }, model);
+    for_each_parameter([&](const ParameterName&, const auto& tensor) { count += tensor.size(); }, model);
     return count;
 }
 
 /// Sets every parameter to zero, as gradients are before a step.
 template <class Model>
 void zero_parameters(Model& model) {
-    for_each_parameter([](const std::string&, auto& tensor) { tensor.fill(0); }, model);
+    for_each_parameter([](const ParameterName&, auto& tensor) { tensor.fill(0); }, model);
 }
 
 /// Fills a parameter with normal random numbers of mean 0, in row-major order whatever its layout.
@@ -13096,7 +13690,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     if constexpr (requires { part.initialise(random, scale); }) {
         part.initialise(random, scale);
     } else {
-        const auto fill = [&](const std::string&, auto& tensor) {
+        const auto fill = [&](const ParameterName&, auto& tensor) {
             if constexpr (std::remove_reference_t<decltype(tensor)>::shape::rank >= 2) {
                 const double fan_in = static_cast<double>(tensor.size() / tensor.extents()[0]);
                 fill_normal(tensor, random, 1.0 / std::sqrt(fan_in));
@@ -13175,7 +13769,7 @@ struct Linear {
     PackedMatrix<T, Shape<Out, In>> weight;
     Tensor<C, Shape<HasBias ? Out : 0>> bias;
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "weight", self.weight...);
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
@@ -13274,7 +13868,7 @@ struct SelfAttention {
         Tensor<C, Shape<dynamic, 2 * width>> kv, kv_gradient;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "in_proj_weight", self.in_proj.weight...);
         visit(at + "in_proj_bias", self.in_proj.bias...);
         Linear<T, width, width>::parameters(visit, at + "out_proj.", self.out_proj...);
@@ -13391,7 +13985,7 @@ struct LayerNorm {
 
     LayerNorm() { weight.fill(1); }
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "weight", self.weight...);
         visit(at + "bias", self.bias...);
     }
@@ -13469,7 +14063,7 @@ struct Mlp {
         Tensor<C, Shape<dynamic, hidden>> gradient;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         decltype(c_fc)::parameters(visit, at + "c_fc.", self.c_fc...);
         decltype(c_proj)::parameters(visit, at + "c_proj.", self.c_proj...);
     }
@@ -13570,7 +14164,7 @@ struct Block {
         std::vector<std::size_t> ends;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Norm::parameters(visit, at + "ln_1.", self.ln_1...);
         Mixer::parameters(visit, at + "attn.", self.attn...);
         Norm::parameters(visit, at + "ln_2.", self.ln_2...);
@@ -13676,7 +14270,7 @@ struct Transformer {
         Tensor<C, Shape<dynamic, width>> scratch, picked;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         for (std::size_t i = 0; i < Layers; ++i) {
             Layer::parameters(visit, at + "resblocks." + std::to_string(i) + ".", self.resblocks[i]...);
         }
@@ -14067,7 +14661,7 @@ struct PatchEmbedding {
         Tensor<C, Shape<dynamic, Width>> embedded;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "conv1.weight", self.conv...);
         if constexpr (HasClass) visit(at + "class_embedding", self.class_embedding...);
         visit(at + "positional_embedding", self.positional_embedding...);
@@ -14126,7 +14720,7 @@ struct TokenEmbedding {
     Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
     Tensor<C, Shape<Context, Width>> positional_embedding;
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "token_embedding.weight", self.token_embedding...);
         visit(at + "positional_embedding", self.positional_embedding...);
     }
@@ -14209,7 +14803,7 @@ public:
         std::vector<std::size_t> offsets, rows;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Table::parameters(visit, at, self.table_...);
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
@@ -14313,7 +14907,7 @@ public:
         std::vector<std::size_t> offsets, rows;
     };
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Stem::parameters(visit, at, self.stem_...);
         Norm::parameters(visit, at + "ln_pre.", self.ln_pre_...);
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);
@@ -14391,9 +14985,10 @@ private:
 
 namespace tandem::inline TANDEM_ABI {
 
-/// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double> in
-/// double; Clip<config, bf16> keeps its matrices in bfloat16 and Clip<config, int8> in bytes (products of both round their
-/// input likewise, and sum in float32 and exactly); these two only infer.
+/// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
+/// in double; Clip<config, bf16> keeps its matrices in bfloat16 (products sum in float32, their input rounded likewise
+/// where the CPU multiplies bfloat16 faster than float32), Clip<config, int8> in bytes (products round their input
+/// likewise, and sum exactly); these two only infer.
 template <auto config, Element T = float>
 class Clip {
 public:
@@ -14420,15 +15015,15 @@ public:
         logit_bias_.fill(-10);
     }
 
-    /// Random weights as OpenAI drew them (CLIP/clip/model.py:299-327), the blocks of both towers by the rule that file has
-    /// for the text tower. The logit scale starts at ln(1 / 0.07), a logit bias at −10 (Zhai et al. 2023).
+    /// Random weights as OpenAI drew them (CLIP/clip/model.py:299-327), the blocks of both towers by the rule that file
+    /// has for the text tower. The logit scale starts at ln(1 / 0.07), a logit bias at −10 (Zhai et al. 2023).
     explicit Clip(Seed seed) : Clip() {
         Random random(seed);
         visual_.initialise(random);
         text_.initialise(random);
     }
 
-    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "logit_scale", self.logit_scale_...);
         if constexpr (config.logit_bias) visit(at + "logit_bias", self.logit_bias_...);
         Vision::parameters(visit, at + "visual.", self.visual_...);
@@ -14438,16 +15033,8 @@ public:
     /// The learned ln of the scale that multiplies cosine similarities.
     C& logit_scale() { return *logit_scale_.data(); }
     C logit_scale() const { return *logit_scale_.data(); }
-    C& logit_bias()
-        requires(config.logit_bias)
-    {
-        return *logit_bias_.data();
-    }
-    C logit_bias() const
-        requires(config.logit_bias)
-    {
-        return *logit_bias_.data();
-    }
+    C& logit_bias() requires(config.logit_bias) { return *logit_bias_.data(); }
+    C logit_bias() const requires(config.logit_bias) { return *logit_bias_.data(); }
 
     /// After an optimizer step: the scale never exceeds 100 (Radford et al. 2021, section 2.5), nor falls below 1
     /// (open_clip clamps ln scale to [0, ln 100]).
@@ -14455,24 +15042,27 @@ public:
 
     /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
     Embeddings encode_image(typename Vision::Input images) const {
-        typename Vision::Workspace work;
         Embeddings embeddings(images.extent(0));
-        visual_.forward(images, embeddings, work, false);
-        assign(embeddings, normalize(embeddings));
+        encode_image(images, embeddings);
         return embeddings;
+    }
+    /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
+    void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
+        encode(visual_, images, embeddings, vision_memory_);
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
     Embeddings encode_text(typename Text::Input ids) const {
-        typename Text::Workspace work;
         Embeddings embeddings(ids.extent(0));
-        text_.forward(ids, embeddings, work, false);
-        assign(embeddings, normalize(embeddings));
+        encode_text(ids, embeddings);
         return embeddings;
     }
+    void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
+        encode(text_, ids, embeddings, text_memory_);
+    }
 
-    /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one step's
-    /// forward and backward pass.
+    /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
+    /// step's forward and backward pass.
     template <class L>
     C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
@@ -14488,6 +15078,18 @@ public:
     const Text& text() const { return text_; }
 
 private:
+    template <class Tower>
+    static void encode(const Tower& tower, typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
+                       Reused<typename Tower::Workspace>& memory) {
+        if (embeddings.extent(0) != input.extent(0)) {
+            throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
+                        std::to_string(embeddings.extent(0)));
+        }
+        const typename Reused<typename Tower::Workspace>::Lease work(memory);
+        tower.forward(input, embeddings, *work, false);
+        assign(embeddings, normalize(embeddings));
+    }
+
     template <class L>
     C forward_and_backward(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                            Workspace& work) const {
@@ -14516,14 +15118,16 @@ private:
                 gradient.logit_bias() += std::get<3>(result.gradients).item();
                 return finish(result);
             } else {
-                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                return finish(
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             }
         } else {
             constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
             static_assert(fits, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
             if constexpr (fits) {
                 const auto expression = loss(image, text, scale);
-                return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                return finish(
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
             } else {
                 return C{0};
             }
@@ -14534,6 +15138,8 @@ private:
     Tensor<C, Shape<>> logit_bias_;
     Vision visual_;
     Text text_;
+    mutable Reused<typename Vision::Workspace> vision_memory_;
+    mutable Reused<typename Text::Workspace> text_memory_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -14543,6 +15149,10 @@ private:
 // Weights in safetensors files: saved under open_clip's names, loaded from open_clip's, OpenAI's or transformers'.
 
 namespace tandem::inline TANDEM_ABI {
+
+/// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
+/// that was made empty.
+enum class Towers { both, image, text };
 
 namespace detail {
 
@@ -14654,11 +15264,16 @@ class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
 
-    /// Reads all parameters of a model, or throws before it has read any.
-    void load(const std::vector<LoadTarget>& targets, std::string_view where) {
+    /// Reads the parameters of a model's towers, or throws before it has read any.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
         for (const LoadTarget& target : targets) check(target.name, target.shape);
         require(where);
-        for (const LoadTarget& target : targets) target.read(*this, target);
+        for (const LoadTarget& target : targets) {
+            const Towers needed = target.name.starts_with("visual.")  ? Towers::image
+                                  : target.name.starts_with("logit_") ? Towers::both
+                                                                      : Towers::text;
+            if (towers == Towers::both || needed == Towers::both || needed == towers) target.read(*this, target);
+        }
     }
 
     /// Reads a tensor of elements T.
@@ -14670,9 +15285,18 @@ public:
     /// Reads a weight kept in panels.
     template <class T>
     static void read_packed(const CheckpointFit& fit, const LoadTarget& target) {
-        std::vector<typename PackedWeight<T>::element> values(target.size);
-        fit.read_into(target, std::span(values));
-        static_cast<PackedWeight<T>*>(target.parameter)->pack(values.data());
+        using E = typename PackedWeight<T>::element;
+        PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
+        const Source source = fit.naming_(target.name);
+        const StoredTensor& stored = *fit.file_.find(source.names.front());
+        const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
+        if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
+            weight.pack(reinterpret_cast<const E*>(stored.data.data()));
+            return fit.file_.forget(stored);
+        }
+        Buffer<E> values(target.size);
+        fit.read_into(target, std::span(values.data(), values.size()));
+        weight.pack(values.data());
     }
 
 private:
@@ -14681,7 +15305,9 @@ private:
         const Source source = naming_(target.name);
         const std::size_t part = elements.size() / source.names.size();
         for (std::size_t i = 0; i < source.names.size(); ++i) {
-            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
+            const StoredTensor& stored = *file_.find(source.names[i]);
+            read_elements(stored, elements.subspan(i * part, part));
+            file_.forget(stored);
         }
         if (!source.transposed) return;
         const std::vector<T> stored(elements.begin(), elements.end());
@@ -14772,20 +15398,20 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads all parameters of `model` from an open file. What does not fit is refused whole: the Error names every tensor
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is refused whole: the Error names every tensor
 /// that is missing, unexpected or of another shape, and the model is as it was.
 template <class Model>
-void load_weights(Model& model, const Safetensors& file, std::string_view where) {
+void load_weights(Model& model, const Safetensors& file, std::string_view where, Towers towers = Towers::both) {
     std::vector<detail::LoadTarget> targets;
     for_each_parameter(
         [&](const std::string& name, auto& parameter) { targets.push_back(detail::load_target(name, parameter)); },
         model);
-    detail::CheckpointFit(file).load(targets, where);
+    detail::CheckpointFit(file).load(targets, where, towers);
 }
 
 template <class Model>
-void load_weights(Model& model, const std::filesystem::path& path) {
-    load_weights(model, Safetensors::open(path), path.string());
+void load_weights(Model& model, const std::filesystem::path& path, Towers towers = Towers::both) {
+    load_weights(model, Safetensors::open(path), path.string(), towers);
 }
 
 namespace detail {
@@ -14800,11 +15426,11 @@ constexpr std::string_view activation_name() {
 
 }  // namespace detail
 
-/// A model of architecture `config` with the weights of `path`: a safetensors file, or a folder as transformers and
+/// A model of architecture `config` with the weights of `path`, or those of one tower: a safetensors file, or a folder as transformers and
 /// open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside it). An activation that
 /// the folder's config contradicts is an Error: the weights would load, and give wrong embeddings.
 template <auto config, Element T = float>
-Clip<config, T> load(const std::filesystem::path& path) {
+Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
     std::filesystem::path file = path;
     if (std::filesystem::is_directory(path)) {
         using Activation = std::remove_const_t<decltype(config.vision.activation)>;
@@ -14821,7 +15447,7 @@ Clip<config, T> load(const std::filesystem::path& path) {
         }
     }
     Clip<config, T> model;
-    load_weights(model, file);
+    load_weights(model, file, towers);
     return model;
 }
 
@@ -15050,7 +15676,7 @@ template <class Model>
 double gradient_norm(const Model& gradient) {
     double squares = 0;
     for_each_parameter(
-        [&](const std::string&, const auto& tensor) {
+        [&](const ParameterName&, const auto& tensor) {
             squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
         },
         gradient);
@@ -15065,6 +15691,9 @@ struct AdamW {
     double beta2 = 0.98;
     double eps = 1e-6;
     double weight_decay = 0.2;
+
+    /// Elements that are updated together.
+    static constexpr std::size_t block = 4096;
 
     /// The first and second moments are models themselves.
     template <class Model>
@@ -15087,14 +15716,23 @@ struct AdamW {
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
         for_each_parameter(
-            [&]<class Parameter>(const std::string&, Parameter& parameter, const Parameter& slope, Parameter& first,
+            [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
                                  Parameter& second) {
                 const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
                 const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
-                const auto g = gradient_scale * detail::flat(slope);
-                assign(m, beta1 * m + (1.0 - beta1) * g);
-                assign(v, beta2 * v + (1.0 - beta2) * (g * g));
-                assign(p, keep * p - step * m / (second_scale * sqrt(v) + eps));
+                const auto g = detail::flat(slope);
+                // A block at a time, so that the moments come from memory once.
+                parallel_for(p.size(), block, [&](std::size_t from, std::size_t to) {
+                    for (; from < to; from += block) {
+                        const std::size_t end = std::min(from + block, to);
+                        const auto scaled = gradient_scale * g.slice(from, end);
+                        const auto m_part = m.slice(from, end), v_part = v.slice(from, end),
+                                   p_part = p.slice(from, end);
+                        assign(m_part, beta1 * m_part + (1.0 - beta1) * scaled);
+                        assign(v_part, beta2 * v_part + (1.0 - beta2) * (scaled * scaled));
+                        assign(p_part, keep * p_part - step * m_part / (second_scale * sqrt(v_part) + eps));
+                    }
+                });
             },
             model, gradient, state.first, state.second);
     }

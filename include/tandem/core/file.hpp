@@ -178,6 +178,14 @@ public:
     /// The file's contents, valid for as long as this object (or the one it was moved to) lives.
     std::span<const std::byte> bytes() const { return bytes_; }
 
+    /// Lets go of the memory that `part` of the contents takes; if it is read again, it comes from the file again.
+    void forget(std::span<const std::byte> part) const {
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        const auto first = static_cast<std::size_t>(part.data() - bytes_.data());
+        const std::size_t begin = (first + page - 1) / page * page, end = (first + part.size()) / page * page;
+        if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED);
+    }
+
 private:
     std::span<const std::byte> bytes_;
 };

@@ -5,6 +5,8 @@
 #include <array>
 #include <bit>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -14,6 +16,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #include <tandem/core/platform.hpp>
@@ -44,11 +47,66 @@ constexpr BlockClass block_class(std::size_t bytes) {
     return {shift * 8 + eighths, (eighths << shift) * line};
 }
 
+/// Memory from the system. Blocks of 128 KiB and more are pages that the system fills with zeros where they are first
+/// touched. One of a huge page (2 MiB) or more begins on one, and the system is asked to use them: then walking it
+/// seldom waits for a page's address.
+struct SystemMemory {
+    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10, huge_page = std::size_t{2} << 20;
+
+    static bool is_zero(std::size_t bytes) { return is_mapped(bytes); }
+
+    static void* take(std::size_t bytes) {
+#if defined(__linux__)
+        if (is_mapped(bytes)) {
+            const std::size_t used = whole_pages(bytes), slack = bytes < huge_page ? 0 : huge_page;
+            void* const start =
+                ::mmap(nullptr, used + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (start == MAP_FAILED) throw std::bad_alloc();
+            if (slack == 0) return start;
+            const std::size_t before = (slack - reinterpret_cast<std::uintptr_t>(start) % slack) % slack;
+            char* const first = static_cast<char*>(start) + before;
+            if (before > 0) ::munmap(start, before);
+            ::munmap(first + used, slack - before);
+            ::madvise(first, used, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
+            return first;
+        }
+#endif
+        return ::operator new (bytes, std::align_val_t{line});
+    }
+
+    static void give(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+#if defined(__linux__)
+        if (is_mapped(bytes)) {
+            ::munmap(memory, whole_pages(bytes));
+            return;
+        }
+#endif
+        ::operator delete (memory, std::align_val_t{line});
+    }
+
+private:
+    static constexpr bool is_mapped([[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__)
+        return recycles_memory && bytes >= pages;
+#else
+        return false;
+#endif
+    }
+
+#if defined(__linux__)
+    static std::size_t whole_pages(std::size_t bytes) {
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        return (bytes + page - 1) / page * page;
+    }
+#endif
+};
+
 /// Freed blocks, kept for the next request of their size: work that has been done once allocates no more. Blocks above
-/// `largest_block`, and what would make the store exceed `capacity`, go back to the system.
+/// `largest_block`, and what would make the store exceed `capacity`, go back to the system. All are aligned to 64
+/// bytes.
 class BlockStore {
 public:
-    static constexpr std::size_t line = 64, largest_block = std::size_t{1} << 20, capacity = std::size_t{64} << 20;
+    static constexpr std::size_t largest_block = std::size_t{1} << 20, capacity = std::size_t{64} << 20;
 
     /// Never destroyed: tensors of static lifetime come back later than any static object may live.
     static BlockStore& instance() {
@@ -57,17 +115,14 @@ public:
     }
 
     void* take(std::size_t bytes) {
-        if (recycles_memory && bytes <= largest_block) {
-            const BlockClass size = block_class(bytes);
-            bytes = size.bytes;
-            const std::lock_guard lock(mutex_);
-            if (Block* const block = blocks_[size.index]) {
-                blocks_[size.index] = block->next;
-                kept_ -= bytes;
-                return block;
-            }
-        }
-        return ::operator new (bytes, std::align_val_t{line});
+        if (void* const kept = take_kept(bytes)) return kept;
+        return SystemMemory::take(block_bytes(bytes));
+    }
+
+    void* take_zeroed(std::size_t bytes) {
+        if (void* const kept = take_kept(bytes)) return std::memset(kept, 0, bytes);
+        void* const memory = SystemMemory::take(block_bytes(bytes));
+        return SystemMemory::is_zero(block_bytes(bytes)) ? memory : std::memset(memory, 0, bytes);
     }
 
     void give(void* memory, std::size_t bytes) noexcept {
@@ -80,13 +135,30 @@ public:
                 return;
             }
         }
-        ::operator delete (memory, std::align_val_t{line});
+        SystemMemory::give(memory, block_bytes(bytes));
     }
 
 private:
     struct Block {
         Block* next;
     };
+
+    static std::size_t block_bytes(std::size_t bytes) {
+        return bytes <= largest_block ? block_class(bytes).bytes : bytes;
+    }
+
+    void* take_kept(std::size_t bytes) {
+        if (!recycles_memory || bytes > largest_block) return nullptr;
+        const BlockClass size = block_class(bytes);
+        const std::lock_guard lock(mutex_);
+        Block* const block = blocks_[size.index];
+        if (block != nullptr) {
+            blocks_[size.index] = block->next;
+            kept_ -= size.bytes;
+        }
+        return block;
+    }
+
     std::mutex mutex_;
     std::array<Block*, block_class(largest_block).index + 1> blocks_{};
     std::size_t kept_ = 0;
@@ -169,11 +241,9 @@ private:
 /// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
 template <class T>
 class Buffer {
-    static_assert(std::is_trivially_copyable_v<T>);
+    static_assert(std::is_trivially_copyable_v<T>, "tandem: a Buffer's elements are bytes to it, zero when made");
 
 public:
-    static constexpr std::size_t huge_page = std::size_t{2} << 20;
-
     Buffer() = default;
     explicit Buffer(std::size_t size) { resize(size); }
 
@@ -202,13 +272,7 @@ public:
         if (size > capacity_) {
             data_.reset();
             const std::size_t bytes = size * sizeof(T);
-            if (bytes >= huge_page) {
-                data_ = {static_cast<T*>(::operator new (bytes, std::align_val_t{huge_page})), Release{bytes}};
-                advise_huge_pages(data_.get(), bytes);
-            } else {
-                data_ = {static_cast<T*>(detail::BlockStore::instance().take(bytes)), Release{bytes}};
-            }
-            std::fill_n(data_.get(), size, T{});
+            data_ = {static_cast<T*>(detail::BlockStore::instance().take_zeroed(bytes)), Release{bytes}};
             capacity_ = size;
         }
         size_ = size;
@@ -221,17 +285,8 @@ public:
 private:
     struct Release {
         std::size_t bytes = 0;
-        void operator()(T* pointer) const {
-            if (bytes >= huge_page) return ::operator delete (pointer, std::align_val_t{huge_page});
-            detail::BlockStore::instance().give(pointer, bytes);
-        }
+        void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
     };
-
-    static void advise_huge_pages([[maybe_unused]] T* data, [[maybe_unused]] std::size_t bytes) {
-#if defined(__linux__)
-        ::madvise(data, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
-#endif
-    }
 
     std::unique_ptr<T[], Release> data_;
     std::size_t size_ = 0;

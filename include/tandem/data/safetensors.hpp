@@ -59,6 +59,11 @@ public:
         return &header_.tensors[*found];
     }
 
+    /// Lets go of the memory that a tensor's data takes while the file is mapped; it can still be read.
+    void forget(const StoredTensor& tensor) const {
+        if (file_) file_->forget(tensor.data);
+    }
+
 private:
     explicit Safetensors(detail::Header header) : header_(std::move(header)) {}
 

@@ -481,7 +481,10 @@ void pack_weight(std::size_t out, std::size_t in, const T* weight, T* panels) {
     parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
         std::fill_n(panels + begin * layout.panel_size(in), (end - begin) * layout.panel_size(in), T{});
         for (std::size_t i = begin * layout.width; i < std::min(end * layout.width, out); ++i) {
-            for (std::size_t j = 0; j < in; ++j) panels[layout.position(j, i, in)] = weight[i * in + j];
+            T* to = panels + layout.position(0, i, in);
+            for (std::size_t j = 0; j < in; j += layout.group, to += layout.width * layout.group) {
+                std::copy_n(weight + i * in + j, std::min(layout.group, in - j), to);
+            }
         }
     });
 }

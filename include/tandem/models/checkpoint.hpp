@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -13,12 +14,17 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/memory.hpp>
 #include <tandem/data/model_folder.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/nn/parameter.hpp>
 
 namespace tandem::inline TANDEM_ABI {
+
+/// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
+/// that was made empty.
+enum class Towers { both, image, text };
 
 namespace detail {
 
@@ -130,11 +136,16 @@ class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
 
-    /// Reads all parameters of a model, or throws before it has read any.
-    void load(const std::vector<LoadTarget>& targets, std::string_view where) {
+    /// Reads the parameters of a model's towers, or throws before it has read any.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
         for (const LoadTarget& target : targets) check(target.name, target.shape);
         require(where);
-        for (const LoadTarget& target : targets) target.read(*this, target);
+        for (const LoadTarget& target : targets) {
+            const Towers needed = target.name.starts_with("visual.")  ? Towers::image
+                                  : target.name.starts_with("logit_") ? Towers::both
+                                                                      : Towers::text;
+            if (towers == Towers::both || needed == Towers::both || needed == towers) target.read(*this, target);
+        }
     }
 
     /// Reads a tensor of elements T.
@@ -146,9 +157,18 @@ public:
     /// Reads a weight kept in panels.
     template <class T>
     static void read_packed(const CheckpointFit& fit, const LoadTarget& target) {
-        std::vector<typename PackedWeight<T>::element> values(target.size);
-        fit.read_into(target, std::span(values));
-        static_cast<PackedWeight<T>*>(target.parameter)->pack(values.data());
+        using E = typename PackedWeight<T>::element;
+        PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
+        const Source source = fit.naming_(target.name);
+        const StoredTensor& stored = *fit.file_.find(source.names.front());
+        const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
+        if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
+            weight.pack(reinterpret_cast<const E*>(stored.data.data()));
+            return fit.file_.forget(stored);
+        }
+        Buffer<E> values(target.size);
+        fit.read_into(target, std::span(values.data(), values.size()));
+        weight.pack(values.data());
     }
 
 private:
@@ -157,7 +177,9 @@ private:
         const Source source = naming_(target.name);
         const std::size_t part = elements.size() / source.names.size();
         for (std::size_t i = 0; i < source.names.size(); ++i) {
-            read_elements(*file_.find(source.names[i]), elements.subspan(i * part, part));
+            const StoredTensor& stored = *file_.find(source.names[i]);
+            read_elements(stored, elements.subspan(i * part, part));
+            file_.forget(stored);
         }
         if (!source.transposed) return;
         const std::vector<T> stored(elements.begin(), elements.end());
@@ -248,20 +270,20 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads all parameters of `model` from an open file. What does not fit is refused whole: the Error names every tensor
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is refused whole: the Error names every tensor
 /// that is missing, unexpected or of another shape, and the model is as it was.
 template <class Model>
-void load_weights(Model& model, const Safetensors& file, std::string_view where) {
+void load_weights(Model& model, const Safetensors& file, std::string_view where, Towers towers = Towers::both) {
     std::vector<detail::LoadTarget> targets;
     for_each_parameter(
         [&](const std::string& name, auto& parameter) { targets.push_back(detail::load_target(name, parameter)); },
         model);
-    detail::CheckpointFit(file).load(targets, where);
+    detail::CheckpointFit(file).load(targets, where, towers);
 }
 
 template <class Model>
-void load_weights(Model& model, const std::filesystem::path& path) {
-    load_weights(model, Safetensors::open(path), path.string());
+void load_weights(Model& model, const std::filesystem::path& path, Towers towers = Towers::both) {
+    load_weights(model, Safetensors::open(path), path.string(), towers);
 }
 
 namespace detail {
@@ -276,11 +298,11 @@ constexpr std::string_view activation_name() {
 
 }  // namespace detail
 
-/// A model of architecture `config` with the weights of `path`: a safetensors file, or a folder as transformers and
+/// A model of architecture `config` with the weights of `path`, or those of one tower: a safetensors file, or a folder as transformers and
 /// open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside it). An activation that
 /// the folder's config contradicts is an Error: the weights would load, and give wrong embeddings.
 template <auto config, Element T = float>
-Clip<config, T> load(const std::filesystem::path& path) {
+Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
     std::filesystem::path file = path;
     if (std::filesystem::is_directory(path)) {
         using Activation = std::remove_const_t<decltype(config.vision.activation)>;
@@ -297,7 +319,7 @@ Clip<config, T> load(const std::filesystem::path& path) {
         }
     }
     Clip<config, T> model;
-    load_weights(model, file);
+    load_weights(model, file, towers);
     return model;
 }
 

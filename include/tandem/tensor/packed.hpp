@@ -99,17 +99,24 @@ public:
     /// Takes over row-major elements, rounded to the nearest of 255 steps of their row.
     void pack(const float* weight) {
         std::fill_n(bytes_.data(), bytes_.size(), int8{0});
-        std::fill_n(sums_.data(), sums_.size(), 0);
+        const kernels::PanelLayout panels = layout();
         parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 const float* const row = weight + i * in_;
                 float most = 0;
                 for (std::size_t j = 0; j < in_; ++j) most = std::max(most, std::abs(row[j]));
                 scales_.data()[i] = most > 0 ? most / 127 : 1;
-                for (std::size_t j = 0; j < in_; ++j) {
-                    const auto byte = static_cast<int8>(std::lrint(row[j] / scales_.data()[i]));
-                    bytes_.data()[layout().position(j, i, in_)] = byte;
-                    sums_.data()[j / block() * padded() + i] += byte;
+                const float inverse = 1 / scales_.data()[i];
+                for (std::size_t first = 0; first < in_; first += block()) {
+                    int8* to = bytes_.data() + panels.position(first, i, in_);
+                    std::int32_t sum = 0;
+                    for (std::size_t j = first; j < std::min(first + block(), in_); ++j) {
+                        const auto byte = static_cast<int8>(std::lrint(row[j] * inverse));
+                        to[j % panels.group] = byte;
+                        if (j % panels.group == panels.group - 1) to += panels.width * panels.group;
+                        sum += byte;
+                    }
+                    sums_.data()[first / block() * padded() + i] = sum;
                 }
             }
         });
