@@ -7,17 +7,16 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include <tbb/global_control.h>
 
 #include <tandem/core/random.hpp>
 #include <tandem/kernels/gemm.hpp>
+#include <tandem/tensor/packed.hpp>
 
 #include "ceiling.hpp"
 
@@ -74,51 +73,14 @@ void dense(benchmark::State& state, ceiling::Precision precision, Size size) {
             [&] { kernels::dense<T>(m, size.n, size.k, x.data(), packed.data(), y.data(), {}); });
 }
 
-/// The byte tile: rows quantised, multiplied, and brought back to float32, all inside the time.
+/// Bytes: rows quantised, multiplied, and brought back to float32, all inside the time.
 void bytes(benchmark::State& state, ceiling::Precision precision, Size size) {
     const auto m = static_cast<std::size_t>(state.range(0));
-    const kernels::ReducedKernels& reduced = kernels::active_reduced();
-    const kernels::PanelLayout layout = kernels::layout_of(reduced.bytes);
-    const td::Buffer<float> x = random_values(m * size.k, 1.0);
-    td::Buffer<std::int8_t> weight(layout.size(size.k, size.n));
-    const std::size_t columns = kernels::round_up(size.n, layout.width);
-    td::Buffer<float> y(m * size.n), row_scale(m), column_scale(columns);
-    td::Buffer<std::int32_t> sums(m * columns), row_zero(m), column_sum(columns);
-    td::Random random{td::Seed{2}};
-    std::fill_n(column_scale.data(), columns, 1e-4f);
-    for (std::size_t j = 0; j < size.n; ++j) {
-        for (std::size_t k = 0; k < size.k; ++k) {
-            const auto byte = static_cast<std::int8_t>(static_cast<int>(random.below(255)) - 127);
-            weight.data()[layout.position(k, j, size.k)] = byte;
-            column_sum.data()[j] += byte;
-        }
-    }
-    td::Buffer<std::uint8_t> rows(m * size.k);
-    measure(state, precision, size, [&] {
-        td::parallel_for(m, std::max<std::size_t>(1, 16384 / size.k), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                reduced.quantise(x.data() + i * size.k, rows.data() + i * size.k, size.k, row_scale.data()[i],
-                                 row_zero.data()[i]);
-            }
-        });
-        const auto finish = [&](std::int32_t* tile, std::size_t row, std::size_t height, std::size_t column,
-                                std::size_t width, bool is_first, bool is_last) {
-            for (std::size_t i = 0; i < height; ++i) {
-                std::int32_t* const before = sums.data() + (row + i) * columns + column;
-                std::int32_t* const here = tile + i * layout.width;
-                for (std::size_t j = 0; j < layout.width && !is_first; ++j) here[j] += before[j];
-                if (is_last) {
-                    reduced.dequantise(here, y.data() + (row + i) * size.n + column, 1, width,
-                                       row_scale.data() + row + i, row_zero.data() + row + i,
-                                       column_scale.data() + column, column_sum.data() + column);
-                } else {
-                    std::copy_n(here, layout.width, before);
-                }
-            }
-        };
-        kernels::multiply_panels(reduced.bytes, m, size.n, size.k,
-                                 kernels::row_major(std::as_const(rows).data(), size.k), weight.data(), finish);
-    });
+    const td::Buffer<float> x = random_values(m * size.k, 1.0), weight = random_values(size.n * size.k, 0.02);
+    td::PackedWeight<td::int8> packed(size.n, size.k);
+    packed.pack(weight.data());
+    td::Buffer<float> y(m * size.n);
+    measure(state, precision, size, [&] { packed.product(m, x.data(), y.data(), {}); });
 }
 
 template <class Function>

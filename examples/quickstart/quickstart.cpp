@@ -118,7 +118,8 @@ struct TestSet {
     Model::Embeddings images, texts;
 };
 
-Model::Embeddings embed_images(const Model& model, const td::Pairs& pairs) {
+template <class AnyModel>
+Model::Embeddings embed_images(const AnyModel& model, const td::Pairs& pairs) {
     constexpr std::size_t batch = 64, pixels = 3 * design.vision.image * design.vision.image;
     Model::Embeddings embeddings(pairs.size());
     std::vector<float> buffer(batch * pixels);
@@ -127,7 +128,7 @@ Model::Embeddings embed_images(const Model& model, const td::Pairs& pairs) {
         for (std::size_t i = 0; i < count; ++i) {
             pairs.fetch_image(first + i, std::span(buffer).subspan(i * pixels, pixels));
         }
-        const auto part = model.encode_image(Model::Vision::Input(std::span<const float>(buffer).first(count * pixels), count));
+        const auto part = model.encode_image(typename AnyModel::Vision::Input(std::span<const float>(buffer).first(count * pixels), count));
         std::copy_n(part.data(), part.size(), embeddings[first].data());
     }
     return embeddings;
@@ -142,7 +143,8 @@ struct ZeroShot {
 };
 
 /// Classifies the held-out images of every folder with enough images in all by the folder's name.
-ZeroShot evaluate_zero_shot(const Model& model, const td::Bpe& tokenizer, const td::Pairs& test,
+template <class AnyModel>
+ZeroShot evaluate_zero_shot(const AnyModel& model, const td::Bpe& tokenizer, const td::Pairs& test,
                             const Model::Embeddings& images, const std::map<std::string, std::size_t>& folders,
                             const Options& options) {
     ZeroShot result;
@@ -176,6 +178,22 @@ ZeroShot evaluate_zero_shot(const Model& model, const td::Bpe& tokenizer, const 
     result.majority = static_cast<double>(*std::max_element(seen.begin(), seen.end())) /
                       std::max(1.0, static_cast<double>(rows.size()));
     return result;
+}
+
+/// What the weights are worth with elements of type T, beside float32's embeddings.
+template <class T>
+nlohmann::ordered_json evaluate_reduced(const td::Bpe& tokenizer, const td::Pairs& test, const Model::Embeddings& images,
+                                        const std::map<std::string, std::size_t>& folders, const Options& options) {
+    const auto model = td::load<design, T>(options.out / "model.safetensors");
+    const Model::Embeddings reduced = embed_images(model, test);
+    float smallest = 1;
+    for (std::size_t i = 0; i < test.size(); ++i) {
+        float cosine = 0;
+        for (std::size_t j = 0; j < Model::embedding; ++j) cosine += images(i, j) * reduced(i, j);
+        smallest = std::min(smallest, cosine);
+    }
+    const ZeroShot zero = evaluate_zero_shot(model, tokenizer, test, reduced, folders, options);
+    return {{"zero_shot_top1", zero.score.top1}, {"zero_shot_macro", zero.score.macro}, {"smallest_cosine", smallest}};
 }
 
 quickstart::Picture picture(const td::Pairs& pairs, std::size_t index, float score) {
@@ -294,6 +312,10 @@ int run(const Options& options) {
     metrics["final_loss"] = state.losses.empty() ? 0.0F : state.losses.back();
     metrics["seed"] = options.seed;
     metrics["skipped"] = all_skipped;
+    if (has_classes) {
+        metrics["bf16"] = evaluate_reduced<td::bf16>(tokenizer, test, images, folders, options);
+        metrics["int8"] = evaluate_reduced<td::int8>(tokenizer, test, images, folders, options);
+    }
     td::write_file_atomically(options.out / "metrics.json", metrics.dump(2) + "\n");
 
     const double t2i = metrics["t2i_r10"], i2t = metrics["i2t_r10"];
@@ -356,6 +378,12 @@ int run(const Options& options) {
                   << " held-out images: top-1 " << percent(zero.score.top1) << ", mean over classes "
                   << percent(zero.score.macro) << " (largest class " << percent(zero.majority) << ", chance "
                   << percent(1.0 / static_cast<double>(zero.classes.size())) << ")\n";
+        for (const std::string precision : {"bf16", "int8"}) {
+            const auto& reduced = metrics[precision];
+            std::cout << "the same in " << precision << ": top-1 " << percent(reduced["zero_shot_top1"])
+                      << ", mean over classes " << percent(reduced["zero_shot_macro"]) << "; cosine to float32 at least "
+                      << reduced["smallest_cosine"] << '\n';
+        }
     }
     std::cout << "recall among " << with_text.size() << " held-out pairs: text to image @1 "
               << percent(td::recall_at(text_to_image, 1)) << ", @10 " << percent(t2i) << "; image to text @1 "

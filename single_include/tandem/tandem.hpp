@@ -6357,6 +6357,10 @@ struct KernelSet {
     void (*finish_tile)(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
                         std::size_t c_stride, bool accumulate, const Finish<T>& finish);
 
+    /// to[j, i] = from[i, j] for `rows` rows and `columns` columns of `from`.
+    void (*transpose)(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                      std::size_t to_stride);
+
     /// y = activation(x), elementwise; x may be y.
     void (*activate)(Activation activation, const T* x, T* y, std::size_t size);
 
@@ -6649,6 +6653,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -6778,6 +6800,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -6789,6 +6812,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -7235,6 +7278,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -7364,6 +7425,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -7375,6 +7437,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -7694,6 +7776,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -7823,6 +7923,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -7834,6 +7935,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -8144,6 +8265,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -8273,6 +8412,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -8284,6 +8424,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -8706,6 +8866,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -8835,6 +9013,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -8846,6 +9025,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -9228,6 +9427,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -9357,6 +9574,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -9368,6 +9586,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -9735,6 +9973,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -9864,6 +10120,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -9875,6 +10132,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -10189,6 +10466,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -10318,6 +10613,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -10329,6 +10625,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -10638,6 +10954,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -10767,6 +11101,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -10778,6 +11113,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }
@@ -10997,6 +11352,13 @@ struct Scalar {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t i = 0; i < size; ++i) y[i] = activated(activation, x[i]);
     }
@@ -11153,6 +11515,7 @@ inline constexpr KernelSet<T> scalar_kernels{
     .name = "scalar",
     .tile = {scalar_tile_rows, scalar_tile_columns, 1, scalar_product<T, T, T, 1>},
     .finish_tile = Scalar<T>::finish_tile,
+    .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
     .activate_backward = Scalar<T>::activate_backward,
     .layer_norm = Scalar<T>::layer_norm,
@@ -11356,6 +11719,15 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
             for (std::size_t i = filled; i < tile; ++i) to[i] = T{0};
         }
         return;
+    }
+    if constexpr (std::same_as<From, T> && Real<T>) {
+        if (operand.column_stride == 1) {
+            active<T>().transpose(source, operand.row_stride, filled, depth, panel, tile);
+            for (std::size_t k = 0; k < depth && filled < tile; ++k) {
+                std::fill(panel + k * tile + filled, panel + (k + 1) * tile, T{0});
+            }
+            return;
+        }
     }
     // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
     constexpr std::size_t together = 8;
@@ -15048,7 +15420,7 @@ public:
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
     void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(visual_, images, embeddings, vision_memory_);
+        encode(visual_, images, embeddings, vision_memory_, images_at_once());
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
@@ -15058,7 +15430,7 @@ public:
         return embeddings;
     }
     void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(text_, ids, embeddings, text_memory_);
+        encode(text_, ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)));
     }
 
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
@@ -15080,14 +15452,28 @@ public:
 private:
     template <class Tower>
     static void encode(const Tower& tower, typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
-                       Reused<typename Tower::Workspace>& memory) {
+                       Reused<typename Tower::Workspace>& memory, std::size_t at_once) {
         if (embeddings.extent(0) != input.extent(0)) {
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
         }
         const typename Reused<typename Tower::Workspace>::Lease work(memory);
-        tower.forward(input, embeddings, *work, false);
+        const std::size_t count = input.extent(0);
+        for (std::size_t first = 0; first < count; first += at_once) {
+            const std::size_t last = std::min(first + at_once, count);
+            tower.forward(input.slice(first, last), embeddings.slice(first, last), *work, false);
+        }
         assign(embeddings, normalize(embeddings));
+    }
+
+    /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
+    /// not depend on it.
+    static std::size_t images_at_once() {
+        if constexpr (requires { config.vision.tokens(); }) {
+            return std::max<std::size_t>(1, 400 * core_count() / config.vision.tokens());
+        } else {
+            return std::numeric_limits<std::size_t>::max() / 2;
+        }
     }
 
     template <class L>

@@ -53,6 +53,9 @@ TEST_CASE("TANDEM_ISA is honoured by a whole process", "[kernels]") {
     for (const Isa isa : available_isas()) {
         CAPTURE(std::string(name_of(isa)));
         CHECK(run_with_isa(std::string(name_of(isa)), "the kernels in use are those TANDEM_ISA names") == 0);
-        CHECK(run_with_isa(std::string(name_of(isa)), "[#gemm_test],[#attention_test]") == 0);
+        // Under an emulator, the products alone take a minute.
+        constexpr bool is_emulated = sizeof TANDEM_TEST_EMULATOR > 1;
+        const std::string tests = is_emulated ? "[#attention_test]" : "[#gemm_test],[#attention_test]";
+        CHECK(run_with_isa(std::string(name_of(isa)), tests) == 0);
     }
 }

@@ -297,6 +297,29 @@ TEMPLATE_TEST_CASE("activations and their derivatives, every instruction set aga
     CHECK(std::abs(static_cast<double>(out[2])) <= (kind == Activation::none ? 80.0 : 1e-20));
 }
 
+TEMPLATE_TEST_CASE("a transpose, every instruction set", "[kernels]", float, double) {
+    using T = TestType;
+    const auto& set = tandem::kernels::kernels_of<T>(GENERATE(from_range(available_isas())));
+    CAPTURE(set.name);
+    Random random(Seed{9});
+    const Guarded<T> from_memory(65 * 68), to_memory(65 * 68);
+    for (std::size_t rows = 1; rows <= 65; ++rows) {
+        for (std::size_t columns = 1; columns <= 65; ++columns) {
+            const std::size_t from_stride = columns + rows % 3, to_stride = rows + columns % 4;
+            const T* const from = from_memory.random((rows - 1) * from_stride + columns, random);
+            const std::size_t size = (columns - 1) * to_stride + rows;
+            T* const to = to_memory.random(size, random);
+            std::vector<T> expected = copy(to, size);
+            for (std::size_t i = 0; i < rows; ++i) {
+                for (std::size_t j = 0; j < columns; ++j) expected[j * to_stride + i] = from[i * from_stride + j];
+            }
+            set.transpose(from, from_stride, rows, columns, to, to_stride);
+            CAPTURE(rows, columns);
+            REQUIRE(std::equal(expected.begin(), expected.end(), to));
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("a finished tile is what its parts say, every instruction set against scalar", "[kernels]", float,
                    double) {
     using T = TestType;

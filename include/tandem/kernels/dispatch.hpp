@@ -18,6 +18,7 @@ inline constexpr KernelSet<T> scalar_kernels{
     .name = "scalar",
     .tile = {scalar_tile_rows, scalar_tile_columns, 1, scalar_product<T, T, T, 1>},
     .finish_tile = Scalar<T>::finish_tile,
+    .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
     .activate_backward = Scalar<T>::activate_backward,
     .layer_norm = Scalar<T>::layer_norm,

@@ -138,6 +138,15 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
         }
         return;
     }
+    if constexpr (std::same_as<From, T> && Real<T>) {
+        if (operand.column_stride == 1) {
+            active<T>().transpose(source, operand.row_stride, filled, depth, panel, tile);
+            for (std::size_t k = 0; k < depth && filled < tile; ++k) {
+                std::fill(panel + k * tile + filled, panel + (k + 1) * tile, T{0});
+            }
+            return;
+        }
+    }
     // Eight rows at a time: their elements of one column stand side by side in the panel, in one line of the cache.
     constexpr std::size_t together = 8;
     std::size_t i = 0;

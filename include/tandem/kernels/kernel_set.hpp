@@ -59,6 +59,10 @@ struct KernelSet {
     void (*finish_tile)(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
                         std::size_t c_stride, bool accumulate, const Finish<T>& finish);
 
+    /// to[j, i] = from[i, j] for `rows` rows and `columns` columns of `from`.
+    void (*transpose)(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                      std::size_t to_stride);
+
     /// y = activation(x), elementwise; x may be y.
     void (*activate)(Activation activation, const T* x, T* y, std::size_t size);
 

@@ -47,6 +47,13 @@ struct Scalar {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t i = 0; i < size; ++i) y[i] = activated(activation, x[i]);
     }

@@ -121,6 +121,24 @@ struct VectorKernels {
         }
     }
 
+    static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
+                          std::size_t to_stride) {
+        std::size_t i = 0;
+        for (; i + lanes <= rows; i += lanes) {
+            std::size_t j = 0;
+            for (; j + lanes <= columns; j += lanes) {
+                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
+                                std::make_index_sequence<lanes>{});
+            }
+            for (; j < columns; ++j) {
+                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+            }
+        }
+        for (; i < rows; ++i) {
+            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t j = 0; j < size; j += lanes) {
             const std::size_t count = size - j < lanes ? size - j : lanes;
@@ -250,6 +268,7 @@ struct VectorKernels {
         return {.name = name,
                 .tile = TileKernels<ElementDot<V>>::kernel,
                 .finish_tile = finish_tile,
+                .transpose = transpose,
                 .activate = activate,
                 .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
@@ -261,6 +280,26 @@ struct VectorKernels {
     }
 
 private:
+    /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
+    template <std::size_t... Lane>
+    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+                                                              std::size_t to_stride, std::index_sequence<Lane...>) {
+        constexpr std::size_t half = lanes / 2;
+        typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
+        Row rows[lanes], next[lanes];
+        (std::memcpy(&rows[Lane], from + Lane * from_stride, sizeof(Row)), ...);
+        for (std::size_t stage = 1; stage < lanes; stage *= 2) {
+            ((next[Lane] = Lane % 2 == 0
+                               ? __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (Lane / 2 + Lane % 2 * lanes)...)
+                               : __builtin_shufflevector(rows[Lane / 2], rows[Lane / 2 + half],
+                                                         (half + Lane / 2 + Lane % 2 * lanes)...)),
+             ...);
+            ((rows[Lane] = next[Lane]), ...);
+        }
+        (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
+    }
+
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
     }

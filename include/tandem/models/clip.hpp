@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <string>
 
 #include <tandem/core/memory.hpp>
+#include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/config.hpp>
@@ -79,7 +81,7 @@ public:
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
     void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(visual_, images, embeddings, vision_memory_);
+        encode(visual_, images, embeddings, vision_memory_, images_at_once());
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
@@ -89,7 +91,7 @@ public:
         return embeddings;
     }
     void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(text_, ids, embeddings, text_memory_);
+        encode(text_, ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)));
     }
 
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
@@ -111,14 +113,28 @@ public:
 private:
     template <class Tower>
     static void encode(const Tower& tower, typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
-                       Reused<typename Tower::Workspace>& memory) {
+                       Reused<typename Tower::Workspace>& memory, std::size_t at_once) {
         if (embeddings.extent(0) != input.extent(0)) {
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
         }
         const typename Reused<typename Tower::Workspace>::Lease work(memory);
-        tower.forward(input, embeddings, *work, false);
+        const std::size_t count = input.extent(0);
+        for (std::size_t first = 0; first < count; first += at_once) {
+            const std::size_t last = std::min(first + at_once, count);
+            tower.forward(input.slice(first, last), embeddings.slice(first, last), *work, false);
+        }
         assign(embeddings, normalize(embeddings));
+    }
+
+    /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
+    /// not depend on it.
+    static std::size_t images_at_once() {
+        if constexpr (requires { config.vision.tokens(); }) {
+            return std::max<std::size_t>(1, 400 * core_count() / config.vision.tokens());
+        } else {
+            return std::numeric_limits<std::size_t>::max() / 2;
+        }
     }
 
     template <class L>
