@@ -4,7 +4,7 @@
 #   benchmarks/compare.sh [--threads N] [--json FILE] [--rounds N] [--rows REGEX]
 # Makes .venv-compare (2.5 GB to download) and the peers' formats of the model first; --rows and --rounds shorten the
 # run. Captions are 1,000 of Open Clip Art; "text" and "train" give peers all 77 positions, "_padded" as many as the
-# longest caption of a batch has. cold_start and memory: the files of the peers hold the image tower, tandem loads both.
+# longest caption of a batch has. cold_start and memory: the files of the peers hold the image tower, and tandem loads that one alone.
 # The share of the ceiling counts the operations of the dense model, of captions those up to their end.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
