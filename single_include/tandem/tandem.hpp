@@ -5036,18 +5036,19 @@ public:
         return *store;
     }
 
-    void* take(std::size_t bytes) {
+    // Not inlined: g++ would see an allocation and its release by functions that are no pair, and warn.
+    [[gnu::noinline]] void* take(std::size_t bytes) {
         if (void* const kept = take_kept(bytes)) return kept;
         return SystemMemory::take(block_bytes(bytes));
     }
 
-    void* take_zeroed(std::size_t bytes) {
+    [[gnu::noinline]] void* take_zeroed(std::size_t bytes) {
         if (void* const kept = take_kept(bytes)) return std::memset(kept, 0, bytes);
         void* const memory = SystemMemory::take(block_bytes(bytes));
         return SystemMemory::is_zero(block_bytes(bytes)) ? memory : std::memset(memory, 0, bytes);
     }
 
-    void give(void* memory, std::size_t bytes) noexcept {
+    [[gnu::noinline]] void give(void* memory, std::size_t bytes) noexcept {
         if (recycles_memory && bytes <= largest_block) {
             const BlockClass size = block_class(bytes);
             const std::lock_guard lock(mutex_);
@@ -5108,8 +5109,12 @@ using RecyclingVector = std::vector<T, RecyclingAllocator<T>>;
 
 /// For objects that come and go with every step.
 struct Recycled {
-    static void* operator new(std::size_t bytes) { return detail::BlockStore::instance().take(bytes); }
-    static void operator delete(void* memory, std::size_t bytes) { detail::BlockStore::instance().give(memory, bytes); }
+    [[gnu::noinline]] static void* operator new(std::size_t bytes) {
+        return detail::BlockStore::instance().take(bytes);
+    }
+    [[gnu::noinline]] static void operator delete(void* memory, std::size_t bytes) {
+        detail::BlockStore::instance().give(memory, bytes);
+    }
 };
 
 /// Objects that calls at the same time must not share, and later calls use again: one for each. A copy starts with
@@ -6656,6 +6661,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -6666,6 +6672,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -6812,6 +6819,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -6831,6 +6839,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -7281,6 +7290,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -7291,6 +7301,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -7437,6 +7448,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -7456,6 +7468,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -7779,6 +7792,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -7789,6 +7803,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -7935,6 +7950,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -7954,6 +7970,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -8268,6 +8285,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -8278,6 +8296,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -8424,6 +8443,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -8443,6 +8463,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -8869,6 +8890,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -8879,6 +8901,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -9025,6 +9048,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -9044,6 +9068,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -9430,6 +9455,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -9440,6 +9466,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -9586,6 +9613,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -9605,6 +9633,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -9976,6 +10005,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -9986,6 +10016,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -10132,6 +10163,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -10151,6 +10183,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -10469,6 +10502,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -10479,6 +10513,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -10625,6 +10660,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -10644,6 +10680,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
@@ -10957,6 +10994,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -10967,6 +11005,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -11113,6 +11152,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -11132,6 +11172,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);

@@ -114,18 +114,19 @@ public:
         return *store;
     }
 
-    void* take(std::size_t bytes) {
+    // Not inlined: g++ would see an allocation and its release by functions that are no pair, and warn.
+    [[gnu::noinline]] void* take(std::size_t bytes) {
         if (void* const kept = take_kept(bytes)) return kept;
         return SystemMemory::take(block_bytes(bytes));
     }
 
-    void* take_zeroed(std::size_t bytes) {
+    [[gnu::noinline]] void* take_zeroed(std::size_t bytes) {
         if (void* const kept = take_kept(bytes)) return std::memset(kept, 0, bytes);
         void* const memory = SystemMemory::take(block_bytes(bytes));
         return SystemMemory::is_zero(block_bytes(bytes)) ? memory : std::memset(memory, 0, bytes);
     }
 
-    void give(void* memory, std::size_t bytes) noexcept {
+    [[gnu::noinline]] void give(void* memory, std::size_t bytes) noexcept {
         if (recycles_memory && bytes <= largest_block) {
             const BlockClass size = block_class(bytes);
             const std::lock_guard lock(mutex_);
@@ -186,8 +187,12 @@ using RecyclingVector = std::vector<T, RecyclingAllocator<T>>;
 
 /// For objects that come and go with every step.
 struct Recycled {
-    static void* operator new(std::size_t bytes) { return detail::BlockStore::instance().take(bytes); }
-    static void operator delete(void* memory, std::size_t bytes) { detail::BlockStore::instance().give(memory, bytes); }
+    [[gnu::noinline]] static void* operator new(std::size_t bytes) {
+        return detail::BlockStore::instance().take(bytes);
+    }
+    [[gnu::noinline]] static void operator delete(void* memory, std::size_t bytes) {
+        detail::BlockStore::instance().give(memory, bytes);
+    }
 };
 
 /// Objects that calls at the same time must not share, and later calls use again: one for each. A copy starts with

@@ -124,6 +124,7 @@ struct VectorKernels {
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
         std::size_t i = 0;
+#if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
@@ -134,6 +135,7 @@ struct VectorKernels {
                 for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
             }
         }
+#endif
         for (; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
         }
@@ -280,6 +282,7 @@ struct VectorKernels {
     }
 
 private:
+#if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
     [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
@@ -299,6 +302,7 @@ private:
         }
         (std::memcpy(to + Lane * to_stride, &rows[Lane], sizeof(Row)), ...);
     }
+#endif
 
     [[gnu::always_inline]] static inline V load(const T* from, std::size_t count) {
         return count == lanes ? V::load(from) : V::load(from, count);
