@@ -6518,27 +6518,29 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
     return _mm256_mul_ps(_mm256_mul_ps(a.value, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
 
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-inline float sum(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
     a.store(lane);
-    for (std::size_t half = Vector::lanes / 2; half > 0; half /= 2) {
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
         for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
     }
     return lane[0];
 }
-inline float largest(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
     a.store(lane);
-    float most = lane[0];
-    for (std::size_t i = 1; i < Vector::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
     return most;
 }
-
-// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
-// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -7147,27 +7149,29 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
     return _mm512_maskz_scalef_ps(all_lanes, a.value, power.value);
 }
 
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-inline float sum(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
     a.store(lane);
-    for (std::size_t half = Vector::lanes / 2; half > 0; half /= 2) {
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
         for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
     }
     return lane[0];
 }
-inline float largest(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
     a.store(lane);
-    float most = lane[0];
-    for (std::size_t i = 1; i < Vector::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
     return most;
 }
-
-// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
-// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -7669,7 +7673,26 @@ namespace tandem::inline TANDEM_ABI::kernels::avx512bf16 {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -8162,7 +8185,26 @@ namespace tandem::inline TANDEM_ABI::kernels::avx512vnni {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -8760,14 +8802,31 @@ struct Vector {
         return xsimd::fma(a.value, b.value, c.value);
     }
     friend Vector max(const Vector& a, const Vector& b) { return xsimd::max(a.value, b.value); }
-    friend T sum(const Vector& a) { return reduce_sum(a.value); }
-    friend T largest(const Vector& a) { return reduce_max(a.value); }
 };
 
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -9312,27 +9371,29 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
     return vmulq_f32(vmulq_f32(a.value, first), second);
 }
 
+// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
+// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
+// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-inline float sum(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
     a.store(lane);
-    for (std::size_t half = Vector::lanes / 2; half > 0; half /= 2) {
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
         for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
     }
     return lane[0];
 }
-inline float largest(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
     a.store(lane);
-    float most = lane[0];
-    for (std::size_t i = 1; i < Vector::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
     return most;
 }
-
-// Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
-// a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
-// `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -9882,7 +9943,26 @@ namespace tandem::inline TANDEM_ABI::kernels::neonbf16 {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -10379,7 +10459,26 @@ namespace tandem::inline TANDEM_ABI::kernels::neondot {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -10871,7 +10970,26 @@ namespace tandem::inline TANDEM_ABI::kernels::neoni8mm {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -11992,7 +12110,8 @@ PanelLayout weight_layout() {
 
 namespace detail {
 
-/// x[m, in] in memory of the calling thread, each row through convert(from, to, in), zeros up to a multiple of `group`.
+/// x[m, in] in memory of the calling thread, each row through convert(row, from, to), zeros up to a multiple of
+/// `group`.
 template <class To, class From, class Convert>
 Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
     const std::size_t stride = round_up(in, group);
@@ -12000,7 +12119,7 @@ Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, c
     rows.resize(m * stride);
     parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
-            convert(x + i * in, rows.data() + i * stride, in);
+            convert(i, x + i * in, rows.data() + i * stride);
             std::fill_n(rows.data() + i * stride + in, stride - in, To{});
         }
     });
@@ -12021,12 +12140,13 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
         const PanelLayout layout = layout_of(reduced.widened);
         const detail::FinishInto<C> into{active<C>(), layout.width, Target<C>{y, out, layout.width}, false, finish};
         if (reduced.pairs.multiply != nullptr) {
-            const Operand<bfloat16> narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, reduced.narrow);
+            const auto round = [&](std::size_t, const C* from, bfloat16* to) { reduced.narrow(from, to, in); };
+            const auto narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, round);
             multiply_panels(reduced.pairs, m, out, in, narrow, weight, into);
         } else if (in % layout.group == 0) {
             multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
         } else {
-            const auto copy = [](const C* from, C* to, std::size_t size) { std::copy_n(from, size, to); };
+            const auto copy = [&](std::size_t, const C* from, C* to) { std::copy_n(from, in, to); };
             multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, layout.group, x, copy),
                             weight, into);
         }
@@ -12052,20 +12172,15 @@ inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const fl
     if (m == 0) return;
     const ReducedKernels& reduced = active_reduced();
     const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
-    const std::size_t stride = round_up(in, tile.group);
-    Buffer<std::uint8_t>& bytes = detail::gemm_scratch<std::uint8_t>().right;
     Buffer<float>& scales = detail::gemm_scratch<float>().right;
     Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
-    bytes.resize(m * stride);
     scales.resize(m);
     zeros.resize(m);
-    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            reduced.quantise(x + i * in, bytes.data() + i * stride, in, scales.data()[i], zeros.data()[i]);
-            std::fill_n(bytes.data() + i * stride + in, stride - in, std::uint8_t{0});
-        }
-    });
-    multiply_panels(tile, m, out, in, row_major(std::as_const(bytes).data(), stride), weight.panels,
+    const auto bytes = detail::with_padded_rows<std::uint8_t>(
+        m, in, tile.group, x, [&](std::size_t row, const float* from, std::uint8_t* to) {
+            reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+        });
+    multiply_panels(tile, m, out, in, bytes, weight.panels,
                     [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
                         std::size_t columns, std::size_t depth_begin, bool is_last) {
                         const std::size_t block = depth_begin / (gemm_depth * tile.group);

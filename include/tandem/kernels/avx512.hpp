@@ -93,23 +93,6 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
     return _mm512_maskz_scalef_ps(all_lanes, a.value, power.value);
 }
 
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-inline float sum(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
-    a.store(lane);
-    for (std::size_t half = Vector::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-inline float largest(const Vector& a) {
-    alignas(64) float lane[Vector::lanes];
-    a.store(lane);
-    float most = lane[0];
-    for (std::size_t i = 1; i < Vector::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
-
 #include <tandem/kernels/vector_kernels.ipp>
 
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx512");

@@ -369,7 +369,8 @@ PanelLayout weight_layout() {
 
 namespace detail {
 
-/// x[m, in] in memory of the calling thread, each row through convert(from, to, in), zeros up to a multiple of `group`.
+/// x[m, in] in memory of the calling thread, each row through convert(row, from, to), zeros up to a multiple of
+/// `group`.
 template <class To, class From, class Convert>
 Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
     const std::size_t stride = round_up(in, group);
@@ -377,7 +378,7 @@ Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, c
     rows.resize(m * stride);
     parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
-            convert(x + i * in, rows.data() + i * stride, in);
+            convert(i, x + i * in, rows.data() + i * stride);
             std::fill_n(rows.data() + i * stride + in, stride - in, To{});
         }
     });
@@ -398,12 +399,13 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
         const PanelLayout layout = layout_of(reduced.widened);
         const detail::FinishInto<C> into{active<C>(), layout.width, Target<C>{y, out, layout.width}, false, finish};
         if (reduced.pairs.multiply != nullptr) {
-            const Operand<bfloat16> narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, reduced.narrow);
+            const auto round = [&](std::size_t, const C* from, bfloat16* to) { reduced.narrow(from, to, in); };
+            const auto narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, round);
             multiply_panels(reduced.pairs, m, out, in, narrow, weight, into);
         } else if (in % layout.group == 0) {
             multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
         } else {
-            const auto copy = [](const C* from, C* to, std::size_t size) { std::copy_n(from, size, to); };
+            const auto copy = [&](std::size_t, const C* from, C* to) { std::copy_n(from, in, to); };
             multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, layout.group, x, copy),
                             weight, into);
         }
@@ -429,20 +431,15 @@ inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const fl
     if (m == 0) return;
     const ReducedKernels& reduced = active_reduced();
     const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
-    const std::size_t stride = round_up(in, tile.group);
-    Buffer<std::uint8_t>& bytes = detail::gemm_scratch<std::uint8_t>().right;
     Buffer<float>& scales = detail::gemm_scratch<float>().right;
     Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
-    bytes.resize(m * stride);
     scales.resize(m);
     zeros.resize(m);
-    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            reduced.quantise(x + i * in, bytes.data() + i * stride, in, scales.data()[i], zeros.data()[i]);
-            std::fill_n(bytes.data() + i * stride + in, stride - in, std::uint8_t{0});
-        }
-    });
-    multiply_panels(tile, m, out, in, row_major(std::as_const(bytes).data(), stride), weight.panels,
+    const auto bytes = detail::with_padded_rows<std::uint8_t>(
+        m, in, tile.group, x, [&](std::size_t row, const float* from, std::uint8_t* to) {
+            reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+        });
+    multiply_panels(tile, m, out, in, bytes, weight.panels,
                     [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
                         std::size_t columns, std::size_t depth_begin, bool is_last) {
                         const std::size_t block = depth_begin / (gemm_depth * tile.group);

@@ -124,8 +124,6 @@ struct Vector {
         return xsimd::fma(a.value, b.value, c.value);
     }
     friend Vector max(const Vector& a, const Vector& b) { return xsimd::max(a.value, b.value); }
-    friend T sum(const Vector& a) { return reduce_sum(a.value); }
-    friend T largest(const Vector& a) { return reduce_max(a.value); }
 };
 
 #include <tandem/kernels/vector_kernels.ipp>

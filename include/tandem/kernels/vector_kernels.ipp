@@ -1,7 +1,26 @@
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// scale_by_power, sum and largest; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+
+// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+template <class V>
+typename V::element sum(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
+        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+template <class V>
+typename V::element largest(const V& a) {
+    alignas(64) typename V::element lane[V::lanes];
+    a.store(lane);
+    typename V::element most = lane[0];
+    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
