@@ -10,7 +10,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$here/.cmake/debian_packages.sh" g++ cmake ninja-build python3-venv python3-dev libtbb-dev libxsimd-dev \
     nlohmann-json3-dev openclipart-svg
-"$here/benchmarks/compare_venv.sh"
+"$here/.cmake/venv.sh" .venv-compare "$here/benchmarks/compare_requirements.txt" \
+    'nncf, onnx, onnxruntime, onnxscript, open_clip, openvino, safetensors.torch, torch'
 # What PyTorch compiles is kept from run to run. OpenVINO and NNCF report usage home, but not where CI is set.
 export TORCHINDUCTOR_CACHE_DIR=$here/build/compare/inductor CI=true HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=
 exec "$here/.venv-compare/bin/python" "$here/benchmarks/compare.py" "$@"
