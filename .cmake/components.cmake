@@ -3,7 +3,7 @@
 # image: reads JPEG and PNG; text: Unicode and compressed vocabularies; eigen: interop with Eigen.
 set(tandem_components image text eigen)
 
-# Finds what every program needs: oneTBB (as TBB::tbb) and the headers of xsimd and nlohmann/json, as targets where the
+# Finds what every program needs: oneTBB (as TBB::tbb) and the headers of xsimd and RapidJSON, as targets where the
 # including project has made them, else as include directories. The packages' own CMake files are not asked for the
 # headers: Debian's xsimd names a library xtl that its users do not need and may not have. `missing` names, in words,
 # what was not found, and is empty on success.
@@ -28,15 +28,15 @@ function(tandem_find_core missing targets directories)
             list(APPEND lacking "xsimd (Debian: libxsimd-dev)")
         endif()
     endif()
-    if(TARGET nlohmann_json::nlohmann_json)
-        list(APPEND found_targets nlohmann_json::nlohmann_json)
+    if(TARGET rapidjson)
+        list(APPEND found_targets rapidjson)
     else()
-        find_path(TANDEM_JSON_DIRECTORY nlohmann/json.hpp)
+        find_path(TANDEM_JSON_DIRECTORY rapidjson/reader.h)
         mark_as_advanced(TANDEM_JSON_DIRECTORY)
         if(TANDEM_JSON_DIRECTORY)
             list(APPEND found_directories ${TANDEM_JSON_DIRECTORY})
         else()
-            list(APPEND lacking "nlohmann/json (Debian: nlohmann-json3-dev)")
+            list(APPEND lacking "RapidJSON (Debian: rapidjson-dev)")
         endif()
     endif()
     list(JOIN lacking " and " lacking)

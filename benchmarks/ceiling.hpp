@@ -168,7 +168,7 @@ inline Loop loop_of(Precision precision) {
 #if defined(__x86_64__)
     const tandem::kernels::CpuFeatures& cpu = tandem::kernels::cpu_features();
     if (precision == Precision::int8 && cpu.int8) return {16 * 16 * 8, avx512::sixteen<avx512::Bytes>};
-    if (precision == Precision::bf16 && cpu.bf16 && !cpu.slow_bf16) {
+    if (precision == Precision::bf16 && tandem::kernels::active_isa() == tandem::kernels::Isa::avx512bf16) {
         return {16 * 16 * 4, avx512::sixteen<avx512::Pairs>};
     }
     if (precision != Precision::int8 && cpu.avx512) return {16 * 16 * 2, avx512::sixteen<avx512::Fma>};

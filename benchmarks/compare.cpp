@@ -1,7 +1,7 @@
 // tandem's side of benchmarks/compare.sh: one process, one precision. It loads the checkpoint and answers the lines on
 // its standard input (benchmarks/compare_peers.py describes them).
-//   compare f32|bf16|int8 FOLDER THREADS             answers until its input ends
-//   compare f32|bf16|int8 FOLDER THREADS first       the first embedding and no more, then the peak of its memory
+//   compare PRECISION FOLDER THREADS          answers until its input ends; PRECISION is f32, bf16, amp_bf16 or int8
+//   compare PRECISION FOLDER THREADS first    the first embedding and no more, then the peak of its memory
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -103,8 +103,8 @@ public:
             words >> verb;
             if (verb == "ceiling") {
                 constexpr auto precision = td::Real<T>                 ? ceiling::Precision::f32
-                                           : std::same_as<T, td::bf16> ? ceiling::Precision::bf16
-                                                                       : ceiling::Precision::int8;
+                                           : std::same_as<T, td::int8> ? ceiling::Precision::int8
+                                                                       : ceiling::Precision::bf16;
                 std::cout << ceiling::gflops(precision, threads);
             } else if (verb == "loss") {
                 std::cout << loss_;
@@ -197,13 +197,14 @@ void run(const std::filesystem::path& folder, std::size_t threads, bool only_fir
 int main(int count, char** arguments) try {
     const std::vector<std::string> words(arguments + 1, arguments + count);
     const bool only_first = words.size() == 4 && words[3] == "first";
-    if (words.size() != 3 && !only_first) throw td::Error("compare", "f32|bf16|int8 FOLDER THREADS [first]");
+    if (words.size() != 3 && !only_first) throw td::Error("compare", "f32|bf16|amp_bf16|int8 FOLDER THREADS [first]");
     const std::size_t threads = std::stoul(words[2]);
     const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, threads);
-    const auto run_as = words[0] == "f32"    ? run<float>
-                        : words[0] == "bf16" ? run<td::bf16>
-                        : words[0] == "int8" ? run<td::int8>
-                                             : throw td::Error("compare", "f32, bf16 or int8", words[0]);
+    const auto run_as = words[0] == "f32"        ? run<float>
+                        : words[0] == "bf16"     ? run<td::bf16>
+                        : words[0] == "amp_bf16" ? run<td::amp_bf16>
+                        : words[0] == "int8"     ? run<td::int8>
+                                                 : throw td::Error("compare", "f32, bf16, amp_bf16 or int8", words[0]);
     run_as(words[1], threads, only_first);
 } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';

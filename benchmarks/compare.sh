@@ -9,7 +9,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$here/.cmake/debian_packages.sh" g++ cmake ninja-build python3-venv python3-dev libtbb-dev libxsimd-dev \
-    nlohmann-json3-dev openclipart-svg
+    rapidjson-dev openclipart-svg
 "$here/.cmake/venv.sh" .venv-compare "$here/benchmarks/compare_requirements.txt" \
     'nncf, onnx, onnxruntime, onnxscript, open_clip, openvino, safetensors.torch, torch'
 # What PyTorch compiles is kept from run to run. OpenVINO and NNCF report usage home, but not where CI is set.

@@ -50,7 +50,7 @@ class PyTorch:
 class PyTorchTraining:
     """A step as open_clip_train makes it: its loss, its groups of parameters, its clamp of the logit scale."""
 
-    def __init__(self, folder, threads, compiled=False):
+    def __init__(self, folder, threads, compiled=False, autocast=False):
         import torch
         from compare_models import checkpoint, towers
         from open_clip.loss import ClipLoss
@@ -61,6 +61,7 @@ class PyTorchTraining:
         self.model = checkpoint(folder).train()
         image, text = towers(self.model)
         loss = ClipLoss()
+        self.mode = contextlib.nullcontext if not autocast else lambda: torch.autocast("cpu", torch.bfloat16)
         self.forward = lambda images, ids: loss(image(images), text(ids), self.model.logit_scale.exp())
         if compiled:
             self.forward = torch.compile(self.forward)
@@ -72,7 +73,8 @@ class PyTorchTraining:
 
     def train(self, images, ids, padded):
         self.optimizer.zero_grad()
-        loss = self.forward(self.torch.from_numpy(images), self.torch.from_numpy(ids))
+        with self.mode():
+            loss = self.forward(self.torch.from_numpy(images), self.torch.from_numpy(ids))
         loss.backward()
         self.optimizer.step()
         with self.torch.no_grad():
@@ -160,6 +162,10 @@ SETTINGS = {
     "train f32": {
         "PyTorch eager training": (PyTorchTraining, {}),
         "PyTorch compiled training": (PyTorchTraining, {"compiled": True}),
+    },
+    "train bf16": {
+        "PyTorch eager training, amp_bf16": (PyTorchTraining, {"autocast": True}),
+        "PyTorch compiled training, amp_bf16": (PyTorchTraining, {"autocast": True, "compiled": True}),
     },
     "first f32": {
         "open_clip": (PyTorch, {"precision": "f32"}),

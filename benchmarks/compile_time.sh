@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Seconds to compile what users compile, each program one translation unit at -O2, beside the headers of two peers.
+# Seconds to compile what users compile, each program one translation unit at -O2, beside Eigen's header.
 #   benchmarks/compile_time.sh [--compiler CXX] [--runs N]
 # The programs are compiled in turn, N rounds (default 3); the median of user seconds is printed, with the budget.
 set -euo pipefail
@@ -14,12 +14,11 @@ while (($#)); do
     esac
     shift 2
 done
-names=(include zero_shot training zoo "Eigen/Core" "nlohmann/json.hpp")
-budgets=(3 10 20 60 - -)
+names=(include zero_shot training zoo "Eigen/Core")
+budgets=(3 10 20 60 -)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 echo '#include <Eigen/Core>' >"$folder/4.cpp"
-echo '#include <nlohmann/json.hpp>' >"$folder/5.cpp"
 for i in 0 1 2 3; do cp "$here/benchmarks/compile_time/${names[$i]}.cpp" "$folder/$i.cpp"; done
 for ((run = 0; run < runs; ++run)); do
     for i in "${!names[@]}"; do

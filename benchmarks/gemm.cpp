@@ -67,7 +67,7 @@ void dense(benchmark::State& state, ceiling::Precision precision, Size size) {
     const td::Buffer<float> x = random_values(m * size.k, 1.0), weight = random_values(size.n * size.k, 0.02);
     td::Buffer<T> converted(weight.size()), packed(kernels::weight_layout<T>().size(size.k, size.n));
     std::copy_n(weight.data(), weight.size(), converted.data());
-    kernels::pack_weight(size.n, size.k, converted.data(), packed.data());
+    kernels::pack_weight<T>(size.n, size.k, converted.data(), packed.data());
     td::Buffer<float> y(m * size.n);
     measure(state, precision, size,
             [&] { kernels::dense<T>(m, size.n, size.k, x.data(), packed.data(), y.data(), {}); });

@@ -54,6 +54,10 @@ const kernels::KernelSet<float>& set() {
     return kernels::active<float>();
 }
 
+const kernels::GradientKernels<float>& gradients() {
+    return kernels::active_gradients<float>();
+}
+
 void forward_norm(Matrices& m) {
     set().layer_norm(m.x.data(), m.gain.data(), m.bias.data(), m.y.data(), m.mean.data(), m.inverse.data(), m.rows,
                      m.width, 1e-5f);
@@ -68,8 +72,8 @@ void layer_norm_backward(benchmark::State& state) {
     Matrices m(state);
     forward_norm(m);
     measure(state, 3, 3, [&] {
-        set().layer_norm_backward(m.gradient.data(), m.x.data(), m.gain.data(), m.mean.data(), m.inverse.data(),
-                                  m.y.data(), m.rows, m.width, false);
+        gradients().layer_norm_backward(m.gradient.data(), m.x.data(), m.gain.data(), m.mean.data(), m.inverse.data(),
+                                        m.y.data(), m.rows, m.width, false);
     });
 }
 
@@ -77,8 +81,8 @@ void layer_norm_parameters_backward(benchmark::State& state) {
     Matrices m(state);
     forward_norm(m);
     measure(state, 2, 2, [&] {
-        set().layer_norm_parameters_backward(m.gradient.data(), m.x.data(), m.mean.data(), m.inverse.data(),
-                                             m.gain.data(), m.bias.data(), m.rows, m.width, 0, m.width);
+        gradients().layer_norm_parameters_backward(m.gradient.data(), m.x.data(), m.mean.data(), m.inverse.data(),
+                                                   m.gain.data(), m.bias.data(), m.rows, m.width, 0, m.width);
     });
 }
 
@@ -96,8 +100,8 @@ void softmax_backward(benchmark::State& state) {
     for (std::size_t i = 0; i < m.rows; ++i) set().softmax(m.y.data() + i * m.width, m.width, 1.0f);
     measure(state, 3, 2, [&] {
         for (std::size_t i = 0; i < m.rows; ++i) {
-            set().softmax_backward(m.y.data() + i * m.width, m.gradient.data() + i * m.width, m.width,
-                                   static_cast<float>(m.width));
+            gradients().softmax_backward(m.y.data() + i * m.width, m.gradient.data() + i * m.width, m.width,
+                                         static_cast<float>(m.width));
         }
     });
 }
@@ -109,7 +113,7 @@ void activation(benchmark::State& state, kernels::Activation kind) {
 
 void activation_backward(benchmark::State& state, kernels::Activation kind) {
     Matrices m(state);
-    measure(state, 3, 2, [&] { set().activate_backward(kind, m.x.data(), m.gradient.data(), m.rows * m.width); });
+    measure(state, 3, 2, [&] { gradients().activate_backward(kind, m.x.data(), m.gradient.data(), m.rows * m.width); });
 }
 
 /// One image's rows, a batch's, and more than the caches hold.

@@ -42,7 +42,7 @@ while (($#)); do
 done
 [[ -z $data || -d $data ]] || fail "--data $data: no such folder"
 
-packages=(g++ cmake ninja-build python3 libtbb-dev libxsimd-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev
+packages=(g++ cmake ninja-build python3 libtbb-dev libxsimd-dev rapidjson-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev
     libutf8proc-dev zlib1g-dev)
 [[ -n $data ]] || packages+=(openclipart-png openclipart-svg)
 "$here/.cmake/debian_packages.sh" "${packages[@]}"

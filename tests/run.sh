@@ -25,7 +25,7 @@ while (($#)); do
 done
 ((${#presets[@]})) || presets=(release asan tsan neon)
 
-packages=(g++ clang-19 cmake ninja-build python3 libtbb-dev libxsimd-dev libeigen3-dev nlohmann-json3-dev
+packages=(g++ clang-19 cmake ninja-build python3 libtbb-dev libxsimd-dev libeigen3-dev rapidjson-dev nlohmann-json3-dev
     libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev catch2 libbenchmark-dev
     g++-aarch64-linux-gnu qemu-user)
 .cmake/debian_packages.sh "${packages[@]}"

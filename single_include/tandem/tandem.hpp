@@ -45,6 +45,7 @@
 #include <future>
 #include <initializer_list>
 #include <iostream>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
@@ -54,7 +55,6 @@
 #include <numeric>
 #include <optional>
 #include <queue>
-#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -135,6 +135,10 @@ using bf16 = bfloat16;
 /// Weights of a model quantised to bytes: Clip<vit_b_32, int8>.
 using int8 = std::int8_t;
 
+/// Weights in float32 whose products are of bfloat16, in training too: open_clip's --precision amp_bf16. Sums, norms,
+/// gradients and everything else stay float32. The name of an arithmetic, not of an element in memory.
+struct amp_bf16 {};
+
 /// Token ids and class labels.
 using Id = std::int32_t;
 
@@ -144,13 +148,21 @@ concept Real = std::same_as<T, float> || std::same_as<T, double>;
 template <class T>
 concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
 
-/// The type arithmetic on T happens in: bfloat16 and int8 compute in float, every other type in itself.
-template <Element T>
-using Compute = std::conditional_t<std::same_as<T, bfloat16> || std::same_as<T, int8>, float, T>;
+/// What a model can be made of.
+template <class T>
+concept Arithmetic = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, amp_bf16>;
+
+/// What a model that trains can be made of: bfloat16 has too few bits to add small updates to.
+template <class T>
+concept Trainable = Real<T> || std::same_as<T, amp_bf16>;
+
+/// The type arithmetic on T happens in: float32 and float64 compute in themselves, the others in float32.
+template <class T>
+using Compute = std::conditional_t<Real<T> || std::same_as<T, Id>, T, float>;
 
 /// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
-template <Element T>
-using Stored = std::conditional_t<std::same_as<T, int8>, float, T>;
+template <Arithmetic T>
+using Stored = std::conditional_t<std::same_as<T, bfloat16>, bfloat16, Compute<T>>;
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -933,8 +945,8 @@ inline constexpr ByteAlphabet byte_alphabet;
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a view:
-/// its length would be counted in every compilation.
+/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a
+/// view: its length would be counted in every compilation.
 // clang-format off
 inline constexpr char html_entity_table[] =
     // table begins
@@ -1228,8 +1240,16 @@ struct HtmlEntity {
     bool bare = false;     ///< HTML knows it without the semicolon too
 };
 
-/// Names without "&" and ";".
-using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
+/// Where the entity of a name without "&" and ";" stands in the list. Of the tokenizer's own type of map, for each type
+/// takes time to compile.
+struct HtmlEntities {
+    std::vector<HtmlEntity> list;
+    std::unordered_map<std::string, Id> positions;
+
+    void add(std::string name, HtmlEntity entity) {
+        if (positions.emplace(std::move(name), static_cast<Id>(list.size())).second) list.push_back(std::move(entity));
+    }
+};
 
 [[gnu::cold]] inline HtmlEntities parse_html_entities(std::string_view table) {
     const auto text_of = [](std::string_view codes) {
@@ -1244,7 +1264,7 @@ using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
         return text;
     };
     HtmlEntities entities;
-    entities.reserve(4096);
+    entities.positions.reserve(4096);
     while (!table.empty()) {
         const std::string_view entry = table.substr(0, table.find(' '));
         table.remove_prefix(std::min(table.size(), entry.size() + 1));
@@ -1256,9 +1276,9 @@ using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
             const std::string_view own = entry.substr(hat + 1);
             std::string capitals = name;
             for (char& c : capitals) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 0x20) : c;
-            entities.emplace(std::move(capitals), HtmlEntity{own.empty() ? text : text_of(own), false, false});
+            entities.add(std::move(capitals), {own.empty() ? text : text_of(own), false, false});
         }
-        entities.emplace(std::move(name), HtmlEntity{std::move(text), true, entry[kind] == '.'});
+        entities.add(std::move(name), {std::move(text), true, entry[kind] == '.'});
     }
     return entities;
 }
@@ -1269,8 +1289,9 @@ inline const HtmlEntities& html_entities() {
 }
 
 inline const HtmlEntity* find_html_entity(const std::string& name) {
-    const auto found = html_entities().find(name);
-    return found == html_entities().end() ? nullptr : &found->second;
+    const HtmlEntities& entities = html_entities();
+    const auto found = entities.positions.find(name);
+    return found == entities.positions.end() ? nullptr : &entities.list[static_cast<std::size_t>(found->second)];
 }
 
 /// What Windows-1252 has at 0x80 to 0x9F; its five holes stand for themselves.
@@ -1805,21 +1826,74 @@ void split_text(std::string_view text, Cleaning cleaning, const Word& word, cons
 
 // ---- tandem/data/json.hpp ----
 
-// JSON through nlohmann/json's event parser. Every reader derives from one event interface, so that a program compiles the
-// parser once (it costs more compile time than any other dependency) and one that reads no JSON not at all.
+// JSON through RapidJSON's event parser. Every reader derives from one event interface, so that a program compiles the
+// parser once, and one that reads no JSON not at all.
 
-#include <nlohmann/json.hpp>
+#include <rapidjson/encodedstream.h>
+#include <rapidjson/memorystream.h>
+#include <rapidjson/reader.h>
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-using JsonEvents = nlohmann::json_sax<nlohmann::json>;
+/// What a document holds, in its order. An event that returns false ends the parsing.
+class JsonEvents {
+public:
+    virtual bool string(std::string_view value) = 0;
+    virtual bool number(std::uint64_t value) = 0;
+    /// null, a boolean, a number that is negative or not whole, or one beyond 64 bits, as JSON writes it.
+    virtual bool other(std::string_view json) = 0;
+    virtual bool start_object() = 0;
+    virtual bool key(std::string_view name) = 0;
+    virtual bool end_object() = 0;
+    virtual bool start_array() = 0;
+    virtual bool end_array() = 0;
 
-/// Reports `text` to `events`; false if it is not JSON or an event returned false. A template so that it is compiled
-/// only where it is called. json::sax_parse() would do the same, and compile readers of four binary formats with it.
+protected:
+    ~JsonEvents() = default;
+};
+
+/// RapidJSON's handler. It has its names for the events, and tells of each type of number apart.
+struct JsonHandler {
+    using Ch = char;
+
+    JsonEvents& events;
+
+    bool Null() { return events.other("null"); }
+    bool Bool(bool value) { return events.other(value ? "true" : "false"); }
+    bool Int(std::int32_t value) { return print(value); }
+    bool Int64(std::int64_t value) { return print(value); }
+    bool Uint(std::uint32_t value) { return events.number(value); }
+    bool Uint64(std::uint64_t value) { return events.number(value); }
+    bool Double(double value) { return print(value); }
+    bool RawNumber(const char* digits, std::size_t size, bool) { return events.other({digits, size}); }
+    bool String(const char* text, std::size_t size, bool) { return events.string({text, size}); }
+    bool Key(const char* text, std::size_t size, bool) { return events.key({text, size}); }
+    bool StartObject() { return events.start_object(); }
+    bool EndObject(std::size_t) { return events.end_object(); }
+    bool StartArray() { return events.start_array(); }
+    bool EndArray(std::size_t) { return events.end_array(); }
+
+private:
+    bool print(auto value) {
+        std::array<char, 32> text;
+        const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+        return events.other({text.data(), static_cast<std::size_t>(end - text.data())});
+    }
+};
+
+/// Reports `text` to `events`. Returns the position where it is no JSON, or where an event returned false; nothing if
+/// neither happened. A template so that it is compiled only where it is called.
 template <class Text>
-[[gnu::cold]] bool parse_json(const Text& text, JsonEvents& events) {
-    auto input = nlohmann::detail::input_adapter(text.data(), text.data() + text.size());
-    return nlohmann::detail::parser<nlohmann::json, decltype(input)>(std::move(input)).sax_parse(&events);
+[[gnu::cold]] std::optional<std::size_t> json_fault(const Text& text, JsonEvents& events) {
+    rapidjson::MemoryStream memory(text.data(), text.size());
+    rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> input(memory);
+    JsonHandler handler{events};
+    rapidjson::Reader reader;
+    // Not recursive, so that no document is deep enough to exhaust the stack.
+    reader.Parse<rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag>(input, handler);
+    if (reader.HasParseError()) return reader.GetErrorOffset();
+    // To RapidJSON, a NUL is the end of the text.
+    return input.Tell() == text.size() ? std::nullopt : std::optional(input.Tell());
 }
 
 /// Appends `text`, which must be UTF-8, as a JSON string.
@@ -1854,32 +1928,23 @@ class JsonLeaves final : public JsonEvents {
 public:
     std::vector<JsonLeaf> leaves;
 
-    bool null() override { return add({}, JsonLeaf::Kind::other, "null"); }
-    bool boolean(bool value) override { return add({}, JsonLeaf::Kind::other, value ? "true" : "false"); }
-    bool number_integer(number_integer_t value) override {
-        return add({}, JsonLeaf::Kind::other, std::to_string(value));
-    }
-    bool number_unsigned(number_unsigned_t value) override {
-        return add(value, JsonLeaf::Kind::number, std::to_string(value));
-    }
-    bool number_float(number_float_t, const string_t& digits) override { return add({}, JsonLeaf::Kind::other, digits); }
-    bool string(string_t& value) override { return add({}, JsonLeaf::Kind::text, std::move(value)); }
-    bool binary(binary_t&) override { return false; }
-    bool start_object(std::size_t) override {
+    bool string(std::string_view value) override { return add({}, JsonLeaf::Kind::text, std::string(value)); }
+    bool number(std::uint64_t value) override { return add(value, JsonLeaf::Kind::number, std::to_string(value)); }
+    bool other(std::string_view json) override { return add({}, JsonLeaf::Kind::other, std::string(json)); }
+    bool start_object() override {
         keys_.emplace_back();
         return keys_.size() <= deepest;
     }
-    bool key(string_t& value) override {
-        keys_.back() = std::move(value);
+    bool key(std::string_view name) override {
+        keys_.back() = name;
         return true;
     }
     bool end_object() override {
         keys_.pop_back();
         return true;
     }
-    bool start_array(std::size_t) override { return !keys_.empty(); }
+    bool start_array() override { return !keys_.empty(); }
     bool end_array() override { return true; }
-    bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
 
 private:
     static constexpr std::size_t deepest = 64;
@@ -2194,7 +2259,7 @@ private:
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
         detail::JsonLeaves json;
-        if (!detail::parse_json(std::string_view(first, file.bytes().size()), json)) {
+        if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
             throw Error(where, "a JSON object of tokens and ids", "something else");
         }
         std::vector<bool> seen(json.leaves.size());
@@ -2269,20 +2334,21 @@ private:
 
 // Learns a vocabulary for the BPE tokenizer from captions.
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>) && \
-    __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
-/// Pair counts over a set of distinct words, kept up to date from merge to merge.
+/// Pair counts over a set of distinct words, kept up to date from merge to merge. A template, as train_bpe is, so that
+/// only programs that train a tokenizer compile it. Words maps strings to counts.
+template <class Words>
 class PairCounts {
 public:
     /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
     using Pair = std::uint64_t;
 
-    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
+    explicit PairCounts(const Words& words) {
         std::array<Id, 256> ids{};
         for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
         for (const auto& [text, count] : words) {
@@ -2386,8 +2452,9 @@ private:
 /// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
 /// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
 /// Error where `vocabulary` is below 514.
-inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
-                     Cleaning cleaning = Cleaning::open_clip) {
+template <std::ranges::input_range Captions = std::vector<std::string>>
+requires std::convertible_to<std::ranges::range_reference_t<const Captions>, std::string_view> Bpe
+train_bpe(const Captions& captions, std::size_t vocabulary, Cleaning cleaning = Cleaning::open_clip) {
     constexpr std::size_t bytes = 512;
     constexpr std::size_t specials = 2;
     if (vocabulary < bytes + specials) {
@@ -2395,17 +2462,18 @@ inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabula
                     std::to_string(vocabulary));
     }
     std::map<std::string, std::int64_t> words;
-    for (const std::string& caption : captions) {
+    for (const auto& caption : captions) {
         detail::split_text(
             caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
     }
-    detail::PairCounts pairs(words);
+    using Counts = detail::PairCounts<decltype(words)>;
+    Counts pairs(words);
     std::vector<Bpe::Merge> merges;
-    detail::PairCounts::Pair pair = 0;
+    typename Counts::Pair pair = 0;
     // No pair makes a token that another made before: within its ends a token is always merged in the same order.
     while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
         pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
-        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
+        merges.push_back({Counts::left(pair), Counts::right(pair)});
     }
     return Bpe(merges, cleaning);
 }
@@ -2550,7 +2618,7 @@ inline void check_pixel_count(std::size_t width, std::size_t height, std::size_t
     const bool fits = width < (std::size_t{1} << 31) && height < (std::size_t{1} << 31) && width * height <= limit;
     if (width > 0 && height > 0 && fits) return;
     throw OversizedImage(name, "an image of 1 to " + std::to_string(limit) + " pixels",
-                std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
+                         std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
 }
 
 /// Throws unless the image has pixels, and as many as its sides say.
@@ -2850,7 +2918,8 @@ inline Image read_image(const std::filesystem::path& path, DecodeOptions options
     // 8 bytes are the most a stored pixel takes (16-bit RGBA); the rest is room for profiles and texts.
     constexpr std::uintmax_t metadata = std::uintmax_t{1} << 26;
     if (failure || (size > metadata && (size - metadata) / 8 > options.pixel_limit)) {
-        throw OversizedImage(name, "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
+        throw OversizedImage(name,
+                             "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
     }
     std::vector<std::byte> bytes(static_cast<std::size_t>(size));
     std::ifstream file(path, std::ios::binary);
@@ -2924,16 +2993,17 @@ namespace tandem::inline TANDEM_ABI::kernels {
 
 /// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets
 /// below, which run whatever the program was compiled for.
-enum class Isa { scalar, native, avx2, avx512, neon };
+enum class Isa { scalar, native, avx2, avx512, avx512bf16, neon };
 
-inline constexpr std::array<std::string_view, 5> isa_names{"scalar", "native", "avx2", "avx512", "neon"};
+inline constexpr std::array<std::string_view, 6> isa_names{"scalar", "native", "avx2", "avx512", "avx512bf16", "neon"};
 
 constexpr std::string_view name_of(Isa isa) {
     return isa_names[static_cast<std::size_t>(isa)];
 }
 
 /// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
-/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon; i8mm for those of unsigned and signed bytes on neon.
+/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon; i8mm for those of unsigned and signed bytes on
+/// neon.
 struct CpuFeatures {
     bool avx2 = false;
     bool avx512 = false;
@@ -2973,11 +3043,18 @@ constexpr bool has(const CpuFeatures& cpu, Isa isa) {
             return cpu.avx2;
         case Isa::avx512:
             return cpu.avx512;
+        case Isa::avx512bf16:
+            return cpu.avx512 && cpu.bf16;
         case Isa::neon:
             return cpu.neon;
         default:
             return true;
     }
+}
+
+/// Whether that is AVX-512, with or without products of bfloat16 pairs.
+constexpr bool is_avx512(Isa isa) {
+    return isa == Isa::avx512 || isa == Isa::avx512bf16;
 }
 
 /// The instruction set of that name. Throws Error if there is none, or if the CPU does not have it.
@@ -2992,13 +3069,14 @@ inline Isa isa_named(std::string_view name) {
     throw Error("TANDEM_ISA", "one that this CPU has: " + available, "\"" + std::string(name) + "\"");
 }
 
-/// The instruction set in use: the widest that the CPU has, or what the environment variable TANDEM_ISA names. Chosen
-/// at the first call.
+/// The instruction set in use: the widest that the CPU has and that is not slow, or what the environment variable
+/// TANDEM_ISA names. Chosen at the first call.
 inline Isa active_isa() {
     static const Isa chosen = [] {
         if (const char* forced = std::getenv("TANDEM_ISA")) return isa_named(forced);
         const CpuFeatures& cpu = cpu_features();
-        return cpu.avx512 ? Isa::avx512 : cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
+        if (cpu.avx512) return cpu.bf16 && !cpu.slow_bf16 ? Isa::avx512bf16 : Isa::avx512;
+        return cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
     }();
     return chosen;
 }
@@ -3499,8 +3577,8 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// one.
 inline const ResizeKernels& resize_kernels(Isa isa) {
 #if defined(__x86_64__)
-    if (isa == Isa::avx512 && cpu_features().int8) return resize_avx512::kernels;
-    if (isa == Isa::avx512 || isa == Isa::avx2) return resize_avx2::kernels;
+    if (is_avx512(isa) && cpu_features().int8) return resize_avx512::kernels;
+    if (is_avx512(isa) || isa == Isa::avx2) return resize_avx2::kernels;
 #endif
     static_cast<void>(isa);
     return resize_scalar::kernels;
@@ -4045,15 +4123,15 @@ struct CaptionedImage {
 /// What was left out of a data set, by cause.
 using SkipCounts = std::map<std::string, std::size_t>;
 
-/// Reads a captions file: a line is `path<TAB>caption`; an image with several captions has several lines. Images come in
-/// the order of their first line. A line without a tab or without a path, or with an empty caption, is skipped and counted;
-/// with `strict` it is an Error that names file and line.
+/// Reads a captions file: a line is `path<TAB>caption`; an image with several captions has several lines. Images come
+/// in the order of their first line. A line without a tab or without a path, or with an empty caption, is skipped and
+/// counted; with `strict` it is an Error that names file and line.
 inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped,
                                                  bool strict = false) {
     std::ifstream stream(file, std::ios::binary);
     if (!stream) throw Error(file.string(), "cannot be read");
     std::vector<CaptionedImage> images;
-    std::unordered_map<std::string, std::size_t> positions;
+    std::unordered_map<std::string, Id> positions;
     std::string line;
     for (std::size_t number = 1; std::getline(stream, line); ++number) {
         if (line.ends_with('\r')) line.pop_back();
@@ -4071,9 +4149,9 @@ inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& fi
             refuse("empty caption");
             continue;
         }
-        const auto [position, is_new] = positions.emplace(line.substr(0, tab), images.size());
+        const auto [position, is_new] = positions.emplace(line.substr(0, tab), static_cast<Id>(images.size()));
         if (is_new) images.push_back({line.substr(0, tab), {}});
-        images[position->second].captions.push_back(line.substr(tab + 1));
+        images[static_cast<std::size_t>(position->second)].captions.push_back(line.substr(tab + 1));
     }
     return images;
 }
@@ -4087,7 +4165,7 @@ struct PairOptions {
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image
     DecodeOptions decode{};
-    bool strict = false;                      ///< a damaged, missing or oversized image is an Error, not skipped
+    bool strict = false;                        ///< a damaged, missing or oversized image is an Error, not skipped
     std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
 };
 
@@ -4134,8 +4212,8 @@ public:
         std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
-        Image square = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random)
-                                     : fit_square(whole, recipe);
+        Image square =
+            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_square(whole, recipe);
         if (options_.flip > 0 && random.uniform() < options_.flip) square = flip_horizontal(square);
         normalise(square, recipe.mean, recipe.deviation, image);
     }
@@ -4430,17 +4508,16 @@ namespace detail {
 /// Receives the JSON parser's events and builds the list of tensors from them, without a document in between.
 class HeaderReader final : public JsonEvents {
 public:
-    using Json = nlohmann::json;
-
     HeaderReader(std::string_view where, std::span<const std::byte> data) : where_(where), data_(data) {}
 
-    bool null() override { wrong("null"); }
-    bool boolean(bool) override { wrong("a boolean"); }
-    bool number_integer(Json::number_integer_t) override { wrong("a negative number"); }
-    bool number_float(Json::number_float_t, const std::string& digits) override { wrong("the number " + digits.substr(0, 40)); }
-    bool binary(Json::binary_t&) override { wrong("binary"); }
+    bool other(std::string_view json) override {
+        wrong(json == "null"                      ? "null"
+              : json == "true" || json == "false" ? "a boolean"
+              : json[0] == '-'                    ? "a negative number"
+                                                  : "the number " + std::string(json));
+    }
 
-    bool number_unsigned(Json::number_unsigned_t value) override {
+    bool number(std::uint64_t value) override {
         if (place_ == Place::shape) {
             charge(2 * sizeof(std::size_t));
             tensor().shape.push_back(value);
@@ -4454,7 +4531,7 @@ public:
         return true;
     }
 
-    bool string(std::string& value) override {
+    bool string(std::string_view value) override {
         if (place_ == Place::type) {
             const auto entry = std::find_if(data_types.begin(), data_types.end(),
                                             [&](const DataTypeEntry& known) { return known.name == value; });
@@ -4463,7 +4540,7 @@ public:
             place_ = Place::tensor;
         } else if (place_ == Place::metadata_value) {
             charge(index_cost(metadata_key_.size() + value.size(), 0));
-            if (!metadata_.try_emplace(metadata_key_, std::move(value)).second)
+            if (!metadata_.try_emplace(metadata_key_, value).second)
                 throw Error(where_, "__metadata__: duplicate key " + in_quotes(metadata_key_));
             place_ = Place::metadata;
         } else {
@@ -4472,18 +4549,18 @@ public:
         return true;
     }
 
-    bool key(std::string& value) override {
+    bool key(std::string_view value) override {
         if (place_ == Place::top) {
             in_metadata_ = value == "__metadata__";
             if (in_metadata_ && std::exchange(has_metadata_, true))
                 throw Error(where_, "duplicate key '__metadata__' in the header");
             if (!in_metadata_) {
                 charge(index_cost(value.size(), 0));
-                tensors_.push_back({.name = std::move(value), .type = {}, .shape = {}, .data = {}});
+                tensors_.push_back({.name = std::string(value), .type = {}, .shape = {}, .data = {}});
             }
             place_ = Place::entry;
         } else if (place_ == Place::metadata) {
-            metadata_key_ = std::move(value);
+            metadata_key_ = value;
             place_ = Place::metadata_value;
         } else {
             const auto field =
@@ -4496,7 +4573,7 @@ public:
         return true;
     }
 
-    bool start_object(std::size_t) override {
+    bool start_object() override {
         if (place_ == Place::outside) {
             place_ = Place::top;
         } else if (place_ == Place::entry) {
@@ -4515,7 +4592,7 @@ public:
         return true;
     }
 
-    bool start_array(std::size_t) override {
+    bool start_array() override {
         if (place_ == Place::shape_value) {
             place_ = Place::shape;
         } else if (place_ == Place::offsets_value) {
@@ -4531,10 +4608,6 @@ public:
             fail("data_offsets: expected two numbers, found " + std::to_string(offset_count_));
         place_ = Place::tensor;
         return true;
-    }
-
-    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
-        throw Error(where_, "header is not JSON near its byte " + std::to_string(position));
     }
 
     std::map<std::string, std::string>& metadata() { return metadata_; }
@@ -4651,7 +4724,9 @@ struct Header {
     const std::span<const std::byte> data = file.subspan(length);
 
     HeaderReader reader(where, data);
-    parse_json(text, reader);
+    if (const std::optional<std::size_t> fault = json_fault(text, reader)) {
+        throw Error(where, "header is not JSON near its byte " + std::to_string(*fault));
+    }
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
     std::vector<StoredTensor>& tensors = header.tensors;
     // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.
@@ -5194,8 +5269,9 @@ public:
     }
     ~Buffer() = default;
 
-    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity.
-    void resize(std::size_t size) {
+    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity. Not inlined, as its
+    /// release is not: layers hold so many buffers that a program would take noticeably longer to compile.
+    [[gnu::noinline]] void resize(std::size_t size) {
         if (size > capacity_) {
             data_.reset();
             const std::size_t bytes = size * sizeof(T);
@@ -5212,7 +5288,7 @@ public:
 private:
     struct Release {
         std::size_t bytes = 0;
-        void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
+        [[gnu::noinline]] void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
     };
 
     std::unique_ptr<T[], Release> data_;
@@ -5280,6 +5356,11 @@ template <std::size_t Expected, std::size_t Found>
 [[noreturn, gnu::cold]] void throw_extents(const char* where, const Extents<Expected>& expected,
                                            const Extents<Found>& found) {
     throw Error(where, to_string(expected), to_string(found));
+}
+
+[[noreturn, gnu::cold]] inline void throw_slice(std::size_t size, std::size_t first, std::size_t last) {
+    throw Error("View::slice", "items of 0 to " + std::to_string(size),
+                std::to_string(first) + " to " + std::to_string(last));
 }
 
 }  // namespace detail
@@ -5525,10 +5606,7 @@ public:
     constexpr auto slice(std::size_t first, std::size_t last) const
         requires(S::rank > 0 && S::extents[0] == dynamic)
     {
-        if (first > last || last > extents_[0]) {
-            throw Error("View::slice", "items of 0 to " + std::to_string(extents_[0]),
-                        std::to_string(first) + " to " + std::to_string(last));
-        }
+        if (first > last || last > extents_[0]) detail::throw_slice(extents_[0], first, last);
         Extents<S::rank> extents = extents_;
         extents[0] = last - first;
         return View<T, S>(data_ + first * (extents_.count() / std::max<std::size_t>(extents_[0], 1)), extents);
@@ -6369,13 +6447,20 @@ struct KernelSet {
     /// y = activation(x), elementwise; x may be y.
     void (*activate)(Activation activation, const T* x, T* y, std::size_t size);
 
-    /// In place g = g · activation'(x).
-    void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
-
     /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
     /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.
     void (*layer_norm)(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                        std::size_t width, T eps);
+
+    /// In place x = softmax(scale · x) over one row of `count` elements.
+    void (*softmax)(T* x, std::size_t count, T scale);
+};
+
+/// What training needs beside that. A table of its own, so that programs that only infer do not compile it.
+template <Real T>
+struct GradientKernels {
+    /// In place g = g · activation'(x).
+    void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
 
     /// dx of layer_norm, added to dx where `accumulate` is set.
     void (*layer_norm_backward)(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
@@ -6387,9 +6472,6 @@ struct KernelSet {
 
     /// sums[j] += Σ_i x[i, j] for the columns [first, last), row by row in order.
     void (*column_sums)(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first, std::size_t last);
-
-    /// In place x = softmax(scale · x) over one row of `count` elements.
-    void (*softmax)(T* x, std::size_t count, T scale);
 
     /// In place dx = scale · y · (dx − Σ dx·y): the gradient of softmax(scale · x), given its result y and dx = dL/dy.
     void (*softmax_backward)(const T* y, T* dx, std::size_t count, T scale);
@@ -6416,6 +6498,9 @@ struct ReducedKernels {
 
     /// y = x rounded to bfloat16, to nearest even.
     void (*narrow)(const float* x, bfloat16* y, std::size_t size);
+
+    /// Two rows of a right operand as pairs: to[2 i] and to[2 i + 1] are first[i] and second[i], rounded likewise.
+    void (*narrow_pairs)(const float* first, const float* second, bfloat16* to, std::size_t size);
 
     /// Left bytes are unsigned, right bytes signed and within ±127; sums are exact in 32 bits for depths below 2^16.
     TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes;
@@ -6483,6 +6568,15 @@ struct Vector {
         store(floats);
         for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(floats[i]);
     }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        alignas(16) std::array<bfloat16, lanes> lower, upper;
+        first.store_narrow(lower.data(), lanes);
+        second.store_narrow(upper.data(), lanes);
+        for (std::size_t i = 0; i < count; ++i) {
+            to[2 * i] = lower[i];
+            to[2 * i + 1] = upper[i];
+        }
+    }
 };
 
 inline Vector operator+(const Vector& a, const Vector& b) {
@@ -6521,7 +6615,8 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -6811,14 +6906,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -6951,6 +7047,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -7049,6 +7152,7 @@ struct ByteDot {
 inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 16, .group = 2, .multiply = nullptr},
                                                 .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
+                                                .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = TileKernels<ByteDot>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};
@@ -7109,15 +7213,22 @@ struct Vector {
     void store_bytes(std::uint8_t* to, std::size_t count) const {
         _mm512_mask_cvtepi32_storeu_epi8(to, first_lanes(count), _mm512_maskz_cvtps_epi32(all_lanes, value));
     }
-    /// As bfloat16's constructor rounds.
-    void store_narrow(bfloat16* to, std::size_t count) const {
+    /// The upper halves are bfloat16, rounded as its constructor does.
+    __m512i narrow() const {
         const __m512i word = _mm512_castps_si512(value);
         const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(all_lanes, word, 16), _mm512_set1_epi32(1));
         const __m512i rounded = _mm512_add_epi32(word, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
         const __m512i quiet = _mm512_or_si512(word, _mm512_set1_epi32(0x00400000));
         const __mmask16 is_nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-        const __m512i bits = _mm512_maskz_srli_epi32(all_lanes, _mm512_mask_mov_epi32(rounded, is_nan, quiet), 16);
-        _mm512_mask_cvtepi32_storeu_epi16(to, first_lanes(count), bits);
+        return _mm512_mask_mov_epi32(rounded, is_nan, quiet);
+    }
+    void store_narrow(bfloat16* to, std::size_t count) const {
+        _mm512_mask_cvtepi32_storeu_epi16(to, first_lanes(count), _mm512_maskz_srli_epi32(all_lanes, narrow(), 16));
+    }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        const __m512i upper = _mm512_and_si512(second.narrow(), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+        const __m512i lower = _mm512_maskz_srli_epi32(all_lanes, first.narrow(), 16);
+        _mm512_mask_storeu_epi32(to, first_lanes(count), _mm512_or_si512(upper, lower));
     }
 };
 
@@ -7152,7 +7263,8 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -7442,14 +7554,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -7582,6 +7695,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -7673,7 +7793,8 @@ namespace tandem::inline TANDEM_ABI::kernels::avx512bf16 {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -7963,14 +8084,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -8103,6 +8225,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -8185,7 +8314,8 @@ namespace tandem::inline TANDEM_ABI::kernels::avx512vnni {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -8475,14 +8605,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -8615,6 +8746,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -8807,7 +8945,8 @@ struct Vector {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -9097,14 +9236,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -9237,6 +9377,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -9327,15 +9474,22 @@ struct Vector {
         std::memcpy(to, bytes, count);
     }
     /// As bfloat16's constructor rounds.
-    void store_narrow(bfloat16* to, std::size_t count) const {
+    uint16x4_t narrow() const {
         const uint32x4_t word = vreinterpretq_u32_f32(value);
         const uint32x4_t odd = vandq_u32(vshrq_n_u32(word, 16), vdupq_n_u32(1));
         const uint32x4_t rounded = vaddq_u32(word, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
         const uint32x4_t quiet = vorrq_u32(word, vdupq_n_u32(0x00400000));
-        const uint32x4_t chosen = vbslq_u32(vceqq_f32(value, value), rounded, quiet);
+        return vshrn_n_u32(vbslq_u32(vceqq_f32(value, value), rounded, quiet), 16);
+    }
+    void store_narrow(bfloat16* to, std::size_t count) const {
         std::uint16_t bits[lanes];
-        vst1_u16(bits, vshrn_n_u32(chosen, 16));
+        vst1_u16(bits, narrow());
         std::memcpy(static_cast<void*>(to), bits, count * sizeof(bfloat16));
+    }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        std::uint16_t bits[2 * lanes];
+        vst2_u16(bits, uint16x4x2_t{{first.narrow(), second.narrow()}});
+        std::memcpy(static_cast<void*>(to), bits, 2 * count * sizeof(bfloat16));
     }
 };
 
@@ -9374,7 +9528,8 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -9664,14 +9819,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -9804,6 +9960,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -9919,6 +10082,7 @@ struct WideningBytes {
 inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 8, .group = 2, .multiply = nullptr},
                                                 .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
+                                                .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};
@@ -9943,7 +10107,8 @@ namespace tandem::inline TANDEM_ABI::kernels::neonbf16 {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -10233,14 +10398,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -10373,6 +10539,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -10459,7 +10632,8 @@ namespace tandem::inline TANDEM_ABI::kernels::neondot {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -10749,14 +10923,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -10889,6 +11064,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -10970,7 +11152,8 @@ namespace tandem::inline TANDEM_ABI::kernels::neoni8mm {
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -11260,14 +11443,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -11400,6 +11584,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 
@@ -11633,6 +11824,13 @@ inline void scalar_narrow(const float* x, bfloat16* y, std::size_t size) {
     std::copy_n(x, size, y);
 }
 
+inline void scalar_narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) {
+        to[2 * i] = first[i];
+        to[2 * i + 1] = second[i];
+    }
+}
+
 inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
     // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
     float least = 0, most = 0;
@@ -11676,18 +11874,22 @@ inline constexpr KernelSet<T> scalar_kernels{
     .finish_tile = Scalar<T>::finish_tile,
     .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
-    .activate_backward = Scalar<T>::activate_backward,
     .layer_norm = Scalar<T>::layer_norm,
+    .softmax = Scalar<T>::softmax};
+
+template <Real T>
+inline constexpr GradientKernels<T> scalar_gradient_kernels{
+    .activate_backward = Scalar<T>::activate_backward,
     .layer_norm_backward = Scalar<T>::layer_norm_backward,
     .layer_norm_parameters_backward = Scalar<T>::layer_norm_parameters_backward,
     .column_sums = Scalar<T>::column_sums,
-    .softmax = Scalar<T>::softmax,
     .softmax_backward = Scalar<T>::softmax_backward};
 
 inline constexpr ReducedKernels scalar_reduced_kernels{
     .pairs = {scalar_tile_rows, scalar_tile_columns, 2, nullptr},
     .widened = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<float, bfloat16, float, 2>},
     .narrow = scalar_narrow,
+    .narrow_pairs = scalar_narrow_pairs,
     .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
     .quantise = scalar_quantise,
     .finish_bytes = scalar_finish_bytes};
@@ -11699,7 +11901,7 @@ const KernelSet<T>& kernels_of(Isa isa) {
     if (isa == Isa::scalar) return scalar_kernels<T>;
     if constexpr (std::same_as<T, float>) {
 #if defined(__x86_64__)
-        if (isa == Isa::avx512) return avx512::kernel_set;
+        if (is_avx512(isa)) return avx512::kernel_set;
         if (isa == Isa::avx2) return avx2::kernel_set;
 #elif defined(__aarch64__)
         if (isa == Isa::neon) return neon::kernel_set;
@@ -11708,17 +11910,32 @@ const KernelSet<T>& kernels_of(Isa isa) {
     return native::kernel_set<T>;
 }
 
+template <Real T>
+const GradientKernels<T>& gradient_kernels_of(Isa isa) {
+    if (isa == Isa::scalar) return scalar_gradient_kernels<T>;
+    if constexpr (std::same_as<T, float>) {
+#if defined(__x86_64__)
+        if (is_avx512(isa)) return avx512::VectorKernels<avx512::Vector>::gradients;
+        if (isa == Isa::avx2) return avx2::VectorKernels<avx2::Vector>::gradients;
+#elif defined(__aarch64__)
+        if (isa == Isa::neon) return neon::VectorKernels<neon::Vector>::gradients;
+#endif
+    }
+    return native::VectorKernels<native::Vector<T>>::gradients;
+}
+
 /// The reduced-precision kernels of an instruction set that the CPU has; what it lacks comes from the next narrower
 /// one.
 inline ReducedKernels reduced_kernels_of(Isa isa) {
 #if defined(__x86_64__)
-    if (isa == Isa::avx512) {
+    if (is_avx512(isa)) {
         const CpuFeatures& cpu = cpu_features();
         TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;
-        if (!cpu.bf16 || cpu.slow_bf16) pairs.multiply = nullptr;
+        if (isa != Isa::avx512bf16) pairs.multiply = nullptr;
         return {.pairs = pairs,
                 .widened = avx512::widened,
                 .narrow = avx512::Convert::narrow,
+                .narrow_pairs = avx512::Convert::narrow_pairs,
                 .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
                 .quantise = avx512::Convert::quantise,
                 .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
@@ -11741,6 +11958,11 @@ inline ReducedKernels reduced_kernels_of(Isa isa) {
 template <Real T>
 const KernelSet<T>& active() {
     static const KernelSet<T>& chosen = kernels_of<T>(active_isa());
+    return chosen;
+}
+template <Real T>
+const GradientKernels<T>& active_gradients() {
+    static const GradientKernels<T>& chosen = gradient_kernels_of<T>(active_isa());
     return chosen;
 }
 inline const ReducedKernels& active_reduced() {
@@ -11792,8 +12014,8 @@ inline constexpr std::size_t gemm_depth = 1024;
 /// Bytes of a line of the caches.
 inline constexpr std::size_t line = 64;
 
-/// Elements of the largest register tile.
-inline constexpr std::size_t largest_tile = 14 * 64;
+/// Columns of the widest panel, and elements of the largest register tile.
+inline constexpr std::size_t widest_panel = 64, largest_tile = 14 * widest_panel;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -11910,7 +12132,7 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
 /// Memory that stops growing at the largest product the thread has seen.
 template <class T>
 struct GemmScratch {
-    Buffer<T> left, shared_left, right;
+    Buffer<T> left, shared_left, right, rows;
 };
 
 template <class T>
@@ -12094,146 +12316,6 @@ void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& 
     const KernelSet<T>& set = active<T>();
     multiply_panels(set.tile, m, n, k, a, panels,
                     detail::FinishInto<T>{set, set.tile.columns, target, accumulate, finish}, epilogue);
-}
-
-/// The layout that weights of type T are kept in.
-template <Element T>
-PanelLayout weight_layout() {
-    if constexpr (std::same_as<T, bfloat16>) {
-        return layout_of(active_reduced().widened);
-    } else if constexpr (std::same_as<T, int8>) {
-        return layout_of(active_reduced().bytes);
-    } else {
-        return layout_of(active<T>().tile);
-    }
-}
-
-namespace detail {
-
-/// x[m, in] in memory of the calling thread, each row through convert(row, from, to), zeros up to a multiple of
-/// `group`.
-template <class To, class From, class Convert>
-Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
-    const std::size_t stride = round_up(in, group);
-    Buffer<To>& rows = gemm_scratch<To>().right;
-    rows.resize(m * stride);
-    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            convert(i, x + i * in, rows.data() + i * stride);
-            std::fill_n(rows.data() + i * stride + in, stride - in, To{});
-        }
-    });
-    return row_major(std::as_const(rows).data(), stride);
-}
-
-}  // namespace detail
-
-/// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. A bfloat16
-/// weight meets x rounded to bfloat16 where the CPU multiplies pairs of it, else x as it is; sums are float32.
-template <Element T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const T* weight, Compute<T>* y,
-           const Finish<Compute<T>>& finish) {
-    using C = Compute<T>;
-    if (m == 0) return;
-    if constexpr (std::same_as<T, bfloat16>) {
-        const ReducedKernels& reduced = active_reduced();
-        const PanelLayout layout = layout_of(reduced.widened);
-        const detail::FinishInto<C> into{active<C>(), layout.width, Target<C>{y, out, layout.width}, false, finish};
-        if (reduced.pairs.multiply != nullptr) {
-            const auto round = [&](std::size_t, const C* from, bfloat16* to) { reduced.narrow(from, to, in); };
-            const auto narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, round);
-            multiply_panels(reduced.pairs, m, out, in, narrow, weight, into);
-        } else if (in % layout.group == 0) {
-            multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
-        } else {
-            const auto copy = [&](std::size_t, const C* from, C* to) { std::copy_n(from, in, to); };
-            multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, layout.group, x, copy),
-                            weight, into);
-        }
-    } else {
-        const std::size_t width = active<T>().tile.columns;
-        gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
-    }
-}
-
-/// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
-/// sum of its bytes; both run on to the end of the last panel.
-struct ByteWeight {
-    const std::int8_t* panels;
-    const float* scales;
-    const std::int32_t* sums;
-    std::size_t sums_stride;
-};
-
-/// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
-/// are exact within a block of the depth.
-inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
-                        float* y, const Finish<float>& finish) {
-    if (m == 0) return;
-    const ReducedKernels& reduced = active_reduced();
-    const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
-    Buffer<float>& scales = detail::gemm_scratch<float>().right;
-    Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
-    scales.resize(m);
-    zeros.resize(m);
-    const auto bytes = detail::with_padded_rows<std::uint8_t>(
-        m, in, tile.group, x, [&](std::size_t row, const float* from, std::uint8_t* to) {
-            reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
-        });
-    multiply_panels(tile, m, out, in, bytes, weight.panels,
-                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
-                        std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        const std::size_t block = depth_begin / (gemm_depth * tile.group);
-                        const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
-                                                  weight.sums + block * weight.sums_stride + column};
-                        reduced.finish_bytes(product, tile.columns, rows, columns, y + row * out + column, out,
-                                             depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
-                    });
-}
-
-/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
-template <Real T>
-void dense_backward(std::size_t m, std::size_t out, std::size_t in, const T* x, const T* weight, const T* dy, T* dx,
-                    T* dweight) {
-    if (m == 0) return;
-    const PanelLayout layout = weight_layout<T>();
-    const std::size_t width = layout.width;
-    Buffer<T>& panels = detail::gemm_scratch<T>().right;
-    panels.resize(layout.size(m, out));
-    pack_panels(layout, m, out, row_major(dy, out), panels.data());
-    gemm_panels<T>(in, out, m, row_major(x, in).transposed(), panels.data(),
-                   Target<T>{dweight, width, layout.panel_size(in)}, true);
-    if (dx == nullptr) return;
-    // The weight's own panels run along `in`; dx needs panels that run along `out`: its square blocks, transposed.
-    panels.resize(layout.size(out, in));
-    parallel_for((in + width - 1) / width, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t panel = begin; panel < end; ++panel) {
-            T* const to = panels.data() + panel * out * width;
-            const std::size_t filled = std::min(width, in - panel * width);
-            for (std::size_t row = 0; row < out; row += width) {
-                const T* const block = weight + row * in + panel * width * width;
-                detail::pack_panel(Operand<T>{block, width, 1}, filled, std::min(width, out - row), width,
-                                   to + row * width);
-            }
-        }
-    });
-    gemm_panels<T>(m, in, out, row_major(dy, out), panels.data(), Target<T>{dx, in, width}, false);
-}
-
-/// Packs a row-major weight [out, in] into its layout.
-template <Element T>
-void pack_weight(std::size_t out, std::size_t in, const T* weight, T* panels) {
-    const PanelLayout layout = weight_layout<T>();
-    if (layout.group == 1) return pack_panels(layout, in, out, row_major(weight, in).transposed(), panels);
-    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
-        std::fill_n(panels + begin * layout.panel_size(in), (end - begin) * layout.panel_size(in), T{});
-        for (std::size_t i = begin * layout.width; i < std::min(end * layout.width, out); ++i) {
-            T* to = panels + layout.position(0, i, in);
-            for (std::size_t j = 0; j < in; j += layout.group, to += layout.width * layout.group) {
-                std::copy_n(weight + i * in + j, std::min(layout.group, in - j), to);
-            }
-        }
-    });
 }
 
 /// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride
@@ -13543,15 +13625,15 @@ auto operator*(std::convertible_to<double> auto weight, L loss) {
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
-/// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
+/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if
+/// there is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
 [[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
         JsonLeaves config;
         if (!std::filesystem::exists(folder / name)) return config;
         const MappedFile file(folder / name);
         const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (!parse_json(text, config)) config.leaves.clear();
+        if (json_fault(text, config)) config.leaves.clear();
         return config;
     };
     std::string activation;
@@ -13776,7 +13858,7 @@ void activate_backward(const Activation& activation, const T* x, T* g, std::size
     constexpr kernels::Activation kind = kernel_activation<Activation>;
     if constexpr (kind != kernels::Activation::none) {
         parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
-            kernels::active<T>().activate_backward(kind, x + begin, g + begin, end - begin);
+            kernels::active_gradients<T>().activate_backward(kind, x + begin, g + begin, end - begin);
         });
     } else {
         const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
@@ -13836,7 +13918,7 @@ template <Real T>
 void attention_head_backward(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
                              const Operand<T>& q, const Operand<T>& k, const Operand<T>& v, const Operand<T>& dout,
                              const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv) {
-    const KernelSet<T>& set = active<T>();
+    const GradientKernels<T>& set = active_gradients<T>();
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
     const Operand<T> w = row_major(weights, length), g = row_major<T>(gradient, length);
     gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride);
@@ -13947,21 +14029,286 @@ void attention_picked_backward(const AttentionShape& shape, std::span<const std:
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
+// ---- tandem/kernels/dense.hpp ----
+
+// The products of dense layers and their gradients: weights in panels, in every arithmetic.
+
+namespace tandem::inline TANDEM_ABI::kernels {
+
+/// The layout that weights of type T are kept in.
+template <Arithmetic T>
+PanelLayout weight_layout() {
+    if constexpr (std::same_as<T, bfloat16>) {
+        return layout_of(active_reduced().widened);
+    } else if constexpr (std::same_as<T, int8>) {
+        return layout_of(active_reduced().bytes);
+    } else {
+        return layout_of(active<Compute<T>>().tile);
+    }
+}
+
+namespace detail {
+
+/// x[m, in] in memory of the calling thread, each row through convert(row, from, to), zeros up to a multiple of
+/// `group`.
+template <class To, class From, class Convert>
+Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
+    const std::size_t stride = round_up(in, group);
+    Buffer<To>& rows = gemm_scratch<To>().rows;
+    rows.resize(m * stride);
+    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            convert(i, x + i * in, rows.data() + i * stride);
+            std::fill_n(rows.data() + i * stride + in, stride - in, To{});
+        }
+    });
+    return row_major(std::as_const(rows).data(), stride);
+}
+
+}  // namespace detail
+
+/// Whether products of T meet pairs of bfloat16: where the CPU has them, and they are faster than float32.
+template <Arithmetic T>
+bool multiplies_pairs() {
+    return (std::same_as<T, bfloat16> || std::same_as<T, amp_bf16>)&&active_reduced().pairs.multiply != nullptr;
+}
+
+namespace detail {
+
+/// x[m, in] rounded to bfloat16, in memory of the calling thread.
+inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const float* x) {
+    const ReducedKernels& reduced = active_reduced();
+    return with_padded_rows<bfloat16>(m, in, reduced.pairs.group, x, [&](std::size_t, const float* from, bfloat16* to) {
+        reduced.narrow(from, to, in);
+    });
+}
+
+/// xᵀ[in, m] rounded to bfloat16, in the same memory.
+inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const float* x) {
+    constexpr std::size_t side = 64;
+    const ReducedKernels& reduced = active_reduced();
+    const std::size_t stride = round_up(m, reduced.pairs.group);
+    Buffer<bfloat16>& rows = gemm_scratch<bfloat16>().rows;
+    rows.resize(in * stride);
+    parallel_for((in + side - 1) / side, 1, [&](std::size_t begin, std::size_t end) {
+        alignas(line) std::array<float, side * side> block;
+        for (std::size_t column = begin * side; column < std::min(end * side, in); column += side) {
+            const std::size_t columns = std::min(side, in - column);
+            for (std::size_t row = 0; row < m; row += side) {
+                const std::size_t height = std::min(side, m - row);
+                active<float>().transpose(x + row * in + column, in, height, columns, block.data(), side);
+                for (std::size_t j = 0; j < columns; ++j) {
+                    reduced.narrow(block.data() + j * side, rows.data() + (column + j) * stride + row, height);
+                }
+            }
+            for (std::size_t j = column; j < column + columns; ++j) {
+                std::fill_n(rows.data() + j * stride + m, stride - m, bfloat16{0});
+            }
+        }
+    });
+    return row_major(std::as_const(rows).data(), stride);
+}
+
+/// `rows` rows of `filled` floats as pairs of one panel of `width` columns, zeros behind the last column and row.
+inline void narrow_into_panel(std::size_t rows, std::size_t filled, const float* from, std::size_t stride,
+                              std::size_t width, bfloat16* panel) {
+    static constexpr std::array<float, widest_panel> zeros{};
+    const ReducedKernels& reduced = active_reduced();
+    for (std::size_t row = 0; row < rows; row += 2, panel += 2 * width) {
+        reduced.narrow_pairs(from + row * stride, row + 1 < rows ? from + (row + 1) * stride : zeros.data(), panel,
+                             filled);
+        std::fill_n(panel + 2 * filled, 2 * (width - filled), bfloat16{0});
+    }
+}
+
+/// A row-major b[k, n] as panels of pairs, in memory of the calling thread.
+inline const bfloat16* narrow_panels(std::size_t k, std::size_t n, const float* b) {
+    const PanelLayout layout = layout_of(active_reduced().pairs);
+    Buffer<bfloat16>& panels = gemm_scratch<bfloat16>().right;
+    panels.resize(layout.size(k, n));
+    parallel_for((n + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t panel = begin; panel < end; ++panel) {
+            const std::size_t column = panel * layout.width;
+            narrow_into_panel(k, std::min(layout.width, n - column), b + column, n, layout.width,
+                              panels.data() + panel * layout.panel_size(k));
+        }
+    });
+    return panels.data();
+}
+
+/// A weight of floats [out, in], which is kept in panels of the same width, as panels of pairs.
+inline const bfloat16* narrow_weight(std::size_t out, std::size_t in, const float* weight) {
+    const PanelLayout layout = layout_of(active_reduced().pairs);
+    Buffer<bfloat16>& panels = gemm_scratch<bfloat16>().right;
+    panels.resize(layout.size(in, out));
+    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t panel = begin; panel < end; ++panel) {
+            narrow_into_panel(in, layout.width, weight + panel * in * layout.width, layout.width, layout.width,
+                              panels.data() + panel * layout.panel_size(in));
+        }
+    });
+    return panels.data();
+}
+
+}  // namespace detail
+
+/// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. Where the
+/// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
+/// well; elsewhere both are multiplied as they are. Sums are float32 then.
+template <Arithmetic T>
+void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const Stored<T>* weight, Compute<T>* y,
+           const Finish<Compute<T>>& finish) {
+    using C = Compute<T>;
+    if (m == 0) return;
+    const KernelSet<C>& set = active<C>();
+    const std::size_t width = weight_layout<T>().width;
+    const detail::FinishInto<C> into{set, width, Target<C>{y, out, width}, false, finish};
+    if constexpr (std::same_as<T, bfloat16>) {
+        const ReducedKernels& reduced = active_reduced();
+        const std::size_t group = reduced.widened.group;
+        if (multiplies_pairs<T>()) {
+            multiply_panels(reduced.pairs, m, out, in, detail::narrow_rows(m, in, x), weight, into);
+        } else if (in % group == 0) {
+            multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
+        } else {
+            const auto copy = [&](std::size_t, const C* from, C* to) { std::copy_n(from, in, to); };
+            multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, group, x, copy), weight,
+                            into);
+        }
+    } else {
+        if constexpr (std::same_as<T, amp_bf16>) {
+            if (multiplies_pairs<T>()) {
+                const bfloat16* const panels = detail::narrow_weight(out, in, weight);
+                return multiply_panels(active_reduced().pairs, m, out, in, detail::narrow_rows(m, in, x), panels, into);
+            }
+        }
+        multiply_panels(set.tile, m, out, in, row_major(x, in), weight, into);
+    }
+}
+
+/// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
+/// sum of its bytes; both run on to the end of the last panel.
+struct ByteWeight {
+    const std::int8_t* panels;
+    const float* scales;
+    const std::int32_t* sums;
+    std::size_t sums_stride;
+};
+
+/// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
+/// are exact within a block of the depth.
+inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
+                        float* y, const Finish<float>& finish) {
+    if (m == 0) return;
+    const ReducedKernels& reduced = active_reduced();
+    const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
+    Buffer<float>& scales = detail::gemm_scratch<float>().right;
+    Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
+    scales.resize(m);
+    zeros.resize(m);
+    const auto bytes = detail::with_padded_rows<std::uint8_t>(
+        m, in, tile.group, x, [&](std::size_t row, const float* from, std::uint8_t* to) {
+            reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+        });
+    multiply_panels(tile, m, out, in, bytes, weight.panels,
+                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
+                        std::size_t columns, std::size_t depth_begin, bool is_last) {
+                        const std::size_t block = depth_begin / (gemm_depth * tile.group);
+                        const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
+                                                  weight.sums + block * weight.sums_stride + column};
+                        reduced.finish_bytes(product, tile.columns, rows, columns, y + row * out + column, out,
+                                             depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
+                    });
+}
+
+/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
+template <Trainable T>
+void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const Compute<T>* weight,
+                    const Compute<T>* dy, Compute<T>* dx, Compute<T>* dweight) {
+    using C = Compute<T>;
+    if (m == 0) return;
+    const PanelLayout layout = weight_layout<T>();
+    const std::size_t width = layout.width;
+    const Target<C> into_weight{dweight, width, layout.panel_size(in)}, into_dx{dx, in, width};
+    // The weight's own panels run along `in`; dx needs panels that run along `out`: its square blocks, transposed.
+    const auto for_each_block = [&](const auto& body) {
+        parallel_for((in + width - 1) / width, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t panel = begin; panel < end; ++panel) {
+                for (std::size_t row = 0; row < out; row += width) {
+                    body(Operand<C>{weight + row * in + panel * width * width, width, 1},
+                         std::min(width, in - panel * width), row, std::min(width, out - row), panel);
+                }
+            }
+        });
+    };
+    if constexpr (std::same_as<T, amp_bf16>) {
+        if (multiplies_pairs<T>()) {
+            const TileKernel<bfloat16, bfloat16, float>& tile = active_reduced().pairs;
+            const bfloat16* const right = detail::narrow_panels(m, out, dy);
+            multiply_panels(tile, in, out, m, detail::narrow_transposed(m, in, x), right,
+                            detail::FinishInto<C>{active<C>(), width, into_weight, true, {}});
+            if (dx == nullptr) return;
+            const PanelLayout pairs = layout_of(tile);
+            Buffer<bfloat16>& panels = detail::gemm_scratch<bfloat16>().right;
+            panels.resize(pairs.size(out, in));
+            for_each_block(
+                [&](const Operand<C>& block, std::size_t filled, std::size_t row, std::size_t rows, std::size_t panel) {
+                    alignas(line) std::array<C, widest_panel * widest_panel> transposed;
+                    detail::pack_panel(block, filled, rows, width, transposed.data());
+                    detail::narrow_into_panel(rows, width, transposed.data(), width, width,
+                                              panels.data() + panel * pairs.panel_size(out) + row * width);
+                });
+            multiply_panels(tile, m, in, out, detail::narrow_rows(m, out, dy), std::as_const(panels).data(),
+                            detail::FinishInto<C>{active<C>(), width, into_dx, false, {}});
+            return;
+        }
+    }
+    Buffer<C>& panels = detail::gemm_scratch<C>().right;
+    panels.resize(layout.size(m, out));
+    pack_panels(layout, m, out, row_major(dy, out), panels.data());
+    gemm_panels<C>(in, out, m, row_major(x, in).transposed(), panels.data(), into_weight, true);
+    if (dx == nullptr) return;
+    panels.resize(layout.size(out, in));
+    for_each_block(
+        [&](const Operand<C>& block, std::size_t filled, std::size_t row, std::size_t rows, std::size_t panel) {
+            detail::pack_panel(block, filled, rows, width, panels.data() + panel * out * width + row * width);
+        });
+    gemm_panels<C>(m, in, out, row_major(dy, out), panels.data(), into_dx, false);
+}
+
+/// Packs a row-major weight [out, in] into its layout.
+template <Arithmetic T>
+void pack_weight(std::size_t out, std::size_t in, const Stored<T>* weight, Stored<T>* panels) {
+    const PanelLayout layout = weight_layout<T>();
+    if (layout.group == 1) return pack_panels(layout, in, out, row_major(weight, in).transposed(), panels);
+    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
+        std::fill_n(panels + begin * layout.panel_size(in), (end - begin) * layout.panel_size(in), Stored<T>{});
+        for (std::size_t i = begin * layout.width; i < std::min(end * layout.width, out); ++i) {
+            Stored<T>* to = panels + layout.position(0, i, in);
+            for (std::size_t j = 0; j < in; j += layout.group, to += layout.width * layout.group) {
+                std::copy_n(weight + i * in + j, std::min(layout.group, in - j), to);
+            }
+        }
+    });
+}
+
+}  // namespace tandem::inline TANDEM_ABI::kernels
+
 // ---- tandem/tensor/packed.hpp ----
 
 // Weights as products read them.
 
 namespace tandem::inline TANDEM_ABI {
 
-/// A weight, a matrix [out, in] to products, kept once and in the panels that they read: it is packed when it is set, not
-/// when it is used. Gradients and moments have the same layout, so what works element by element walks `elements()`; that
-/// span is longer than size() where `out` does not fill the last panel, and which element stands where depends on the
-/// instruction set: operator(), pack and unpack know. Sizes are numbers here, so that a program has one of these an
-/// element type; PackedMatrix gives them a shape.
-template <Element T>
+/// A weight, a matrix [out, in] to products, kept once and in the panels that they read: it is packed when it is set,
+/// not when it is used. Gradients and moments have the same layout, so what works element by element walks
+/// `elements()`; that span is longer than size() where `out` does not fill the last panel, and which element stands
+/// where depends on the instruction set: operator(), pack and unpack know. Sizes are numbers here, so that a program
+/// has one of these an element type; PackedMatrix gives them a shape.
+template <Arithmetic T>
 class PackedWeight {
 public:
-    using element = T;
+    using element = Stored<T>;
 
     PackedWeight(std::size_t out, std::size_t in) : out_(out), in_(in), elements_(layout().size(in, out)) {}
 
@@ -13969,22 +14316,24 @@ public:
 
     std::size_t size() const { return out_ * in_; }
 
-    std::span<T> elements() & { return {elements_.data(), elements_.size()}; }
-    std::span<const T> elements() const& { return {elements_.data(), elements_.size()}; }
+    std::span<element> elements() & { return {elements_.data(), elements_.size()}; }
+    std::span<const element> elements() const& { return {elements_.data(), elements_.size()}; }
     void elements() && = delete;  // the memory would be gone before it is read
 
-    T& operator()(std::size_t row, std::size_t column) { return elements_.data()[layout().position(column, row, in_)]; }
-    const T& operator()(std::size_t row, std::size_t column) const {
+    element& operator()(std::size_t row, std::size_t column) {
+        return elements_.data()[layout().position(column, row, in_)];
+    }
+    const element& operator()(std::size_t row, std::size_t column) const {
         return elements_.data()[layout().position(column, row, in_)];
     }
 
-    void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
+    void fill(element value) { std::fill_n(elements_.data(), elements_.size(), value); }
 
     /// Takes over row-major elements.
-    void pack(const T* weight) { kernels::pack_weight(out_, in_, weight, elements_.data()); }
+    void pack(const element* weight) { kernels::pack_weight<T>(out_, in_, weight, elements_.data()); }
 
     /// Writes the elements row-major.
-    void unpack(T* weight) const {
+    void unpack(element* weight) const {
         parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
@@ -13998,16 +14347,15 @@ public:
                  std::size_t first, std::size_t last) const {
         kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
     }
-    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish) const {
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y,
+                 const kernels::Finish<Compute<T>>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
 
     /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
     /// null.
-    void product_backward(std::size_t rows, const T* x, const T* dy, T* dx, PackedWeight& gradient, std::size_t first,
-                          std::size_t last) const
-        requires Real<T>
-    {
+    void product_backward(std::size_t rows, const Compute<T>* x, const Compute<T>* dy, Compute<T>* dx,
+                          PackedWeight& gradient, std::size_t first, std::size_t last) const requires Trainable<T> {
         const std::size_t at = layout().position(0, first, in_);
         kernels::dense_backward<T>(rows, last - first, in_, x, elements_.data() + at, dy, dx,
                                    gradient.elements_.data() + at);
@@ -14015,17 +14363,22 @@ public:
 
 private:
     std::size_t out_, in_;
-    Buffer<T> elements_;
+    Buffer<element> elements_;
 };
 
-/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is float32.
+/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is
+/// float32.
 template <>
 class PackedWeight<int8> {
 public:
     using element = float;
 
     PackedWeight(std::size_t out, std::size_t in)
-        : out_(out), in_(in), bytes_(layout().size(in, out)), scales_(padded()), sums_(padded() * ((in + block() - 1) / block())) {}
+        : out_(out),
+          in_(in),
+          bytes_(layout().size(in, out)),
+          scales_(padded()),
+          sums_(padded() * ((in + block() - 1) / block())) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
 
@@ -14088,7 +14441,7 @@ private:
 };
 
 /// A packed weight of shape S = <Out, ...>, the further extents being those of one row.
-template <Element T, class S>
+template <Arithmetic T, class S>
 class PackedMatrix : public PackedWeight<T> {
 public:
     using shape = S;
@@ -14137,13 +14490,14 @@ public:
     /// Throws Error if the text has more than `capacity` bytes.
     ParameterName(const std::string& text) { append(text); }
 
-    friend ParameterName operator+(const ParameterName& left, std::string_view right) {
+    // Not inlined: a model's list has it once a parameter.
+    [[gnu::noinline]] friend ParameterName operator+(const ParameterName& left, std::string_view right) {
         ParameterName name = left;
         name.append(right);
         return name;
     }
 
-    operator std::string() const { return std::string(view()); }
+    [[gnu::noinline]] operator std::string() const { return std::string(view()); }
     std::string_view view() const { return {text_.data(), size_}; }
 
 private:
@@ -14192,7 +14546,7 @@ template <Element T, class S>
 void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
     for (T& value : tensor.elements()) value = static_cast<T>(static_cast<Compute<T>>(deviation * random.normal()));
 }
-template <Element T, class S>
+template <Arithmetic T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
     Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);
@@ -14269,28 +14623,21 @@ namespace detail {
 // The layers' widths are types, the code below them is not: one instantiation serves every layer of an element type.
 template <class T>
 using AnyMatrix = View<T, Shape<dynamic, dynamic>>;
-template <class T>
-using AnyVector = View<T, Shape<dynamic>>;
-
-template <class T, class S>
-AnyMatrix<const T> as_matrix(const Tensor<T, S>& weight) {
-    const std::size_t rows = weight.extent(0);
-    return {weight.data(), {{rows, weight.size() / rows}}};
-}
 
 /// sums += Σ over rows of x.
 template <Real T>
 void add_column_sums(AnyMatrix<const T> x, T* sums) {
     const std::size_t width = x.extent(1);
     parallel_for((width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
-        kernels::active<T>().column_sums(x.data(), sums, x.extent(0), width, begin * 64, std::min(end * 64, width));
+        kernels::active_gradients<T>().column_sums(x.data(), sums, x.extent(0), width, begin * 64,
+                                                   std::min(end * 64, width));
     });
 }
 
 }  // namespace detail
 
 /// A dense layer. The weight has PyTorch's shape, [out, in].
-template <Element T, std::size_t In, std::size_t Out, bool HasBias = true>
+template <Arithmetic T, std::size_t In, std::size_t Out, bool HasBias = true>
 struct Linear {
     using C = Compute<T>;
 
@@ -14316,11 +14663,9 @@ struct Linear {
         weight.product(rows, x, y, {.bias = HasBias ? bias.data() + first : nullptr}, first, last);
     }
     void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
-                       Linear& gradient) const
-        requires Real<T>
-    {
+                       Linear& gradient) const requires Trainable<T> {
         weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
-        if constexpr (HasBias) detail::add_column_sums<T>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
+        if constexpr (HasBias) detail::add_column_sums<C>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
     }
 
     /// y = residual + forward(x). residual may be y.
@@ -14329,7 +14674,8 @@ struct Linear {
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
-    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const requires Real<T> {
+    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx,
+                  Linear& gradient) const requires Trainable<T> {
         backward_part(0, Out, x.extent(0), x.data(), dy.data(), dx.data(), gradient);
     }
 };
@@ -14377,7 +14723,7 @@ void add_to_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, R
 
 /// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's
 /// parameters: in_proj holds the rows of q, k and v one after the other.
-template <Element T, BlockShape shape>
+template <Arithmetic T, BlockShape shape>
 struct SelfAttention {
     static constexpr std::size_t width = shape.width;
     static_assert(shape.heads > 0 && width % shape.heads == 0, "tandem: width must be a multiple of heads");
@@ -14418,7 +14764,7 @@ struct SelfAttention {
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
-                  SelfAttention& gradient) const requires Real<T> {
+                  SelfAttention& gradient) const requires Trainable<T> {
         saved.qkv_gradient.resize(x.extent(0));
         saved.mixed_gradient.resize(x.extent(0));
         out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
@@ -14449,7 +14795,7 @@ struct SelfAttention {
     /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
     void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets,
                          std::span<const std::size_t> picked, Saved& saved,
-                         SelfAttention& gradient) const requires Real<T> {
+                         SelfAttention& gradient) const requires Trainable<T> {
         const std::size_t count = picked.size();
         saved.mixed_gradient.resize(count);
         saved.q_gradient.resize(count);
@@ -14476,7 +14822,7 @@ private:
 
 /// The mixer of a config. Another mixer is another type with a template Layer<T, shape> that has this layer's members.
 struct SelfAttention {
-    template <Element T, BlockShape shape, auto choice>
+    template <Arithmetic T, BlockShape shape, auto choice>
     using Layer = nn::SelfAttention<T, shape>;
 
     /// The products q kᵀ and weights · v count in full also under a causal mask, as fvcore counts them.
@@ -14499,7 +14845,7 @@ namespace nn {
 
 /// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters
 /// and arithmetic are float32 in a bfloat16 model.
-template <Element T, std::size_t Width, auto choice>
+template <Arithmetic T, std::size_t Width, auto choice>
 struct LayerNorm {
     using C = Compute<T>;
 
@@ -14534,7 +14880,7 @@ struct LayerNorm {
     void backward(Rows<const C, Width> x, Rows<const C, Width> dy, Rows<C, Width> dx, const Saved& saved,
                   LayerNorm& gradient, bool accumulate) const {
         const std::size_t rows = x.extent(0);
-        const auto& set = kernels::active<C>();
+        const auto& set = kernels::active_gradients<C>();
         parallel_for((Width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
             set.layer_norm_parameters_backward(dy.data(), x.data(), saved.mean.data(), saved.inverse.data(),
                                                gradient.weight.data(), gradient.bias.data(), rows, Width, begin * 64,
@@ -14558,7 +14904,7 @@ private:
 struct LayerNorm {
     float eps = 1e-5f;
 
-    template <Element T, std::size_t Width, auto choice>
+    template <Arithmetic T, std::size_t Width, auto choice>
     using Layer = nn::LayerNorm<T, Width, choice>;
 
     static constexpr Cost cost(std::size_t width, std::size_t tokens) {
@@ -14577,7 +14923,7 @@ namespace tandem::inline TANDEM_ABI {
 namespace nn {
 
 /// y = c_proj(activation(c_fc(x))).
-template <Element T, BlockShape shape, auto activation>
+template <Arithmetic T, BlockShape shape, auto activation>
 struct Mlp {
     static constexpr std::size_t width = shape.width;
     static constexpr std::size_t hidden = shape.hidden;
@@ -14620,7 +14966,7 @@ struct Mlp {
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
-                  Mlp& gradient) const requires Real<T> {
+                  Mlp& gradient) const requires Trainable<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
         activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
@@ -14633,7 +14979,7 @@ struct Mlp {
 /// The MLP of a config. Another one is another type with a template Layer<T, shape, activation> that has this layer's
 /// members; shape.hidden is what the config's mlp_ratio gives.
 struct Mlp {
-    template <Element T, BlockShape shape, auto choice, auto activation>
+    template <Arithmetic T, BlockShape shape, auto choice, auto activation>
     using Layer = nn::Mlp<T, shape, activation>;
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
@@ -14668,7 +15014,7 @@ struct BlockParts {
 namespace nn {
 
 /// x + mixer(ln_1(x)), then + mlp(ln_2(·)): CLIP/clip/model.py:171-192.
-template <Element T, BlockShape shape, auto parts>
+template <Arithmetic T, BlockShape shape, auto parts>
 struct Block {
     static constexpr std::size_t width = shape.width;
     using C = Compute<T>;
@@ -14745,7 +15091,7 @@ struct Block {
     /// width>.
     void backward_picked(Rows<const C, width> x, Rows<C, width> g_picked, Rows<C, width> g, Rows<C, width> scratch,
                          Offsets offsets, std::span<const std::size_t> picked, Saved& saved,
-                         Block& gradient) const requires Real<T> {
+                         Block& gradient) const requires Trainable<T> {
         std::fill_n(g.data(), g.size(), C{0});
         if (!can_pick()) {
             add_to_rows<C, width>(g_picked, picked, g);
@@ -14763,7 +15109,7 @@ struct Block {
 
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
     void backward(Rows<const C, width> x, Rows<C, width> g, Rows<C, width> scratch, Offsets offsets, Saved& saved,
-                  Block& gradient) const requires Real<T> {
+                  Block& gradient) const requires Trainable<T> {
         mlp.backward(saved.normed_2, g, scratch, offsets, saved.mlp, gradient.mlp);
         ln_2.backward(saved.middle, scratch, g, saved.norm_2, gradient.ln_2, true);
         attn.backward(saved.normed_1, g, scratch, offsets, saved.mixer, gradient.attn);
@@ -14783,7 +15129,7 @@ private:
 };
 
 /// `Layers` blocks one after the other.
-template <Element T, BlockShape shape, std::size_t Layers, auto parts>
+template <Arithmetic T, BlockShape shape, std::size_t Layers, auto parts>
 struct Transformer {
     static constexpr std::size_t width = shape.width;
     using C = Compute<T>;
@@ -14829,14 +15175,14 @@ struct Transformer {
     }
 
     /// In place g = the gradient of the input, given that of the output.
-    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const requires Real<T> {
+    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const requires Trainable<T> {
         backward_blocks(Layers, g, offsets, saved, gradient);
     }
 
     /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
     void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, Offsets offsets,
                          std::span<const std::size_t> picked, Saved& saved,
-                         Transformer& gradient) const requires Real<T> {
+                         Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
         resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, offsets, picked,
                                          saved.blocks[Layers - 1], gradient.resblocks.back());
@@ -14862,7 +15208,7 @@ private:
     }
 
     void backward_blocks(std::size_t count, Rows<C, width> g, Offsets offsets, Saved& saved,
-                         Transformer& gradient) const requires Real<T> {
+                         Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
         for (std::size_t i = count; i-- > 0;) {
             resblocks[i].backward(saved.streams[i], g, saved.scratch, offsets, saved.blocks[i], gradient.resblocks[i]);
@@ -14908,7 +15254,7 @@ namespace nn {
 
 /// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling
 /// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone.
-template <Element T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
+template <Arithmetic T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
 struct Head {
     using C = Compute<T>;
     using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
@@ -14942,19 +15288,19 @@ struct Head {
                 assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
             }
         }
-        assign(detail::AnyMatrix<C>(y),
-               matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
+        kernels::gemm<C>(count, Embedding, Width, kernels::row_major<C>(saved.pooled.data(), Width),
+                         kernels::row_major(projection.data(), Embedding), y.data(), Embedding);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
     void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
-                  std::size_t skip, Saved& saved, Head& gradient) const requires Real<T> {
+                  std::size_t skip, Saved& saved, Head& gradient) const requires Trainable<T> {
         const std::size_t count = offsets.size() - 1;
         saved.pooled_gradient.resize(count);
         const auto g = kernels::row_major(dy.data(), Embedding);
-        kernels::gemm<T>(Width, Embedding, count, kernels::row_major<T>(saved.pooled.data(), Width).transposed(), g,
+        kernels::gemm<C>(Width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), Width).transposed(), g,
                          gradient.projection.data(), Embedding, true);
-        kernels::gemm<T>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
+        kernels::gemm<C>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
                          saved.pooled_gradient.data(), Width);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
@@ -14982,9 +15328,9 @@ struct Head {
 
 namespace tandem::inline TANDEM_ABI {
 
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class VisionTransformer;
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class TextTransformer;
 
 /// A vision transformer. Sizes are in pixels, widths in channels. norm, activation, mixer, mlp and pooling are values: the
@@ -15006,7 +15352,7 @@ struct VitConfig {
     Pooling pooling{};
 
     /// The tower this config describes. Another kind of tower is another config type with its own Tower and cost().
-    template <Element T, auto self, std::size_t Embedding>
+    template <Arithmetic T, auto self, std::size_t Embedding>
     using Tower = VisionTransformer<T, self, Embedding>;
 
     constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
@@ -15055,7 +15401,7 @@ struct TextConfig {
     MlpKind mlp{};
     Pooling pooling{};
 
-    template <Element T, auto self, std::size_t Embedding>
+    template <Arithmetic T, auto self, std::size_t Embedding>
     using Tower = TextTransformer<T, self, Embedding>;
 
     constexpr bool sizes_are_positive() const {
@@ -15173,7 +15519,7 @@ void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows
 
 /// Patches times a convolution's weight, with a learned class token in front where asked for, plus learned positions:
 /// CLIP/clip/model.py:223-228.
-template <Element T, std::size_t Image, std::size_t Patch, std::size_t Width, bool HasClass>
+template <Arithmetic T, std::size_t Image, std::size_t Patch, std::size_t Width, bool HasClass>
 struct PatchEmbedding {
     static constexpr std::size_t patches = (Image / Patch) * (Image / Patch);
     static constexpr std::size_t tokens = patches + (HasClass ? 1 : 0);
@@ -15224,7 +15570,7 @@ struct PatchEmbedding {
     }
 
     /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Real<T> {
+    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / tokens;
         constexpr std::size_t skip = (tokens - patches) * Width;
         detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
@@ -15241,7 +15587,7 @@ struct PatchEmbedding {
 };
 
 /// Token rows plus position rows: CLIP/clip/model.py:344-346.
-template <Element T, std::size_t Vocabulary, std::size_t Context, std::size_t Width>
+template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width>
 struct TokenEmbedding {
     using C = Compute<T>;
 
@@ -15270,7 +15616,7 @@ struct TokenEmbedding {
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
-                  TokenEmbedding& gradient) const requires Real<T> {
+                  TokenEmbedding& gradient) const requires Trainable<T> {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
             C* const token = gradient.token_embedding.data() + id * Width;
             C* const place = gradient.positional_embedding.data() + position * Width;
@@ -15308,7 +15654,7 @@ namespace tandem::inline TANDEM_ABI {
 
 /// The tower of a TextConfig, as the text side of CLIP/clip/model.py:343-356. A causal tower computes each caption only up
 /// to the token it pools: what comes later cannot reach it.
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class TextTransformer {
     static constexpr bool valid = config.sizes_are_positive() && config.heads_fit();
     static constexpr std::size_t width = valid ? config.width : 1;
@@ -15371,7 +15717,7 @@ public:
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
-        requires Real<T>
+        requires Trainable<T>
     {
         work.gradient.resize(work.offsets.back());
         if constexpr (Head::picks_row) {
@@ -15407,7 +15753,7 @@ private:
 namespace tandem::inline TANDEM_ABI {
 
 /// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240).
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class VisionTransformer {
     static constexpr bool valid =
         config.sizes_are_positive() && config.patches_fit() && config.heads_fit() && config.pooling_fits();
@@ -15462,28 +15808,28 @@ public:
         stem_.forward(images, work.embedded, work.stem);
         ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
         if constexpr (Head::picks_row) {
-            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
-                          skipped, work.head);
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings,
+                          work.offsets, skipped, work.head);
         } else {
-            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped, work.head);
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped,
+                          work.head);
         }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
-    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient) const
-        requires Real<T>
-    {
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work,
+                  VisionTransformer& gradient) const requires Trainable<T> {
         work.gradient.resize(work.embedded.extent(0));
         work.scratch.resize(work.embedded.extent(0));
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
-            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped, work.head,
-                           gradient.head_);
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped,
+                           work.head, gradient.head_);
             transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
                                          gradient.transformer_);
         } else {
-            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped, work.head,
-                           gradient.head_);
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped,
+                           work.head, gradient.head_);
             transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
         }
         ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);
@@ -15507,6 +15853,57 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/nn/normalize.hpp ----
+
+// Rows of length 1, between the towers and the loss.
+
+// normalize() is the same as an expression. Here it is written out, for sizes at run time: with it inside the loss's
+// expression, a training program took four seconds more to compile.
+namespace tandem::inline TANDEM_ABI::nn {
+
+/// No row is divided by less, as in torch.nn.functional.normalize.
+inline constexpr double shortest_length = 1e-12;
+
+/// In place x = x / max(‖x‖, 1e-12) for every row of x [rows, width]. `lengths` [rows] gets what each was divided by,
+/// unless it is null.
+template <Real T>
+void normalize_rows(std::size_t rows, std::size_t width, T* x, T* lengths) {
+    parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            T* const row = x + i * width;
+            double squares = 0;
+            for (std::size_t j = 0; j < width; ++j)
+                squares += static_cast<double>(row[j]) * static_cast<double>(row[j]);
+            const double length = std::max(std::sqrt(squares), shortest_length);
+            for (std::size_t j = 0; j < width; ++j) row[j] = static_cast<T>(static_cast<double>(row[j]) / length);
+            if (lengths != nullptr) lengths[i] = static_cast<T>(length);
+        }
+    });
+}
+
+/// In place g = dL/dx, given g = dL/dy, normalize_rows' result y and its lengths: (g − y (y · g)) / length. A row that
+/// was divided by the shortest length was only scaled.
+template <Real T>
+void normalize_rows_backward(std::size_t rows, std::size_t width, const T* y, const T* lengths, T* g) {
+    parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const T* const unit = y + i * width;
+            T* const row = g + i * width;
+            double along = 0;
+            if (static_cast<double>(lengths[i]) > shortest_length) {
+                for (std::size_t j = 0; j < width; ++j)
+                    along += static_cast<double>(unit[j]) * static_cast<double>(row[j]);
+            }
+            for (std::size_t j = 0; j < width; ++j) {
+                row[j] = static_cast<T>((static_cast<double>(row[j]) - static_cast<double>(unit[j]) * along) /
+                                        static_cast<double>(lengths[i]));
+            }
+        }
+    });
+}
+
+}  // namespace tandem::inline TANDEM_ABI::nn
+
 // ---- tandem/models/clip.hpp ----
 
 // The model: two towers, one space, and a training step through both.
@@ -15514,10 +15911,10 @@ private:
 namespace tandem::inline TANDEM_ABI {
 
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
-/// in double; Clip<config, bf16> keeps its matrices in bfloat16 (products sum in float32, their input rounded likewise
-/// where the CPU multiplies bfloat16 faster than float32), Clip<config, int8> in bytes (products round their input
-/// likewise, and sum exactly); these two only infer.
-template <auto config, Element T = float>
+/// in double; Clip<config, amp_bf16> in float32 with products of bfloat16, where the CPU multiplies it faster than float32.
+/// Clip<config, bf16> keeps its matrices in bfloat16 (products sum in float32, their input rounded likewise on such CPUs),
+/// Clip<config, int8> in bytes (products round their input likewise, and sum exactly); these two only infer.
+template <auto config, Arithmetic T = float>
 class Clip {
 public:
     static constexpr auto architecture = config;
@@ -15527,14 +15924,14 @@ public:
     using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
     using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
-    /// Whether this model can be trained: bfloat16 has too few bits to add small updates to.
-    static constexpr bool trains = Real<T>;
+    static constexpr bool trains = Trainable<T>;
 
     /// All memory of a training step but the gradients; reused from step to step.
     struct Workspace {
         typename Vision::Workspace vision;
         typename Text::Workspace text;
-        Embeddings image_embeddings, text_embeddings;
+        Embeddings image_embeddings, text_embeddings;           ///< of length 1
+        Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -15594,7 +15991,7 @@ public:
     template <class L>
     C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
-        static_assert(trains, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for updates; amp_bf16 trains");
         if constexpr (trains) {
             return forward_and_backward(images, ids, loss, gradient, work);
         } else {
@@ -15619,7 +16016,7 @@ private:
             const std::size_t last = std::min(first + at_once, count);
             tower.forward(input.slice(first, last), embeddings.slice(first, last), *work, false);
         }
-        assign(embeddings, normalize(embeddings));
+        nn::normalize_rows<C>(count, embedding, embeddings.data(), nullptr);
     }
 
     /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
@@ -15630,6 +16027,17 @@ private:
         } else {
             return std::numeric_limits<std::size_t>::max() / 2;
         }
+    }
+
+    static void normalize_embeddings(Embeddings& embeddings, Tensor<C, Shape<dynamic>>& lengths) {
+        lengths.resize(embeddings.extent(0));
+        nn::normalize_rows<C>(embeddings.extent(0), embedding, embeddings.data(), lengths.data());
+    }
+    static const Embeddings& through_normalize(const Embeddings& embeddings, const Tensor<C, Shape<dynamic>>& lengths,
+                                               Embeddings& gradient_of_embeddings) {
+        nn::normalize_rows_backward<C>(embeddings.extent(0), embedding, embeddings.data(), lengths.data(),
+                                       gradient_of_embeddings.data());
+        return gradient_of_embeddings;
     }
 
     template <class L>
@@ -15643,11 +16051,16 @@ private:
         work.text_embeddings.resize(images.extent(0));
         visual_.forward(images, work.image_embeddings, work.vision, true);
         text_.forward(ids, work.text_embeddings, work.text, true);
-        const auto image = normalize(work.image_embeddings), text = normalize(work.text_embeddings);
+        normalize_embeddings(work.image_embeddings, work.image_lengths);
+        normalize_embeddings(work.text_embeddings, work.text_lengths);
+        const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
         const auto scale = exp(logit_scale_);
         const auto finish = [&](auto&& result) {
-            visual_.backward(std::get<0>(result.gradients), work.vision, gradient.visual_);
-            text_.backward(std::get<1>(result.gradients), work.text, gradient.text_);
+            visual_.backward(
+                through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
+                work.vision, gradient.visual_);
+            text_.backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
+                           work.text, gradient.text_);
             gradient.logit_scale() += std::get<2>(result.gradients).item();
             return result.value;
         };
@@ -15710,8 +16123,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return true;
 }
 
-/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
-/// to_hf.py gives the pairs).
+/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers,
+/// convert_clip_original_pytorch_ to_hf.py gives the pairs).
 [[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
@@ -15723,7 +16136,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
         std::string part = name.substr(dot + 1);
         if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
             const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
-            return {{at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
+            return {
+                {at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
         }
         replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
             replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
@@ -15773,10 +16187,9 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
     return shape;
 }
 
-template <class Parameter>
-std::vector<std::size_t> shape_of_tensor(const Parameter& parameter) {
-    const auto& extents = parameter.extents();
-    return {extents.value, extents.value + Parameter::shape::rank};
+template <std::size_t Rank>
+std::vector<std::size_t> shape_of(const Extents<Rank>& extents) {
+    return {extents.value, extents.value + Rank};
 }
 
 inline bool is_floating(DataType type) {
@@ -15804,7 +16217,7 @@ struct LoadTarget {
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
-    explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
+    explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
@@ -15859,12 +16272,16 @@ private:
         }
     }
 
+    std::size_t position_of(const StoredTensor& tensor) const {
+        return static_cast<std::size_t>(&tensor - file_.tensors().data());
+    }
+
     [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
         const Source source = naming_(name);
         const auto expected = stored_shape(shape, source);
         for (const std::string& key : source.names) {
-            used_.insert(key);
             const StoredTensor* stored = file_.find(key);
+            if (stored != nullptr) used_[position_of(*stored)] = true;
             if (stored == nullptr) {
                 faults_ += "\n  " + key + ": missing";
             } else if (!same_shape(stored->shape, expected)) {
@@ -15879,7 +16296,7 @@ private:
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
     [[gnu::cold]] void require(std::string_view where) {
         for (const StoredTensor& tensor : file_.tensors()) {
-            if (!used_.contains(tensor.name) && !Naming::is_ignored(tensor.name)) {
+            if (!used_[position_of(tensor)] && !Naming::is_ignored(tensor.name)) {
                 faults_ += "\n  " + tensor.name + ": unexpected";
             }
         }
@@ -15888,19 +16305,34 @@ private:
 
     const Safetensors& file_;
     Naming naming_;
-    std::set<std::string> used_;
+    std::vector<bool> used_;  ///< of the file's tensors
     std::string faults_;
 };
 
-template <class T, class S>
-LoadTarget load_target(const std::string& name, Tensor<T, S>& tensor) {
-    return {name, shape_of_tensor(tensor), tensor.data(), tensor.size(), CheckpointFit::read<T>};
-}
-template <class T, class S>
-LoadTarget load_target(const std::string& name, PackedMatrix<T, S>& weight) {
-    PackedWeight<T>& base = weight;
-    return {name, shape_of_tensor(weight), &base, weight.size(), CheckpointFit::read_packed<T>};
-}
+/// What is to be loaded, in the model's order.
+class LoadTargets {
+public:
+    template <class T, class S>
+    void add(const ParameterName& name, Tensor<T, S>& tensor) {
+        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
+    }
+    template <class T, class S>
+    void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
+        PackedWeight<T>& base = weight;
+        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
+    }
+
+    const std::vector<LoadTarget>& all() const { return targets_; }
+
+private:
+    // Not inlined: a model's list has it once a parameter.
+    [[gnu::noinline]] void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter,
+                               std::size_t size, decltype(LoadTarget::read) read) {
+        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
+    }
+
+    std::vector<LoadTarget> targets_;
+};
 
 /// The parameters of models as row-major tensors to save, with the memory of those that are kept in another layout.
 struct SavedParameters {
@@ -15910,20 +16342,22 @@ struct SavedParameters {
     /// Adds a model's, their names behind a prefix that tells several models apart.
     template <class Model>
     void append(const std::string& prefix, const Model& model) {
-        for_each_parameter([&](const std::string& name, const auto& parameter) { add(prefix + name, parameter); }, model);
+        for_each_parameter([&](const std::string& name, const auto& parameter) { add(prefix + name, parameter); },
+                           model);
     }
 
 private:
     template <class T, class S>
     void add(const std::string& name, const Tensor<T, S>& tensor) {
-        tensors.push_back(stored_tensor<T>(name, shape_of_tensor(tensor), tensor.elements()));
+        tensors.push_back(stored_tensor<T>(name, shape_of(tensor.extents()), tensor.elements()));
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
         using Values = std::vector<typename PackedWeight<T>::element>;
         const auto values = std::make_shared<Values>(weight.size());
         weight.unpack(values->data());
-        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of_tensor(weight), std::span(std::as_const(*values))));
+        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of(weight.extents()),
+                                                                     std::span(std::as_const(*values))));
         memory.push_back(values);
     }
 };
@@ -15940,15 +16374,14 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is refused whole: the Error names every tensor
-/// that is missing, unexpected or of another shape, and the model is as it was.
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is
+/// refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
+/// was.
 template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where, Towers towers = Towers::both) {
-    std::vector<detail::LoadTarget> targets;
-    for_each_parameter(
-        [&](const std::string& name, auto& parameter) { targets.push_back(detail::load_target(name, parameter)); },
-        model);
-    detail::CheckpointFit(file).load(targets, where, towers);
+    detail::LoadTargets targets;
+    for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
+    detail::CheckpointFit(file).load(targets.all(), where, towers);
 }
 
 template <class Model>
@@ -15968,10 +16401,11 @@ constexpr std::string_view activation_name() {
 
 }  // namespace detail
 
-/// A model of architecture `config` with the weights of `path`, or those of one tower: a safetensors file, or a folder as transformers and
-/// open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside it). An activation that
-/// the folder's config contradicts is an Error: the weights would load, and give wrong embeddings.
-template <auto config, Element T = float>
+/// A model of architecture `config` with the weights of `path`, or those of one tower: a safetensors file, or a folder
+/// as transformers and open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside
+/// it). An activation that the folder's config contradicts is an Error: the weights would load, and give wrong
+/// embeddings.
+template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
     std::filesystem::path file = path;
     if (std::filesystem::is_directory(path)) {
@@ -16098,7 +16532,10 @@ namespace tandem::inline TANDEM_ABI {
 template <Real T, std::size_t E>
 Tensor<T, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>& images,
                                               const Tensor<T, Shape<dynamic, E>>& texts) {
-    return evaluate(matmul(images, transpose(texts)));
+    Tensor<T, Shape<dynamic, dynamic>> cosines(images.extent(0), texts.extent(0));
+    kernels::gemm<T>(images.extent(0), texts.extent(0), E, kernels::row_major(images.data(), E),
+                     kernels::row_major(texts.data(), E).transposed(), cosines.data(), texts.extent(0));
+    return cosines;
 }
 
 /// How well cosines [images, classes] pick the labels.
@@ -16186,8 +16623,8 @@ std::vector<float> zero_shot(const Model& model, const Bpe& tokenizer, const Ima
     preprocess(picture, recipe == nullptr ? standard : *recipe, pixels);
     const auto image = model.encode_image(typename Model::Vision::Input(std::span<const float>(pixels), 1));
     const auto texts = embed_texts(model, tokenizer, captions);
-    const double scale = std::exp(static_cast<double>(model.logit_scale()));
-    const auto shares = evaluate(softmax(scale * matmul(image, transpose(texts))));
+    auto shares = similarity(image, texts);
+    kernels::active<typename Model::C>().softmax(shares.data(), captions.size(), std::exp(model.logit_scale()));
     return {shares.elements().begin(), shares.elements().end()};
 }
 
@@ -16350,7 +16787,7 @@ void check_parameters(const Safetensors& file, const std::string& prefix, const 
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
             const StoredTensor* stored = file.find(prefix + name);
-            const auto shape = shape_of_tensor(parameter);
+            const auto shape = shape_of(parameter.extents());
             if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<typename Parameter::element>()) {
                 throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
                             stored == nullptr ? "no such tensor" : shape_text(stored->shape));

@@ -38,12 +38,16 @@ TEST_CASE("the kernels in use are those TANDEM_ISA names", "[kernels]") {
         if (std::string(forced) == "avx7") {
             CHECK_THROWS_WITH(tandem::kernels::active<float>(), Contains("found \"avx7\""));
         } else {
-            CHECK(tandem::kernels::active<float>().name == std::string(forced));
+            CHECK(name_of(tandem::kernels::active_isa()) == forced);
         }
     } else {
         const auto& cpu = tandem::kernels::cpu_features();
-        const std::string widest = cpu.avx512 ? "avx512" : cpu.avx2 ? "avx2" : cpu.neon ? "neon" : "native";
-        CHECK(tandem::kernels::active<float>().name == widest);
+        const bool has_fast_pairs = cpu.bf16 && !cpu.slow_bf16;
+        const std::string widest = cpu.avx512 ? (has_fast_pairs ? "avx512bf16" : "avx512")
+                                   : cpu.avx2 ? "avx2"
+                                   : cpu.neon ? "neon"
+                                              : "native";
+        CHECK(name_of(tandem::kernels::active_isa()) == widest);
     }
 }
 
@@ -55,7 +59,7 @@ TEST_CASE("TANDEM_ISA is honoured by a whole process", "[kernels]") {
         CHECK(run_with_isa(std::string(name_of(isa)), "the kernels in use are those TANDEM_ISA names") == 0);
         // Under an emulator, the products alone take a minute.
         constexpr bool is_emulated = sizeof TANDEM_TEST_EMULATOR > 1;
-        const std::string tests = is_emulated ? "[#attention_test]" : "[#gemm_test],[#attention_test]";
+        const std::string tests = is_emulated ? "[#attention_test]" : "[#gemm_test],[#dense_test],[#attention_test]";
         CHECK(run_with_isa(std::string(name_of(isa)), tests) == 0);
     }
 }

@@ -370,13 +370,6 @@ TEMPLATE_TEST_CASE("the register tiles of every instruction set read and write t
     check_tile(set.tile, 66 * 66 * std::numeric_limits<TestType>::epsilon(), -1, 1);
 }
 
-#if defined(__x86_64__)
-TEST_CASE("the tile of pairs, chosen or not", "[kernels]") {
-    if (!tandem::kernels::cpu_features().bf16) return;
-    check_tile(tandem::kernels::avx512bf16::pairs, 130 * 130 * std::numeric_limits<float>::epsilon(), -1, 1);
-}
-#endif
-
 TEST_CASE("the tiles of pairs and bytes, for every instruction set", "[kernels]") {
     const auto isa = GENERATE(from_range(available_isas()));
     const tandem::kernels::ReducedKernels kernels = tandem::kernels::reduced_kernels_of(isa);

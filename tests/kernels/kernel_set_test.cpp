@@ -28,6 +28,9 @@ struct Pair {
     tandem::kernels::Isa isa;
     const tandem::kernels::KernelSet<T>& scalar = tandem::kernels::kernels_of<T>(tandem::kernels::Isa::scalar);
     const tandem::kernels::KernelSet<T>& tested = tandem::kernels::kernels_of<T>(isa);
+    const tandem::kernels::GradientKernels<T>& scalar_gradients =
+        tandem::kernels::gradient_kernels_of<T>(tandem::kernels::Isa::scalar);
+    const tandem::kernels::GradientKernels<T>& tested_gradients = tandem::kernels::gradient_kernels_of<T>(isa);
 };
 
 template <class T>
@@ -125,8 +128,9 @@ TEMPLATE_TEST_CASE("layer norm's gradients, every instruction set against scalar
 
             T* const dx = dx_memory.random(size, random);
             std::vector<T> expected = copy(dx, size);
-            sets.scalar.layer_norm_backward(dy, x, gain, mean, inverse, expected.data(), rows, width, accumulate);
-            sets.tested.layer_norm_backward(dy, x, gain, mean, inverse, dx, rows, width, accumulate);
+            sets.scalar_gradients.layer_norm_backward(dy, x, gain, mean, inverse, expected.data(), rows, width,
+                                                      accumulate);
+            sets.tested_gradients.layer_norm_backward(dy, x, gain, mean, inverse, dx, rows, width, accumulate);
             CHECK(largest_difference(expected, dx) < (width == 1 ? 1000 : 64) * epsilon<T>);
 
             // Only the columns asked for, and added to what stands there.
@@ -134,9 +138,10 @@ TEMPLATE_TEST_CASE("layer norm's gradients, every instruction set against scalar
             T* const dgain = dgain_memory.random(width, random);
             T* const dbias = dbias_memory.random(width, random);
             std::vector<T> expected_gain = copy(dgain, width), expected_bias = copy(dbias, width);
-            sets.scalar.layer_norm_parameters_backward(dy, x, mean, inverse, expected_gain.data(), expected_bias.data(),
-                                                       rows, width, first, last);
-            sets.tested.layer_norm_parameters_backward(dy, x, mean, inverse, dgain, dbias, rows, width, first, last);
+            sets.scalar_gradients.layer_norm_parameters_backward(dy, x, mean, inverse, expected_gain.data(),
+                                                                 expected_bias.data(), rows, width, first, last);
+            sets.tested_gradients.layer_norm_parameters_backward(dy, x, mean, inverse, dgain, dbias, rows, width, first,
+                                                                 last);
             CHECK(largest_difference(expected_gain, dgain) < 64 * epsilon<T>);
             CHECK(largest_difference(expected_bias, dbias) < 64 * epsilon<T>);
         }
@@ -145,6 +150,7 @@ TEMPLATE_TEST_CASE("layer norm's gradients, every instruction set against scalar
 
 TEST_CASE("the scalar layer norm's gradients against central differences", "[kernels]") {
     const auto& set = tandem::kernels::kernels_of<double>(tandem::kernels::Isa::scalar);
+    const auto& gradients = tandem::kernels::gradient_kernels_of<double>(tandem::kernels::Isa::scalar);
     Random random(Seed{3});
     constexpr std::size_t rows = 3, width = 7, size = rows * width;
     std::vector<double> x(size), gain(width), bias(width), dy(size), y(size), mean(rows), inverse(rows);
@@ -159,10 +165,10 @@ TEST_CASE("the scalar layer norm's gradients against central differences", "[ker
     };
     loss();
     std::vector<double> dx(size), dgain(width), dbias(width);
-    set.layer_norm_backward(dy.data(), x.data(), gain.data(), mean.data(), inverse.data(), dx.data(), rows, width,
-                            false);
-    set.layer_norm_parameters_backward(dy.data(), x.data(), mean.data(), inverse.data(), dgain.data(), dbias.data(),
-                                       rows, width, 0, width);
+    gradients.layer_norm_backward(dy.data(), x.data(), gain.data(), mean.data(), inverse.data(), dx.data(), rows, width,
+                                  false);
+    gradients.layer_norm_parameters_backward(dy.data(), x.data(), mean.data(), inverse.data(), dgain.data(),
+                                             dbias.data(), rows, width, 0, width);
     const auto check = [&](std::vector<double>& values, const std::vector<double>& gradient) {
         for (std::size_t i = 0; i < values.size(); ++i) {
             const double held = values[i], step = 1e-5;
@@ -193,8 +199,8 @@ TEMPLATE_TEST_CASE("column sums, every instruction set against scalar", "[kernel
             const std::size_t first = width / 5, last = width - width / 7;
             T* const sums = sums_memory.random(width, random);
             std::vector<T> expected = copy(sums, width);
-            sets.scalar.column_sums(x, expected.data(), rows, width, first, last);
-            sets.tested.column_sums(x, sums, rows, width, first, last);
+            sets.scalar_gradients.column_sums(x, expected.data(), rows, width, first, last);
+            sets.tested_gradients.column_sums(x, sums, rows, width, first, last);
             // Both add row by row in order: the bits are the same.
             CHECK(largest_difference(expected, sums) == 0);
         }
@@ -228,8 +234,8 @@ TEMPLATE_TEST_CASE("softmax and its gradient, every instruction set against scal
 
             T* const dx = dx_memory.random(count, random);
             std::vector<T> expected_dx = copy(dx, count);
-            sets.scalar.softmax_backward(x, expected_dx.data(), count, static_cast<T>(scale));
-            sets.tested.softmax_backward(x, dx, count, static_cast<T>(scale));
+            sets.scalar_gradients.softmax_backward(x, expected_dx.data(), count, static_cast<T>(scale));
+            sets.tested_gradients.softmax_backward(x, dx, count, static_cast<T>(scale));
             CHECK(largest_difference(expected_dx, dx) < 64 * epsilon<T>);
         }
     }
@@ -267,6 +273,7 @@ TEMPLATE_TEST_CASE("activations and their derivatives, every instruction set aga
     const auto kind = GENERATE(Activation::none, Activation::gelu, Activation::quick_gelu, Activation::tanh_gelu);
     CAPTURE(sets.tested.name, static_cast<int>(kind));
     const auto& exact = tandem::kernels::kernels_of<double>(tandem::kernels::Isa::scalar);
+    const auto& exact_gradients = tandem::kernels::gradient_kernels_of<double>(tandem::kernels::Isa::scalar);
     constexpr std::size_t count = 40001;
     std::vector<T> x(count), y(count), slope(count, 1);
     std::vector<double> wide(count), defined(count), defined_slope(count, 1);
@@ -275,9 +282,9 @@ TEMPLATE_TEST_CASE("activations and their derivatives, every instruction set aga
         wide[i] = x[i];
     }
     exact.activate(kind, wide.data(), defined.data(), count);
-    exact.activate_backward(kind, wide.data(), defined_slope.data(), count);
+    exact_gradients.activate_backward(kind, wide.data(), defined_slope.data(), count);
     sets.tested.activate(kind, x.data(), y.data(), count);
-    sets.tested.activate_backward(kind, x.data(), slope.data(), count);
+    sets.tested_gradients.activate_backward(kind, x.data(), slope.data(), count);
     double worst = 0, worst_slope = 0;
     for (std::size_t i = 0; i < count; ++i) {
         const double error = std::abs(y[i] - defined[i]) / std::max(1.0, std::abs(defined[i]));
@@ -393,6 +400,34 @@ TEST_CASE("a finished tile of bytes, every instruction set against scalar", "[ke
             scalar.finish_bytes(product, width, rows, columns, expected.data(), stride, accumulate, finish);
             tested.finish_bytes(product, width, rows, columns, c, stride, accumulate, finish);
             REQUIRE(largest_difference(expected, c) <= 4 * epsilon<float>);
+        }
+    }
+}
+
+TEST_CASE("two rows as bfloat16 pairs, every instruction set against scalar", "[kernels]") {
+    using tandem::bfloat16;
+    using tandem::kernels::Isa;
+    using tandem::kernels::reduced_kernels_of;
+    const Isa isa = GENERATE(from_range(available_isas()));
+    CAPTURE(std::string(name_of(isa)));
+    const tandem::kernels::ReducedKernels tested = reduced_kernels_of(isa), scalar = reduced_kernels_of(Isa::scalar);
+    Random random(Seed{9});
+    const Guarded<float> first_memory(largest_width), second_memory(largest_width);
+    const Guarded<bfloat16> pairs_memory(2 * largest_width);
+    for (std::size_t count = 1; count <= largest_width; ++count) {
+        CAPTURE(count);
+        float* const first = first_memory.random(count, random);
+        float* const second = second_memory.random(count, random);
+        first[count / 2] = std::numeric_limits<float>::quiet_NaN();
+        second[count / 3] = -std::numeric_limits<float>::infinity();
+        std::vector<bfloat16> expected(2 * count);
+        scalar.narrow_pairs(first, second, expected.data(), count);
+        bfloat16* const pairs = pairs_memory.last(2 * count);
+        tested.narrow_pairs(first, second, pairs, count);
+        for (std::size_t i = 0; i < 2 * count; ++i) {
+            REQUIRE(pairs[i].bits() == expected[i].bits());
+            const float source = (i % 2 == 0 ? first : second)[i / 2];
+            REQUIRE(pairs[i].bits() == bfloat16(source).bits());
         }
     }
 }

@@ -25,7 +25,7 @@ THIRD_PARTY = [
     (r"png\.h|libpng.*/.*|pngconf\.h", r"data/.*", "only data knows libpng"),
     (r"utf8proc\.h", r"data/.*", "only data knows utf8proc"),
     (r"z(lib|conf)\.h", r"data/.*", "only data knows zlib"),
-    (r"nlohmann/.*", r"data/.*", "only data knows nlohmann/json"),
+    (r"rapidjson/.*", r"data/json\.hpp", "only data/json.hpp knows RapidJSON"),
     (r"([a-z0-9]*mmintrin|[a-z0-9]*intrin|arm_[a-z0-9]+|cpuid)\.h", r"kernels/.*", "only kernels holds intrinsics"),
     (r"cu(da|blas|dnn|rand|tlass).*|mma\.h|nvtx.*", r"kernels/cuda.*|cuda\.cuh", "only kernels/cuda knows CUDA"),
 ]

@@ -83,7 +83,7 @@ class Layers(Tree):
         for name, header, words in [
                 ("tensor/evaluate.hpp", "xsimd/xsimd.hpp", "xsimd"), ("data/pairs.hpp", "tbb/task_group.h", "oneTBB"),
                 ("data/pairs.hpp", "oneapi/tbb/task_group.h", "oneTBB"), ("models/vit.hpp", "Eigen/Dense", "Eigen"),
-                ("train/snapshot.hpp", "nlohmann/json.hpp", "json"), ("tasks/show.hpp", "jpeglib.h", "libjpeg"),
+                ("train/snapshot.hpp", "rapidjson/reader.h", "RapidJSON"), ("tasks/show.hpp", "jpeglib.h", "libjpeg"),
                 ("tasks/show.hpp", "png.h", "libpng"), ("nn/token.hpp", "utf8proc.h", "utf8proc"),
                 ("models/checkpoint.hpp", "zlib.h", "zlib"), ("tensor/matmul.hpp", "immintrin.h", "intrinsics"),
                 ("core/cpu.hpp", "cpuid.h", "intrinsics"), ("tensor/matmul.hpp", "arm_neon.h", "intrinsics"),

@@ -39,6 +39,10 @@ using bf16 = bfloat16;
 /// Weights of a model quantised to bytes: Clip<vit_b_32, int8>.
 using int8 = std::int8_t;
 
+/// Weights in float32 whose products are of bfloat16, in training too: open_clip's --precision amp_bf16. Sums, norms,
+/// gradients and everything else stay float32. The name of an arithmetic, not of an element in memory.
+struct amp_bf16 {};
+
 /// Token ids and class labels.
 using Id = std::int32_t;
 
@@ -48,12 +52,20 @@ concept Real = std::same_as<T, float> || std::same_as<T, double>;
 template <class T>
 concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
 
-/// The type arithmetic on T happens in: bfloat16 and int8 compute in float, every other type in itself.
-template <Element T>
-using Compute = std::conditional_t<std::same_as<T, bfloat16> || std::same_as<T, int8>, float, T>;
+/// What a model can be made of.
+template <class T>
+concept Arithmetic = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, amp_bf16>;
+
+/// What a model that trains can be made of: bfloat16 has too few bits to add small updates to.
+template <class T>
+concept Trainable = Real<T> || std::same_as<T, amp_bf16>;
+
+/// The type arithmetic on T happens in: float32 and float64 compute in themselves, the others in float32.
+template <class T>
+using Compute = std::conditional_t<Real<T> || std::same_as<T, Id>, T, float>;
 
 /// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
-template <Element T>
-using Stored = std::conditional_t<std::same_as<T, int8>, float, T>;
+template <Arithmetic T>
+using Stored = std::conditional_t<std::same_as<T, bfloat16>, bfloat16, Compute<T>>;
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -272,8 +272,9 @@ public:
     }
     ~Buffer() = default;
 
-    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity.
-    void resize(std::size_t size) {
+    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity. Not inlined, as its
+    /// release is not: layers hold so many buffers that a program would take noticeably longer to compile.
+    [[gnu::noinline]] void resize(std::size_t size) {
         if (size > capacity_) {
             data_.reset();
             const std::size_t bytes = size * sizeof(T);
@@ -290,7 +291,7 @@ public:
 private:
     struct Release {
         std::size_t bytes = 0;
-        void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
+        [[gnu::noinline]] void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
     };
 
     std::unique_ptr<T[], Release> data_;

@@ -66,6 +66,11 @@ template <std::size_t Expected, std::size_t Found>
     throw Error(where, to_string(expected), to_string(found));
 }
 
+[[noreturn, gnu::cold]] inline void throw_slice(std::size_t size, std::size_t first, std::size_t last) {
+    throw Error("View::slice", "items of 0 to " + std::to_string(size),
+                std::to_string(first) + " to " + std::to_string(last));
+}
+
 }  // namespace detail
 
 /// The extents of a tensor as a type: Shape<dynamic, 50, 768>. Shape<> is a scalar.

@@ -322,7 +322,7 @@ private:
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
         detail::JsonLeaves json;
-        if (!detail::parse_json(std::string_view(first, file.bytes().size()), json)) {
+        if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
             throw Error(where, "a JSON object of tokens and ids", "something else");
         }
         std::vector<bool> seen(json.leaves.size());

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <queue>
 #include <span>
@@ -21,20 +23,21 @@
 #include <tandem/data/byte_alphabet.hpp>
 #include <tandem/data/caption_words.hpp>
 
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>) && \
-    __has_include(<nlohmann/json.hpp>)
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
-/// Pair counts over a set of distinct words, kept up to date from merge to merge.
+/// Pair counts over a set of distinct words, kept up to date from merge to merge. A template, as train_bpe is, so that
+/// only programs that train a tokenizer compile it. Words maps strings to counts.
+template <class Words>
 class PairCounts {
 public:
     /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
     using Pair = std::uint64_t;
 
-    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
+    explicit PairCounts(const Words& words) {
         std::array<Id, 256> ids{};
         for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
         for (const auto& [text, count] : words) {
@@ -138,8 +141,9 @@ private:
 /// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
 /// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
 /// Error where `vocabulary` is below 514.
-inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
-                     Cleaning cleaning = Cleaning::open_clip) {
+template <std::ranges::input_range Captions = std::vector<std::string>>
+requires std::convertible_to<std::ranges::range_reference_t<const Captions>, std::string_view> Bpe
+train_bpe(const Captions& captions, std::size_t vocabulary, Cleaning cleaning = Cleaning::open_clip) {
     constexpr std::size_t bytes = 512;
     constexpr std::size_t specials = 2;
     if (vocabulary < bytes + specials) {
@@ -147,17 +151,18 @@ inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabula
                     std::to_string(vocabulary));
     }
     std::map<std::string, std::int64_t> words;
-    for (const std::string& caption : captions) {
+    for (const auto& caption : captions) {
         detail::split_text(
             caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
     }
-    detail::PairCounts pairs(words);
+    using Counts = detail::PairCounts<decltype(words)>;
+    Counts pairs(words);
     std::vector<Bpe::Merge> merges;
-    detail::PairCounts::Pair pair = 0;
+    typename Counts::Pair pair = 0;
     // No pair makes a token that another made before: within its ends a token is always merged in the same order.
     while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
         pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
-        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
+        merges.push_back({Counts::left(pair), Counts::right(pair)});
     }
     return Bpe(merges, cleaning);
 }

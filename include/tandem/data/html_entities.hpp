@@ -8,13 +8,16 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
+#include <tandem/core/dtype.hpp>
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a view:
-/// its length would be counted in every compilation.
+/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a
+/// view: its length would be counted in every compilation.
 // clang-format off
 inline constexpr char html_entity_table[] =
     // table begins
@@ -308,8 +311,16 @@ struct HtmlEntity {
     bool bare = false;     ///< HTML knows it without the semicolon too
 };
 
-/// Names without "&" and ";".
-using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
+/// Where the entity of a name without "&" and ";" stands in the list. Of the tokenizer's own type of map, for each type
+/// takes time to compile.
+struct HtmlEntities {
+    std::vector<HtmlEntity> list;
+    std::unordered_map<std::string, Id> positions;
+
+    void add(std::string name, HtmlEntity entity) {
+        if (positions.emplace(std::move(name), static_cast<Id>(list.size())).second) list.push_back(std::move(entity));
+    }
+};
 
 [[gnu::cold]] inline HtmlEntities parse_html_entities(std::string_view table) {
     const auto text_of = [](std::string_view codes) {
@@ -324,7 +335,7 @@ using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
         return text;
     };
     HtmlEntities entities;
-    entities.reserve(4096);
+    entities.positions.reserve(4096);
     while (!table.empty()) {
         const std::string_view entry = table.substr(0, table.find(' '));
         table.remove_prefix(std::min(table.size(), entry.size() + 1));
@@ -336,9 +347,9 @@ using HtmlEntities = std::unordered_map<std::string, HtmlEntity>;
             const std::string_view own = entry.substr(hat + 1);
             std::string capitals = name;
             for (char& c : capitals) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 0x20) : c;
-            entities.emplace(std::move(capitals), HtmlEntity{own.empty() ? text : text_of(own), false, false});
+            entities.add(std::move(capitals), {own.empty() ? text : text_of(own), false, false});
         }
-        entities.emplace(std::move(name), HtmlEntity{std::move(text), true, entry[kind] == '.'});
+        entities.add(std::move(name), {std::move(text), true, entry[kind] == '.'});
     }
     return entities;
 }
@@ -349,8 +360,9 @@ inline const HtmlEntities& html_entities() {
 }
 
 inline const HtmlEntity* find_html_entity(const std::string& name) {
-    const auto found = html_entities().find(name);
-    return found == html_entities().end() ? nullptr : &found->second;
+    const HtmlEntities& entities = html_entities();
+    const auto found = entities.positions.find(name);
+    return found == entities.positions.end() ? nullptr : &entities.list[static_cast<std::size_t>(found->second)];
 }
 
 /// What Windows-1252 has at 0x80 to 0x9F; its five holes stand for themselves.

@@ -88,7 +88,7 @@ inline void check_pixel_count(std::size_t width, std::size_t height, std::size_t
     const bool fits = width < (std::size_t{1} << 31) && height < (std::size_t{1} << 31) && width * height <= limit;
     if (width > 0 && height > 0 && fits) return;
     throw OversizedImage(name, "an image of 1 to " + std::to_string(limit) + " pixels",
-                std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
+                         std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
 }
 
 /// Throws unless the image has pixels, and as many as its sides say.
@@ -388,7 +388,8 @@ inline Image read_image(const std::filesystem::path& path, DecodeOptions options
     // 8 bytes are the most a stored pixel takes (16-bit RGBA); the rest is room for profiles and texts.
     constexpr std::uintmax_t metadata = std::uintmax_t{1} << 26;
     if (failure || (size > metadata && (size - metadata) / 8 > options.pixel_limit)) {
-        throw OversizedImage(name, "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
+        throw OversizedImage(name,
+                             "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
     }
     std::vector<std::byte> bytes(static_cast<std::size_t>(size));
     std::ifstream file(path, std::ios::binary);

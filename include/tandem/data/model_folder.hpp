@@ -11,15 +11,15 @@
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if there
-/// is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
+/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if
+/// there is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
 [[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
     const auto read = [&](const char* name) {
         JsonLeaves config;
         if (!std::filesystem::exists(folder / name)) return config;
         const MappedFile file(folder / name);
         const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (!parse_json(text, config)) config.leaves.clear();
+        if (json_fault(text, config)) config.leaves.clear();
         return config;
     };
     std::string activation;

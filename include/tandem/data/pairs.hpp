@@ -35,15 +35,15 @@ struct CaptionedImage {
 /// What was left out of a data set, by cause.
 using SkipCounts = std::map<std::string, std::size_t>;
 
-/// Reads a captions file: a line is `path<TAB>caption`; an image with several captions has several lines. Images come in
-/// the order of their first line. A line without a tab or without a path, or with an empty caption, is skipped and counted;
-/// with `strict` it is an Error that names file and line.
+/// Reads a captions file: a line is `path<TAB>caption`; an image with several captions has several lines. Images come
+/// in the order of their first line. A line without a tab or without a path, or with an empty caption, is skipped and
+/// counted; with `strict` it is an Error that names file and line.
 inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped,
                                                  bool strict = false) {
     std::ifstream stream(file, std::ios::binary);
     if (!stream) throw Error(file.string(), "cannot be read");
     std::vector<CaptionedImage> images;
-    std::unordered_map<std::string, std::size_t> positions;
+    std::unordered_map<std::string, Id> positions;
     std::string line;
     for (std::size_t number = 1; std::getline(stream, line); ++number) {
         if (line.ends_with('\r')) line.pop_back();
@@ -61,9 +61,9 @@ inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& fi
             refuse("empty caption");
             continue;
         }
-        const auto [position, is_new] = positions.emplace(line.substr(0, tab), images.size());
+        const auto [position, is_new] = positions.emplace(line.substr(0, tab), static_cast<Id>(images.size()));
         if (is_new) images.push_back({line.substr(0, tab), {}});
-        images[position->second].captions.push_back(line.substr(tab + 1));
+        images[static_cast<std::size_t>(position->second)].captions.push_back(line.substr(tab + 1));
     }
     return images;
 }
@@ -77,7 +77,7 @@ struct PairOptions {
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image
     DecodeOptions decode{};
-    bool strict = false;                      ///< a damaged, missing or oversized image is an Error, not skipped
+    bool strict = false;                        ///< a damaged, missing or oversized image is an Error, not skipped
     std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
 };
 
@@ -124,8 +124,8 @@ public:
         std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
-        Image square = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random)
-                                     : fit_square(whole, recipe);
+        Image square =
+            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_square(whole, recipe);
         if (options_.flip > 0 && random.uniform() < options_.flip) square = flip_horizontal(square);
         normalise(square, recipe.mean, recipe.deviation, image);
     }

@@ -62,17 +62,16 @@ namespace detail {
 /// Receives the JSON parser's events and builds the list of tensors from them, without a document in between.
 class HeaderReader final : public JsonEvents {
 public:
-    using Json = nlohmann::json;
-
     HeaderReader(std::string_view where, std::span<const std::byte> data) : where_(where), data_(data) {}
 
-    bool null() override { wrong("null"); }
-    bool boolean(bool) override { wrong("a boolean"); }
-    bool number_integer(Json::number_integer_t) override { wrong("a negative number"); }
-    bool number_float(Json::number_float_t, const std::string& digits) override { wrong("the number " + digits.substr(0, 40)); }
-    bool binary(Json::binary_t&) override { wrong("binary"); }
+    bool other(std::string_view json) override {
+        wrong(json == "null"                      ? "null"
+              : json == "true" || json == "false" ? "a boolean"
+              : json[0] == '-'                    ? "a negative number"
+                                                  : "the number " + std::string(json));
+    }
 
-    bool number_unsigned(Json::number_unsigned_t value) override {
+    bool number(std::uint64_t value) override {
         if (place_ == Place::shape) {
             charge(2 * sizeof(std::size_t));
             tensor().shape.push_back(value);
@@ -86,7 +85,7 @@ public:
         return true;
     }
 
-    bool string(std::string& value) override {
+    bool string(std::string_view value) override {
         if (place_ == Place::type) {
             const auto entry = std::find_if(data_types.begin(), data_types.end(),
                                             [&](const DataTypeEntry& known) { return known.name == value; });
@@ -95,7 +94,7 @@ public:
             place_ = Place::tensor;
         } else if (place_ == Place::metadata_value) {
             charge(index_cost(metadata_key_.size() + value.size(), 0));
-            if (!metadata_.try_emplace(metadata_key_, std::move(value)).second)
+            if (!metadata_.try_emplace(metadata_key_, value).second)
                 throw Error(where_, "__metadata__: duplicate key " + in_quotes(metadata_key_));
             place_ = Place::metadata;
         } else {
@@ -104,18 +103,18 @@ public:
         return true;
     }
 
-    bool key(std::string& value) override {
+    bool key(std::string_view value) override {
         if (place_ == Place::top) {
             in_metadata_ = value == "__metadata__";
             if (in_metadata_ && std::exchange(has_metadata_, true))
                 throw Error(where_, "duplicate key '__metadata__' in the header");
             if (!in_metadata_) {
                 charge(index_cost(value.size(), 0));
-                tensors_.push_back({.name = std::move(value), .type = {}, .shape = {}, .data = {}});
+                tensors_.push_back({.name = std::string(value), .type = {}, .shape = {}, .data = {}});
             }
             place_ = Place::entry;
         } else if (place_ == Place::metadata) {
-            metadata_key_ = std::move(value);
+            metadata_key_ = value;
             place_ = Place::metadata_value;
         } else {
             const auto field =
@@ -128,7 +127,7 @@ public:
         return true;
     }
 
-    bool start_object(std::size_t) override {
+    bool start_object() override {
         if (place_ == Place::outside) {
             place_ = Place::top;
         } else if (place_ == Place::entry) {
@@ -147,7 +146,7 @@ public:
         return true;
     }
 
-    bool start_array(std::size_t) override {
+    bool start_array() override {
         if (place_ == Place::shape_value) {
             place_ = Place::shape;
         } else if (place_ == Place::offsets_value) {
@@ -163,10 +162,6 @@ public:
             fail("data_offsets: expected two numbers, found " + std::to_string(offset_count_));
         place_ = Place::tensor;
         return true;
-    }
-
-    bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
-        throw Error(where_, "header is not JSON near its byte " + std::to_string(position));
     }
 
     std::map<std::string, std::string>& metadata() { return metadata_; }
@@ -283,7 +278,9 @@ struct Header {
     const std::span<const std::byte> data = file.subspan(length);
 
     HeaderReader reader(where, data);
-    parse_json(text, reader);
+    if (const std::optional<std::size_t> fault = json_fault(text, reader)) {
+        throw Error(where, "header is not JSON near its byte " + std::to_string(*fault));
+    }
     Header header{std::move(reader.metadata()), std::move(reader.tensors()), {}};
     std::vector<StoredTensor>& tensors = header.tensors;
     // Zero-sized tensors share their offset with a neighbour; the name makes their order unique.

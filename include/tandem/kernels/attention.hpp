@@ -53,7 +53,7 @@ template <Real T>
 void attention_head_backward(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
                              const Operand<T>& q, const Operand<T>& k, const Operand<T>& v, const Operand<T>& dout,
                              const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv) {
-    const KernelSet<T>& set = active<T>();
+    const GradientKernels<T>& set = active_gradients<T>();
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
     const Operand<T> w = row_major(weights, length), g = row_major<T>(gradient, length);
     gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride);

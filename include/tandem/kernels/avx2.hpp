@@ -1,6 +1,7 @@
 // AVX2 and FMA kernels, in a target region: they run wherever the CPU has the instructions, whatever the build's flags.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -58,6 +59,15 @@ struct Vector {
         alignas(32) float floats[lanes];
         store(floats);
         for (std::size_t i = 0; i < count; ++i) to[i] = bfloat16(floats[i]);
+    }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        alignas(16) std::array<bfloat16, lanes> lower, upper;
+        first.store_narrow(lower.data(), lanes);
+        second.store_narrow(upper.data(), lanes);
+        for (std::size_t i = 0; i < count; ++i) {
+            to[2 * i] = lower[i];
+            to[2 * i + 1] = upper[i];
+        }
     }
 };
 
@@ -154,6 +164,7 @@ struct ByteDot {
 inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 16, .group = 2, .multiply = nullptr},
                                                 .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
+                                                .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = TileKernels<ByteDot>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};

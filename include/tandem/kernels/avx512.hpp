@@ -53,15 +53,22 @@ struct Vector {
     void store_bytes(std::uint8_t* to, std::size_t count) const {
         _mm512_mask_cvtepi32_storeu_epi8(to, first_lanes(count), _mm512_maskz_cvtps_epi32(all_lanes, value));
     }
-    /// As bfloat16's constructor rounds.
-    void store_narrow(bfloat16* to, std::size_t count) const {
+    /// The upper halves are bfloat16, rounded as its constructor does.
+    __m512i narrow() const {
         const __m512i word = _mm512_castps_si512(value);
         const __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(all_lanes, word, 16), _mm512_set1_epi32(1));
         const __m512i rounded = _mm512_add_epi32(word, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
         const __m512i quiet = _mm512_or_si512(word, _mm512_set1_epi32(0x00400000));
         const __mmask16 is_nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-        const __m512i bits = _mm512_maskz_srli_epi32(all_lanes, _mm512_mask_mov_epi32(rounded, is_nan, quiet), 16);
-        _mm512_mask_cvtepi32_storeu_epi16(to, first_lanes(count), bits);
+        return _mm512_mask_mov_epi32(rounded, is_nan, quiet);
+    }
+    void store_narrow(bfloat16* to, std::size_t count) const {
+        _mm512_mask_cvtepi32_storeu_epi16(to, first_lanes(count), _mm512_maskz_srli_epi32(all_lanes, narrow(), 16));
+    }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        const __m512i upper = _mm512_and_si512(second.narrow(), _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+        const __m512i lower = _mm512_maskz_srli_epi32(all_lanes, first.narrow(), 16);
+        _mm512_mask_storeu_epi32(to, first_lanes(count), _mm512_or_si512(upper, lower));
     }
 };
 

@@ -20,18 +20,22 @@ inline constexpr KernelSet<T> scalar_kernels{
     .finish_tile = Scalar<T>::finish_tile,
     .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
-    .activate_backward = Scalar<T>::activate_backward,
     .layer_norm = Scalar<T>::layer_norm,
+    .softmax = Scalar<T>::softmax};
+
+template <Real T>
+inline constexpr GradientKernels<T> scalar_gradient_kernels{
+    .activate_backward = Scalar<T>::activate_backward,
     .layer_norm_backward = Scalar<T>::layer_norm_backward,
     .layer_norm_parameters_backward = Scalar<T>::layer_norm_parameters_backward,
     .column_sums = Scalar<T>::column_sums,
-    .softmax = Scalar<T>::softmax,
     .softmax_backward = Scalar<T>::softmax_backward};
 
 inline constexpr ReducedKernels scalar_reduced_kernels{
     .pairs = {scalar_tile_rows, scalar_tile_columns, 2, nullptr},
     .widened = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<float, bfloat16, float, 2>},
     .narrow = scalar_narrow,
+    .narrow_pairs = scalar_narrow_pairs,
     .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
     .quantise = scalar_quantise,
     .finish_bytes = scalar_finish_bytes};
@@ -43,7 +47,7 @@ const KernelSet<T>& kernels_of(Isa isa) {
     if (isa == Isa::scalar) return scalar_kernels<T>;
     if constexpr (std::same_as<T, float>) {
 #if defined(__x86_64__)
-        if (isa == Isa::avx512) return avx512::kernel_set;
+        if (is_avx512(isa)) return avx512::kernel_set;
         if (isa == Isa::avx2) return avx2::kernel_set;
 #elif defined(__aarch64__)
         if (isa == Isa::neon) return neon::kernel_set;
@@ -52,17 +56,32 @@ const KernelSet<T>& kernels_of(Isa isa) {
     return native::kernel_set<T>;
 }
 
+template <Real T>
+const GradientKernels<T>& gradient_kernels_of(Isa isa) {
+    if (isa == Isa::scalar) return scalar_gradient_kernels<T>;
+    if constexpr (std::same_as<T, float>) {
+#if defined(__x86_64__)
+        if (is_avx512(isa)) return avx512::VectorKernels<avx512::Vector>::gradients;
+        if (isa == Isa::avx2) return avx2::VectorKernels<avx2::Vector>::gradients;
+#elif defined(__aarch64__)
+        if (isa == Isa::neon) return neon::VectorKernels<neon::Vector>::gradients;
+#endif
+    }
+    return native::VectorKernels<native::Vector<T>>::gradients;
+}
+
 /// The reduced-precision kernels of an instruction set that the CPU has; what it lacks comes from the next narrower
 /// one.
 inline ReducedKernels reduced_kernels_of(Isa isa) {
 #if defined(__x86_64__)
-    if (isa == Isa::avx512) {
+    if (is_avx512(isa)) {
         const CpuFeatures& cpu = cpu_features();
         TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;
-        if (!cpu.bf16 || cpu.slow_bf16) pairs.multiply = nullptr;
+        if (isa != Isa::avx512bf16) pairs.multiply = nullptr;
         return {.pairs = pairs,
                 .widened = avx512::widened,
                 .narrow = avx512::Convert::narrow,
+                .narrow_pairs = avx512::Convert::narrow_pairs,
                 .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
                 .quantise = avx512::Convert::quantise,
                 .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
@@ -85,6 +104,11 @@ inline ReducedKernels reduced_kernels_of(Isa isa) {
 template <Real T>
 const KernelSet<T>& active() {
     static const KernelSet<T>& chosen = kernels_of<T>(active_isa());
+    return chosen;
+}
+template <Real T>
+const GradientKernels<T>& active_gradients() {
+    static const GradientKernels<T>& chosen = gradient_kernels_of<T>(active_isa());
     return chosen;
 }
 inline const ReducedKernels& active_reduced() {

@@ -51,8 +51,8 @@ inline constexpr std::size_t gemm_depth = 1024;
 /// Bytes of a line of the caches.
 inline constexpr std::size_t line = 64;
 
-/// Elements of the largest register tile.
-inline constexpr std::size_t largest_tile = 14 * 64;
+/// Columns of the widest panel, and elements of the largest register tile.
+inline constexpr std::size_t widest_panel = 64, largest_tile = 14 * widest_panel;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -169,7 +169,7 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
 /// Memory that stops growing at the largest product the thread has seen.
 template <class T>
 struct GemmScratch {
-    Buffer<T> left, shared_left, right;
+    Buffer<T> left, shared_left, right, rows;
 };
 
 template <class T>
@@ -353,146 +353,6 @@ void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& 
     const KernelSet<T>& set = active<T>();
     multiply_panels(set.tile, m, n, k, a, panels,
                     detail::FinishInto<T>{set, set.tile.columns, target, accumulate, finish}, epilogue);
-}
-
-/// The layout that weights of type T are kept in.
-template <Element T>
-PanelLayout weight_layout() {
-    if constexpr (std::same_as<T, bfloat16>) {
-        return layout_of(active_reduced().widened);
-    } else if constexpr (std::same_as<T, int8>) {
-        return layout_of(active_reduced().bytes);
-    } else {
-        return layout_of(active<T>().tile);
-    }
-}
-
-namespace detail {
-
-/// x[m, in] in memory of the calling thread, each row through convert(row, from, to), zeros up to a multiple of
-/// `group`.
-template <class To, class From, class Convert>
-Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
-    const std::size_t stride = round_up(in, group);
-    Buffer<To>& rows = gemm_scratch<To>().right;
-    rows.resize(m * stride);
-    parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            convert(i, x + i * in, rows.data() + i * stride);
-            std::fill_n(rows.data() + i * stride + in, stride - in, To{});
-        }
-    });
-    return row_major(std::as_const(rows).data(), stride);
-}
-
-}  // namespace detail
-
-/// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. A bfloat16
-/// weight meets x rounded to bfloat16 where the CPU multiplies pairs of it, else x as it is; sums are float32.
-template <Element T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const T* weight, Compute<T>* y,
-           const Finish<Compute<T>>& finish) {
-    using C = Compute<T>;
-    if (m == 0) return;
-    if constexpr (std::same_as<T, bfloat16>) {
-        const ReducedKernels& reduced = active_reduced();
-        const PanelLayout layout = layout_of(reduced.widened);
-        const detail::FinishInto<C> into{active<C>(), layout.width, Target<C>{y, out, layout.width}, false, finish};
-        if (reduced.pairs.multiply != nullptr) {
-            const auto round = [&](std::size_t, const C* from, bfloat16* to) { reduced.narrow(from, to, in); };
-            const auto narrow = detail::with_padded_rows<bfloat16>(m, in, layout.group, x, round);
-            multiply_panels(reduced.pairs, m, out, in, narrow, weight, into);
-        } else if (in % layout.group == 0) {
-            multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
-        } else {
-            const auto copy = [&](std::size_t, const C* from, C* to) { std::copy_n(from, in, to); };
-            multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, layout.group, x, copy),
-                            weight, into);
-        }
-    } else {
-        const std::size_t width = active<T>().tile.columns;
-        gemm_panels<T>(m, out, in, row_major(x, in), weight, Target<T>{y, out, width}, false, finish);
-    }
-}
-
-/// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
-/// sum of its bytes; both run on to the end of the last panel.
-struct ByteWeight {
-    const std::int8_t* panels;
-    const float* scales;
-    const std::int32_t* sums;
-    std::size_t sums_stride;
-};
-
-/// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
-/// are exact within a block of the depth.
-inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
-                        float* y, const Finish<float>& finish) {
-    if (m == 0) return;
-    const ReducedKernels& reduced = active_reduced();
-    const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
-    Buffer<float>& scales = detail::gemm_scratch<float>().right;
-    Buffer<std::int32_t>& zeros = detail::gemm_scratch<std::int32_t>().right;
-    scales.resize(m);
-    zeros.resize(m);
-    const auto bytes = detail::with_padded_rows<std::uint8_t>(
-        m, in, tile.group, x, [&](std::size_t row, const float* from, std::uint8_t* to) {
-            reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
-        });
-    multiply_panels(tile, m, out, in, bytes, weight.panels,
-                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
-                        std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        const std::size_t block = depth_begin / (gemm_depth * tile.group);
-                        const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
-                                                  weight.sums + block * weight.sums_stride + column};
-                        reduced.finish_bytes(product, tile.columns, rows, columns, y + row * out + column, out,
-                                             depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
-                    });
-}
-
-/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
-template <Real T>
-void dense_backward(std::size_t m, std::size_t out, std::size_t in, const T* x, const T* weight, const T* dy, T* dx,
-                    T* dweight) {
-    if (m == 0) return;
-    const PanelLayout layout = weight_layout<T>();
-    const std::size_t width = layout.width;
-    Buffer<T>& panels = detail::gemm_scratch<T>().right;
-    panels.resize(layout.size(m, out));
-    pack_panels(layout, m, out, row_major(dy, out), panels.data());
-    gemm_panels<T>(in, out, m, row_major(x, in).transposed(), panels.data(),
-                   Target<T>{dweight, width, layout.panel_size(in)}, true);
-    if (dx == nullptr) return;
-    // The weight's own panels run along `in`; dx needs panels that run along `out`: its square blocks, transposed.
-    panels.resize(layout.size(out, in));
-    parallel_for((in + width - 1) / width, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t panel = begin; panel < end; ++panel) {
-            T* const to = panels.data() + panel * out * width;
-            const std::size_t filled = std::min(width, in - panel * width);
-            for (std::size_t row = 0; row < out; row += width) {
-                const T* const block = weight + row * in + panel * width * width;
-                detail::pack_panel(Operand<T>{block, width, 1}, filled, std::min(width, out - row), width,
-                                   to + row * width);
-            }
-        }
-    });
-    gemm_panels<T>(m, in, out, row_major(dy, out), panels.data(), Target<T>{dx, in, width}, false);
-}
-
-/// Packs a row-major weight [out, in] into its layout.
-template <Element T>
-void pack_weight(std::size_t out, std::size_t in, const T* weight, T* panels) {
-    const PanelLayout layout = weight_layout<T>();
-    if (layout.group == 1) return pack_panels(layout, in, out, row_major(weight, in).transposed(), panels);
-    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
-        std::fill_n(panels + begin * layout.panel_size(in), (end - begin) * layout.panel_size(in), T{});
-        for (std::size_t i = begin * layout.width; i < std::min(end * layout.width, out); ++i) {
-            T* to = panels + layout.position(0, i, in);
-            for (std::size_t j = 0; j < in; j += layout.group, to += layout.width * layout.group) {
-                std::copy_n(weight + i * in + j, std::min(layout.group, in - j), to);
-            }
-        }
-    });
 }
 
 /// c[m, n] = a[m, k] · b[k, n], or c += where `accumulate` is set, on all cores. c is row-major with stride c_stride

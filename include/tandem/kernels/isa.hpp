@@ -17,16 +17,17 @@ namespace tandem::inline TANDEM_ABI::kernels {
 
 /// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets
 /// below, which run whatever the program was compiled for.
-enum class Isa { scalar, native, avx2, avx512, neon };
+enum class Isa { scalar, native, avx2, avx512, avx512bf16, neon };
 
-inline constexpr std::array<std::string_view, 5> isa_names{"scalar", "native", "avx2", "avx512", "neon"};
+inline constexpr std::array<std::string_view, 6> isa_names{"scalar", "native", "avx2", "avx512", "avx512bf16", "neon"};
 
 constexpr std::string_view name_of(Isa isa) {
     return isa_names[static_cast<std::size_t>(isa)];
 }
 
 /// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
-/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon; i8mm for those of unsigned and signed bytes on neon.
+/// bfloat16 pairs and of byte quadruples, on top of avx512 or neon; i8mm for those of unsigned and signed bytes on
+/// neon.
 struct CpuFeatures {
     bool avx2 = false;
     bool avx512 = false;
@@ -66,11 +67,18 @@ constexpr bool has(const CpuFeatures& cpu, Isa isa) {
             return cpu.avx2;
         case Isa::avx512:
             return cpu.avx512;
+        case Isa::avx512bf16:
+            return cpu.avx512 && cpu.bf16;
         case Isa::neon:
             return cpu.neon;
         default:
             return true;
     }
+}
+
+/// Whether that is AVX-512, with or without products of bfloat16 pairs.
+constexpr bool is_avx512(Isa isa) {
+    return isa == Isa::avx512 || isa == Isa::avx512bf16;
 }
 
 /// The instruction set of that name. Throws Error if there is none, or if the CPU does not have it.
@@ -85,13 +93,14 @@ inline Isa isa_named(std::string_view name) {
     throw Error("TANDEM_ISA", "one that this CPU has: " + available, "\"" + std::string(name) + "\"");
 }
 
-/// The instruction set in use: the widest that the CPU has, or what the environment variable TANDEM_ISA names. Chosen
-/// at the first call.
+/// The instruction set in use: the widest that the CPU has and that is not slow, or what the environment variable
+/// TANDEM_ISA names. Chosen at the first call.
 inline Isa active_isa() {
     static const Isa chosen = [] {
         if (const char* forced = std::getenv("TANDEM_ISA")) return isa_named(forced);
         const CpuFeatures& cpu = cpu_features();
-        return cpu.avx512 ? Isa::avx512 : cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
+        if (cpu.avx512) return cpu.bf16 && !cpu.slow_bf16 ? Isa::avx512bf16 : Isa::avx512;
+        return cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
     }();
     return chosen;
 }

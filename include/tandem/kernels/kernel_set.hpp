@@ -66,13 +66,20 @@ struct KernelSet {
     /// y = activation(x), elementwise; x may be y.
     void (*activate)(Activation activation, const T* x, T* y, std::size_t size);
 
-    /// In place g = g · activation'(x).
-    void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
-
     /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
     /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.
     void (*layer_norm)(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                        std::size_t width, T eps);
+
+    /// In place x = softmax(scale · x) over one row of `count` elements.
+    void (*softmax)(T* x, std::size_t count, T scale);
+};
+
+/// What training needs beside that. A table of its own, so that programs that only infer do not compile it.
+template <Real T>
+struct GradientKernels {
+    /// In place g = g · activation'(x).
+    void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
 
     /// dx of layer_norm, added to dx where `accumulate` is set.
     void (*layer_norm_backward)(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
@@ -84,9 +91,6 @@ struct KernelSet {
 
     /// sums[j] += Σ_i x[i, j] for the columns [first, last), row by row in order.
     void (*column_sums)(const T* x, T* sums, std::size_t rows, std::size_t width, std::size_t first, std::size_t last);
-
-    /// In place x = softmax(scale · x) over one row of `count` elements.
-    void (*softmax)(T* x, std::size_t count, T scale);
 
     /// In place dx = scale · y · (dx − Σ dx·y): the gradient of softmax(scale · x), given its result y and dx = dL/dy.
     void (*softmax_backward)(const T* y, T* dx, std::size_t count, T scale);
@@ -113,6 +117,9 @@ struct ReducedKernels {
 
     /// y = x rounded to bfloat16, to nearest even.
     void (*narrow)(const float* x, bfloat16* y, std::size_t size);
+
+    /// Two rows of a right operand as pairs: to[2 i] and to[2 i + 1] are first[i] and second[i], rounded likewise.
+    void (*narrow_pairs)(const float* first, const float* second, bfloat16* to, std::size_t size);
 
     /// Left bytes are unsigned, right bytes signed and within ±127; sums are exact in 32 bits for depths below 2^16.
     TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes;

@@ -49,15 +49,22 @@ struct Vector {
         std::memcpy(to, bytes, count);
     }
     /// As bfloat16's constructor rounds.
-    void store_narrow(bfloat16* to, std::size_t count) const {
+    uint16x4_t narrow() const {
         const uint32x4_t word = vreinterpretq_u32_f32(value);
         const uint32x4_t odd = vandq_u32(vshrq_n_u32(word, 16), vdupq_n_u32(1));
         const uint32x4_t rounded = vaddq_u32(word, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
         const uint32x4_t quiet = vorrq_u32(word, vdupq_n_u32(0x00400000));
-        const uint32x4_t chosen = vbslq_u32(vceqq_f32(value, value), rounded, quiet);
+        return vshrn_n_u32(vbslq_u32(vceqq_f32(value, value), rounded, quiet), 16);
+    }
+    void store_narrow(bfloat16* to, std::size_t count) const {
         std::uint16_t bits[lanes];
-        vst1_u16(bits, vshrn_n_u32(chosen, 16));
+        vst1_u16(bits, narrow());
         std::memcpy(static_cast<void*>(to), bits, count * sizeof(bfloat16));
+    }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        std::uint16_t bits[2 * lanes];
+        vst2_u16(bits, uint16x4x2_t{{first.narrow(), second.narrow()}});
+        std::memcpy(static_cast<void*>(to), bits, 2 * count * sizeof(bfloat16));
     }
 };
 
@@ -170,6 +177,7 @@ struct WideningBytes {
 inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 8, .group = 2, .multiply = nullptr},
                                                 .widened = TileKernels<WidenedDot>::kernel,
                                                 .narrow = Conversions<Vector>::narrow,
+                                                .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
                                                 .quantise = Conversions<Vector>::quantise,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};

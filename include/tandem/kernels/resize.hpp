@@ -19,8 +19,8 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// one.
 inline const ResizeKernels& resize_kernels(Isa isa) {
 #if defined(__x86_64__)
-    if (isa == Isa::avx512 && cpu_features().int8) return resize_avx512::kernels;
-    if (isa == Isa::avx512 || isa == Isa::avx2) return resize_avx2::kernels;
+    if (is_avx512(isa) && cpu_features().int8) return resize_avx512::kernels;
+    if (is_avx512(isa) || isa == Isa::avx2) return resize_avx2::kernels;
 #endif
     static_cast<void>(isa);
     return resize_scalar::kernels;

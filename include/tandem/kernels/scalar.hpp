@@ -169,6 +169,13 @@ inline void scalar_narrow(const float* x, bfloat16* y, std::size_t size) {
     std::copy_n(x, size, y);
 }
 
+inline void scalar_narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) {
+        to[2 * i] = first[i];
+        to[2 * i + 1] = second[i];
+    }
+}
+
 inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
     // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
     float least = 0, most = 0;

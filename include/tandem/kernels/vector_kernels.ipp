@@ -1,7 +1,8 @@
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
-// and scale_by_power; for reduced precision also difference_of_products, store_narrow and store_bytes.
+// and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
+// and store_bytes.
 
 // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
 template <class V>
@@ -291,14 +292,15 @@ struct VectorKernels {
                 .finish_tile = finish_tile,
                 .transpose = transpose,
                 .activate = activate,
-                .activate_backward = activate_backward,
                 .layer_norm = layer_norm,
-                .layer_norm_backward = layer_norm_backward,
-                .layer_norm_parameters_backward = layer_norm_parameters_backward,
-                .column_sums = column_sums,
-                .softmax = softmax,
-                .softmax_backward = softmax_backward};
+                .softmax = softmax};
     }
+
+    static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
+                                                  .layer_norm_backward = layer_norm_backward,
+                                                  .layer_norm_parameters_backward = layer_norm_parameters_backward,
+                                                  .column_sums = column_sums,
+                                                  .softmax_backward = softmax_backward};
 
 private:
 #if !defined(__CUDACC__)
@@ -431,6 +433,13 @@ struct Conversions {
         for (std::size_t j = 0; j < size; j += V::lanes) {
             const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
             V::load(x + j, count).store_narrow(y + j, count);
+        }
+    }
+
+    static void narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
+            V::store_narrow_pairs(V::load(first + j, count), V::load(second + j, count), to + 2 * j, count);
         }
     }
 

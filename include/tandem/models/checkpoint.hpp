@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,8 +39,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return true;
 }
 
-/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers, convert_clip_original_pytorch_
-/// to_hf.py gives the pairs).
+/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers,
+/// convert_clip_original_pytorch_ to_hf.py gives the pairs).
 [[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
@@ -53,7 +52,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
         std::string part = name.substr(dot + 1);
         if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
             const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
-            return {{at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
+            return {
+                {at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
         }
         replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
             replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
@@ -103,10 +103,9 @@ inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, con
     return shape;
 }
 
-template <class Parameter>
-std::vector<std::size_t> shape_of_tensor(const Parameter& parameter) {
-    const auto& extents = parameter.extents();
-    return {extents.value, extents.value + Parameter::shape::rank};
+template <std::size_t Rank>
+std::vector<std::size_t> shape_of(const Extents<Rank>& extents) {
+    return {extents.value, extents.value + Rank};
 }
 
 inline bool is_floating(DataType type) {
@@ -134,7 +133,7 @@ struct LoadTarget {
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
-    explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file) {}
+    explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
@@ -189,12 +188,16 @@ private:
         }
     }
 
+    std::size_t position_of(const StoredTensor& tensor) const {
+        return static_cast<std::size_t>(&tensor - file_.tensors().data());
+    }
+
     [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
         const Source source = naming_(name);
         const auto expected = stored_shape(shape, source);
         for (const std::string& key : source.names) {
-            used_.insert(key);
             const StoredTensor* stored = file_.find(key);
+            if (stored != nullptr) used_[position_of(*stored)] = true;
             if (stored == nullptr) {
                 faults_ += "\n  " + key + ": missing";
             } else if (!same_shape(stored->shape, expected)) {
@@ -209,7 +212,7 @@ private:
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
     [[gnu::cold]] void require(std::string_view where) {
         for (const StoredTensor& tensor : file_.tensors()) {
-            if (!used_.contains(tensor.name) && !Naming::is_ignored(tensor.name)) {
+            if (!used_[position_of(tensor)] && !Naming::is_ignored(tensor.name)) {
                 faults_ += "\n  " + tensor.name + ": unexpected";
             }
         }
@@ -218,19 +221,34 @@ private:
 
     const Safetensors& file_;
     Naming naming_;
-    std::set<std::string> used_;
+    std::vector<bool> used_;  ///< of the file's tensors
     std::string faults_;
 };
 
-template <class T, class S>
-LoadTarget load_target(const std::string& name, Tensor<T, S>& tensor) {
-    return {name, shape_of_tensor(tensor), tensor.data(), tensor.size(), CheckpointFit::read<T>};
-}
-template <class T, class S>
-LoadTarget load_target(const std::string& name, PackedMatrix<T, S>& weight) {
-    PackedWeight<T>& base = weight;
-    return {name, shape_of_tensor(weight), &base, weight.size(), CheckpointFit::read_packed<T>};
-}
+/// What is to be loaded, in the model's order.
+class LoadTargets {
+public:
+    template <class T, class S>
+    void add(const ParameterName& name, Tensor<T, S>& tensor) {
+        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
+    }
+    template <class T, class S>
+    void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
+        PackedWeight<T>& base = weight;
+        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
+    }
+
+    const std::vector<LoadTarget>& all() const { return targets_; }
+
+private:
+    // Not inlined: a model's list has it once a parameter.
+    [[gnu::noinline]] void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter,
+                               std::size_t size, decltype(LoadTarget::read) read) {
+        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
+    }
+
+    std::vector<LoadTarget> targets_;
+};
 
 /// The parameters of models as row-major tensors to save, with the memory of those that are kept in another layout.
 struct SavedParameters {
@@ -240,20 +258,22 @@ struct SavedParameters {
     /// Adds a model's, their names behind a prefix that tells several models apart.
     template <class Model>
     void append(const std::string& prefix, const Model& model) {
-        for_each_parameter([&](const std::string& name, const auto& parameter) { add(prefix + name, parameter); }, model);
+        for_each_parameter([&](const std::string& name, const auto& parameter) { add(prefix + name, parameter); },
+                           model);
     }
 
 private:
     template <class T, class S>
     void add(const std::string& name, const Tensor<T, S>& tensor) {
-        tensors.push_back(stored_tensor<T>(name, shape_of_tensor(tensor), tensor.elements()));
+        tensors.push_back(stored_tensor<T>(name, shape_of(tensor.extents()), tensor.elements()));
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
         using Values = std::vector<typename PackedWeight<T>::element>;
         const auto values = std::make_shared<Values>(weight.size());
         weight.unpack(values->data());
-        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of_tensor(weight), std::span(std::as_const(*values))));
+        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of(weight.extents()),
+                                                                     std::span(std::as_const(*values))));
         memory.push_back(values);
     }
 };
@@ -270,15 +290,14 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is refused whole: the Error names every tensor
-/// that is missing, unexpected or of another shape, and the model is as it was.
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is
+/// refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
+/// was.
 template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where, Towers towers = Towers::both) {
-    std::vector<detail::LoadTarget> targets;
-    for_each_parameter(
-        [&](const std::string& name, auto& parameter) { targets.push_back(detail::load_target(name, parameter)); },
-        model);
-    detail::CheckpointFit(file).load(targets, where, towers);
+    detail::LoadTargets targets;
+    for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
+    detail::CheckpointFit(file).load(targets.all(), where, towers);
 }
 
 template <class Model>
@@ -298,10 +317,11 @@ constexpr std::string_view activation_name() {
 
 }  // namespace detail
 
-/// A model of architecture `config` with the weights of `path`, or those of one tower: a safetensors file, or a folder as transformers and
-/// open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside it). An activation that
-/// the folder's config contradicts is an Error: the weights would load, and give wrong embeddings.
-template <auto config, Element T = float>
+/// A model of architecture `config` with the weights of `path`, or those of one tower: a safetensors file, or a folder
+/// as transformers and open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside
+/// it). An activation that the folder's config contradicts is an Error: the weights would load, and give wrong
+/// embeddings.
+template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
     std::filesystem::path file = path;
     if (std::filesystem::is_directory(path)) {

@@ -14,15 +14,16 @@
 #include <tandem/models/config.hpp>
 #include <tandem/models/text.hpp>
 #include <tandem/models/vit.hpp>
+#include <tandem/nn/normalize.hpp>
 #include <tandem/tensor/gradient.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
-/// in double; Clip<config, bf16> keeps its matrices in bfloat16 (products sum in float32, their input rounded likewise
-/// where the CPU multiplies bfloat16 faster than float32), Clip<config, int8> in bytes (products round their input
-/// likewise, and sum exactly); these two only infer.
-template <auto config, Element T = float>
+/// in double; Clip<config, amp_bf16> in float32 with products of bfloat16, where the CPU multiplies it faster than float32.
+/// Clip<config, bf16> keeps its matrices in bfloat16 (products sum in float32, their input rounded likewise on such CPUs),
+/// Clip<config, int8> in bytes (products round their input likewise, and sum exactly); these two only infer.
+template <auto config, Arithmetic T = float>
 class Clip {
 public:
     static constexpr auto architecture = config;
@@ -32,14 +33,14 @@ public:
     using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
     using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
-    /// Whether this model can be trained: bfloat16 has too few bits to add small updates to.
-    static constexpr bool trains = Real<T>;
+    static constexpr bool trains = Trainable<T>;
 
     /// All memory of a training step but the gradients; reused from step to step.
     struct Workspace {
         typename Vision::Workspace vision;
         typename Text::Workspace text;
-        Embeddings image_embeddings, text_embeddings;
+        Embeddings image_embeddings, text_embeddings;           ///< of length 1
+        Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -99,7 +100,7 @@ public:
     template <class L>
     C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
-        static_assert(trains, "tandem: only float and double models train: bfloat16 has too few bits for updates");
+        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for updates; amp_bf16 trains");
         if constexpr (trains) {
             return forward_and_backward(images, ids, loss, gradient, work);
         } else {
@@ -124,7 +125,7 @@ private:
             const std::size_t last = std::min(first + at_once, count);
             tower.forward(input.slice(first, last), embeddings.slice(first, last), *work, false);
         }
-        assign(embeddings, normalize(embeddings));
+        nn::normalize_rows<C>(count, embedding, embeddings.data(), nullptr);
     }
 
     /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
@@ -135,6 +136,17 @@ private:
         } else {
             return std::numeric_limits<std::size_t>::max() / 2;
         }
+    }
+
+    static void normalize_embeddings(Embeddings& embeddings, Tensor<C, Shape<dynamic>>& lengths) {
+        lengths.resize(embeddings.extent(0));
+        nn::normalize_rows<C>(embeddings.extent(0), embedding, embeddings.data(), lengths.data());
+    }
+    static const Embeddings& through_normalize(const Embeddings& embeddings, const Tensor<C, Shape<dynamic>>& lengths,
+                                               Embeddings& gradient_of_embeddings) {
+        nn::normalize_rows_backward<C>(embeddings.extent(0), embedding, embeddings.data(), lengths.data(),
+                                       gradient_of_embeddings.data());
+        return gradient_of_embeddings;
     }
 
     template <class L>
@@ -148,11 +160,16 @@ private:
         work.text_embeddings.resize(images.extent(0));
         visual_.forward(images, work.image_embeddings, work.vision, true);
         text_.forward(ids, work.text_embeddings, work.text, true);
-        const auto image = normalize(work.image_embeddings), text = normalize(work.text_embeddings);
+        normalize_embeddings(work.image_embeddings, work.image_lengths);
+        normalize_embeddings(work.text_embeddings, work.text_lengths);
+        const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
         const auto scale = exp(logit_scale_);
         const auto finish = [&](auto&& result) {
-            visual_.backward(std::get<0>(result.gradients), work.vision, gradient.visual_);
-            text_.backward(std::get<1>(result.gradients), work.text, gradient.text_);
+            visual_.backward(
+                through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
+                work.vision, gradient.visual_);
+            text_.backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
+                           work.text, gradient.text_);
             gradient.logit_scale() += std::get<2>(result.gradients).item();
             return result.value;
         };

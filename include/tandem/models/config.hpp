@@ -13,9 +13,9 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class VisionTransformer;
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class TextTransformer;
 
 /// A vision transformer. Sizes are in pixels, widths in channels. norm, activation, mixer, mlp and pooling are values: the
@@ -37,7 +37,7 @@ struct VitConfig {
     Pooling pooling{};
 
     /// The tower this config describes. Another kind of tower is another config type with its own Tower and cost().
-    template <Element T, auto self, std::size_t Embedding>
+    template <Arithmetic T, auto self, std::size_t Embedding>
     using Tower = VisionTransformer<T, self, Embedding>;
 
     constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
@@ -86,7 +86,7 @@ struct TextConfig {
     MlpKind mlp{};
     Pooling pooling{};
 
-    template <Element T, auto self, std::size_t Embedding>
+    template <Arithmetic T, auto self, std::size_t Embedding>
     using Tower = TextTransformer<T, self, Embedding>;
 
     constexpr bool sizes_are_positive() const {

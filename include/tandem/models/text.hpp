@@ -14,7 +14,7 @@ namespace tandem::inline TANDEM_ABI {
 
 /// The tower of a TextConfig, as the text side of CLIP/clip/model.py:343-356. A causal tower computes each caption only up
 /// to the token it pools: what comes later cannot reach it.
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class TextTransformer {
     static constexpr bool valid = config.sizes_are_positive() && config.heads_fit();
     static constexpr std::size_t width = valid ? config.width : 1;
@@ -77,7 +77,7 @@ public:
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
-        requires Real<T>
+        requires Trainable<T>
     {
         work.gradient.resize(work.offsets.back());
         if constexpr (Head::picks_row) {

@@ -13,7 +13,7 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240).
-template <Element T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding>
 class VisionTransformer {
     static constexpr bool valid =
         config.sizes_are_positive() && config.patches_fit() && config.heads_fit() && config.pooling_fits();
@@ -68,28 +68,28 @@ public:
         stem_.forward(images, work.embedded, work.stem);
         ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
         if constexpr (Head::picks_row) {
-            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
-                          skipped, work.head);
+            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings,
+                          work.offsets, skipped, work.head);
         } else {
-            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped, work.head);
+            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped,
+                          work.head);
         }
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
-    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient) const
-        requires Real<T>
-    {
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work,
+                  VisionTransformer& gradient) const requires Trainable<T> {
         work.gradient.resize(work.embedded.extent(0));
         work.scratch.resize(work.embedded.extent(0));
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
-            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped, work.head,
-                           gradient.head_);
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped,
+                           work.head, gradient.head_);
             transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
                                          gradient.transformer_);
         } else {
-            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped, work.head,
-                           gradient.head_);
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped,
+                           work.head, gradient.head_);
             transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
         }
         ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);

@@ -85,7 +85,7 @@ void activate_backward(const Activation& activation, const T* x, T* g, std::size
     constexpr kernels::Activation kind = kernel_activation<Activation>;
     if constexpr (kind != kernels::Activation::none) {
         parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
-            kernels::active<T>().activate_backward(kind, x + begin, g + begin, end - begin);
+            kernels::active_gradients<T>().activate_backward(kind, x + begin, g + begin, end - begin);
         });
     } else {
         const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));

@@ -46,7 +46,7 @@ void add_to_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, R
 
 /// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's
 /// parameters: in_proj holds the rows of q, k and v one after the other.
-template <Element T, BlockShape shape>
+template <Arithmetic T, BlockShape shape>
 struct SelfAttention {
     static constexpr std::size_t width = shape.width;
     static_assert(shape.heads > 0 && width % shape.heads == 0, "tandem: width must be a multiple of heads");
@@ -87,7 +87,7 @@ struct SelfAttention {
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
-                  SelfAttention& gradient) const requires Real<T> {
+                  SelfAttention& gradient) const requires Trainable<T> {
         saved.qkv_gradient.resize(x.extent(0));
         saved.mixed_gradient.resize(x.extent(0));
         out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
@@ -118,7 +118,7 @@ struct SelfAttention {
     /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
     void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets,
                          std::span<const std::size_t> picked, Saved& saved,
-                         SelfAttention& gradient) const requires Real<T> {
+                         SelfAttention& gradient) const requires Trainable<T> {
         const std::size_t count = picked.size();
         saved.mixed_gradient.resize(count);
         saved.q_gradient.resize(count);
@@ -145,7 +145,7 @@ private:
 
 /// The mixer of a config. Another mixer is another type with a template Layer<T, shape> that has this layer's members.
 struct SelfAttention {
-    template <Element T, BlockShape shape, auto choice>
+    template <Arithmetic T, BlockShape shape, auto choice>
     using Layer = nn::SelfAttention<T, shape>;
 
     /// The products q kᵀ and weights · v count in full also under a causal mask, as fvcore counts them.

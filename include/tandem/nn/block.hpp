@@ -33,7 +33,7 @@ struct BlockParts {
 namespace nn {
 
 /// x + mixer(ln_1(x)), then + mlp(ln_2(·)): CLIP/clip/model.py:171-192.
-template <Element T, BlockShape shape, auto parts>
+template <Arithmetic T, BlockShape shape, auto parts>
 struct Block {
     static constexpr std::size_t width = shape.width;
     using C = Compute<T>;
@@ -110,7 +110,7 @@ struct Block {
     /// width>.
     void backward_picked(Rows<const C, width> x, Rows<C, width> g_picked, Rows<C, width> g, Rows<C, width> scratch,
                          Offsets offsets, std::span<const std::size_t> picked, Saved& saved,
-                         Block& gradient) const requires Real<T> {
+                         Block& gradient) const requires Trainable<T> {
         std::fill_n(g.data(), g.size(), C{0});
         if (!can_pick()) {
             add_to_rows<C, width>(g_picked, picked, g);
@@ -128,7 +128,7 @@ struct Block {
 
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
     void backward(Rows<const C, width> x, Rows<C, width> g, Rows<C, width> scratch, Offsets offsets, Saved& saved,
-                  Block& gradient) const requires Real<T> {
+                  Block& gradient) const requires Trainable<T> {
         mlp.backward(saved.normed_2, g, scratch, offsets, saved.mlp, gradient.mlp);
         ln_2.backward(saved.middle, scratch, g, saved.norm_2, gradient.ln_2, true);
         attn.backward(saved.normed_1, g, scratch, offsets, saved.mixer, gradient.attn);
@@ -148,7 +148,7 @@ private:
 };
 
 /// `Layers` blocks one after the other.
-template <Element T, BlockShape shape, std::size_t Layers, auto parts>
+template <Arithmetic T, BlockShape shape, std::size_t Layers, auto parts>
 struct Transformer {
     static constexpr std::size_t width = shape.width;
     using C = Compute<T>;
@@ -194,14 +194,14 @@ struct Transformer {
     }
 
     /// In place g = the gradient of the input, given that of the output.
-    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const requires Real<T> {
+    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const requires Trainable<T> {
         backward_blocks(Layers, g, offsets, saved, gradient);
     }
 
     /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
     void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, Offsets offsets,
                          std::span<const std::size_t> picked, Saved& saved,
-                         Transformer& gradient) const requires Real<T> {
+                         Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
         resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, offsets, picked,
                                          saved.blocks[Layers - 1], gradient.resblocks.back());
@@ -227,7 +227,7 @@ private:
     }
 
     void backward_blocks(std::size_t count, Rows<C, width> g, Offsets offsets, Saved& saved,
-                         Transformer& gradient) const requires Real<T> {
+                         Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
         for (std::size_t i = count; i-- > 0;) {
             resblocks[i].backward(saved.streams[i], g, saved.scratch, offsets, saved.blocks[i], gradient.resblocks[i]);

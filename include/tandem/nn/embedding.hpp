@@ -36,7 +36,7 @@ void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows
 
 /// Patches times a convolution's weight, with a learned class token in front where asked for, plus learned positions:
 /// CLIP/clip/model.py:223-228.
-template <Element T, std::size_t Image, std::size_t Patch, std::size_t Width, bool HasClass>
+template <Arithmetic T, std::size_t Image, std::size_t Patch, std::size_t Width, bool HasClass>
 struct PatchEmbedding {
     static constexpr std::size_t patches = (Image / Patch) * (Image / Patch);
     static constexpr std::size_t tokens = patches + (HasClass ? 1 : 0);
@@ -87,7 +87,7 @@ struct PatchEmbedding {
     }
 
     /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Real<T> {
+    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / tokens;
         constexpr std::size_t skip = (tokens - patches) * Width;
         detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
@@ -104,7 +104,7 @@ struct PatchEmbedding {
 };
 
 /// Token rows plus position rows: CLIP/clip/model.py:344-346.
-template <Element T, std::size_t Vocabulary, std::size_t Context, std::size_t Width>
+template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width>
 struct TokenEmbedding {
     using C = Compute<T>;
 
@@ -133,7 +133,7 @@ struct TokenEmbedding {
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
-                  TokenEmbedding& gradient) const requires Real<T> {
+                  TokenEmbedding& gradient) const requires Trainable<T> {
         for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
             C* const token = gradient.token_embedding.data() + id * Width;
             C* const place = gradient.positional_embedding.data() + position * Width;

@@ -16,7 +16,7 @@ namespace nn {
 
 /// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters
 /// and arithmetic are float32 in a bfloat16 model.
-template <Element T, std::size_t Width, auto choice>
+template <Arithmetic T, std::size_t Width, auto choice>
 struct LayerNorm {
     using C = Compute<T>;
 
@@ -51,7 +51,7 @@ struct LayerNorm {
     void backward(Rows<const C, Width> x, Rows<const C, Width> dy, Rows<C, Width> dx, const Saved& saved,
                   LayerNorm& gradient, bool accumulate) const {
         const std::size_t rows = x.extent(0);
-        const auto& set = kernels::active<C>();
+        const auto& set = kernels::active_gradients<C>();
         parallel_for((Width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
             set.layer_norm_parameters_backward(dy.data(), x.data(), saved.mean.data(), saved.inverse.data(),
                                                gradient.weight.data(), gradient.bias.data(), rows, Width, begin * 64,
@@ -75,7 +75,7 @@ private:
 struct LayerNorm {
     float eps = 1e-5f;
 
-    template <Element T, std::size_t Width, auto choice>
+    template <Arithmetic T, std::size_t Width, auto choice>
     using Layer = nn::LayerNorm<T, Width, choice>;
 
     static constexpr Cost cost(std::size_t width, std::size_t tokens) {

@@ -29,28 +29,21 @@ namespace detail {
 // The layers' widths are types, the code below them is not: one instantiation serves every layer of an element type.
 template <class T>
 using AnyMatrix = View<T, Shape<dynamic, dynamic>>;
-template <class T>
-using AnyVector = View<T, Shape<dynamic>>;
-
-template <class T, class S>
-AnyMatrix<const T> as_matrix(const Tensor<T, S>& weight) {
-    const std::size_t rows = weight.extent(0);
-    return {weight.data(), {{rows, weight.size() / rows}}};
-}
 
 /// sums += Σ over rows of x.
 template <Real T>
 void add_column_sums(AnyMatrix<const T> x, T* sums) {
     const std::size_t width = x.extent(1);
     parallel_for((width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
-        kernels::active<T>().column_sums(x.data(), sums, x.extent(0), width, begin * 64, std::min(end * 64, width));
+        kernels::active_gradients<T>().column_sums(x.data(), sums, x.extent(0), width, begin * 64,
+                                                   std::min(end * 64, width));
     });
 }
 
 }  // namespace detail
 
 /// A dense layer. The weight has PyTorch's shape, [out, in].
-template <Element T, std::size_t In, std::size_t Out, bool HasBias = true>
+template <Arithmetic T, std::size_t In, std::size_t Out, bool HasBias = true>
 struct Linear {
     using C = Compute<T>;
 
@@ -76,11 +69,9 @@ struct Linear {
         weight.product(rows, x, y, {.bias = HasBias ? bias.data() + first : nullptr}, first, last);
     }
     void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
-                       Linear& gradient) const
-        requires Real<T>
-    {
+                       Linear& gradient) const requires Trainable<T> {
         weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
-        if constexpr (HasBias) detail::add_column_sums<T>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
+        if constexpr (HasBias) detail::add_column_sums<C>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
     }
 
     /// y = residual + forward(x). residual may be y.
@@ -89,7 +80,8 @@ struct Linear {
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
-    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx, Linear& gradient) const requires Real<T> {
+    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx,
+                  Linear& gradient) const requires Trainable<T> {
         backward_part(0, Out, x.extent(0), x.data(), dy.data(), dx.data(), gradient);
     }
 };

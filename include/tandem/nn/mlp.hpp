@@ -14,7 +14,7 @@ namespace tandem::inline TANDEM_ABI {
 namespace nn {
 
 /// y = c_proj(activation(c_fc(x))).
-template <Element T, BlockShape shape, auto activation>
+template <Arithmetic T, BlockShape shape, auto activation>
 struct Mlp {
     static constexpr std::size_t width = shape.width;
     static constexpr std::size_t hidden = shape.hidden;
@@ -57,7 +57,7 @@ struct Mlp {
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
-                  Mlp& gradient) const requires Real<T> {
+                  Mlp& gradient) const requires Trainable<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
         activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
@@ -70,7 +70,7 @@ struct Mlp {
 /// The MLP of a config. Another one is another type with a template Layer<T, shape, activation> that has this layer's
 /// members; shape.hidden is what the config's mlp_ratio gives.
 struct Mlp {
-    template <Element T, BlockShape shape, auto choice, auto activation>
+    template <Arithmetic T, BlockShape shape, auto choice, auto activation>
     using Layer = nn::Mlp<T, shape, activation>;
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {

@@ -27,13 +27,14 @@ public:
     /// Throws Error if the text has more than `capacity` bytes.
     ParameterName(const std::string& text) { append(text); }
 
-    friend ParameterName operator+(const ParameterName& left, std::string_view right) {
+    // Not inlined: a model's list has it once a parameter.
+    [[gnu::noinline]] friend ParameterName operator+(const ParameterName& left, std::string_view right) {
         ParameterName name = left;
         name.append(right);
         return name;
     }
 
-    operator std::string() const { return std::string(view()); }
+    [[gnu::noinline]] operator std::string() const { return std::string(view()); }
     std::string_view view() const { return {text_.data(), size_}; }
 
 private:
@@ -82,7 +83,7 @@ template <Element T, class S>
 void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
     for (T& value : tensor.elements()) value = static_cast<T>(static_cast<Compute<T>>(deviation * random.normal()));
 }
-template <Element T, class S>
+template <Arithmetic T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
     Tensor<typename PackedMatrix<T, S>::element, S> values;
     fill_normal(values, random, deviation);

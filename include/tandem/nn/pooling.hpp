@@ -41,7 +41,7 @@ namespace nn {
 
 /// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling
 /// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone.
-template <Element T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
+template <Arithmetic T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
 struct Head {
     using C = Compute<T>;
     using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
@@ -75,19 +75,19 @@ struct Head {
                 assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
             }
         }
-        assign(detail::AnyMatrix<C>(y),
-               matmul(detail::AnyMatrix<const C>(saved.pooled.view()), detail::as_matrix(projection)));
+        kernels::gemm<C>(count, Embedding, Width, kernels::row_major<C>(saved.pooled.data(), Width),
+                         kernels::row_major(projection.data(), Embedding), y.data(), Embedding);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
     void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
-                  std::size_t skip, Saved& saved, Head& gradient) const requires Real<T> {
+                  std::size_t skip, Saved& saved, Head& gradient) const requires Trainable<T> {
         const std::size_t count = offsets.size() - 1;
         saved.pooled_gradient.resize(count);
         const auto g = kernels::row_major(dy.data(), Embedding);
-        kernels::gemm<T>(Width, Embedding, count, kernels::row_major<T>(saved.pooled.data(), Width).transposed(), g,
+        kernels::gemm<C>(Width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), Width).transposed(), g,
                          gradient.projection.data(), Embedding, true);
-        kernels::gemm<T>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
+        kernels::gemm<C>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
                          saved.pooled_gradient.data(), Width);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);

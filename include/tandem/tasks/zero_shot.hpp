@@ -22,7 +22,10 @@ namespace tandem::inline TANDEM_ABI {
 template <Real T, std::size_t E>
 Tensor<T, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>& images,
                                               const Tensor<T, Shape<dynamic, E>>& texts) {
-    return evaluate(matmul(images, transpose(texts)));
+    Tensor<T, Shape<dynamic, dynamic>> cosines(images.extent(0), texts.extent(0));
+    kernels::gemm<T>(images.extent(0), texts.extent(0), E, kernels::row_major(images.data(), E),
+                     kernels::row_major(texts.data(), E).transposed(), cosines.data(), texts.extent(0));
+    return cosines;
 }
 
 /// How well cosines [images, classes] pick the labels.
@@ -110,8 +113,8 @@ std::vector<float> zero_shot(const Model& model, const Bpe& tokenizer, const Ima
     preprocess(picture, recipe == nullptr ? standard : *recipe, pixels);
     const auto image = model.encode_image(typename Model::Vision::Input(std::span<const float>(pixels), 1));
     const auto texts = embed_texts(model, tokenizer, captions);
-    const double scale = std::exp(static_cast<double>(model.logit_scale()));
-    const auto shares = evaluate(softmax(scale * matmul(image, transpose(texts))));
+    auto shares = similarity(image, texts);
+    kernels::active<typename Model::C>().softmax(shares.data(), captions.size(), std::exp(model.logit_scale()));
     return {shares.elements().begin(), shares.elements().end()};
 }
 

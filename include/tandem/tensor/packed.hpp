@@ -9,20 +9,20 @@
 
 #include <tandem/core/memory.hpp>
 #include <tandem/core/parallel.hpp>
-#include <tandem/kernels/gemm.hpp>
+#include <tandem/kernels/dense.hpp>
 #include <tandem/tensor/tensor.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-/// A weight, a matrix [out, in] to products, kept once and in the panels that they read: it is packed when it is set, not
-/// when it is used. Gradients and moments have the same layout, so what works element by element walks `elements()`; that
-/// span is longer than size() where `out` does not fill the last panel, and which element stands where depends on the
-/// instruction set: operator(), pack and unpack know. Sizes are numbers here, so that a program has one of these an
-/// element type; PackedMatrix gives them a shape.
-template <Element T>
+/// A weight, a matrix [out, in] to products, kept once and in the panels that they read: it is packed when it is set,
+/// not when it is used. Gradients and moments have the same layout, so what works element by element walks
+/// `elements()`; that span is longer than size() where `out` does not fill the last panel, and which element stands
+/// where depends on the instruction set: operator(), pack and unpack know. Sizes are numbers here, so that a program
+/// has one of these an element type; PackedMatrix gives them a shape.
+template <Arithmetic T>
 class PackedWeight {
 public:
-    using element = T;
+    using element = Stored<T>;
 
     PackedWeight(std::size_t out, std::size_t in) : out_(out), in_(in), elements_(layout().size(in, out)) {}
 
@@ -30,22 +30,24 @@ public:
 
     std::size_t size() const { return out_ * in_; }
 
-    std::span<T> elements() & { return {elements_.data(), elements_.size()}; }
-    std::span<const T> elements() const& { return {elements_.data(), elements_.size()}; }
+    std::span<element> elements() & { return {elements_.data(), elements_.size()}; }
+    std::span<const element> elements() const& { return {elements_.data(), elements_.size()}; }
     void elements() && = delete;  // the memory would be gone before it is read
 
-    T& operator()(std::size_t row, std::size_t column) { return elements_.data()[layout().position(column, row, in_)]; }
-    const T& operator()(std::size_t row, std::size_t column) const {
+    element& operator()(std::size_t row, std::size_t column) {
+        return elements_.data()[layout().position(column, row, in_)];
+    }
+    const element& operator()(std::size_t row, std::size_t column) const {
         return elements_.data()[layout().position(column, row, in_)];
     }
 
-    void fill(T value) { std::fill_n(elements_.data(), elements_.size(), value); }
+    void fill(element value) { std::fill_n(elements_.data(), elements_.size(), value); }
 
     /// Takes over row-major elements.
-    void pack(const T* weight) { kernels::pack_weight(out_, in_, weight, elements_.data()); }
+    void pack(const element* weight) { kernels::pack_weight<T>(out_, in_, weight, elements_.data()); }
 
     /// Writes the elements row-major.
-    void unpack(T* weight) const {
+    void unpack(element* weight) const {
         parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
@@ -59,16 +61,15 @@ public:
                  std::size_t first, std::size_t last) const {
         kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
     }
-    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish) const {
+    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y,
+                 const kernels::Finish<Compute<T>>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
 
     /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
     /// null.
-    void product_backward(std::size_t rows, const T* x, const T* dy, T* dx, PackedWeight& gradient, std::size_t first,
-                          std::size_t last) const
-        requires Real<T>
-    {
+    void product_backward(std::size_t rows, const Compute<T>* x, const Compute<T>* dy, Compute<T>* dx,
+                          PackedWeight& gradient, std::size_t first, std::size_t last) const requires Trainable<T> {
         const std::size_t at = layout().position(0, first, in_);
         kernels::dense_backward<T>(rows, last - first, in_, x, elements_.data() + at, dy, dx,
                                    gradient.elements_.data() + at);
@@ -76,17 +77,22 @@ public:
 
 private:
     std::size_t out_, in_;
-    Buffer<T> elements_;
+    Buffer<element> elements_;
 };
 
-/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is float32.
+/// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is
+/// float32.
 template <>
 class PackedWeight<int8> {
 public:
     using element = float;
 
     PackedWeight(std::size_t out, std::size_t in)
-        : out_(out), in_(in), bytes_(layout().size(in, out)), scales_(padded()), sums_(padded() * ((in + block() - 1) / block())) {}
+        : out_(out),
+          in_(in),
+          bytes_(layout().size(in, out)),
+          scales_(padded()),
+          sums_(padded() * ((in + block() - 1) / block())) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
 
@@ -149,7 +155,7 @@ private:
 };
 
 /// A packed weight of shape S = <Out, ...>, the further extents being those of one row.
-template <Element T, class S>
+template <Arithmetic T, class S>
 class PackedMatrix : public PackedWeight<T> {
 public:
     using shape = S;

@@ -120,10 +120,7 @@ public:
     constexpr auto slice(std::size_t first, std::size_t last) const
         requires(S::rank > 0 && S::extents[0] == dynamic)
     {
-        if (first > last || last > extents_[0]) {
-            throw Error("View::slice", "items of 0 to " + std::to_string(extents_[0]),
-                        std::to_string(first) + " to " + std::to_string(last));
-        }
+        if (first > last || last > extents_[0]) detail::throw_slice(extents_[0], first, last);
         Extents<S::rank> extents = extents_;
         extents[0] = last - first;
         return View<T, S>(data_ + first * (extents_.count() / std::max<std::size_t>(extents_[0], 1)), extents);

@@ -51,7 +51,7 @@ void check_parameters(const Safetensors& file, const std::string& prefix, const 
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
             const StoredTensor* stored = file.find(prefix + name);
-            const auto shape = shape_of_tensor(parameter);
+            const auto shape = shape_of(parameter.extents());
             if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<typename Parameter::element>()) {
                 throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
                             stored == nullptr ? "no such tensor" : shape_text(stored->shape));
