@@ -69,8 +69,9 @@ void dense(benchmark::State& state, ceiling::Precision precision, Size size) {
     std::copy_n(weight.data(), weight.size(), converted.data());
     kernels::pack_weight<T>(size.n, size.k, converted.data(), packed.data());
     td::Buffer<float> y(m * size.n);
-    measure(state, precision, size,
-            [&] { kernels::dense<T>(m, size.n, size.k, x.data(), packed.data(), y.data(), {}); });
+    measure(state, precision, size, [&] {
+        kernels::dense<T>(m, size.n, size.k, {x.data(), size.k}, packed.data(), {y.data(), size.n}, {});
+    });
 }
 
 /// Bytes: rows quantised, multiplied, and brought back to float32, all inside the time.
@@ -80,7 +81,7 @@ void bytes(benchmark::State& state, ceiling::Precision precision, Size size) {
     td::PackedWeight<td::int8> packed(size.n, size.k);
     packed.pack(weight.data());
     td::Buffer<float> y(m * size.n);
-    measure(state, precision, size, [&] { packed.product(m, x.data(), y.data(), {}); });
+    measure(state, precision, size, [&] { packed.product(m, {x.data(), size.k}, {y.data(), size.n}, {}); });
 }
 
 template <class Function>

@@ -12166,12 +12166,19 @@ bool reads_in_place(const Operand<A>& a) {
     return std::same_as<A, T> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
 }
 
+/// Elements from one row of a packed block to the next: a line of the cache more than their own, which may be a multiple
+/// of 4096 bytes.
+template <class T>
+constexpr std::size_t packed_stride(std::size_t depth) {
+    return depth + line / sizeof(T);
+}
+
 /// Packs a block of the left operand: row by row where rows are contiguous, else its tiles one after the other.
 template <class T, class A>
 void pack_left(const Operand<A>& a, const Shares& tiles, std::size_t depth, T* memory) {
     if (a.column_stride == 1) {
         for (std::size_t i = 0; i < tiles.total; ++i) {
-            std::copy_n(a.data + i * a.row_stride, depth, memory + i * depth);
+            std::copy_n(a.data + i * a.row_stride, depth, memory + i * packed_stride<T>(depth));
         }
         return;
     }
@@ -12187,7 +12194,7 @@ LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t grou
     if constexpr (std::same_as<A, T>) {
         if (memory == nullptr) return {a.data, a.row_stride, group};
     }
-    if (a.column_stride == 1) return {memory, depth, group};
+    if (a.column_stride == 1) return {memory, packed_stride<T>(depth), group};
     return {memory, 1, 0};
 }
 
@@ -12217,17 +12224,19 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     const bool in_place = detail::reads_in_place<T>(a);
     // What several splits read is packed once, before.
     Buffer<T>& shared = detail::gemm_scratch<T>().shared_left;
-    const std::size_t padded_depth = round_up(k, tile.group);
     const auto rows_of = [&](std::size_t block) { return blocks.begin(block + 1) - blocks.begin(block); };
+    const std::size_t depths = (k + block_depth - 1) / block_depth, stride = detail::packed_stride<T>(depth_at(0));
+    const auto shared_at = [&](std::size_t row, std::size_t rows, std::size_t depth_begin) {
+        return shared.data() + (row * depths + rows * (depth_begin / block_depth)) * stride;
+    };
     if (!in_place && splits.count > 1) {
-        shared.resize(m * padded_depth);
-        const std::size_t depths = (k + block_depth - 1) / block_depth;
+        shared.resize(m * depths * stride);
         parallel_for(blocks.count * depths, 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t task = begin; task < end; ++task) {
                 const std::size_t block = task / depths, row = blocks.begin(block), rows = rows_of(block);
                 const std::size_t depth_begin = task % depths * block_depth;
                 detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin),
-                                  shared.data() + row * padded_depth + rows * depth_begin);
+                                  shared_at(row, rows, depth_begin));
             }
         });
     }
@@ -12243,10 +12252,10 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 const Operand<A> block = a.from(row, depth_begin);
                 T* memory = nullptr;
                 if (!in_place && splits.count > 1) {
-                    memory = shared.data() + row * padded_depth + rows * depth_begin;
+                    memory = shared_at(row, rows, depth_begin);
                 } else if (!in_place) {
                     Buffer<T>& own = detail::gemm_scratch<T>().left;
-                    own.resize(rows * depth);
+                    own.resize(rows * detail::packed_stride<T>(depth));
                     memory = own.data();
                     detail::pack_left(block, tiles, depth, memory);
                 }
@@ -12352,7 +12361,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
         const Operand<T> block = a.from(0, depth_begin);
         T* memory = nullptr;
         if (!detail::reads_in_place<T>(a)) {
-            scratch.left.resize(m * depth);
+            scratch.left.resize(m * detail::packed_stride<T>(depth));
             memory = scratch.left.data();
             detail::pack_left(block, tiles, depth, memory);
         }
@@ -14035,6 +14044,22 @@ void attention_picked_backward(const AttentionShape& shape, std::span<const std:
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
+/// Rows of a matrix that lie `stride` elements apart, at least as many as are in use.
+template <class T>
+struct StridedRows {
+    T* data;
+    std::size_t stride;
+
+    T* row(std::size_t i) const { return data + i * stride; }
+};
+
+/// How long to make rows of `width` elements: so that they do not lie a multiple of 4096 bytes apart, where products
+/// would have to copy them (reads_in_place).
+template <class T>
+constexpr std::size_t row_length(std::size_t width) {
+    return width * sizeof(T) % 4096 == 0 ? width + line / sizeof(T) : width;
+}
+
 /// The layout that weights of type T are kept in.
 template <Arithmetic T>
 PanelLayout weight_layout() {
@@ -14052,13 +14077,14 @@ namespace detail {
 /// x[m, in] in memory of the calling thread, each row through convert(row, from, to), zeros up to a multiple of
 /// `group`.
 template <class To, class From, class Convert>
-Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
+Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const StridedRows<const From>& x,
+                             const Convert& convert) {
     const std::size_t stride = round_up(in, group);
     Buffer<To>& rows = gemm_scratch<To>().rows;
     rows.resize(m * stride);
     parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
-            convert(i, x + i * in, rows.data() + i * stride);
+            convert(i, x.row(i), rows.data() + i * stride);
             std::fill_n(rows.data() + i * stride + in, stride - in, To{});
         }
     });
@@ -14070,13 +14096,14 @@ Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, c
 /// Whether products of T meet pairs of bfloat16: where the CPU has them, and they are faster than float32.
 template <Arithmetic T>
 bool multiplies_pairs() {
-    return (std::same_as<T, bfloat16> || std::same_as<T, amp_bf16>)&&active_reduced().pairs.multiply != nullptr;
+    constexpr bool rounds = std::same_as<T, bfloat16> || std::same_as<T, amp_bf16>;
+    return rounds && active_reduced().pairs.multiply != nullptr;
 }
 
 namespace detail {
 
 /// x[m, in] rounded to bfloat16, in memory of the calling thread.
-inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const float* x) {
+inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     const ReducedKernels& reduced = active_reduced();
     return with_padded_rows<bfloat16>(m, in, reduced.pairs.group, x, [&](std::size_t, const float* from, bfloat16* to) {
         reduced.narrow(from, to, in);
@@ -14084,7 +14111,7 @@ inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const float*
 }
 
 /// xᵀ[in, m] rounded to bfloat16, in the same memory.
-inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const float* x) {
+inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     constexpr std::size_t side = 64;
     const ReducedKernels& reduced = active_reduced();
     const std::size_t stride = round_up(m, reduced.pairs.group);
@@ -14096,7 +14123,7 @@ inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const 
             const std::size_t columns = std::min(side, in - column);
             for (std::size_t row = 0; row < m; row += side) {
                 const std::size_t height = std::min(side, m - row);
-                active<float>().transpose(x + row * in + column, in, height, columns, block.data(), side);
+                active<float>().transpose(x.row(row) + column, x.stride, height, columns, block.data(), side);
                 for (std::size_t j = 0; j < columns; ++j) {
                     reduced.narrow(block.data() + j * side, rows.data() + (column + j) * stride + row, height);
                 }
@@ -14121,30 +14148,18 @@ inline void narrow_into_panel(std::size_t rows, std::size_t filled, const float*
     }
 }
 
-/// A row-major b[k, n] as panels of pairs, in memory of the calling thread.
-inline const bfloat16* narrow_panels(std::size_t k, std::size_t n, const float* b) {
+/// Floats b[k, n] as panels of pairs, in memory of the calling thread. Rows lie `stride` elements apart, and what
+/// becomes one panel begins `panel_step` elements behind what becomes the one before: for a row-major matrix, a panel's
+/// width.
+inline const bfloat16* narrow_panels(std::size_t k, std::size_t n, const float* b, std::size_t stride,
+                                     std::size_t panel_step) {
     const PanelLayout layout = layout_of(active_reduced().pairs);
     Buffer<bfloat16>& panels = gemm_scratch<bfloat16>().right;
     panels.resize(layout.size(k, n));
     parallel_for((n + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t panel = begin; panel < end; ++panel) {
-            const std::size_t column = panel * layout.width;
-            narrow_into_panel(k, std::min(layout.width, n - column), b + column, n, layout.width,
-                              panels.data() + panel * layout.panel_size(k));
-        }
-    });
-    return panels.data();
-}
-
-/// A weight of floats [out, in], which is kept in panels of the same width, as panels of pairs.
-inline const bfloat16* narrow_weight(std::size_t out, std::size_t in, const float* weight) {
-    const PanelLayout layout = layout_of(active_reduced().pairs);
-    Buffer<bfloat16>& panels = gemm_scratch<bfloat16>().right;
-    panels.resize(layout.size(in, out));
-    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t panel = begin; panel < end; ++panel) {
-            narrow_into_panel(in, layout.width, weight + panel * in * layout.width, layout.width, layout.width,
-                              panels.data() + panel * layout.panel_size(in));
+            narrow_into_panel(k, std::min(layout.width, n - panel * layout.width), b + panel * panel_step, stride,
+                              layout.width, panels.data() + panel * layout.panel_size(k));
         }
     });
     return panels.data();
@@ -14156,20 +14171,20 @@ inline const bfloat16* narrow_weight(std::size_t out, std::size_t in, const floa
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
 /// well; elsewhere both are multiplied as they are. Sums are float32 then.
 template <Arithmetic T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const Stored<T>* weight, Compute<T>* y,
-           const Finish<Compute<T>>& finish) {
+void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
+           const Stored<T>* weight, const StridedRows<Compute<T>>& y, const Finish<Compute<T>>& finish) {
     using C = Compute<T>;
     if (m == 0) return;
     const KernelSet<C>& set = active<C>();
     const std::size_t width = weight_layout<T>().width;
-    const detail::FinishInto<C> into{set, width, Target<C>{y, out, width}, false, finish};
+    const detail::FinishInto<C> into{set, width, Target<C>{y.data, y.stride, width}, false, finish};
     if constexpr (std::same_as<T, bfloat16>) {
         const ReducedKernels& reduced = active_reduced();
         const std::size_t group = reduced.widened.group;
         if (multiplies_pairs<T>()) {
             multiply_panels(reduced.pairs, m, out, in, detail::narrow_rows(m, in, x), weight, into);
         } else if (in % group == 0) {
-            multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
+            multiply_panels(reduced.widened, m, out, in, row_major(x.data, x.stride), weight, into);
         } else {
             const auto copy = [&](std::size_t, const C* from, C* to) { std::copy_n(from, in, to); };
             multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, group, x, copy), weight,
@@ -14178,11 +14193,12 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
     } else {
         if constexpr (std::same_as<T, amp_bf16>) {
             if (multiplies_pairs<T>()) {
-                const bfloat16* const panels = detail::narrow_weight(out, in, weight);
+                // Rounded for every product, as autocast does: a rounded copy would have to hear of each update.
+                const bfloat16* const panels = detail::narrow_panels(in, out, weight, width, in * width);
                 return multiply_panels(active_reduced().pairs, m, out, in, detail::narrow_rows(m, in, x), panels, into);
             }
         }
-        multiply_panels(set.tile, m, out, in, row_major(x, in), weight, into);
+        multiply_panels(set.tile, m, out, in, row_major(x.data, x.stride), weight, into);
     }
 }
 
@@ -14197,8 +14213,8 @@ struct ByteWeight {
 
 /// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
 /// are exact within a block of the depth.
-inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
-                        float* y, const Finish<float>& finish) {
+inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const float>& x,
+                        const ByteWeight& weight, const StridedRows<float>& y, const Finish<float>& finish) {
     if (m == 0) return;
     const ReducedKernels& reduced = active_reduced();
     const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
@@ -14216,20 +14232,21 @@ inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const fl
                         const std::size_t block = depth_begin / (gemm_depth * tile.group);
                         const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
                                                   weight.sums + block * weight.sums_stride + column};
-                        reduced.finish_bytes(product, tile.columns, rows, columns, y + row * out + column, out,
+                        reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
                                              depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
                     });
 }
 
-/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
+/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx.data is null.
 template <Trainable T>
-void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const Compute<T>* weight,
-                    const Compute<T>* dy, Compute<T>* dx, Compute<T>* dweight) {
+void dense_backward(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
+                    const Compute<T>* weight, const StridedRows<const Compute<T>>& dy,
+                    const StridedRows<Compute<T>>& dx, Compute<T>* dweight) {
     using C = Compute<T>;
     if (m == 0) return;
     const PanelLayout layout = weight_layout<T>();
     const std::size_t width = layout.width;
-    const Target<C> into_weight{dweight, width, layout.panel_size(in)}, into_dx{dx, in, width};
+    const Target<C> into_weight{dweight, width, layout.panel_size(in)}, into_dx{dx.data, dx.stride, width};
     // The weight's own panels run along `in`; dx needs panels that run along `out`: its square blocks, transposed.
     const auto for_each_block = [&](const auto& body) {
         parallel_for((in + width - 1) / width, 1, [&](std::size_t begin, std::size_t end) {
@@ -14244,10 +14261,10 @@ void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Comput
     if constexpr (std::same_as<T, amp_bf16>) {
         if (multiplies_pairs<T>()) {
             const TileKernel<bfloat16, bfloat16, float>& tile = active_reduced().pairs;
-            const bfloat16* const right = detail::narrow_panels(m, out, dy);
+            const bfloat16* const right = detail::narrow_panels(m, out, dy.data, dy.stride, width);
             multiply_panels(tile, in, out, m, detail::narrow_transposed(m, in, x), right,
                             detail::FinishInto<C>{active<C>(), width, into_weight, true, {}});
-            if (dx == nullptr) return;
+            if (dx.data == nullptr) return;
             const PanelLayout pairs = layout_of(tile);
             Buffer<bfloat16>& panels = detail::gemm_scratch<bfloat16>().right;
             panels.resize(pairs.size(out, in));
@@ -14265,15 +14282,15 @@ void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Comput
     }
     Buffer<C>& panels = detail::gemm_scratch<C>().right;
     panels.resize(layout.size(m, out));
-    pack_panels(layout, m, out, row_major(dy, out), panels.data());
-    gemm_panels<C>(in, out, m, row_major(x, in).transposed(), panels.data(), into_weight, true);
-    if (dx == nullptr) return;
+    pack_panels(layout, m, out, row_major(dy.data, dy.stride), panels.data());
+    gemm_panels<C>(in, out, m, row_major(x.data, x.stride).transposed(), panels.data(), into_weight, true);
+    if (dx.data == nullptr) return;
     panels.resize(layout.size(out, in));
     for_each_block(
         [&](const Operand<C>& block, std::size_t filled, std::size_t row, std::size_t rows, std::size_t panel) {
             detail::pack_panel(block, filled, rows, width, panels.data() + panel * out * width + row * width);
         });
-    gemm_panels<C>(m, in, out, row_major(dy, out), panels.data(), into_dx, false);
+    gemm_panels<C>(m, in, out, row_major(dy.data, dy.stride), panels.data(), into_dx, false);
 }
 
 /// Packs a row-major weight [out, in] into its layout.
@@ -14343,18 +14360,19 @@ public:
 
     /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
     /// panel.
-    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish,
-                 std::size_t first, std::size_t last) const {
+    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
+                 const kernels::Finish<Compute<T>>& finish, std::size_t first, std::size_t last) const {
         kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
     }
-    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y,
+    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
                  const kernels::Finish<Compute<T>>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
 
     /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
     /// null.
-    void product_backward(std::size_t rows, const Compute<T>* x, const Compute<T>* dy, Compute<T>* dx,
+    void product_backward(std::size_t rows, kernels::StridedRows<const Compute<T>> x,
+                          kernels::StridedRows<const Compute<T>> dy, kernels::StridedRows<Compute<T>> dx,
                           PackedWeight& gradient, std::size_t first, std::size_t last) const requires Trainable<T> {
         const std::size_t at = layout().position(0, first, in_);
         kernels::dense_backward<T>(rows, last - first, in_, x, elements_.data() + at, dy, dx,
@@ -14420,13 +14438,14 @@ public:
         }
     }
 
-    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish, std::size_t first,
-                 std::size_t last) const {
+    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+                 const kernels::Finish<float>& finish, std::size_t first, std::size_t last) const {
         const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in_), scales_.data() + first,
                                        sums_.data() + first, padded()};
         kernels::dense_bytes(rows, last - first, in_, x, part, y, finish);
     }
-    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish) const {
+    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+                 const kernels::Finish<float>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
 
@@ -14620,25 +14639,22 @@ constexpr Cost linear_cost(std::size_t in, std::size_t out, bool has_bias, std::
 
 namespace detail {
 
-// The layers' widths are types, the code below them is not: one instantiation serves every layer of an element type.
-template <class T>
-using AnyMatrix = View<T, Shape<dynamic, dynamic>>;
-
-/// sums += Σ over rows of x.
+/// sums += Σ over rows of x [rows, width].
 template <Real T>
-void add_column_sums(AnyMatrix<const T> x, T* sums) {
-    const std::size_t width = x.extent(1);
+void add_column_sums(std::size_t rows, std::size_t width, const kernels::StridedRows<const T>& x, T* sums) {
     parallel_for((width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
-        kernels::active_gradients<T>().column_sums(x.data(), sums, x.extent(0), width, begin * 64,
-                                                   std::min(end * 64, width));
+        kernels::active_gradients<T>().column_sums(x.data, sums, rows, x.stride, begin * 64, std::min(end * 64, width));
     });
 }
 
 }  // namespace detail
 
-/// A dense layer. The weight has PyTorch's shape, [out, in].
-template <Arithmetic T, std::size_t In, std::size_t Out, bool HasBias = true>
+/// A dense layer. The weight has PyTorch's shape, [out, in]. Rows of its input and output may be longer than that: what
+/// stands behind is neither read nor written.
+template <Arithmetic T, std::size_t In, std::size_t Out, bool HasBias = true, std::size_t InRow = In,
+          std::size_t OutRow = Out>
 struct Linear {
+    static_assert(InRow >= In && OutRow >= Out, "tandem: Linear: rows are at least as long as what the layer reads");
     using C = Compute<T>;
 
     PackedMatrix<T, Shape<Out, In>> weight;
@@ -14649,34 +14665,42 @@ struct Linear {
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
 
-    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its
-    /// bias is added, while it is in registers.
-    void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
+    /// x <rows, In> to y <rows, Out>, in rows of InRow and OutRow; they must not overlap. `finish` says what else
+    /// becomes of each element once its bias is added, while it is in registers.
+    void forward(Rows<const C, InRow> x, Rows<C, OutRow> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
-        weight.product(x.extent(0), x.data(), y.data(), finish);
+        weight.product(x.extent(0), {x.data(), InRow}, {y.data(), OutRow}, finish);
     }
 
     /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight
     /// ends.
     static bool cuts_at(std::size_t row) { return row % decltype(weight)::layout().width == 0; }
     void forward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, C* y) const {
-        weight.product(rows, x, y, {.bias = HasBias ? bias.data() + first : nullptr}, first, last);
+        weight.product(rows, {x, In}, {y, last - first}, {.bias = HasBias ? bias.data() + first : nullptr}, first,
+                       last);
     }
     void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
                        Linear& gradient) const requires Trainable<T> {
-        weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
-        if constexpr (HasBias) detail::add_column_sums<C>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
+        backward_rows(first, last, rows, {x, In}, {dy, last - first}, {dx, In}, gradient);
     }
 
     /// y = residual + forward(x). residual may be y.
-    void forward_onto(Rows<const C, Out> residual, Rows<const C, In> x, Rows<C, Out> y) const {
-        forward(x, y, {.residual = residual.data(), .residual_stride = Out});
+    void forward_onto(Rows<const C, OutRow> residual, Rows<const C, InRow> x, Rows<C, OutRow> y) const {
+        forward(x, y, {.residual = residual.data(), .residual_stride = OutRow});
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
-    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx,
+    void backward(Rows<const C, InRow> x, Rows<const C, OutRow> dy, Rows<C, InRow> dx,
                   Linear& gradient) const requires Trainable<T> {
-        backward_part(0, Out, x.extent(0), x.data(), dy.data(), dx.data(), gradient);
+        backward_rows(0, Out, x.extent(0), {x.data(), InRow}, {dy.data(), OutRow}, {dx.data(), InRow}, gradient);
+    }
+
+private:
+    void backward_rows(std::size_t first, std::size_t last, std::size_t rows, kernels::StridedRows<const C> x,
+                       kernels::StridedRows<const C> dy, kernels::StridedRows<C> dx,
+                       Linear& gradient) const requires Trainable<T> {
+        weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
+        if constexpr (HasBias) detail::add_column_sums<C>(rows, last - first, dy, gradient.bias.data() + first);
     }
 };
 
@@ -14929,12 +14953,15 @@ struct Mlp {
     static constexpr std::size_t hidden = shape.hidden;
     using C = Compute<T>;
 
-    Linear<T, width, hidden> c_fc;
-    Linear<T, hidden, width> c_proj;
+    /// Elements from one row of the hidden layer to the next.
+    static constexpr std::size_t hidden_row = kernels::row_length<C>(hidden);
+
+    Linear<T, width, hidden, true, width, hidden_row> c_fc;
+    Linear<T, hidden, width, true, hidden_row, width> c_proj;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, hidden>> before, after;
-        Tensor<C, Shape<dynamic, hidden>> gradient;
+        Tensor<C, Shape<dynamic, hidden_row>> before, after;
+        Tensor<C, Shape<dynamic, hidden_row>> gradient;
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -14960,7 +14987,7 @@ struct Mlp {
         } else {
             c_fc.forward(
                 x, saved.after,
-                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden});
+                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden_row});
         }
         c_proj.forward_onto(residual, saved.after, y);
     }
@@ -15496,16 +15523,16 @@ constexpr std::size_t activation_bytes(const auto& config) {
 
 namespace tandem::inline TANDEM_ABI::nn {
 
-/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row holds the
-/// patch in the order channel, y, x: the order of a convolution's weight.
-template <std::size_t Image, std::size_t Patch, Real C>
-void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, 3 * Patch * Patch> rows) {
+/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
+/// the patch in the order channel, y, x: the order of a convolution's weight.
+template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
+void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, Row> rows) {
     constexpr std::size_t side = Image / Patch;
     parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t band = begin; band < end; ++band) {
             const C* const image = images.data() + band / side * 3 * Image * Image;
-            C* to = rows.data() + band * side * 3 * Patch * Patch;
             for (std::size_t patch = 0; patch < side; ++patch) {
+                C* to = rows.data() + (band * side + patch) * Row;
                 for (std::size_t channel = 0; channel < 3; ++channel) {
                     for (std::size_t y = 0; y < Patch; ++y, to += Patch) {
                         const std::size_t line = channel * Image + band % side * Patch + y;
@@ -15525,13 +15552,14 @@ struct PatchEmbedding {
     static constexpr std::size_t tokens = patches + (HasClass ? 1 : 0);
     static constexpr std::size_t depth = 3 * Patch * Patch;
     using C = Compute<T>;
+    static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
 
     PackedMatrix<T, Shape<Width, 3, Patch, Patch>> conv;
     Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
     Tensor<C, Shape<tokens, Width>> positional_embedding;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, depth>> patches;
+        Tensor<C, Shape<dynamic, depth_row>> patches;
         Tensor<C, Shape<dynamic, Width>> embedded;
     };
 
@@ -15552,8 +15580,8 @@ struct PatchEmbedding {
         const std::size_t count = images.extent(0);
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
-        extract_patches<Image, Patch, C>(images, saved.patches);
-        conv.product(count * patches, saved.patches.data(), saved.embedded.data(), {});
+        extract_patches<Image, Patch, C, depth_row>(images, saved.patches);
+        conv.product(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width}, {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
@@ -15573,7 +15601,8 @@ struct PatchEmbedding {
     void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / tokens;
         constexpr std::size_t skip = (tokens - patches) * Width;
-        detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
+        detail::add_column_sums<C>(count, tokens * Width, {dy.data(), tokens * Width},
+                                   gradient.positional_embedding.data());
         for (std::size_t i = 0; i < count; ++i) {
             const C* const rows = dy.data() + i * tokens * Width;
             if constexpr (HasClass) {
@@ -15582,7 +15611,8 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv, 0, Width);
+        conv.product_backward(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width},
+                              {nullptr, 0}, gradient.conv, 0, Width);
     }
 };
 

@@ -58,41 +58,48 @@ TEMPLATE_TEST_CASE("dense layers and their gradients against the definition", "[
     for (const auto& [m, out, in] : sizes) {
         CAPTURE(m, out, in);
         const kernels::PanelLayout layout = kernels::weight_layout<T>();
-        const Guarded<C> x_memory(m * in), y_memory(m * out), dy_memory(m * out), dx_memory(m * in),
+        // Rows are longer than what is read and written; the last one ends with it.
+        const std::size_t x_row = in + 3, y_row = out + 5, x_size = (m - 1) * x_row + in,
+                          y_size = (m - 1) * y_row + out;
+        const Guarded<C> x_memory(x_size), y_memory(y_size), dy_memory(y_size), dx_memory(x_size),
             weight_memory(out * in), packed_memory(layout.size(in, out)), dweight_memory(layout.size(in, out));
-        const C* const x = x_memory.random(m * in, random);
-        const C* const dy = dy_memory.random(m * out, random);
+        const C* const x = x_memory.random(x_size, random);
+        const C* const dy = dy_memory.random(y_size, random);
         const C* const weight = weight_memory.random(out * in, random);
         C* const packed = packed_memory.last(layout.size(in, out));
         kernels::pack_weight<T>(out, in, weight, packed);
 
-        C* const y = y_memory.random(m * out, random);
-        kernels::dense<T>(m, out, in, x, packed, y, {});
+        C* const y = y_memory.random(y_size, random);
+        const std::vector<C> y_before(y, y + y_size);
+        kernels::dense<T>(m, out, in, {x, x_row}, packed, {y, y_row}, {});
         const auto nothing = [](std::size_t, std::size_t) { return 0.0; };
         check_product<T>(
-            m, out, in, [&, n = in](std::size_t i, std::size_t k) { return x[i * n + k]; },
+            m, out, in, [&](std::size_t i, std::size_t k) { return x[i * x_row + k]; },
             [&, n = in](std::size_t k, std::size_t j) { return weight[j * n + k]; }, nothing,
-            [&, n = out](std::size_t i, std::size_t j) { return y[i * n + j]; });
+            [&](std::size_t i, std::size_t j) { return y[i * y_row + j]; });
+        for (std::size_t i = 0; i < y_size; ++i) {
+            if (i % y_row >= out) REQUIRE(y[i] == y_before[i]);
+        }
 
         // Added to what stands in dweight; dx is set.
         C* const dweight = dweight_memory.random(layout.size(in, out), random);
         const std::vector<C> before(dweight, dweight + layout.size(in, out));
-        C* const dx = dx_memory.random(m * in, random);
-        kernels::dense_backward<T>(m, out, in, x, packed, dy, dx, dweight);
+        C* const dx = dx_memory.random(x_size, random);
+        kernels::dense_backward<T>(m, out, in, {x, x_row}, packed, {dy, y_row}, {dx, x_row}, dweight);
         const auto at = [&, n = in](std::size_t row, std::size_t column) { return layout.position(column, row, n); };
         check_product<T>(
-            out, in, m, [&, n = out](std::size_t i, std::size_t k) { return dy[k * n + i]; },
-            [&, n = in](std::size_t k, std::size_t j) { return x[k * n + j]; },
+            out, in, m, [&](std::size_t i, std::size_t k) { return dy[k * y_row + i]; },
+            [&](std::size_t k, std::size_t j) { return x[k * x_row + j]; },
             [&](std::size_t i, std::size_t j) { return static_cast<double>(before[at(i, j)]); },
             [&](std::size_t i, std::size_t j) { return dweight[at(i, j)]; });
         check_product<T>(
-            m, in, out, [&, n = out](std::size_t i, std::size_t k) { return dy[i * n + k]; },
+            m, in, out, [&](std::size_t i, std::size_t k) { return dy[i * y_row + k]; },
             [&, n = in](std::size_t k, std::size_t j) { return weight[k * n + j]; }, nothing,
-            [&, n = in](std::size_t i, std::size_t j) { return dx[i * n + j]; });
+            [&](std::size_t i, std::size_t j) { return dx[i * x_row + j]; });
 
         // Without dx, the weight's gradient is the same.
         std::vector<C> alone = before;
-        kernels::dense_backward<T>(m, out, in, x, packed, dy, nullptr, alone.data());
+        kernels::dense_backward<T>(m, out, in, {x, x_row}, packed, {dy, y_row}, {nullptr, 0}, alone.data());
         REQUIRE(std::equal(alone.begin(), alone.end(), dweight));
     }
 }

@@ -16,6 +16,22 @@
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
+/// Rows of a matrix that lie `stride` elements apart, at least as many as are in use.
+template <class T>
+struct StridedRows {
+    T* data;
+    std::size_t stride;
+
+    T* row(std::size_t i) const { return data + i * stride; }
+};
+
+/// How long to make rows of `width` elements: so that they do not lie a multiple of 4096 bytes apart, where products
+/// would have to copy them (reads_in_place).
+template <class T>
+constexpr std::size_t row_length(std::size_t width) {
+    return width * sizeof(T) % 4096 == 0 ? width + line / sizeof(T) : width;
+}
+
 /// The layout that weights of type T are kept in.
 template <Arithmetic T>
 PanelLayout weight_layout() {
@@ -33,13 +49,14 @@ namespace detail {
 /// x[m, in] in memory of the calling thread, each row through convert(row, from, to), zeros up to a multiple of
 /// `group`.
 template <class To, class From, class Convert>
-Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const From* x, const Convert& convert) {
+Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const StridedRows<const From>& x,
+                             const Convert& convert) {
     const std::size_t stride = round_up(in, group);
     Buffer<To>& rows = gemm_scratch<To>().rows;
     rows.resize(m * stride);
     parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
-            convert(i, x + i * in, rows.data() + i * stride);
+            convert(i, x.row(i), rows.data() + i * stride);
             std::fill_n(rows.data() + i * stride + in, stride - in, To{});
         }
     });
@@ -51,13 +68,14 @@ Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, c
 /// Whether products of T meet pairs of bfloat16: where the CPU has them, and they are faster than float32.
 template <Arithmetic T>
 bool multiplies_pairs() {
-    return (std::same_as<T, bfloat16> || std::same_as<T, amp_bf16>)&&active_reduced().pairs.multiply != nullptr;
+    constexpr bool rounds = std::same_as<T, bfloat16> || std::same_as<T, amp_bf16>;
+    return rounds && active_reduced().pairs.multiply != nullptr;
 }
 
 namespace detail {
 
 /// x[m, in] rounded to bfloat16, in memory of the calling thread.
-inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const float* x) {
+inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     const ReducedKernels& reduced = active_reduced();
     return with_padded_rows<bfloat16>(m, in, reduced.pairs.group, x, [&](std::size_t, const float* from, bfloat16* to) {
         reduced.narrow(from, to, in);
@@ -65,7 +83,7 @@ inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const float*
 }
 
 /// xᵀ[in, m] rounded to bfloat16, in the same memory.
-inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const float* x) {
+inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     constexpr std::size_t side = 64;
     const ReducedKernels& reduced = active_reduced();
     const std::size_t stride = round_up(m, reduced.pairs.group);
@@ -77,7 +95,7 @@ inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const 
             const std::size_t columns = std::min(side, in - column);
             for (std::size_t row = 0; row < m; row += side) {
                 const std::size_t height = std::min(side, m - row);
-                active<float>().transpose(x + row * in + column, in, height, columns, block.data(), side);
+                active<float>().transpose(x.row(row) + column, x.stride, height, columns, block.data(), side);
                 for (std::size_t j = 0; j < columns; ++j) {
                     reduced.narrow(block.data() + j * side, rows.data() + (column + j) * stride + row, height);
                 }
@@ -102,30 +120,18 @@ inline void narrow_into_panel(std::size_t rows, std::size_t filled, const float*
     }
 }
 
-/// A row-major b[k, n] as panels of pairs, in memory of the calling thread.
-inline const bfloat16* narrow_panels(std::size_t k, std::size_t n, const float* b) {
+/// Floats b[k, n] as panels of pairs, in memory of the calling thread. Rows lie `stride` elements apart, and what
+/// becomes one panel begins `panel_step` elements behind what becomes the one before: for a row-major matrix, a panel's
+/// width.
+inline const bfloat16* narrow_panels(std::size_t k, std::size_t n, const float* b, std::size_t stride,
+                                     std::size_t panel_step) {
     const PanelLayout layout = layout_of(active_reduced().pairs);
     Buffer<bfloat16>& panels = gemm_scratch<bfloat16>().right;
     panels.resize(layout.size(k, n));
     parallel_for((n + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t panel = begin; panel < end; ++panel) {
-            const std::size_t column = panel * layout.width;
-            narrow_into_panel(k, std::min(layout.width, n - column), b + column, n, layout.width,
-                              panels.data() + panel * layout.panel_size(k));
-        }
-    });
-    return panels.data();
-}
-
-/// A weight of floats [out, in], which is kept in panels of the same width, as panels of pairs.
-inline const bfloat16* narrow_weight(std::size_t out, std::size_t in, const float* weight) {
-    const PanelLayout layout = layout_of(active_reduced().pairs);
-    Buffer<bfloat16>& panels = gemm_scratch<bfloat16>().right;
-    panels.resize(layout.size(in, out));
-    parallel_for((out + layout.width - 1) / layout.width, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t panel = begin; panel < end; ++panel) {
-            narrow_into_panel(in, layout.width, weight + panel * in * layout.width, layout.width, layout.width,
-                              panels.data() + panel * layout.panel_size(in));
+            narrow_into_panel(k, std::min(layout.width, n - panel * layout.width), b + panel * panel_step, stride,
+                              layout.width, panels.data() + panel * layout.panel_size(k));
         }
     });
     return panels.data();
@@ -137,20 +143,20 @@ inline const bfloat16* narrow_weight(std::size_t out, std::size_t in, const floa
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
 /// well; elsewhere both are multiplied as they are. Sums are float32 then.
 template <Arithmetic T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const Stored<T>* weight, Compute<T>* y,
-           const Finish<Compute<T>>& finish) {
+void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
+           const Stored<T>* weight, const StridedRows<Compute<T>>& y, const Finish<Compute<T>>& finish) {
     using C = Compute<T>;
     if (m == 0) return;
     const KernelSet<C>& set = active<C>();
     const std::size_t width = weight_layout<T>().width;
-    const detail::FinishInto<C> into{set, width, Target<C>{y, out, width}, false, finish};
+    const detail::FinishInto<C> into{set, width, Target<C>{y.data, y.stride, width}, false, finish};
     if constexpr (std::same_as<T, bfloat16>) {
         const ReducedKernels& reduced = active_reduced();
         const std::size_t group = reduced.widened.group;
         if (multiplies_pairs<T>()) {
             multiply_panels(reduced.pairs, m, out, in, detail::narrow_rows(m, in, x), weight, into);
         } else if (in % group == 0) {
-            multiply_panels(reduced.widened, m, out, in, row_major(x, in), weight, into);
+            multiply_panels(reduced.widened, m, out, in, row_major(x.data, x.stride), weight, into);
         } else {
             const auto copy = [&](std::size_t, const C* from, C* to) { std::copy_n(from, in, to); };
             multiply_panels(reduced.widened, m, out, in, detail::with_padded_rows<C>(m, in, group, x, copy), weight,
@@ -159,11 +165,12 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, 
     } else {
         if constexpr (std::same_as<T, amp_bf16>) {
             if (multiplies_pairs<T>()) {
-                const bfloat16* const panels = detail::narrow_weight(out, in, weight);
+                // Rounded for every product, as autocast does: a rounded copy would have to hear of each update.
+                const bfloat16* const panels = detail::narrow_panels(in, out, weight, width, in * width);
                 return multiply_panels(active_reduced().pairs, m, out, in, detail::narrow_rows(m, in, x), panels, into);
             }
         }
-        multiply_panels(set.tile, m, out, in, row_major(x, in), weight, into);
+        multiply_panels(set.tile, m, out, in, row_major(x.data, x.stride), weight, into);
     }
 }
 
@@ -178,8 +185,8 @@ struct ByteWeight {
 
 /// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
 /// are exact within a block of the depth.
-inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const float* x, const ByteWeight& weight,
-                        float* y, const Finish<float>& finish) {
+inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const float>& x,
+                        const ByteWeight& weight, const StridedRows<float>& y, const Finish<float>& finish) {
     if (m == 0) return;
     const ReducedKernels& reduced = active_reduced();
     const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
@@ -197,20 +204,21 @@ inline void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const fl
                         const std::size_t block = depth_begin / (gemm_depth * tile.group);
                         const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
                                                   weight.sums + block * weight.sums_stride + column};
-                        reduced.finish_bytes(product, tile.columns, rows, columns, y + row * out + column, out,
+                        reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
                                              depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
                     });
 }
 
-/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx is null.
+/// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx.data is null.
 template <Trainable T>
-void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Compute<T>* x, const Compute<T>* weight,
-                    const Compute<T>* dy, Compute<T>* dx, Compute<T>* dweight) {
+void dense_backward(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
+                    const Compute<T>* weight, const StridedRows<const Compute<T>>& dy,
+                    const StridedRows<Compute<T>>& dx, Compute<T>* dweight) {
     using C = Compute<T>;
     if (m == 0) return;
     const PanelLayout layout = weight_layout<T>();
     const std::size_t width = layout.width;
-    const Target<C> into_weight{dweight, width, layout.panel_size(in)}, into_dx{dx, in, width};
+    const Target<C> into_weight{dweight, width, layout.panel_size(in)}, into_dx{dx.data, dx.stride, width};
     // The weight's own panels run along `in`; dx needs panels that run along `out`: its square blocks, transposed.
     const auto for_each_block = [&](const auto& body) {
         parallel_for((in + width - 1) / width, 1, [&](std::size_t begin, std::size_t end) {
@@ -225,10 +233,10 @@ void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Comput
     if constexpr (std::same_as<T, amp_bf16>) {
         if (multiplies_pairs<T>()) {
             const TileKernel<bfloat16, bfloat16, float>& tile = active_reduced().pairs;
-            const bfloat16* const right = detail::narrow_panels(m, out, dy);
+            const bfloat16* const right = detail::narrow_panels(m, out, dy.data, dy.stride, width);
             multiply_panels(tile, in, out, m, detail::narrow_transposed(m, in, x), right,
                             detail::FinishInto<C>{active<C>(), width, into_weight, true, {}});
-            if (dx == nullptr) return;
+            if (dx.data == nullptr) return;
             const PanelLayout pairs = layout_of(tile);
             Buffer<bfloat16>& panels = detail::gemm_scratch<bfloat16>().right;
             panels.resize(pairs.size(out, in));
@@ -246,15 +254,15 @@ void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Comput
     }
     Buffer<C>& panels = detail::gemm_scratch<C>().right;
     panels.resize(layout.size(m, out));
-    pack_panels(layout, m, out, row_major(dy, out), panels.data());
-    gemm_panels<C>(in, out, m, row_major(x, in).transposed(), panels.data(), into_weight, true);
-    if (dx == nullptr) return;
+    pack_panels(layout, m, out, row_major(dy.data, dy.stride), panels.data());
+    gemm_panels<C>(in, out, m, row_major(x.data, x.stride).transposed(), panels.data(), into_weight, true);
+    if (dx.data == nullptr) return;
     panels.resize(layout.size(out, in));
     for_each_block(
         [&](const Operand<C>& block, std::size_t filled, std::size_t row, std::size_t rows, std::size_t panel) {
             detail::pack_panel(block, filled, rows, width, panels.data() + panel * out * width + row * width);
         });
-    gemm_panels<C>(m, in, out, row_major(dy, out), panels.data(), into_dx, false);
+    gemm_panels<C>(m, in, out, row_major(dy.data, dy.stride), panels.data(), into_dx, false);
 }
 
 /// Packs a row-major weight [out, in] into its layout.

@@ -203,12 +203,19 @@ bool reads_in_place(const Operand<A>& a) {
     return std::same_as<A, T> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
 }
 
+/// Elements from one row of a packed block to the next: a line of the cache more than their own, which may be a multiple
+/// of 4096 bytes.
+template <class T>
+constexpr std::size_t packed_stride(std::size_t depth) {
+    return depth + line / sizeof(T);
+}
+
 /// Packs a block of the left operand: row by row where rows are contiguous, else its tiles one after the other.
 template <class T, class A>
 void pack_left(const Operand<A>& a, const Shares& tiles, std::size_t depth, T* memory) {
     if (a.column_stride == 1) {
         for (std::size_t i = 0; i < tiles.total; ++i) {
-            std::copy_n(a.data + i * a.row_stride, depth, memory + i * depth);
+            std::copy_n(a.data + i * a.row_stride, depth, memory + i * packed_stride<T>(depth));
         }
         return;
     }
@@ -224,7 +231,7 @@ LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t grou
     if constexpr (std::same_as<A, T>) {
         if (memory == nullptr) return {a.data, a.row_stride, group};
     }
-    if (a.column_stride == 1) return {memory, depth, group};
+    if (a.column_stride == 1) return {memory, packed_stride<T>(depth), group};
     return {memory, 1, 0};
 }
 
@@ -254,17 +261,19 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     const bool in_place = detail::reads_in_place<T>(a);
     // What several splits read is packed once, before.
     Buffer<T>& shared = detail::gemm_scratch<T>().shared_left;
-    const std::size_t padded_depth = round_up(k, tile.group);
     const auto rows_of = [&](std::size_t block) { return blocks.begin(block + 1) - blocks.begin(block); };
+    const std::size_t depths = (k + block_depth - 1) / block_depth, stride = detail::packed_stride<T>(depth_at(0));
+    const auto shared_at = [&](std::size_t row, std::size_t rows, std::size_t depth_begin) {
+        return shared.data() + (row * depths + rows * (depth_begin / block_depth)) * stride;
+    };
     if (!in_place && splits.count > 1) {
-        shared.resize(m * padded_depth);
-        const std::size_t depths = (k + block_depth - 1) / block_depth;
+        shared.resize(m * depths * stride);
         parallel_for(blocks.count * depths, 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t task = begin; task < end; ++task) {
                 const std::size_t block = task / depths, row = blocks.begin(block), rows = rows_of(block);
                 const std::size_t depth_begin = task % depths * block_depth;
                 detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin),
-                                  shared.data() + row * padded_depth + rows * depth_begin);
+                                  shared_at(row, rows, depth_begin));
             }
         });
     }
@@ -280,10 +289,10 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 const Operand<A> block = a.from(row, depth_begin);
                 T* memory = nullptr;
                 if (!in_place && splits.count > 1) {
-                    memory = shared.data() + row * padded_depth + rows * depth_begin;
+                    memory = shared_at(row, rows, depth_begin);
                 } else if (!in_place) {
                     Buffer<T>& own = detail::gemm_scratch<T>().left;
-                    own.resize(rows * depth);
+                    own.resize(rows * detail::packed_stride<T>(depth));
                     memory = own.data();
                     detail::pack_left(block, tiles, depth, memory);
                 }
@@ -389,7 +398,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
         const Operand<T> block = a.from(0, depth_begin);
         T* memory = nullptr;
         if (!detail::reads_in_place<T>(a)) {
-            scratch.left.resize(m * depth);
+            scratch.left.resize(m * detail::packed_stride<T>(depth));
             memory = scratch.left.data();
             detail::pack_left(block, tiles, depth, memory);
         }

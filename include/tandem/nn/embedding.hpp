@@ -13,16 +13,16 @@
 
 namespace tandem::inline TANDEM_ABI::nn {
 
-/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row holds the
-/// patch in the order channel, y, x: the order of a convolution's weight.
-template <std::size_t Image, std::size_t Patch, Real C>
-void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, 3 * Patch * Patch> rows) {
+/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
+/// the patch in the order channel, y, x: the order of a convolution's weight.
+template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
+void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, Row> rows) {
     constexpr std::size_t side = Image / Patch;
     parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t band = begin; band < end; ++band) {
             const C* const image = images.data() + band / side * 3 * Image * Image;
-            C* to = rows.data() + band * side * 3 * Patch * Patch;
             for (std::size_t patch = 0; patch < side; ++patch) {
+                C* to = rows.data() + (band * side + patch) * Row;
                 for (std::size_t channel = 0; channel < 3; ++channel) {
                     for (std::size_t y = 0; y < Patch; ++y, to += Patch) {
                         const std::size_t line = channel * Image + band % side * Patch + y;
@@ -42,13 +42,14 @@ struct PatchEmbedding {
     static constexpr std::size_t tokens = patches + (HasClass ? 1 : 0);
     static constexpr std::size_t depth = 3 * Patch * Patch;
     using C = Compute<T>;
+    static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
 
     PackedMatrix<T, Shape<Width, 3, Patch, Patch>> conv;
     Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
     Tensor<C, Shape<tokens, Width>> positional_embedding;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, depth>> patches;
+        Tensor<C, Shape<dynamic, depth_row>> patches;
         Tensor<C, Shape<dynamic, Width>> embedded;
     };
 
@@ -69,8 +70,8 @@ struct PatchEmbedding {
         const std::size_t count = images.extent(0);
         saved.patches.resize(count * patches);
         saved.embedded.resize(count * patches);
-        extract_patches<Image, Patch, C>(images, saved.patches);
-        conv.product(count * patches, saved.patches.data(), saved.embedded.data(), {});
+        extract_patches<Image, Patch, C, depth_row>(images, saved.patches);
+        conv.product(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width}, {});
         parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
@@ -90,7 +91,8 @@ struct PatchEmbedding {
     void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / tokens;
         constexpr std::size_t skip = (tokens - patches) * Width;
-        detail::add_column_sums<C>({dy.data(), {{count, tokens * Width}}}, gradient.positional_embedding.data());
+        detail::add_column_sums<C>(count, tokens * Width, {dy.data(), tokens * Width},
+                                   gradient.positional_embedding.data());
         for (std::size_t i = 0; i < count; ++i) {
             const C* const rows = dy.data() + i * tokens * Width;
             if constexpr (HasClass) {
@@ -99,7 +101,8 @@ struct PatchEmbedding {
             }
             std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
         }
-        conv.product_backward(count * patches, saved.patches.data(), saved.embedded.data(), nullptr, gradient.conv, 0, Width);
+        conv.product_backward(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width},
+                              {nullptr, 0}, gradient.conv, 0, Width);
     }
 };
 

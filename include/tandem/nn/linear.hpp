@@ -26,25 +26,22 @@ constexpr Cost linear_cost(std::size_t in, std::size_t out, bool has_bias, std::
 
 namespace detail {
 
-// The layers' widths are types, the code below them is not: one instantiation serves every layer of an element type.
-template <class T>
-using AnyMatrix = View<T, Shape<dynamic, dynamic>>;
-
-/// sums += Σ over rows of x.
+/// sums += Σ over rows of x [rows, width].
 template <Real T>
-void add_column_sums(AnyMatrix<const T> x, T* sums) {
-    const std::size_t width = x.extent(1);
+void add_column_sums(std::size_t rows, std::size_t width, const kernels::StridedRows<const T>& x, T* sums) {
     parallel_for((width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
-        kernels::active_gradients<T>().column_sums(x.data(), sums, x.extent(0), width, begin * 64,
-                                                   std::min(end * 64, width));
+        kernels::active_gradients<T>().column_sums(x.data, sums, rows, x.stride, begin * 64, std::min(end * 64, width));
     });
 }
 
 }  // namespace detail
 
-/// A dense layer. The weight has PyTorch's shape, [out, in].
-template <Arithmetic T, std::size_t In, std::size_t Out, bool HasBias = true>
+/// A dense layer. The weight has PyTorch's shape, [out, in]. Rows of its input and output may be longer than that: what
+/// stands behind is neither read nor written.
+template <Arithmetic T, std::size_t In, std::size_t Out, bool HasBias = true, std::size_t InRow = In,
+          std::size_t OutRow = Out>
 struct Linear {
+    static_assert(InRow >= In && OutRow >= Out, "tandem: Linear: rows are at least as long as what the layer reads");
     using C = Compute<T>;
 
     PackedMatrix<T, Shape<Out, In>> weight;
@@ -55,34 +52,42 @@ struct Linear {
         if constexpr (HasBias) visit(at + "bias", self.bias...);
     }
 
-    /// x <rows, In> to y <rows, Out>; they must not overlap. `finish` says what else becomes of each element once its
-    /// bias is added, while it is in registers.
-    void forward(Rows<const C, In> x, Rows<C, Out> y, kernels::Finish<C> finish = {}) const {
+    /// x <rows, In> to y <rows, Out>, in rows of InRow and OutRow; they must not overlap. `finish` says what else
+    /// becomes of each element once its bias is added, while it is in registers.
+    void forward(Rows<const C, InRow> x, Rows<C, OutRow> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
-        weight.product(x.extent(0), x.data(), y.data(), finish);
+        weight.product(x.extent(0), {x.data(), InRow}, {y.data(), OutRow}, finish);
     }
 
     /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight
     /// ends.
     static bool cuts_at(std::size_t row) { return row % decltype(weight)::layout().width == 0; }
     void forward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, C* y) const {
-        weight.product(rows, x, y, {.bias = HasBias ? bias.data() + first : nullptr}, first, last);
+        weight.product(rows, {x, In}, {y, last - first}, {.bias = HasBias ? bias.data() + first : nullptr}, first,
+                       last);
     }
     void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
                        Linear& gradient) const requires Trainable<T> {
-        weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
-        if constexpr (HasBias) detail::add_column_sums<C>({dy, {{rows, last - first}}}, gradient.bias.data() + first);
+        backward_rows(first, last, rows, {x, In}, {dy, last - first}, {dx, In}, gradient);
     }
 
     /// y = residual + forward(x). residual may be y.
-    void forward_onto(Rows<const C, Out> residual, Rows<const C, In> x, Rows<C, Out> y) const {
-        forward(x, y, {.residual = residual.data(), .residual_stride = Out});
+    void forward_onto(Rows<const C, OutRow> residual, Rows<const C, InRow> x, Rows<C, OutRow> y) const {
+        forward(x, y, {.residual = residual.data(), .residual_stride = OutRow});
     }
 
     /// Adds to the gradients of weight and bias, and writes dx unless it is an empty view.
-    void backward(Rows<const C, In> x, Rows<const C, Out> dy, Rows<C, In> dx,
+    void backward(Rows<const C, InRow> x, Rows<const C, OutRow> dy, Rows<C, InRow> dx,
                   Linear& gradient) const requires Trainable<T> {
-        backward_part(0, Out, x.extent(0), x.data(), dy.data(), dx.data(), gradient);
+        backward_rows(0, Out, x.extent(0), {x.data(), InRow}, {dy.data(), OutRow}, {dx.data(), InRow}, gradient);
+    }
+
+private:
+    void backward_rows(std::size_t first, std::size_t last, std::size_t rows, kernels::StridedRows<const C> x,
+                       kernels::StridedRows<const C> dy, kernels::StridedRows<C> dx,
+                       Linear& gradient) const requires Trainable<T> {
+        weight.product_backward(rows, x, dy, dx, gradient.weight, first, last);
+        if constexpr (HasBias) detail::add_column_sums<C>(rows, last - first, dy, gradient.bias.data() + first);
     }
 };
 

@@ -20,12 +20,15 @@ struct Mlp {
     static constexpr std::size_t hidden = shape.hidden;
     using C = Compute<T>;
 
-    Linear<T, width, hidden> c_fc;
-    Linear<T, hidden, width> c_proj;
+    /// Elements from one row of the hidden layer to the next.
+    static constexpr std::size_t hidden_row = kernels::row_length<C>(hidden);
+
+    Linear<T, width, hidden, true, width, hidden_row> c_fc;
+    Linear<T, hidden, width, true, hidden_row, width> c_proj;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, hidden>> before, after;
-        Tensor<C, Shape<dynamic, hidden>> gradient;
+        Tensor<C, Shape<dynamic, hidden_row>> before, after;
+        Tensor<C, Shape<dynamic, hidden_row>> gradient;
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -51,7 +54,7 @@ struct Mlp {
         } else {
             c_fc.forward(
                 x, saved.after,
-                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden});
+                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden_row});
         }
         c_proj.forward_onto(residual, saved.after, y);
     }

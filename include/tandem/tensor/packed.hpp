@@ -57,18 +57,19 @@ public:
 
     /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
     /// panel.
-    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y, const kernels::Finish<Compute<T>>& finish,
-                 std::size_t first, std::size_t last) const {
+    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
+                 const kernels::Finish<Compute<T>>& finish, std::size_t first, std::size_t last) const {
         kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
     }
-    void product(std::size_t rows, const Compute<T>* x, Compute<T>* y,
+    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
                  const kernels::Finish<Compute<T>>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
 
     /// Adds dyᵀ · x to the rows [first, last) of `gradient`, and sets dx = dy · those rows of the weight unless dx is
     /// null.
-    void product_backward(std::size_t rows, const Compute<T>* x, const Compute<T>* dy, Compute<T>* dx,
+    void product_backward(std::size_t rows, kernels::StridedRows<const Compute<T>> x,
+                          kernels::StridedRows<const Compute<T>> dy, kernels::StridedRows<Compute<T>> dx,
                           PackedWeight& gradient, std::size_t first, std::size_t last) const requires Trainable<T> {
         const std::size_t at = layout().position(0, first, in_);
         kernels::dense_backward<T>(rows, last - first, in_, x, elements_.data() + at, dy, dx,
@@ -134,13 +135,14 @@ public:
         }
     }
 
-    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish, std::size_t first,
-                 std::size_t last) const {
+    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+                 const kernels::Finish<float>& finish, std::size_t first, std::size_t last) const {
         const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in_), scales_.data() + first,
                                        sums_.data() + first, padded()};
         kernels::dense_bytes(rows, last - first, in_, x, part, y, finish);
     }
-    void product(std::size_t rows, const float* x, float* y, const kernels::Finish<float>& finish) const {
+    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+                 const kernels::Finish<float>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
 
