@@ -6392,6 +6392,10 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// The activations that kernels know. Any other is an expression, applied after the product.
 enum class Activation { none, gelu, quick_gelu, tanh_gelu };
 
+/// Bytes that a tile fetches with every group, from memory that comes next. Half a line: fetched faster, they would take
+/// the buffers that the tile's own loads wait for.
+inline constexpr std::size_t fetched_per_group = 32;
+
 /// The register tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double,
 /// 2 for bfloat16, 4 for bytes.
 template <class A, class B, class Sum>
@@ -6401,8 +6405,8 @@ struct TileKernel {
     std::size_t group;
 
     /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group]; b
-    /// holds `groups` times `columns` groups, side by side; out is packed. With every group, one more line of 64 bytes
-    /// from `ahead` on is fetched into the L2 cache; it is not read, and may be anywhere.
+    /// holds `groups` times `columns` groups, side by side; out is packed. What stands from
+    /// `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                      const B* b, Sum* out, const void* ahead);
 };
@@ -6682,7 +6686,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -7330,7 +7334,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -7860,7 +7864,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -8381,7 +8385,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -9012,7 +9016,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -9595,7 +9599,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -10174,7 +10178,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -10699,7 +10703,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -11219,7 +11223,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -12263,15 +12267,15 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                    // The next panel is fetched meanwhile, by all tiles but the first, which waits for this one's rest.
+                    // The next panel is fetched meanwhile, a part by every tile.
                     const B* const next = panel + 1 < last_panel ? right + panel_size : right;
-                    const std::size_t fetched = depth / tile.group * line / sizeof(B);
+                    const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
                     const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                     for (std::size_t t = 0; t < tiles.count; ++t) {
                         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                         tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
                                       left.group == 0 ? height : left.group, right, sums.data(),
-                                      t > 0 && t * fetched <= depth * tile.columns ? next + (t - 1) * fetched : right);
+                                      (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
                         finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                     }
                 }
@@ -16153,8 +16157,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return true;
 }
 
-/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers,
-/// convert_clip_original_pytorch_ to_hf.py gives the pairs).
+/// Where transformers' CLIPModel keeps the parameter open_clip calls `name`. The pairs are those of transformers'
+/// convert_clip_original_pytorch_to_hf.py.
 [[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};

@@ -300,15 +300,15 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 const bool is_last = depth_begin + block_depth >= k;
                 for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                     const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                    // The next panel is fetched meanwhile, by all tiles but the first, which waits for this one's rest.
+                    // The next panel is fetched meanwhile, a part by every tile.
                     const B* const next = panel + 1 < last_panel ? right + panel_size : right;
-                    const std::size_t fetched = depth / tile.group * line / sizeof(B);
+                    const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
                     const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                     for (std::size_t t = 0; t < tiles.count; ++t) {
                         const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                         tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
                                       left.group == 0 ? height : left.group, right, sums.data(),
-                                      t > 0 && t * fetched <= depth * tile.columns ? next + (t - 1) * fetched : right);
+                                      (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
                         finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                     }
                 }

@@ -68,7 +68,7 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += 64) {
+        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);

@@ -39,8 +39,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return true;
 }
 
-/// Where transformers' CLIPModel keeps the parameter open_clip calls `name` (transformers,
-/// convert_clip_original_pytorch_ to_hf.py gives the pairs).
+/// Where transformers' CLIPModel keeps the parameter open_clip calls `name`. The pairs are those of transformers'
+/// convert_clip_original_pytorch_to_hf.py.
 [[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
