@@ -1,6 +1,5 @@
 #include <catch2/catch.hpp>
 #include <cstdlib>
-#include <filesystem>
 #include <string>
 
 #include <tandem/core/error.hpp>
@@ -10,18 +9,6 @@
 
 using Catch::Matchers::Contains;
 using tandem::kernels::Isa;
-
-namespace {
-
-/// Runs some of this executable's own tests with TANDEM_ISA set; the choice is made once a process.
-int run_with_isa(const std::string& isa, const std::string& tests) {
-    const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-    return std::system(("TANDEM_ISA='" + isa + "' " TANDEM_TEST_EMULATOR " '" + self + "' '" + tests +
-                        "' --filenames-as-tags > /dev/null")
-                           .c_str());
-}
-
-}  // namespace
 
 TEST_CASE("instruction sets by name", "[kernels]") {
     using tandem::kernels::isa_named;

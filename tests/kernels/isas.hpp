@@ -1,6 +1,9 @@
-// The instruction sets of the machine that the tests run on.
+// The instruction sets of the machine that the tests run on, and tests under one of them.
 #pragma once
 
+#include <cstdlib>
+#include <filesystem>
+#include <string>
 #include <vector>
 
 #include <tandem/kernels/isa.hpp>
@@ -12,4 +15,12 @@ inline std::vector<tandem::kernels::Isa> available_isas() {
         if (tandem::kernels::has(tandem::kernels::cpu_features(), isa)) available.push_back(isa);
     }
     return available;
+}
+
+/// Runs some of this executable's own tests with TANDEM_ISA set; the choice is made once a process.
+inline int run_with_isa(const std::string& isa, const std::string& tests) {
+    const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+    return std::system(("TANDEM_ISA='" + isa + "' " TANDEM_TEST_EMULATOR " '" + self + "' '" + tests +
+                        "' --filenames-as-tags > /dev/null")
+                           .c_str());
 }

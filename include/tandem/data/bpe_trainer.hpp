@@ -2,10 +2,8 @@
 #pragma once
 
 #include <array>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <map>
 #include <queue>
 #include <span>
@@ -29,15 +27,13 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
-/// Pair counts over a set of distinct words, kept up to date from merge to merge. A template, as train_bpe is, so that
-/// only programs that train a tokenizer compile it. Words maps strings to counts.
-template <class Words>
+/// Pair counts over a set of distinct words, kept up to date from merge to merge.
 class PairCounts {
 public:
     /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
     using Pair = std::uint64_t;
 
-    explicit PairCounts(const Words& words) {
+    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
         std::array<Id, 256> ids{};
         for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
         for (const auto& [text, count] : words) {
@@ -141,9 +137,8 @@ private:
 /// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
 /// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
 /// Error where `vocabulary` is below 514.
-template <std::ranges::input_range Captions = std::vector<std::string>>
-requires std::convertible_to<std::ranges::range_reference_t<const Captions>, std::string_view> Bpe
-train_bpe(const Captions& captions, std::size_t vocabulary, Cleaning cleaning = Cleaning::open_clip) {
+inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
+                     Cleaning cleaning = Cleaning::open_clip) {
     constexpr std::size_t bytes = 512;
     constexpr std::size_t specials = 2;
     if (vocabulary < bytes + specials) {
@@ -151,18 +146,17 @@ train_bpe(const Captions& captions, std::size_t vocabulary, Cleaning cleaning = 
                     std::to_string(vocabulary));
     }
     std::map<std::string, std::int64_t> words;
-    for (const auto& caption : captions) {
+    for (const std::string& caption : captions) {
         detail::split_text(
             caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
     }
-    using Counts = detail::PairCounts<decltype(words)>;
-    Counts pairs(words);
+    detail::PairCounts pairs(words);
     std::vector<Bpe::Merge> merges;
-    typename Counts::Pair pair = 0;
+    detail::PairCounts::Pair pair = 0;
     // No pair makes a token that another made before: within its ends a token is always merged in the same order.
     while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
         pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
-        merges.push_back({Counts::left(pair), Counts::right(pair)});
+        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
     }
     return Bpe(merges, cleaning);
 }

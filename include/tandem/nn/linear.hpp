@@ -63,12 +63,12 @@ struct Linear {
     /// ends.
     static bool cuts_at(std::size_t row) { return row % decltype(weight)::layout().width == 0; }
     void forward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, C* y) const {
-        weight.product(rows, {x, In}, {y, last - first}, {.bias = HasBias ? bias.data() + first : nullptr}, first,
+        weight.product(rows, {x, InRow}, {y, last - first}, {.bias = HasBias ? bias.data() + first : nullptr}, first,
                        last);
     }
     void backward_part(std::size_t first, std::size_t last, std::size_t rows, const C* x, const C* dy, C* dx,
                        Linear& gradient) const requires Trainable<T> {
-        backward_rows(first, last, rows, {x, In}, {dy, last - first}, {dx, In}, gradient);
+        backward_rows(first, last, rows, {x, InRow}, {dy, last - first}, {dx, InRow}, gradient);
     }
 
     /// y = residual + forward(x). residual may be y.
