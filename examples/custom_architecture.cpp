@@ -3,6 +3,8 @@
 
 #include <tandem/tandem.hpp>
 
+#include "colours.hpp"
+
 namespace td = tandem;
 
 // Wide and shallow for images, deep and narrow for text; average pooling, tanh GELU, a finer eps.
@@ -15,25 +17,10 @@ inline constexpr td::ClipConfig mine{
 static_assert(td::parameter_count(mine) < 400'000);
 static_assert(td::forward_flops(mine.vision) < 8'000'000);
 
-// Pairs made up on the spot: image k is a flat colour, caption k its number.
-struct Colours {
-    std::size_t size() const { return 8; }
-    void fetch(std::size_t index, td::Random& random, std::span<float> image, std::span<td::Id> ids) const {
-        const std::size_t plane = image.size() / 3;
-        for (std::size_t i = 0; i < image.size(); ++i) {
-            image[i] = ((index >> (i / plane)) & 1 ? 1.0F : -1.0F) + 0.1F * static_cast<float>(random.normal());
-        }
-        std::fill(ids.begin(), ids.end(), 0);
-        ids[0] = 62;                                    // start of text
-        ids[1] = static_cast<td::Id>(index + 1);
-        ids[2] = 63;                                    // end of text: the highest id
-    }
-};
-
 int main() {
-    std::printf("%zu parameters, %.1f MFLOP an image, %.2f MB kept a pair in training\n", td::parameter_count(mine),
+    std::printf("%zu parameters, %.1f MFLOP an image, %.2f MB of activations a pair in training\n", td::parameter_count(mine),
                 1e-6 * static_cast<double>(td::forward_flops(mine.vision)),
-                1e-6 * static_cast<double>(td::activation_bytes(mine)));
+                1e-6 * static_cast<double>(td::training_bytes(mine)));
     td::Clip<mine> model{td::Seed{0}};
     td::Trainer trainer{model, td::AdamW{.rate = 2e-3}, td::WarmupCosine{.warmup = 0.1}, td::InfoNce{},
                         td::TrainerOptions{.batch = 8, .steps = 40}};

@@ -6,9 +6,12 @@
 #include <tandem/data/pairs.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/losses/contrastive.hpp>
+#include <tandem/losses/matryoshka.hpp>
+#include <tandem/models/check_gradients.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/models/zoo.hpp>
+#include <tandem/nn/compose.hpp>
 #include <tandem/tasks/retrieval.hpp>
 #include <tandem/tasks/zero_shot.hpp>
 #include <tandem/train/trainer.hpp>

@@ -6385,7 +6385,7 @@ auto relu(A&& a) {
 namespace tandem::inline TANDEM_ABI::kernels {
 
 /// The activations that kernels know. Any other is an expression, applied after the product.
-enum class Activation { none, gelu, quick_gelu, tanh_gelu };
+enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, squared_relu };
 
 /// Bytes that a tile fetches with every group, from memory that comes next. Half a line: fetched faster, they would take
 /// the buffers that the tile's own loads wait for.
@@ -6406,14 +6406,16 @@ struct TileKernel {
                      const B* b, Sum* out, const void* ahead);
 };
 
-/// What becomes of a finished product: c = activation(product + bias) + residual, with `product + bias` kept in
-/// `before`. Null pointers are left out. residual may be c itself.
+/// What becomes of a finished product: c = activation(product + bias) · factor + residual, with `product + bias` kept in
+/// `before`. Null pointers are left out. A factor_stride of 0 is one factor a column. residual may be c itself.
 template <Real T>
 struct Finish {
     const T* bias = nullptr;  ///< one a column
     Activation activation = Activation::none;
     T* before = nullptr;
     std::size_t before_stride = 0;
+    const T* factor = nullptr;
+    std::size_t factor_stride = 0;
     const T* residual = nullptr;
     std::size_t residual_stride = 0;
 
@@ -6422,6 +6424,7 @@ struct Finish {
         Finish part = *this;
         if (bias != nullptr) part.bias += column;
         if (before != nullptr) part.before += row * before_stride + column;
+        if (factor != nullptr) part.factor += row * factor_stride + column;
         if (residual != nullptr) part.residual += row * residual_stride + column;
         return part;
     }
@@ -6448,6 +6451,7 @@ struct KernelSet {
 
     /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
     /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.
+    /// Without `mean` and `bias` (both null), nothing is subtracted: RMSNorm (Zhang, Sennrich 2019, eq. 4). y may be x.
     void (*layer_norm)(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                        std::size_t width, T eps);
 
@@ -6461,11 +6465,12 @@ struct GradientKernels {
     /// In place g = g · activation'(x).
     void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
 
-    /// dx of layer_norm, added to dx where `accumulate` is set.
+    /// dx of layer_norm, added to dx where `accumulate` is set; dx may be dy.
     void (*layer_norm_backward)(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                 std::size_t rows, std::size_t width, bool accumulate);
 
-    /// Adds the gradients of gain and bias over all rows, for the columns [first, last) only, row by row in order.
+    /// Adds the gradients of gain, and of bias unless it is null, over all rows, for the columns [first, last) only, row
+    /// by row in order.
     void (*layer_norm_parameters_backward)(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain, T* dbias,
                                            std::size_t rows, std::size_t width, std::size_t first, std::size_t last);
 
@@ -6748,6 +6753,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -6792,7 +6798,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -6804,10 +6810,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -6815,7 +6821,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -6823,7 +6829,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -6838,14 +6844,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -6999,19 +7005,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -7024,15 +7033,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -7396,6 +7407,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -7440,7 +7452,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -7452,10 +7464,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -7463,7 +7475,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -7471,7 +7483,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -7486,14 +7498,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -7647,19 +7659,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -7672,15 +7687,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -7926,6 +7943,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -7970,7 +7988,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -7982,10 +8000,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -7993,7 +8011,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -8001,7 +8019,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -8016,14 +8034,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -8177,19 +8195,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -8202,15 +8223,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -8447,6 +8470,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -8491,7 +8515,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -8503,10 +8527,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -8514,7 +8538,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -8522,7 +8546,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -8537,14 +8561,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -8698,19 +8722,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -8723,15 +8750,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -9078,6 +9107,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -9122,7 +9152,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -9134,10 +9164,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -9145,7 +9175,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -9153,7 +9183,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -9168,14 +9198,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -9329,19 +9359,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -9354,15 +9387,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -9661,6 +9696,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -9705,7 +9741,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -9717,10 +9753,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -9728,7 +9764,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -9736,7 +9772,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -9751,14 +9787,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -9912,19 +9948,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -9937,15 +9976,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -10240,6 +10281,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -10284,7 +10326,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -10296,10 +10338,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -10307,7 +10349,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -10315,7 +10357,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -10330,14 +10372,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -10491,19 +10533,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -10516,15 +10561,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -10765,6 +10812,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -10809,7 +10857,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -10821,10 +10869,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -10832,7 +10880,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -10840,7 +10888,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -10855,14 +10903,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -11016,19 +11064,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -11041,15 +11092,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -11285,6 +11338,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -11329,7 +11383,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -11341,10 +11395,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -11352,7 +11406,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -11360,7 +11414,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -11375,14 +11429,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -11536,19 +11590,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -11561,15 +11618,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;
@@ -11695,6 +11754,7 @@ struct Scalar {
                 if (finish.bias != nullptr) value += finish.bias[j];
                 if (finish.before != nullptr) finish.before[i * finish.before_stride + j] = value;
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value *= finish.factor[i * finish.factor_stride + j];
                 if (finish.residual != nullptr) value += finish.residual[i * finish.residual_stride + j];
                 c[i * c_stride + j] = value;
             }
@@ -11721,11 +11781,13 @@ struct Scalar {
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
             T sum{0}, squares{0};
             for (std::size_t j = 0; j < width; ++j) sum += x[j];
-            const T mu = sum / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : sum / static_cast<T>(width);
             for (std::size_t j = 0; j < width; ++j) squares += (x[j] - mu) * (x[j] - mu);
             const T scale = T{1} / std::sqrt(squares / static_cast<T>(width) + eps);
-            for (std::size_t j = 0; j < width; ++j) y[j] = (x[j] - mu) * scale * gain[j] + bias[j];
-            mean[i] = mu;
+            for (std::size_t j = 0; j < width; ++j) {
+                y[j] = (x[j] - mu) * scale * gain[j] + (bias == nullptr ? T{0} : bias[j]);
+            }
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -11733,15 +11795,16 @@ struct Scalar {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const T mu = mean == nullptr ? T{0} : mean[i];
             T sum{0}, product{0};
             for (std::size_t j = 0; j < width; ++j) {
                 sum += dy[j] * gain[j];
-                product += dy[j] * gain[j] * (x[j] - mean[i]) * inverse[i];
+                product += dy[j] * gain[j] * (x[j] - mu) * inverse[i];
             }
-            sum /= static_cast<T>(width);
+            sum = mean == nullptr ? T{0} : sum / static_cast<T>(width);
             product /= static_cast<T>(width);
             for (std::size_t j = 0; j < width; ++j) {
-                const T normed = (x[j] - mean[i]) * inverse[i];
+                const T normed = (x[j] - mu) * inverse[i];
                 const T value = inverse[i] * (dy[j] * gain[j] - sum - normed * product);
                 dx[j] = accumulate ? dx[j] + value : value;
             }
@@ -11753,8 +11816,9 @@ struct Scalar {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; ++j) {
             for (std::size_t i = 0; i < rows; ++i) {
-                dgain[j] += dy[i * width + j] * (x[i * width + j] - mean[i]) * inverse[i];
-                dbias[j] += dy[i * width + j];
+                const T mu = mean == nullptr ? T{0} : mean[i];
+                dgain[j] += dy[i * width + j] * (x[i * width + j] - mu) * inverse[i];
+                if (dbias != nullptr) dbias[j] += dy[i * width + j];
             }
         }
     }
@@ -11794,6 +11858,10 @@ private:
                 return x * sigmoid(T(1.702) * x);
             case Activation::tanh_gelu:
                 return x * tanh_gate(x);
+            case Activation::silu:
+                return x * sigmoid(x);
+            case Activation::squared_relu:
+                return x > 0 ? x * x : T{0} * x;  // keeps a NaN
             case Activation::none:
                 break;
         }
@@ -11812,6 +11880,12 @@ private:
                 const T gate = tanh_gate(x);
                 return gate * (1 + x * 2 * std::sqrt(2 / pi) * (1 + 3 * T(0.044715) * x * x) * (1 - gate));
             }
+            case Activation::silu: {
+                const T gate = sigmoid(x);
+                return gate * (1 + x * (1 - gate));
+            }
+            case Activation::squared_relu:
+                return x > 0 ? 2 * x : T{0} * x;
             case Activation::none:
                 break;
         }
@@ -13187,6 +13261,34 @@ struct Gathered : ExpressionNode {
     }
 };
 
+/// The first Count columns of a matrix.
+template <Expression E, std::size_t Count>
+struct FirstColumns : ExpressionNode {
+    static_assert(E::shape::rank == 2 && Count > 0, "tandem: first_columns takes a matrix");
+    static_assert(E::shape::rank != 2 || E::shape::extents[1] == dynamic || Count <= E::shape::extents[1],
+                  "tandem: first_columns takes at most as many columns as the matrix has");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<detail::matrix_extent<typename E::shape, 0>, Count>;
+
+    E operand;
+
+    explicit FirstColumns(E source) : operand(std::move(source)) {
+        if (operand.extents()[1] < Count) {
+            throw Error("first_columns", "at least " + std::to_string(Count) + " columns", to_string(operand.extents()));
+        }
+    }
+
+    Extents<2> extents() const { return {{operand.extents()[0], Count}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[:, 0 .. Count) of the matrix x <M, N>: <M, Count>.
+template <std::size_t Count, TensorOperand X>
+auto first_columns(X&& x) {
+    return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
+}
+
 template <TensorOperand X>
 auto transpose(X&& x) {
     return Transposed<AsExpression<X>>(as_expression(std::forward<X>(x)));
@@ -13485,6 +13587,27 @@ struct Rule<Diagonal<E>> : InMemoryRule<E> {
     }
 };
 
+template <class E, std::size_t Count>
+struct Rule<FirstColumns<E, Count>> : InMemoryRule<E> {
+    template <bool Gradients>
+    Rule(const FirstColumns<E, Count>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.extent(0); ++i) {
+            for (std::size_t j = 0; j < Count; ++j) out(i, j) = this->operand.view(i, j);
+        }
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.extent(0); ++i) {
+            for (std::size_t j = 0; j < Count; ++j) target(i, j) += gradient(i, j);
+        }
+    }
+};
+
 template <class E, class Ids>
 struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
     View<const Id, Ids> ids;
@@ -13627,36 +13750,49 @@ auto operator*(std::convertible_to<double> auto weight, L loss) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/model_folder.hpp ----
+// ---- tandem/losses/matryoshka.hpp ----
 
-// What the configs beside a checkpoint say of it.
+// One loss over nested prefixes of the embeddings, so that each prefix is an embedding of its own.
 
-namespace tandem::inline TANDEM_ABI::detail {
+namespace tandem::inline TANDEM_ABI {
 
-/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if
-/// there is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
-[[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
-    const auto read = [&](const char* name) {
-        JsonLeaves config;
-        if (!std::filesystem::exists(folder / name)) return config;
-        const MappedFile file(folder / name);
-        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (json_fault(text, config)) config.leaves.clear();
-        return config;
-    };
-    std::string activation;
-    for (const JsonLeaf& leaf : read("config.json").leaves) {
-        if (leaf.path == "vision_config.hidden_act") return leaf.text;
-        if (leaf.path.starts_with("vision_config.")) activation = "quick_gelu";
+/// Σ over the lengths d of loss(first d elements, normalised again): Kusupati et al. 2022, eq. 1, with every weight 1.
+/// Takes a bias if the loss does. It trains the lengths it names: name the whole embedding's too. Made by matryoshka().
+template <ComposableLoss L, std::size_t... Lengths>
+struct Matryoshka : LossNode {
+    static_assert(sizeof...(Lengths) > 0, "tandem: matryoshka needs at least one length");
+    L loss;
+
+    explicit Matryoshka(L of_each) : loss(std::move(of_each)) {}
+
+    template <class Image, class Text, class... Learned>
+        requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
+    auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
+        constexpr bool fits = ((Lengths <= Image::shape::extents[1]) && ...);
+        static_assert(fits, "tandem: a length of matryoshka is at most the embedding's");
+        if constexpr (fits) {
+            return (loss(normalize(first_columns<Lengths>(image)), normalize(first_columns<Lengths>(text)), learned...) +
+                    ...);
+        } else {
+            return loss(image, text, learned...);
+        }
     }
-    for (const JsonLeaf& leaf : read("open_clip_config.json").leaves) {
-        if (leaf.path == "model_cfg.quick_gelu") return leaf.text == "true" ? "quick_gelu" : "gelu";
-        if (leaf.path.starts_with("model_cfg.")) activation = "gelu";
-    }
-    return activation;
+};
+
+/// matryoshka<64, 128, 256>(InfoNce{}): a loss for embeddings that may be cut to 64 or 128 elements (see truncated).
+template <std::size_t... Lengths, ComposableLoss L>
+auto matryoshka(L loss) {
+    return Matryoshka<L, Lengths...>(std::move(loss));
 }
 
-}  // namespace tandem::inline TANDEM_ABI::detail
+/// The first Length elements of every embedding, normalised again: what a model trained with matryoshka() is searched by
+/// where memory or time is short.
+template <std::size_t Length, TensorOperand X>
+auto truncated(const X& embeddings) {
+    return evaluate(normalize(first_columns<Length>(embeddings)));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/tensor/gradient.hpp ----
 
@@ -13811,6 +13947,16 @@ struct TanhGelu {
     }
 };
 
+/// x · σ(x): torch.nn.SiLU(), Swish.
+struct Silu {
+    auto operator()(auto x) const { return x * sigmoid(x); }
+};
+
+/// max(0, x)² (So et al. 2021, Primer).
+struct SquaredRelu {
+    auto operator()(auto x) const { return square(relu(x)); }
+};
+
 namespace nn {
 
 /// The kernels' name of an activation that they know; any other is evaluated as an expression.
@@ -13822,6 +13968,10 @@ template <>
 inline constexpr kernels::Activation kernel_activation<QuickGelu> = kernels::Activation::quick_gelu;
 template <>
 inline constexpr kernels::Activation kernel_activation<TanhGelu> = kernels::Activation::tanh_gelu;
+template <>
+inline constexpr kernels::Activation kernel_activation<Silu> = kernels::Activation::silu;
+template <>
+inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::Activation::squared_relu;
 
 namespace detail {
 
@@ -13886,16 +14036,31 @@ void activate_backward(const Activation& activation, const T* x, T* g, std::size
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-/// What attention works on: sequence s owns the rows offsets[s] to offsets[s + 1] of packed matrices. `width` is
-/// heads · head_width; a row of qkv is [q; k; v], three times that, a head being head_width adjacent columns of each.
+/// What attention works on: sequence s owns the rows offsets[s] to offsets[s + 1]. A query row holds `heads` heads of
+/// head_width adjacent elements, a row of keys or values `kv_heads` of them: query head h reads key head h / (heads /
+/// kv_heads) (Ainslie et al. 2023, grouped queries).
 struct AttentionShape {
     std::span<const std::size_t> offsets;
     std::size_t heads;
+    std::size_t kv_heads;
     std::size_t head_width;
     bool causal;
+    /// Where queries stand: empty, all rows have one; else one row in every sequence, and row s of q is its query.
+    std::span<const std::size_t> picked = {};
 
     std::size_t width() const { return heads * head_width; }
     std::size_t sequences() const { return offsets.size() - 1; }
+};
+
+/// Queries, keys and values, each in rows of its own stride: one matrix may hold them side by side.
+template <class T>
+struct AttentionOperands {
+    T* q;
+    std::size_t q_stride;
+    T* k;
+    std::size_t k_stride;
+    T* v;
+    std::size_t v_stride;
 };
 
 namespace detail {
@@ -13920,16 +14085,17 @@ void attention_weights(const AttentionShape& shape, std::size_t queries, std::si
     }
 }
 
-/// The gradients of one head for its queries: dq, dk and dv, given the weights and dout; `gradient` is scratch of the
-/// weights' size.
+/// The gradients of one head for its queries: dq, dk and dv (added to where `accumulate` is set), given the weights and
+/// dout; `gradient` is scratch of the weights' size.
 template <Real T>
 void attention_head_backward(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
                              const Operand<T>& q, const Operand<T>& k, const Operand<T>& v, const Operand<T>& dout,
-                             const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv) {
+                             const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv,
+                             bool accumulate) {
     const GradientKernels<T>& set = active_gradients<T>();
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
     const Operand<T> w = row_major(weights, length), g = row_major<T>(gradient, length);
-    gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride);
+    gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride, accumulate);
     gemm_serial(queries, length, shape.head_width, dout, v.transposed(), gradient, length);
     for (std::size_t i = 0; i < queries; ++i) {
         const std::size_t visible = shape.causal ? position + i + 1 : length;
@@ -13937,17 +14103,26 @@ void attention_head_backward(const AttentionShape& shape, std::size_t queries, s
         std::fill(gradient + i * length + visible, gradient + (i + 1) * length, T{0});
     }
     gemm_serial(queries, shape.head_width, length, g, k, dq.data, dq.row_stride);
-    gemm_serial(length, shape.head_width, queries, g.transposed(), q, dk.data, dk.row_stride);
+    gemm_serial(length, shape.head_width, queries, g.transposed(), q, dk.data, dk.row_stride, accumulate);
 }
 
-/// Calls body(sequence, first_row, length, head) for every (sequence, head), in parallel.
+/// The rows of one sequence: its keys, and its queries.
+struct AttentionRows {
+    std::size_t first, length;       ///< of keys and values
+    std::size_t query, queries;      ///< of q and of the result
+    std::size_t position;            ///< of the first query, in the sequence
+};
+
+/// Calls body(rows, head) for every sequence and `heads` heads, in parallel.
 template <class Body>
-void for_each_head(const AttentionShape& shape, const Body& body) {
-    parallel_for(shape.sequences() * shape.heads, 1, [&](std::size_t begin, std::size_t end) {
+void for_each_head(const AttentionShape& shape, std::size_t heads, const Body& body) {
+    parallel_for(shape.sequences() * heads, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t first = shape.offsets[task / shape.heads];
-            const std::size_t length = shape.offsets[task / shape.heads + 1] - first;
-            if (length > 0) body(task / shape.heads, first, length, task % shape.heads);
+            const std::size_t s = task / heads, first = shape.offsets[s], length = shape.offsets[s + 1] - first;
+            if (length == 0) continue;
+            const bool all = shape.picked.empty();
+            body(AttentionRows{first, length, all ? first : s, all ? length : 1, all ? 0 : shape.picked[s] - first},
+                 task % heads);
         }
     });
 }
@@ -13960,78 +14135,50 @@ AttentionScratch<T>& attention_scratch() {
 
 }  // namespace detail
 
-/// out[rows, width] = softmax(q · kᵀ / sqrt(head_width)) · v for every head (Vaswani et al. 2017, eq. 1).
+/// out = softmax(q · kᵀ / sqrt(head_width)) · v for every head (Vaswani et al. 2017, eq. 1), in rows of `out_stride`. A
+/// picked row gets the bits it gets among all.
 template <Real T>
-void attention(const AttentionShape& shape, const T* qkv, T* out) {
-    const std::size_t width = shape.width(), stride = 3 * width;
-    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
+void attention(const AttentionShape& shape, const AttentionOperands<const T>& in, T* out, std::size_t out_stride) {
+    const std::size_t group = shape.heads / shape.kv_heads;
+    detail::for_each_head(shape, shape.heads, [&](const detail::AttentionRows& rows, std::size_t head) {
+        const std::size_t column = head * shape.head_width, kv_column = head / group * shape.head_width;
         Buffer<T>& weights = detail::attention_scratch<T>().weights;
-        weights.resize(length * length);
-        const T* const q = qkv + first * stride + head * shape.head_width;
-        detail::attention_weights(shape, length, 0, length, row_major(q, stride), row_major(q + width, stride),
-                                  weights.data());
-        gemm_serial<T>(length, shape.head_width, length, row_major<T>(weights.data(), length),
-                       row_major(q + 2 * width, stride), out + first * width + head * shape.head_width, width);
+        weights.resize(rows.queries * rows.length);
+        detail::attention_weights(shape, rows.queries, rows.position, rows.length,
+                                  row_major(in.q + rows.query * in.q_stride + column, in.q_stride),
+                                  row_major(in.k + rows.first * in.k_stride + kv_column, in.k_stride), weights.data());
+        gemm_serial<T>(rows.queries, shape.head_width, rows.length, row_major<T>(weights.data(), rows.length),
+                       row_major(in.v + rows.first * in.v_stride + kv_column, in.v_stride),
+                       out + rows.query * out_stride + column, out_stride);
     });
 }
 
-/// dqkv[rows, 3 · width] of attention(), given qkv and dout[rows, width]. The weights are computed again, not kept.
+/// The gradients of attention()'s operands, given them and dout. The weights are computed again, not kept.
 template <Real T>
-void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout, T* dqkv) {
-    const std::size_t width = shape.width(), stride = 3 * width;
-    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
+void attention_backward(const AttentionShape& shape, const AttentionOperands<const T>& in, const T* dout,
+                        std::size_t dout_stride, const AttentionOperands<T>& gradient) {
+    const std::size_t group = shape.heads / shape.kv_heads;
+    // A task is a key head: the query heads that read it add up in order.
+    detail::for_each_head(shape, shape.kv_heads, [&](const detail::AttentionRows& rows, std::size_t kv_head) {
         detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
-        scratch.weights.resize(length * length);
-        scratch.gradient.resize(length * length);
-        const T* const q = qkv + first * stride + head * shape.head_width;
-        T* const dq = dqkv + first * stride + head * shape.head_width;
-        const Operand<T> queries = row_major(q, stride), keys = row_major(q + width, stride);
-        detail::attention_weights(shape, length, 0, length, queries, keys, scratch.weights.data());
-        detail::attention_head_backward(shape, length, 0, length, queries, keys, row_major(q + 2 * width, stride),
-                                        row_major(dout + first * width + head * shape.head_width, width),
-                                        scratch.weights.data(), scratch.gradient.data(), Target<T>{dq, stride, 0},
-                                        Target<T>{dq + width, stride, 0}, Target<T>{dq + 2 * width, stride, 0});
-    });
-}
-
-/// The rows of attention()'s result that `picked` names, one in every sequence: out[sequences, width], from their own
-/// queries q[sequences, width] and all rows' kv[rows, 2 · width]. The same bits as attention() gives those rows.
-template <Real T>
-void attention_picked(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q, const T* kv,
-                      T* out) {
-    const std::size_t width = shape.width(), stride = 2 * width;
-    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
-        Buffer<T>& weights = detail::attention_scratch<T>().weights;
-        weights.resize(length);
-        const std::size_t column = head * shape.head_width;
-        const T* const k = kv + first * stride + column;
-        detail::attention_weights(shape, 1, picked[sequence] - first, length,
-                                  row_major(q + sequence * width + column, width), row_major(k, stride),
-                                  weights.data());
-        gemm_serial<T>(1, shape.head_width, length, row_major<T>(weights.data(), length), row_major(k + width, stride),
-                       out + sequence * width + column, width);
-    });
-}
-
-/// dq[sequences, width] and dkv[rows, 2 · width] of attention_picked(), given dout[sequences, width].
-template <Real T>
-void attention_picked_backward(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q,
-                               const T* kv, const T* dout, T* dq, T* dkv) {
-    const std::size_t width = shape.width(), stride = 2 * width;
-    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
-        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
-        scratch.weights.resize(length);
-        scratch.gradient.resize(length);
-        const std::size_t column = head * shape.head_width, row = sequence * width + column,
-                          position = picked[sequence] - first;
-        const T* const k = kv + first * stride + column;
-        T* const dk = dkv + first * stride + column;
-        const Operand<T> query = row_major(q + row, width), keys = row_major(k, stride);
-        detail::attention_weights(shape, 1, position, length, query, keys, scratch.weights.data());
-        detail::attention_head_backward(shape, 1, position, length, query, keys, row_major(k + width, stride),
-                                        row_major(dout + row, width), scratch.weights.data(), scratch.gradient.data(),
-                                        Target<T>{dq + row, width, 0}, Target<T>{dk, stride, 0},
-                                        Target<T>{dk + width, stride, 0});
+        scratch.weights.resize(rows.queries * rows.length);
+        scratch.gradient.resize(rows.queries * rows.length);
+        const std::size_t kv_column = kv_head * shape.head_width;
+        const Operand<T> keys = row_major(in.k + rows.first * in.k_stride + kv_column, in.k_stride),
+                         values = row_major(in.v + rows.first * in.v_stride + kv_column, in.v_stride);
+        for (std::size_t member = 0; member < group; ++member) {
+            const std::size_t column = (kv_head * group + member) * shape.head_width;
+            const Operand<T> queries = row_major(in.q + rows.query * in.q_stride + column, in.q_stride);
+            detail::attention_weights(shape, rows.queries, rows.position, rows.length, queries, keys,
+                                      scratch.weights.data());
+            detail::attention_head_backward(
+                shape, rows.queries, rows.position, rows.length, queries, keys, values,
+                row_major(dout + rows.query * dout_stride + column, dout_stride), scratch.weights.data(),
+                scratch.gradient.data(),
+                Target<T>{gradient.q + rows.query * gradient.q_stride + column, gradient.q_stride, 0},
+                Target<T>{gradient.k + rows.first * gradient.k_stride + kv_column, gradient.k_stride, 0},
+                Target<T>{gradient.v + rows.first * gradient.v_stride + kv_column, gradient.v_stride, 0}, member > 0);
+        }
     });
 }
 
@@ -14600,22 +14747,39 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     }
 }
 
-/// What a part costs for one sequence of some number of tokens.
+/// What a part costs for one sequence of some number of tokens. Memory counts scalars of the compute type.
 struct Cost {
     std::size_t parameters = 0;
+    std::size_t matrices = 0;  ///< of the parameters, those in matrices that reduced precision keeps in its own elements
+    std::size_t tables = 0;    ///< and those in tables of token rows and projections
     /// Multiplications and additions of the matrix products, two for each multiply-accumulate, as fvcore counts.
     std::size_t flops = 0;
-    /// Scalars kept from the forward pass for the backward pass.
-    std::size_t saved = 0;
+    /// Of these, what is computed after the exact savings.
+    std::size_t executed = 0;
+    std::size_t inference = 0;  ///< held by a forward pass that keeps nothing
+    std::size_t saved = 0;      ///< kept from the forward pass for the backward pass
+    std::size_t scratch = 0;    ///< what the backward pass needs beside that, blocks in turn
+
+    /// All that a training step holds for one item.
+    constexpr std::size_t training() const { return saved + scratch; }
 
     friend constexpr Cost operator+(const Cost& a, const Cost& b) {
-        return {a.parameters + b.parameters, a.flops + b.flops, a.saved + b.saved};
+        return {a.parameters + b.parameters, a.matrices + b.matrices,   a.tables + b.tables,
+                a.flops + b.flops,           a.executed + b.executed,   a.inference + b.inference,
+                a.saved + b.saved,           a.scratch + b.scratch};
     }
-    friend constexpr Cost operator*(std::size_t count, const Cost& a) {
-        return {count * a.parameters, count * a.flops, count * a.saved};
+    friend constexpr Cost operator*(std::size_t n, const Cost& a) {
+        return {n * a.parameters, n * a.matrices,  n * a.tables, n * a.flops,
+                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch};
     }
     friend constexpr bool operator==(const Cost&, const Cost&) = default;
 };
+
+/// The cost of matrix products, all of them computed.
+constexpr Cost product_cost(std::size_t flops) { return {.flops = flops, .executed = flops}; }
+
+/// Scalars that a part holds in either pass.
+constexpr Cost held_cost(std::size_t scalars) { return {.inference = scalars, .saved = scalars}; }
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -14633,7 +14797,7 @@ namespace nn {
 
 /// What a dense layer costs.
 constexpr Cost linear_cost(std::size_t in, std::size_t out, bool has_bias, std::size_t tokens) {
-    return {.parameters = in * out + (has_bias ? out : 0), .flops = 2 * tokens * in * out};
+    return Cost{.parameters = in * out + (has_bias ? out : 0), .matrices = in * out} + product_cost(2 * tokens * in * out);
 }
 
 namespace detail {
@@ -14707,9 +14871,9 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/nn/attention.hpp ----
+// ---- tandem/nn/sequences.hpp ----
 
-// Multi-head self-attention over ragged sequences.
+// What the layers of a transformer are told: the sizes of the tower, and where a batch's sequences stand.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -14717,16 +14881,44 @@ namespace tandem::inline TANDEM_ABI {
 /// 1]).
 using Offsets = std::span<const std::size_t>;
 
+/// The sequences of a batch, of which a layer gets the rows one after the other. C is the element of the rows.
+template <Real C>
+struct Sequences {
+    Offsets offsets;
+    /// Of every row, its place in its sequence before any token was dropped; empty: none was.
+    std::span<const std::size_t> positions = {};
+    /// A token sees only itself and those before it.
+    bool causal = false;
+    /// Where queries and keys are rotated: for every place, head_width / 2 cosines, then as many sines. Null: nowhere.
+    const C* rotations = nullptr;
+
+    std::size_t count() const { return offsets.size() - 1; }
+    std::size_t rows() const { return offsets.back(); }
+    /// The place of a row of sequence s.
+    std::size_t position(std::size_t s, std::size_t row) const {
+        return positions.empty() ? row - offsets[s] : positions[row];
+    }
+};
+
 /// What the layers of a transformer block know of the tower they stand in.
 struct BlockShape {
     std::size_t width = 0;
     std::size_t heads = 0;
-    std::size_t hidden = 0;  ///< width of the MLP's hidden layer
-    std::size_t tokens = 0;  ///< the longest sequence
-    bool causal = false;     ///< a token attends only to itself and those before it
+    std::size_t kv_heads = 0;    ///< heads of keys and values; fewer than `heads`: grouped queries
+    std::size_t head_width = 0;  ///< of one head
+    std::size_t hidden = 0;      ///< width of the MLP's hidden layer
+    std::size_t tokens = 0;      ///< the longest sequence
+    std::size_t prefix = 0;      ///< tokens in front of the patches: class token and registers
+    bool rotary = false;         ///< queries and keys are rotated (Sequences::rotations)
+    std::size_t grid = 0;        ///< patches along a side, all there, row by row; 0: the tokens are no grid
 };
 
 namespace nn {
+
+/// Stands where a config has no such part.
+struct None {
+    struct Saved {};
+};
 
 /// to[i] = from[rows[i]].
 template <Real C, std::size_t Width>
@@ -14744,31 +14936,147 @@ void add_to_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, R
     }
 }
 
-/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's
-/// parameters: in_proj holds the rows of q, k and v one after the other.
-template <Arithmetic T, BlockShape shape>
-struct SelfAttention {
-    static constexpr std::size_t width = shape.width;
-    static_assert(shape.heads > 0 && width % shape.heads == 0, "tandem: width must be a multiple of heads");
-    using C = Compute<T>;
+/// to += from.
+template <Real C, std::size_t Width>
+void add_rows(Rows<const C, Width> from, Rows<C, Width> to) {
+    parallel_for(from.size(), 16384, [&](std::size_t begin, std::size_t end) {
+        std::transform(to.data() + begin, to.data() + end, from.data() + begin, to.data() + begin, std::plus<C>());
+    });
+}
 
-    Linear<T, width, 3 * width> in_proj;
-    Linear<T, width, width> out_proj;
+}  // namespace nn
+
+/// What a block is made of: a value of a choice type for each part, and how they stand together.
+enum class NormPosition {
+    pre,      ///< x + part(norm(x)): GPT-2, CLIP
+    post,     ///< norm(x + part(x)): Vaswani et al. 2017; torch.nn.TransformerEncoderLayer's default
+    sandwich  ///< x + norm(part(norm(x))): Ding et al. 2021, Gemma 2
+};
+
+template <class Norm, class Mixer, class Mlp, class Activation>
+struct BlockParts {
+    Norm norm;
+    Mixer mixer;
+    Mlp mlp;
+    Activation activation;
+    NormPosition norm_position = NormPosition::pre;
+    bool parallel = false;        ///< x + mixer(norm(x)) + mlp(norm(x)), one norm: Dehghani et al. 2023, ViT-22B
+    bool qk_norm = false;         ///< queries and keys of every head are normed: Dehghani et al. 2023
+    double ls_init_value = 0;     ///< layer scale starts at this (Touvron et al. 2021, CaiT); 0: there is none
+    double drop_path_rate = 0;    ///< of the last block; a block's rate grows linearly from 0 (Huang et al. 2016)
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/attention.hpp ----
+
+// Multi-head self-attention over ragged sequences.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn {
+
+/// The norm of every head of queries or keys (open_clip/transformer.py, Attention.ln_q): head_width elements, one gain
+/// for all heads.
+template <Arithmetic T, std::size_t Heads, std::size_t HeadWidth, auto choice>
+struct HeadNorm {
+    using C = Compute<T>;
+    using Norm = typename decltype(choice)::template Layer<T, HeadWidth, choice>;
+    static constexpr std::size_t width = Heads * HeadWidth;
+
+    Norm norm;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, 3 * width>> qkv;
-        Tensor<C, Shape<dynamic, width>> mixed;
-        Tensor<C, Shape<dynamic, 3 * width>> qkv_gradient;
-        Tensor<C, Shape<dynamic, width>> mixed_gradient;
+        typename Norm::Saved norm;
+        /// A row a head.
+        Tensor<C, Shape<dynamic, HeadWidth>> raw, normed, gradient;
+    };
+
+    /// The normed heads of `rows` rows of x, in rows of `width`, in `saved`.
+    C* forward(std::size_t rows, kernels::StridedRows<const C> x, Saved& saved) const {
+        saved.raw.resize(rows * Heads);
+        saved.normed.resize(rows * Heads);
+        for (std::size_t i = 0; i < rows; ++i) std::copy_n(x.row(i), width, saved.raw.data() + i * width);
+        norm.forward(saved.raw, saved.normed, saved.norm);
+        return saved.normed.data();
+    }
+
+    /// dx of forward's x, given the gradient of its result in saved.gradient.
+    void backward(std::size_t rows, kernels::StridedRows<C> dx, Saved& saved, HeadNorm& gradient) const
+        requires Trainable<T>
+    {
+        norm.backward(saved.raw, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
+        for (std::size_t i = 0; i < rows; ++i) std::copy_n(saved.gradient.data() + i * width, width, dx.row(i));
+    }
+};
+
+/// Rotates the pairs (2i, 2i + 1) of every head by the angles of a row's place, or back: rotary positions (Su et al.
+/// 2021, eq. 34). place(row) is that place.
+template <Real C, class Place>
+void rotate_heads(std::size_t rows, std::size_t heads, std::size_t head_width, kernels::StridedRows<C> x,
+                  const C* rotations, bool back, const Place& place) {
+    const C sign = back ? C{-1} : C{1};
+    parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const C* const cosines = rotations + place(i) * head_width;
+            const C* const sines = cosines + head_width / 2;
+            C* head = x.row(i);
+            for (std::size_t h = 0; h < heads; ++h, head += head_width) {
+                for (std::size_t j = 0; j < head_width / 2; ++j) {
+                    const C a = head[2 * j], b = head[2 * j + 1], sine = sign * sines[j];
+                    head[2 * j] = a * cosines[j] - b * sine;
+                    head[2 * j + 1] = b * cosines[j] + a * sine;
+                }
+            }
+        }
+    });
+}
+
+/// softmax(q kᵀ / sqrt(head width)) v for every head (Vaswani et al. 2017), with torch.nn.MultiheadAttention's
+/// parameters: in_proj holds the rows of q, k and v one after the other.
+template <Arithmetic T, BlockShape shape, auto parts>
+struct SelfAttention {
+    static constexpr std::size_t width = shape.width, head_width = shape.head_width;
+    static constexpr std::size_t q_width = shape.heads * head_width, kv_width = shape.kv_heads * head_width;
+    static constexpr std::size_t qkv_width = q_width + 2 * kv_width;
+    static constexpr bool has_norm = parts.qk_norm;
+    using C = Compute<T>;
+    using QueryNorm = std::conditional_t<has_norm, HeadNorm<T, shape.heads, head_width, parts.norm>, None>;
+    using KeyNorm = std::conditional_t<has_norm, HeadNorm<T, shape.kv_heads, head_width, parts.norm>, None>;
+
+    Linear<T, width, qkv_width> in_proj;
+    Linear<T, q_width, width> out_proj;
+    [[no_unique_address]] QueryNorm ln_q;
+    [[no_unique_address]] KeyNorm ln_k;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, qkv_width>> qkv, qkv_gradient;
+        Tensor<C, Shape<dynamic, q_width>> mixed, mixed_gradient;
         /// Of picked rows only: their inputs and queries. Keys and values are those of all rows.
-        Tensor<C, Shape<dynamic, width>> picked, q, q_gradient, picked_gradient;
-        Tensor<C, Shape<dynamic, 2 * width>> kv, kv_gradient;
+        Tensor<C, Shape<dynamic, width>> picked, picked_gradient;
+        Tensor<C, Shape<dynamic, q_width>> q, q_gradient;
+        Tensor<C, Shape<dynamic, 2 * kv_width>> kv, kv_gradient;
+        [[no_unique_address]] typename QueryNorm::Saved q_norm;
+        [[no_unique_address]] typename KeyNorm::Saved k_norm;
+
+        void lend(Saved& to) {
+            std::swap(qkv_gradient, to.qkv_gradient);
+            std::swap(mixed_gradient, to.mixed_gradient);
+            if constexpr (has_norm) {
+                std::swap(q_norm.gradient, to.q_norm.gradient);
+                std::swap(k_norm.gradient, to.k_norm.gradient);
+            }
+        }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "in_proj_weight", self.in_proj.weight...);
         visit(at + "in_proj_bias", self.in_proj.bias...);
-        Linear<T, width, width>::parameters(visit, at + "out_proj.", self.out_proj...);
+        if constexpr (has_norm) {
+            QueryNorm::Norm::parameters(visit, at + "ln_q.", self.ln_q.norm...);
+            KeyNorm::Norm::parameters(visit, at + "ln_k.", self.ln_k.norm...);
+        }
+        decltype(out_proj)::parameters(visit, at + "out_proj.", self.out_proj...);
     }
 
     void initialise(Random& random, const InitScale& scale) {
@@ -14776,83 +15084,185 @@ struct SelfAttention {
         fill_normal(out_proj.weight, random, scale.residual());
     }
 
-    /// y = residual + the mixed x. residual may be y; `keep` keeps what backward needs.
-    void forward(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets offsets, Saved& saved,
-                 bool) const {
+    /// y = the mixed x, then what `finish` says. `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved, bool,
+                 const kernels::Finish<C>& finish = {}) const {
         saved.qkv.resize(x.extent(0));
         saved.mixed.resize(x.extent(0));
         in_proj.forward(x, saved.qkv);
-        kernels::attention<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed.data());
-        out_proj.forward_onto(residual, saved.mixed, y);
+        prepare(x.extent(0), all(saved.qkv.data()), sequences, {}, saved);
+        kernels::attention<C>(kernel_shape(sequences, {}), operands(all(saved.qkv.data()), saved), saved.mixed.data(),
+                              q_width);
+        out_proj.forward(saved.mixed, y, finish);
     }
 
-    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets, Saved& saved,
-                  SelfAttention& gradient) const requires Trainable<T> {
-        saved.qkv_gradient.resize(x.extent(0));
-        saved.mixed_gradient.resize(x.extent(0));
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  Saved& saved, SelfAttention& gradient) const requires Trainable<T> {
+        const std::size_t rows = x.extent(0);
+        saved.qkv_gradient.resize(rows);
+        saved.mixed_gradient.resize(rows);
         out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
-        kernels::attention_backward<C>(kernel_shape(offsets), saved.qkv.data(), saved.mixed_gradient.data(),
-                                       saved.qkv_gradient.data());
+        backward_through(rows, all(saved.qkv.data()), all(saved.qkv_gradient.data()), sequences, {}, saved, gradient);
         in_proj.backward(x, saved.qkv_gradient, dx, gradient.in_proj);
     }
 
     /// Whether forward_picked can be used: whether queries can be cut off keys and values.
-    static bool can_pick() { return Linear<T, width, 3 * width>::cuts_at(width); }
+    static bool can_pick() { return decltype(in_proj)::cuts_at(q_width); }
 
-    /// The rows of forward's result that `picked` names, one in every sequence; residual and y hold those rows alone.
-    void forward_picked(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets offsets,
-                        std::span<const std::size_t> picked, Saved& saved) const {
+    /// The rows of forward's result that `picked` names, one in every sequence; y and `finish` hold those rows alone.
+    void forward_picked(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences,
+                        std::span<const std::size_t> picked, Saved& saved, const kernels::Finish<C>& finish) const {
         const std::size_t count = picked.size();
         saved.picked.resize(count);
         saved.q.resize(count);
         saved.kv.resize(x.extent(0));
         saved.mixed.resize(count);
         gather_rows<C, width>(x, picked, saved.picked);
-        in_proj.forward_part(0, width, count, saved.picked.data(), saved.q.data());
-        in_proj.forward_part(width, 3 * width, x.extent(0), x.data(), saved.kv.data());
-        kernels::attention_picked<C>(kernel_shape(offsets), picked, saved.q.data(), saved.kv.data(),
-                                     saved.mixed.data());
-        out_proj.forward_onto(residual, saved.mixed, y);
+        in_proj.forward_part(0, q_width, count, saved.picked.data(), saved.q.data());
+        in_proj.forward_part(q_width, qkv_width, x.extent(0), x.data(), saved.kv.data());
+        prepare(x.extent(0), apart(saved.q.data(), saved.kv.data()), sequences, picked, saved);
+        kernels::attention<C>(kernel_shape(sequences, picked),
+                              operands(apart(saved.q.data(), saved.kv.data()), saved), saved.mixed.data(), q_width);
+        out_proj.forward(saved.mixed, y, finish);
     }
 
     /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
-    void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets offsets,
-                         std::span<const std::size_t> picked, Saved& saved,
+    void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx,
+                         const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
                          SelfAttention& gradient) const requires Trainable<T> {
-        const std::size_t count = picked.size();
+        const std::size_t count = picked.size(), rows = x.extent(0);
         saved.mixed_gradient.resize(count);
         saved.q_gradient.resize(count);
         saved.picked_gradient.resize(count);
-        saved.kv_gradient.resize(x.extent(0));
+        saved.kv_gradient.resize(rows);
         out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
-        kernels::attention_picked_backward<C>(kernel_shape(offsets), picked, saved.q.data(), saved.kv.data(),
-                                              saved.mixed_gradient.data(), saved.q_gradient.data(),
-                                              saved.kv_gradient.data());
-        in_proj.backward_part(width, 3 * width, x.extent(0), x.data(), saved.kv_gradient.data(), dx.data(),
+        backward_through(rows, apart(saved.q.data(), saved.kv.data()),
+                         apart(saved.q_gradient.data(), saved.kv_gradient.data()), sequences, picked, saved, gradient);
+        in_proj.backward_part(q_width, qkv_width, rows, x.data(), saved.kv_gradient.data(), dx.data(),
                               gradient.in_proj);
-        in_proj.backward_part(0, width, count, saved.picked.data(), saved.q_gradient.data(),
+        in_proj.backward_part(0, q_width, count, saved.picked.data(), saved.q_gradient.data(),
                               saved.picked_gradient.data(), gradient.in_proj);
         add_to_rows<C, width>(saved.picked_gradient, picked, dx);
     }
 
 private:
-    static kernels::AttentionShape kernel_shape(Offsets offsets) {
-        return {.offsets = offsets, .heads = shape.heads, .head_width = width / shape.heads, .causal = shape.causal};
+    using Operands = kernels::AttentionOperands<C>;
+
+    static Operands all(C* qkv) { return {qkv, qkv_width, qkv + q_width, qkv_width, qkv + q_width + kv_width, qkv_width}; }
+    static Operands apart(C* q, C* kv) { return {q, q_width, kv, 2 * kv_width, kv + kv_width, 2 * kv_width}; }
+
+    static kernels::AttentionShape kernel_shape(const Sequences<C>& sequences, std::span<const std::size_t> picked) {
+        return {.offsets = sequences.offsets,
+                .heads = shape.heads,
+                .kv_heads = shape.kv_heads,
+                .head_width = head_width,
+                .causal = sequences.causal,
+                .picked = picked};
+    }
+
+    /// What attention reads: queries and keys as projected, or as normed.
+    static kernels::AttentionOperands<const C> operands(const Operands& projected, Saved& saved) {
+        Operands from = projected;
+        if constexpr (has_norm) {
+            from.q = saved.q_norm.normed.data();
+            from.k = saved.k_norm.normed.data();
+            from.q_stride = q_width;
+            from.k_stride = kv_width;
+        }
+        return {from.q, from.q_stride, from.k, from.k_stride, from.v, from.v_stride};
+    }
+
+    /// Norms and rotates queries and keys.
+    void prepare(std::size_t rows, const Operands& projected, const Sequences<C>& sequences,
+                 std::span<const std::size_t> picked, Saved& saved) const {
+        [[maybe_unused]] Operands to = projected;
+        [[maybe_unused]] const std::size_t queries = picked.empty() ? rows : picked.size();
+        if constexpr (has_norm) {
+            to.q = ln_q.forward(queries, {projected.q, projected.q_stride}, saved.q_norm);
+            to.k = ln_k.forward(rows, {projected.k, projected.k_stride}, saved.k_norm);
+            to.q_stride = q_width;
+            to.k_stride = kv_width;
+        }
+        if constexpr (shape.rotary) rotate(rows, queries, to, sequences, picked, false);
+    }
+
+    static void rotate(std::size_t rows, std::size_t queries, const Operands& at, const Sequences<C>& sequences,
+                       std::span<const std::size_t> picked, bool back) {
+        if (sequences.rotations == nullptr) return;
+        const auto place = [&](std::size_t row) {
+            const auto after = std::upper_bound(sequences.offsets.begin(), sequences.offsets.end(), row);
+            return sequences.position(static_cast<std::size_t>(after - sequences.offsets.begin()) - 1, row);
+        };
+        rotate_heads<C>(queries, shape.heads, head_width, {at.q, at.q_stride}, sequences.rotations, back,
+                        [&](std::size_t i) { return place(picked.empty() ? i : picked[i]); });
+        rotate_heads<C>(rows, shape.kv_heads, head_width, {at.k, at.k_stride}, sequences.rotations, back, place);
+    }
+
+    /// From the gradient of what attention mixed to that of what was projected.
+    void backward_through(std::size_t rows, const Operands& projected, const Operands& dprojected,
+                          const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
+                          SelfAttention& gradient) const requires Trainable<T> {
+        [[maybe_unused]] const std::size_t queries = picked.empty() ? rows : picked.size();
+        Operands to = dprojected;
+        if constexpr (has_norm) {
+            saved.q_norm.gradient.resize(queries * shape.heads);
+            saved.k_norm.gradient.resize(rows * shape.kv_heads);
+            to.q = saved.q_norm.gradient.data();
+            to.k = saved.k_norm.gradient.data();
+            to.q_stride = q_width;
+            to.k_stride = kv_width;
+        }
+        kernels::attention_backward<C>(kernel_shape(sequences, picked), operands(projected, saved),
+                                       saved.mixed_gradient.data(), q_width, to);
+        if constexpr (shape.rotary) rotate(rows, queries, to, sequences, picked, true);
+        if constexpr (has_norm) {
+            ln_q.backward(queries, {dprojected.q, dprojected.q_stride}, saved.q_norm, gradient.ln_q);
+            ln_k.backward(rows, {dprojected.k, dprojected.k_stride}, saved.k_norm, gradient.ln_k);
+        }
     }
 };
 
 }  // namespace nn
 
-/// The mixer of a config. Another mixer is another type with a template Layer<T, shape> that has this layer's members.
+/// The mixer of a config. Another mixer is another type with a template Layer<T, shape, parts> that has this layer's
+/// members (see BlockPart).
 struct SelfAttention {
-    template <Arithmetic T, BlockShape shape, auto choice>
-    using Layer = nn::SelfAttention<T, shape>;
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::SelfAttention<T, shape, parts>;
+
+    /// In a causal tower a token must not see those after it.
+    static constexpr bool can_be_causal = true;
 
     /// The products q kᵀ and weights · v count in full also under a causal mask, as fvcore counts them.
-    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
-        return nn::linear_cost(shape.width, 3 * shape.width, true, tokens) +
-               nn::linear_cost(shape.width, shape.width, true, tokens) +
-               Cost{.flops = 4 * tokens * tokens * shape.width, .saved = 4 * tokens * shape.width};
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+        return part_cost(shape, tokens, tokens, parts) +
+               tokens * (qkv(shape) + q(shape)) * Cost{.inference = 1, .saved = 1, .scratch = 1};
+    }
+
+    /// For one picked row of a sequence.
+    static constexpr Cost picked_cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+        const std::size_t held = 2 * tokens * kv(shape) + 2 * q(shape) + shape.width;
+        return part_cost(shape, 1, tokens, parts) + held * Cost{.inference = 1, .saved = 1, .scratch = 1};
+    }
+
+private:
+    static constexpr std::size_t q(const BlockShape& shape) { return shape.heads * shape.head_width; }
+    static constexpr std::size_t kv(const BlockShape& shape) { return shape.kv_heads * shape.head_width; }
+    static constexpr std::size_t qkv(const BlockShape& shape) { return q(shape) + 2 * kv(shape); }
+
+    /// Products, and the norms of queries and keys.
+    static constexpr Cost part_cost(const BlockShape& shape, std::size_t queries, std::size_t tokens,
+                                    const auto& parts) {
+        const Cost in{.parameters = (shape.width + 1) * qkv(shape), .matrices = shape.width * qkv(shape)};
+        const Cost products = product_cost(2 * shape.width * (queries * q(shape) + 2 * tokens * kv(shape)) +
+                                           4 * queries * tokens * q(shape));
+        Cost total = in + products + nn::linear_cost(q(shape), shape.width, true, queries);
+        if (parts.qk_norm) {
+            total = total + parts.norm.cost(shape.head_width, queries * shape.heads) +
+                    parts.norm.cost(shape.head_width, tokens * shape.kv_heads) +
+                    (queries * q(shape) + tokens * kv(shape)) * Cost{.inference = 2, .saved = 2, .scratch = 1};
+        }
+        return total;
     }
 };
 
@@ -14860,20 +15270,22 @@ struct SelfAttention {
 
 // ---- tandem/nn/layer_norm.hpp ----
 
-// Layer normalisation.
+// Layer normalisation, with and without a mean.
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
-/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016). Its parameters
-/// and arithmetic are float32 in a bfloat16 model.
+/// y = (x − mean) / sqrt(variance + eps) · weight + bias over the last axis (Ba, Kiros, Hinton 2016); without
+/// choice.has_mean, y = x / sqrt(mean of x² + eps) · weight (Zhang, Sennrich 2019). Its parameters and arithmetic are
+/// float32 in a bfloat16 model.
 template <Arithmetic T, std::size_t Width, auto choice>
 struct LayerNorm {
     using C = Compute<T>;
+    static constexpr bool has_mean = choice.has_mean;
 
     Tensor<C, Shape<Width>> weight;
-    Tensor<C, Shape<Width>> bias;
+    Tensor<C, Shape<has_mean ? Width : 0>> bias;
 
     /// The mean and 1 / sqrt(variance + eps) of every row.
     struct Saved {
@@ -14884,54 +15296,73 @@ struct LayerNorm {
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "weight", self.weight...);
-        visit(at + "bias", self.bias...);
+        if constexpr (has_mean) visit(at + "bias", self.bias...);
     }
 
     void forward(Rows<const C, Width> x, Rows<C, Width> y, Saved& saved) const {
         const std::size_t rows = x.extent(0);
-        saved.mean.resize(rows);
+        saved.mean.resize(has_mean ? rows : 0);
         saved.inverse.resize(rows);
         parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
-            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), bias.data(),
-                                            y.data() + first * Width, saved.mean.data() + first,
+            kernels::active<C>().layer_norm(x.data() + first * Width, weight.data(), if_mean(bias.data()),
+                                            y.data() + first * Width, if_mean(saved.mean.data() + first),
                                             saved.inverse.data() + first, last - first, Width,
                                             static_cast<C>(choice.eps));
         });
     }
 
-    /// dx, or dx += where `accumulate` is set: the layer's input also feeds the residual stream.
+    /// dx, or dx += where `accumulate` is set: the layer's input also feeds the residual stream. dx may be dy.
     void backward(Rows<const C, Width> x, Rows<const C, Width> dy, Rows<C, Width> dx, const Saved& saved,
                   LayerNorm& gradient, bool accumulate) const {
         const std::size_t rows = x.extent(0);
         const auto& set = kernels::active_gradients<C>();
         parallel_for((Width + 63) / 64, 1, [&](std::size_t begin, std::size_t end) {
-            set.layer_norm_parameters_backward(dy.data(), x.data(), saved.mean.data(), saved.inverse.data(),
-                                               gradient.weight.data(), gradient.bias.data(), rows, Width, begin * 64,
-                                               std::min(end * 64, Width));
+            set.layer_norm_parameters_backward(dy.data(), x.data(), if_mean(saved.mean.data()), saved.inverse.data(),
+                                               gradient.weight.data(), if_mean(gradient.bias.data()), rows, Width,
+                                               begin * 64, std::min(end * 64, Width));
         });
         parallel_for(rows, grain, [&](std::size_t first, std::size_t last) {
             set.layer_norm_backward(dy.data() + first * Width, x.data() + first * Width, weight.data(),
-                                    saved.mean.data() + first, saved.inverse.data() + first, dx.data() + first * Width,
-                                    last - first, Width, accumulate);
+                                    if_mean(saved.mean.data() + first), saved.inverse.data() + first,
+                                    dx.data() + first * Width, last - first, Width, accumulate);
         });
     }
 
 private:
     static constexpr std::size_t grain = std::max<std::size_t>(1, 16384 / Width);
+
+    template <class P>
+    static P* if_mean(P* pointer) {
+        return has_mean ? pointer : nullptr;
+    }
 };
 
 }  // namespace nn
 
 /// The norm of a config: `.norm = LayerNorm{.eps = 1e-6f}`. OpenAI and OpenCLIP weights use 1e-5, SigLIP 1e-6. Another
-/// norm is another type with a template Layer<T, Width, choice> that has this layer's members.
+/// norm is another type with a template Layer<T, Width, choice> that has this layer's members (see NormPart).
 struct LayerNorm {
+    static constexpr bool has_mean = true;
     float eps = 1e-5f;
 
     template <Arithmetic T, std::size_t Width, auto choice>
     using Layer = nn::LayerNorm<T, Width, choice>;
 
     static constexpr Cost cost(std::size_t width, std::size_t tokens) {
-        return {.parameters = 2 * width, .saved = 2 * tokens};
+        return Cost{.parameters = 2 * width} + held_cost(2 * tokens);
+    }
+};
+
+/// Root mean square norm: torch.nn.RMSNorm, with timm's eps.
+struct RmsNorm {
+    static constexpr bool has_mean = false;
+    float eps = 1e-6f;
+
+    template <Arithmetic T, std::size_t Width, auto choice>
+    using Layer = nn::LayerNorm<T, Width, choice>;
+
+    static constexpr Cost cost(std::size_t width, std::size_t tokens) {
+        return Cost{.parameters = width} + held_cost(tokens);
     }
 };
 
@@ -14939,28 +15370,60 @@ struct LayerNorm {
 
 // ---- tandem/nn/mlp.hpp ----
 
-// The two-layer perceptron of a transformer block.
+// The perceptrons of a transformer block.
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
+/// Hidden layers keep their rows this long: off multiples of 4096 bytes.
+template <Arithmetic T, BlockShape shape>
+inline constexpr std::size_t hidden_row = kernels::row_length<Compute<T>>(shape.hidden);
+
+template <Arithmetic T, BlockShape shape>
+using IntoHidden = Linear<T, shape.width, shape.hidden, true, shape.width, hidden_row<T, shape>>;
+template <Arithmetic T, BlockShape shape>
+using FromHidden = Linear<T, shape.hidden, shape.width, true, hidden_row<T, shape>, shape.width>;
+template <Arithmetic T, BlockShape shape>
+using Hidden = Tensor<Compute<T>, Shape<dynamic, hidden_row<T, shape>>>;
+
+/// after = activation(layer(x)) · factor, which may be null; `before` gets layer(x) where backward needs it.
+template <Arithmetic T, BlockShape shape, class Activation>
+void activated_hidden(const IntoHidden<T, shape>& layer, const Activation& activation,
+                      Rows<const Compute<T>, shape.width> x, const Hidden<T, shape>* factor, Hidden<T, shape>& before,
+                      Hidden<T, shape>& after, bool keep) {
+    using C = Compute<T>;
+    constexpr kernels::Activation fused = kernel_activation<Activation>;
+    constexpr std::size_t row = hidden_row<T, shape>;
+    after.resize(x.extent(0));
+    if (keep) before.resize(x.extent(0));
+    if constexpr (fused == kernels::Activation::none) {
+        Hidden<T, shape>& raw = keep ? before : after;
+        layer.forward(x, raw);
+        activate(activation, raw.data(), after.data(), after.size());
+        if (factor != nullptr) assign(after, as_expression(after) * as_expression(*factor));
+    } else {
+        kernels::Finish<C> finish{.activation = fused};
+        if (keep) finish.before = before.data(), finish.before_stride = row;
+        if (factor != nullptr) finish.factor = factor->data(), finish.factor_stride = row;
+        layer.forward(x, after, finish);
+    }
+}
+
 /// y = c_proj(activation(c_fc(x))).
-template <Arithmetic T, BlockShape shape, auto activation>
+template <Arithmetic T, BlockShape shape, auto parts>
 struct Mlp {
     static constexpr std::size_t width = shape.width;
-    static constexpr std::size_t hidden = shape.hidden;
     using C = Compute<T>;
 
-    /// Elements from one row of the hidden layer to the next.
-    static constexpr std::size_t hidden_row = kernels::row_length<C>(hidden);
-
-    Linear<T, width, hidden, true, width, hidden_row> c_fc;
-    Linear<T, hidden, width, true, hidden_row, width> c_proj;
+    IntoHidden<T, shape> c_fc;
+    FromHidden<T, shape> c_proj;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, hidden_row>> before, after;
-        Tensor<C, Shape<dynamic, hidden_row>> gradient;
+        Hidden<T, shape> before, after;
+        Hidden<T, shape> gradient;
+
+        void lend(Saved& to) { std::swap(gradient, to.gradient); }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -14973,173 +15436,499 @@ struct Mlp {
         fill_normal(c_proj.weight, random, scale.residual());
     }
 
-    /// y = residual + the perceptron's result. residual may be y; `keep` keeps what backward needs.
-    void forward(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets, Saved& saved,
-                 bool keep) const {
-        constexpr kernels::Activation fused = kernel_activation<std::remove_const_t<decltype(activation)>>;
-        saved.after.resize(x.extent(0));
-        if (keep) saved.before.resize(x.extent(0));
-        if constexpr (fused == kernels::Activation::none) {
-            c_fc.forward(x, keep ? saved.before.view() : saved.after.view());
-            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(),
-                     saved.after.size());
-        } else {
-            c_fc.forward(
-                x, saved.after,
-                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden_row});
-        }
-        c_proj.forward_onto(residual, saved.after, y);
+    /// y = the perceptron's result, then what `finish` says. `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+                 const kernels::Finish<C>& finish = {}) const {
+        activated_hidden<T, shape>(c_fc, parts.activation, x, nullptr, saved.before, saved.after, keep);
+        c_proj.forward(saved.after, y, finish);
     }
 
-    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
                   Mlp& gradient) const requires Trainable<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
-        activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
         c_fc.backward(x, saved.gradient, dx, gradient.c_fc);
+    }
+};
+
+/// y = fc2(activation(fc1_g(x)) · fc1_x(x)) (Shazeer 2020, eq. 6), under the names of timm's SwiGLU.
+template <Arithmetic T, BlockShape shape, auto parts>
+struct GatedMlp {
+    static constexpr std::size_t width = shape.width;
+    using C = Compute<T>;
+
+    IntoHidden<T, shape> fc1_g, fc1_x;
+    FromHidden<T, shape> fc2;
+
+    struct Saved {
+        Hidden<T, shape> before, value, after;
+        Hidden<T, shape> gate, gradient;
+        Tensor<C, Shape<dynamic, width>> dx;
+
+        void lend(Saved& to) {
+            std::swap(gate, to.gate);
+            std::swap(gradient, to.gradient);
+            std::swap(dx, to.dx);
+        }
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        decltype(fc1_g)::parameters(visit, at + "fc1_g.", self.fc1_g...);
+        decltype(fc1_x)::parameters(visit, at + "fc1_x.", self.fc1_x...);
+        decltype(fc2)::parameters(visit, at + "fc2.", self.fc2...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(fc1_g.weight, random, scale.hidden());
+        fill_normal(fc1_x.weight, random, scale.hidden());
+        fill_normal(fc2.weight, random, scale.residual());
+    }
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+                 const kernels::Finish<C>& finish = {}) const {
+        saved.value.resize(x.extent(0));
+        fc1_x.forward(x, saved.value);
+        activated_hidden<T, shape>(fc1_g, parts.activation, x, &saved.value, saved.before, saved.after, keep);
+        fc2.forward(saved.after, y, finish);
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
+                  GatedMlp& gradient) const requires Trainable<T> {
+        const std::size_t rows = x.extent(0);
+        saved.gate.resize(rows);
+        saved.gradient.resize(rows);
+        saved.dx.resize(rows);
+        fc2.backward(saved.after, dy, saved.gradient, gradient.fc2);
+        activate(parts.activation, saved.before.data(), saved.gate.data(), saved.gate.size());
+        assign(saved.gate, as_expression(saved.gate) * as_expression(saved.gradient));
+        assign(saved.gradient, as_expression(saved.gradient) * as_expression(saved.value));
+        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        fc1_x.backward(x, saved.gate, saved.dx, gradient.fc1_x);
+        fc1_g.backward(x, saved.gradient, dx, gradient.fc1_g);
+        add_rows<C, width>(saved.dx, dx);
     }
 };
 
 }  // namespace nn
 
-/// The MLP of a config. Another one is another type with a template Layer<T, shape, activation> that has this layer's
-/// members; shape.hidden is what the config's mlp_ratio gives.
+/// The MLP of a config. Another one is another type with a template Layer<T, shape, parts> that has this layer's members
+/// (see BlockPart) and treats every row alone; shape.hidden is what the config's mlp_ratio gives.
 struct Mlp {
-    template <Arithmetic T, BlockShape shape, auto choice, auto activation>
-    using Layer = nn::Mlp<T, shape, activation>;
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::Mlp<T, shape, parts>;
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
         return nn::linear_cost(shape.width, shape.hidden, true, tokens) +
-               nn::linear_cost(shape.hidden, shape.width, true, tokens) + Cost{.saved = 2 * tokens * shape.hidden};
+               nn::linear_cost(shape.hidden, shape.width, true, tokens) +
+               tokens * shape.hidden * Cost{.inference = 1, .saved = 2, .scratch = 1};
+    }
+};
+
+/// An MLP whose hidden layer is gated by a second one: SwiGLU with `.activation = Silu{}`, GEGLU with Gelu{}.
+struct GatedMlp {
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::GatedMlp<T, shape, parts>;
+
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
+        return nn::linear_cost(shape.width, 2 * shape.hidden, true, tokens) +
+               nn::linear_cost(shape.hidden, shape.width, true, tokens) +
+               tokens * Cost{.inference = 2 * shape.hidden,
+                             .saved = 3 * shape.hidden,
+                             .scratch = 2 * shape.hidden + shape.width};
     }
 };
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/nn/block.hpp ----
+// ---- tandem/nn/part.hpp ----
 
-// The pre-norm residual block, and a stack of them.
+// What a part of a user's own must have to stand in a model: the concepts behind a config's choices.
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The parts a block is made of, each a value of a choice type.
-template <class Norm, class Mixer, class Mlp, class Activation>
-struct BlockParts {
-    Norm norm;
-    Mixer mixer;
-    Mlp mlp;
-    Activation activation;
+namespace nn::detail {
 
-    /// What one block costs: its parts, and the four tensors it keeps between them.
-    constexpr Cost cost(const BlockShape& shape, std::size_t tokens) const {
-        return 2 * norm.cost(shape.width, tokens) + mixer.cost(shape, tokens) + mlp.cost(shape, tokens) +
-               Cost{.saved = 4 * tokens * shape.width};
-    }
+/// A visitor that does nothing, to ask whether a part lists its parameters.
+struct IgnoreParameter {
+    void operator()(const ParameterName&, auto&...) const {}
 };
+
+template <class Part>
+concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParameter{}, ParameterName(), part); };
+
+}  // namespace nn::detail
+
+/// A mixer's or an MLP's Layer<T, shape, parts>, C being Compute<T>: a default-constructible value with
+///
+///     struct Saved;                                   // what forward leaves for backward, and all scratch
+///     static void parameters(const auto& visit, const ParameterName& at, auto&... self);    // see for_each_parameter
+///     void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+///                  bool keep) const;
+///     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx,
+///                   const Sequences<C>& sequences, Saved& saved, Layer& gradient) const;
+///
+/// and, if it likes, `void initialise(Random&, const InitScale&)` (else see initialise_part). forward writes y, which
+/// does not overlap x; the block adds the residual. backward writes dx and adds to the gradients of its parameters; it
+/// is called after a forward with `keep`, with the same x and saved. Types that only infer need none. The choice, the type
+/// named in the config, holds the template Layer and `static constexpr Cost cost(const BlockShape&, std::size_t tokens)`;
+/// a mixer that lets no token see those after it says `static constexpr bool can_be_causal = true`. An MLP must treat
+/// every row alone: it may be given some of them.
+template <class Layer, class C, std::size_t width>
+concept BlockPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
+                    requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                             const Sequences<C>& sequences, typename Layer::Saved& saved) {
+                        layer.forward(x, y, sequences, saved, true);
+                    };
+
+/// A block part that can do what a block does with its result, y = result · factor + residual, in its last product.
+template <class Layer, class C, std::size_t width>
+concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                 const Sequences<C>& sequences, typename Layer::Saved& saved,
+                                 const kernels::Finish<C>& finish) {
+    layer.forward(x, y, sequences, saved, true, finish);
+};
+
+/// A norm's Layer<T, Width, choice>: Saved and parameters as above, forward(x, y, saved) over rows, and
+/// backward(x, dy, dx, saved, gradient, accumulate), where dx may be dy, and is added to where `accumulate` is set. The
+/// choice has `static constexpr Cost cost(std::size_t width, std::size_t tokens)`.
+template <class Layer, class C, std::size_t width>
+concept NormPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
+                   requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                            typename Layer::Saved& saved) { layer.forward(x, y, saved); };
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/block.hpp ----
+
+// The residual block, and a stack of them.
+
+namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
-/// x + mixer(ln_1(x)), then + mlp(ln_2(·)): CLIP/clip/model.py:171-192.
+/// A mixer or an MLP on its way into the residual stream: y = residual + drop · ls · after(part(x)), of which `after` (the
+/// second norm of a sandwich), ls (layer scale) and drop (stochastic depth, one factor a sequence) are there where the
+/// config has them.
+template <Arithmetic T, std::size_t Width, auto parts, class Part>
+struct Branch {
+    using C = Compute<T>;
+    static constexpr bool has_norm = parts.norm_position == NormPosition::sandwich;
+    static constexpr bool has_scale = parts.ls_init_value != 0, drops = parts.drop_path_rate > 0;
+    using Norm = std::conditional_t<has_norm, typename decltype(parts.norm)::template Layer<T, Width, parts.norm>, None>;
+
+    Part part;
+    [[no_unique_address]] Norm after;
+    Tensor<C, Shape<has_scale ? Width : 0>> gamma;
+
+    struct Saved {
+        typename Part::Saved part;
+        [[no_unique_address]] typename Norm::Saved norm;
+        Tensor<C, Shape<dynamic, Width>> result, normed, gradient;  ///< of the part, where something stands behind it
+        std::vector<C> drop;                                        ///< one factor a sequence; empty: all 1
+
+        void lend(Saved& to) {
+            std::swap(gradient, to.gradient);
+            if constexpr (requires { part.lend(to.part); }) part.lend(to.part);
+        }
+    };
+
+    Branch() { gamma.fill(static_cast<C>(parts.ls_init_value)); }
+
+    static void parameters(const auto& visit, const ParameterName& part_at, const ParameterName& norm_at,
+                           const ParameterName& scale_at, auto&... self) {
+        Part::parameters(visit, part_at, self.part...);
+        if constexpr (has_norm) Norm::parameters(visit, norm_at, self.after...);
+        if constexpr (has_scale) visit(scale_at + "gamma", self.gamma...);
+    }
+
+    /// residual may be y.
+    void forward(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                 const Sequences<C>& sequences, Saved& saved, bool keep) const {
+        run(residual, y, sequences, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            if constexpr (FinishingPart<Part, C, Width>) {
+                part.forward(x, to, sequences, saved.part, keep, finish != nullptr ? *finish : kernels::Finish<C>{});
+            } else {
+                part.forward(x, to, sequences, saved.part, keep);
+            }
+        });
+    }
+
+    /// The same for the rows that `picked` names, one in every sequence; residual and y hold those rows alone, and
+    /// `ends` says so.
+    void forward_picked(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                        const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
+                        Saved& saved, bool keep) const {
+        run(residual, y, ends, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_picked(x, to, sequences, picked, saved.part,
+                                finish != nullptr ? *finish : kernels::Finish<C>{});
+        });
+    }
+
+    /// dx, given the gradient g of y, which is that of the residual as well and stays as it is.
+    void backward(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx, const Sequences<C>& sequences,
+                  Saved& saved, Branch& gradient) const requires Trainable<T> {
+        part.backward(x, through(g, sequences, saved, gradient), dx, sequences, saved.part, gradient.part);
+    }
+    void backward_picked(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx,
+                         const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
+                         Saved& saved, Branch& gradient) const requires Trainable<T> {
+        part.backward_picked(x, through(g, ends, saved, gradient), dx, sequences, picked, saved.part, gradient.part);
+    }
+
+private:
+    /// A part that can finish its last product adds the residual there, and scales.
+    template <class Forward>
+    void run(Rows<const C, Width> residual, Rows<C, Width> y, const Sequences<C>& rows, Saved& saved, bool keep,
+             const Forward& forward) const {
+        constexpr bool finishes = FinishingPart<Part, C, Width> && !has_norm;
+        if constexpr (finishes) {
+            if (!drops || saved.drop.empty()) {
+                kernels::Finish<C> finish{.residual = residual.data(), .residual_stride = Width};
+                if constexpr (has_scale) {
+                    finish.factor = gamma.data();
+                    if (keep) {
+                        saved.result.resize(rows.rows());
+                        finish.before = saved.result.data();
+                        finish.before_stride = Width;
+                    }
+                }
+                return forward(y, &finish);
+            }
+        }
+        if constexpr (!finishes || drops) {
+            saved.result.resize(rows.rows());
+            forward(saved.result, nullptr);
+            const C* result = saved.result.data();
+            if constexpr (has_norm) {
+                saved.normed.resize(rows.rows());
+                after.forward(saved.result, saved.normed, saved.norm);
+                result = saved.normed.data();
+            }
+            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
+                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
+                    y.data()[j] = residual.data()[j] + drop * scale(column) * result[j];
+            });
+        }
+    }
+
+    C scale([[maybe_unused]] std::size_t column) const {
+        if constexpr (has_scale) {
+            return gamma.data()[column];
+        } else {
+            return C{1};
+        }
+    }
+
+    /// The gradient of the part's result.
+    Rows<const C, Width> through(Rows<const C, Width> g, const Sequences<C>& rows, Saved& saved, Branch& gradient) const
+        requires Trainable<T>
+    {
+        if constexpr (!has_norm && !has_scale && !drops) {
+            return g;
+        } else {
+            saved.gradient.resize(rows.rows());
+            if constexpr (has_scale) {
+                const C* const result = has_norm ? saved.normed.data() : saved.result.data();
+                // Row by row in order, so that the sums' bits do not depend on the threads.
+                for (std::size_t s = 0; s < rows.count(); ++s) {
+                    const C drop = saved.drop.empty() ? C{1} : saved.drop[s];
+                    for (std::size_t j = rows.offsets[s] * Width; j < rows.offsets[s + 1] * Width; ++j)
+                        gradient.gamma.data()[j % Width] += drop * g.data()[j] * result[j];
+                }
+            }
+            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
+                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
+                    saved.gradient.data()[j] = drop * scale(column) * g.data()[j];
+            });
+            if constexpr (has_norm)
+                after.backward(saved.result, saved.gradient, saved.gradient, saved.norm, gradient.after, false);
+            return saved.gradient;
+        }
+    }
+
+    template <class Body>
+    static void for_each_row(const Sequences<C>& rows, const std::vector<C>& drop, const Body& body) {
+        parallel_for(rows.count(), 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t s = begin; s < end; ++s) {
+                for (std::size_t row = rows.offsets[s]; row < rows.offsets[s + 1]; ++row)
+                    body(row, drop.empty() ? C{1} : drop[s]);
+            }
+        });
+    }
+};
+
+/// x + mixer(ln_1(x)), then + mlp(ln_2(·)) (CLIP/clip/model.py:171-192), or as parts.norm_position and parts.parallel
+/// have it.
 template <Arithmetic T, BlockShape shape, auto parts>
 struct Block {
     static constexpr std::size_t width = shape.width;
+    static constexpr bool is_post = parts.norm_position == NormPosition::post, is_parallel = parts.parallel;
     using C = Compute<T>;
     using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
-    using Mixer = typename decltype(parts.mixer)::template Layer<T, shape, parts.mixer>;
-    using Feedforward = typename decltype(parts.mlp)::template Layer<T, shape, parts.mlp, parts.activation>;
+    using Mixer = typename decltype(parts.mixer)::template Layer<T, shape, parts>;
+    using Feedforward = typename decltype(parts.mlp)::template Layer<T, shape, parts>;
+    using SecondNorm = std::conditional_t<is_parallel, None, Norm>;
+    using Stream = Tensor<C, Shape<dynamic, width>>;
+
+    static_assert(BlockPart<Mixer, C, width>,
+                  "tandem: a mixer's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
+                  "sequences, saved, keep): see BlockPart");
+    static_assert(BlockPart<Feedforward, C, width>,
+                  "tandem: an MLP's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
+                  "sequences, saved, keep): see BlockPart");
+    static_assert(NormPart<Norm, C, width>,
+                  "tandem: a norm's Layer<T, Width, choice> needs Saved, parameters(visit, at, self...) and forward(x, y, saved)");
+    static_assert(!is_parallel || parts.norm_position == NormPosition::pre,
+                  "tandem: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
 
     Norm ln_1;
-    Mixer attn;
-    Norm ln_2;
-    Feedforward mlp;
+    Branch<T, width, parts, Mixer> attn;
+    [[no_unique_address]] SecondNorm ln_2;
+    Branch<T, width, parts, Feedforward> mlp;
 
     struct Saved {
-        typename Norm::Saved norm_1, norm_2;
-        typename Mixer::Saved mixer;
-        typename Feedforward::Saved mlp;
-        Tensor<C, Shape<dynamic, width>> normed_1, middle, normed_2;
+        typename Norm::Saved norm_1;
+        [[no_unique_address]] typename SecondNorm::Saved norm_2;
+        typename Branch<T, width, parts, Mixer>::Saved mixer;
+        typename Branch<T, width, parts, Feedforward>::Saved mlp;
+        /// Pre: what the norms gave. Post: the sums they were given. Parallel: normed_2 is the gradient of the MLP's input.
+        Stream normed_1, middle, normed_2;
         /// For picked rows: their inputs, or all rows of a mixer that cannot pick; and the offsets of sequences of one
         /// row.
-        Tensor<C, Shape<dynamic, width>> whole;
+        Stream whole;
         std::vector<std::size_t> ends;
+
+        /// Hands what only a backward pass uses to the block that is next to have one.
+        void lend(Saved& to) {
+            mixer.lend(to.mixer);
+            mlp.lend(to.mlp);
+            if constexpr (is_parallel) std::swap(normed_2, to.normed_2);
+        }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Norm::parameters(visit, at + "ln_1.", self.ln_1...);
-        Mixer::parameters(visit, at + "attn.", self.attn...);
-        Norm::parameters(visit, at + "ln_2.", self.ln_2...);
-        Feedforward::parameters(visit, at + "mlp.", self.mlp...);
+        Branch<T, width, parts, Mixer>::parameters(visit, at + "attn.", at + "ln_attn.", at + "ls_1.", self.attn...);
+        if constexpr (!is_parallel) Norm::parameters(visit, at + "ln_2.", self.ln_2...);
+        Branch<T, width, parts, Feedforward>::parameters(visit, at + "mlp.", at + "ln_mlp.", at + "ls_2.", self.mlp...);
     }
 
     void initialise(Random& random, const InitScale& scale) {
-        initialise_part(attn, random, scale);
-        initialise_part(mlp, random, scale);
+        initialise_part(attn.part, random, scale);
+        initialise_part(mlp.part, random, scale);
     }
 
     /// x and y are <rows, width> and must not overlap. `keep` keeps what backward needs.
-    void forward(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, Saved& saved, bool keep) const {
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+                 bool keep) const {
         const std::size_t rows = x.extent(0);
         saved.normed_1.resize(rows);
-        saved.middle.resize(rows);
-        saved.normed_2.resize(rows);
-        ln_1.forward(x, saved.normed_1, saved.norm_1);
-        attn.forward(saved.normed_1, x, saved.middle, offsets, saved.mixer, keep);
-        ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
-        mlp.forward(saved.normed_2, saved.middle, y, offsets, saved.mlp, keep);
+        if constexpr (is_post) {
+            attn.forward(x, x, saved.normed_1, sequences, saved.mixer, keep);
+        } else {
+            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            if constexpr (is_parallel) {
+                attn.forward(saved.normed_1, x, y, sequences, saved.mixer, keep);
+            } else {
+                saved.middle.resize(rows);
+                attn.forward(saved.normed_1, x, saved.middle, sequences, saved.mixer, keep);
+            }
+        }
+        second_half(y, sequences, saved, keep);
     }
 
     /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
     /// can pick, and all that follows it, computes those rows alone; the bits are forward's.
-    void forward_picked(Rows<const C, width> x, Rows<C, width> y, Offsets offsets, std::span<const std::size_t> picked,
-                        Saved& saved, bool keep) const {
+    void forward_picked(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences,
+                        std::span<const std::size_t> picked, Saved& saved, bool keep) const {
         if (!can_pick()) {
             saved.whole.resize(x.extent(0));
-            forward(x, saved.whole, offsets, saved, keep);
+            forward(x, saved.whole, sequences, saved, keep);
             return gather_rows<C, width>(saved.whole, picked, y);
         }
         if constexpr (mixer_picks) {
             const std::size_t count = picked.size();
-            saved.normed_1.resize(x.extent(0));
             saved.whole.resize(count);
-            saved.middle.resize(count);
-            saved.normed_2.resize(count);
             saved.ends.resize(count + 1);
             std::iota(saved.ends.begin(), saved.ends.end(), std::size_t{0});
-            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            const Sequences<C> ends{saved.ends};
             gather_rows<C, width>(x, picked, saved.whole);
-            attn.forward_picked(saved.normed_1, saved.whole, saved.middle, offsets, picked, saved.mixer);
-            ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
-            mlp.forward(saved.normed_2, saved.middle, y, saved.ends, saved.mlp, keep);
+            if constexpr (is_post) {
+                saved.normed_1.resize(count);
+                attn.forward_picked(x, saved.whole, saved.normed_1, sequences, picked, ends, saved.mixer, keep);
+            } else {
+                saved.middle.resize(x.extent(0));
+                ln_1.forward(x, saved.middle, saved.norm_1);
+                if constexpr (is_parallel) {
+                    attn.forward_picked(saved.middle, saved.whole, y, sequences, picked, ends, saved.mixer, keep);
+                    saved.normed_1.resize(count);
+                    gather_rows<C, width>(saved.middle, picked, saved.normed_1);
+                } else {
+                    saved.normed_1.resize(x.extent(0));
+                    std::swap(saved.normed_1, saved.middle);
+                    saved.middle.resize(count);
+                    attn.forward_picked(saved.normed_1, saved.whole, saved.middle, sequences, picked, ends, saved.mixer,
+                                        keep);
+                }
+            }
+            second_half(y, ends, saved, keep);
         }
     }
 
     /// g = dL/dx for all rows, given g_picked = dL/dy of forward_picked, which is overwritten. `scratch` is <rows,
     /// width>.
     void backward_picked(Rows<const C, width> x, Rows<C, width> g_picked, Rows<C, width> g, Rows<C, width> scratch,
-                         Offsets offsets, std::span<const std::size_t> picked, Saved& saved,
+                         const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
                          Block& gradient) const requires Trainable<T> {
         std::fill_n(g.data(), g.size(), C{0});
         if (!can_pick()) {
             add_to_rows<C, width>(g_picked, picked, g);
-            return backward(x, g, scratch, offsets, saved, gradient);
+            return backward(x, g, scratch, sequences, saved, gradient);
         }
         if constexpr (mixer_picks) {
             const Rows<C, width> few(scratch.data(), {{picked.size(), width}});
-            mlp.backward(saved.normed_2, g_picked, few, saved.ends, saved.mlp, gradient.mlp);
-            ln_2.backward(saved.middle, few, g_picked, saved.norm_2, gradient.ln_2, true);
-            attn.backward_picked(saved.normed_1, g_picked, scratch, offsets, picked, saved.mixer, gradient.attn);
+            const Sequences<C> ends{saved.ends};
+            if constexpr (is_parallel) {
+                saved.normed_2.resize(picked.size());
+                mlp.backward(saved.normed_1, g_picked, saved.normed_2, ends, saved.mlp, gradient.mlp);
+                attn.backward_picked(saved.middle, g_picked, scratch, sequences, picked, ends, saved.mixer,
+                                     gradient.attn);
+                add_to_rows<C, width>(saved.normed_2, picked, scratch);
+            } else if constexpr (is_post) {
+                second_half_backward(g_picked, few, ends, saved, gradient);
+                ln_1.backward(saved.normed_1, g_picked, g_picked, saved.norm_1, gradient.ln_1, false);
+                attn.backward_picked(x, g_picked, scratch, sequences, picked, ends, saved.mixer, gradient.attn);
+                add_rows<C, width>(scratch, g);
+            } else {
+                second_half_backward(g_picked, few, ends, saved, gradient);
+                attn.backward_picked(saved.normed_1, g_picked, scratch, sequences, picked, ends, saved.mixer,
+                                     gradient.attn);
+            }
             add_to_rows<C, width>(g_picked, picked, g);
-            ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+            if constexpr (!is_post) ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
         }
     }
 
     /// In place g = dL/dx, given g = dL/dy. `scratch` is <rows, width>.
-    void backward(Rows<const C, width> x, Rows<C, width> g, Rows<C, width> scratch, Offsets offsets, Saved& saved,
-                  Block& gradient) const requires Trainable<T> {
-        mlp.backward(saved.normed_2, g, scratch, offsets, saved.mlp, gradient.mlp);
-        ln_2.backward(saved.middle, scratch, g, saved.norm_2, gradient.ln_2, true);
-        attn.backward(saved.normed_1, g, scratch, offsets, saved.mixer, gradient.attn);
-        ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+    void backward(Rows<const C, width> x, Rows<C, width> g, Rows<C, width> scratch, const Sequences<C>& sequences,
+                  Saved& saved, Block& gradient) const requires Trainable<T> {
+        if constexpr (is_parallel) {
+            saved.normed_2.resize(x.extent(0));
+            mlp.backward(saved.normed_1, g, saved.normed_2, sequences, saved.mlp, gradient.mlp);
+            attn.backward(saved.normed_1, g, scratch, sequences, saved.mixer, gradient.attn);
+            add_rows<C, width>(saved.normed_2, scratch);
+            ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+        } else if constexpr (is_post) {
+            second_half_backward(g, scratch, sequences, saved, gradient);
+            ln_1.backward(saved.normed_1, g, g, saved.norm_1, gradient.ln_1, false);
+            attn.backward(x, g, scratch, sequences, saved.mixer, gradient.attn);
+            add_rows<C, width>(scratch, g);
+        } else {
+            second_half_backward(g, scratch, sequences, saved, gradient);
+            attn.backward(saved.normed_1, g, scratch, sequences, saved.mixer, gradient.attn);
+            ln_1.backward(x, scratch, g, saved.norm_1, gradient.ln_1, true);
+        }
     }
 
 private:
@@ -15150,6 +15939,37 @@ private:
             return Mixer::can_pick();
         } else {
             return false;
+        }
+    }
+
+    /// All that follows the mixer treats every row alone: the rows are all, or the picked ones.
+    void second_half(Rows<C, width> y, const Sequences<C>& sequences, Saved& saved, bool keep) const {
+        const std::size_t rows = y.extent(0);
+        if constexpr (is_parallel) {
+            mlp.forward(saved.normed_1, y, y, sequences, saved.mlp, keep);
+        } else if constexpr (is_post) {
+            saved.middle.resize(rows);
+            saved.normed_2.resize(rows);
+            ln_1.forward(saved.normed_1, saved.middle, saved.norm_1);
+            mlp.forward(saved.middle, saved.middle, saved.normed_2, sequences, saved.mlp, keep);
+            ln_2.forward(saved.normed_2, y, saved.norm_2);
+        } else {
+            saved.normed_2.resize(rows);
+            ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
+            mlp.forward(saved.normed_2, saved.middle, y, sequences, saved.mlp, keep);
+        }
+    }
+
+    /// In place g = the gradient of the middle of the stream.
+    void second_half_backward(Rows<C, width> g, Rows<C, width> scratch, const Sequences<C>& sequences, Saved& saved,
+                              Block& gradient) const requires Trainable<T> {
+        if constexpr (is_post) {
+            ln_2.backward(saved.normed_2, g, g, saved.norm_2, gradient.ln_2, false);
+            mlp.backward(saved.middle, g, scratch, sequences, saved.mlp, gradient.mlp);
+            add_rows<C, width>(scratch, g);
+        } else {
+            mlp.backward(saved.normed_2, g, scratch, sequences, saved.mlp, gradient.mlp);
+            ln_2.backward(saved.middle, scratch, g, saved.norm_2, gradient.ln_2, true);
         }
     }
 };
@@ -15186,61 +16006,145 @@ struct Transformer {
         return saved.streams.front();
     }
 
-    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each block
-    /// overwrites what the one before it left.
-    Rows<C, width> forward(Offsets offsets, Saved& saved, bool keep) const {
-        return forward_blocks(Layers, offsets, saved, keep);
+    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept, and stochastic depth
+    /// drops what `random` draws; without, each block overwrites what the one before it left.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
+        prepare(sequences, saved, keep, random);
+        return forward_blocks(Layers, sequences, saved, keep);
     }
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
-    Rows<C, width> forward_picked(Offsets offsets, std::span<const std::size_t> picked, Saved& saved, bool keep) const {
-        const Rows<C, width> from = forward_blocks(Layers - 1, offsets, saved, keep);
+    Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
+                                  bool keep, Random& random) const {
+        prepare(sequences, saved, keep, random);
+        const Rows<C, width> from = forward_blocks(Layers - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
-        resblocks.back().forward_picked(from, saved.picked, offsets, picked, saved.blocks[keep ? Layers - 1 : 0], keep);
+        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? Layers - 1 : 0],
+                                        keep);
         return saved.picked;
     }
 
     /// In place g = the gradient of the input, given that of the output.
-    void backward(Rows<C, width> g, Offsets offsets, Saved& saved, Transformer& gradient) const requires Trainable<T> {
-        backward_blocks(Layers, g, offsets, saved, gradient);
+    void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved, Transformer& gradient) const
+        requires Trainable<T>
+    {
+        backward_blocks(Layers, g, sequences, saved, gradient);
     }
 
     /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
-    void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, Offsets offsets,
-                         std::span<const std::size_t> picked, Saved& saved,
-                         Transformer& gradient) const requires Trainable<T> {
+    void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, const Sequences<C>& sequences,
+                         std::span<const std::size_t> picked, Saved& saved, Transformer& gradient) const
+        requires Trainable<T>
+    {
         saved.scratch.resize(g.extent(0));
-        resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, offsets, picked,
+        resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, sequences, picked,
                                          saved.blocks[Layers - 1], gradient.resblocks.back());
-        backward_blocks(Layers - 1, g, offsets, saved, gradient);
+        backward_blocks(Layers - 1, g, sequences, saved, gradient);
     }
 
 private:
-    Rows<C, width> forward_blocks(std::size_t count, Offsets offsets, Saved& saved, bool keep) const {
-        const std::size_t rows = saved.streams.front().extent(0);
+    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
         if (keep && saved.blocks.size() != Layers) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
             streams.front() = std::move(saved.streams.front());
             saved.streams = std::move(streams);
             saved.blocks = std::vector<typename Layer::Saved>(Layers);
         }
+        if constexpr (parts.drop_path_rate > 0) {
+            for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
+                const double rate =
+                    Layers > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(Layers - 1) : 0;
+                draw(saved.blocks[i].mixer.drop, sequences.count(), keep ? rate : 0, random);
+                draw(saved.blocks[i].mlp.drop, sequences.count(), keep ? rate : 0, random);
+            }
+        }
+    }
+
+    /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
+    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random& random) {
+        drop.resize(rate > 0 ? count : 0);
+        for (C& factor : drop) factor = random.uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    }
+
+    Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
+        const std::size_t rows = saved.streams.front().extent(0);
         for (std::size_t i = 0; i < count; ++i) {
             auto& from = saved.streams[keep ? i : i % 2];
             auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
             to.resize(rows);
-            resblocks[i].forward(from, to, offsets, saved.blocks[keep ? i : 0], keep);
+            resblocks[i].forward(from, to, sequences, saved.blocks[keep ? i : 0], keep);
         }
         return saved.streams[keep ? count : count % 2];
     }
 
-    void backward_blocks(std::size_t count, Rows<C, width> g, Offsets offsets, Saved& saved,
+    void backward_blocks(std::size_t count, Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
+        if (count > 1) saved.blocks[0].lend(saved.blocks[count - 1]);
         for (std::size_t i = count; i-- > 0;) {
-            resblocks[i].backward(saved.streams[i], g, saved.scratch, offsets, saved.blocks[i], gradient.resblocks[i]);
+            resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, saved.blocks[i],
+                                  gradient.resblocks[i]);
+            if (i > 0) saved.blocks[i].lend(saved.blocks[i - 1]);
         }
     }
 };
+
+/// A part's cost, by the parts it stands among where it asks for them.
+constexpr Cost cost_of(const auto& part, const BlockShape& shape, std::size_t tokens, const auto& parts) {
+    if constexpr (requires { part.cost(shape, tokens, parts); }) {
+        return part.cost(shape, tokens, parts);
+    } else {
+        return part.cost(shape, tokens);
+    }
+}
+
+/// What stands behind mixer and MLP, for `tokens` tokens: second norm, layer scale, stochastic depth.
+constexpr Cost branch_cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+    const std::size_t rows = tokens * shape.width;
+    const bool is_sandwich = parts.norm_position == NormPosition::sandwich, is_scaled = parts.ls_init_value != 0;
+    const bool drops = parts.drop_path_rate > 0;
+    Cost total{.parameters = is_scaled ? shape.width : 0};
+    if (is_sandwich) total = total + parts.norm.cost(shape.width, tokens) + held_cost(2 * rows);
+    if (!is_sandwich && (is_scaled || drops)) total = total + Cost{.saved = rows};
+    if (is_sandwich || is_scaled || drops) total = total + Cost{.scratch = rows};
+    return total;
+}
+
+/// One block, and the output it hands to the next.
+constexpr Cost block_cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+    const std::size_t rows = tokens * shape.width, kept = parts.parallel ? 1 : 3;
+    return (parts.parallel ? 1 : 2) * parts.norm.cost(shape.width, tokens) +
+           cost_of(parts.mixer, shape, tokens, parts) + cost_of(parts.mlp, shape, tokens, parts) +
+           2 * branch_cost(shape, tokens, parts) +
+           rows * Cost{.inference = kept, .saved = kept + 1, .scratch = parts.parallel ? 1U : 0U};
+}
+
+/// The last block of a tower that pools one row.
+constexpr Cost picked_block_cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+    if constexpr (requires { parts.mixer.picked_cost(shape, tokens, parts); }) {
+        const std::size_t normed = parts.norm_position == NormPosition::post ? 0 : tokens;
+        return parts.norm.cost(shape.width, normed) + parts.mixer.picked_cost(shape, tokens, parts) +
+               cost_of(parts.mlp, shape, 1, parts) + 2 * branch_cost(shape, 1, parts) +
+               (parts.parallel ? Cost{} : parts.norm.cost(shape.width, 1)) + held_cost((normed + 4) * shape.width);
+    } else {
+        return block_cost(shape, tokens, parts);
+    }
+}
+
+/// `layers` blocks, the streams between them, and the backward pass's own two. FLOPs and parameters are those of whole
+/// blocks; what is executed and held knows that the last block computes one row where `picks` is set.
+constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std::size_t layers, const auto& parts,
+                                bool picks) {
+    const Cost block = block_cost(shape, tokens, parts);
+    const Cost last = picks ? picked_block_cost(shape, tokens, parts) : block;
+    const std::size_t rows = tokens * shape.width;
+    Cost total = layers * block;
+    total.executed = (layers - 1) * block.executed + last.executed;
+    total.saved = (layers - 1) * block.saved + last.saved + rows;
+    total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
+    total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
+    return total;
+}
 
 }  // namespace nn
 
@@ -15252,17 +16156,175 @@ private:
 
 namespace tandem::inline TANDEM_ABI {
 
+/// A pooling that picks one row of every sequence; the tower then computes that row alone where it can. Any other
+/// pooling has a template Layer<T, shape, parts> with Saved and parameters as a BlockPart,
+///     forward(x, y, sequences, prefix, saved, keep) const        // all rows to one a sequence
+///     backward(x, dy, dx, sequences, prefix, saved, gradient) const
+/// (`prefix`: tokens in front of the patches), and cost(shape, tokens, parts).
+template <class Pooling>
+concept PicksRow = Pooling::picks_row;
+
+namespace nn {
+
+/// The mean over rows, but the first `prefix` of each sequence.
+template <Arithmetic T, BlockShape shape, auto parts>
+struct Average {
+    static constexpr std::size_t width = shape.width;
+    using C = Compute<T>;
+
+    struct Saved {};
+
+    static void parameters(const auto&, const ParameterName&, auto&...) {}
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, std::size_t prefix, Saved&,
+                 bool) const {
+        for (std::size_t s = 0; s < sequences.count(); ++s) {
+            auto mean_row = y[s];
+            assign(mean_row, mean<0>(x.slice(sequences.offsets[s] + prefix, sequences.offsets[s + 1])));
+        }
+    }
+
+    void backward(Rows<const C, width>, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  std::size_t prefix, Saved&, Average&) const {
+        for (std::size_t s = 0; s < sequences.count(); ++s) {
+            const std::size_t begin = sequences.offsets[s], first = begin + prefix, end = sequences.offsets[s + 1];
+            std::fill_n(dx.data() + begin * width, prefix * width, C{0});
+            auto spread = dx.slice(first, end);
+            assign(spread, dy[s] * static_cast<double>(C{1} / static_cast<C>(end - first)));
+        }
+    }
+};
+
+/// A learned query attends to all rows, an MLP follows: the pooling of SigLIP's image tower (Zhai et al. 2022, section
+/// 3), under the names of timm/layers/attention_pool.py's AttentionPoolLatent.
+template <Arithmetic T, BlockShape shape, auto parts>
+struct AttentionPool {
+    static constexpr std::size_t width = shape.width;
+    static constexpr std::size_t head_width = shape.width / shape.heads;
+    using C = Compute<T>;
+    using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
+    using Stream = Tensor<C, Shape<dynamic, width>>;
+
+    Tensor<C, Shape<1, width>> latent;
+    Linear<T, width, width> q;
+    Linear<T, width, 2 * width> kv;
+    Linear<T, width, width> proj;
+    Norm norm;
+    nn::Mlp<T, shape, parts> mlp;
+
+    struct Saved {
+        Stream query, queries, mixed, projected, normed;
+        Stream queries_gradient, stream_gradient, scratch;
+        Tensor<C, Shape<dynamic, 2 * width>> kv, kv_gradient;
+        typename Norm::Saved norm;
+        typename nn::Mlp<T, shape, parts>::Saved mlp;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "latent", self.latent...);
+        decltype(q)::parameters(visit, at + "q.", self.q...);
+        decltype(kv)::parameters(visit, at + "kv.", self.kv...);
+        decltype(proj)::parameters(visit, at + "proj.", self.proj...);
+        Norm::parameters(visit, at + "norm.", self.norm...);
+        using Feedforward = nn::Mlp<T, shape, parts>;
+        decltype(Feedforward::c_fc)::parameters(visit, at + "mlp.fc1.", self.mlp.c_fc...);
+        decltype(Feedforward::c_proj)::parameters(visit, at + "mlp.fc2.", self.mlp.c_proj...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(latent, random, scale.attention());
+        fill_normal(q.weight, random, scale.attention());
+        fill_normal(kv.weight, random, scale.attention());
+        fill_normal(proj.weight, random, scale.attention());
+        mlp.initialise(random, scale);
+    }
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, std::size_t, Saved& saved,
+                 bool keep) const {
+        const std::size_t count = sequences.count();
+        for (Stream* stream : {&saved.queries, &saved.mixed, &saved.projected, &saved.normed}) stream->resize(count);
+        saved.query.resize(1);
+        saved.kv.resize(x.extent(0));
+        q.forward(latent.view(), saved.query);
+        for (std::size_t s = 0; s < count; ++s) std::copy_n(saved.query.data(), width, &saved.queries(s, 0));
+        kv.forward(x, saved.kv);
+        kernels::attention<C>(kernel_shape(sequences), operands(saved), saved.mixed.data(), width);
+        proj.forward(saved.mixed, saved.projected);
+        norm.forward(saved.projected, saved.normed, saved.norm);
+        mlp.forward(saved.normed, y, sequences, saved.mlp, keep,
+                    {.residual = saved.projected.data(), .residual_stride = width});
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  std::size_t, Saved& saved, AttentionPool& gradient) const requires Trainable<T> {
+        const std::size_t count = sequences.count();
+        for (Stream* stream : {&saved.queries_gradient, &saved.stream_gradient, &saved.scratch}) stream->resize(count);
+        saved.kv_gradient.resize(x.extent(0));
+        std::copy_n(dy.data(), dy.size(), saved.stream_gradient.data());
+        mlp.backward(saved.normed, dy, saved.scratch, sequences, saved.mlp, gradient.mlp);
+        norm.backward(saved.projected, saved.scratch, saved.stream_gradient, saved.norm, gradient.norm, true);
+        proj.backward(saved.mixed, saved.stream_gradient, saved.scratch, gradient.proj);
+        kernels::attention_backward<C>(
+            kernel_shape(sequences), operands(saved), saved.scratch.data(), width,
+            {saved.queries_gradient.data(), width, saved.kv_gradient.data(), 2 * width,
+             saved.kv_gradient.data() + width, 2 * width});
+        kv.backward(x, saved.kv_gradient, dx, gradient.kv);
+        // All sequences share one query.
+        C* const sums = saved.stream_gradient.data();
+        std::fill_n(sums, width, C{0});
+        detail::add_column_sums<C>(count, width, {saved.queries_gradient.data(), width}, sums);
+        const Rows<C, width> query_gradient(sums, {{1, width}}), latent_gradient(saved.scratch.data(), {{1, width}});
+        q.backward(latent.view(), query_gradient, latent_gradient, gradient.q);
+        std::transform(gradient.latent.data(), gradient.latent.data() + width, latent_gradient.data(),
+                       gradient.latent.data(), std::plus<C>());
+    }
+
+private:
+    static kernels::AttentionShape kernel_shape(const Sequences<C>& sequences) {
+        return {.offsets = sequences.offsets,
+                .heads = shape.heads,
+                .kv_heads = shape.heads,
+                .head_width = head_width,
+                .causal = false,
+                .picked = sequences.offsets.first(sequences.count())};
+    }
+    static kernels::AttentionOperands<const C> operands(const Saved& saved) {
+        return {saved.queries.data(), width, saved.kv.data(), 2 * width, saved.kv.data() + width, 2 * width};
+    }
+};
+
+}  // namespace nn
+
 /// The pooling of an image tower: the class token's row.
 struct ClassToken {
     static constexpr bool picks_row = true;
     static constexpr bool needs_class_token = true;
 };
 
-/// The pooling of an image tower: the mean of the patch rows after the final norm, without the class token's
-/// (open_clip/transformer.py, _global_pool "avg").
+/// The mean of the rows after the final norm; in an image tower without class token and registers
+/// (open_clip/transformer.py, _global_pool "avg"), in a text tower over all that it computes.
 struct Average {
     static constexpr bool picks_row = false;
-    static constexpr bool needs_class_token = false;
+
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::Average<T, shape, parts>;
+
+    static constexpr Cost cost(const BlockShape&, std::size_t, const auto&) { return {}; }
+};
+
+/// Attention pooling over all rows after the final norm ("MAP"), with the tower's heads, MLP ratio, norm and activation.
+struct AttentionPool {
+    static constexpr bool picks_row = false;
+
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::AttentionPool<T, shape, parts>;
+
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+        const std::size_t width = shape.width;
+        return Cost{.parameters = width} + product_cost(4 * tokens * width) + 2 * nn::linear_cost(width, width, true, 1) +
+               nn::linear_cost(width, 2 * width, true, tokens) + parts.norm.cost(width, 1) + Mlp::cost(shape, 1) +
+               width * Cost{.inference = 2 * tokens + 4, .saved = 2 * tokens + 4, .scratch = 2 * tokens + 3};
+    }
 };
 
 /// The pooling of a text tower: the row of the end-of-text token, which is the highest id (CLIP/clip/model.py:352-354).
@@ -15276,69 +16338,91 @@ struct Eot {
     }
 };
 
+/// The pooling of a text tower: the last row of the context, padding or not, as SigLIP has it (open_clip's pool_type
+/// "last").
+struct Last {
+    static constexpr bool picks_row = true;
+
+    static std::size_t position(std::span<const Id> ids) { return ids.size() - 1; }
+};
+
 namespace nn {
 
-/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling
-/// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone.
-template <Arithmetic T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
+/// Norm and pooling and projection [width, embedding], applied to x <rows, width> to give y <N, Embedding>. A pooling
+/// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone; any other pools
+/// what is normed, or norms what is pooled where norm_last is set.
+template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last>
 struct Head {
+    static constexpr std::size_t width = shape.width;
+    static constexpr bool picks_row = PicksRow<Pooling>;
     using C = Compute<T>;
-    using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
+    using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
 
-    static constexpr bool picks_row = Pooling::picks_row;
+    template <class P>
+    struct LayerOf {
+        using type = typename P::template Layer<T, shape, parts>;
+    };
+    using Pool = typename std::conditional_t<picks_row, std::type_identity<None>, LayerOf<Pooling>>::type;
 
     Norm norm;
-    Tensor<Stored<T>, Shape<Width, Embedding>> projection;
+    [[no_unique_address]] Pool pool;
+    Tensor<Stored<T>, Shape<width, Embedding>> projection;
 
     struct Saved {
         typename Norm::Saved norm;
-        /// Picking: the picked rows normed. Averaging: all rows normed, then their means.
-        Tensor<C, Shape<dynamic, Width>> normed, pooled;
-        Tensor<C, Shape<dynamic, Width>> pooled_gradient, normed_gradient;
+        [[no_unique_address]] typename Pool::Saved pool;
+        Tensor<C, Shape<dynamic, width>> normed, pooled;
+        Tensor<C, Shape<dynamic, width>> normed_gradient, pooled_gradient;
     };
 
-    void initialise(Random& random, const InitScale& scale) { fill_normal(projection, random, scale.attention()); }
+    static void parameters(const auto& visit, const ParameterName& pool_at, auto&... self) {
+        if constexpr (!picks_row) Pool::parameters(visit, pool_at, self.pool...);
+    }
 
-    /// x holds the picked row of every sequence, or all rows to average, but the first `skip` of each sequence.
-    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::size_t skip, Saved& saved) const {
-        const std::size_t count = offsets.size() - 1;
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(projection, random, scale.attention());
+        if constexpr (!picks_row) initialise_part(pool, random, scale);
+    }
+
+    /// x holds the picked row of every sequence, or all rows.
+    void forward(Rows<const C, width> x, Rows<C, Embedding> y, const Sequences<C>& sequences, std::size_t prefix,
+                 Saved& saved, bool keep) const {
+        const std::size_t count = sequences.count();
         saved.pooled.resize(count);
         if constexpr (picks_row) {
             norm.forward(x, saved.pooled, saved.norm);
+        } else if constexpr (norm_last) {
+            saved.normed.resize(count);
+            pool.forward(x, saved.normed, sequences, prefix, saved.pool, keep);
+            norm.forward(saved.normed, saved.pooled, saved.norm);
         } else {
             saved.normed.resize(x.extent(0));
             norm.forward(x, saved.normed, saved.norm);
-            for (std::size_t i = 0; i < count; ++i) {
-                const std::size_t first = offsets[i] + skip, length = offsets[i + 1] - first;
-                auto mean_row = saved.pooled[i];
-                assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
-            }
+            pool.forward(saved.normed, saved.pooled, sequences, prefix, saved.pool, keep);
         }
-        kernels::gemm<C>(count, Embedding, Width, kernels::row_major<C>(saved.pooled.data(), Width),
+        kernels::gemm<C>(count, Embedding, width, kernels::row_major<C>(saved.pooled.data(), width),
                          kernels::row_major(projection.data(), Embedding), y.data(), Embedding);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
-    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
-                  std::size_t skip, Saved& saved, Head& gradient) const requires Trainable<T> {
-        const std::size_t count = offsets.size() - 1;
+    void backward(Rows<const C, width> x, Rows<const C, Embedding> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  std::size_t prefix, Saved& saved, Head& gradient) const requires Trainable<T> {
+        const std::size_t count = sequences.count();
         saved.pooled_gradient.resize(count);
         const auto g = kernels::row_major(dy.data(), Embedding);
-        kernels::gemm<C>(Width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), Width).transposed(), g,
+        kernels::gemm<C>(width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), width).transposed(), g,
                          gradient.projection.data(), Embedding, true);
-        kernels::gemm<C>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
-                         saved.pooled_gradient.data(), Width);
+        kernels::gemm<C>(count, width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
+                         saved.pooled_gradient.data(), width);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
+        } else if constexpr (norm_last) {
+            norm.backward(saved.normed, saved.pooled_gradient, saved.pooled_gradient, saved.norm, gradient.norm, false);
+            pool.backward(x, saved.pooled_gradient, dx, sequences, prefix, saved.pool, gradient.pool);
         } else {
             saved.normed_gradient.resize(x.extent(0));
-            for (std::size_t i = 0; i < count; ++i) {
-                const std::size_t first = offsets[i] + skip;
-                const C share = C{1} / static_cast<C>(offsets[i + 1] - first);
-                std::fill_n(&saved.normed_gradient(offsets[i], 0), skip * Width, C{0});
-                auto spread = saved.normed_gradient.view().slice(first, offsets[i + 1]);
-                assign(spread, saved.pooled_gradient[i] * static_cast<double>(share));
-            }
+            pool.backward(saved.normed, saved.pooled_gradient, saved.normed_gradient, sequences, prefix, saved.pool,
+                          gradient.pool);
             norm.backward(x, saved.normed_gradient, dx, saved.norm, gradient.norm, false);
         }
     }
@@ -15348,184 +16432,119 @@ struct Head {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/models/config.hpp ----
+// ---- tandem/nn/positions.hpp ----
 
-// Architectures as constexpr values: the configs of towers and models, and what they cost.
+// Fixed positions: sine-cosine tables and rotations.
 
 namespace tandem::inline TANDEM_ABI {
 
-template <Arithmetic T, auto config, std::size_t Embedding>
-class VisionTransformer;
-template <Arithmetic T, auto config, std::size_t Embedding>
-class TextTransformer;
-
-/// A vision transformer. Sizes are in pixels, widths in channels. norm, activation, mixer, mlp and pooling are values: the
-/// library's own or a user's; an activation may be a captureless lambda over expressions.
-template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
-          class Pooling = ClassToken>
-struct VitConfig {
-    std::size_t image = 224;
-    std::size_t patch = 32;
-    std::size_t width = 768;
-    std::size_t layers = 12;
-    std::size_t heads = 12;
-    double mlp_ratio = 4.0;  ///< the MLP's hidden width is int(width · mlp_ratio), as in open_clip and timm
-    bool class_token = true;
-    Norm norm{};
-    Activation activation{};
-    Mixer mixer{};
-    MlpKind mlp{};
-    Pooling pooling{};
-
-    /// The tower this config describes. Another kind of tower is another config type with its own Tower and cost().
-    template <Arithmetic T, auto self, std::size_t Embedding>
-    using Tower = VisionTransformer<T, self, Embedding>;
-
-    constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
-    constexpr bool patches_fit() const { return patch > 0 && image % patch == 0; }
-    constexpr bool heads_fit() const { return heads > 0 && width % heads == 0; }
-    constexpr bool pooling_fits() const { return class_token || !Pooling::needs_class_token; }
-
-    constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
-    constexpr std::size_t tokens() const { return patches() + (class_token ? 1 : 0); }
-    constexpr BlockShape block_shape() const {
-        return {.width = width,
-                .heads = heads,
-                .hidden = static_cast<std::size_t>(static_cast<double>(width) * mlp_ratio),
-                .tokens = tokens(),
-                .causal = false};
-    }
-    constexpr auto block_parts() const { return BlockParts<Norm, Mixer, MlpKind, Activation>{norm, mixer, mlp, activation}; }
-
-    /// For one image, without the projection.
-    constexpr Cost cost() const {
-        if (!sizes_are_positive()) throw Error("VitConfig", "all sizes must be positive");
-        if (!patches_fit()) throw Error("VitConfig", "image must be a multiple of patch");
-        if (!heads_fit()) throw Error("VitConfig", "width must be a multiple of heads");
-        if (!pooling_fits()) throw Error("VitConfig", "ClassToken pooling needs class_token = true");
-        const Cost stem = nn::linear_cost(3 * patch * patch, width, false, patches());
-        const Cost tables{.parameters = (tokens() + (class_token ? 1 : 0)) * width,
-                          .saved = 3 * patch * patch * patches() + 2 * tokens() * width};
-        return stem + tables + 2 * norm.cost(width, tokens()) + layers * block_parts().cost(block_shape(), tokens());
-    }
+/// How a tower tells its tokens where they stand; open_clip's pos_embed_type, and rotations.
+enum class PosEmbed {
+    learnable,   ///< a learned row for every place
+    sin_cos_2d,  ///< a fixed row for every patch (open_clip/pos_embed.py, get_2d_sincos_pos_embed)
+    rotary       ///< queries and keys are rotated: by row and column of a patch, by the place of a text token
 };
 
-/// A text transformer over token ids; causal unless said otherwise.
-template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
-          class Pooling = Eot>
-struct TextConfig {
-    std::size_t vocabulary = 49408;
-    std::size_t context = 77;
-    std::size_t width = 512;
-    std::size_t layers = 12;
-    std::size_t heads = 8;
-    double mlp_ratio = 4.0;
-    bool causal = true;
-    Norm norm{};
-    Activation activation{};
-    Mixer mixer{};
-    MlpKind mlp{};
-    Pooling pooling{};
+namespace nn {
 
-    template <Arithmetic T, auto self, std::size_t Embedding>
-    using Tower = TextTransformer<T, self, Embedding>;
-
-    constexpr bool sizes_are_positive() const {
-        return vocabulary > 0 && context > 0 && width > 0 && layers > 0 && heads > 0;
-    }
-    constexpr bool heads_fit() const { return heads > 0 && width % heads == 0; }
-
-    constexpr BlockShape block_shape() const {
-        return {.width = width,
-                .heads = heads,
-                .hidden = static_cast<std::size_t>(static_cast<double>(width) * mlp_ratio),
-                .tokens = context,
-                .causal = causal};
-    }
-    constexpr auto block_parts() const { return BlockParts<Norm, Mixer, MlpKind, Activation>{norm, mixer, mlp, activation}; }
-
-    /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
-    /// projection.
-    constexpr Cost cost(std::size_t tokens = 0) const {
-        if (!sizes_are_positive()) throw Error("TextConfig", "all sizes must be positive");
-        if (!heads_fit()) throw Error("TextConfig", "width must be a multiple of heads");
-        if (tokens == 0) tokens = context;
-        const Cost tables{.parameters = (vocabulary + context) * width, .saved = tokens * width};
-        return tables + norm.cost(width, tokens) + layers * block_parts().cost(block_shape(), tokens);
-    }
-};
-
-/// Two towers and one space. Any two tower configs go together.
-template <class Vision = VitConfig<>, class Text = TextConfig<>>
-struct ClipConfig {
-    Vision vision{};
-    Text text{};
-    std::size_t embedding = 512;
-    /// A learned bias beside the logit scale, which the sigmoid loss needs.
-    bool logit_bias = false;
-};
-
-/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
-constexpr Cost image_cost(const auto& config) {
-    return config.vision.cost() + nn::linear_cost(config.vision.width, config.embedding, false, 1);
+/// Row 1 + p of the table is patch p's: sines, then cosines of its column in the first half, of its row in the second;
+/// row 0, the class token's, is zero (open_clip/pos_embed.py:22-70).
+template <Real C, std::size_t Side, std::size_t Width>
+const Tensor<C, Shape<1 + Side * Side, Width>>& sin_cos_2d() {
+    static const auto table = [] {
+        Tensor<C, Shape<1 + Side * Side, Width>> rows;
+        constexpr std::size_t bands = Width / 4;
+        rows.fill(0);
+        for (std::size_t patch = 0; patch < Side * Side; ++patch) {
+            C* to = rows.data() + (1 + patch) * Width;
+            for (const std::size_t place : {patch % Side, patch / Side}) {
+                for (std::size_t j = 0; j < bands; ++j, ++to) {
+                    const double angle = static_cast<double>(place) *
+                                         std::pow(10000.0, -static_cast<double>(j) / static_cast<double>(bands));
+                    to[0] = static_cast<C>(std::sin(angle));
+                    to[bands] = static_cast<C>(std::cos(angle));
+                }
+                to += bands;
+            }
+        }
+        return rows;
+    }();
+    return table;
 }
 
-/// What the text side costs for one caption of the full context, projection included.
-constexpr Cost text_cost(const auto& config) {
-    return config.text.cost() + nn::linear_cost(config.text.width, config.embedding, false, 1);
+/// The rotations of `Places` places that follow one another: angle place · 10000^(−2j / head width) for pair j (Su et al.
+/// 2021, section 3.2.2). As Sequences::rotations.
+template <Real C, std::size_t Places, std::size_t HeadWidth>
+const Tensor<C, Shape<Places, HeadWidth>>& rotations_1d() {
+    static const auto table = [] {
+        Tensor<C, Shape<Places, HeadWidth>> rows;
+        constexpr std::size_t pairs = HeadWidth / 2;
+        for (std::size_t place = 0; place < Places; ++place) {
+            for (std::size_t j = 0; j < pairs; ++j) {
+                const double angle = static_cast<double>(place) *
+                                     std::pow(10000.0, -static_cast<double>(j) / static_cast<double>(pairs));
+                rows(place, j) = static_cast<C>(std::cos(angle));
+                rows(place, pairs + j) = static_cast<C>(std::sin(angle));
+            }
+        }
+        return rows;
+    }();
+    return table;
 }
 
-namespace detail {
-
-template <class Config>
-concept HasTwoTowers = requires(const Config& config) {
-    config.vision;
-    config.text;
-};
-
-}  // namespace detail
-
-/// Scalars in all parameters of a model, or of one tower without its projection.
-constexpr std::size_t parameter_count(const auto& config) {
-    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        return image_cost(config).parameters + text_cost(config).parameters + 1 + (config.logit_bias ? 1 : 0);
-    } else {
-        return config.cost().parameters;
-    }
+/// The rotations of `Prefix` tokens that are not rotated, then of Side x Side patches: half of the pairs turn with a
+/// patch's row, the other half with its column (timm/layers/pos_embed_sincos.py, RotaryEmbeddingCat with in_pixels =
+/// False, as EVA-02 has it).
+template <Real C, std::size_t Prefix, std::size_t Side, std::size_t HeadWidth>
+const Tensor<C, Shape<Prefix + Side * Side, HeadWidth>>& rotations_2d() {
+    static const auto table = [] {
+        Tensor<C, Shape<Prefix + Side * Side, HeadWidth>> rows;
+        constexpr std::size_t pairs = HeadWidth / 2, bands = HeadWidth / 4;
+        for (std::size_t token = 0; token < Prefix + Side * Side; ++token) {
+            for (std::size_t j = 0; j < pairs; ++j) {
+                const std::size_t patch = token < Prefix ? 0 : token - Prefix;
+                const std::size_t place = token < Prefix ? 0 : j < bands ? patch / Side : patch % Side;
+                const double angle =
+                    static_cast<double>(place) *
+                    std::pow(10000.0, -static_cast<double>(j % bands) / static_cast<double>(bands));
+                rows(token, j) = static_cast<C>(std::cos(angle));
+                rows(token, pairs + j) = static_cast<C>(std::sin(angle));
+            }
+        }
+        return rows;
+    }();
+    return table;
 }
 
-/// Floating-point operations of one image–text pair through a model, or of one item through a tower, with captions of the
-/// full context: 2 for each multiply-accumulate of the matrix products, as fvcore counts.
-constexpr std::size_t forward_flops(const auto& config) {
-    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        return image_cost(config).flops + text_cost(config).flops;
-    } else {
-        return config.cost().flops;
-    }
-}
-
-/// Bytes that a training step keeps from the forward pass for the backward pass, for one item, in elements of C.
-template <class C = float>
-constexpr std::size_t activation_bytes(const auto& config) {
-    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        return (image_cost(config).saved + text_cost(config).saved) * sizeof(C);
-    } else {
-        return config.cost().saved * sizeof(C);
-    }
-}
+}  // namespace nn
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/nn/embedding.hpp ----
+// ---- tandem/nn/stem.hpp ----
 
-// What turns pixels and token ids into rows: patches, the class token, token and position tables.
+// What turns pixels into one row a patch.
 
-namespace tandem::inline TANDEM_ABI::nn {
+namespace tandem::inline TANDEM_ABI {
+
+/// What a stem knows of the tower it stands in: it makes (image / patch)² rows of `width`.
+struct StemShape {
+    std::size_t image = 0;
+    std::size_t patch = 0;
+    std::size_t width = 0;
+
+    constexpr std::size_t grid() const { return image / patch; }
+    constexpr std::size_t patches() const { return grid() * grid(); }
+};
+
+template <class C, std::size_t Image>
+using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
+
+namespace nn {
 
 /// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
 /// the patch in the order channel, y, x: the order of a convolution's weight.
 template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
-void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, Row> rows) {
+void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
     constexpr std::size_t side = Image / Patch;
     parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t band = begin; band < end; ++band) {
@@ -15543,89 +16562,776 @@ void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows
     });
 }
 
-/// Patches times a convolution's weight, with a learned class token in front where asked for, plus learned positions:
-/// CLIP/clip/model.py:223-228.
-template <Arithmetic T, std::size_t Image, std::size_t Patch, std::size_t Width, bool HasClass>
-struct PatchEmbedding {
-    static constexpr std::size_t patches = (Image / Patch) * (Image / Patch);
-    static constexpr std::size_t tokens = patches + (HasClass ? 1 : 0);
-    static constexpr std::size_t depth = 3 * Patch * Patch;
+/// A convolution of the patch's own size and stride, without a bias: CLIP/clip/model.py:224.
+template <Arithmetic T, StemShape shape, auto parts>
+struct PatchStem {
+    static constexpr std::size_t image = shape.image, patch = shape.patch, width = shape.width;
+    static constexpr std::size_t depth = 3 * patch * patch;
     using C = Compute<T>;
     static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
 
-    PackedMatrix<T, Shape<Width, 3, Patch, Patch>> conv;
-    Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
-    Tensor<C, Shape<tokens, Width>> positional_embedding;
+    PackedMatrix<T, Shape<width, 3, patch, patch>> conv;
 
     struct Saved {
         Tensor<C, Shape<dynamic, depth_row>> patches;
-        Tensor<C, Shape<dynamic, Width>> embedded;
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "conv1.weight", self.conv...);
+    }
+
+    void initialise(Random& random, const InitScale&) {
+        fill_normal(conv, random, 1.0 / std::sqrt(static_cast<double>(depth)));
+    }
+
+    /// images <N, 3, image, image> to y <N · patches, width>.
+    void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
+        saved.patches.resize(y.extent(0));
+        extract_patches<image, patch, C, depth_row>(images, saved.patches);
+        conv.product(y.extent(0), {saved.patches.data(), depth_row}, {y.data(), width}, {});
+    }
+
+    /// Adds to the gradients, given dy; images get none.
+    void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient) const requires Trainable<T> {
+        conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width}, {nullptr, 0},
+                              gradient.conv, 0, width);
+    }
+};
+
+/// A 3x3 convolution of stride 2 without a bias, then norm and activation, over rows that are the pixels of images of
+/// 2 Side x 2 Side. The weight's axes are [out, y, x, in].
+template <Arithmetic T, std::size_t In, std::size_t Out, std::size_t Side, auto parts>
+struct ConvStage {
+    static constexpr std::size_t depth = 9 * In;
+    using C = Compute<T>;
+    using Norm = typename decltype(parts.norm)::template Layer<T, Out, parts.norm>;
+
+    PackedMatrix<T, Shape<Out, 3, 3, In>> conv;
+    Norm norm;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, depth>> windows, windows_gradient;
+        Tensor<C, Shape<dynamic, Out>> convolved, normed, activated, gradient;
+        typename Norm::Saved norm;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "conv.weight", self.conv...);
+        Norm::parameters(visit, at + "norm.", self.norm...);
+    }
+
+    void initialise(Random& random) { fill_normal(conv, random, std::sqrt(2.0 / static_cast<double>(depth))); }
+
+    /// pixel(n, y, x) points to the In channels of a pixel; writes saved.activated.
+    template <class Pixel>
+    void forward(std::size_t count, const Pixel& pixel, Saved& saved) const {
+        const std::size_t rows = count * Side * Side;
+        saved.windows.resize(rows);
+        saved.convolved.resize(rows);
+        saved.normed.resize(rows);
+        saved.activated.resize(rows);
+        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
+                                   bool inside) {
+            C* const to = saved.windows.data() + row * depth + tap * In;
+            if (inside) {
+                pixel(n, y, x, to);
+            } else {
+                std::fill_n(to, In, C{0});
+            }
+        });
+        conv.product(rows, {saved.windows.data(), depth}, {saved.convolved.data(), Out}, {});
+        norm.forward(saved.convolved, saved.normed, saved.norm);
+        activate(parts.activation, saved.normed.data(), saved.activated.data(), saved.activated.size());
+    }
+
+    /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is its
+    /// input's unless it is null.
+    void backward(std::size_t count, C* dx, Saved& saved, ConvStage& gradient) const requires Trainable<T> {
+        const std::size_t rows = count * Side * Side;
+        activate_backward(parts.activation, saved.normed.data(), saved.gradient.data(), saved.gradient.size());
+        norm.backward(saved.convolved, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
+        if (dx != nullptr) saved.windows_gradient.resize(rows);
+        conv.product_backward(rows, {saved.windows.data(), depth}, {saved.gradient.data(), Out},
+                              {dx == nullptr ? nullptr : saved.windows_gradient.data(), depth}, gradient.conv, 0, Out);
+        if (dx == nullptr) return;
+        std::fill_n(dx, count * 4 * Side * Side * In, C{0});
+        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
+                                   bool inside) {
+            if (!inside) return;
+            C* const to = dx + ((n * 2 * Side + y) * 2 * Side + x) * In;
+            const C* const from = saved.windows_gradient.data() + row * depth + tap * In;
+            std::transform(to, to + In, from, to, std::plus<C>());
+        });
+    }
+
+private:
+    /// Calls body(row, n, y, x, tap, inside) for every row of the result and every pixel its window covers, images in
+    /// parallel.
+    template <class Body>
+    static void for_each_window(std::size_t count, const Body& body) {
+        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t row = begin * Side * Side; row < end * Side * Side; ++row) {
+                const std::size_t n = row / (Side * Side), top = row / Side % Side * 2, left = row % Side * 2;
+                for (std::size_t tap = 0; tap < 9; ++tap) {
+                    // One row and column of zeros around the image: pixel -1 is the padding's.
+                    const std::size_t y = top + tap / 3 - 1, x = left + tap % 3 - 1;
+                    body(row, n, y, x, tap, y < 2 * Side && x < 2 * Side);
+                }
+            }
+        });
+    }
+};
+
+/// Stages that halve the image until a pixel is a patch, the last one `width` channels wide and each other one half of
+/// the next, then a 1x1 convolution: after Xiao et al. 2021, with the tower's norm and activation.
+template <Arithmetic T, StemShape shape, auto parts>
+struct ConvStem {
+    static constexpr std::size_t image = shape.image, width = shape.width;
+    static constexpr std::size_t stages = static_cast<std::size_t>(std::bit_width(shape.patch)) - 1;
+    using C = Compute<T>;
+
+    static constexpr std::size_t channels(std::size_t stage) {
+        return stage == 0 ? 3 : width >> (stages - stage);
+    }
+
+    template <class Stages>
+    struct Chain;
+    template <std::size_t... I>
+    struct Chain<std::index_sequence<I...>> {
+        using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>...>;
+        using Saved = std::tuple<
+            typename ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>::Saved...>;
+    };
+    using Stages = Chain<std::make_index_sequence<stages>>;
+
+    typename Stages::Layers convolutions;
+    Linear<T, width, width> proj;
+
+    struct Saved {
+        typename Stages::Saved stages;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        const auto stage = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+            std::tuple_element_t<I, typename Stages::Layers>::parameters(
+                visit, at + "stem." + std::to_string(I) + ".", std::get<I>(self.convolutions)...);
+        };
+        for_each_stage(stage);
+        decltype(proj)::parameters(visit, at + "stem.proj.", self.proj...);
+    }
+
+    void initialise(Random& random, const InitScale&) {
+        for_each_stage([&](auto stage) { std::get<stage()>(convolutions).initialise(random); });
+        fill_normal(proj.weight, random, 1.0 / std::sqrt(static_cast<double>(width)));
+    }
+
+    void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
+        const std::size_t count = images.extent(0);
+        for_each_stage([&](auto stage) {
+            constexpr std::size_t in = channels(stage()), side = image >> stage();
+            const auto& layer = std::get<stage()>(convolutions);
+            if constexpr (stage() == 0) {
+                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
+                    for (std::size_t c = 0; c < 3; ++c)
+                        to[c] = images.data()[((n * 3 + c) * side + y_at) * side + x_at];
+                }, std::get<0>(saved.stages));
+            } else {
+                const C* const from = std::get<stage() - 1>(saved.stages).activated.data();
+                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
+                    std::copy_n(from + ((n * side + y_at) * side + x_at) * in, in, to);
+                }, std::get<stage()>(saved.stages));
+            }
+        });
+        proj.forward(std::get<stages - 1>(saved.stages).activated, y);
+    }
+
+    void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient) const requires Trainable<T> {
+        const std::size_t count = dy.extent(0) / shape.patches();
+        auto& last = std::get<stages - 1>(saved.stages);
+        last.gradient.resize(dy.extent(0));
+        proj.backward(last.activated, dy, last.gradient, gradient.proj);
+        for_each_stage([&](auto reversed) {
+            constexpr std::size_t stage = stages - 1 - reversed();
+            C* dx = nullptr;
+            if constexpr (stage > 0) {
+                auto& before = std::get<stage - 1>(saved.stages);
+                before.gradient.resize(before.activated.extent(0));
+                dx = before.gradient.data();
+            }
+            std::get<stage>(convolutions).backward(count, dx, std::get<stage>(saved.stages),
+                                                   std::get<stage>(gradient.convolutions));
+        });
+    }
+
+private:
+    template <class Body>
+    static void for_each_stage(const Body& body) {
+        [&]<std::size_t... I>(std::index_sequence<I...>) {
+            (body(std::integral_constant<std::size_t, I>{}), ...);
+        }
+        (std::make_index_sequence<stages>{});
+    }
+};
+
+}  // namespace nn
+
+/// The stem of an image tower: patches times a matrix. Another stem is another type with a template
+/// Layer<T, StemShape, parts> that has this layer's members, and cost().
+struct PatchStem {
+    template <Arithmetic T, StemShape shape, auto parts>
+    using Layer = nn::PatchStem<T, shape, parts>;
+
+    static constexpr bool fits(const StemShape&) { return true; }
+
+    static constexpr Cost cost(const StemShape& shape, const auto&) {
+        const std::size_t depth = 3 * shape.patch * shape.patch;
+        return nn::linear_cost(depth, shape.width, false, shape.patches()) + held_cost(depth * shape.patches());
+    }
+};
+
+/// A convolutional stem: early convolutions see a patch's surroundings.
+struct ConvStem {
+    template <Arithmetic T, StemShape shape, auto parts>
+    using Layer = nn::ConvStem<T, shape, parts>;
+
+    /// Every stage halves the image and doubles the channels.
+    static constexpr bool fits(const StemShape& shape) {
+        return shape.patch > 1 && std::has_single_bit(shape.patch) && shape.width % shape.patch == 0;
+    }
+
+    static constexpr Cost cost(const StemShape& shape, const auto& parts) {
+        Cost total = nn::linear_cost(shape.width, shape.width, true, shape.patches());
+        for (std::size_t side = shape.image / 2, in = 3, out = 2 * shape.width / shape.patch; side >= shape.grid();
+             side /= 2, in = out, out *= 2) {
+            total = total + nn::linear_cost(9 * in, out, false, side * side) + parts.norm.cost(out, side * side) +
+                    side * side * Cost{.inference = 9 * in + 3 * out,
+                                       .saved = 9 * in + 3 * out,
+                                       .scratch = (side == shape.image / 2 ? 0 : 9 * in) + out};
+        }
+        return total;
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/config.hpp ----
+
+// Architectures as constexpr values: the configs of towers and models, and what they cost.
+
+namespace tandem::inline TANDEM_ABI {
+
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape shape>
+class VisionTransformer;
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape shape, bool OwnsBlocks>
+class TextTransformer;
+
+namespace detail {
+
+// What the configs of both towers have in common. Each rule has a sentence, which a config that breaks it is refused
+// with: by the tower when it is compiled, by cost() as an Error.
+
+constexpr std::size_t head_width_of(const auto& config) {
+    return config.head_width > 0 || config.heads == 0 ? config.head_width : config.width / config.heads;
+}
+constexpr std::size_t kv_heads_of(const auto& config) { return config.kv_heads > 0 ? config.kv_heads : config.heads; }
+constexpr bool heads_fit(const auto& config) {
+    return config.heads > 0 && (config.head_width > 0 || config.width % config.heads == 0);
+}
+constexpr bool kv_heads_fit(const auto& config) { return config.kv_heads == 0 || config.heads % config.kv_heads == 0; }
+constexpr bool norms_fit(const auto& config) { return !config.parallel || config.norm_position == NormPosition::pre; }
+constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
+
+constexpr auto block_parts_of(const auto& config) {
+    return BlockParts{config.norm,     config.mixer,   config.mlp,           config.activation,    config.norm_position,
+                      config.parallel, config.qk_norm, config.ls_init_value, config.drop_path_rate};
+}
+
+constexpr std::size_t hidden_of(const auto& config) {
+    return static_cast<std::size_t>(static_cast<double>(config.width) * config.mlp_ratio);
+}
+
+}  // namespace detail
+
+/// A vision transformer. Sizes are in pixels, widths in channels. norm, activation, mixer, mlp, pooling and stem are
+/// values: the library's own or a user's; an activation may be a captureless lambda over expressions. Options that
+/// open_clip's CLIPVisionCfg or timm's VisionTransformer have bear their names and defaults.
+template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
+          class Pooling = ClassToken, class Stem = PatchStem>
+struct VitConfig {
+    std::size_t image = 224;
+    std::size_t patch = 32;
+    std::size_t width = 768;
+    std::size_t layers = 12;
+    std::size_t heads = 12;
+    std::size_t head_width = 0;  ///< of one head; 0: width / heads
+    std::size_t kv_heads = 0;    ///< heads of keys and values, for grouped queries; 0: as many as heads
+    double mlp_ratio = 4.0;      ///< the MLP's hidden width is int(width · mlp_ratio), as in open_clip and timm
+    bool class_token = true;
+    std::size_t reg_tokens = 0;  ///< registers
+    PosEmbed pos_embed_type = PosEmbed::learnable;
+    bool no_ln_pre = false;            ///< no norm before the first block
+    bool final_ln_after_pool = false;  ///< the last norm stands behind a pooling of many rows
+    NormPosition norm_position = NormPosition::pre;
+    bool parallel = false;      ///< mixer and MLP of a block side by side
+    bool qk_norm = false;       ///< queries and keys are normed, head by head
+    double ls_init_value = 0;   ///< what layer scale starts at; 0: there is none
+    double patch_dropout = 0;   ///< the share of patches a training step leaves out (Li et al. 2023, FLIP)
+    double drop_path_rate = 0;  ///< stochastic depth: the share of images that skip the last block, less in those before
+    Norm norm{};
+    Activation activation{};
+    Mixer mixer{};
+    MlpKind mlp{};
+    Pooling pooling{};
+    Stem stem{};
+
+    /// The tower this config describes. Another kind of tower is another config type with its own Tower and cost() (see
+    /// TowerConfig).
+    template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape>
+    using Tower = VisionTransformer<T, self, Embedding, shape>;
+
+    constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
+    constexpr bool patches_fit() const { return patch > 0 && image % patch == 0; }
+    constexpr bool heads_fit() const { return detail::heads_fit(*this); }
+    constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
+    constexpr bool norms_fit() const { return detail::norms_fit(*this); }
+    constexpr bool rates_are_shares() const {
+        return detail::is_share(patch_dropout) && detail::is_share(drop_path_rate);
+    }
+    constexpr bool positions_fit() const {
+        return pos_embed_type == PosEmbed::learnable ||
+               (pos_embed_type == PosEmbed::rotary ? detail::head_width_of(*this) : width) % 4 == 0;
+    }
+    constexpr bool pooling_fits() const {
+        if constexpr (requires { Pooling::needs_class_token; }) {
+            return class_token;
+        } else {
+            return true;
+        }
+    }
+    constexpr bool pooling_is_for_images() const {
+        return !PicksRow<Pooling> || requires { Pooling::needs_class_token; };
+    }
+    constexpr bool stem_fits() const { return stem.fits(stem_shape()); }
+    constexpr bool is_valid() const {
+        return sizes_are_positive() && patches_fit() && heads_fit() && kv_heads_fit() && norms_fit() &&
+               rates_are_shares() && positions_fit() && pooling_fits() && pooling_is_for_images() && stem_fits();
+    }
+
+    constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
+    constexpr std::size_t prefix() const { return (class_token ? 1 : 0) + reg_tokens; }
+    constexpr std::size_t tokens() const { return prefix() + patches(); }
+    constexpr StemShape stem_shape() const { return {.image = image, .patch = patch, .width = width}; }
+    constexpr BlockShape block_shape() const {
+        return {.width = width,
+                .heads = heads,
+                .kv_heads = detail::kv_heads_of(*this),
+                .head_width = detail::head_width_of(*this),
+                .hidden = detail::hidden_of(*this),
+                .tokens = tokens(),
+                .prefix = prefix(),
+                .rotary = pos_embed_type == PosEmbed::rotary,
+                .grid = patch_dropout > 0 ? 0 : image / patch};
+    }
+    constexpr auto block_parts() const { return detail::block_parts_of(*this); }
+
+    /// The same tower with another activation.
+    template <class Other>
+    constexpr auto with_activation(Other other) const {
+        return VitConfig<Norm, Other, Mixer, MlpKind, Pooling, Stem>{
+            image,     patch,         width,    layers,        heads,          head_width,     kv_heads,
+            mlp_ratio, class_token,   reg_tokens, pos_embed_type, no_ln_pre,   final_ln_after_pool,
+            norm_position, parallel,  qk_norm,  ls_init_value, patch_dropout,  drop_path_rate, norm,
+            other,     mixer,         mlp,      pooling,       stem};
+    }
+
+    /// For one image, without the projection.
+    constexpr Cost cost() const {
+        require();
+        return stem_cost() + token_cost() + blocks_cost() + head_cost();
+    }
+
+    // Its parts, as describe() lists them.
+    constexpr Cost stem_cost() const {
+        return stem.cost(stem_shape(), block_parts()) + patches() * width * held_cost(1);
+    }
+    constexpr Cost token_cost() const {
+        const std::size_t table = pos_embed_type == PosEmbed::learnable ? tokens() - reg_tokens : 0;
+        const Cost total{.parameters = (table + prefix()) * width};
+        const Cost norm_before = no_ln_pre ? Cost{} : norm.cost(width, tokens());
+        return total + norm_before + tokens() * width * held_cost(1);
+    }
+    constexpr Cost blocks_cost() const {
+        return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>);
+    }
+    constexpr Cost head_cost() const {
+        if constexpr (PicksRow<Pooling>) {
+            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+        } else {
+            const std::size_t normed = final_ln_after_pool ? 1 : tokens();
+            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), tokens(), block_parts()) +
+                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
+        }
+    }
+
+private:
+    constexpr void require() const {
+        const auto rule = [](bool holds, const char* sentence) {
+            if (!holds) throw Error("VitConfig", sentence);
+        };
+        rule(sizes_are_positive(), "all sizes must be positive");
+        rule(patches_fit(), "image must be a multiple of patch");
+        rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
+        rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
+    }
+};
+
+/// A text transformer over token ids; causal unless said otherwise. Options that open_clip's CLIPTextCfg has bear its
+/// names and defaults.
+template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
+          class Pooling = Eot>
+struct TextConfig {
+    std::size_t vocabulary = 49408;
+    std::size_t context = 77;
+    std::size_t width = 512;
+    std::size_t layers = 12;
+    std::size_t heads = 8;
+    std::size_t head_width = 0;  ///< of one head; 0: width / heads
+    std::size_t kv_heads = 0;    ///< heads of keys and values, for grouped queries; 0: as many as heads
+    double mlp_ratio = 4.0;
+    bool causal = true;
+    PosEmbed pos_embed_type = PosEmbed::learnable;
+    bool final_ln_after_pool = false;  ///< the last norm stands behind a pooling of many rows
+    NormPosition norm_position = NormPosition::pre;
+    bool parallel = false;
+    bool qk_norm = false;
+    double ls_init_value = 0;
+    double token_dropout = 0;  ///< the share of a caption's tokens between start and end that a training step leaves out
+    double drop_path_rate = 0;
+    Norm norm{};
+    Activation activation{};
+    Mixer mixer{};
+    MlpKind mlp{};
+    Pooling pooling{};
+
+    template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape, bool OwnsBlocks>
+    using Tower = TextTransformer<T, self, Embedding, shape, OwnsBlocks>;
+
+    constexpr bool sizes_are_positive() const {
+        return vocabulary > 0 && context > 0 && width > 0 && layers > 0 && heads > 0;
+    }
+    constexpr bool heads_fit() const { return detail::heads_fit(*this); }
+    constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
+    constexpr bool norms_fit() const { return detail::norms_fit(*this); }
+    constexpr bool rates_are_shares() const {
+        return detail::is_share(token_dropout) && detail::is_share(drop_path_rate);
+    }
+    constexpr bool positions_fit() const {
+        return pos_embed_type == PosEmbed::learnable ||
+               (pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0);
+    }
+    constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
+    constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
+    constexpr bool is_valid() const {
+        return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
+               positions_fit() && pooling_is_for_text() && mixer_fits();
+    }
+
+    constexpr BlockShape block_shape() const {
+        return {.width = width,
+                .heads = heads,
+                .kv_heads = detail::kv_heads_of(*this),
+                .head_width = detail::head_width_of(*this),
+                .hidden = detail::hidden_of(*this),
+                .tokens = context,
+                .rotary = pos_embed_type == PosEmbed::rotary};
+    }
+    constexpr auto block_parts() const { return detail::block_parts_of(*this); }
+
+    /// The same tower with another activation.
+    template <class Other>
+    constexpr auto with_activation(Other other) const {
+        return TextConfig<Norm, Other, Mixer, MlpKind, Pooling>{
+            vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
+            causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
+            ls_init_value, token_dropout, drop_path_rate, norm, other, mixer, mlp, pooling};
+    }
+
+    /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
+    /// projection.
+    constexpr Cost cost(std::size_t tokens = 0) const {
+        require();
+        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
+    }
+
+    constexpr Cost token_cost(std::size_t = 0) const {
+        const std::size_t table = pos_embed_type == PosEmbed::learnable ? context : 0;
+        return {.parameters = (vocabulary + table) * width, .tables = vocabulary * width};
+    }
+    constexpr Cost blocks_cost(std::size_t tokens = 0) const {
+        return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
+    }
+    constexpr Cost head_cost(std::size_t tokens = 0) const {
+        if constexpr (PicksRow<Pooling>) {
+            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+        } else {
+            const std::size_t normed = final_ln_after_pool ? 1 : computed(tokens);
+            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), computed(tokens), block_parts()) +
+                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
+        }
+    }
+
+private:
+    /// A tower that is not causal computes the padding as well.
+    constexpr std::size_t computed(std::size_t tokens) const { return tokens == 0 || !causal ? context : tokens; }
+
+    constexpr void require() const {
+        const auto rule = [](bool holds, const char* sentence) {
+            if (!holds) throw Error("TextConfig", sentence);
+        };
+        rule(sizes_are_positive(), "all sizes must be positive");
+        rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
+        rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
+    }
+};
+
+/// Two towers and one space. Any two tower configs go together.
+template <class Vision = VitConfig<>, class Text = TextConfig<>>
+struct ClipConfig {
+    Vision vision{};
+    Text text{};
+    std::size_t embedding = 512;
+    /// A learned bias beside the logit scale, which the sigmoid loss needs.
+    bool logit_bias = false;
+    /// Both sides use the image tower's blocks, each with its own tokens, final norm and projection.
+    bool shared = false;
+};
+
+namespace detail {
+
+template <class Config>
+concept HasTwoTowers = requires(const Config& config) {
+    config.vision;
+    config.text;
+};
+
+template <auto value>
+struct ValueTag {};
+
+/// The shape of the blocks that both towers use.
+constexpr BlockShape shared_shape(const auto& config) {
+    BlockShape shape = config.vision.block_shape();
+    shape.tokens = std::max(shape.tokens, config.text.block_shape().tokens);
+    shape.rotary = shape.rotary || config.text.block_shape().rotary;
+    shape.prefix = shape.grid = 0;
+    return shape;
+}
+
+/// Without what shared blocks do not depend on.
+constexpr BlockShape without_tokens(BlockShape shape) {
+    shape.tokens = shape.prefix = shape.grid = 0;
+    shape.rotary = false;
+    return shape;
+}
+
+/// Whether the towers of a shared model ask for the same blocks.
+template <auto config>
+constexpr bool blocks_agree() {
+    if constexpr (requires { config.vision.block_parts(); config.text.block_parts(); }) {
+        return std::is_same_v<ValueTag<config.vision.block_parts()>, ValueTag<config.text.block_parts()>> &&
+               std::is_same_v<ValueTag<without_tokens(config.vision.block_shape())>,
+                              ValueTag<without_tokens(config.text.block_shape())>> &&
+               config.vision.layers == config.text.layers;
+    } else {
+        return false;
+    }
+}
+
+}  // namespace detail
+
+namespace detail {
+
+constexpr Cost projection_cost(std::size_t width, std::size_t embedding) {
+    return Cost{.parameters = width * embedding, .tables = width * embedding} + product_cost(2 * width * embedding) +
+           held_cost(embedding);
+}
+
+}  // namespace detail
+
+/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
+constexpr Cost image_cost(const auto& config) {
+    return config.vision.cost() + detail::projection_cost(config.vision.width, config.embedding);
+}
+
+/// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
+/// projection included.
+constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
+    const Cost projection = detail::projection_cost(config.text.width, config.embedding);
+    Cost total = config.text.cost() + projection;
+    if constexpr (requires { config.text.cost(tokens); }) {
+        if (tokens > 0) {
+            const std::size_t dense = total.flops;
+            total = config.text.cost(tokens) + projection;
+            total.flops = dense;  // the naive model pads
+        }
+    }
+    if constexpr (requires { config.text.blocks_cost(); }) {
+        if (config.shared) total.parameters -= config.text.blocks_cost().parameters;
+    }
+    return total;
+}
+
+namespace detail {
+
+/// Of one image–text pair, or of one item of a tower.
+constexpr Cost whole_cost(const auto& config) {
+    if constexpr (HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
+        Cost total = image_cost(config) + text_cost(config);
+        total.parameters += config.logit_bias ? 2 : 1;
+        return total;
+    } else {
+        return config.cost();
+    }
+}
+
+}  // namespace detail
+
+/// Scalars in all parameters of a model, or of one tower without its projection.
+constexpr std::size_t parameter_count(const auto& config) { return detail::whole_cost(config).parameters; }
+
+/// Bytes of the parameters of a Clip<config, T>: matrices in T's own elements, the rest in those T computes with. The
+/// scales of an int8 model's rows are not counted.
+template <Arithmetic T = float>
+constexpr std::size_t parameter_bytes(const auto& config) {
+    const Cost cost = detail::whole_cost(config);
+    return cost.matrices * (std::same_as<T, int8> ? 1 : sizeof(Stored<T>)) + cost.tables * sizeof(Stored<T>) +
+           (cost.parameters - cost.matrices - cost.tables) * sizeof(Compute<T>);
+}
+
+/// Floating-point operations of one image–text pair through a model, or of one item through a tower, with captions of the
+/// full context: 2 for each multiply-accumulate of the matrix products, as fvcore counts.
+constexpr std::size_t forward_flops(const auto& config) { return detail::whole_cost(config).flops; }
+
+/// Those of them that are computed: the last block of a tower that pools one row computes that row alone (where the
+/// width of all heads is a multiple of a panel's, 32 or fewer elements). What captions shorter than the context save is
+/// in text_cost(config, tokens).executed.
+constexpr std::size_t executed_flops(const auto& config) { return detail::whole_cost(config).executed; }
+
+/// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
+template <class C = float>
+constexpr std::size_t training_bytes(const auto& config) {
+    return detail::whole_cost(config).training() * sizeof(C);
+}
+
+/// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.
+template <class C = float>
+constexpr std::size_t inference_bytes(const auto& config) {
+    return detail::whole_cost(config).inference * sizeof(C);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/embedding.hpp ----
+
+// From patch rows and token ids to token rows: class token, registers, token and position tables.
+
+namespace tandem::inline TANDEM_ABI::nn {
+
+/// The tokens of images: a learned class token where asked for, learned registers (Darcet et al. 2024), patches; positions
+/// are added to class token and patches, as `positions` says (CLIP/clip/model.py:223-228). Registers have none: a
+/// learned row beside a learned row would be one too many.
+template <Arithmetic T, std::size_t Side, std::size_t Width, bool HasClass, std::size_t Registers, PosEmbed positions>
+struct ImageTokens {
+    static constexpr std::size_t patches = Side * Side, prefix = (HasClass ? 1 : 0) + Registers;
+    static constexpr std::size_t tokens = prefix + patches;
+    static constexpr bool is_learned = positions == PosEmbed::learnable;
+    using C = Compute<T>;
+
+    Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
+    Tensor<C, Shape<Registers, Width>> reg_token;
+    /// The class token's, then the patches'.
+    Tensor<C, Shape<is_learned ? tokens - Registers : 0, Width>> positional_embedding;
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         if constexpr (HasClass) visit(at + "class_embedding", self.class_embedding...);
-        visit(at + "positional_embedding", self.positional_embedding...);
+        if constexpr (Registers > 0) visit(at + "reg_token", self.reg_token...);
+        if constexpr (is_learned) visit(at + "positional_embedding", self.positional_embedding...);
     }
 
     void initialise(Random& random, const InitScale& scale) {
-        fill_normal(conv, random, 1.0 / std::sqrt(static_cast<double>(depth)));
         fill_normal(class_embedding, random, scale.attention());
         fill_normal(positional_embedding, random, scale.attention());
+        fill_normal(reg_token, random, scale.attention());
     }
 
-    /// images <N, 3, Image, Image> to y <N · tokens, Width>.
-    void forward(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, Width> y, Saved& saved) const {
-        const std::size_t count = images.extent(0);
-        saved.patches.resize(count * patches);
-        saved.embedded.resize(count * patches);
-        extract_patches<Image, Patch, C, depth_row>(images, saved.patches);
-        conv.product(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width}, {});
-        parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
+    /// patch rows <N · patches, Width> to y <N · tokens, Width>.
+    void forward(Rows<const C, Width> embedded, Rows<C, Width> y) const {
+        const C* const place = table();
+        parallel_for(embedded.extent(0) / patches, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
-                const C* const position = positional_embedding.data();
-                if constexpr (HasClass) {
-                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows,
-                                   std::plus<C>());
-                }
-                constexpr std::size_t skip = (tokens - patches) * Width;
-                const C* const embedded = saved.embedded.data() + i * patches * Width;
-                std::transform(embedded, embedded + patches * Width, position + skip, rows + skip, std::plus<C>());
+                const C* const from = embedded.data() + i * patches * Width;
+                if constexpr (HasClass) add(class_embedding.data(), place, rows, Width);
+                if constexpr (Registers > 0)
+                    std::copy_n(reg_token.data(), reg_token.size(), rows + (HasClass ? Width : 0));
+                add(from, place == nullptr ? nullptr : place + (HasClass ? Width : 0), rows + prefix * Width,
+                    patches * Width);
             }
         });
     }
 
-    /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Trainable<T> {
+    /// Adds to the gradients, and writes the patch rows' gradient to dembedded.
+    void backward(Rows<const C, Width> dy, Rows<C, Width> dembedded, ImageTokens& gradient) const
+        requires Trainable<T>
+    {
         const std::size_t count = dy.extent(0) / tokens;
-        constexpr std::size_t skip = (tokens - patches) * Width;
-        detail::add_column_sums<C>(count, tokens * Width, {dy.data(), tokens * Width},
-                                   gradient.positional_embedding.data());
-        for (std::size_t i = 0; i < count; ++i) {
-            const C* const rows = dy.data() + i * tokens * Width;
-            if constexpr (HasClass) {
-                C* const sums = gradient.class_embedding.data();
-                std::transform(rows, rows + Width, sums, sums, std::plus<C>());
-            }
-            std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
+        const auto sums = [&](std::size_t token, std::size_t width, C* to) {
+            detail::add_column_sums<C>(count, width, {dy.data() + token * Width, tokens * Width}, to);
+        };
+        if constexpr (HasClass) sums(0, Width, gradient.class_embedding.data());
+        if constexpr (Registers > 0) sums(HasClass ? 1 : 0, Registers * Width, gradient.reg_token.data());
+        if constexpr (is_learned) {
+            C* const places = gradient.positional_embedding.data();
+            if constexpr (HasClass) sums(0, Width, places);
+            sums(prefix, patches * Width, places + (HasClass ? Width : 0));
         }
-        conv.product_backward(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width},
-                              {nullptr, 0}, gradient.conv, 0, Width);
+        for (std::size_t i = 0; i < count; ++i) {
+            std::copy_n(dy.data() + (i * tokens + prefix) * Width, patches * Width,
+                        dembedded.data() + i * patches * Width);
+        }
+    }
+
+private:
+    /// The positions to add, class token's first if there is one; null: none.
+    const C* table() const {
+        if constexpr (is_learned) {
+            return positional_embedding.data();
+        } else if constexpr (positions == PosEmbed::sin_cos_2d) {
+            return sin_cos_2d<C, Side, Width>().data() + (HasClass ? 0 : Width);
+        } else {
+            return nullptr;
+        }
+    }
+
+    static void add(const C* a, const C* b, C* to, std::size_t size) {
+        if (b == nullptr) {
+            std::copy_n(a, size, to);
+        } else {
+            std::transform(a, a + size, b, to, std::plus<C>());
+        }
     }
 };
 
-/// Token rows plus position rows: CLIP/clip/model.py:344-346.
-template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width>
+/// Token rows plus learned position rows (CLIP/clip/model.py:344-346), or alone.
+template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width, bool HasPositions>
 struct TokenEmbedding {
     using C = Compute<T>;
 
     Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
-    Tensor<C, Shape<Context, Width>> positional_embedding;
+    Tensor<C, Shape<HasPositions ? Context : 0, Width>> positional_embedding;
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "token_embedding.weight", self.token_embedding...);
-        visit(at + "positional_embedding", self.positional_embedding...);
+        if constexpr (HasPositions) visit(at + "positional_embedding", self.positional_embedding...);
     }
 
     /// CLIP/clip/model.py:300-301.
@@ -15637,21 +17343,26 @@ struct TokenEmbedding {
     /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for
     /// an id outside the vocabulary.
     void forward(View<const Id, Shape<dynamic, Context>> ids, Rows<C, Width> y, Offsets offsets) const {
-        for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
+        for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             const Stored<T>* const token = token_embedding.data() + id * Width;
-            const C* const place = positional_embedding.data() + position * Width;
-            for (std::size_t j = 0; j < Width; ++j) y.data()[row * Width + j] = static_cast<C>(token[j]) + place[j];
+            C* const to = y.data() + row * Width;
+            for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]);
+            if constexpr (HasPositions) {
+                const C* const place = positional_embedding.data() + position * Width;
+                for (std::size_t j = 0; j < Width; ++j) to[j] += place[j];
+            }
         });
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
                   TokenEmbedding& gradient) const requires Trainable<T> {
-        for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
+        for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             C* const token = gradient.token_embedding.data() + id * Width;
-            C* const place = gradient.positional_embedding.data() + position * Width;
-            for (std::size_t j = 0; j < Width; ++j) {
-                token[j] += dy.data()[row * Width + j];
-                place[j] += dy.data()[row * Width + j];
+            const C* const g = dy.data() + row * Width;
+            for (std::size_t j = 0; j < Width; ++j) token[j] += g[j];
+            if constexpr (HasPositions) {
+                C* const place = gradient.positional_embedding.data() + position * Width;
+                for (std::size_t j = 0; j < Width; ++j) place[j] += g[j];
             }
         });
     }
@@ -15682,21 +17393,31 @@ private:
 namespace tandem::inline TANDEM_ABI {
 
 /// The tower of a TextConfig, as the text side of CLIP/clip/model.py:343-356. A causal tower computes each caption only up
-/// to the token it pools: what comes later cannot reach it.
-template <Arithmetic T, auto config, std::size_t Embedding>
+/// to the token it pools: what comes later cannot reach it; where it pools many, up to the end-of-text token. `wanted` is
+/// the shape of its blocks; a tower that does not own them is lent another's.
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted, bool OwnsBlocks>
 class TextTransformer {
-    static constexpr bool valid = config.sizes_are_positive() && config.heads_fit();
-    static constexpr std::size_t width = valid ? config.width : 1;
-    static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
-    using Pooling = std::remove_const_t<decltype(config.pooling)>;
+    static constexpr bool valid = config.is_valid();
+    static constexpr auto stand_in = [] {
+        if constexpr (valid) {
+            return config;
+        } else {
+            return TextConfig<>{.vocabulary = 1, .context = 1, .width = 1, .layers = 1, .heads = 1};
+        }
+    }();
+    static constexpr std::size_t width = stand_in.width;
+    static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
+    static constexpr auto parts = stand_in.block_parts();
+    using Pooling = std::remove_const_t<decltype(stand_in.pooling)>;
 
 public:
-    static constexpr std::size_t context = valid ? config.context : 1;
+    static constexpr std::size_t context = stand_in.context;
     using C = Compute<T>;
     using Input = View<const Id, Shape<dynamic, context>>;
-    using Table = nn::TokenEmbedding<T, config.vocabulary, context, width>;
-    using Blocks = nn::Transformer<T, shape, config.layers, config.block_parts()>;
-    using Head = nn::Head<T, width, Embedding, config.norm, Pooling>;
+    using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
+                                     stand_in.pos_embed_type == PosEmbed::learnable>;
+    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool>;
 
     struct Workspace {
         typename Blocks::Saved blocks;
@@ -15704,73 +17425,142 @@ public:
         Tensor<Id, Shape<dynamic, context>> ids;
         Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+
+        Sequences<C> sequences() const {
+            return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations()};
+        }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Table::parameters(visit, at, self.table_...);
-        Blocks::parameters(visit, at + "transformer.", self.transformer_...);
+        if constexpr (OwnsBlocks) Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
+        Head::parameters(visit, at + "text_pool.", self.head_...);
         visit(at + "text_projection", self.head_.projection...);
     }
 
     void initialise(Random& random) {
-        const InitScale scale{.width = width, .layers = config.layers};
+        const InitScale scale{.width = width, .layers = stand_in.layers};
         table_.initialise(random, scale);
-        transformer_.initialise(random);
+        if constexpr (OwnsBlocks) transformer_.initialise(random);
         head_.initialise(random, scale);
     }
 
-    /// ids <N, context> to embeddings <N, Embedding>, not normalised.
-    void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+    /// ids <N, context> to embeddings <N, Embedding>, not normalised. `keep` keeps what backward needs, and leaves out
+    /// what the config's dropouts draw.
+    void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const requires OwnsBlocks {
+        forward(ids, embeddings, work, keep, transformer_);
+    }
+    /// The same through blocks that are another tower's.
+    void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
-        work.offsets.resize(count + 1);
-        work.rows.resize(count);
         if (keep) {
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
+            if constexpr (stand_in.token_dropout > 0) {
+                for (std::size_t i = 0; i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
+                ids = work.ids;
+            }
         }
+        work.offsets.resize(count + 1);
+        work.rows.resize(count);
         work.offsets[0] = 0;
         for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t position = Pooling::position(ids[i].elements());
+            const std::size_t position = end_of(ids[i].elements());
             work.rows[i] = work.offsets[i] + position;
-            work.offsets[i + 1] = work.offsets[i] + (config.causal ? position + 1 : context);
+            work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : context);
         }
-        table_.forward(ids, transformer_.input(work.offsets.back(), work.blocks), work.offsets);
-        if constexpr (Head::picks_row) {
-            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
-                          0, work.head);
-        } else {
-            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, 0, work.head);
-        }
+        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
+        const Sequences<C> sequences = work.sequences();
+        head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
+        requires(Trainable<T> && OwnsBlocks)
+    {
+        backward(gradient_of_embeddings, work, gradient, transformer_, gradient.transformer_);
+    }
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient,
+                  const Blocks& blocks, Blocks& blocks_gradient) const
         requires Trainable<T>
     {
-        work.gradient.resize(work.offsets.back());
+        const Sequences<C> sequences = work.sequences();
+        work.gradient.resize(sequences.rows());
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
-            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, 0, work.head,
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, 0, work.head,
                            gradient.head_);
-            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
-                                         gradient.transformer_);
+            blocks.backward_picked(work.picked_gradient, work.gradient, sequences, work.rows, work.blocks,
+                                   blocks_gradient);
         } else {
-            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, 0, work.head,
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, sequences, 0, work.head,
                            gradient.head_);
-            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+            blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
 private:
+    static const C* rotations() {
+        if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
+            return nn::rotations_1d<C, context, shape.head_width>().data();
+        } else {
+            return nullptr;
+        }
+    }
+
+    static std::size_t end_of(std::span<const Id> ids) {
+        if constexpr (Head::picks_row) {
+            return Pooling::position(ids);
+        } else {
+            return Eot::position(ids);
+        }
+    }
+
+    Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
+                                    bool keep) const {
+        if constexpr (Head::picks_row) {
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+        } else {
+            return blocks.forward(sequences, work.blocks, keep, work.random);
+        }
+    }
+
+    /// Leaves out a random share of what stands between the first token and the end of text, in place: the others close
+    /// up, as if the caption had never had them, and keep their order (open_clip/tokenizer.py, random_mask_tokenize,
+    /// draws the order as well).
+    static void drop_tokens(std::span<Id> ids, Random& random) {
+        const std::size_t end = Eot::position(ids);
+        if (end < 2) return;
+        const std::size_t words = end - 1;
+        const auto kept = std::max<std::size_t>(
+            1, static_cast<std::size_t>(static_cast<double>(words) * (1 - stand_in.token_dropout)));
+        std::size_t to = 1;
+        for (std::size_t from = 1; from < end; ++from) {
+            // Selection sampling: each of the rest is kept with the same chance.
+            if (random.below(end - from) < kept + 1 - to) ids[to++] = ids[from];
+        }
+        const Id padding = end + 1 < ids.size() ? ids.back() : 0;
+        std::copy(ids.begin() + static_cast<std::ptrdiff_t>(end), ids.end(),
+                  ids.begin() + static_cast<std::ptrdiff_t>(to));
+        std::fill(ids.end() - static_cast<std::ptrdiff_t>(end - to), ids.end(), padding);
+    }
+
     Table table_;
-    Blocks transformer_;
+    [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_;
     Head head_;
 
     // Last, as in VisionTransformer.
     static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
-    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads");
+    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads, or head_width be given");
+    static_assert(config.kv_heads_fit(), "tandem: TextConfig: heads must be a multiple of kv_heads");
+    static_assert(config.norms_fit(), "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
+    static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
+    static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
+    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
+    static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -15781,103 +17571,194 @@ private:
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240).
-template <Arithmetic T, auto config, std::size_t Embedding>
+/// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240). `wanted` is the shape of its
+/// blocks.
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted>
 class VisionTransformer {
-    static constexpr bool valid =
-        config.sizes_are_positive() && config.patches_fit() && config.heads_fit() && config.pooling_fits();
     // A refused config reports its one sentence and no follow-up errors from the layers below.
-    static constexpr std::size_t image = valid ? config.image : 1;
-    static constexpr std::size_t patch = valid ? config.patch : 1;
-    static constexpr std::size_t width = valid ? config.width : 1;
-    static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
+    static constexpr bool valid = config.is_valid();
+    static constexpr auto stand_in = [] {
+        if constexpr (valid) {
+            return config;
+        } else {
+            return VitConfig<>{.image = 1, .patch = 1, .width = 1, .layers = 1, .heads = 1};
+        }
+    }();
+    static constexpr std::size_t width = stand_in.width, side = stand_in.image / stand_in.patch;
+    static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
+    static constexpr auto parts = stand_in.block_parts();
 
 public:
     using C = Compute<T>;
-    using Input = View<const C, Shape<dynamic, 3, image, image>>;
-    using Stem = nn::PatchEmbedding<T, image, patch, width, config.class_token>;
-    using Norm = typename decltype(config.norm)::template Layer<T, width, config.norm>;
-    using Blocks = nn::Transformer<T, shape, config.layers, config.block_parts()>;
-    using Head = nn::Head<T, width, Embedding, config.norm, std::remove_const_t<decltype(config.pooling)>>;
+    using Input = Images<C, stand_in.image>;
+    using Stem = typename decltype(stand_in.stem)::template Layer<T, stand_in.stem_shape(), parts>;
+    using Tokens =
+        nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
+    using LayerNorm = typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>;
+    using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
+    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Head = nn::Head<T, shape, Embedding, parts, std::remove_const_t<decltype(stand_in.pooling)>,
+                          stand_in.final_ln_after_pool>;
 
     /// What a forward pass leaves for the backward pass, and all memory both need; reused from call to call.
     struct Workspace {
         typename Stem::Saved stem;
-        typename Norm::Saved norm;
+        [[no_unique_address]] typename Norm::Saved norm;
         typename Blocks::Saved blocks;
         typename Head::Saved head;
-        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch, picked_gradient;
-        std::vector<std::size_t> offsets, rows;
+        Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
+        std::vector<std::size_t> offsets, rows, positions, chosen;
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+
+        Sequences<C> sequences() const {
+            return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations()};
+        }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Stem::parameters(visit, at, self.stem_...);
-        Norm::parameters(visit, at + "ln_pre.", self.ln_pre_...);
+        Tokens::parameters(visit, at, self.tokens_...);
+        if constexpr (has_norm) Norm::parameters(visit, at + "ln_pre.", self.ln_pre_...);
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);
-        Norm::parameters(visit, at + "ln_post.", self.head_.norm...);
+        LayerNorm::parameters(visit, at + "ln_post.", self.head_.norm...);
+        Head::parameters(visit, at + "attn_pool.", self.head_...);
         visit(at + "proj", self.head_.projection...);
     }
 
     void initialise(Random& random) {
-        const InitScale scale{.width = width, .layers = config.layers};
-        stem_.initialise(random, scale);
+        const InitScale scale{.width = width, .layers = stand_in.layers};
+        initialise_part(stem_, random, scale);
+        tokens_.initialise(random, scale);
         transformer_.initialise(random);
         head_.initialise(random, scale);
     }
 
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
-    /// backward needs.
+    /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        work.embedded.resize(count * Stem::tokens);
-        work.offsets.resize(count + 1);
-        work.rows.resize(count);
-        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * Stem::tokens;
-        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * Stem::tokens;
-        stem_.forward(images, work.embedded, work.stem);
-        ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
-        if constexpr (Head::picks_row) {
-            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings,
-                          work.offsets, skipped, work.head);
-        } else {
-            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped,
-                          work.head);
+        const bool drops = may_drop && keep;
+        work.patches.resize(count * Tokens::patches);
+        work.embedded.resize(count * Tokens::tokens);
+        stem_.forward(images, work.patches, work.stem, keep);
+        choose(count, drops, work);
+        const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
+        tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
+        if constexpr (may_drop) {
+            if (drops) {
+                work.kept.resize(work.offsets.back());
+                nn::gather_rows<C, width>(work.embedded, work.chosen, has_norm ? work.kept.view() : into_blocks);
+            }
         }
+        if constexpr (has_norm) ln_pre_.forward(before_norm(work, drops), into_blocks, work.norm);
+        const Sequences<C> sequences = work.sequences();
+        head_.forward(run_blocks(sequences, work, keep), embeddings, sequences, Tokens::prefix, work.head, keep);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work,
                   VisionTransformer& gradient) const requires Trainable<T> {
-        work.gradient.resize(work.embedded.extent(0));
-        work.scratch.resize(work.embedded.extent(0));
+        const Sequences<C> sequences = work.sequences();
+        work.gradient.resize(sequences.rows());
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
-            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped,
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, Tokens::prefix,
                            work.head, gradient.head_);
-            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+            transformer_.backward_picked(work.picked_gradient, work.gradient, sequences, work.rows, work.blocks,
                                          gradient.transformer_);
         } else {
-            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped,
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, sequences, Tokens::prefix,
                            work.head, gradient.head_);
-            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+            transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
-        ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);
-        stem_.backward(work.scratch, work.stem, gradient.stem_);
+        if constexpr (has_norm) {
+            ln_pre_.backward(before_norm(work, may_drop), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
+                             false);
+        }
+        Rows<const C, width> dtokens = work.gradient;
+        if constexpr (may_drop) {
+            work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
+            work.embedded.fill(0);
+            nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);
+            dtokens = work.embedded;
+        }
+        tokens_.backward(dtokens, work.patches, gradient.tokens_);
+        stem_.backward(work.patches, work.stem, gradient.stem_);
     }
 
+    const Blocks& blocks() const { return transformer_; }
+    Blocks& blocks() { return transformer_; }
+
 private:
-    static constexpr std::size_t skipped = Stem::tokens - Stem::patches;
+    static constexpr bool has_norm = !stand_in.no_ln_pre, may_drop = stand_in.patch_dropout > 0;
+
+    static const C* rotations() {
+        if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
+            return nn::rotations_2d<C, Tokens::prefix, side, shape.head_width>().data();
+        } else {
+            return nullptr;
+        }
+    }
+
+    static Rows<const C, width> before_norm(Workspace& work, bool drops) {
+        return drops ? work.kept.view() : work.embedded.view();
+    }
+
+    Rows<const C, width> run_blocks(const Sequences<C>& sequences, Workspace& work, bool keep) const {
+        if constexpr (Head::picks_row) {
+            return transformer_.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+        } else {
+            return transformer_.forward(sequences, work.blocks, keep, work.random);
+        }
+    }
+
+    /// Which tokens of every image the blocks see: all, or the prefix and a random max(1, int(patches · (1 − dropout)))
+    /// of the patches (open_clip/transformer.py, PatchDropout).
+    static void choose(std::size_t count, bool drops, Workspace& work) {
+        const std::size_t patches = drops ? kept_patches() : Tokens::patches;
+        const std::size_t tokens = Tokens::prefix + patches;
+        work.offsets.resize(count + 1);
+        work.rows.resize(count);
+        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * tokens;
+        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * tokens;
+        if constexpr (may_drop) {
+            work.positions.clear();
+            work.chosen.clear();
+            std::vector<std::size_t> order(Tokens::patches);
+            for (std::size_t i = 0; drops && i < count; ++i) {
+                std::iota(order.begin(), order.end(), Tokens::prefix);
+                shuffle(order, work.random);
+                std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(patches));
+                for (std::size_t token = 0; token < tokens; ++token) {
+                    work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
+                    work.chosen.push_back(i * Tokens::tokens + work.positions.back());
+                }
+            }
+        }
+    }
+
+    static constexpr std::size_t kept_patches() {
+        return std::max<std::size_t>(
+            1, static_cast<std::size_t>(static_cast<double>(Tokens::patches) * (1 - stand_in.patch_dropout)));
+    }
 
     Stem stem_;
-    Norm ln_pre_;
+    Tokens tokens_;
+    [[no_unique_address]] Norm ln_pre_;
     Blocks transformer_;
     Head head_;
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
     static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
-    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads");
+    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
+    static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
+    static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
+    static_assert(config.rates_are_shares(), "tandem: VitConfig: patch_dropout and drop_path_rate must be at least 0 and below 1");
+    static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
     static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
+    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
+    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it");
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -15939,6 +17820,46 @@ void normalize_rows_backward(std::size_t rows, std::size_t width, const T* y, co
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// The types of a model's towers. A tower of a user's own knows nothing of blocks.
+template <Arithmetic T, auto config>
+struct TowerTypes {
+    static constexpr bool shared = config.shared && blocks_agree<config>();
+
+    static constexpr auto shape_of(const auto& tower) {
+        if constexpr (shared) {
+            return shared_shape(config);
+        } else {
+            return tower.block_shape();
+        }
+    }
+
+    template <auto tower>
+    static auto vision_type() {
+        if constexpr (requires { tower.block_shape(); }) {
+            return std::type_identity<
+                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower)>>{};
+        } else {
+            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
+        }
+    }
+    template <auto tower>
+    static auto text_type() {
+        if constexpr (requires { tower.block_shape(); }) {
+            return std::type_identity<
+                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower), !shared>>{};
+        } else {
+            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
+        }
+    }
+
+    using Vision = typename decltype(vision_type<config.vision>())::type;
+    using Text = typename decltype(text_type<config.text>())::type;
+};
+
+}  // namespace detail
+
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
 /// in double; Clip<config, amp_bf16> in float32 with products of bfloat16, where the CPU multiplies it faster than float32.
 /// Clip<config, bf16> keeps its matrices in bfloat16 (products sum in float32, their input rounded likewise on such CPUs),
@@ -15950,8 +17871,8 @@ public:
     static constexpr std::size_t embedding = config.embedding;
     using element = T;
     using C = Compute<T>;
-    using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
-    using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
+    using Vision = typename detail::TowerTypes<T, config>::Vision;
+    using Text = typename detail::TowerTypes<T, config>::Text;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
     static constexpr bool trains = Trainable<T>;
 
@@ -15961,6 +17882,7 @@ public:
         typename Text::Workspace text;
         Embeddings image_embeddings, text_embeddings;           ///< of length 1
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
+        Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -16002,7 +17924,8 @@ public:
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
     void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(visual_, images, embeddings, vision_memory_, images_at_once());
+        encode<Vision>(images, embeddings, vision_memory_, images_at_once(),
+                       [&](const auto& part, const auto& into, auto& work) { visual_.forward(part, into, work, false); });
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
@@ -16012,7 +17935,8 @@ public:
         return embeddings;
     }
     void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(text_, ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)));
+        encode<Text>(ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
+                     [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
 
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
@@ -16032,9 +17956,30 @@ public:
     const Text& text() const { return text_; }
 
 private:
-    template <class Tower>
-    static void encode(const Tower& tower, typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
-                       Reused<typename Tower::Workspace>& memory, std::size_t at_once) {
+    static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
+    static_assert(!config.shared || is_shared,
+                  "tandem: ClipConfig: shared = true needs two towers that agree in width, layers, heads, MLP and all parts of "
+                  "a block");
+
+    void text_forward(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings,
+                      typename Text::Workspace& work, bool keep) const {
+        if constexpr (is_shared) {
+            text_.forward(ids, embeddings, work, keep, visual_.blocks());
+        } else {
+            text_.forward(ids, embeddings, work, keep);
+        }
+    }
+    void text_backward(const Embeddings& gradient_of_embeddings, typename Text::Workspace& work, Clip& gradient) const {
+        if constexpr (is_shared) {
+            text_.backward(gradient_of_embeddings, work, gradient.text_, visual_.blocks(), gradient.visual_.blocks());
+        } else {
+            text_.backward(gradient_of_embeddings, work, gradient.text_);
+        }
+    }
+
+    template <class Tower, class Forward>
+    static void encode(typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
+                       Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
         if (embeddings.extent(0) != input.extent(0)) {
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
@@ -16043,7 +17988,7 @@ private:
         const std::size_t count = input.extent(0);
         for (std::size_t first = 0; first < count; first += at_once) {
             const std::size_t last = std::min(first + at_once, count);
-            tower.forward(input.slice(first, last), embeddings.slice(first, last), *work, false);
+            forward(input.slice(first, last), embeddings.slice(first, last), *work);
         }
         nn::normalize_rows<C>(count, embedding, embeddings.data(), nullptr);
     }
@@ -16078,8 +18023,10 @@ private:
         }
         work.image_embeddings.resize(images.extent(0));
         work.text_embeddings.resize(images.extent(0));
+        if constexpr (requires { work.vision.random; }) work.vision.random = Random(work.dropout, 0);
+        if constexpr (requires { work.text.random; }) work.text.random = Random(work.dropout, 1);
         visual_.forward(images, work.image_embeddings, work.vision, true);
-        text_.forward(ids, work.text_embeddings, work.text, true);
+        text_forward(ids, work.text_embeddings, work.text, true);
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -16088,8 +18035,8 @@ private:
             visual_.backward(
                 through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
                 work.vision, gradient.visual_);
-            text_.backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
-                           work.text, gradient.text_);
+            text_backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
+                          work.text, gradient);
             gradient.logit_scale() += std::get<2>(result.gradients).item();
             return result.value;
         };
@@ -16127,6 +18074,125 @@ private:
 };
 
 }  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/check_gradients.hpp ----
+
+// Whether backward is the derivative of forward: central differences for a whole model, and so for a part of a user's own.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What check_gradients found: the parameter whose gradient is furthest off, and how far: the L2 norm of its difference
+/// from central differences, over that of the latter.
+struct GradientCheck {
+    std::string parameter;
+    double difference = 0;
+};
+
+namespace detail {
+
+/// Random pixels, and captions that end at different places.
+template <class Model>
+struct RandomPairs {
+    static constexpr std::size_t count = 4;
+    Tensor<typename Model::C, typename Model::Vision::Input::shape> images{count};
+    Tensor<Id, typename Model::Text::Input::shape> ids{count};
+
+    explicit RandomPairs(Random& random) {
+        constexpr std::size_t context = Model::Text::Input::shape::extents[1];
+        const std::size_t end = Model::architecture.text.vocabulary - 1;
+        for (auto& pixel : images.elements()) pixel = static_cast<typename Model::C>(random.normal());
+        for (std::size_t i = 0; i < count; ++i) {
+            for (Id& id : ids[i].elements()) id = static_cast<Id>(random.below(end));
+            ids(i, context > 1 ? 1 + i * (context - 1) / count : 0) = static_cast<Id>(end);
+        }
+    }
+};
+
+}  // namespace detail
+
+/// Holds every parameter's gradient of a Clip<config, double> with random weights, on four random pairs, against central
+/// differences: where the library's own parts stand at 1e-7 or better, a part of your own whose backward is wrong stands
+/// at 0.01 or more. Dropouts draw the same in every pass. Every scalar takes two passes: use small sizes.
+template <auto config, class L = InfoNce>
+GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
+    using Model = Clip<config, double>;
+    Random random(seed);
+    Model model(seed), gradient, unused;
+    // Away from the values that layers begin with: gains of 1 and biases of 0 hide mistakes.
+    for_each_parameter(
+        [&](const ParameterName&, auto& tensor) {
+            for (double& value : tensor.elements()) value += 0.2 * random.normal();
+        },
+        model);
+    const detail::RandomPairs<Model> pairs(random);
+    typename Model::Workspace work;
+    zero_parameters(gradient);
+    model.loss_and_gradient(pairs.images, pairs.ids, loss, gradient, work);
+    double whole = 0;
+    for_each_parameter(
+        [&](const ParameterName&, const auto& slope) {
+            for (const double g : slope.elements()) whole += g * g;
+        },
+        gradient);
+    // A gradient that is zero by construction, such as a key bias's, has only rounding errors: it is held against this.
+    const double floor = 1e-5 * std::sqrt(whole);
+    GradientCheck worst;
+    for_each_parameter(
+        [&](const ParameterName& name, auto& parameter, const auto& slope) {
+            // The truncation error is about h² times the third derivative, the rounding error about 1e-16 / h.
+            constexpr double h = 1e-5;
+            double difference = 0, norm = 0;
+            for (std::size_t i = 0; i < parameter.elements().size(); ++i) {
+                double& x = parameter.elements()[i];
+                const double kept = x;
+                x = kept + h;
+                const double above = model.loss_and_gradient(pairs.images, pairs.ids, loss, unused, work);
+                x = kept - h;
+                const double below = model.loss_and_gradient(pairs.images, pairs.ids, loss, unused, work);
+                x = kept;
+                const double numeric = (above - below) / (2 * h);
+                difference += std::pow(numeric - slope.elements()[i], 2);
+                norm += numeric * numeric;
+            }
+            const double relative = std::sqrt(difference) / (std::sqrt(norm) + floor);
+            if (!(relative <= worst.difference)) worst = {std::string(name), relative};
+        },
+        model, gradient);
+    return worst;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/model_folder.hpp ----
+
+// What the configs beside a checkpoint say of it.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if
+/// there is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
+[[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
+    const auto read = [&](const char* name) {
+        JsonLeaves config;
+        if (!std::filesystem::exists(folder / name)) return config;
+        const MappedFile file(folder / name);
+        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        if (json_fault(text, config)) config.leaves.clear();
+        return config;
+    };
+    std::string activation;
+    for (const JsonLeaf& leaf : read("config.json").leaves) {
+        if (leaf.path == "vision_config.hidden_act") return leaf.text;
+        if (leaf.path.starts_with("vision_config.")) activation = "quick_gelu";
+    }
+    for (const JsonLeaf& leaf : read("open_clip_config.json").leaves) {
+        if (leaf.path == "model_cfg.quick_gelu") return leaf.text == "true" ? "quick_gelu" : "gelu";
+        if (leaf.path.starts_with("model_cfg.")) activation = "gelu";
+    }
+    return activation;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/models/checkpoint.hpp ----
 
@@ -16503,17 +18569,315 @@ inline constexpr ClipConfig vit_bigg_14{
 /// with_activation(vit_b_32, QuickGelu{}) and so on.
 template <class Activation>
 constexpr auto with_activation(const auto& config, Activation activation) {
-    const auto vision = [&]<class N, class A, class M, class F, class P>(const VitConfig<N, A, M, F, P>& c) {
-        return VitConfig<N, Activation, M, F, P>{c.image,       c.patch,  c.width,    c.layers, c.heads, c.mlp_ratio,
-                                                 c.class_token, c.norm,   activation, c.mixer,  c.mlp,   c.pooling};
-    }(config.vision);
-    const auto text = [&]<class N, class A, class M, class F, class P>(const TextConfig<N, A, M, F, P>& c) {
-        return TextConfig<N, Activation, M, F, P>{c.vocabulary, c.context, c.width,    c.layers, c.heads, c.mlp_ratio,
-                                                  c.causal,     c.norm,    activation, c.mixer,  c.mlp,   c.pooling};
-    }(config.text);
-    return ClipConfig<std::remove_const_t<decltype(vision)>, std::remove_const_t<decltype(text)>>{
-        vision, text, config.embedding, config.logit_bias};
+    return ClipConfig{config.vision.with_activation(activation), config.text.with_activation(activation),
+                      config.embedding, config.logit_bias, config.shared};
 }
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/compose.hpp ----
+
+// Parts composed of layers and elementwise functions, which need no backward pass of their own.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn {
+
+/// What all nodes of a composition derive from. A node has the compute type C, the width of its rows, Saved, and
+///     forward(x, sequences, saved, keep): the node's rows, which stand in saved or are x
+///     backward(x, g, dx, sequences, saved, gradient): adds to dx and to the parameters of `gradient`, the same
+///         composition over the gradient's layers
+struct ComposedNode {};
+
+template <class N>
+concept Composition = std::derived_from<N, ComposedNode>;
+
+/// The rows that a part is given.
+template <Real Element, std::size_t Width>
+struct ComposedInput : ComposedNode {
+    using C = Element;
+    static constexpr std::size_t width = Width, input_width = Width;
+    struct Saved {};
+
+    Rows<const C, width> forward(Rows<const C, width> x, const Sequences<C>&, Saved&, bool) const { return x; }
+    void backward(Rows<const C, width>, Rows<const C, width> g, Rows<C, width> dx, const Sequences<C>&, Saved&,
+                  const ComposedInput&) const {
+        add_rows<C, width>(g, dx);
+    }
+};
+
+/// A layer behind a node: a dense layer, a norm, or a BlockPart.
+template <Composition Before, class Layer, std::size_t Width>
+struct ComposedLayer : ComposedNode {
+    using C = typename Before::C;
+    static constexpr std::size_t width = Width, before_width = Before::width, input_width = Before::input_width;
+
+    Before before;
+    const Layer* layer;
+
+    template <class L>
+    struct SavedOf {
+        using type = None;
+    };
+    template <class L>
+        requires requires { typename L::Saved; }
+    struct SavedOf<L> {
+        using type = typename L::Saved;
+    };
+
+    struct Saved {
+        typename Before::Saved before;
+        typename SavedOf<Layer>::type layer;
+        Rows<const C, before_width> in{nullptr, {{0, before_width}}};
+        Tensor<C, Shape<dynamic, width>> out;
+        Tensor<C, Shape<dynamic, before_width>> gradient;
+    };
+
+    Rows<const C, width> forward(Rows<const C, input_width> x, const Sequences<C>& sequences, Saved& saved,
+                                 bool keep) const {
+        saved.in = before.forward(x, sequences, saved.before, keep);
+        saved.out.resize(saved.in.extent(0));
+        if constexpr (requires { layer->forward(saved.in, saved.out, sequences, saved.layer, keep); }) {
+            layer->forward(saved.in, saved.out, sequences, saved.layer, keep);
+        } else if constexpr (requires { layer->forward(saved.in, saved.out, saved.layer); }) {
+            layer->forward(saved.in, saved.out, saved.layer);
+        } else {
+            layer->forward(saved.in, saved.out);
+        }
+        return saved.out;
+    }
+
+    void backward(Rows<const C, input_width> x, Rows<const C, width> g, Rows<C, input_width> dx,
+                  const Sequences<C>& sequences, Saved& saved, const ComposedLayer& gradient) const {
+        // `gradient` was composed over a value that backward may write: only operator(), which composes, is const.
+        Layer& parameters = const_cast<Layer&>(*gradient.layer);
+        saved.gradient.resize(saved.in.extent(0));
+        if constexpr (requires { layer->backward(saved.in, g, saved.gradient, sequences, saved.layer, parameters); }) {
+            layer->backward(saved.in, g, saved.gradient, sequences, saved.layer, parameters);
+        } else if constexpr (requires { layer->backward(saved.in, g, saved.gradient, saved.layer, parameters, false); }) {
+            layer->backward(saved.in, g, saved.gradient, saved.layer, parameters, false);
+        } else {
+            layer->backward(saved.in, g, saved.gradient, parameters);
+        }
+        before.backward(x, saved.gradient, dx, sequences, saved.before, gradient.before);
+    }
+};
+
+/// An elementwise function, written over expressions, of a node.
+template <Composition Before, class Function>
+struct ComposedFunction : ComposedNode {
+    using C = typename Before::C;
+    static constexpr std::size_t width = Before::width, input_width = Before::input_width;
+
+    Before before;
+    [[no_unique_address]] Function function;
+
+    struct Saved {
+        typename Before::Saved before;
+        Rows<const C, width> in{nullptr, {{0, width}}};
+        Tensor<C, Shape<dynamic, width>> out, gradient;
+    };
+
+    Rows<const C, width> forward(Rows<const C, input_width> x, const Sequences<C>& sequences, Saved& saved,
+                                 bool keep) const {
+        saved.in = before.forward(x, sequences, saved.before, keep);
+        saved.out.resize(saved.in.extent(0));
+        activate(function, saved.in.data(), saved.out.data(), saved.out.size());
+        return saved.out;
+    }
+
+    void backward(Rows<const C, input_width> x, Rows<const C, width> g, Rows<C, input_width> dx,
+                  const Sequences<C>& sequences, Saved& saved, const ComposedFunction& gradient) const {
+        saved.gradient.resize(saved.in.extent(0));
+        std::copy_n(g.data(), g.size(), saved.gradient.data());
+        activate_backward(function, saved.in.data(), saved.gradient.data(), saved.gradient.size());
+        before.backward(x, saved.gradient, dx, sequences, saved.before, gradient.before);
+    }
+};
+
+/// a + b or a · b, element by element.
+template <Composition A, Composition B, bool is_product>
+struct ComposedPair : ComposedNode {
+    static_assert(A::width == B::width && A::input_width == B::input_width,
+                  "tandem: composed parts that are added or multiplied have rows of one width");
+    using C = typename A::C;
+    static constexpr std::size_t width = A::width, input_width = A::input_width;
+
+    A a;
+    B b;
+
+    struct Saved {
+        typename A::Saved a;
+        typename B::Saved b;
+        Rows<const C, width> left{nullptr, {{0, width}}}, right{nullptr, {{0, width}}};
+        Tensor<C, Shape<dynamic, width>> out, gradient;
+    };
+
+    Rows<const C, width> forward(Rows<const C, input_width> x, const Sequences<C>& sequences, Saved& saved,
+                                 bool keep) const {
+        saved.left = a.forward(x, sequences, saved.a, keep);
+        saved.right = b.forward(x, sequences, saved.b, keep);
+        saved.out.resize(saved.left.extent(0));
+        combine(saved.left, saved.right, saved.out);
+        return saved.out;
+    }
+
+    void backward(Rows<const C, input_width> x, Rows<const C, width> g, Rows<C, input_width> dx,
+                  const Sequences<C>& sequences, Saved& saved, const ComposedPair& gradient) const {
+        if constexpr (is_product) {
+            saved.gradient.resize(saved.left.extent(0));
+            combine(g, saved.right, saved.gradient);
+            a.backward(x, saved.gradient, dx, sequences, saved.a, gradient.a);
+            combine(g, saved.left, saved.gradient);
+            b.backward(x, saved.gradient, dx, sequences, saved.b, gradient.b);
+        } else {
+            a.backward(x, g, dx, sequences, saved.a, gradient.a);
+            b.backward(x, g, dx, sequences, saved.b, gradient.b);
+        }
+    }
+
+private:
+    static void combine(Rows<const C, width> left, Rows<const C, width> right, Rows<C, width> out) {
+        if constexpr (is_product) {
+            assign(out, as_expression(left) * as_expression(right));
+        } else {
+            assign(out, as_expression(left) + as_expression(right));
+        }
+    }
+};
+
+/// Every sequence's matrix [RowsEach, width] transposed, so that what follows mixes tokens.
+template <Composition Before, std::size_t RowsEach>
+struct ComposedTranspose : ComposedNode {
+    using C = typename Before::C;
+    static constexpr std::size_t width = RowsEach, before_width = Before::width, input_width = Before::input_width;
+
+    Before before;
+
+    struct Saved {
+        typename Before::Saved before;
+        Tensor<C, Shape<dynamic, width>> out;
+        Tensor<C, Shape<dynamic, before_width>> gradient;
+    };
+
+    Rows<const C, width> forward(Rows<const C, input_width> x, const Sequences<C>& sequences, Saved& saved,
+                                 bool keep) const {
+        const Rows<const C, before_width> in = before.forward(x, sequences, saved.before, keep);
+        const std::size_t count = sequences.count();
+        if (in.extent(0) != count * RowsEach) {
+            throw Error("transposed", "sequences of " + std::to_string(RowsEach) + " rows each",
+                        std::to_string(in.extent(0)) + " rows in " + std::to_string(count) + " sequences");
+        }
+        saved.out.resize(count * before_width);
+        transpose_each<before_width>(count, in.data(), RowsEach, saved.out.data());
+        return saved.out;
+    }
+
+    void backward(Rows<const C, input_width> x, Rows<const C, width> g, Rows<C, input_width> dx,
+                  const Sequences<C>& sequences, Saved& saved, const ComposedTranspose& gradient) const {
+        const std::size_t count = sequences.count();
+        saved.gradient.resize(count * RowsEach);
+        transpose_each<RowsEach>(count, g.data(), before_width, saved.gradient.data());
+        before.backward(x, saved.gradient, dx, sequences, saved.before, gradient.before);
+    }
+
+private:
+    template <std::size_t Columns>
+    static void transpose_each(std::size_t count, const C* from, std::size_t rows, C* to) {
+        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t s = begin; s < end; ++s) {
+                kernels::active<C>().transpose(from + s * rows * Columns, Columns, rows, Columns,
+                                               to + s * rows * Columns, rows);
+            }
+        });
+    }
+};
+
+template <std::size_t RowsEach>
+struct TransposeTag {};
+
+template <Composition N, std::size_t RowsEach>
+auto operator|(const N& node, TransposeTag<RowsEach>) {
+    return ComposedTranspose<N, RowsEach>{{}, node};
+}
+
+template <Composition N, Arithmetic T, std::size_t In, std::size_t Out, bool HasBias>
+auto operator|(const N& node, const Linear<T, In, Out, HasBias>& layer) {
+    static_assert(N::width == In, "tandem: a composed dense layer must take rows of the width it is given");
+    return ComposedLayer<N, Linear<T, In, Out, HasBias>, Out>{{}, node, &layer};
+}
+
+template <Composition N, class F>
+auto operator|(const N& node, const F& layer_or_function) {
+    if constexpr (detail::ListsParameters<F>) {
+        return ComposedLayer<N, F, N::width>{{}, node, &layer_or_function};
+    } else {
+        return ComposedFunction<N, F>{{}, node, layer_or_function};
+    }
+}
+
+template <Composition A, Composition B>
+auto operator+(const A& a, const B& b) {
+    return ComposedPair<A, B, false>{{}, a, b};
+}
+template <Composition A, Composition B>
+auto operator*(const A& a, const B& b) {
+    return ComposedPair<A, B, true>{{}, a, b};
+}
+
+}  // namespace nn
+
+using nn::Linear;
+
+/// x | transposed<tokens>: the columns of every sequence as rows, of width `tokens`; transposed<width> turns them back.
+/// Throws Error where a sequence has not as many rows.
+template <std::size_t RowsEach>
+inline constexpr nn::TransposeTag<RowsEach> transposed{};
+
+/// The base of a mixer's or MLP's Layer that is composed of layers and elementwise functions:
+///
+///     template <Arithmetic T, BlockShape shape, auto parts>
+///     struct Layer : Composed<Layer<T, shape, parts>, T, shape.width> {
+///         Linear<T, shape.width, shape.hidden> up, gate;
+///         Linear<T, shape.hidden, shape.width> down;
+///         static void parameters(...);                                   // as any layer's
+///         auto operator()(auto x) const { return ((x | up) * (x | gate | Silu{})) | down; }
+///     };
+///
+/// `|` puts a layer (dense, norm, another BlockPart) or a function over expressions behind a composition, + and * join
+/// two; what is named twice is computed twice. Backward follows from that.
+template <class Layer, Arithmetic T, std::size_t width>
+struct Composed {
+    using C = Compute<T>;
+
+    /// Of the composition's own type, which is not known before the layer is complete.
+    struct Saved {
+        std::shared_ptr<void> of_composition;
+    };
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+                 bool keep) const {
+        const auto composition = compose(*static_cast<const Layer*>(this));
+        using Memory = typename std::remove_const_t<decltype(composition)>::Saved;
+        static_assert(std::remove_const_t<decltype(composition)>::width == width,
+                      "tandem: a composed part must end in rows of the tower's width");
+        if (saved.of_composition == nullptr) saved.of_composition = std::make_shared<Memory>();
+        const auto out = composition.forward(x, sequences, *static_cast<Memory*>(saved.of_composition.get()), keep);
+        std::copy_n(out.data(), out.size(), y.data());
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  Saved& saved, Layer& gradient) const requires Trainable<T> {
+        const auto composition = compose(*static_cast<const Layer*>(this));
+        using Memory = typename std::remove_const_t<decltype(composition)>::Saved;
+        std::fill_n(dx.data(), dx.size(), C{0});
+        composition.backward(x, dy, dx, sequences, *static_cast<Memory*>(saved.of_composition.get()),
+                             compose(gradient));
+    }
+
+private:
+    static auto compose(const Layer& layer) { return layer(nn::ComposedInput<C, width>{}); }
+};
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -17052,6 +19416,7 @@ private:
 
     void step(const Batch& batch, double progress) {
         zero_parameters(gradient_);
+        work_.dropout = Seed{Random(options_.seed, run_.step).next()};
         const T loss = model_.loss_and_gradient(batch.images, batch.ids, loss_, gradient_, work_);
         const double norm = gradient_norm(gradient_);
         ++run_.step;

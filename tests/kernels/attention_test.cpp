@@ -25,13 +25,37 @@ std::vector<std::size_t> offsets_of(const std::vector<std::size_t>& lengths) {
     return offsets;
 }
 
+std::size_t kv_width(const AttentionShape& shape) { return shape.kv_heads * shape.head_width; }
+std::size_t qkv_width(const AttentionShape& shape) { return shape.width() + 2 * kv_width(shape); }
+
+/// Queries, keys and values side by side.
+template <class T>
+tandem::kernels::AttentionOperands<T> side_by_side(const AttentionShape& shape, T* qkv) {
+    const std::size_t stride = qkv_width(shape);
+    T* const k = qkv + shape.width();
+    return {qkv, stride, k, stride, k + kv_width(shape), stride};
+}
+
+template <class T>
+void attention(const AttentionShape& shape, const T* qkv, T* out) {
+    tandem::kernels::attention<T>(shape, side_by_side(shape, qkv), out, shape.width());
+}
+
+template <class T>
+void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout, T* dqkv) {
+    tandem::kernels::attention_backward<T>(shape, side_by_side(shape, qkv), dout, shape.width(),
+                                           side_by_side(shape, dqkv));
+}
+
 /// Attention as it is defined, in double.
 std::vector<double> defined_attention(const AttentionShape& shape, const std::vector<double>& qkv) {
-    const std::size_t width = shape.width(), stride = 3 * width;
+    const std::size_t width = shape.width(), stride = qkv_width(shape);
     std::vector<double> out(shape.offsets.back() * width);
     for (std::size_t s = 0; s < shape.sequences(); ++s) {
         for (std::size_t head = 0; head < shape.heads; ++head) {
             const std::size_t column = head * shape.head_width;
+            const std::size_t key = width + head * shape.kv_heads / shape.heads * shape.head_width,
+                              value = key + kv_width(shape);
             for (std::size_t i = shape.offsets[s]; i < shape.offsets[s + 1]; ++i) {
                 const std::size_t last = shape.causal ? i + 1 : shape.offsets[s + 1];
                 std::vector<double> weights;
@@ -39,7 +63,7 @@ std::vector<double> defined_attention(const AttentionShape& shape, const std::ve
                 for (std::size_t j = shape.offsets[s]; j < last; ++j) {
                     double dot = 0;
                     for (std::size_t c = 0; c < shape.head_width; ++c) {
-                        dot += qkv[i * stride + column + c] * qkv[j * stride + width + column + c];
+                        dot += qkv[i * stride + column + c] * qkv[j * stride + key + c];
                     }
                     weights.push_back(std::exp(dot / std::sqrt(static_cast<double>(shape.head_width))));
                     total += weights.back();
@@ -47,7 +71,7 @@ std::vector<double> defined_attention(const AttentionShape& shape, const std::ve
                 for (std::size_t j = shape.offsets[s]; j < last; ++j) {
                     for (std::size_t c = 0; c < shape.head_width; ++c) {
                         out[i * width + column + c] +=
-                            weights[j - shape.offsets[s]] / total * qkv[j * stride + 2 * width + column + c];
+                            weights[j - shape.offsets[s]] / total * qkv[j * stride + value + c];
                     }
                 }
             }
@@ -58,11 +82,11 @@ std::vector<double> defined_attention(const AttentionShape& shape, const std::ve
 
 struct Case {
     std::vector<std::size_t> lengths;
-    std::size_t heads, head_width;
+    std::size_t heads, head_width, kv_heads = heads;
 };
 
 const std::vector<Case> cases{{{1}, 1, 1},          {{5}, 1, 8},       {{3, 1, 7}, 3, 5}, {{16, 33}, 2, 17},
-                              {{65, 2, 31}, 1, 64}, {{0, 4, 0}, 2, 3}, {{50, 50}, 2, 32}, {{}, 2, 4}};
+                              {{65, 2, 31}, 1, 64}, {{0, 4, 0}, 2, 3}, {{50, 50}, 2, 32}, {{}, 2, 4}, {{5, 18}, 4, 9, 2}, {{33}, 6, 8, 1}};
 
 }  // namespace
 
@@ -72,14 +96,14 @@ TEMPLATE_TEST_CASE("attention over ragged sequences", "[kernels]", float, double
     for (const Case& now : cases) {
         for (const bool causal : {false, true}) {
             const std::vector<std::size_t> offsets = offsets_of(now.lengths);
-            const AttentionShape shape{offsets, now.heads, now.head_width, causal};
-            CAPTURE(now.lengths, now.heads, now.head_width, causal);
+            const AttentionShape shape{offsets, now.heads, now.kv_heads, now.head_width, causal};
+            CAPTURE(now.lengths, now.heads, now.kv_heads, now.head_width, causal);
             const std::size_t rows = offsets.back(), width = shape.width();
-            const Guarded<T> qkv_memory(rows * 3 * width), out_memory(rows * width);
-            const T* const qkv = qkv_memory.random(rows * 3 * width, random, -2, 2);
+            const Guarded<T> qkv_memory(rows * qkv_width(shape)), out_memory(rows * width);
+            const T* const qkv = qkv_memory.random(rows * qkv_width(shape), random, -2, 2);
             T* const out = out_memory.random(rows * width, random);
-            tandem::kernels::attention<T>(shape, qkv, out);
-            const std::vector<double> expected = defined_attention(shape, {qkv, qkv + rows * 3 * width});
+            attention<T>(shape, qkv, out);
+            const std::vector<double> expected = defined_attention(shape, {qkv, qkv + rows * qkv_width(shape)});
             double largest = 0;
             for (std::size_t i = 0; i < expected.size(); ++i)
                 largest = std::max(largest, std::abs(out[i] - expected[i]));
@@ -91,16 +115,16 @@ TEMPLATE_TEST_CASE("attention over ragged sequences", "[kernels]", float, double
 
 TEST_CASE("attention's gradient against central differences", "[kernels]") {
     Random random(Seed{2});
-    for (const Case& now : {Case{{1}, 1, 1}, Case{{3, 1, 7}, 3, 5}, Case{{0, 17}, 1, 9}}) {
+    for (const Case& now : {Case{{1}, 1, 1}, Case{{3, 1, 7}, 3, 5}, Case{{0, 17}, 1, 9}, Case{{4, 3}, 4, 5, 2}, Case{{6}, 3, 2, 1}}) {
         for (const bool causal : {false, true}) {
             const std::vector<std::size_t> offsets = offsets_of(now.lengths);
-            const AttentionShape shape{offsets, now.heads, now.head_width, causal};
-            CAPTURE(now.lengths, now.heads, now.head_width, causal);
+            const AttentionShape shape{offsets, now.heads, now.kv_heads, now.head_width, causal};
+            CAPTURE(now.lengths, now.heads, now.kv_heads, now.head_width, causal);
             const std::size_t rows = offsets.back(), width = shape.width();
-            std::vector<double> qkv(rows * 3 * width), dout(rows * width), dqkv(rows * 3 * width, 99.0);
+            std::vector<double> qkv(rows * qkv_width(shape)), dout(rows * width), dqkv(rows * qkv_width(shape), 99.0);
             for (double& value : qkv) value = random.uniform(-1, 1);
             for (double& value : dout) value = random.uniform(-1, 1);
-            tandem::kernels::attention_backward<double>(shape, qkv.data(), dout.data(), dqkv.data());
+            attention_backward<double>(shape, qkv.data(), dout.data(), dqkv.data());
             double largest = 0;
             const auto loss = [&] {
                 const std::vector<double> out = defined_attention(shape, qkv);
@@ -129,17 +153,17 @@ TEMPLATE_TEST_CASE("attention's gradient touches nothing outside its rows", "[ke
     for (const Case& now : cases) {
         for (const bool causal : {false, true}) {
             const std::vector<std::size_t> offsets = offsets_of(now.lengths);
-            const AttentionShape shape{offsets, now.heads, now.head_width, causal};
-            CAPTURE(now.lengths, now.heads, now.head_width, causal);
+            const AttentionShape shape{offsets, now.heads, now.kv_heads, now.head_width, causal};
+            CAPTURE(now.lengths, now.heads, now.kv_heads, now.head_width, causal);
             const std::size_t rows = offsets.back(), width = shape.width();
-            const Guarded<T> qkv_memory(rows * 3 * width), dout_memory(rows * width), dqkv_memory(rows * 3 * width);
-            const T* const qkv = qkv_memory.random(rows * 3 * width, random);
+            const Guarded<T> qkv_memory(rows * qkv_width(shape)), dout_memory(rows * width), dqkv_memory(rows * qkv_width(shape));
+            const T* const qkv = qkv_memory.random(rows * qkv_width(shape), random);
             const T* const dout = dout_memory.random(rows * width, random);
-            T* const dqkv = dqkv_memory.random(rows * 3 * width, random);
-            tandem::kernels::attention_backward<T>(shape, qkv, dout, dqkv);
-            const std::vector<double> wide_qkv(qkv, qkv + rows * 3 * width), wide_dout(dout, dout + rows * width);
-            std::vector<double> expected(rows * 3 * width);
-            tandem::kernels::attention_backward<double>(shape, wide_qkv.data(), wide_dout.data(), expected.data());
+            T* const dqkv = dqkv_memory.random(rows * qkv_width(shape), random);
+            attention_backward<T>(shape, qkv, dout, dqkv);
+            const std::vector<double> wide_qkv(qkv, qkv + rows * qkv_width(shape)), wide_dout(dout, dout + rows * width);
+            std::vector<double> expected(rows * qkv_width(shape));
+            attention_backward<double>(shape, wide_qkv.data(), wide_dout.data(), expected.data());
             double largest = 0;
             for (std::size_t i = 0; i < expected.size(); ++i)
                 largest = std::max(largest, std::abs(dqkv[i] - expected[i]));
@@ -155,13 +179,13 @@ TEMPLATE_TEST_CASE("attention of a sequence has the same bits in any batch and o
     const std::vector<std::size_t> lengths{9, 1, 40, 77};
     const std::vector<std::size_t> offsets = offsets_of(lengths);
     const bool causal = GENERATE(false, true);
-    const AttentionShape shape{offsets, 2, 24, causal};
+    const AttentionShape shape{offsets, 4, 2, 24, causal};
     const std::size_t width = shape.width(), rows = offsets.back();
-    std::vector<T> qkv(rows * 3 * width), dout(rows * width), out(rows * width), dqkv(rows * 3 * width);
+    std::vector<T> qkv(rows * qkv_width(shape)), dout(rows * width), out(rows * width), dqkv(rows * qkv_width(shape));
     for (T& value : qkv) value = static_cast<T>(random.uniform(-1, 1));
     for (T& value : dout) value = static_cast<T>(random.uniform(-1, 1));
-    tandem::kernels::attention<T>(shape, qkv.data(), out.data());
-    tandem::kernels::attention_backward<T>(shape, qkv.data(), dout.data(), dqkv.data());
+    attention<T>(shape, qkv.data(), out.data());
+    attention_backward<T>(shape, qkv.data(), dout.data(), dqkv.data());
     const auto same = [](const std::vector<T>& part, const T* whole) {
         return std::memcmp(part.data(), whole, part.size() * sizeof(T)) == 0;
     };
@@ -169,16 +193,16 @@ TEMPLATE_TEST_CASE("attention of a sequence has the same bits in any batch and o
         const tbb::global_control control(tbb::global_control::max_allowed_parallelism, threads);
         for (std::size_t s = 0; s < lengths.size(); ++s) {
             const std::vector<std::size_t> alone{0, lengths[s]};
-            const AttentionShape one{alone, 2, 24, causal};
-            std::vector<T> one_out(lengths[s] * width), one_dqkv(lengths[s] * 3 * width);
-            tandem::kernels::attention<T>(one, qkv.data() + offsets[s] * 3 * width, one_out.data());
-            tandem::kernels::attention_backward<T>(one, qkv.data() + offsets[s] * 3 * width,
+            const AttentionShape one{alone, 4, 2, 24, causal};
+            std::vector<T> one_out(lengths[s] * width), one_dqkv(lengths[s] * qkv_width(shape));
+            attention<T>(one, qkv.data() + offsets[s] * qkv_width(shape), one_out.data());
+            attention_backward<T>(one, qkv.data() + offsets[s] * qkv_width(shape),
                                                    dout.data() + offsets[s] * width, one_dqkv.data());
             CHECK(same(one_out, out.data() + offsets[s] * width));
-            CHECK(same(one_dqkv, dqkv.data() + offsets[s] * 3 * width));
+            CHECK(same(one_dqkv, dqkv.data() + offsets[s] * qkv_width(shape)));
         }
         std::vector<T> again(out.size());
-        tandem::kernels::attention<T>(shape, qkv.data(), again.data());
+        attention<T>(shape, qkv.data(), again.data());
         CHECK(same(again, out.data()));
     }
 }

@@ -60,7 +60,7 @@ std::vector<T> copy(const T* from, std::size_t count) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("layer norm, every instruction set against scalar", "[kernels]", float, double) {
+TEMPLATE_TEST_CASE("layer norm and RMS norm, every instruction set against scalar", "[kernels]", float, double) {
     using T = TestType;
     const Pair<T> sets{GENERATE(from_range(available_isas()))};
     CAPTURE(sets.tested.name);
@@ -69,23 +69,24 @@ TEMPLATE_TEST_CASE("layer norm, every instruction set against scalar", "[kernels
     const Guarded<T> x_memory(most), gain_memory(largest_width), bias_memory(largest_width), y_memory(most),
         mean_memory(most_rows), inverse_memory(most_rows);
     for (std::size_t width = 1; width <= largest_width; ++width) {
-        for (const std::size_t rows : {std::size_t{1}, most_rows}) {
-            CAPTURE(width, rows);
+        for (const bool is_rms : {false, true}) {
+            const std::size_t rows = width % 2 == 0 ? 1 : most_rows;
+            CAPTURE(width, rows, is_rms);
             const std::size_t size = rows * width;
             T* const x = x_memory.last(size);
             fill_spread(x, rows, width, random);
             const T* const gain = gain_memory.random(width, random);
-            const T* const bias = bias_memory.random(width, random);
+            const T* const bias = is_rms ? nullptr : bias_memory.random(width, random);
             T* const y = y_memory.last(size);
-            T* const mean = mean_memory.last(rows);
+            T* const mean = is_rms ? nullptr : mean_memory.last(rows);
             T* const inverse = inverse_memory.last(rows);
             std::vector<T> expected(size), expected_mean(rows), expected_inverse(rows);
             const T eps = static_cast<T>(1e-5);
-            sets.scalar.layer_norm(x, gain, bias, expected.data(), expected_mean.data(), expected_inverse.data(), rows,
-                                   width, eps);
+            sets.scalar.layer_norm(x, gain, bias, expected.data(), is_rms ? nullptr : expected_mean.data(),
+                                   expected_inverse.data(), rows, width, eps);
             sets.tested.layer_norm(x, gain, bias, y, mean, inverse, rows, width, eps);
             CHECK(largest_difference(expected, y) < 64 * epsilon<T>);
-            CHECK(largest_difference(expected_mean, mean) < 16 * epsilon<T>);
+            if (!is_rms) CHECK(largest_difference(expected_mean, mean) < 16 * epsilon<T>);
             // A row of one value has no spread: its inverse is 1 / sqrt(eps), about 316.
             CHECK(largest_difference(expected_inverse, inverse) < (width == 1 ? 1000 : 32) * epsilon<T>);
 
@@ -93,11 +94,11 @@ TEMPLATE_TEST_CASE("layer norm, every instruction set against scalar", "[kernels
             for (std::size_t i = 0; i < rows; ++i) {
                 double sum = 0, squares = 0;
                 for (std::size_t j = 0; j < width; ++j) sum += x[i * width + j];
-                const double mu = sum / static_cast<double>(width);
+                const double mu = is_rms ? 0 : sum / static_cast<double>(width);
                 for (std::size_t j = 0; j < width; ++j) squares += std::pow(x[i * width + j] - mu, 2);
                 const double scale = 1 / std::sqrt(squares / static_cast<double>(width) + eps);
                 for (std::size_t j = 0; j < width; ++j) {
-                    const double defined = (x[i * width + j] - mu) * scale * gain[j] + bias[j];
+                    const double defined = (x[i * width + j] - mu) * scale * gain[j] + (is_rms ? 0 : bias[j]);
                     REQUIRE(std::abs(defined - y[i * width + j]) < 64 * epsilon<T>);
                 }
             }
@@ -105,7 +106,7 @@ TEMPLATE_TEST_CASE("layer norm, every instruction set against scalar", "[kernels
     }
 }
 
-TEMPLATE_TEST_CASE("layer norm's gradients, every instruction set against scalar", "[kernels]", float, double) {
+TEMPLATE_TEST_CASE("the gradients of layer norm and RMS norm, every instruction set against scalar", "[kernels]", float, double) {
     using T = TestType;
     const Pair<T> sets{GENERATE(from_range(available_isas()))};
     CAPTURE(sets.tested.name);
@@ -114,14 +115,15 @@ TEMPLATE_TEST_CASE("layer norm's gradients, every instruction set against scalar
     const Guarded<T> x_memory(most), dy_memory(most), dx_memory(most), gain_memory(largest_width),
         mean_memory(most_rows), inverse_memory(most_rows), dgain_memory(largest_width), dbias_memory(largest_width);
     for (std::size_t width = 1; width <= largest_width; ++width) {
-        for (const bool accumulate : {false, true}) {
-            CAPTURE(width, accumulate);
+        for (const unsigned mode : {0U, 1U, 2U, 3U}) {
+            const bool accumulate = (mode & 1) != 0, is_rms = (mode & 2) != 0;
+            CAPTURE(width, accumulate, is_rms);
             const std::size_t rows = most_rows, size = rows * width;
             T* const x = x_memory.last(size);
             fill_spread(x, rows, width, random);
             const T* const dy = dy_memory.random(size, random);
             const T* const gain = gain_memory.random(width, random);
-            T* const mean = mean_memory.last(rows);
+            T* const mean = is_rms ? nullptr : mean_memory.last(rows);
             T* const inverse = inverse_memory.last(rows);
             std::vector<T> y(size), no_bias(width);
             sets.scalar.layer_norm(x, gain, no_bias.data(), y.data(), mean, inverse, rows, width, static_cast<T>(1e-5));
@@ -132,14 +134,21 @@ TEMPLATE_TEST_CASE("layer norm's gradients, every instruction set against scalar
                                                       accumulate);
             sets.tested_gradients.layer_norm_backward(dy, x, gain, mean, inverse, dx, rows, width, accumulate);
             CHECK(largest_difference(expected, dx) < (width == 1 ? 1000 : 64) * epsilon<T>);
+            if (!accumulate) {  // in place
+                std::copy_n(dy, size, dx);
+                sets.tested_gradients.layer_norm_backward(dx, x, gain, mean, inverse, dx, rows, width, false);
+                CHECK(largest_difference(expected, dx) < (width == 1 ? 1000 : 64) * epsilon<T>);
+            }
 
             // Only the columns asked for, and added to what stands there.
             const std::size_t first = width / 3, last = width - width / 4;
             T* const dgain = dgain_memory.random(width, random);
-            T* const dbias = dbias_memory.random(width, random);
-            std::vector<T> expected_gain = copy(dgain, width), expected_bias = copy(dbias, width);
+            T* const dbias = is_rms ? nullptr : dbias_memory.random(width, random);
+            std::vector<T> expected_gain = copy(dgain, width), expected_bias(is_rms ? 0 : width);
+            if (!is_rms) expected_bias = copy(dbias, width);
             sets.scalar_gradients.layer_norm_parameters_backward(dy, x, mean, inverse, expected_gain.data(),
-                                                                 expected_bias.data(), rows, width, first, last);
+                                                                 is_rms ? nullptr : expected_bias.data(), rows, width,
+                                                                 first, last);
             sets.tested_gradients.layer_norm_parameters_backward(dy, x, mean, inverse, dgain, dbias, rows, width, first,
                                                                  last);
             CHECK(largest_difference(expected_gain, dgain) < 64 * epsilon<T>);
@@ -148,27 +157,29 @@ TEMPLATE_TEST_CASE("layer norm's gradients, every instruction set against scalar
     }
 }
 
-TEST_CASE("the scalar layer norm's gradients against central differences", "[kernels]") {
+TEST_CASE("the gradients of the scalar layer norm and RMS norm against central differences", "[kernels]") {
     const auto& set = tandem::kernels::kernels_of<double>(tandem::kernels::Isa::scalar);
     const auto& gradients = tandem::kernels::gradient_kernels_of<double>(tandem::kernels::Isa::scalar);
     Random random(Seed{3});
     constexpr std::size_t rows = 3, width = 7, size = rows * width;
+    const bool is_rms = GENERATE(false, true);
     std::vector<double> x(size), gain(width), bias(width), dy(size), y(size), mean(rows), inverse(rows);
+    double* const means = is_rms ? nullptr : mean.data();
     for (auto* values : {&x, &gain, &bias, &dy}) {
         for (double& value : *values) value = random.uniform(-1, 1);
     }
     const auto loss = [&] {
-        set.layer_norm(x.data(), gain.data(), bias.data(), y.data(), mean.data(), inverse.data(), rows, width, 1e-5);
+        set.layer_norm(x.data(), gain.data(), is_rms ? nullptr : bias.data(), y.data(), means, inverse.data(), rows, width,
+                       1e-5);
         double sum = 0;
         for (std::size_t i = 0; i < size; ++i) sum += y[i] * dy[i];
         return sum;
     };
     loss();
     std::vector<double> dx(size), dgain(width), dbias(width);
-    gradients.layer_norm_backward(dy.data(), x.data(), gain.data(), mean.data(), inverse.data(), dx.data(), rows, width,
-                                  false);
-    gradients.layer_norm_parameters_backward(dy.data(), x.data(), mean.data(), inverse.data(), dgain.data(),
-                                             dbias.data(), rows, width, 0, width);
+    gradients.layer_norm_backward(dy.data(), x.data(), gain.data(), means, inverse.data(), dx.data(), rows, width, false);
+    gradients.layer_norm_parameters_backward(dy.data(), x.data(), means, inverse.data(), dgain.data(),
+                                             is_rms ? nullptr : dbias.data(), rows, width, 0, width);
     const auto check = [&](std::vector<double>& values, const std::vector<double>& gradient) {
         for (std::size_t i = 0; i < values.size(); ++i) {
             const double held = values[i], step = 1e-5;
@@ -182,7 +193,7 @@ TEST_CASE("the scalar layer norm's gradients against central differences", "[ker
     };
     check(x, dx);
     check(gain, dgain);
-    check(bias, dbias);
+    if (!is_rms) check(bias, dbias);
 }
 
 TEMPLATE_TEST_CASE("column sums, every instruction set against scalar", "[kernels]", float, double) {
@@ -270,7 +281,8 @@ TEMPLATE_TEST_CASE("activations and their derivatives, every instruction set aga
     using T = TestType;
     using tandem::kernels::Activation;
     const Pair<T> sets{GENERATE(from_range(available_isas()))};
-    const auto kind = GENERATE(Activation::none, Activation::gelu, Activation::quick_gelu, Activation::tanh_gelu);
+    const auto kind = GENERATE(Activation::none, Activation::gelu, Activation::quick_gelu, Activation::tanh_gelu,
+                               Activation::silu, Activation::squared_relu);
     CAPTURE(sets.tested.name, static_cast<int>(kind));
     const auto& exact = tandem::kernels::kernels_of<double>(tandem::kernels::Isa::scalar);
     const auto& exact_gradients = tandem::kernels::gradient_kernels_of<double>(tandem::kernels::Isa::scalar);
@@ -300,7 +312,7 @@ TEMPLATE_TEST_CASE("activations and their derivatives, every instruction set aga
     std::vector<T> special{std::numeric_limits<T>::quiet_NaN(), T{80}, T{-80}}, out(3);
     sets.tested.activate(kind, special.data(), out.data(), 3);
     CHECK(std::isnan(out[0]));
-    CHECK(out[1] == T{80});
+    CHECK(out[1] == (kind == Activation::squared_relu ? T{6400} : T{80}));
     CHECK(std::abs(static_cast<double>(out[2])) <= (kind == Activation::none ? 80.0 : 1e-20));
 }
 
@@ -336,11 +348,11 @@ TEMPLATE_TEST_CASE("a finished tile is what its parts say, every instruction set
     Random random(Seed{6});
     const std::size_t width = sets.tested.tile.columns, rows = 3;
     const Guarded<T> c_memory(rows * (width + 3)), bias_memory(width), residual_memory(rows * (width + 3)),
-        before_memory(rows * (width + 3));
+        before_memory(rows * (width + 3)), factor_memory(rows * (width + 3));
     std::vector<T> product(rows * width);
     for (T& value : product) value = static_cast<T>(random.uniform(-2, 2));
     for (std::size_t columns = 1; columns <= width; ++columns) {
-        for (unsigned mode = 0; mode < 32; ++mode) {
+        for (unsigned mode = 0; mode < 128; ++mode) {
             CAPTURE(columns, mode);
             const std::size_t stride = columns + 3, size = (rows - 1) * stride + columns;
             T* const c = c_memory.random(size, random);
@@ -351,6 +363,10 @@ TEMPLATE_TEST_CASE("a finished tile is what its parts say, every instruction set
             if (mode & 4) finish.residual = residual_memory.random(size, random);
             if (mode & 8) finish.before = before;
             if (mode & 16) finish.activation = Activation::gelu;
+            if (mode & 32) {
+                finish.factor_stride = (mode & 64) ? stride : 0;
+                finish.factor = factor_memory.random((mode & 64) ? size : columns, random);
+            }
             finish.residual_stride = finish.before_stride = stride;
             std::vector<T> expected = copy(c, size), expected_before = copy(before, size);
             for (std::size_t i = 0; i < rows; ++i) {
@@ -360,6 +376,7 @@ TEMPLATE_TEST_CASE("a finished tile is what its parts say, every instruction set
                     if (finish.bias != nullptr) value += finish.bias[j];
                     if (finish.before != nullptr) expected_before[at] = value;
                     sets.scalar.activate(finish.activation, &value, &value, 1);
+                    if (finish.factor != nullptr) value *= finish.factor[i * finish.factor_stride + j];
                     expected[at] = value + (finish.residual != nullptr ? finish.residual[at] : T{0});
                 }
             }

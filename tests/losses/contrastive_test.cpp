@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <tandem/losses/contrastive.hpp>
+#include <tandem/losses/matryoshka.hpp>
 #include <tandem/tensor/gradient.hpp>
 
 #include "../central_differences.hpp"
@@ -162,4 +163,33 @@ TEST_CASE("InfoNCE computes its similarities once", "[losses]") {
     calls = 0;
     evaluate(sum(matmul(tandem::apply<Counted>(image), transpose(text))));
     CHECK(once == calls);
+}
+
+TEST_CASE("matryoshka sums the loss of normalised prefixes", "[losses]") {
+    const auto prefix_loss = [](std::size_t length) {
+        Tensor<double, Shape<dynamic, dynamic>> a(pairs, length), b(pairs, length);
+        for (std::size_t i = 0; i < pairs; ++i) {
+            double aa = 0, bb = 0;
+            for (std::size_t j = 0; j < length; ++j) {
+                aa += image(i, j) * image(i, j);
+                bb += text(i, j) * text(i, j);
+            }
+            for (std::size_t j = 0; j < length; ++j) {
+                a(i, j) = image(i, j) / std::sqrt(aa);
+                b(i, j) = text(i, j) / std::sqrt(bb);
+            }
+        }
+        return evaluate(InfoNce{}(tandem::as_expression(a), tandem::as_expression(b), tandem::as_expression(scale))).item();
+    };
+    const auto expression = tandem::matryoshka<2, 5, 7>(InfoNce{})(
+        tandem::as_expression(image), tandem::as_expression(text), tandem::as_expression(scale));
+    CHECK(evaluate(expression).item() == Approx(prefix_loss(2) + prefix_loss(5) + prefix_loss(7)));
+    const auto short_image = tandem::truncated<2>(image);
+    CHECK(short_image.extent(1) == 2);
+    CHECK(short_image(3, 0) * short_image(3, 0) + short_image(3, 1) * short_image(3, 1) == Approx(1.0));
+    check_gradient(
+        [](const auto& a, const auto& b, const auto& s, const auto& c) {
+            return (tandem::matryoshka<3, 7>(SigmoidLoss{}) + 0.5 * tandem::matryoshka<4>(InfoNce{}))(a, b, s, c);
+        },
+        image, text, scale, bias);
 }

@@ -35,7 +35,7 @@ TEST_CASE("parameters and FLOPs of the zoo are open_clip's") {
 TEST_CASE("costs are constants and add up") {
     static_assert(td::parameter_count(td::vit_b_32) == 151'277'313);
     static_assert(td::forward_flops(td::vit_b_32) == td::image_cost(td::vit_b_32).flops + td::text_cost(td::vit_b_32).flops);
-    static_assert(td::activation_bytes(td::vit_b_32) > td::activation_bytes(td::vit_b_32.vision));
+    static_assert(td::training_bytes(td::vit_b_32) > td::training_bytes(td::vit_b_32.vision));
     static_assert(td::parameter_count(td::with_activation(td::vit_b_32, td::QuickGelu{})) ==
                   td::parameter_count(td::vit_b_32));
     CHECK(td::vit_g_14.vision.block_shape().hidden == 6144);
@@ -46,5 +46,5 @@ TEST_CASE("a wrong config names its fault at run time too") {
     CHECK_THROWS_WITH(td::parameter_count(td::VitConfig{.image = 30, .patch = 8}),
                       "VitConfig: image must be a multiple of patch");
     CHECK_THROWS_WITH(td::parameter_count(td::TextConfig{.width = 10, .heads = 3}),
-                      "TextConfig: width must be a multiple of heads");
+                      "TextConfig: width must be a multiple of heads, or head_width be given");
 }

@@ -2,40 +2,39 @@
 // of a user's own.
 #include <catch2/catch.hpp>
 
-#include <cmath>
-#include <string>
-
-#include <tandem/models/clip.hpp>
+#include <tandem/models/check_gradients.hpp>
 
 namespace td = tandem;
 
 namespace {
 
-/// A user's own mixer: every token becomes the mean of its sequence, times a learned gain. What any other mixer needs
-/// stands here: parameters, forward, backward, cost.
+/// A user's own mixer: every token becomes the mean of its sequence, times a learned gain.
 struct MeanMixer {
-    template <td::Element T, td::BlockShape shape, auto>
+    template <td::Arithmetic T, td::BlockShape shape, auto parts>
     struct Layer {
         static constexpr std::size_t width = shape.width;
-        td::Tensor<T, td::Shape<width>> gain;
+        using C = td::Compute<T>;
+        td::Tensor<C, td::Shape<width>> gain;
         struct Saved {};
 
-        Layer() { gain.fill(T{0.5}); }
+        Layer() { gain.fill(C{0.5}); }
 
-        static void parameters(const auto& visit, const std::string& at, auto&... self) { visit(at + "gain", self.gain...); }
+        static void parameters(const auto& visit, const td::ParameterName& at, auto&... self) {
+            visit(at + "gain", self.gain...);
+        }
 
-        void forward(td::Rows<const T, width> x, td::Rows<const T, width> residual, td::Rows<T, width> y, td::Offsets offsets,
-                     Saved&, bool) const {
-            each_column(offsets, [&](std::size_t first, std::size_t last, std::size_t j) {
-                const T mean = column_sum(x, first, last, j) / static_cast<T>(last - first);
-                for (std::size_t i = first; i < last; ++i) y(i, j) = residual(i, j) + gain(j) * mean;
+        void forward(td::Rows<const C, width> x, td::Rows<C, width> y, const td::Sequences<C>& sequences, Saved&,
+                     bool) const {
+            each_column(sequences.offsets, [&](std::size_t first, std::size_t last, std::size_t j) {
+                const C mean = column_sum(x, first, last, j) / static_cast<C>(last - first);
+                for (std::size_t i = first; i < last; ++i) y(i, j) = gain(j) * mean;
             });
         }
 
-        void backward(td::Rows<const T, width> x, td::Rows<const T, width> dy, td::Rows<T, width> dx, td::Offsets offsets,
-                      Saved&, Layer& gradient) const {
-            each_column(offsets, [&](std::size_t first, std::size_t last, std::size_t j) {
-                const T share = T{1} / static_cast<T>(last - first), sum = column_sum(dy, first, last, j);
+        void backward(td::Rows<const C, width> x, td::Rows<const C, width> dy, td::Rows<C, width> dx,
+                      const td::Sequences<C>& sequences, Saved&, Layer& gradient) const {
+            each_column(sequences.offsets, [&](std::size_t first, std::size_t last, std::size_t j) {
+                const C share = C{1} / static_cast<C>(last - first), sum = column_sum(dy, first, last, j);
                 gradient.gain(j) += sum * share * column_sum(x, first, last, j);
                 for (std::size_t i = first; i < last; ++i) dx(i, j) = gain(j) * share * sum;
             });
@@ -49,8 +48,8 @@ struct MeanMixer {
             }
         }
         template <class View>
-        static T column_sum(const View& x, std::size_t first, std::size_t last, std::size_t j) {
-            T sum{0};
+        static C column_sum(const View& x, std::size_t first, std::size_t last, std::size_t j) {
+            C sum{0};
             for (std::size_t i = first; i < last; ++i) sum += x(i, j);
             return sum;
         }
@@ -78,73 +77,60 @@ inline constexpr td::ClipConfig averaged{
     .text = td::TextConfig{.vocabulary = 8, .context = 3, .width = 4, .layers = 1, .heads = 1},
     .embedding = 3};
 
-template <class Model>
-struct Pairs {
-    td::Tensor<double, typename Model::Vision::Input::shape> images{4};
-    td::Tensor<td::Id, typename Model::Text::Input::shape> ids{4};
-
-    explicit Pairs(td::Random& random) {
-        for (double& pixel : images.elements()) pixel = random.normal();
-        const auto end = static_cast<td::Id>(Model::architecture.text.vocabulary - 1);
-        for (std::size_t i = 0; i < 4; ++i) {
-            const std::size_t position = 1 + i % (Model::Text::context - 1);
-            for (std::size_t j = 0; j < Model::Text::context; ++j) {
-                ids(i, j) = static_cast<td::Id>(random.below(static_cast<std::size_t>(end)));
-            }
-            ids(i, position) = end;
-        }
-    }
-};
-
-/// Relative to the parameter's own gradient. h balances the truncation error, about h² times the third derivative, and the
-/// rounding error, about 1e-16 / h.
 template <auto config, class L>
-void check_gradients(const L& loss) {
-    using Model = td::Clip<config, double>;
-    td::Random random{td::Seed{7}};
-    Model model{td::Seed{1}}, gradient, unused;
-    td::for_each_parameter([&](const std::string&, auto& tensor) {
-        for (double& value : tensor.elements()) value += 0.2 * random.normal();
-    }, model);
-    const Pairs<Model> pairs(random);
-    typename Model::Workspace work;
-    td::zero_parameters(gradient);
-    model.loss_and_gradient(pairs.images, pairs.ids, loss, gradient, work);
-    td::for_each_parameter(
-        [&](const std::string& name, auto& parameter, const auto& slope) {
-            double difference = 0, norm = 0;
-            for (std::size_t i = 0; i < parameter.elements().size(); ++i) {
-                double& x = parameter.elements()[i];
-                const double kept = x, h = 1e-5;
-                x = kept + h;
-                const double above = model.loss_and_gradient(pairs.images, pairs.ids, loss, unused, work);
-                x = kept - h;
-                const double below = model.loss_and_gradient(pairs.images, pairs.ids, loss, unused, work);
-                x = kept;
-                const double numeric = (above - below) / (2 * h);
-                difference += (numeric - slope.elements()[i]) * (numeric - slope.elements()[i]);
-                norm += numeric * numeric;
-            }
-            INFO(name);
-            CHECK(std::sqrt(difference) <= 1e-6 * std::sqrt(norm) + 1e-9);
-        },
-        model, gradient);
+void check(const L& loss) {
+    const td::GradientCheck worst = td::check_gradients<config>(loss, td::Seed{7});
+    INFO(worst.parameter);
+    CHECK(worst.difference <= 1e-5);
 }
 
 }  // namespace
 
 TEST_CASE("gradients of a model with class token, causal text and both losses") {
-    check_gradients<plain>(td::InfoNce{} + 0.5 * td::SigmoidLoss{});
+    check<plain>(td::InfoNce{} + 0.5 * td::SigmoidLoss{});
 }
 
 TEST_CASE("gradients of a model with a user's mixer and activation, average pooling, bidirectional text") {
-    check_gradients<unusual>(td::InfoNce{});
+    check<unusual>(td::InfoNce{});
 }
 
-TEST_CASE("gradients of average pooling beside a class token") { check_gradients<averaged>(td::InfoNce{}); }
+TEST_CASE("gradients of average pooling beside a class token") { check<averaged>(td::InfoNce{}); }
 
 TEST_CASE("a model has as many parameters as its constant says") {
     CHECK(td::count_parameters(td::Clip<plain>{}) == td::parameter_count(plain));
     CHECK(td::count_parameters(td::Clip<unusual>{}) == td::parameter_count(unusual));
     CHECK(td::count_parameters(td::Clip<averaged>{}) == td::parameter_count(averaged));
+}
+
+namespace {
+
+/// A norm whose backward is 1 % too long.
+struct WrongNorm {
+    float eps = 1e-5f;
+
+    template <td::Arithmetic T, std::size_t width, auto choice>
+    struct Layer : td::nn::LayerNorm<T, width, td::LayerNorm{}> {
+        using Right = td::nn::LayerNorm<T, width, td::LayerNorm{}>;
+        using C = td::Compute<T>;
+
+        void backward(td::Rows<const C, width> x, td::Rows<const C, width> dy, td::Rows<C, width> dx,
+                      const typename Right::Saved& saved, Layer& gradient, bool accumulate) const {
+            Right::backward(x, dy, dx, saved, gradient, accumulate);
+            for (C& g : dx.elements()) g *= C{1.01};
+        }
+    };
+    static constexpr td::Cost cost(std::size_t width, std::size_t tokens) { return td::LayerNorm::cost(width, tokens); }
+};
+
+inline constexpr td::ClipConfig wrong{
+    .vision = td::VitConfig{.image = 4, .patch = 2, .width = 4, .layers = 1, .heads = 2, .norm = WrongNorm{}},
+    .text = td::TextConfig{.vocabulary = 8, .context = 3, .width = 4, .layers = 1, .heads = 1},
+    .embedding = 3};
+
+}  // namespace
+
+TEST_CASE("check_gradients finds a backward pass that is 1 % off, and names a parameter behind it") {
+    const td::GradientCheck worst = td::check_gradients<wrong>();
+    CHECK(worst.difference > 5e-3);
+    CHECK(worst.parameter.starts_with("visual."));
 }

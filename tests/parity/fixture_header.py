@@ -10,6 +10,7 @@ import sys
 
 ACTIVATIONS = {"gelu": "Gelu", "quick_gelu": "QuickGelu", "gelu_pytorch_tanh": "TanhGelu"}
 POOLINGS = {"tok": "ClassToken", "avg": "Average"}
+TEXT_POOLINGS = {"argmax": "Eot", "last": "Last"}
 
 
 def read_metadata(path):
@@ -31,21 +32,49 @@ def read_metadata(path):
     return metadata
 
 
-def cpp_header(config):
-    """The header's text for a configuration as make_fixtures.py writes it."""
+def reference_field(key, value):
+    """A field of reference.py's configurations, which are tandem's own, as a designated initialiser."""
+    if key in ("pos_embed_type", "norm_position"):
+        kind = {"pos_embed_type": "PosEmbed", "norm_position": "NormPosition"}[key]
+        value = f"tandem::{kind}::{value}"
+    elif isinstance(value, bool):
+        value = str(value).lower()
+    elif isinstance(value, str):
+        value = f"tandem::{value}{{}}"
+    return f".{key} = {value}"
+
+
+def towers(config):
+    """The initialisers of both towers' configs."""
     vision, text = config["vision_cfg"], config["text_cfg"]
+    if config["library"] == "torch":
+        return tuple(", ".join(reference_field(*item) for item in tower.items()) for tower in (vision, text))
     activation = f"tandem::{ACTIVATIONS[config['activation']]}{{}}"
-    pooling = f"tandem::{POOLINGS[vision['pool_type']]}{{}}"
+
+    def options(tower, *keys):
+        return "".join(f"{reference_field(key, tower[key])}, " for key in keys if tower.get(key))
+
+    # In the order of the configs' fields.
     image = (
         f".image = {vision['image_size']}, .patch = {vision['patch_size']}, .width = {vision['width']}, "
         f".layers = {vision['layers']}, .heads = {vision['width'] // vision['head_width']}, "
-        f".mlp_ratio = {float(vision['mlp_ratio'])!r}, .activation = {activation}, .pooling = {pooling}"
+        f".mlp_ratio = {float(vision['mlp_ratio'])!r}, "
+        f"{options(vision, 'no_ln_pre', 'final_ln_after_pool', 'qk_norm', 'ls_init_value')}"
+        f".activation = {activation}, .pooling = tandem::{POOLINGS[vision['pool_type']]}{{}}"
     )
     caption = (
         f".vocabulary = {text['vocab_size']}, .context = {text['context_length']}, .width = {text['width']}, "
-        f".layers = {text['layers']}, .heads = {text['heads']}, "
-        f".mlp_ratio = {float(text['mlp_ratio'])!r}, .activation = {activation}"
+        f".layers = {text['layers']}, .heads = {text['heads']}, .mlp_ratio = {float(text['mlp_ratio'])!r}, "
+        f".causal = {str(not text.get('no_causal_mask', False)).lower()}, "
+        f"{options(text, 'qk_norm', 'ls_init_value')}"
+        f".activation = {activation}, .pooling = tandem::{TEXT_POOLINGS[text.get('pool_type', 'argmax')]}{{}}"
     )
+    return image, caption
+
+
+def cpp_header(config):
+    """The header's text for a configuration as make_fixtures.py writes it."""
+    image, caption = towers(config)
     return f"""// The configuration of the parity fixture {config["name"]}, printed by fixture_header.py.
 #pragma once
 
@@ -57,7 +86,8 @@ inline constexpr tandem::ClipConfig fixture{{
     .vision = tandem::VitConfig{{{image}}},
     .text = tandem::TextConfig{{{caption}}},
     .embedding = {config["embed_dim"]},
-    .logit_bias = {"true" if config["loss"] == "siglip" else "false"}}};
+    .logit_bias = {"true" if config["loss"] == "siglip" else "false"},
+    .shared = {"true" if config.get("shared") else "false"}}};
 inline constexpr std::size_t fixture_batch = {config["batch"]};
 inline constexpr bool fixture_siglip = {"true" if config["loss"] == "siglip" else "false"};
 inline constexpr const char* fixture_library = "{config["library"]}";

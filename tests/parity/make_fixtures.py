@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes parity fixtures: small open_clip and transformers CLIP models with what PyTorch computes from them.
+"""Writes parity fixtures: small open_clip, transformers and torch.nn models with what PyTorch computes from them.
 
 Run it with the interpreter that venv.sh makes. One safetensors file per model; README.md lists its tensors.
 """
@@ -15,9 +15,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+import reference
+
 ACTIVATIONS = ("gelu", "quick_gelu", "gelu_pytorch_tanh")
 VISION_KEYS = {"image_size", "patch_size", "width", "layers", "head_width", "mlp_ratio", "pool_type"}
 TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+# Options of open_clip that a configuration may leave out, with its defaults.
+VISION_OPTIONS = {"ls_init_value": None, "qk_norm": False, "no_ln_pre": False, "final_ln_after_pool": False}
+TEXT_OPTIONS = {"ls_init_value": None, "qk_norm": False, "no_causal_mask": False, "pool_type": "argmax"}
 TOP_KEYS = {"name", "library", "embed_dim", "vision_cfg", "text_cfg", "activation", "batch", "loss", "logit_scale"}
 
 LOGIT_SCALE_MAX = math.log(100)
@@ -46,6 +51,8 @@ def read_config(path):
 def normalise(config):
     """Checks a configuration and returns it with every default written out."""
     check(isinstance(config, dict), "expected a JSON object")
+    if config.get("library") == "torch":
+        return normalise_reference(config)
     config = dict(config)
     quick = config.pop("quick_gelu", None)
     check(quick is None or "activation" not in config, "expected quick_gelu or activation, found both")
@@ -62,12 +69,16 @@ def normalise(config):
         check(isinstance(config[tower], dict), f"{tower}: expected an object, found {config[tower]!r}")
     vision = config["vision_cfg"] = {"mlp_ratio": 4.0, "pool_type": "tok"} | config["vision_cfg"]
     text = config["text_cfg"] = {"mlp_ratio": 4.0} | config["text_cfg"]
-    check(set(vision) == VISION_KEYS, f"vision_cfg: expected the keys {sorted(VISION_KEYS)}, found {sorted(vision)}")
-    check(set(text) == TEXT_KEYS, f"text_cfg: expected the keys {sorted(TEXT_KEYS)}, found {sorted(text)}")
+    for tower, cfg, keys, options in (
+        ("vision_cfg", vision, VISION_KEYS, VISION_OPTIONS),
+        ("text_cfg", text, TEXT_KEYS, TEXT_OPTIONS),
+    ):
+        found = set(cfg) - set(options)
+        check(found == keys, f"{tower}: expected the keys {sorted(keys)}, found {sorted(found)}")
     check(vision["pool_type"] in ("tok", "avg"), "vision_cfg.pool_type: expected tok or avg")
     sizes = {"embed_dim": config["embed_dim"], "batch": config["batch"]}
-    sizes |= {f"vision_cfg.{k}": v for k, v in vision.items() if k not in ("mlp_ratio", "pool_type")}
-    sizes |= {f"text_cfg.{k}": v for k, v in text.items() if k != "mlp_ratio"}
+    sizes |= {f"vision_cfg.{k}": v for k, v in vision.items() if k in VISION_KEYS - {"mlp_ratio", "pool_type"}}
+    sizes |= {f"text_cfg.{k}": v for k, v in text.items() if k in TEXT_KEYS - {"mlp_ratio"}}
     for key, value in sizes.items():
         check(type(value) is int and value > 0, f"{key}: expected a positive integer, found {value!r}")
     for tower, cfg in (("vision_cfg", vision), ("text_cfg", text)):
@@ -83,11 +94,27 @@ def normalise(config):
     if config["library"] == "transformers":
         check(config["loss"] == "clip", "loss: transformers' CLIPModel has no logit bias, so no siglip")
         check(vision["pool_type"] == "tok", "vision_cfg.pool_type: transformers' CLIPModel pools its class token only")
+        options = (set(vision) & set(VISION_OPTIONS)) | (set(text) & set(TEXT_OPTIONS))
+        check(not options, f"transformers' CLIPModel does not have {sorted(options)}")
+    return config
+
+
+def normalise_reference(config):
+    """The same for a model of reference.py, whose towers have tandem's own fields."""
+    config = {"loss": "clip", "logit_scale": None, "shared": False} | config
+    keys = TOP_KEYS - {"activation"} | {"shared"}
+    check(set(config) == keys, f"expected the keys {sorted(keys)}, found {sorted(config)}")
+    for tower, defaults in (("vision_cfg", reference.VISION), ("text_cfg", reference.TEXT)):
+        unknown = set(config[tower]) - set(defaults)
+        check(not unknown, f"{tower}: unknown keys {sorted(unknown)}")
+        config[tower] = defaults | config[tower]
     return config
 
 
 def with_random_shapes(config, seed):
-    """The same library, activation, pooling and loss at shapes drawn from the seed."""
+    """The same library, activation, pooling and loss at shapes drawn from the seed; a reference model as it is."""
+    if config["library"] == "torch":
+        return config
     draw = random.Random(f"{config['name']} {seed}")
     ratios = (1.5, 2, 2.5, 3, 4)
     patch, head = draw.randint(2, 8), draw.randint(3, 12)
@@ -131,7 +158,7 @@ class OpenClip:
         from open_clip.loss import ClipLoss, SigLipLoss
         from open_clip.model import CLIP
 
-        self.version = open_clip.__version__
+        self.version, self.config = open_clip.__version__, config
         # open_clip has no flag for the tanh form: it reaches nn.GELU through act_kwargs.
         tanh = {"act_kwargs": {"approximate": "tanh"}} if config["activation"] == "gelu_pytorch_tanh" else {}
         siglip = config["loss"] == "siglip"
@@ -145,6 +172,10 @@ class OpenClip:
             **init,
         )
         self.loss = SigLipLoss() if siglip else ClipLoss()
+
+    def key_bias_rows(self, key, parameter):
+        tower = self.config["vision_cfg" if key.startswith("visual.") else "text_cfg"]
+        return key_bias_rows(key, parameter, tower.get("qk_norm", False))
 
     def __call__(self, image, tokens):
         """(normalised image embedding, normalised text embedding, loss)"""
@@ -193,6 +224,10 @@ class Transformers:
             attn_implementation="eager",
         )
 
+    @staticmethod
+    def key_bias_rows(key, parameter):
+        return key_bias_rows(key, parameter)
+
     def __call__(self, image, tokens):
         """(normalised image embedding, normalised text embedding, loss)"""
         output = self.model(input_ids=tokens, pixel_values=image, return_loss=True)
@@ -216,8 +251,10 @@ def roughen(model, generator):
 def draw_inputs(config, generator):
     """(image [N, 3, H, W] float32, tokens [N, context] int64)"""
     vision, text, batch = config["vision_cfg"], config["text_cfg"], config["batch"]
-    image = torch.randn(batch, 3, vision["image_size"], vision["image_size"], generator=generator)
-    context, vocabulary = text["context_length"], text["vocab_size"]
+    size = vision["image"] if config["library"] == "torch" else vision["image_size"]
+    image = torch.randn(batch, 3, size, size, generator=generator)
+    keys = ("context", "vocabulary") if config["library"] == "torch" else ("context_length", "vocab_size")
+    context, vocabulary = (text[key] for key in keys)
     # The first row fills the context, so that every position has a gradient; the second is the empty text. Id 0 stands
     # in texts too: only the end-of-text token ends a text.
     lengths = torch.randint(2, context + 1, (batch,), generator=generator)
@@ -229,12 +266,14 @@ def draw_inputs(config, generator):
     return image, tokens
 
 
-def key_bias_rows(key, parameter):
-    """The slice of a parameter that is a key bias, or None.
+def key_bias_rows(key, parameter, normed=False):
+    """The slice of a parameter that is a key bias, or None. Where keys are normed, it is the norm's bias.
 
     A key bias adds the same number to every score of a query; softmax does not see it. Its exact gradient is zero, and
     what PyTorch returns is rounding noise.
     """
+    if normed:
+        return slice(None) if key.endswith("ln_k.bias") else None
     if key.endswith("attn.in_proj_bias"):
         third = parameter.shape[0] // 3
         return slice(third, 2 * third)
@@ -253,7 +292,8 @@ def evaluate(oracle, image, tokens):
         "loss": loss.detach().clone(),
     }
     for key, parameter in model.named_parameters():
-        result[f"gradient/{key}"] = parameter.grad.clone()
+        if parameter.requires_grad:
+            result[f"gradient/{key}"] = parameter.grad.clone()
     result["adamw/losses"] = train(oracle, image, tokens)
     return result
 
@@ -282,7 +322,7 @@ def train(oracle, image, tokens):
     return torch.stack(losses)
 
 
-def measure(name, single, double):
+def measure(name, oracle, single, double):
     """How far float32 is from float64 in each measure of the parity test; raises where a bar would test luck."""
     embedding = max((single[k] - double[k]).abs().max().item() for k in ("embedding/image", "embedding/text"))
     losses = (single["adamw/losses"] - double["adamw/losses"]).abs().max().item()
@@ -291,11 +331,11 @@ def measure(name, single, double):
         if not key.startswith("gradient/"):
             continue
         found, exact = single[key].double().clone(), exact.clone()
-        rows = key_bias_rows(key, exact)
+        rows = oracle.key_bias_rows(key.removeprefix("gradient/"), exact)
         if rows is not None:
             found[rows] = exact[rows] = 0
         norm = exact.norm().item()
-        if norm == 0 and key.endswith("k_proj.bias"):
+        if norm == 0 and rows is not None:
             continue
         check(norm > 1e-5, f"{name}: {key} has norm {norm:.1e}: expected a gradient clearly not zero")
         relative = (found - exact).norm().item() / norm
@@ -316,7 +356,8 @@ def measure(name, single, double):
 def make(config, seed):
     """(tensors, metadata) of one fixture"""
     torch.manual_seed(seed)
-    oracle = OpenClip(config) if config["library"] == "open_clip" else Transformers(config)
+    oracles = {"open_clip": OpenClip, "transformers": Transformers, "torch": reference.Torch}
+    oracle = oracles[config["library"]](config)
     model = oracle.model.eval()
     generator = torch.Generator().manual_seed(seed)
     roughen(model, generator)
@@ -327,22 +368,17 @@ def make(config, seed):
     weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
     single = evaluate(oracle, image, tokens)
     model.double().load_state_dict(weights)
-    deviation = measure(config["name"], single, evaluate(oracle, image.double(), tokens))
+    deviation = measure(config["name"], oracle, single, evaluate(oracle, image.double(), tokens))
 
     tensors = {f"weights/{key}": value for key, value in weights.items()}
     tensors |= {"input/image": image, "input/tokens": tokens.to(torch.int32)} | single
-    zero = [key for key, value in model.named_parameters() if key_bias_rows(key, value) is not None]
-    pooling = {
-        "tok": "image: the class token's last state, ln_post, projection",
-        "avg": "image: ln_post of every token, mean over the patch tokens without the class token, projection",
-    }[config["vision_cfg"]["pool_type"]]
+    zero = [key for key, value in model.named_parameters() if oracle.key_bias_rows(key, value) is not None]
     metadata = {
         "config": json.dumps(config),
         "library": config["library"],
         "versions": json.dumps({"torch": torch.__version__, config["library"]: oracle.version}),
         "seed": str(seed),
         "adamw": json.dumps(ADAMW | {"logit_scale_min": 0.0, "logit_scale_max": LOGIT_SCALE_MAX}),
-        "pooling": pooling + "; text: ln_final, state at the highest id, projection",
         "key_biases": json.dumps(zero),
         "float64_deviation": json.dumps(deviation),
     }

@@ -13,16 +13,31 @@
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-/// What attention works on: sequence s owns the rows offsets[s] to offsets[s + 1] of packed matrices. `width` is
-/// heads · head_width; a row of qkv is [q; k; v], three times that, a head being head_width adjacent columns of each.
+/// What attention works on: sequence s owns the rows offsets[s] to offsets[s + 1]. A query row holds `heads` heads of
+/// head_width adjacent elements, a row of keys or values `kv_heads` of them: query head h reads key head h / (heads /
+/// kv_heads) (Ainslie et al. 2023, grouped queries).
 struct AttentionShape {
     std::span<const std::size_t> offsets;
     std::size_t heads;
+    std::size_t kv_heads;
     std::size_t head_width;
     bool causal;
+    /// Where queries stand: empty, all rows have one; else one row in every sequence, and row s of q is its query.
+    std::span<const std::size_t> picked = {};
 
     std::size_t width() const { return heads * head_width; }
     std::size_t sequences() const { return offsets.size() - 1; }
+};
+
+/// Queries, keys and values, each in rows of its own stride: one matrix may hold them side by side.
+template <class T>
+struct AttentionOperands {
+    T* q;
+    std::size_t q_stride;
+    T* k;
+    std::size_t k_stride;
+    T* v;
+    std::size_t v_stride;
 };
 
 namespace detail {
@@ -47,16 +62,17 @@ void attention_weights(const AttentionShape& shape, std::size_t queries, std::si
     }
 }
 
-/// The gradients of one head for its queries: dq, dk and dv, given the weights and dout; `gradient` is scratch of the
-/// weights' size.
+/// The gradients of one head for its queries: dq, dk and dv (added to where `accumulate` is set), given the weights and
+/// dout; `gradient` is scratch of the weights' size.
 template <Real T>
 void attention_head_backward(const AttentionShape& shape, std::size_t queries, std::size_t position, std::size_t length,
                              const Operand<T>& q, const Operand<T>& k, const Operand<T>& v, const Operand<T>& dout,
-                             const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv) {
+                             const T* weights, T* gradient, Target<T> dq, Target<T> dk, Target<T> dv,
+                             bool accumulate) {
     const GradientKernels<T>& set = active_gradients<T>();
     const T scale = T{1} / std::sqrt(static_cast<T>(shape.head_width));
     const Operand<T> w = row_major(weights, length), g = row_major<T>(gradient, length);
-    gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride);
+    gemm_serial(length, shape.head_width, queries, w.transposed(), dout, dv.data, dv.row_stride, accumulate);
     gemm_serial(queries, length, shape.head_width, dout, v.transposed(), gradient, length);
     for (std::size_t i = 0; i < queries; ++i) {
         const std::size_t visible = shape.causal ? position + i + 1 : length;
@@ -64,17 +80,26 @@ void attention_head_backward(const AttentionShape& shape, std::size_t queries, s
         std::fill(gradient + i * length + visible, gradient + (i + 1) * length, T{0});
     }
     gemm_serial(queries, shape.head_width, length, g, k, dq.data, dq.row_stride);
-    gemm_serial(length, shape.head_width, queries, g.transposed(), q, dk.data, dk.row_stride);
+    gemm_serial(length, shape.head_width, queries, g.transposed(), q, dk.data, dk.row_stride, accumulate);
 }
 
-/// Calls body(sequence, first_row, length, head) for every (sequence, head), in parallel.
+/// The rows of one sequence: its keys, and its queries.
+struct AttentionRows {
+    std::size_t first, length;       ///< of keys and values
+    std::size_t query, queries;      ///< of q and of the result
+    std::size_t position;            ///< of the first query, in the sequence
+};
+
+/// Calls body(rows, head) for every sequence and `heads` heads, in parallel.
 template <class Body>
-void for_each_head(const AttentionShape& shape, const Body& body) {
-    parallel_for(shape.sequences() * shape.heads, 1, [&](std::size_t begin, std::size_t end) {
+void for_each_head(const AttentionShape& shape, std::size_t heads, const Body& body) {
+    parallel_for(shape.sequences() * heads, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t first = shape.offsets[task / shape.heads];
-            const std::size_t length = shape.offsets[task / shape.heads + 1] - first;
-            if (length > 0) body(task / shape.heads, first, length, task % shape.heads);
+            const std::size_t s = task / heads, first = shape.offsets[s], length = shape.offsets[s + 1] - first;
+            if (length == 0) continue;
+            const bool all = shape.picked.empty();
+            body(AttentionRows{first, length, all ? first : s, all ? length : 1, all ? 0 : shape.picked[s] - first},
+                 task % heads);
         }
     });
 }
@@ -87,78 +112,50 @@ AttentionScratch<T>& attention_scratch() {
 
 }  // namespace detail
 
-/// out[rows, width] = softmax(q · kᵀ / sqrt(head_width)) · v for every head (Vaswani et al. 2017, eq. 1).
+/// out = softmax(q · kᵀ / sqrt(head_width)) · v for every head (Vaswani et al. 2017, eq. 1), in rows of `out_stride`. A
+/// picked row gets the bits it gets among all.
 template <Real T>
-void attention(const AttentionShape& shape, const T* qkv, T* out) {
-    const std::size_t width = shape.width(), stride = 3 * width;
-    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
+void attention(const AttentionShape& shape, const AttentionOperands<const T>& in, T* out, std::size_t out_stride) {
+    const std::size_t group = shape.heads / shape.kv_heads;
+    detail::for_each_head(shape, shape.heads, [&](const detail::AttentionRows& rows, std::size_t head) {
+        const std::size_t column = head * shape.head_width, kv_column = head / group * shape.head_width;
         Buffer<T>& weights = detail::attention_scratch<T>().weights;
-        weights.resize(length * length);
-        const T* const q = qkv + first * stride + head * shape.head_width;
-        detail::attention_weights(shape, length, 0, length, row_major(q, stride), row_major(q + width, stride),
-                                  weights.data());
-        gemm_serial<T>(length, shape.head_width, length, row_major<T>(weights.data(), length),
-                       row_major(q + 2 * width, stride), out + first * width + head * shape.head_width, width);
+        weights.resize(rows.queries * rows.length);
+        detail::attention_weights(shape, rows.queries, rows.position, rows.length,
+                                  row_major(in.q + rows.query * in.q_stride + column, in.q_stride),
+                                  row_major(in.k + rows.first * in.k_stride + kv_column, in.k_stride), weights.data());
+        gemm_serial<T>(rows.queries, shape.head_width, rows.length, row_major<T>(weights.data(), rows.length),
+                       row_major(in.v + rows.first * in.v_stride + kv_column, in.v_stride),
+                       out + rows.query * out_stride + column, out_stride);
     });
 }
 
-/// dqkv[rows, 3 · width] of attention(), given qkv and dout[rows, width]. The weights are computed again, not kept.
+/// The gradients of attention()'s operands, given them and dout. The weights are computed again, not kept.
 template <Real T>
-void attention_backward(const AttentionShape& shape, const T* qkv, const T* dout, T* dqkv) {
-    const std::size_t width = shape.width(), stride = 3 * width;
-    detail::for_each_head(shape, [&](std::size_t, std::size_t first, std::size_t length, std::size_t head) {
+void attention_backward(const AttentionShape& shape, const AttentionOperands<const T>& in, const T* dout,
+                        std::size_t dout_stride, const AttentionOperands<T>& gradient) {
+    const std::size_t group = shape.heads / shape.kv_heads;
+    // A task is a key head: the query heads that read it add up in order.
+    detail::for_each_head(shape, shape.kv_heads, [&](const detail::AttentionRows& rows, std::size_t kv_head) {
         detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
-        scratch.weights.resize(length * length);
-        scratch.gradient.resize(length * length);
-        const T* const q = qkv + first * stride + head * shape.head_width;
-        T* const dq = dqkv + first * stride + head * shape.head_width;
-        const Operand<T> queries = row_major(q, stride), keys = row_major(q + width, stride);
-        detail::attention_weights(shape, length, 0, length, queries, keys, scratch.weights.data());
-        detail::attention_head_backward(shape, length, 0, length, queries, keys, row_major(q + 2 * width, stride),
-                                        row_major(dout + first * width + head * shape.head_width, width),
-                                        scratch.weights.data(), scratch.gradient.data(), Target<T>{dq, stride, 0},
-                                        Target<T>{dq + width, stride, 0}, Target<T>{dq + 2 * width, stride, 0});
-    });
-}
-
-/// The rows of attention()'s result that `picked` names, one in every sequence: out[sequences, width], from their own
-/// queries q[sequences, width] and all rows' kv[rows, 2 · width]. The same bits as attention() gives those rows.
-template <Real T>
-void attention_picked(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q, const T* kv,
-                      T* out) {
-    const std::size_t width = shape.width(), stride = 2 * width;
-    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
-        Buffer<T>& weights = detail::attention_scratch<T>().weights;
-        weights.resize(length);
-        const std::size_t column = head * shape.head_width;
-        const T* const k = kv + first * stride + column;
-        detail::attention_weights(shape, 1, picked[sequence] - first, length,
-                                  row_major(q + sequence * width + column, width), row_major(k, stride),
-                                  weights.data());
-        gemm_serial<T>(1, shape.head_width, length, row_major<T>(weights.data(), length), row_major(k + width, stride),
-                       out + sequence * width + column, width);
-    });
-}
-
-/// dq[sequences, width] and dkv[rows, 2 · width] of attention_picked(), given dout[sequences, width].
-template <Real T>
-void attention_picked_backward(const AttentionShape& shape, std::span<const std::size_t> picked, const T* q,
-                               const T* kv, const T* dout, T* dq, T* dkv) {
-    const std::size_t width = shape.width(), stride = 2 * width;
-    detail::for_each_head(shape, [&](std::size_t sequence, std::size_t first, std::size_t length, std::size_t head) {
-        detail::AttentionScratch<T>& scratch = detail::attention_scratch<T>();
-        scratch.weights.resize(length);
-        scratch.gradient.resize(length);
-        const std::size_t column = head * shape.head_width, row = sequence * width + column,
-                          position = picked[sequence] - first;
-        const T* const k = kv + first * stride + column;
-        T* const dk = dkv + first * stride + column;
-        const Operand<T> query = row_major(q + row, width), keys = row_major(k, stride);
-        detail::attention_weights(shape, 1, position, length, query, keys, scratch.weights.data());
-        detail::attention_head_backward(shape, 1, position, length, query, keys, row_major(k + width, stride),
-                                        row_major(dout + row, width), scratch.weights.data(), scratch.gradient.data(),
-                                        Target<T>{dq + row, width, 0}, Target<T>{dk, stride, 0},
-                                        Target<T>{dk + width, stride, 0});
+        scratch.weights.resize(rows.queries * rows.length);
+        scratch.gradient.resize(rows.queries * rows.length);
+        const std::size_t kv_column = kv_head * shape.head_width;
+        const Operand<T> keys = row_major(in.k + rows.first * in.k_stride + kv_column, in.k_stride),
+                         values = row_major(in.v + rows.first * in.v_stride + kv_column, in.v_stride);
+        for (std::size_t member = 0; member < group; ++member) {
+            const std::size_t column = (kv_head * group + member) * shape.head_width;
+            const Operand<T> queries = row_major(in.q + rows.query * in.q_stride + column, in.q_stride);
+            detail::attention_weights(shape, rows.queries, rows.position, rows.length, queries, keys,
+                                      scratch.weights.data());
+            detail::attention_head_backward(
+                shape, rows.queries, rows.position, rows.length, queries, keys, values,
+                row_major(dout + rows.query * dout_stride + column, dout_stride), scratch.weights.data(),
+                scratch.gradient.data(),
+                Target<T>{gradient.q + rows.query * gradient.q_stride + column, gradient.q_stride, 0},
+                Target<T>{gradient.k + rows.first * gradient.k_stride + kv_column, gradient.k_stride, 0},
+                Target<T>{gradient.v + rows.first * gradient.v_stride + kv_column, gradient.v_stride, 0}, member > 0);
+        }
     });
 }
 

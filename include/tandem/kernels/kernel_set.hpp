@@ -9,7 +9,7 @@
 namespace tandem::inline TANDEM_ABI::kernels {
 
 /// The activations that kernels know. Any other is an expression, applied after the product.
-enum class Activation { none, gelu, quick_gelu, tanh_gelu };
+enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, squared_relu };
 
 /// Bytes that a tile fetches with every group, from memory that comes next. Half a line: fetched faster, they would take
 /// the buffers that the tile's own loads wait for.
@@ -30,14 +30,16 @@ struct TileKernel {
                      const B* b, Sum* out, const void* ahead);
 };
 
-/// What becomes of a finished product: c = activation(product + bias) + residual, with `product + bias` kept in
-/// `before`. Null pointers are left out. residual may be c itself.
+/// What becomes of a finished product: c = activation(product + bias) · factor + residual, with `product + bias` kept in
+/// `before`. Null pointers are left out. A factor_stride of 0 is one factor a column. residual may be c itself.
 template <Real T>
 struct Finish {
     const T* bias = nullptr;  ///< one a column
     Activation activation = Activation::none;
     T* before = nullptr;
     std::size_t before_stride = 0;
+    const T* factor = nullptr;
+    std::size_t factor_stride = 0;
     const T* residual = nullptr;
     std::size_t residual_stride = 0;
 
@@ -46,6 +48,7 @@ struct Finish {
         Finish part = *this;
         if (bias != nullptr) part.bias += column;
         if (before != nullptr) part.before += row * before_stride + column;
+        if (factor != nullptr) part.factor += row * factor_stride + column;
         if (residual != nullptr) part.residual += row * residual_stride + column;
         return part;
     }
@@ -72,6 +75,7 @@ struct KernelSet {
 
     /// y = (x − mean) · inverse · gain + bias per row of `width` (Ba, Kiros, Hinton 2016, eq. 4), with the biased
     /// variance, inverse = 1 / sqrt(variance + eps). mean and inverse hold one element a row, for the backward pass.
+    /// Without `mean` and `bias` (both null), nothing is subtracted: RMSNorm (Zhang, Sennrich 2019, eq. 4). y may be x.
     void (*layer_norm)(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                        std::size_t width, T eps);
 
@@ -85,11 +89,12 @@ struct GradientKernels {
     /// In place g = g · activation'(x).
     void (*activate_backward)(Activation activation, const T* x, T* g, std::size_t size);
 
-    /// dx of layer_norm, added to dx where `accumulate` is set.
+    /// dx of layer_norm, added to dx where `accumulate` is set; dx may be dy.
     void (*layer_norm_backward)(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                 std::size_t rows, std::size_t width, bool accumulate);
 
-    /// Adds the gradients of gain and bias over all rows, for the columns [first, last) only, row by row in order.
+    /// Adds the gradients of gain, and of bias unless it is null, over all rows, for the columns [first, last) only, row
+    /// by row in order.
     void (*layer_norm_parameters_backward)(const T* dy, const T* x, const T* mean, const T* inverse, T* dgain, T* dbias,
                                            std::size_t rows, std::size_t width, std::size_t first, std::size_t last);
 

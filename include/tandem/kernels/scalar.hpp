@@ -41,6 +41,7 @@ struct Scalar {
                 if (finish.bias != nullptr) value += finish.bias[j];
                 if (finish.before != nullptr) finish.before[i * finish.before_stride + j] = value;
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value *= finish.factor[i * finish.factor_stride + j];
                 if (finish.residual != nullptr) value += finish.residual[i * finish.residual_stride + j];
                 c[i * c_stride + j] = value;
             }
@@ -67,11 +68,13 @@ struct Scalar {
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
             T sum{0}, squares{0};
             for (std::size_t j = 0; j < width; ++j) sum += x[j];
-            const T mu = sum / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : sum / static_cast<T>(width);
             for (std::size_t j = 0; j < width; ++j) squares += (x[j] - mu) * (x[j] - mu);
             const T scale = T{1} / std::sqrt(squares / static_cast<T>(width) + eps);
-            for (std::size_t j = 0; j < width; ++j) y[j] = (x[j] - mu) * scale * gain[j] + bias[j];
-            mean[i] = mu;
+            for (std::size_t j = 0; j < width; ++j) {
+                y[j] = (x[j] - mu) * scale * gain[j] + (bias == nullptr ? T{0} : bias[j]);
+            }
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -79,15 +82,16 @@ struct Scalar {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
+            const T mu = mean == nullptr ? T{0} : mean[i];
             T sum{0}, product{0};
             for (std::size_t j = 0; j < width; ++j) {
                 sum += dy[j] * gain[j];
-                product += dy[j] * gain[j] * (x[j] - mean[i]) * inverse[i];
+                product += dy[j] * gain[j] * (x[j] - mu) * inverse[i];
             }
-            sum /= static_cast<T>(width);
+            sum = mean == nullptr ? T{0} : sum / static_cast<T>(width);
             product /= static_cast<T>(width);
             for (std::size_t j = 0; j < width; ++j) {
-                const T normed = (x[j] - mean[i]) * inverse[i];
+                const T normed = (x[j] - mu) * inverse[i];
                 const T value = inverse[i] * (dy[j] * gain[j] - sum - normed * product);
                 dx[j] = accumulate ? dx[j] + value : value;
             }
@@ -99,8 +103,9 @@ struct Scalar {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; ++j) {
             for (std::size_t i = 0; i < rows; ++i) {
-                dgain[j] += dy[i * width + j] * (x[i * width + j] - mean[i]) * inverse[i];
-                dbias[j] += dy[i * width + j];
+                const T mu = mean == nullptr ? T{0} : mean[i];
+                dgain[j] += dy[i * width + j] * (x[i * width + j] - mu) * inverse[i];
+                if (dbias != nullptr) dbias[j] += dy[i * width + j];
             }
         }
     }
@@ -140,6 +145,10 @@ private:
                 return x * sigmoid(T(1.702) * x);
             case Activation::tanh_gelu:
                 return x * tanh_gate(x);
+            case Activation::silu:
+                return x * sigmoid(x);
+            case Activation::squared_relu:
+                return x > 0 ? x * x : T{0} * x;  // keeps a NaN
             case Activation::none:
                 break;
         }
@@ -158,6 +167,12 @@ private:
                 const T gate = tanh_gate(x);
                 return gate * (1 + x * 2 * std::sqrt(2 / pi) * (1 + 3 * T(0.044715) * x * x) * (1 - gate));
             }
+            case Activation::silu: {
+                const T gate = sigmoid(x);
+                return gate * (1 + x * (1 - gate));
+            }
+            case Activation::squared_relu:
+                return x > 0 ? 2 * x : T{0} * x;
             case Activation::none:
                 break;
         }

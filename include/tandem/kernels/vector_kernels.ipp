@@ -135,6 +135,7 @@ struct VectorKernels {
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
+                if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
                 store(to + j, value, count);
             }
@@ -179,7 +180,7 @@ struct VectorKernels {
                            std::size_t width, T eps) {
         const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = row_sum(x, width) / static_cast<T>(width);
+            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
             V squares(0);
             for (std::size_t j = 0; j < whole; j += lanes) {
                 const V centred = V::load(x + j) - V(mu);
@@ -191,10 +192,10 @@ struct VectorKernels {
             const T scale = T{1} / std::sqrt(variance + eps);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), load(bias + j, count)),
-                      count);
+                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
+                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
             }
-            mean[i] = mu;
+            if (mean != nullptr) mean[i] = mu;
             inverse[i] = scale;
         }
     }
@@ -202,7 +203,7 @@ struct VectorKernels {
     static void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* inverse, T* dx,
                                     std::size_t rows, std::size_t width, bool accumulate) {
         for (std::size_t i = 0; i < rows; ++i, x += width, dy += width, dx += width) {
-            const V mu(mean[i]), scale(inverse[i]);
+            const V mu(mean == nullptr ? T{0} : mean[i]), scale(inverse[i]);
             V sums(0), products(0);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
@@ -210,7 +211,7 @@ struct VectorKernels {
                 sums = sums + g;
                 products = fma(g, (load(x + j, count) - mu) * scale, products);
             }
-            const V total(sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
+            const V total(mean == nullptr ? T{0} : sum(sums) / static_cast<T>(width)), product(sum(products) / static_cast<T>(width));
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
                 const V normed = (load(x + j, count) - mu) * scale;
@@ -225,14 +226,14 @@ struct VectorKernels {
                                                std::size_t last) {
         for (std::size_t j = first; j < last; j += lanes) {
             const std::size_t count = last - j < lanes ? last - j : lanes;
-            V gain_sum = load(dgain + j, count), bias_sum = load(dbias + j, count);
+            V gain_sum = load(dgain + j, count), bias_sum = dbias == nullptr ? V(0) : load(dbias + j, count);
             for (std::size_t i = 0; i < rows; ++i) {
-                const V g = load(dy + i * width + j, count);
-                gain_sum = fma(g, (load(x + i * width + j, count) - V(mean[i])) * V(inverse[i]), gain_sum);
+                const V g = load(dy + i * width + j, count), mu(mean == nullptr ? T{0} : mean[i]);
+                gain_sum = fma(g, (load(x + i * width + j, count) - mu) * V(inverse[i]), gain_sum);
                 bias_sum = bias_sum + g;
             }
             store(dgain + j, gain_sum, count);
-            store(dbias + j, bias_sum, count);
+            if (dbias != nullptr) store(dbias + j, bias_sum, count);
         }
     }
 
@@ -386,19 +387,22 @@ private:
 
     static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
 
-    // Every activation here is x times a gate: Φ(x), σ(1.702 x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
+    // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
     static constexpr T twice_root = static_cast<T>(1.59576912160573071176);  // 2 sqrt(2/π)
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
+    static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
     static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
     static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
 
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
             case Activation::gelu: return x * normal_distribution(x);
-            case Activation::quick_gelu: return x * sigmoid(V(quick) * x);
+            case Activation::quick_gelu:
+            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
         return x;
@@ -411,15 +415,17 @@ private:
                 const V density = V(static_cast<T>(0.39894228040143267794)) * exp(V(static_cast<T>(-0.5)) * x * x);
                 return fma(x, density, normal_distribution(x));
             }
-            case Activation::quick_gelu: {
-                const V gate = sigmoid(V(quick) * x);
-                return gate * fma(V(quick) * x, one - gate, one);
+            case Activation::quick_gelu:
+            case Activation::silu: {
+                const V steep = V(steepness(activation)) * x, gate = sigmoid(steep);
+                return gate * fma(steep, one - gate, one);
             }
             case Activation::tanh_gelu: {
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
             }
+            case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
         }
         return one;

@@ -19,6 +19,46 @@
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// The types of a model's towers. A tower of a user's own knows nothing of blocks.
+template <Arithmetic T, auto config>
+struct TowerTypes {
+    static constexpr bool shared = config.shared && blocks_agree<config>();
+
+    static constexpr auto shape_of(const auto& tower) {
+        if constexpr (shared) {
+            return shared_shape(config);
+        } else {
+            return tower.block_shape();
+        }
+    }
+
+    template <auto tower>
+    static auto vision_type() {
+        if constexpr (requires { tower.block_shape(); }) {
+            return std::type_identity<
+                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower)>>{};
+        } else {
+            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
+        }
+    }
+    template <auto tower>
+    static auto text_type() {
+        if constexpr (requires { tower.block_shape(); }) {
+            return std::type_identity<
+                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower), !shared>>{};
+        } else {
+            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
+        }
+    }
+
+    using Vision = typename decltype(vision_type<config.vision>())::type;
+    using Text = typename decltype(text_type<config.text>())::type;
+};
+
+}  // namespace detail
+
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
 /// in double; Clip<config, amp_bf16> in float32 with products of bfloat16, where the CPU multiplies it faster than float32.
 /// Clip<config, bf16> keeps its matrices in bfloat16 (products sum in float32, their input rounded likewise on such CPUs),
@@ -30,8 +70,8 @@ public:
     static constexpr std::size_t embedding = config.embedding;
     using element = T;
     using C = Compute<T>;
-    using Vision = typename decltype(config.vision)::template Tower<T, config.vision, embedding>;
-    using Text = typename decltype(config.text)::template Tower<T, config.text, embedding>;
+    using Vision = typename detail::TowerTypes<T, config>::Vision;
+    using Text = typename detail::TowerTypes<T, config>::Text;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
     static constexpr bool trains = Trainable<T>;
 
@@ -41,6 +81,7 @@ public:
         typename Text::Workspace text;
         Embeddings image_embeddings, text_embeddings;           ///< of length 1
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
+        Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -82,7 +123,8 @@ public:
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
     void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(visual_, images, embeddings, vision_memory_, images_at_once());
+        encode<Vision>(images, embeddings, vision_memory_, images_at_once(),
+                       [&](const auto& part, const auto& into, auto& work) { visual_.forward(part, into, work, false); });
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
@@ -92,7 +134,8 @@ public:
         return embeddings;
     }
     void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode(text_, ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)));
+        encode<Text>(ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
+                     [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
 
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
@@ -112,9 +155,30 @@ public:
     const Text& text() const { return text_; }
 
 private:
-    template <class Tower>
-    static void encode(const Tower& tower, typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
-                       Reused<typename Tower::Workspace>& memory, std::size_t at_once) {
+    static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
+    static_assert(!config.shared || is_shared,
+                  "tandem: ClipConfig: shared = true needs two towers that agree in width, layers, heads, MLP and all parts of "
+                  "a block");
+
+    void text_forward(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings,
+                      typename Text::Workspace& work, bool keep) const {
+        if constexpr (is_shared) {
+            text_.forward(ids, embeddings, work, keep, visual_.blocks());
+        } else {
+            text_.forward(ids, embeddings, work, keep);
+        }
+    }
+    void text_backward(const Embeddings& gradient_of_embeddings, typename Text::Workspace& work, Clip& gradient) const {
+        if constexpr (is_shared) {
+            text_.backward(gradient_of_embeddings, work, gradient.text_, visual_.blocks(), gradient.visual_.blocks());
+        } else {
+            text_.backward(gradient_of_embeddings, work, gradient.text_);
+        }
+    }
+
+    template <class Tower, class Forward>
+    static void encode(typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
+                       Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
         if (embeddings.extent(0) != input.extent(0)) {
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
@@ -123,7 +187,7 @@ private:
         const std::size_t count = input.extent(0);
         for (std::size_t first = 0; first < count; first += at_once) {
             const std::size_t last = std::min(first + at_once, count);
-            tower.forward(input.slice(first, last), embeddings.slice(first, last), *work, false);
+            forward(input.slice(first, last), embeddings.slice(first, last), *work);
         }
         nn::normalize_rows<C>(count, embedding, embeddings.data(), nullptr);
     }
@@ -158,8 +222,10 @@ private:
         }
         work.image_embeddings.resize(images.extent(0));
         work.text_embeddings.resize(images.extent(0));
+        if constexpr (requires { work.vision.random; }) work.vision.random = Random(work.dropout, 0);
+        if constexpr (requires { work.text.random; }) work.text.random = Random(work.dropout, 1);
         visual_.forward(images, work.image_embeddings, work.vision, true);
-        text_.forward(ids, work.text_embeddings, work.text, true);
+        text_forward(ids, work.text_embeddings, work.text, true);
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -168,8 +234,8 @@ private:
             visual_.backward(
                 through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
                 work.vision, gradient.visual_);
-            text_.backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
-                           work.text, gradient.text_);
+            text_backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
+                          work.text, gradient);
             gradient.logit_scale() += std::get<2>(result.gradients).item();
             return result.value;
         };

@@ -1,7 +1,10 @@
 // Architectures as constexpr values: the configs of towers and models, and what they cost.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstddef>
+#include <type_traits>
 
 #include <tandem/core/error.hpp>
 #include <tandem/nn/activation.hpp>
@@ -10,66 +13,178 @@
 #include <tandem/nn/mlp.hpp>
 #include <tandem/nn/parameter.hpp>
 #include <tandem/nn/pooling.hpp>
+#include <tandem/nn/positions.hpp>
+#include <tandem/nn/stem.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-template <Arithmetic T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape shape>
 class VisionTransformer;
-template <Arithmetic T, auto config, std::size_t Embedding>
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape shape, bool OwnsBlocks>
 class TextTransformer;
 
-/// A vision transformer. Sizes are in pixels, widths in channels. norm, activation, mixer, mlp and pooling are values: the
-/// library's own or a user's; an activation may be a captureless lambda over expressions.
+namespace detail {
+
+// What the configs of both towers have in common. Each rule has a sentence, which a config that breaks it is refused
+// with: by the tower when it is compiled, by cost() as an Error.
+
+constexpr std::size_t head_width_of(const auto& config) {
+    return config.head_width > 0 || config.heads == 0 ? config.head_width : config.width / config.heads;
+}
+constexpr std::size_t kv_heads_of(const auto& config) { return config.kv_heads > 0 ? config.kv_heads : config.heads; }
+constexpr bool heads_fit(const auto& config) {
+    return config.heads > 0 && (config.head_width > 0 || config.width % config.heads == 0);
+}
+constexpr bool kv_heads_fit(const auto& config) { return config.kv_heads == 0 || config.heads % config.kv_heads == 0; }
+constexpr bool norms_fit(const auto& config) { return !config.parallel || config.norm_position == NormPosition::pre; }
+constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
+
+constexpr auto block_parts_of(const auto& config) {
+    return BlockParts{config.norm,     config.mixer,   config.mlp,           config.activation,    config.norm_position,
+                      config.parallel, config.qk_norm, config.ls_init_value, config.drop_path_rate};
+}
+
+constexpr std::size_t hidden_of(const auto& config) {
+    return static_cast<std::size_t>(static_cast<double>(config.width) * config.mlp_ratio);
+}
+
+}  // namespace detail
+
+/// A vision transformer. Sizes are in pixels, widths in channels. norm, activation, mixer, mlp, pooling and stem are
+/// values: the library's own or a user's; an activation may be a captureless lambda over expressions. Options that
+/// open_clip's CLIPVisionCfg or timm's VisionTransformer have bear their names and defaults.
 template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
-          class Pooling = ClassToken>
+          class Pooling = ClassToken, class Stem = PatchStem>
 struct VitConfig {
     std::size_t image = 224;
     std::size_t patch = 32;
     std::size_t width = 768;
     std::size_t layers = 12;
     std::size_t heads = 12;
-    double mlp_ratio = 4.0;  ///< the MLP's hidden width is int(width · mlp_ratio), as in open_clip and timm
+    std::size_t head_width = 0;  ///< of one head; 0: width / heads
+    std::size_t kv_heads = 0;    ///< heads of keys and values, for grouped queries; 0: as many as heads
+    double mlp_ratio = 4.0;      ///< the MLP's hidden width is int(width · mlp_ratio), as in open_clip and timm
     bool class_token = true;
+    std::size_t reg_tokens = 0;  ///< registers
+    PosEmbed pos_embed_type = PosEmbed::learnable;
+    bool no_ln_pre = false;            ///< no norm before the first block
+    bool final_ln_after_pool = false;  ///< the last norm stands behind a pooling of many rows
+    NormPosition norm_position = NormPosition::pre;
+    bool parallel = false;      ///< mixer and MLP of a block side by side
+    bool qk_norm = false;       ///< queries and keys are normed, head by head
+    double ls_init_value = 0;   ///< what layer scale starts at; 0: there is none
+    double patch_dropout = 0;   ///< the share of patches a training step leaves out (Li et al. 2023, FLIP)
+    double drop_path_rate = 0;  ///< stochastic depth: the share of images that skip the last block, less in those before
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
     MlpKind mlp{};
     Pooling pooling{};
+    Stem stem{};
 
-    /// The tower this config describes. Another kind of tower is another config type with its own Tower and cost().
-    template <Arithmetic T, auto self, std::size_t Embedding>
-    using Tower = VisionTransformer<T, self, Embedding>;
+    /// The tower this config describes. Another kind of tower is another config type with its own Tower and cost() (see
+    /// TowerConfig).
+    template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape>
+    using Tower = VisionTransformer<T, self, Embedding, shape>;
 
     constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
     constexpr bool patches_fit() const { return patch > 0 && image % patch == 0; }
-    constexpr bool heads_fit() const { return heads > 0 && width % heads == 0; }
-    constexpr bool pooling_fits() const { return class_token || !Pooling::needs_class_token; }
+    constexpr bool heads_fit() const { return detail::heads_fit(*this); }
+    constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
+    constexpr bool norms_fit() const { return detail::norms_fit(*this); }
+    constexpr bool rates_are_shares() const {
+        return detail::is_share(patch_dropout) && detail::is_share(drop_path_rate);
+    }
+    constexpr bool positions_fit() const {
+        return pos_embed_type == PosEmbed::learnable ||
+               (pos_embed_type == PosEmbed::rotary ? detail::head_width_of(*this) : width) % 4 == 0;
+    }
+    constexpr bool pooling_fits() const {
+        if constexpr (requires { Pooling::needs_class_token; }) {
+            return class_token;
+        } else {
+            return true;
+        }
+    }
+    constexpr bool pooling_is_for_images() const {
+        return !PicksRow<Pooling> || requires { Pooling::needs_class_token; };
+    }
+    constexpr bool stem_fits() const { return stem.fits(stem_shape()); }
+    constexpr bool is_valid() const {
+        return sizes_are_positive() && patches_fit() && heads_fit() && kv_heads_fit() && norms_fit() &&
+               rates_are_shares() && positions_fit() && pooling_fits() && pooling_is_for_images() && stem_fits();
+    }
 
     constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
-    constexpr std::size_t tokens() const { return patches() + (class_token ? 1 : 0); }
+    constexpr std::size_t prefix() const { return (class_token ? 1 : 0) + reg_tokens; }
+    constexpr std::size_t tokens() const { return prefix() + patches(); }
+    constexpr StemShape stem_shape() const { return {.image = image, .patch = patch, .width = width}; }
     constexpr BlockShape block_shape() const {
         return {.width = width,
                 .heads = heads,
-                .hidden = static_cast<std::size_t>(static_cast<double>(width) * mlp_ratio),
+                .kv_heads = detail::kv_heads_of(*this),
+                .head_width = detail::head_width_of(*this),
+                .hidden = detail::hidden_of(*this),
                 .tokens = tokens(),
-                .causal = false};
+                .prefix = prefix(),
+                .rotary = pos_embed_type == PosEmbed::rotary,
+                .grid = patch_dropout > 0 ? 0 : image / patch};
     }
-    constexpr auto block_parts() const { return BlockParts<Norm, Mixer, MlpKind, Activation>{norm, mixer, mlp, activation}; }
+    constexpr auto block_parts() const { return detail::block_parts_of(*this); }
+
+    /// The same tower with another activation.
+    template <class Other>
+    constexpr auto with_activation(Other other) const {
+        return VitConfig<Norm, Other, Mixer, MlpKind, Pooling, Stem>{
+            image,     patch,         width,    layers,        heads,          head_width,     kv_heads,
+            mlp_ratio, class_token,   reg_tokens, pos_embed_type, no_ln_pre,   final_ln_after_pool,
+            norm_position, parallel,  qk_norm,  ls_init_value, patch_dropout,  drop_path_rate, norm,
+            other,     mixer,         mlp,      pooling,       stem};
+    }
 
     /// For one image, without the projection.
     constexpr Cost cost() const {
-        if (!sizes_are_positive()) throw Error("VitConfig", "all sizes must be positive");
-        if (!patches_fit()) throw Error("VitConfig", "image must be a multiple of patch");
-        if (!heads_fit()) throw Error("VitConfig", "width must be a multiple of heads");
-        if (!pooling_fits()) throw Error("VitConfig", "ClassToken pooling needs class_token = true");
-        const Cost stem = nn::linear_cost(3 * patch * patch, width, false, patches());
-        const Cost tables{.parameters = (tokens() + (class_token ? 1 : 0)) * width,
-                          .saved = 3 * patch * patch * patches() + 2 * tokens() * width};
-        return stem + tables + 2 * norm.cost(width, tokens()) + layers * block_parts().cost(block_shape(), tokens());
+        require();
+        return stem_cost() + token_cost() + blocks_cost() + head_cost();
+    }
+
+    // Its parts, as describe() lists them.
+    constexpr Cost stem_cost() const {
+        return stem.cost(stem_shape(), block_parts()) + patches() * width * held_cost(1);
+    }
+    constexpr Cost token_cost() const {
+        const std::size_t table = pos_embed_type == PosEmbed::learnable ? tokens() - reg_tokens : 0;
+        const Cost total{.parameters = (table + prefix()) * width};
+        const Cost norm_before = no_ln_pre ? Cost{} : norm.cost(width, tokens());
+        return total + norm_before + tokens() * width * held_cost(1);
+    }
+    constexpr Cost blocks_cost() const {
+        return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>);
+    }
+    constexpr Cost head_cost() const {
+        if constexpr (PicksRow<Pooling>) {
+            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+        } else {
+            const std::size_t normed = final_ln_after_pool ? 1 : tokens();
+            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), tokens(), block_parts()) +
+                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
+        }
+    }
+
+private:
+    constexpr void require() const {
+        const auto rule = [](bool holds, const char* sentence) {
+            if (!holds) throw Error("VitConfig", sentence);
+        };
+        rule(sizes_are_positive(), "all sizes must be positive");
+        rule(patches_fit(), "image must be a multiple of patch");
+        rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
+        rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
     }
 };
 
-/// A text transformer over token ids; causal unless said otherwise.
+/// A text transformer over token ids; causal unless said otherwise. Options that open_clip's CLIPTextCfg has bear its
+/// names and defaults.
 template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
           class Pooling = Eot>
 struct TextConfig {
@@ -78,39 +193,102 @@ struct TextConfig {
     std::size_t width = 512;
     std::size_t layers = 12;
     std::size_t heads = 8;
+    std::size_t head_width = 0;  ///< of one head; 0: width / heads
+    std::size_t kv_heads = 0;    ///< heads of keys and values, for grouped queries; 0: as many as heads
     double mlp_ratio = 4.0;
     bool causal = true;
+    PosEmbed pos_embed_type = PosEmbed::learnable;
+    bool final_ln_after_pool = false;  ///< the last norm stands behind a pooling of many rows
+    NormPosition norm_position = NormPosition::pre;
+    bool parallel = false;
+    bool qk_norm = false;
+    double ls_init_value = 0;
+    double token_dropout = 0;  ///< the share of a caption's tokens between start and end that a training step leaves out
+    double drop_path_rate = 0;
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
     MlpKind mlp{};
     Pooling pooling{};
 
-    template <Arithmetic T, auto self, std::size_t Embedding>
-    using Tower = TextTransformer<T, self, Embedding>;
+    template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape, bool OwnsBlocks>
+    using Tower = TextTransformer<T, self, Embedding, shape, OwnsBlocks>;
 
     constexpr bool sizes_are_positive() const {
         return vocabulary > 0 && context > 0 && width > 0 && layers > 0 && heads > 0;
     }
-    constexpr bool heads_fit() const { return heads > 0 && width % heads == 0; }
+    constexpr bool heads_fit() const { return detail::heads_fit(*this); }
+    constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
+    constexpr bool norms_fit() const { return detail::norms_fit(*this); }
+    constexpr bool rates_are_shares() const {
+        return detail::is_share(token_dropout) && detail::is_share(drop_path_rate);
+    }
+    constexpr bool positions_fit() const {
+        return pos_embed_type == PosEmbed::learnable ||
+               (pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0);
+    }
+    constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
+    constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
+    constexpr bool is_valid() const {
+        return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
+               positions_fit() && pooling_is_for_text() && mixer_fits();
+    }
 
     constexpr BlockShape block_shape() const {
         return {.width = width,
                 .heads = heads,
-                .hidden = static_cast<std::size_t>(static_cast<double>(width) * mlp_ratio),
+                .kv_heads = detail::kv_heads_of(*this),
+                .head_width = detail::head_width_of(*this),
+                .hidden = detail::hidden_of(*this),
                 .tokens = context,
-                .causal = causal};
+                .rotary = pos_embed_type == PosEmbed::rotary};
     }
-    constexpr auto block_parts() const { return BlockParts<Norm, Mixer, MlpKind, Activation>{norm, mixer, mlp, activation}; }
+    constexpr auto block_parts() const { return detail::block_parts_of(*this); }
+
+    /// The same tower with another activation.
+    template <class Other>
+    constexpr auto with_activation(Other other) const {
+        return TextConfig<Norm, Other, Mixer, MlpKind, Pooling>{
+            vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
+            causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
+            ls_init_value, token_dropout, drop_path_rate, norm, other, mixer, mlp, pooling};
+    }
 
     /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
     /// projection.
     constexpr Cost cost(std::size_t tokens = 0) const {
-        if (!sizes_are_positive()) throw Error("TextConfig", "all sizes must be positive");
-        if (!heads_fit()) throw Error("TextConfig", "width must be a multiple of heads");
-        if (tokens == 0) tokens = context;
-        const Cost tables{.parameters = (vocabulary + context) * width, .saved = tokens * width};
-        return tables + norm.cost(width, tokens) + layers * block_parts().cost(block_shape(), tokens);
+        require();
+        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
+    }
+
+    constexpr Cost token_cost(std::size_t = 0) const {
+        const std::size_t table = pos_embed_type == PosEmbed::learnable ? context : 0;
+        return {.parameters = (vocabulary + table) * width, .tables = vocabulary * width};
+    }
+    constexpr Cost blocks_cost(std::size_t tokens = 0) const {
+        return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
+    }
+    constexpr Cost head_cost(std::size_t tokens = 0) const {
+        if constexpr (PicksRow<Pooling>) {
+            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+        } else {
+            const std::size_t normed = final_ln_after_pool ? 1 : computed(tokens);
+            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), computed(tokens), block_parts()) +
+                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
+        }
+    }
+
+private:
+    /// A tower that is not causal computes the padding as well.
+    constexpr std::size_t computed(std::size_t tokens) const { return tokens == 0 || !causal ? context : tokens; }
+
+    constexpr void require() const {
+        const auto rule = [](bool holds, const char* sentence) {
+            if (!holds) throw Error("TextConfig", sentence);
+        };
+        rule(sizes_are_positive(), "all sizes must be positive");
+        rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
+        rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
     }
 };
 
@@ -122,17 +300,9 @@ struct ClipConfig {
     std::size_t embedding = 512;
     /// A learned bias beside the logit scale, which the sigmoid loss needs.
     bool logit_bias = false;
+    /// Both sides use the image tower's blocks, each with its own tokens, final norm and projection.
+    bool shared = false;
 };
-
-/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
-constexpr Cost image_cost(const auto& config) {
-    return config.vision.cost() + nn::linear_cost(config.vision.width, config.embedding, false, 1);
-}
-
-/// What the text side costs for one caption of the full context, projection included.
-constexpr Cost text_cost(const auto& config) {
-    return config.text.cost() + nn::linear_cost(config.text.width, config.embedding, false, 1);
-}
 
 namespace detail {
 
@@ -142,35 +312,118 @@ concept HasTwoTowers = requires(const Config& config) {
     config.text;
 };
 
+template <auto value>
+struct ValueTag {};
+
+/// The shape of the blocks that both towers use.
+constexpr BlockShape shared_shape(const auto& config) {
+    BlockShape shape = config.vision.block_shape();
+    shape.tokens = std::max(shape.tokens, config.text.block_shape().tokens);
+    shape.rotary = shape.rotary || config.text.block_shape().rotary;
+    shape.prefix = shape.grid = 0;
+    return shape;
+}
+
+/// Without what shared blocks do not depend on.
+constexpr BlockShape without_tokens(BlockShape shape) {
+    shape.tokens = shape.prefix = shape.grid = 0;
+    shape.rotary = false;
+    return shape;
+}
+
+/// Whether the towers of a shared model ask for the same blocks.
+template <auto config>
+constexpr bool blocks_agree() {
+    if constexpr (requires { config.vision.block_parts(); config.text.block_parts(); }) {
+        return std::is_same_v<ValueTag<config.vision.block_parts()>, ValueTag<config.text.block_parts()>> &&
+               std::is_same_v<ValueTag<without_tokens(config.vision.block_shape())>,
+                              ValueTag<without_tokens(config.text.block_shape())>> &&
+               config.vision.layers == config.text.layers;
+    } else {
+        return false;
+    }
+}
+
+}  // namespace detail
+
+namespace detail {
+
+constexpr Cost projection_cost(std::size_t width, std::size_t embedding) {
+    return Cost{.parameters = width * embedding, .tables = width * embedding} + product_cost(2 * width * embedding) +
+           held_cost(embedding);
+}
+
+}  // namespace detail
+
+/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
+constexpr Cost image_cost(const auto& config) {
+    return config.vision.cost() + detail::projection_cost(config.vision.width, config.embedding);
+}
+
+/// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
+/// projection included.
+constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
+    const Cost projection = detail::projection_cost(config.text.width, config.embedding);
+    Cost total = config.text.cost() + projection;
+    if constexpr (requires { config.text.cost(tokens); }) {
+        if (tokens > 0) {
+            const std::size_t dense = total.flops;
+            total = config.text.cost(tokens) + projection;
+            total.flops = dense;  // the naive model pads
+        }
+    }
+    if constexpr (requires { config.text.blocks_cost(); }) {
+        if (config.shared) total.parameters -= config.text.blocks_cost().parameters;
+    }
+    return total;
+}
+
+namespace detail {
+
+/// Of one image–text pair, or of one item of a tower.
+constexpr Cost whole_cost(const auto& config) {
+    if constexpr (HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
+        Cost total = image_cost(config) + text_cost(config);
+        total.parameters += config.logit_bias ? 2 : 1;
+        return total;
+    } else {
+        return config.cost();
+    }
+}
+
 }  // namespace detail
 
 /// Scalars in all parameters of a model, or of one tower without its projection.
-constexpr std::size_t parameter_count(const auto& config) {
-    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        return image_cost(config).parameters + text_cost(config).parameters + 1 + (config.logit_bias ? 1 : 0);
-    } else {
-        return config.cost().parameters;
-    }
+constexpr std::size_t parameter_count(const auto& config) { return detail::whole_cost(config).parameters; }
+
+/// Bytes of the parameters of a Clip<config, T>: matrices in T's own elements, the rest in those T computes with. The
+/// scales of an int8 model's rows are not counted.
+template <Arithmetic T = float>
+constexpr std::size_t parameter_bytes(const auto& config) {
+    const Cost cost = detail::whole_cost(config);
+    return cost.matrices * (std::same_as<T, int8> ? 1 : sizeof(Stored<T>)) + cost.tables * sizeof(Stored<T>) +
+           (cost.parameters - cost.matrices - cost.tables) * sizeof(Compute<T>);
 }
 
 /// Floating-point operations of one image–text pair through a model, or of one item through a tower, with captions of the
 /// full context: 2 for each multiply-accumulate of the matrix products, as fvcore counts.
-constexpr std::size_t forward_flops(const auto& config) {
-    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        return image_cost(config).flops + text_cost(config).flops;
-    } else {
-        return config.cost().flops;
-    }
+constexpr std::size_t forward_flops(const auto& config) { return detail::whole_cost(config).flops; }
+
+/// Those of them that are computed: the last block of a tower that pools one row computes that row alone (where the
+/// width of all heads is a multiple of a panel's, 32 or fewer elements). What captions shorter than the context save is
+/// in text_cost(config, tokens).executed.
+constexpr std::size_t executed_flops(const auto& config) { return detail::whole_cost(config).executed; }
+
+/// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
+template <class C = float>
+constexpr std::size_t training_bytes(const auto& config) {
+    return detail::whole_cost(config).training() * sizeof(C);
 }
 
-/// Bytes that a training step keeps from the forward pass for the backward pass, for one item, in elements of C.
+/// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.
 template <class C = float>
-constexpr std::size_t activation_bytes(const auto& config) {
-    if constexpr (detail::HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        return (image_cost(config).saved + text_cost(config).saved) * sizeof(C);
-    } else {
-        return config.cost().saved * sizeof(C);
-    }
+constexpr std::size_t inference_bytes(const auto& config) {
+    return detail::whole_cost(config).inference * sizeof(C);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

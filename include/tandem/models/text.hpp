@@ -13,21 +13,31 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// The tower of a TextConfig, as the text side of CLIP/clip/model.py:343-356. A causal tower computes each caption only up
-/// to the token it pools: what comes later cannot reach it.
-template <Arithmetic T, auto config, std::size_t Embedding>
+/// to the token it pools: what comes later cannot reach it; where it pools many, up to the end-of-text token. `wanted` is
+/// the shape of its blocks; a tower that does not own them is lent another's.
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted, bool OwnsBlocks>
 class TextTransformer {
-    static constexpr bool valid = config.sizes_are_positive() && config.heads_fit();
-    static constexpr std::size_t width = valid ? config.width : 1;
-    static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
-    using Pooling = std::remove_const_t<decltype(config.pooling)>;
+    static constexpr bool valid = config.is_valid();
+    static constexpr auto stand_in = [] {
+        if constexpr (valid) {
+            return config;
+        } else {
+            return TextConfig<>{.vocabulary = 1, .context = 1, .width = 1, .layers = 1, .heads = 1};
+        }
+    }();
+    static constexpr std::size_t width = stand_in.width;
+    static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
+    static constexpr auto parts = stand_in.block_parts();
+    using Pooling = std::remove_const_t<decltype(stand_in.pooling)>;
 
 public:
-    static constexpr std::size_t context = valid ? config.context : 1;
+    static constexpr std::size_t context = stand_in.context;
     using C = Compute<T>;
     using Input = View<const Id, Shape<dynamic, context>>;
-    using Table = nn::TokenEmbedding<T, config.vocabulary, context, width>;
-    using Blocks = nn::Transformer<T, shape, config.layers, config.block_parts()>;
-    using Head = nn::Head<T, width, Embedding, config.norm, Pooling>;
+    using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
+                                     stand_in.pos_embed_type == PosEmbed::learnable>;
+    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool>;
 
     struct Workspace {
         typename Blocks::Saved blocks;
@@ -35,73 +45,142 @@ public:
         Tensor<Id, Shape<dynamic, context>> ids;
         Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+
+        Sequences<C> sequences() const {
+            return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations()};
+        }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Table::parameters(visit, at, self.table_...);
-        Blocks::parameters(visit, at + "transformer.", self.transformer_...);
+        if constexpr (OwnsBlocks) Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
+        Head::parameters(visit, at + "text_pool.", self.head_...);
         visit(at + "text_projection", self.head_.projection...);
     }
 
     void initialise(Random& random) {
-        const InitScale scale{.width = width, .layers = config.layers};
+        const InitScale scale{.width = width, .layers = stand_in.layers};
         table_.initialise(random, scale);
-        transformer_.initialise(random);
+        if constexpr (OwnsBlocks) transformer_.initialise(random);
         head_.initialise(random, scale);
     }
 
-    /// ids <N, context> to embeddings <N, Embedding>, not normalised.
-    void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+    /// ids <N, context> to embeddings <N, Embedding>, not normalised. `keep` keeps what backward needs, and leaves out
+    /// what the config's dropouts draw.
+    void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const requires OwnsBlocks {
+        forward(ids, embeddings, work, keep, transformer_);
+    }
+    /// The same through blocks that are another tower's.
+    void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
-        work.offsets.resize(count + 1);
-        work.rows.resize(count);
         if (keep) {
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
+            if constexpr (stand_in.token_dropout > 0) {
+                for (std::size_t i = 0; i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
+                ids = work.ids;
+            }
         }
+        work.offsets.resize(count + 1);
+        work.rows.resize(count);
         work.offsets[0] = 0;
         for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t position = Pooling::position(ids[i].elements());
+            const std::size_t position = end_of(ids[i].elements());
             work.rows[i] = work.offsets[i] + position;
-            work.offsets[i + 1] = work.offsets[i] + (config.causal ? position + 1 : context);
+            work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : context);
         }
-        table_.forward(ids, transformer_.input(work.offsets.back(), work.blocks), work.offsets);
-        if constexpr (Head::picks_row) {
-            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings, work.offsets,
-                          0, work.head);
-        } else {
-            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, 0, work.head);
-        }
+        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
+        const Sequences<C> sequences = work.sequences();
+        head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
+        requires(Trainable<T> && OwnsBlocks)
+    {
+        backward(gradient_of_embeddings, work, gradient, transformer_, gradient.transformer_);
+    }
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient,
+                  const Blocks& blocks, Blocks& blocks_gradient) const
         requires Trainable<T>
     {
-        work.gradient.resize(work.offsets.back());
+        const Sequences<C> sequences = work.sequences();
+        work.gradient.resize(sequences.rows());
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
-            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, 0, work.head,
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, 0, work.head,
                            gradient.head_);
-            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
-                                         gradient.transformer_);
+            blocks.backward_picked(work.picked_gradient, work.gradient, sequences, work.rows, work.blocks,
+                                   blocks_gradient);
         } else {
-            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, 0, work.head,
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, sequences, 0, work.head,
                            gradient.head_);
-            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+            blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
 private:
+    static const C* rotations() {
+        if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
+            return nn::rotations_1d<C, context, shape.head_width>().data();
+        } else {
+            return nullptr;
+        }
+    }
+
+    static std::size_t end_of(std::span<const Id> ids) {
+        if constexpr (Head::picks_row) {
+            return Pooling::position(ids);
+        } else {
+            return Eot::position(ids);
+        }
+    }
+
+    Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
+                                    bool keep) const {
+        if constexpr (Head::picks_row) {
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+        } else {
+            return blocks.forward(sequences, work.blocks, keep, work.random);
+        }
+    }
+
+    /// Leaves out a random share of what stands between the first token and the end of text, in place: the others close
+    /// up, as if the caption had never had them, and keep their order (open_clip/tokenizer.py, random_mask_tokenize,
+    /// draws the order as well).
+    static void drop_tokens(std::span<Id> ids, Random& random) {
+        const std::size_t end = Eot::position(ids);
+        if (end < 2) return;
+        const std::size_t words = end - 1;
+        const auto kept = std::max<std::size_t>(
+            1, static_cast<std::size_t>(static_cast<double>(words) * (1 - stand_in.token_dropout)));
+        std::size_t to = 1;
+        for (std::size_t from = 1; from < end; ++from) {
+            // Selection sampling: each of the rest is kept with the same chance.
+            if (random.below(end - from) < kept + 1 - to) ids[to++] = ids[from];
+        }
+        const Id padding = end + 1 < ids.size() ? ids.back() : 0;
+        std::copy(ids.begin() + static_cast<std::ptrdiff_t>(end), ids.end(),
+                  ids.begin() + static_cast<std::ptrdiff_t>(to));
+        std::fill(ids.end() - static_cast<std::ptrdiff_t>(end - to), ids.end(), padding);
+    }
+
     Table table_;
-    Blocks transformer_;
+    [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_;
     Head head_;
 
     // Last, as in VisionTransformer.
     static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
-    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads");
+    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads, or head_width be given");
+    static_assert(config.kv_heads_fit(), "tandem: TextConfig: heads must be a multiple of kv_heads");
+    static_assert(config.norms_fit(), "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
+    static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
+    static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
+    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
+    static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
 };
 
 }  // namespace tandem::inline TANDEM_ABI

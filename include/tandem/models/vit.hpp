@@ -1,7 +1,9 @@
 // The vision transformer: images in, embeddings out.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -12,103 +14,194 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240).
-template <Arithmetic T, auto config, std::size_t Embedding>
+/// The tower of a VitConfig, as open_clip's VisionTransformer (CLIP/clip/model.py:206-240). `wanted` is the shape of its
+/// blocks.
+template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted>
 class VisionTransformer {
-    static constexpr bool valid =
-        config.sizes_are_positive() && config.patches_fit() && config.heads_fit() && config.pooling_fits();
     // A refused config reports its one sentence and no follow-up errors from the layers below.
-    static constexpr std::size_t image = valid ? config.image : 1;
-    static constexpr std::size_t patch = valid ? config.patch : 1;
-    static constexpr std::size_t width = valid ? config.width : 1;
-    static constexpr BlockShape shape = valid ? config.block_shape() : BlockShape{1, 1, 1, 1, false};
+    static constexpr bool valid = config.is_valid();
+    static constexpr auto stand_in = [] {
+        if constexpr (valid) {
+            return config;
+        } else {
+            return VitConfig<>{.image = 1, .patch = 1, .width = 1, .layers = 1, .heads = 1};
+        }
+    }();
+    static constexpr std::size_t width = stand_in.width, side = stand_in.image / stand_in.patch;
+    static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
+    static constexpr auto parts = stand_in.block_parts();
 
 public:
     using C = Compute<T>;
-    using Input = View<const C, Shape<dynamic, 3, image, image>>;
-    using Stem = nn::PatchEmbedding<T, image, patch, width, config.class_token>;
-    using Norm = typename decltype(config.norm)::template Layer<T, width, config.norm>;
-    using Blocks = nn::Transformer<T, shape, config.layers, config.block_parts()>;
-    using Head = nn::Head<T, width, Embedding, config.norm, std::remove_const_t<decltype(config.pooling)>>;
+    using Input = Images<C, stand_in.image>;
+    using Stem = typename decltype(stand_in.stem)::template Layer<T, stand_in.stem_shape(), parts>;
+    using Tokens =
+        nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
+    using LayerNorm = typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>;
+    using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
+    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Head = nn::Head<T, shape, Embedding, parts, std::remove_const_t<decltype(stand_in.pooling)>,
+                          stand_in.final_ln_after_pool>;
 
     /// What a forward pass leaves for the backward pass, and all memory both need; reused from call to call.
     struct Workspace {
         typename Stem::Saved stem;
-        typename Norm::Saved norm;
+        [[no_unique_address]] typename Norm::Saved norm;
         typename Blocks::Saved blocks;
         typename Head::Saved head;
-        Tensor<C, Shape<dynamic, width>> embedded, gradient, scratch, picked_gradient;
-        std::vector<std::size_t> offsets, rows;
+        Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
+        std::vector<std::size_t> offsets, rows, positions, chosen;
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+
+        Sequences<C> sequences() const {
+            return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations()};
+        }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Stem::parameters(visit, at, self.stem_...);
-        Norm::parameters(visit, at + "ln_pre.", self.ln_pre_...);
+        Tokens::parameters(visit, at, self.tokens_...);
+        if constexpr (has_norm) Norm::parameters(visit, at + "ln_pre.", self.ln_pre_...);
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);
-        Norm::parameters(visit, at + "ln_post.", self.head_.norm...);
+        LayerNorm::parameters(visit, at + "ln_post.", self.head_.norm...);
+        Head::parameters(visit, at + "attn_pool.", self.head_...);
         visit(at + "proj", self.head_.projection...);
     }
 
     void initialise(Random& random) {
-        const InitScale scale{.width = width, .layers = config.layers};
-        stem_.initialise(random, scale);
+        const InitScale scale{.width = width, .layers = stand_in.layers};
+        initialise_part(stem_, random, scale);
+        tokens_.initialise(random, scale);
         transformer_.initialise(random);
         head_.initialise(random, scale);
     }
 
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
-    /// backward needs.
+    /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        work.embedded.resize(count * Stem::tokens);
-        work.offsets.resize(count + 1);
-        work.rows.resize(count);
-        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * Stem::tokens;
-        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * Stem::tokens;
-        stem_.forward(images, work.embedded, work.stem);
-        ln_pre_.forward(work.embedded, transformer_.input(count * Stem::tokens, work.blocks), work.norm);
-        if constexpr (Head::picks_row) {
-            head_.forward(transformer_.forward_picked(work.offsets, work.rows, work.blocks, keep), embeddings,
-                          work.offsets, skipped, work.head);
-        } else {
-            head_.forward(transformer_.forward(work.offsets, work.blocks, keep), embeddings, work.offsets, skipped,
-                          work.head);
+        const bool drops = may_drop && keep;
+        work.patches.resize(count * Tokens::patches);
+        work.embedded.resize(count * Tokens::tokens);
+        stem_.forward(images, work.patches, work.stem, keep);
+        choose(count, drops, work);
+        const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
+        tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
+        if constexpr (may_drop) {
+            if (drops) {
+                work.kept.resize(work.offsets.back());
+                nn::gather_rows<C, width>(work.embedded, work.chosen, has_norm ? work.kept.view() : into_blocks);
+            }
         }
+        if constexpr (has_norm) ln_pre_.forward(before_norm(work, drops), into_blocks, work.norm);
+        const Sequences<C> sequences = work.sequences();
+        head_.forward(run_blocks(sequences, work, keep), embeddings, sequences, Tokens::prefix, work.head, keep);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work,
                   VisionTransformer& gradient) const requires Trainable<T> {
-        work.gradient.resize(work.embedded.extent(0));
-        work.scratch.resize(work.embedded.extent(0));
+        const Sequences<C> sequences = work.sequences();
+        work.gradient.resize(sequences.rows());
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
-            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, work.offsets, skipped,
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, Tokens::prefix,
                            work.head, gradient.head_);
-            transformer_.backward_picked(work.picked_gradient, work.gradient, work.offsets, work.rows, work.blocks,
+            transformer_.backward_picked(work.picked_gradient, work.gradient, sequences, work.rows, work.blocks,
                                          gradient.transformer_);
         } else {
-            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, work.offsets, skipped,
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, sequences, Tokens::prefix,
                            work.head, gradient.head_);
-            transformer_.backward(work.gradient, work.offsets, work.blocks, gradient.transformer_);
+            transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
-        ln_pre_.backward(work.embedded, work.gradient, work.scratch, work.norm, gradient.ln_pre_, false);
-        stem_.backward(work.scratch, work.stem, gradient.stem_);
+        if constexpr (has_norm) {
+            ln_pre_.backward(before_norm(work, may_drop), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
+                             false);
+        }
+        Rows<const C, width> dtokens = work.gradient;
+        if constexpr (may_drop) {
+            work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
+            work.embedded.fill(0);
+            nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);
+            dtokens = work.embedded;
+        }
+        tokens_.backward(dtokens, work.patches, gradient.tokens_);
+        stem_.backward(work.patches, work.stem, gradient.stem_);
     }
 
+    const Blocks& blocks() const { return transformer_; }
+    Blocks& blocks() { return transformer_; }
+
 private:
-    static constexpr std::size_t skipped = Stem::tokens - Stem::patches;
+    static constexpr bool has_norm = !stand_in.no_ln_pre, may_drop = stand_in.patch_dropout > 0;
+
+    static const C* rotations() {
+        if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
+            return nn::rotations_2d<C, Tokens::prefix, side, shape.head_width>().data();
+        } else {
+            return nullptr;
+        }
+    }
+
+    static Rows<const C, width> before_norm(Workspace& work, bool drops) {
+        return drops ? work.kept.view() : work.embedded.view();
+    }
+
+    Rows<const C, width> run_blocks(const Sequences<C>& sequences, Workspace& work, bool keep) const {
+        if constexpr (Head::picks_row) {
+            return transformer_.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+        } else {
+            return transformer_.forward(sequences, work.blocks, keep, work.random);
+        }
+    }
+
+    /// Which tokens of every image the blocks see: all, or the prefix and a random max(1, int(patches · (1 − dropout)))
+    /// of the patches (open_clip/transformer.py, PatchDropout).
+    static void choose(std::size_t count, bool drops, Workspace& work) {
+        const std::size_t patches = drops ? kept_patches() : Tokens::patches;
+        const std::size_t tokens = Tokens::prefix + patches;
+        work.offsets.resize(count + 1);
+        work.rows.resize(count);
+        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * tokens;
+        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * tokens;
+        if constexpr (may_drop) {
+            work.positions.clear();
+            work.chosen.clear();
+            std::vector<std::size_t> order(Tokens::patches);
+            for (std::size_t i = 0; drops && i < count; ++i) {
+                std::iota(order.begin(), order.end(), Tokens::prefix);
+                shuffle(order, work.random);
+                std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(patches));
+                for (std::size_t token = 0; token < tokens; ++token) {
+                    work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
+                    work.chosen.push_back(i * Tokens::tokens + work.positions.back());
+                }
+            }
+        }
+    }
+
+    static constexpr std::size_t kept_patches() {
+        return std::max<std::size_t>(
+            1, static_cast<std::size_t>(static_cast<double>(Tokens::patches) * (1 - stand_in.patch_dropout)));
+    }
 
     Stem stem_;
-    Norm ln_pre_;
+    Tokens tokens_;
+    [[no_unique_address]] Norm ln_pre_;
     Blocks transformer_;
     Head head_;
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
     static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
-    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads");
+    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
+    static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
+    static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
+    static_assert(config.rates_are_shares(), "tandem: VitConfig: patch_dropout and drop_path_rate must be at least 0 and below 1");
+    static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
     static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
+    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
+    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it");
 };
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -44,16 +44,8 @@ inline constexpr ClipConfig vit_bigg_14{
 /// with_activation(vit_b_32, QuickGelu{}) and so on.
 template <class Activation>
 constexpr auto with_activation(const auto& config, Activation activation) {
-    const auto vision = [&]<class N, class A, class M, class F, class P>(const VitConfig<N, A, M, F, P>& c) {
-        return VitConfig<N, Activation, M, F, P>{c.image,       c.patch,  c.width,    c.layers, c.heads, c.mlp_ratio,
-                                                 c.class_token, c.norm,   activation, c.mixer,  c.mlp,   c.pooling};
-    }(config.vision);
-    const auto text = [&]<class N, class A, class M, class F, class P>(const TextConfig<N, A, M, F, P>& c) {
-        return TextConfig<N, Activation, M, F, P>{c.vocabulary, c.context, c.width,    c.layers, c.heads, c.mlp_ratio,
-                                                  c.causal,     c.norm,    activation, c.mixer,  c.mlp,   c.pooling};
-    }(config.text);
-    return ClipConfig<std::remove_const_t<decltype(vision)>, std::remove_const_t<decltype(text)>>{
-        vision, text, config.embedding, config.logit_bias};
+    return ClipConfig{config.vision.with_activation(activation), config.text.with_activation(activation),
+                      config.embedding, config.logit_bias, config.shared};
 }
 
 }  // namespace tandem::inline TANDEM_ABI

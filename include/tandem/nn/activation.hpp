@@ -30,6 +30,16 @@ struct TanhGelu {
     }
 };
 
+/// x · σ(x): torch.nn.SiLU(), Swish.
+struct Silu {
+    auto operator()(auto x) const { return x * sigmoid(x); }
+};
+
+/// max(0, x)² (So et al. 2021, Primer).
+struct SquaredRelu {
+    auto operator()(auto x) const { return square(relu(x)); }
+};
+
 namespace nn {
 
 /// The kernels' name of an activation that they know; any other is evaluated as an expression.
@@ -41,6 +51,10 @@ template <>
 inline constexpr kernels::Activation kernel_activation<QuickGelu> = kernels::Activation::quick_gelu;
 template <>
 inline constexpr kernels::Activation kernel_activation<TanhGelu> = kernels::Activation::tanh_gelu;
+template <>
+inline constexpr kernels::Activation kernel_activation<Silu> = kernels::Activation::silu;
+template <>
+inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::Activation::squared_relu;
 
 namespace detail {
 

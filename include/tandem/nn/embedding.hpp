@@ -1,4 +1,4 @@
-// What turns pixels and token ids into rows: patches, the class token, token and position tables.
+// From patch rows and token ids to token rows: class token, registers, token and position tables.
 #pragma once
 
 #include <algorithm>
@@ -7,116 +7,109 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
-#include <tandem/nn/attention.hpp>
 #include <tandem/nn/linear.hpp>
 #include <tandem/nn/parameter.hpp>
+#include <tandem/nn/positions.hpp>
+#include <tandem/nn/sequences.hpp>
 
 namespace tandem::inline TANDEM_ABI::nn {
 
-/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
-/// the patch in the order channel, y, x: the order of a convolution's weight.
-template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
-void extract_patches(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, Row> rows) {
-    constexpr std::size_t side = Image / Patch;
-    parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t band = begin; band < end; ++band) {
-            const C* const image = images.data() + band / side * 3 * Image * Image;
-            for (std::size_t patch = 0; patch < side; ++patch) {
-                C* to = rows.data() + (band * side + patch) * Row;
-                for (std::size_t channel = 0; channel < 3; ++channel) {
-                    for (std::size_t y = 0; y < Patch; ++y, to += Patch) {
-                        const std::size_t line = channel * Image + band % side * Patch + y;
-                        std::copy_n(image + line * Image + patch * Patch, Patch, to);
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// Patches times a convolution's weight, with a learned class token in front where asked for, plus learned positions:
-/// CLIP/clip/model.py:223-228.
-template <Arithmetic T, std::size_t Image, std::size_t Patch, std::size_t Width, bool HasClass>
-struct PatchEmbedding {
-    static constexpr std::size_t patches = (Image / Patch) * (Image / Patch);
-    static constexpr std::size_t tokens = patches + (HasClass ? 1 : 0);
-    static constexpr std::size_t depth = 3 * Patch * Patch;
+/// The tokens of images: a learned class token where asked for, learned registers (Darcet et al. 2024), patches; positions
+/// are added to class token and patches, as `positions` says (CLIP/clip/model.py:223-228). Registers have none: a
+/// learned row beside a learned row would be one too many.
+template <Arithmetic T, std::size_t Side, std::size_t Width, bool HasClass, std::size_t Registers, PosEmbed positions>
+struct ImageTokens {
+    static constexpr std::size_t patches = Side * Side, prefix = (HasClass ? 1 : 0) + Registers;
+    static constexpr std::size_t tokens = prefix + patches;
+    static constexpr bool is_learned = positions == PosEmbed::learnable;
     using C = Compute<T>;
-    static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
 
-    PackedMatrix<T, Shape<Width, 3, Patch, Patch>> conv;
     Tensor<C, Shape<HasClass ? Width : 0>> class_embedding;
-    Tensor<C, Shape<tokens, Width>> positional_embedding;
-
-    struct Saved {
-        Tensor<C, Shape<dynamic, depth_row>> patches;
-        Tensor<C, Shape<dynamic, Width>> embedded;
-    };
+    Tensor<C, Shape<Registers, Width>> reg_token;
+    /// The class token's, then the patches'.
+    Tensor<C, Shape<is_learned ? tokens - Registers : 0, Width>> positional_embedding;
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        visit(at + "conv1.weight", self.conv...);
         if constexpr (HasClass) visit(at + "class_embedding", self.class_embedding...);
-        visit(at + "positional_embedding", self.positional_embedding...);
+        if constexpr (Registers > 0) visit(at + "reg_token", self.reg_token...);
+        if constexpr (is_learned) visit(at + "positional_embedding", self.positional_embedding...);
     }
 
     void initialise(Random& random, const InitScale& scale) {
-        fill_normal(conv, random, 1.0 / std::sqrt(static_cast<double>(depth)));
         fill_normal(class_embedding, random, scale.attention());
         fill_normal(positional_embedding, random, scale.attention());
+        fill_normal(reg_token, random, scale.attention());
     }
 
-    /// images <N, 3, Image, Image> to y <N · tokens, Width>.
-    void forward(View<const C, Shape<dynamic, 3, Image, Image>> images, Rows<C, Width> y, Saved& saved) const {
-        const std::size_t count = images.extent(0);
-        saved.patches.resize(count * patches);
-        saved.embedded.resize(count * patches);
-        extract_patches<Image, Patch, C, depth_row>(images, saved.patches);
-        conv.product(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width}, {});
-        parallel_for(count, 16, [&](std::size_t begin, std::size_t end) {
+    /// patch rows <N · patches, Width> to y <N · tokens, Width>.
+    void forward(Rows<const C, Width> embedded, Rows<C, Width> y) const {
+        const C* const place = table();
+        parallel_for(embedded.extent(0) / patches, 16, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 C* const rows = y.data() + i * tokens * Width;
-                const C* const position = positional_embedding.data();
-                if constexpr (HasClass) {
-                    std::transform(class_embedding.data(), class_embedding.data() + Width, position, rows,
-                                   std::plus<C>());
-                }
-                constexpr std::size_t skip = (tokens - patches) * Width;
-                const C* const embedded = saved.embedded.data() + i * patches * Width;
-                std::transform(embedded, embedded + patches * Width, position + skip, rows + skip, std::plus<C>());
+                const C* const from = embedded.data() + i * patches * Width;
+                if constexpr (HasClass) add(class_embedding.data(), place, rows, Width);
+                if constexpr (Registers > 0)
+                    std::copy_n(reg_token.data(), reg_token.size(), rows + (HasClass ? Width : 0));
+                add(from, place == nullptr ? nullptr : place + (HasClass ? Width : 0), rows + prefix * Width,
+                    patches * Width);
             }
         });
     }
 
-    /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, Width> dy, Saved& saved, PatchEmbedding& gradient) const requires Trainable<T> {
+    /// Adds to the gradients, and writes the patch rows' gradient to dembedded.
+    void backward(Rows<const C, Width> dy, Rows<C, Width> dembedded, ImageTokens& gradient) const
+        requires Trainable<T>
+    {
         const std::size_t count = dy.extent(0) / tokens;
-        constexpr std::size_t skip = (tokens - patches) * Width;
-        detail::add_column_sums<C>(count, tokens * Width, {dy.data(), tokens * Width},
-                                   gradient.positional_embedding.data());
-        for (std::size_t i = 0; i < count; ++i) {
-            const C* const rows = dy.data() + i * tokens * Width;
-            if constexpr (HasClass) {
-                C* const sums = gradient.class_embedding.data();
-                std::transform(rows, rows + Width, sums, sums, std::plus<C>());
-            }
-            std::copy_n(rows + skip, patches * Width, saved.embedded.data() + i * patches * Width);
+        const auto sums = [&](std::size_t token, std::size_t width, C* to) {
+            detail::add_column_sums<C>(count, width, {dy.data() + token * Width, tokens * Width}, to);
+        };
+        if constexpr (HasClass) sums(0, Width, gradient.class_embedding.data());
+        if constexpr (Registers > 0) sums(HasClass ? 1 : 0, Registers * Width, gradient.reg_token.data());
+        if constexpr (is_learned) {
+            C* const places = gradient.positional_embedding.data();
+            if constexpr (HasClass) sums(0, Width, places);
+            sums(prefix, patches * Width, places + (HasClass ? Width : 0));
         }
-        conv.product_backward(count * patches, {saved.patches.data(), depth_row}, {saved.embedded.data(), Width},
-                              {nullptr, 0}, gradient.conv, 0, Width);
+        for (std::size_t i = 0; i < count; ++i) {
+            std::copy_n(dy.data() + (i * tokens + prefix) * Width, patches * Width,
+                        dembedded.data() + i * patches * Width);
+        }
+    }
+
+private:
+    /// The positions to add, class token's first if there is one; null: none.
+    const C* table() const {
+        if constexpr (is_learned) {
+            return positional_embedding.data();
+        } else if constexpr (positions == PosEmbed::sin_cos_2d) {
+            return sin_cos_2d<C, Side, Width>().data() + (HasClass ? 0 : Width);
+        } else {
+            return nullptr;
+        }
+    }
+
+    static void add(const C* a, const C* b, C* to, std::size_t size) {
+        if (b == nullptr) {
+            std::copy_n(a, size, to);
+        } else {
+            std::transform(a, a + size, b, to, std::plus<C>());
+        }
     }
 };
 
-/// Token rows plus position rows: CLIP/clip/model.py:344-346.
-template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width>
+/// Token rows plus learned position rows (CLIP/clip/model.py:344-346), or alone.
+template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width, bool HasPositions>
 struct TokenEmbedding {
     using C = Compute<T>;
 
     Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
-    Tensor<C, Shape<Context, Width>> positional_embedding;
+    Tensor<C, Shape<HasPositions ? Context : 0, Width>> positional_embedding;
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "token_embedding.weight", self.token_embedding...);
-        visit(at + "positional_embedding", self.positional_embedding...);
+        if constexpr (HasPositions) visit(at + "positional_embedding", self.positional_embedding...);
     }
 
     /// CLIP/clip/model.py:300-301.
@@ -128,21 +121,26 @@ struct TokenEmbedding {
     /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for
     /// an id outside the vocabulary.
     void forward(View<const Id, Shape<dynamic, Context>> ids, Rows<C, Width> y, Offsets offsets) const {
-        for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
+        for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             const Stored<T>* const token = token_embedding.data() + id * Width;
-            const C* const place = positional_embedding.data() + position * Width;
-            for (std::size_t j = 0; j < Width; ++j) y.data()[row * Width + j] = static_cast<C>(token[j]) + place[j];
+            C* const to = y.data() + row * Width;
+            for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]);
+            if constexpr (HasPositions) {
+                const C* const place = positional_embedding.data() + position * Width;
+                for (std::size_t j = 0; j < Width; ++j) to[j] += place[j];
+            }
         });
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
                   TokenEmbedding& gradient) const requires Trainable<T> {
-        for_each_token(ids, offsets, [&](std::size_t id, std::size_t position, std::size_t row) {
+        for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             C* const token = gradient.token_embedding.data() + id * Width;
-            C* const place = gradient.positional_embedding.data() + position * Width;
-            for (std::size_t j = 0; j < Width; ++j) {
-                token[j] += dy.data()[row * Width + j];
-                place[j] += dy.data()[row * Width + j];
+            const C* const g = dy.data() + row * Width;
+            for (std::size_t j = 0; j < Width; ++j) token[j] += g[j];
+            if constexpr (HasPositions) {
+                C* const place = gradient.positional_embedding.data() + position * Width;
+                for (std::size_t j = 0; j < Width; ++j) place[j] += g[j];
             }
         });
     }

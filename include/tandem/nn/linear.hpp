@@ -21,7 +21,7 @@ namespace nn {
 
 /// What a dense layer costs.
 constexpr Cost linear_cost(std::size_t in, std::size_t out, bool has_bias, std::size_t tokens) {
-    return {.parameters = in * out + (has_bias ? out : 0), .flops = 2 * tokens * in * out};
+    return Cost{.parameters = in * out + (has_bias ? out : 0), .matrices = in * out} + product_cost(2 * tokens * in * out);
 }
 
 namespace detail {

@@ -1,34 +1,67 @@
-// The two-layer perceptron of a transformer block.
+// The perceptrons of a transformer block.
 #pragma once
 
 #include <cstddef>
 #include <string>
+#include <utility>
 
 #include <tandem/nn/activation.hpp>
-#include <tandem/nn/attention.hpp>
 #include <tandem/nn/linear.hpp>
 #include <tandem/nn/parameter.hpp>
+#include <tandem/nn/sequences.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
+/// Hidden layers keep their rows this long: off multiples of 4096 bytes.
+template <Arithmetic T, BlockShape shape>
+inline constexpr std::size_t hidden_row = kernels::row_length<Compute<T>>(shape.hidden);
+
+template <Arithmetic T, BlockShape shape>
+using IntoHidden = Linear<T, shape.width, shape.hidden, true, shape.width, hidden_row<T, shape>>;
+template <Arithmetic T, BlockShape shape>
+using FromHidden = Linear<T, shape.hidden, shape.width, true, hidden_row<T, shape>, shape.width>;
+template <Arithmetic T, BlockShape shape>
+using Hidden = Tensor<Compute<T>, Shape<dynamic, hidden_row<T, shape>>>;
+
+/// after = activation(layer(x)) · factor, which may be null; `before` gets layer(x) where backward needs it.
+template <Arithmetic T, BlockShape shape, class Activation>
+void activated_hidden(const IntoHidden<T, shape>& layer, const Activation& activation,
+                      Rows<const Compute<T>, shape.width> x, const Hidden<T, shape>* factor, Hidden<T, shape>& before,
+                      Hidden<T, shape>& after, bool keep) {
+    using C = Compute<T>;
+    constexpr kernels::Activation fused = kernel_activation<Activation>;
+    constexpr std::size_t row = hidden_row<T, shape>;
+    after.resize(x.extent(0));
+    if (keep) before.resize(x.extent(0));
+    if constexpr (fused == kernels::Activation::none) {
+        Hidden<T, shape>& raw = keep ? before : after;
+        layer.forward(x, raw);
+        activate(activation, raw.data(), after.data(), after.size());
+        if (factor != nullptr) assign(after, as_expression(after) * as_expression(*factor));
+    } else {
+        kernels::Finish<C> finish{.activation = fused};
+        if (keep) finish.before = before.data(), finish.before_stride = row;
+        if (factor != nullptr) finish.factor = factor->data(), finish.factor_stride = row;
+        layer.forward(x, after, finish);
+    }
+}
+
 /// y = c_proj(activation(c_fc(x))).
-template <Arithmetic T, BlockShape shape, auto activation>
+template <Arithmetic T, BlockShape shape, auto parts>
 struct Mlp {
     static constexpr std::size_t width = shape.width;
-    static constexpr std::size_t hidden = shape.hidden;
     using C = Compute<T>;
 
-    /// Elements from one row of the hidden layer to the next.
-    static constexpr std::size_t hidden_row = kernels::row_length<C>(hidden);
-
-    Linear<T, width, hidden, true, width, hidden_row> c_fc;
-    Linear<T, hidden, width, true, hidden_row, width> c_proj;
+    IntoHidden<T, shape> c_fc;
+    FromHidden<T, shape> c_proj;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, hidden_row>> before, after;
-        Tensor<C, Shape<dynamic, hidden_row>> gradient;
+        Hidden<T, shape> before, after;
+        Hidden<T, shape> gradient;
+
+        void lend(Saved& to) { std::swap(gradient, to.gradient); }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -41,44 +74,106 @@ struct Mlp {
         fill_normal(c_proj.weight, random, scale.residual());
     }
 
-    /// y = residual + the perceptron's result. residual may be y; `keep` keeps what backward needs.
-    void forward(Rows<const C, width> x, Rows<const C, width> residual, Rows<C, width> y, Offsets, Saved& saved,
-                 bool keep) const {
-        constexpr kernels::Activation fused = kernel_activation<std::remove_const_t<decltype(activation)>>;
-        saved.after.resize(x.extent(0));
-        if (keep) saved.before.resize(x.extent(0));
-        if constexpr (fused == kernels::Activation::none) {
-            c_fc.forward(x, keep ? saved.before.view() : saved.after.view());
-            activate(activation, keep ? saved.before.data() : saved.after.data(), saved.after.data(),
-                     saved.after.size());
-        } else {
-            c_fc.forward(
-                x, saved.after,
-                {.activation = fused, .before = keep ? saved.before.data() : nullptr, .before_stride = hidden_row});
-        }
-        c_proj.forward_onto(residual, saved.after, y);
+    /// y = the perceptron's result, then what `finish` says. `keep` keeps what backward needs.
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+                 const kernels::Finish<C>& finish = {}) const {
+        activated_hidden<T, shape>(c_fc, parts.activation, x, nullptr, saved.before, saved.after, keep);
+        c_proj.forward(saved.after, y, finish);
     }
 
-    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, Offsets, Saved& saved,
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
                   Mlp& gradient) const requires Trainable<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
-        activate_backward(activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
         c_fc.backward(x, saved.gradient, dx, gradient.c_fc);
+    }
+};
+
+/// y = fc2(activation(fc1_g(x)) · fc1_x(x)) (Shazeer 2020, eq. 6), under the names of timm's SwiGLU.
+template <Arithmetic T, BlockShape shape, auto parts>
+struct GatedMlp {
+    static constexpr std::size_t width = shape.width;
+    using C = Compute<T>;
+
+    IntoHidden<T, shape> fc1_g, fc1_x;
+    FromHidden<T, shape> fc2;
+
+    struct Saved {
+        Hidden<T, shape> before, value, after;
+        Hidden<T, shape> gate, gradient;
+        Tensor<C, Shape<dynamic, width>> dx;
+
+        void lend(Saved& to) {
+            std::swap(gate, to.gate);
+            std::swap(gradient, to.gradient);
+            std::swap(dx, to.dx);
+        }
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        decltype(fc1_g)::parameters(visit, at + "fc1_g.", self.fc1_g...);
+        decltype(fc1_x)::parameters(visit, at + "fc1_x.", self.fc1_x...);
+        decltype(fc2)::parameters(visit, at + "fc2.", self.fc2...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(fc1_g.weight, random, scale.hidden());
+        fill_normal(fc1_x.weight, random, scale.hidden());
+        fill_normal(fc2.weight, random, scale.residual());
+    }
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+                 const kernels::Finish<C>& finish = {}) const {
+        saved.value.resize(x.extent(0));
+        fc1_x.forward(x, saved.value);
+        activated_hidden<T, shape>(fc1_g, parts.activation, x, &saved.value, saved.before, saved.after, keep);
+        fc2.forward(saved.after, y, finish);
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
+                  GatedMlp& gradient) const requires Trainable<T> {
+        const std::size_t rows = x.extent(0);
+        saved.gate.resize(rows);
+        saved.gradient.resize(rows);
+        saved.dx.resize(rows);
+        fc2.backward(saved.after, dy, saved.gradient, gradient.fc2);
+        activate(parts.activation, saved.before.data(), saved.gate.data(), saved.gate.size());
+        assign(saved.gate, as_expression(saved.gate) * as_expression(saved.gradient));
+        assign(saved.gradient, as_expression(saved.gradient) * as_expression(saved.value));
+        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        fc1_x.backward(x, saved.gate, saved.dx, gradient.fc1_x);
+        fc1_g.backward(x, saved.gradient, dx, gradient.fc1_g);
+        add_rows<C, width>(saved.dx, dx);
     }
 };
 
 }  // namespace nn
 
-/// The MLP of a config. Another one is another type with a template Layer<T, shape, activation> that has this layer's
-/// members; shape.hidden is what the config's mlp_ratio gives.
+/// The MLP of a config. Another one is another type with a template Layer<T, shape, parts> that has this layer's members
+/// (see BlockPart) and treats every row alone; shape.hidden is what the config's mlp_ratio gives.
 struct Mlp {
-    template <Arithmetic T, BlockShape shape, auto choice, auto activation>
-    using Layer = nn::Mlp<T, shape, activation>;
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::Mlp<T, shape, parts>;
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
         return nn::linear_cost(shape.width, shape.hidden, true, tokens) +
-               nn::linear_cost(shape.hidden, shape.width, true, tokens) + Cost{.saved = 2 * tokens * shape.hidden};
+               nn::linear_cost(shape.hidden, shape.width, true, tokens) +
+               tokens * shape.hidden * Cost{.inference = 1, .saved = 2, .scratch = 1};
+    }
+};
+
+/// An MLP whose hidden layer is gated by a second one: SwiGLU with `.activation = Silu{}`, GEGLU with Gelu{}.
+struct GatedMlp {
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::GatedMlp<T, shape, parts>;
+
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens) {
+        return nn::linear_cost(shape.width, 2 * shape.hidden, true, tokens) +
+               nn::linear_cost(shape.hidden, shape.width, true, tokens) +
+               tokens * Cost{.inference = 2 * shape.hidden,
+                             .saved = 3 * shape.hidden,
+                             .scratch = 2 * shape.hidden + shape.width};
     }
 };
 

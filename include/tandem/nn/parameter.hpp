@@ -119,21 +119,38 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     }
 }
 
-/// What a part costs for one sequence of some number of tokens.
+/// What a part costs for one sequence of some number of tokens. Memory counts scalars of the compute type.
 struct Cost {
     std::size_t parameters = 0;
+    std::size_t matrices = 0;  ///< of the parameters, those in matrices that reduced precision keeps in its own elements
+    std::size_t tables = 0;    ///< and those in tables of token rows and projections
     /// Multiplications and additions of the matrix products, two for each multiply-accumulate, as fvcore counts.
     std::size_t flops = 0;
-    /// Scalars kept from the forward pass for the backward pass.
-    std::size_t saved = 0;
+    /// Of these, what is computed after the exact savings.
+    std::size_t executed = 0;
+    std::size_t inference = 0;  ///< held by a forward pass that keeps nothing
+    std::size_t saved = 0;      ///< kept from the forward pass for the backward pass
+    std::size_t scratch = 0;    ///< what the backward pass needs beside that, blocks in turn
+
+    /// All that a training step holds for one item.
+    constexpr std::size_t training() const { return saved + scratch; }
 
     friend constexpr Cost operator+(const Cost& a, const Cost& b) {
-        return {a.parameters + b.parameters, a.flops + b.flops, a.saved + b.saved};
+        return {a.parameters + b.parameters, a.matrices + b.matrices,   a.tables + b.tables,
+                a.flops + b.flops,           a.executed + b.executed,   a.inference + b.inference,
+                a.saved + b.saved,           a.scratch + b.scratch};
     }
-    friend constexpr Cost operator*(std::size_t count, const Cost& a) {
-        return {count * a.parameters, count * a.flops, count * a.saved};
+    friend constexpr Cost operator*(std::size_t n, const Cost& a) {
+        return {n * a.parameters, n * a.matrices,  n * a.tables, n * a.flops,
+                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch};
     }
     friend constexpr bool operator==(const Cost&, const Cost&) = default;
 };
+
+/// The cost of matrix products, all of them computed.
+constexpr Cost product_cost(std::size_t flops) { return {.flops = flops, .executed = flops}; }
+
+/// Scalars that a part holds in either pass.
+constexpr Cost held_cost(std::size_t scalars) { return {.inference = scalars, .saved = scalars}; }
 
 }  // namespace tandem::inline TANDEM_ABI

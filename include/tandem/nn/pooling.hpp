@@ -2,16 +2,158 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <tandem/nn/attention.hpp>
 #include <tandem/nn/linear.hpp>
+#include <tandem/nn/mlp.hpp>
 #include <tandem/nn/parameter.hpp>
 
 namespace tandem::inline TANDEM_ABI {
+
+/// A pooling that picks one row of every sequence; the tower then computes that row alone where it can. Any other
+/// pooling has a template Layer<T, shape, parts> with Saved and parameters as a BlockPart,
+///     forward(x, y, sequences, prefix, saved, keep) const        // all rows to one a sequence
+///     backward(x, dy, dx, sequences, prefix, saved, gradient) const
+/// (`prefix`: tokens in front of the patches), and cost(shape, tokens, parts).
+template <class Pooling>
+concept PicksRow = Pooling::picks_row;
+
+namespace nn {
+
+/// The mean over rows, but the first `prefix` of each sequence.
+template <Arithmetic T, BlockShape shape, auto parts>
+struct Average {
+    static constexpr std::size_t width = shape.width;
+    using C = Compute<T>;
+
+    struct Saved {};
+
+    static void parameters(const auto&, const ParameterName&, auto&...) {}
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, std::size_t prefix, Saved&,
+                 bool) const {
+        for (std::size_t s = 0; s < sequences.count(); ++s) {
+            auto mean_row = y[s];
+            assign(mean_row, mean<0>(x.slice(sequences.offsets[s] + prefix, sequences.offsets[s + 1])));
+        }
+    }
+
+    void backward(Rows<const C, width>, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  std::size_t prefix, Saved&, Average&) const {
+        for (std::size_t s = 0; s < sequences.count(); ++s) {
+            const std::size_t begin = sequences.offsets[s], first = begin + prefix, end = sequences.offsets[s + 1];
+            std::fill_n(dx.data() + begin * width, prefix * width, C{0});
+            auto spread = dx.slice(first, end);
+            assign(spread, dy[s] * static_cast<double>(C{1} / static_cast<C>(end - first)));
+        }
+    }
+};
+
+/// A learned query attends to all rows, an MLP follows: the pooling of SigLIP's image tower (Zhai et al. 2022, section
+/// 3), under the names of timm/layers/attention_pool.py's AttentionPoolLatent.
+template <Arithmetic T, BlockShape shape, auto parts>
+struct AttentionPool {
+    static constexpr std::size_t width = shape.width;
+    static constexpr std::size_t head_width = shape.width / shape.heads;
+    using C = Compute<T>;
+    using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
+    using Stream = Tensor<C, Shape<dynamic, width>>;
+
+    Tensor<C, Shape<1, width>> latent;
+    Linear<T, width, width> q;
+    Linear<T, width, 2 * width> kv;
+    Linear<T, width, width> proj;
+    Norm norm;
+    nn::Mlp<T, shape, parts> mlp;
+
+    struct Saved {
+        Stream query, queries, mixed, projected, normed;
+        Stream queries_gradient, stream_gradient, scratch;
+        Tensor<C, Shape<dynamic, 2 * width>> kv, kv_gradient;
+        typename Norm::Saved norm;
+        typename nn::Mlp<T, shape, parts>::Saved mlp;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "latent", self.latent...);
+        decltype(q)::parameters(visit, at + "q.", self.q...);
+        decltype(kv)::parameters(visit, at + "kv.", self.kv...);
+        decltype(proj)::parameters(visit, at + "proj.", self.proj...);
+        Norm::parameters(visit, at + "norm.", self.norm...);
+        using Feedforward = nn::Mlp<T, shape, parts>;
+        decltype(Feedforward::c_fc)::parameters(visit, at + "mlp.fc1.", self.mlp.c_fc...);
+        decltype(Feedforward::c_proj)::parameters(visit, at + "mlp.fc2.", self.mlp.c_proj...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(latent, random, scale.attention());
+        fill_normal(q.weight, random, scale.attention());
+        fill_normal(kv.weight, random, scale.attention());
+        fill_normal(proj.weight, random, scale.attention());
+        mlp.initialise(random, scale);
+    }
+
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, std::size_t, Saved& saved,
+                 bool keep) const {
+        const std::size_t count = sequences.count();
+        for (Stream* stream : {&saved.queries, &saved.mixed, &saved.projected, &saved.normed}) stream->resize(count);
+        saved.query.resize(1);
+        saved.kv.resize(x.extent(0));
+        q.forward(latent.view(), saved.query);
+        for (std::size_t s = 0; s < count; ++s) std::copy_n(saved.query.data(), width, &saved.queries(s, 0));
+        kv.forward(x, saved.kv);
+        kernels::attention<C>(kernel_shape(sequences), operands(saved), saved.mixed.data(), width);
+        proj.forward(saved.mixed, saved.projected);
+        norm.forward(saved.projected, saved.normed, saved.norm);
+        mlp.forward(saved.normed, y, sequences, saved.mlp, keep,
+                    {.residual = saved.projected.data(), .residual_stride = width});
+    }
+
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  std::size_t, Saved& saved, AttentionPool& gradient) const requires Trainable<T> {
+        const std::size_t count = sequences.count();
+        for (Stream* stream : {&saved.queries_gradient, &saved.stream_gradient, &saved.scratch}) stream->resize(count);
+        saved.kv_gradient.resize(x.extent(0));
+        std::copy_n(dy.data(), dy.size(), saved.stream_gradient.data());
+        mlp.backward(saved.normed, dy, saved.scratch, sequences, saved.mlp, gradient.mlp);
+        norm.backward(saved.projected, saved.scratch, saved.stream_gradient, saved.norm, gradient.norm, true);
+        proj.backward(saved.mixed, saved.stream_gradient, saved.scratch, gradient.proj);
+        kernels::attention_backward<C>(
+            kernel_shape(sequences), operands(saved), saved.scratch.data(), width,
+            {saved.queries_gradient.data(), width, saved.kv_gradient.data(), 2 * width,
+             saved.kv_gradient.data() + width, 2 * width});
+        kv.backward(x, saved.kv_gradient, dx, gradient.kv);
+        // All sequences share one query.
+        C* const sums = saved.stream_gradient.data();
+        std::fill_n(sums, width, C{0});
+        detail::add_column_sums<C>(count, width, {saved.queries_gradient.data(), width}, sums);
+        const Rows<C, width> query_gradient(sums, {{1, width}}), latent_gradient(saved.scratch.data(), {{1, width}});
+        q.backward(latent.view(), query_gradient, latent_gradient, gradient.q);
+        std::transform(gradient.latent.data(), gradient.latent.data() + width, latent_gradient.data(),
+                       gradient.latent.data(), std::plus<C>());
+    }
+
+private:
+    static kernels::AttentionShape kernel_shape(const Sequences<C>& sequences) {
+        return {.offsets = sequences.offsets,
+                .heads = shape.heads,
+                .kv_heads = shape.heads,
+                .head_width = head_width,
+                .causal = false,
+                .picked = sequences.offsets.first(sequences.count())};
+    }
+    static kernels::AttentionOperands<const C> operands(const Saved& saved) {
+        return {saved.queries.data(), width, saved.kv.data(), 2 * width, saved.kv.data() + width, 2 * width};
+    }
+};
+
+}  // namespace nn
 
 /// The pooling of an image tower: the class token's row.
 struct ClassToken {
@@ -19,11 +161,30 @@ struct ClassToken {
     static constexpr bool needs_class_token = true;
 };
 
-/// The pooling of an image tower: the mean of the patch rows after the final norm, without the class token's
-/// (open_clip/transformer.py, _global_pool "avg").
+/// The mean of the rows after the final norm; in an image tower without class token and registers
+/// (open_clip/transformer.py, _global_pool "avg"), in a text tower over all that it computes.
 struct Average {
     static constexpr bool picks_row = false;
-    static constexpr bool needs_class_token = false;
+
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::Average<T, shape, parts>;
+
+    static constexpr Cost cost(const BlockShape&, std::size_t, const auto&) { return {}; }
+};
+
+/// Attention pooling over all rows after the final norm ("MAP"), with the tower's heads, MLP ratio, norm and activation.
+struct AttentionPool {
+    static constexpr bool picks_row = false;
+
+    template <Arithmetic T, BlockShape shape, auto parts>
+    using Layer = nn::AttentionPool<T, shape, parts>;
+
+    static constexpr Cost cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+        const std::size_t width = shape.width;
+        return Cost{.parameters = width} + product_cost(4 * tokens * width) + 2 * nn::linear_cost(width, width, true, 1) +
+               nn::linear_cost(width, 2 * width, true, tokens) + parts.norm.cost(width, 1) + Mlp::cost(shape, 1) +
+               width * Cost{.inference = 2 * tokens + 4, .saved = 2 * tokens + 4, .scratch = 2 * tokens + 3};
+    }
 };
 
 /// The pooling of a text tower: the row of the end-of-text token, which is the highest id (CLIP/clip/model.py:352-354).
@@ -37,69 +198,91 @@ struct Eot {
     }
 };
 
+/// The pooling of a text tower: the last row of the context, padding or not, as SigLIP has it (open_clip's pool_type
+/// "last").
+struct Last {
+    static constexpr bool picks_row = true;
+
+    static std::size_t position(std::span<const Id> ids) { return ids.size() - 1; }
+};
+
 namespace nn {
 
-/// Norm and pooling and projection [width, embedding], applied to x <rows, Width> to give y <N, Embedding>. A pooling
-/// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone.
-template <Arithmetic T, std::size_t Width, std::size_t Embedding, auto norm_choice, class Pooling>
+/// Norm and pooling and projection [width, embedding], applied to x <rows, width> to give y <N, Embedding>. A pooling
+/// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone; any other pools
+/// what is normed, or norms what is pooled where norm_last is set.
+template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last>
 struct Head {
+    static constexpr std::size_t width = shape.width;
+    static constexpr bool picks_row = PicksRow<Pooling>;
     using C = Compute<T>;
-    using Norm = typename decltype(norm_choice)::template Layer<T, Width, norm_choice>;
+    using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
 
-    static constexpr bool picks_row = Pooling::picks_row;
+    template <class P>
+    struct LayerOf {
+        using type = typename P::template Layer<T, shape, parts>;
+    };
+    using Pool = typename std::conditional_t<picks_row, std::type_identity<None>, LayerOf<Pooling>>::type;
 
     Norm norm;
-    Tensor<Stored<T>, Shape<Width, Embedding>> projection;
+    [[no_unique_address]] Pool pool;
+    Tensor<Stored<T>, Shape<width, Embedding>> projection;
 
     struct Saved {
         typename Norm::Saved norm;
-        /// Picking: the picked rows normed. Averaging: all rows normed, then their means.
-        Tensor<C, Shape<dynamic, Width>> normed, pooled;
-        Tensor<C, Shape<dynamic, Width>> pooled_gradient, normed_gradient;
+        [[no_unique_address]] typename Pool::Saved pool;
+        Tensor<C, Shape<dynamic, width>> normed, pooled;
+        Tensor<C, Shape<dynamic, width>> normed_gradient, pooled_gradient;
     };
 
-    void initialise(Random& random, const InitScale& scale) { fill_normal(projection, random, scale.attention()); }
+    static void parameters(const auto& visit, const ParameterName& pool_at, auto&... self) {
+        if constexpr (!picks_row) Pool::parameters(visit, pool_at, self.pool...);
+    }
 
-    /// x holds the picked row of every sequence, or all rows to average, but the first `skip` of each sequence.
-    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, Offsets offsets, std::size_t skip, Saved& saved) const {
-        const std::size_t count = offsets.size() - 1;
+    void initialise(Random& random, const InitScale& scale) {
+        fill_normal(projection, random, scale.attention());
+        if constexpr (!picks_row) initialise_part(pool, random, scale);
+    }
+
+    /// x holds the picked row of every sequence, or all rows.
+    void forward(Rows<const C, width> x, Rows<C, Embedding> y, const Sequences<C>& sequences, std::size_t prefix,
+                 Saved& saved, bool keep) const {
+        const std::size_t count = sequences.count();
         saved.pooled.resize(count);
         if constexpr (picks_row) {
             norm.forward(x, saved.pooled, saved.norm);
+        } else if constexpr (norm_last) {
+            saved.normed.resize(count);
+            pool.forward(x, saved.normed, sequences, prefix, saved.pool, keep);
+            norm.forward(saved.normed, saved.pooled, saved.norm);
         } else {
             saved.normed.resize(x.extent(0));
             norm.forward(x, saved.normed, saved.norm);
-            for (std::size_t i = 0; i < count; ++i) {
-                const std::size_t first = offsets[i] + skip, length = offsets[i + 1] - first;
-                auto mean_row = saved.pooled[i];
-                assign(mean_row, mean<0>(saved.normed.view().slice(first, first + length)));
-            }
+            pool.forward(saved.normed, saved.pooled, sequences, prefix, saved.pool, keep);
         }
-        kernels::gemm<C>(count, Embedding, Width, kernels::row_major<C>(saved.pooled.data(), Width),
+        kernels::gemm<C>(count, Embedding, width, kernels::row_major<C>(saved.pooled.data(), width),
                          kernels::row_major(projection.data(), Embedding), y.data(), Embedding);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
-    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, Offsets offsets,
-                  std::size_t skip, Saved& saved, Head& gradient) const requires Trainable<T> {
-        const std::size_t count = offsets.size() - 1;
+    void backward(Rows<const C, width> x, Rows<const C, Embedding> dy, Rows<C, width> dx, const Sequences<C>& sequences,
+                  std::size_t prefix, Saved& saved, Head& gradient) const requires Trainable<T> {
+        const std::size_t count = sequences.count();
         saved.pooled_gradient.resize(count);
         const auto g = kernels::row_major(dy.data(), Embedding);
-        kernels::gemm<C>(Width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), Width).transposed(), g,
+        kernels::gemm<C>(width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), width).transposed(), g,
                          gradient.projection.data(), Embedding, true);
-        kernels::gemm<C>(count, Width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
-                         saved.pooled_gradient.data(), Width);
+        kernels::gemm<C>(count, width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
+                         saved.pooled_gradient.data(), width);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
+        } else if constexpr (norm_last) {
+            norm.backward(saved.normed, saved.pooled_gradient, saved.pooled_gradient, saved.norm, gradient.norm, false);
+            pool.backward(x, saved.pooled_gradient, dx, sequences, prefix, saved.pool, gradient.pool);
         } else {
             saved.normed_gradient.resize(x.extent(0));
-            for (std::size_t i = 0; i < count; ++i) {
-                const std::size_t first = offsets[i] + skip;
-                const C share = C{1} / static_cast<C>(offsets[i + 1] - first);
-                std::fill_n(&saved.normed_gradient(offsets[i], 0), skip * Width, C{0});
-                auto spread = saved.normed_gradient.view().slice(first, offsets[i + 1]);
-                assign(spread, saved.pooled_gradient[i] * static_cast<double>(share));
-            }
+            pool.backward(saved.normed, saved.pooled_gradient, saved.normed_gradient, sequences, prefix, saved.pool,
+                          gradient.pool);
             norm.backward(x, saved.normed_gradient, dx, saved.norm, gradient.norm, false);
         }
     }

@@ -139,6 +139,34 @@ struct Gathered : ExpressionNode {
     }
 };
 
+/// The first Count columns of a matrix.
+template <Expression E, std::size_t Count>
+struct FirstColumns : ExpressionNode {
+    static_assert(E::shape::rank == 2 && Count > 0, "tandem: first_columns takes a matrix");
+    static_assert(E::shape::rank != 2 || E::shape::extents[1] == dynamic || Count <= E::shape::extents[1],
+                  "tandem: first_columns takes at most as many columns as the matrix has");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<detail::matrix_extent<typename E::shape, 0>, Count>;
+
+    E operand;
+
+    explicit FirstColumns(E source) : operand(std::move(source)) {
+        if (operand.extents()[1] < Count) {
+            throw Error("first_columns", "at least " + std::to_string(Count) + " columns", to_string(operand.extents()));
+        }
+    }
+
+    Extents<2> extents() const { return {{operand.extents()[0], Count}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[:, 0 .. Count) of the matrix x <M, N>: <M, Count>.
+template <std::size_t Count, TensorOperand X>
+auto first_columns(X&& x) {
+    return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
+}
+
 template <TensorOperand X>
 auto transpose(X&& x) {
     return Transposed<AsExpression<X>>(as_expression(std::forward<X>(x)));
@@ -434,6 +462,27 @@ struct Rule<Diagonal<E>> : InMemoryRule<E> {
     void backward(const Value&, const Value& gradient) const {
         auto& target = this->operand.adjoint->dense();
         for (std::size_t i = 0; i < gradient.size(); ++i) target(i, i) += gradient(i);
+    }
+};
+
+template <class E, std::size_t Count>
+struct Rule<FirstColumns<E, Count>> : InMemoryRule<E> {
+    template <bool Gradients>
+    Rule(const FirstColumns<E, Count>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
+
+    template <class Out>
+    void forward(Out& out) const {
+        for (std::size_t i = 0; i < out.extent(0); ++i) {
+            for (std::size_t j = 0; j < Count; ++j) out(i, j) = this->operand.view(i, j);
+        }
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        auto& target = this->operand.adjoint->dense();
+        for (std::size_t i = 0; i < gradient.extent(0); ++i) {
+            for (std::size_t j = 0; j < Count; ++j) target(i, j) += gradient(i, j);
+        }
     }
 };
 

@@ -182,6 +182,7 @@ private:
 
     void step(const Batch& batch, double progress) {
         zero_parameters(gradient_);
+        work_.dropout = Seed{Random(options_.seed, run_.step).next()};
         const T loss = model_.loss_and_gradient(batch.images, batch.ids, loss_, gradient_, work_);
         const double norm = gradient_norm(gradient_);
         ++run_.step;

@@ -1,0 +1,304 @@
+// What turns pixels into one row a patch.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include <tandem/core/parallel.hpp>
+#include <tandem/nn/activation.hpp>
+#include <tandem/nn/linear.hpp>
+#include <tandem/nn/parameter.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What a stem knows of the tower it stands in: it makes (image / patch)² rows of `width`.
+struct StemShape {
+    std::size_t image = 0;
+    std::size_t patch = 0;
+    std::size_t width = 0;
+
+    constexpr std::size_t grid() const { return image / patch; }
+    constexpr std::size_t patches() const { return grid() * grid(); }
+};
+
+template <class C, std::size_t Image>
+using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
+
+namespace nn {
+
+/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
+/// the patch in the order channel, y, x: the order of a convolution's weight.
+template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
+void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
+    constexpr std::size_t side = Image / Patch;
+    parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t band = begin; band < end; ++band) {
+            const C* const image = images.data() + band / side * 3 * Image * Image;
+            for (std::size_t patch = 0; patch < side; ++patch) {
+                C* to = rows.data() + (band * side + patch) * Row;
+                for (std::size_t channel = 0; channel < 3; ++channel) {
+                    for (std::size_t y = 0; y < Patch; ++y, to += Patch) {
+                        const std::size_t line = channel * Image + band % side * Patch + y;
+                        std::copy_n(image + line * Image + patch * Patch, Patch, to);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A convolution of the patch's own size and stride, without a bias: CLIP/clip/model.py:224.
+template <Arithmetic T, StemShape shape, auto parts>
+struct PatchStem {
+    static constexpr std::size_t image = shape.image, patch = shape.patch, width = shape.width;
+    static constexpr std::size_t depth = 3 * patch * patch;
+    using C = Compute<T>;
+    static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
+
+    PackedMatrix<T, Shape<width, 3, patch, patch>> conv;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, depth_row>> patches;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "conv1.weight", self.conv...);
+    }
+
+    void initialise(Random& random, const InitScale&) {
+        fill_normal(conv, random, 1.0 / std::sqrt(static_cast<double>(depth)));
+    }
+
+    /// images <N, 3, image, image> to y <N · patches, width>.
+    void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
+        saved.patches.resize(y.extent(0));
+        extract_patches<image, patch, C, depth_row>(images, saved.patches);
+        conv.product(y.extent(0), {saved.patches.data(), depth_row}, {y.data(), width}, {});
+    }
+
+    /// Adds to the gradients, given dy; images get none.
+    void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient) const requires Trainable<T> {
+        conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width}, {nullptr, 0},
+                              gradient.conv, 0, width);
+    }
+};
+
+/// A 3x3 convolution of stride 2 without a bias, then norm and activation, over rows that are the pixels of images of
+/// 2 Side x 2 Side. The weight's axes are [out, y, x, in].
+template <Arithmetic T, std::size_t In, std::size_t Out, std::size_t Side, auto parts>
+struct ConvStage {
+    static constexpr std::size_t depth = 9 * In;
+    using C = Compute<T>;
+    using Norm = typename decltype(parts.norm)::template Layer<T, Out, parts.norm>;
+
+    PackedMatrix<T, Shape<Out, 3, 3, In>> conv;
+    Norm norm;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic, depth>> windows, windows_gradient;
+        Tensor<C, Shape<dynamic, Out>> convolved, normed, activated, gradient;
+        typename Norm::Saved norm;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "conv.weight", self.conv...);
+        Norm::parameters(visit, at + "norm.", self.norm...);
+    }
+
+    void initialise(Random& random) { fill_normal(conv, random, std::sqrt(2.0 / static_cast<double>(depth))); }
+
+    /// pixel(n, y, x) points to the In channels of a pixel; writes saved.activated.
+    template <class Pixel>
+    void forward(std::size_t count, const Pixel& pixel, Saved& saved) const {
+        const std::size_t rows = count * Side * Side;
+        saved.windows.resize(rows);
+        saved.convolved.resize(rows);
+        saved.normed.resize(rows);
+        saved.activated.resize(rows);
+        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
+                                   bool inside) {
+            C* const to = saved.windows.data() + row * depth + tap * In;
+            if (inside) {
+                pixel(n, y, x, to);
+            } else {
+                std::fill_n(to, In, C{0});
+            }
+        });
+        conv.product(rows, {saved.windows.data(), depth}, {saved.convolved.data(), Out}, {});
+        norm.forward(saved.convolved, saved.normed, saved.norm);
+        activate(parts.activation, saved.normed.data(), saved.activated.data(), saved.activated.size());
+    }
+
+    /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is its
+    /// input's unless it is null.
+    void backward(std::size_t count, C* dx, Saved& saved, ConvStage& gradient) const requires Trainable<T> {
+        const std::size_t rows = count * Side * Side;
+        activate_backward(parts.activation, saved.normed.data(), saved.gradient.data(), saved.gradient.size());
+        norm.backward(saved.convolved, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
+        if (dx != nullptr) saved.windows_gradient.resize(rows);
+        conv.product_backward(rows, {saved.windows.data(), depth}, {saved.gradient.data(), Out},
+                              {dx == nullptr ? nullptr : saved.windows_gradient.data(), depth}, gradient.conv, 0, Out);
+        if (dx == nullptr) return;
+        std::fill_n(dx, count * 4 * Side * Side * In, C{0});
+        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
+                                   bool inside) {
+            if (!inside) return;
+            C* const to = dx + ((n * 2 * Side + y) * 2 * Side + x) * In;
+            const C* const from = saved.windows_gradient.data() + row * depth + tap * In;
+            std::transform(to, to + In, from, to, std::plus<C>());
+        });
+    }
+
+private:
+    /// Calls body(row, n, y, x, tap, inside) for every row of the result and every pixel its window covers, images in
+    /// parallel.
+    template <class Body>
+    static void for_each_window(std::size_t count, const Body& body) {
+        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t row = begin * Side * Side; row < end * Side * Side; ++row) {
+                const std::size_t n = row / (Side * Side), top = row / Side % Side * 2, left = row % Side * 2;
+                for (std::size_t tap = 0; tap < 9; ++tap) {
+                    // One row and column of zeros around the image: pixel -1 is the padding's.
+                    const std::size_t y = top + tap / 3 - 1, x = left + tap % 3 - 1;
+                    body(row, n, y, x, tap, y < 2 * Side && x < 2 * Side);
+                }
+            }
+        });
+    }
+};
+
+/// Stages that halve the image until a pixel is a patch, the last one `width` channels wide and each other one half of
+/// the next, then a 1x1 convolution: after Xiao et al. 2021, with the tower's norm and activation.
+template <Arithmetic T, StemShape shape, auto parts>
+struct ConvStem {
+    static constexpr std::size_t image = shape.image, width = shape.width;
+    static constexpr std::size_t stages = static_cast<std::size_t>(std::bit_width(shape.patch)) - 1;
+    using C = Compute<T>;
+
+    static constexpr std::size_t channels(std::size_t stage) {
+        return stage == 0 ? 3 : width >> (stages - stage);
+    }
+
+    template <class Stages>
+    struct Chain;
+    template <std::size_t... I>
+    struct Chain<std::index_sequence<I...>> {
+        using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>...>;
+        using Saved = std::tuple<
+            typename ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>::Saved...>;
+    };
+    using Stages = Chain<std::make_index_sequence<stages>>;
+
+    typename Stages::Layers convolutions;
+    Linear<T, width, width> proj;
+
+    struct Saved {
+        typename Stages::Saved stages;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        const auto stage = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
+            std::tuple_element_t<I, typename Stages::Layers>::parameters(
+                visit, at + "stem." + std::to_string(I) + ".", std::get<I>(self.convolutions)...);
+        };
+        for_each_stage(stage);
+        decltype(proj)::parameters(visit, at + "stem.proj.", self.proj...);
+    }
+
+    void initialise(Random& random, const InitScale&) {
+        for_each_stage([&](auto stage) { std::get<stage()>(convolutions).initialise(random); });
+        fill_normal(proj.weight, random, 1.0 / std::sqrt(static_cast<double>(width)));
+    }
+
+    void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
+        const std::size_t count = images.extent(0);
+        for_each_stage([&](auto stage) {
+            constexpr std::size_t in = channels(stage()), side = image >> stage();
+            const auto& layer = std::get<stage()>(convolutions);
+            if constexpr (stage() == 0) {
+                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
+                    for (std::size_t c = 0; c < 3; ++c)
+                        to[c] = images.data()[((n * 3 + c) * side + y_at) * side + x_at];
+                }, std::get<0>(saved.stages));
+            } else {
+                const C* const from = std::get<stage() - 1>(saved.stages).activated.data();
+                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
+                    std::copy_n(from + ((n * side + y_at) * side + x_at) * in, in, to);
+                }, std::get<stage()>(saved.stages));
+            }
+        });
+        proj.forward(std::get<stages - 1>(saved.stages).activated, y);
+    }
+
+    void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient) const requires Trainable<T> {
+        const std::size_t count = dy.extent(0) / shape.patches();
+        auto& last = std::get<stages - 1>(saved.stages);
+        last.gradient.resize(dy.extent(0));
+        proj.backward(last.activated, dy, last.gradient, gradient.proj);
+        for_each_stage([&](auto reversed) {
+            constexpr std::size_t stage = stages - 1 - reversed();
+            C* dx = nullptr;
+            if constexpr (stage > 0) {
+                auto& before = std::get<stage - 1>(saved.stages);
+                before.gradient.resize(before.activated.extent(0));
+                dx = before.gradient.data();
+            }
+            std::get<stage>(convolutions).backward(count, dx, std::get<stage>(saved.stages),
+                                                   std::get<stage>(gradient.convolutions));
+        });
+    }
+
+private:
+    template <class Body>
+    static void for_each_stage(const Body& body) {
+        [&]<std::size_t... I>(std::index_sequence<I...>) {
+            (body(std::integral_constant<std::size_t, I>{}), ...);
+        }
+        (std::make_index_sequence<stages>{});
+    }
+};
+
+}  // namespace nn
+
+/// The stem of an image tower: patches times a matrix. Another stem is another type with a template
+/// Layer<T, StemShape, parts> that has this layer's members, and cost().
+struct PatchStem {
+    template <Arithmetic T, StemShape shape, auto parts>
+    using Layer = nn::PatchStem<T, shape, parts>;
+
+    static constexpr bool fits(const StemShape&) { return true; }
+
+    static constexpr Cost cost(const StemShape& shape, const auto&) {
+        const std::size_t depth = 3 * shape.patch * shape.patch;
+        return nn::linear_cost(depth, shape.width, false, shape.patches()) + held_cost(depth * shape.patches());
+    }
+};
+
+/// A convolutional stem: early convolutions see a patch's surroundings.
+struct ConvStem {
+    template <Arithmetic T, StemShape shape, auto parts>
+    using Layer = nn::ConvStem<T, shape, parts>;
+
+    /// Every stage halves the image and doubles the channels.
+    static constexpr bool fits(const StemShape& shape) {
+        return shape.patch > 1 && std::has_single_bit(shape.patch) && shape.width % shape.patch == 0;
+    }
+
+    static constexpr Cost cost(const StemShape& shape, const auto& parts) {
+        Cost total = nn::linear_cost(shape.width, shape.width, true, shape.patches());
+        for (std::size_t side = shape.image / 2, in = 3, out = 2 * shape.width / shape.patch; side >= shape.grid();
+             side /= 2, in = out, out *= 2) {
+            total = total + nn::linear_cost(9 * in, out, false, side * side) + parts.norm.cost(out, side * side) +
+                    side * side * Cost{.inference = 9 * in + 3 * out,
+                                       .saved = 9 * in + 3 * out,
+                                       .scratch = (side == shape.image / 2 ? 0 : 9 * in) + out};
+        }
+        return total;
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
