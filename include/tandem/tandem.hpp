@@ -10,6 +10,7 @@
 #include <tandem/models/check_gradients.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/describe.hpp>
 #include <tandem/models/zoo.hpp>
 #include <tandem/nn/compose.hpp>
 #include <tandem/tasks/retrieval.hpp>

@@ -26,6 +26,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <charconv>
@@ -5108,17 +5109,20 @@ public:
 
     // Not inlined: g++ would see an allocation and its release by functions that are no pair, and warn.
     [[gnu::noinline]] void* take(std::size_t bytes) {
+        count(bytes);
         if (void* const kept = take_kept(bytes)) return kept;
         return SystemMemory::take(block_bytes(bytes));
     }
 
     [[gnu::noinline]] void* take_zeroed(std::size_t bytes) {
+        count(bytes);
         if (void* const kept = take_kept(bytes)) return std::memset(kept, 0, bytes);
         void* const memory = SystemMemory::take(block_bytes(bytes));
         return SystemMemory::is_zero(block_bytes(bytes)) ? memory : std::memset(memory, 0, bytes);
     }
 
     [[gnu::noinline]] void give(void* memory, std::size_t bytes) noexcept {
+        held_ -= bytes;
         if (recycles_memory && bytes <= largest_block) {
             const BlockClass size = block_class(bytes);
             const std::lock_guard lock(mutex_);
@@ -5131,10 +5135,20 @@ public:
         SystemMemory::give(memory, block_bytes(bytes));
     }
 
+    std::size_t held() const { return held_; }
+    std::size_t peak() const { return peak_; }
+    void restart_peak() { peak_ = held_.load(); }
+
 private:
     struct Block {
         Block* next;
     };
+
+    void count(std::size_t bytes) {
+        const std::size_t now = held_ += bytes;
+        for (std::size_t most = peak_; now > most && !peak_.compare_exchange_weak(most, now);) {
+        }
+    }
 
     static std::size_t block_bytes(std::size_t bytes) {
         return bytes <= largest_block ? block_class(bytes).bytes : bytes;
@@ -5155,9 +5169,15 @@ private:
     std::mutex mutex_;
     std::array<Block*, block_class(largest_block).index + 1> blocks_{};
     std::size_t kept_ = 0;
+    std::atomic<std::size_t> held_ = 0, peak_ = 0;
 };
 
 }  // namespace detail
+
+/// Bytes of all tensors and buffers that are held now, and the most there have been since the last restart_peak_memory().
+inline std::size_t held_memory() { return detail::BlockStore::instance().held(); }
+inline std::size_t peak_memory() { return detail::BlockStore::instance().peak(); }
+inline void restart_peak_memory() { detail::BlockStore::instance().restart_peak(); }
 
 /// For containers whose elements come and go with every step.
 template <class T>
@@ -12273,6 +12293,13 @@ LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t grou
 
 }  // namespace detail
 
+/// Where it is set, it is called with the sizes m x n x k of every product: it tells what a model computes.
+inline std::atomic<void (*)(std::size_t m, std::size_t n, std::size_t k)> product_observer = nullptr;
+
+inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
+    if (const auto observer = product_observer.load(std::memory_order_relaxed); observer != nullptr) observer(m, n, k);
+}
+
 /// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
@@ -12285,6 +12312,7 @@ struct NoEpilogue {
 template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
+    observe_product(m, n, k);
     const std::size_t block_depth = gemm_depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
@@ -12423,6 +12451,7 @@ void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, cons
 template <Real T>
 void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& a, const Operand<T>& b, T* c,
                  std::size_t c_stride, bool accumulate = false) {
+    observe_product(m, n, k);
     const KernelSet<T>& set = active<T>();
     const PanelLayout layout = layout_of(set.tile);
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
@@ -16321,7 +16350,9 @@ struct AttentionPool {
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
         const std::size_t width = shape.width;
-        return Cost{.parameters = width} + product_cost(4 * tokens * width) + 2 * nn::linear_cost(width, width, true, 1) +
+        // The query is the same for all, and projected once a batch.
+        const Cost query{.parameters = 2 * width + width * width, .matrices = width * width, .flops = 2 * width * width};
+        return query + product_cost(4 * tokens * width) + nn::linear_cost(width, width, true, 1) +
                nn::linear_cost(width, 2 * width, true, tokens) + parts.norm.cost(width, 1) + Mlp::cost(shape, 1) +
                width * Cost{.inference = 2 * tokens + 4, .saved = 2 * tokens + 4, .scratch = 2 * tokens + 3};
     }
@@ -18520,6 +18551,250 @@ Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::
     Clip<config, T> model;
     load_weights(model, file, towers);
     return model;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/describe.hpp ----
+
+// An architecture in words: its parts with what they cost, and the constant itself.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A line of describe()'s table: a part of a model for one image or one caption of the full context.
+struct PartCost {
+    std::string name;
+    std::string output;  ///< the shape of what it hands on
+    Cost cost;
+    std::size_t depth = 0;  ///< of lines that a line above sums up
+};
+
+namespace detail {
+
+/// A type's name as a program writes it, without its namespaces; empty for a lambda's.
+template <class T>
+std::string type_name() {
+    const std::string_view text = __PRETTY_FUNCTION__;
+    const std::size_t begin = text.find("T = ") + 4;
+    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
+    if (name.find("lambda") != std::string_view::npos) return {};
+    if (const std::size_t colon = name.rfind("::"); colon != std::string_view::npos) name.remove_prefix(colon + 2);
+    return std::string(name);
+}
+
+template <class T>
+std::string part_name(const char* role, const T&) {
+    const std::string name = type_name<T>();
+    return std::string(role) + (name.empty() ? "" : " (" + name + ")");
+}
+
+inline std::string number_text(double value, int digits = 12) {
+    std::array<char, 32> text;
+    std::snprintf(text.data(), text.size(), "%.*g", digits, value);
+    return text.data();
+}
+
+/// Writes a config's fields as designated initialisers, those that differ from the default.
+class FieldWriter {
+public:
+    void add(const char* name, std::size_t value, std::size_t usual) {
+        if (value != usual) put(name, std::to_string(value));
+    }
+    void add(const char* name, double value, double usual) {
+        if (value != usual) put(name, number_text(value));
+    }
+    void add(const char* name, bool value, bool usual) {
+        if (value != usual) put(name, value ? "true" : "false");
+    }
+    void add(const char* name, PosEmbed value, PosEmbed usual) {
+        static constexpr std::array names{"learnable", "sin_cos_2d", "rotary"};
+        if (value != usual) put(name, std::string("td::PosEmbed::") + names[static_cast<std::size_t>(value)]);
+    }
+    void add(const char* name, NormPosition value, NormPosition usual) {
+        static constexpr std::array names{"pre", "post", "sandwich"};
+        if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
+    }
+    template <class Usual, class Part>
+    void add_part(const char* name, const Part& part) {
+        if constexpr (requires { part.eps == Usual{}.eps; }) {
+            if (std::is_same_v<Part, Usual> && part.eps == Usual{}.eps) return;
+        } else if (std::is_same_v<Part, Usual>) {
+            return;
+        }
+        const std::string type = type_name<Part>();
+        if (type.empty()) {
+            put(name, "/* a lambda */");
+        } else if constexpr (requires { part.eps; }) {
+            put(name, "td::" + type + "{.eps = " + number_text(static_cast<double>(part.eps), 6) + "f}");
+        } else {
+            put(name, "td::" + type + "{}");
+        }
+    }
+    void put(const char* name, const std::string& value) {
+        text_ += (text_.empty() ? "." : ", .") + std::string(name) + " = " + value;
+    }
+
+    const std::string& text() const { return text_; }
+
+private:
+    std::string text_;
+};
+
+void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+    fields.add("norm_position", config.norm_position, usual.norm_position);
+    fields.add("parallel", config.parallel, usual.parallel);
+    fields.add("qk_norm", config.qk_norm, usual.qk_norm);
+    fields.add("ls_init_value", config.ls_init_value, usual.ls_init_value);
+}
+
+void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+    using Usual = std::remove_cvref_t<decltype(usual)>;
+    fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
+    fields.template add_part<decltype(Usual::norm)>("norm", config.norm);
+    fields.template add_part<decltype(Usual::activation)>("activation", config.activation);
+    fields.template add_part<decltype(Usual::mixer)>("mixer", config.mixer);
+    fields.template add_part<decltype(Usual::mlp)>("mlp", config.mlp);
+    fields.template add_part<decltype(Usual::pooling)>("pooling", config.pooling);
+}
+
+void write_size_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+    fields.put("width", std::to_string(config.width));
+    fields.put("layers", std::to_string(config.layers));
+    fields.put("heads", std::to_string(config.heads));
+    fields.add("head_width", config.head_width, usual.head_width);
+    fields.add("kv_heads", config.kv_heads, usual.kv_heads);
+    fields.add("mlp_ratio", config.mlp_ratio, usual.mlp_ratio);
+}
+
+}  // namespace detail
+
+/// A config as the program text that makes it, td being the library's namespace: sizes, and what is not the default. A
+/// lambda has no text, and types of a user's own are named without their namespaces.
+template <class N, class A, class M, class F, class P, class S>
+std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
+    const VitConfig<> usual;
+    detail::FieldWriter fields;
+    fields.put("image", std::to_string(config.image));
+    fields.put("patch", std::to_string(config.patch));
+    detail::write_size_fields(fields, config, usual);
+    fields.add("class_token", config.class_token, usual.class_token);
+    fields.add("reg_tokens", config.reg_tokens, usual.reg_tokens);
+    fields.add("pos_embed_type", config.pos_embed_type, usual.pos_embed_type);
+    fields.add("no_ln_pre", config.no_ln_pre, usual.no_ln_pre);
+    fields.add("final_ln_after_pool", config.final_ln_after_pool, usual.final_ln_after_pool);
+    detail::write_block_fields(fields, config, usual);
+    fields.add("patch_dropout", config.patch_dropout, usual.patch_dropout);
+    detail::write_part_fields(fields, config, usual);
+    fields.template add_part<PatchStem>("stem", config.stem);
+    return "td::VitConfig{" + fields.text() + "}";
+}
+
+template <class N, class A, class M, class F, class P>
+std::string constant_text(const TextConfig<N, A, M, F, P>& config) {
+    const TextConfig<> usual;
+    detail::FieldWriter fields;
+    fields.put("vocabulary", std::to_string(config.vocabulary));
+    fields.put("context", std::to_string(config.context));
+    detail::write_size_fields(fields, config, usual);
+    fields.add("causal", config.causal, usual.causal);
+    fields.add("pos_embed_type", config.pos_embed_type, usual.pos_embed_type);
+    fields.add("final_ln_after_pool", config.final_ln_after_pool, usual.final_ln_after_pool);
+    detail::write_block_fields(fields, config, usual);
+    fields.add("token_dropout", config.token_dropout, usual.token_dropout);
+    detail::write_part_fields(fields, config, usual);
+    return "td::TextConfig{" + fields.text() + "}";
+}
+
+template <class Vision, class Text>
+std::string constant_text(const ClipConfig<Vision, Text>& config) {
+    const auto tower = [](const auto& side) {
+        if constexpr (requires { constant_text(side); }) {
+            return constant_text(side);
+        } else {
+            return detail::type_name<std::remove_cvref_t<decltype(side)>>() + "{}";
+        }
+    };
+    return "td::ClipConfig{\n    .vision = " + tower(config.vision) + ",\n    .text = " + tower(config.text) +
+           ",\n    .embedding = " + std::to_string(config.embedding) + (config.logit_bias ? ",\n    .logit_bias = true" : "") +
+           (config.shared ? ",\n    .shared = true" : "") + "}";
+}
+
+/// What every part of a model costs, for one image and one caption of the full context; lines of depth 0 add up to the
+/// whole.
+std::vector<PartCost> cost_by_part(const auto& config) {
+    std::vector<PartCost> lines;
+    const auto shape = [](std::size_t rows, std::size_t width) {
+        return "[" + std::to_string(rows) + ", " + std::to_string(width) + "]";
+    };
+    const auto vector = [](std::size_t width) { return "[" + std::to_string(width) + "]"; };
+    const auto blocks = [&](const std::string& at, const auto& tower, std::size_t tokens, bool counts) {
+        const auto parts = tower.block_parts();
+        const BlockShape block = tower.block_shape();
+        Cost whole = tower.blocks_cost();
+        if (!counts) whole.parameters = whole.matrices = 0;
+        lines.push_back({at + "transformer, " + std::to_string(tower.layers) + " blocks" + (counts ? "" : " (shared)"),
+                         shape(tokens, tower.width), whole});
+        const auto each = [&](std::string name, const Cost& cost) {
+            lines.push_back({std::move(name), shape(tokens, tower.width), cost, 1});
+        };
+        each(detail::part_name(parts.parallel ? "norm" : "2 norms", parts.norm),
+             (parts.parallel ? 1 : 2) * parts.norm.cost(tower.width, tokens));
+        each(detail::part_name("mixer", parts.mixer), nn::cost_of(parts.mixer, block, tokens, parts));
+        each(detail::part_name("mlp", parts.mlp), nn::cost_of(parts.mlp, block, tokens, parts));
+    };
+    const auto& vision = config.vision;
+    if constexpr (requires { vision.stem_cost(); }) {
+        lines.push_back({detail::part_name("visual.stem", vision.stem), shape(vision.patches(), vision.width),
+                         vision.stem_cost()});
+        lines.push_back({"visual tokens, positions" + std::string(vision.no_ln_pre ? "" : ", ln_pre"),
+                         shape(vision.tokens(), vision.width), vision.token_cost()});
+        blocks("visual.", vision, vision.tokens(), true);
+        lines.push_back({detail::part_name("visual.ln_post, pooling", vision.pooling), vector(vision.width),
+                         vision.head_cost()});
+    } else {
+        lines.push_back({detail::part_name("visual", vision), vector(vision.width), vision.cost()});
+    }
+    lines.push_back({"visual.proj", vector(config.embedding), detail::projection_cost(vision.width, config.embedding)});
+    const auto& text = config.text;
+    if constexpr (requires { text.token_cost(); }) {
+        lines.push_back({"token_embedding, positions", shape(text.context, text.width), text.token_cost()});
+        blocks("", text, text.context, !config.shared);
+        lines.push_back({detail::part_name("ln_final, pooling", text.pooling), vector(text.width), text.head_cost()});
+    } else {
+        lines.push_back({detail::part_name("text", text), vector(text.width), text.cost()});
+    }
+    lines.push_back({"text_projection", vector(config.embedding), detail::projection_cost(text.width, config.embedding)});
+    lines.push_back({config.logit_bias ? "logit_scale, logit_bias" : "logit_scale", "[]",
+                     Cost{.parameters = config.logit_bias ? 2U : 1U}});
+    return lines;
+}
+
+/// The table of a model's parts, as torchinfo prints one: parameters, FLOPs of the naive model and those executed, and what
+/// a pair's activations take in float32; then bytes of the weights by precision, and the constant itself. An indented
+/// line is one of each block.
+template <auto config>
+std::string describe() {
+    std::string text;
+    const auto line = [&](const std::string& name, const std::string& output, const Cost& cost) {
+        std::array<char, 192> row;
+        std::snprintf(row.data(), row.size(), "%-46.46s %-14s %12zu %10.2f %10.2f %10.3f %10.3f\n", name.c_str(),
+                      output.c_str(), cost.parameters, 1e-6 * static_cast<double>(cost.flops),
+                      1e-6 * static_cast<double>(cost.executed), 4e-6 * static_cast<double>(cost.inference),
+                      4e-6 * static_cast<double>(cost.training()));
+        text += row.data();
+    };
+    std::array<char, 192> head;
+    std::snprintf(head.data(), head.size(), "%-46s %-14s %12s %10s %10s %10s %10s\n", "part", "output", "parameters",
+                  "MFLOP", "executed", "MB infer", "MB train");
+    text += head.data();
+    for (const PartCost& part : cost_by_part(config)) line(std::string(2 * part.depth, ' ') + part.name, part.output, part.cost);
+    line("one image and one caption", "", detail::whole_cost(config));
+    std::array<char, 128> bytes;
+    std::snprintf(bytes.data(), bytes.size(), "weights: %.2f MB in float32, %.2f in bf16, %.2f in int8\n",
+                  1e-6 * static_cast<double>(parameter_bytes<float>(config)),
+                  1e-6 * static_cast<double>(parameter_bytes<bfloat16>(config)),
+                  1e-6 * static_cast<double>(parameter_bytes<int8>(config)));
+    return text + bytes.data() + constant_text(config) + "\n";
 }
 
 }  // namespace tandem::inline TANDEM_ABI

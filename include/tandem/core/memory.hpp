@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -116,17 +117,20 @@ public:
 
     // Not inlined: g++ would see an allocation and its release by functions that are no pair, and warn.
     [[gnu::noinline]] void* take(std::size_t bytes) {
+        count(bytes);
         if (void* const kept = take_kept(bytes)) return kept;
         return SystemMemory::take(block_bytes(bytes));
     }
 
     [[gnu::noinline]] void* take_zeroed(std::size_t bytes) {
+        count(bytes);
         if (void* const kept = take_kept(bytes)) return std::memset(kept, 0, bytes);
         void* const memory = SystemMemory::take(block_bytes(bytes));
         return SystemMemory::is_zero(block_bytes(bytes)) ? memory : std::memset(memory, 0, bytes);
     }
 
     [[gnu::noinline]] void give(void* memory, std::size_t bytes) noexcept {
+        held_ -= bytes;
         if (recycles_memory && bytes <= largest_block) {
             const BlockClass size = block_class(bytes);
             const std::lock_guard lock(mutex_);
@@ -139,10 +143,20 @@ public:
         SystemMemory::give(memory, block_bytes(bytes));
     }
 
+    std::size_t held() const { return held_; }
+    std::size_t peak() const { return peak_; }
+    void restart_peak() { peak_ = held_.load(); }
+
 private:
     struct Block {
         Block* next;
     };
+
+    void count(std::size_t bytes) {
+        const std::size_t now = held_ += bytes;
+        for (std::size_t most = peak_; now > most && !peak_.compare_exchange_weak(most, now);) {
+        }
+    }
 
     static std::size_t block_bytes(std::size_t bytes) {
         return bytes <= largest_block ? block_class(bytes).bytes : bytes;
@@ -163,9 +177,15 @@ private:
     std::mutex mutex_;
     std::array<Block*, block_class(largest_block).index + 1> blocks_{};
     std::size_t kept_ = 0;
+    std::atomic<std::size_t> held_ = 0, peak_ = 0;
 };
 
 }  // namespace detail
+
+/// Bytes of all tensors and buffers that are held now, and the most there have been since the last restart_peak_memory().
+inline std::size_t held_memory() { return detail::BlockStore::instance().held(); }
+inline std::size_t peak_memory() { return detail::BlockStore::instance().peak(); }
+inline void restart_peak_memory() { detail::BlockStore::instance().restart_peak(); }
 
 /// For containers whose elements come and go with every step.
 template <class T>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstring>
@@ -237,6 +238,13 @@ LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t grou
 
 }  // namespace detail
 
+/// Where it is set, it is called with the sizes m x n x k of every product: it tells what a model computes.
+inline std::atomic<void (*)(std::size_t m, std::size_t n, std::size_t k)> product_observer = nullptr;
+
+inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
+    if (const auto observer = product_observer.load(std::memory_order_relaxed); observer != nullptr) observer(m, n, k);
+}
+
 /// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
@@ -249,6 +257,7 @@ struct NoEpilogue {
 template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
+    observe_product(m, n, k);
     const std::size_t block_depth = gemm_depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
@@ -387,6 +396,7 @@ void gemm(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, cons
 template <Real T>
 void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& a, const Operand<T>& b, T* c,
                  std::size_t c_stride, bool accumulate = false) {
+    observe_product(m, n, k);
     const KernelSet<T>& set = active<T>();
     const PanelLayout layout = layout_of(set.tile);
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();

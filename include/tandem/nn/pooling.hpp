@@ -181,7 +181,9 @@ struct AttentionPool {
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
         const std::size_t width = shape.width;
-        return Cost{.parameters = width} + product_cost(4 * tokens * width) + 2 * nn::linear_cost(width, width, true, 1) +
+        // The query is the same for all, and projected once a batch.
+        const Cost query{.parameters = 2 * width + width * width, .matrices = width * width, .flops = 2 * width * width};
+        return query + product_cost(4 * tokens * width) + nn::linear_cost(width, width, true, 1) +
                nn::linear_cost(width, 2 * width, true, tokens) + parts.norm.cost(width, 1) + Mlp::cost(shape, 1) +
                width * Cost{.inference = 2 * tokens + 4, .saved = 2 * tokens + 4, .scratch = 2 * tokens + 3};
     }

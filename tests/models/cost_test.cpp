@@ -1,0 +1,142 @@
+// A config's cost as a constant against what its model does: parameters, products, memory.
+#include <catch2/catch.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <type_traits>
+
+#include <tandem/losses/contrastive.hpp>
+#include <tandem/models/clip.hpp>
+#include <tandem/models/describe.hpp>
+#include <tandem/models/zoo.hpp>
+
+namespace td = tandem;
+
+namespace {
+
+std::atomic<std::size_t> flops = 0;
+
+/// The operations of all products in `work`.
+template <class Work>
+std::size_t count_flops(const Work& work) {
+    flops = 0;
+    td::kernels::product_observer = [](std::size_t m, std::size_t n, std::size_t k) { flops += 2 * m * n * k; };
+    work();
+    td::kernels::product_observer = nullptr;
+    return flops;
+}
+
+/// The most memory that `work` took beyond what was held before.
+template <class Work>
+std::size_t count_bytes(const Work& work) {
+    const std::size_t before = td::held_memory();
+    td::restart_peak_memory();
+    work();
+    return td::peak_memory() - before;
+}
+
+template <class Model>
+struct Batch {
+    td::Tensor<float, typename Model::Vision::Input::shape> images;
+    td::Tensor<td::Id, typename Model::Text::Input::shape> ids;
+
+    /// Captions of `tokens` tokens each.
+    Batch(std::size_t count, std::size_t tokens) : images(count), ids(count) {
+        images.fill(0.5F);
+        ids.fill(1);
+        for (std::size_t i = 0; i < count; ++i) {
+            ids(i, tokens - 1) = static_cast<td::Id>(Model::architecture.text.vocabulary - 1);
+        }
+    }
+};
+
+constexpr bool is_within(double found, double expected, double share) {
+    return found >= expected * (1 - share) && found <= expected * (1 + share);
+}
+
+/// Packed operands of a few products, one set a thread, come on top of what the constants count.
+template <auto config>
+void check() {
+    using Model = td::Clip<config>;
+    constexpr std::size_t count = 48, tokens = config.text.context - 3;
+    Model model{td::Seed{0}}, gradient;
+    CHECK(td::count_parameters(model) == td::parameter_count(config));
+    const Batch<Model> batch(count, tokens);
+    typename Model::Embeddings embeddings(count);
+
+    const std::size_t of_images = count_flops([&] { model.encode_image(batch.images, embeddings); });
+    if constexpr (td::PicksRow<std::remove_cvref_t<decltype(config.vision.pooling)>>) {
+        CHECK(of_images == count * td::image_cost(config).executed);
+    } else {
+        // Attention pooling projects its query once for the images it takes at a time, and the constant counts none.
+        const std::size_t query = 2 * config.vision.width * config.vision.width;
+        CHECK((of_images - count * td::image_cost(config).executed) % query == 0);
+        CHECK((of_images - count * td::image_cost(config).executed) / query < count / 2);
+    }
+    CHECK(count_flops([&] { model.encode_text(batch.ids, embeddings); }) ==
+          count * td::text_cost(config, tokens).executed);
+    const Batch<Model> whole(2, config.text.context);
+    CHECK(count_flops([&] { model.encode_text(whole.ids, embeddings.view().slice(0, 2)); }) == 2 * td::text_cost(config).executed);
+
+    typename Model::Workspace work;
+    const auto step = [&] { model.loss_and_gradient(batch.images, batch.ids, td::InfoNce{}, gradient, work); };
+    const auto training = static_cast<double>(count_bytes(step));
+    const double expected =
+        static_cast<double>(count * sizeof(float) *
+                            (td::image_cost(config).training() + td::text_cost(config, tokens).training()));
+    CAPTURE(training, expected);
+    CHECK(is_within(training, expected, 0.1));
+
+    Model fresh{td::Seed{0}};
+    constexpr std::size_t few = 4;  // fewer than a model takes at once
+    typename Model::Embeddings some(few);
+    const auto image = static_cast<double>(
+        count_bytes([&] { fresh.encode_image(batch.images.view().slice(0, few), some); }));
+    const double expected_image = static_cast<double>(few * td::inference_bytes(config.vision));
+    CAPTURE(image, expected_image);
+    CHECK(is_within(image, expected_image, 0.1));
+    const auto text = static_cast<double>(count_bytes([&] { fresh.encode_text(batch.ids, embeddings); }));
+    const double expected_text = static_cast<double>(count * sizeof(float) * td::text_cost(config, tokens).inference);
+    CAPTURE(text, expected_text);
+    CHECK(is_within(text, expected_text, 0.1));
+}
+
+inline constexpr td::ClipConfig plain{
+    .vision = td::VitConfig{.image = 64, .patch = 8, .width = 192, .layers = 6, .heads = 3},
+    .text = td::TextConfig{.vocabulary = 4096, .context = 32, .width = 192, .layers = 4, .heads = 3},
+    .embedding = 128};
+
+inline constexpr td::ClipConfig modern{
+    .vision = td::VitConfig{.image = 64, .patch = 8, .width = 192, .layers = 6, .heads = 4, .head_width = 64, .kv_heads = 2,
+                            .mlp_ratio = 2.0, .class_token = false, .reg_tokens = 4, .pos_embed_type = td::PosEmbed::rotary,
+                            .qk_norm = true, .ls_init_value = 0.1, .norm = td::RmsNorm{}, .activation = td::Silu{},
+                            .mlp = td::GatedMlp{}, .pooling = td::AttentionPool{}, .stem = td::ConvStem{}},
+    .text = td::TextConfig{.vocabulary = 4096, .context = 32, .width = 128, .layers = 5, .heads = 2, .causal = false,
+                           .norm_position = td::NormPosition::sandwich, .drop_path_rate = 0.1, .pooling = td::Average{}},
+    .embedding = 128};
+
+inline constexpr td::ClipConfig parallel{
+    .vision = td::VitConfig{.image = 64, .patch = 8, .width = 128, .layers = 6, .heads = 2,
+                            .norm_position = td::NormPosition::post},
+    .text = td::TextConfig{.vocabulary = 4096, .context = 32, .width = 192, .layers = 4, .heads = 3, .parallel = true},
+    .embedding = 128};
+
+}  // namespace
+
+TEST_CASE("the cost of a plain model") { check<plain>(); }
+TEST_CASE("the cost of a modern model") { check<modern>(); }
+TEST_CASE("the cost of post-norm and parallel blocks") { check<parallel>(); }
+
+TEST_CASE("describe adds up, and gives the constant back") {
+    td::Cost sum;
+    for (const td::PartCost& part : td::cost_by_part(modern)) {
+        if (part.depth == 0) sum = sum + part.cost;
+    }
+    CHECK(sum == td::detail::whole_cost(modern));
+    CHECK(td::constant_text(plain.vision) ==
+          "td::VitConfig{.image = 64, .patch = 8, .width = 192, .layers = 6, .heads = 3}");
+    CHECK(td::constant_text(modern.text) ==
+          "td::TextConfig{.vocabulary = 4096, .context = 32, .width = 128, .layers = 5, .heads = 2, .causal = false, "
+          ".norm_position = td::NormPosition::sandwich, .drop_path_rate = 0.1, .pooling = td::Average{}}");
+    CHECK(td::describe<td::vit_b_32>().find("151277313") != std::string::npos);
+}
