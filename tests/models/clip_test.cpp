@@ -141,6 +141,21 @@ TEST_CASE("weights survive saving and loading to the bit, also with prefixes") {
     CHECK(same_bits(td::load<small>(folder / "custom.safetensors"), model));
 }
 
+TEST_CASE("a fixed table of positions in a checkpoint is not asked for, a learned one is not passed over") {
+    static constexpr auto with_positions = [](td::PosEmbed positions) {
+        td::ClipConfig config = small;
+        config.vision.pos_embed_type = positions;
+        return config;
+    };
+    const Folder folder;
+    td::save_weights(td::Clip<small>{td::Seed{3}}, folder / "learned.safetensors");
+    td::Clip<with_positions(td::PosEmbed::sin_cos_2d)> fixed;
+    td::load_weights(fixed, folder / "learned.safetensors");
+    td::Clip<with_positions(td::PosEmbed::rotary)> rotary;
+    CHECK_THROWS_WITH(td::load_weights(rotary, folder / "learned.safetensors"),
+                      Contains("visual.positional_embedding: unexpected"));
+}
+
 TEST_CASE("a checkpoint that does not fit is refused whole, every fault named") {
     const Folder folder;
     td::save_weights(td::Clip<wider>{td::Seed{1}}, folder / "other.safetensors");

@@ -135,6 +135,12 @@ class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
 
+    /// A tensor that a file may have and the model does without: it computes it.
+    void expect_computed(const std::string& name) {
+        if (const StoredTensor* const stored = file_.find(naming_(name).names.front()); stored != nullptr)
+            used_[position_of(*stored)] = true;
+    }
+
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
         for (const LoadTarget& target : targets) check(target.name, target.shape);
@@ -297,7 +303,13 @@ template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where, Towers towers = Towers::both) {
     detail::LoadTargets targets;
     for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
-    detail::CheckpointFit(file).load(targets.all(), where, towers);
+    detail::CheckpointFit fit(file);
+    if constexpr (requires { Model::architecture.vision.pos_embed_type; }) {
+        // open_clip keeps its fixed table in the checkpoint.
+        if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
+            fit.expect_computed("visual.positional_embedding");
+    }
+    fit.load(targets.all(), where, towers);
 }
 
 template <class Model>

@@ -1,0 +1,199 @@
+"""Builds and times the variants of a list in turn; architectures.sh runs it and says how."""
+
+import argparse
+import concurrent.futures
+import csv
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import report
+
+HERE = Path(__file__).resolve().parent
+INCLUDE = HERE.parent.parent / "include"
+PRECISIONS = ("f32", "bf16", "int8")
+# (name, command of variant.hpp, cost that is executed, items a call)
+ROWS = [
+    (f"{tower} {precision} b{batch}", f"{tower} {precision} {batch}", f"{tower}_executed", batch)
+    for precision in PRECISIONS
+    for tower in ("image", "text")
+    for batch in (1, 32)
+] + [("train f32 b32", "train f32 32", None, 32)]
+
+
+def variant_names(path):
+    """The constants that a list defines, in its order."""
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names = re.findall(r"\bconstexpr\s+(?:(?:td|tandem)::ClipConfig(?:<[^{;=]*>)?|auto)\s+(\w+)\s*[{=]", text)
+    return list(dict.fromkeys(names))
+
+
+def build(name, list_path, folder):
+    """(program, seconds to compile, bytes of code), or the compiler's errors."""
+    source, program = folder / f"{name}.cpp", folder / name
+    source.write_text(
+        f'#include "{list_path}"\n#include "{HERE}/variant.hpp"\nint main() {{ return architectures::run<{name}>(); }}\n'
+    )
+    began = time.monotonic()
+    command = ["g++", "-std=c++20", "-O2", f"-I{INCLUDE}", str(source), "-o", str(program), "-ltbb"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    if result.returncode:
+        errors = [line for line in result.stderr.splitlines() if "error:" in line]
+        return None, "\n".join(errors[:3]) or result.stderr[:400]
+    size = subprocess.run(["size", str(program)], capture_output=True, text=True, check=True).stdout.splitlines()[1]
+    return program, (seconds, int(size.split()[0]))
+
+
+class Program:
+    """A running variant that waits for its turn."""
+
+    def __init__(self, path):
+        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.process.args[0]}: ended with {self.process.wait()} at '{command}'")
+        return json.loads(answer)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def ask_once(path, *commands):
+    program = Program(path)
+    answers = [program.ask(command) for command in commands]
+    program.close()
+    return answers[-1]
+
+
+# Two-sided quantiles of Student's t at a chance of 1e-4, by degrees of freedom: with a dozen rows and variants, about one
+# comparison in a hundred lists would be called different by chance.
+T_QUANTILES = {1: 6366.2, 2: 99.99, 3: 28.00, 4: 15.54, 5: 11.18, 6: 9.08, 7: 7.88, 8: 7.12, 9: 6.59, 10: 6.21}
+# Below this, the place where a program's memory happens to lie decides.
+LEAST_DIFFERENCE = 0.01
+
+
+def compare(times, base_times):
+    """The ratio of two variants' times over paired rounds, and whether it can be told from 1."""
+    logs = [math.log(a / b) for a, b in zip(times, base_times)]
+    mean = statistics.fmean(logs)
+    if len(logs) < 2:
+        return math.exp(mean), False
+    error = statistics.stdev(logs) / math.sqrt(len(logs))
+    bound = T_QUANTILES.get(len(logs) - 1, 6.0) * error
+    return math.exp(mean), abs(mean) > max(bound, LEAST_DIFFERENCE)
+
+
+def measure(programs, rounds, log):
+    """times[row][variant] = one median a round, in milliseconds: variants take turns within every row."""
+    times = {row: {name: [] for name in programs} for row, *_ in ROWS}
+    for index in range(rounds):
+        running = {name: Program(path) for name, path in programs.items()}
+        for row, command, _, batch in ROWS:
+            log(f"round {index + 1} of {rounds}: {row}")
+            turns = {name: [] for name in running}
+            for _ in range(3):
+                for name, program in running.items():
+                    turns[name].append(program.ask(f"{command} {0.05 if batch == 1 else 0.15}"))
+            for name, medians in turns.items():
+                times[row][name].append(statistics.median(medians))
+        for program in running.values():
+            program.close()
+    return times
+
+
+def ceilings(folder):
+    program = folder / "ceiling"
+    subprocess.run(["g++", "-std=c++20", "-O2", f"-I{INCLUDE}", HERE / "ceiling.cpp", "-o", program, "-ltbb"], check=True)
+    figures = subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(PRECISIONS, map(float, figures)))
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="architectures.sh", description=__doc__)
+    parser.add_argument("--list", type=Path, default=HERE / "list.hpp", metavar="FILE.hpp")
+    parser.add_argument("--out", type=Path, default=Path("architectures"), metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--variants", default="", metavar="REGEX", help="only those whose names it matches")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds: expected 1 or more, found {options.rounds}")
+    if not options.list.is_file():
+        parser.error(f"--list: {options.list} is not a file")
+    names = [name for name in variant_names(options.list) if re.search(options.variants, name)]
+    if not names:
+        parser.error(f"{options.list}: expected constants `inline constexpr td::ClipConfig NAME{{...}};`, found none")
+    folder = options.out / "build"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def log(text):
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    log(f"compiling {len(names)} variants")
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        built = dict(zip(names, pool.map(lambda name: build(name, options.list.resolve(), folder), names)))
+    for name, (program, fault) in built.items():
+        if program is None:
+            print(f"\n{name} does not compile and is left out:\n{fault}", file=sys.stderr)
+    programs = {name: program for name, (program, _) in built.items() if program is not None}
+    if not programs:
+        sys.exit("no variant compiles")
+
+    limits = ceilings(folder)
+    variants = {}
+    for name, program in programs.items():
+        log(f"costs of {name}")
+        seconds, code = built[name][1]
+        variants[name] = ask_once(program, "costs") | {
+            "compile_seconds": round(seconds, 2),
+            "code_bytes": code,
+            "image_peak_bytes": ask_once(program, "image f32 1 0", "peak"),
+            "training_peak_bytes": ask_once(program, "train f32 32 0", "peak"),
+        }
+    times = measure(programs, options.rounds, log)
+    log("")
+
+    base = next(iter(programs))
+    rows = []
+    for row, _, executed, batch in ROWS:
+        for name in programs:
+            taken = times[row][name]
+            median = statistics.median(taken)
+            ratio, differs = compare(taken, times[row][base])
+            entry = {
+                "variant": name, "row": row, "ms": median, "ms_low": min(taken), "ms_high": max(taken),
+                "items_per_second": 1e3 * batch / median, "ratio_to_base": ratio, "differs_from_base": differs,
+                "rounds": taken,
+            }  # fmt: skip
+            if executed is not None:
+                gflops = variants[name][executed] * batch / median * 1e-6
+                entry["share_of_ceiling"] = gflops / limits[row.split()[1]]
+            rows.append(entry)
+    results = {"base": base, "ceilings_gflops": limits, "variants": variants, "rows": rows}
+    (options.out / "results.json").write_text(json.dumps(results, indent=1))
+    columns = [key for key in rows[0] if key != "rounds"]
+    costs = [key for key in next(iter(variants.values())) if key != "description"]
+    with (options.out / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns + costs)
+        for entry in rows:
+            writer.writerow([entry.get(c, "") for c in columns] + [variants[entry["variant"]][c] for c in costs])
+    (options.out / "report.html").write_text(report.architectures(results), encoding="utf-8")
+    print(report.terminal(results))
+    print(f"{options.out}/report.html, table.csv, results.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+// Prints an open_clip model config (open_clip/model_configs/NAME.json, or a checkpoint's open_clip_config.json) as a
+// tandem constant, or names the fields that have no counterpart.
+//   config_from_open_clip FILE.json
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using Json = nlohmann::json;
+
+/// One object of the file: its fields are read, each once, and those that nobody reads are faults.
+class Fields {
+public:
+    Fields(std::string where, const Json& object, std::vector<std::string>& faults)
+        : where_(std::move(where)), object_(object), faults_(faults) {}
+
+    bool has(const char* key) const { return object_.contains(key) && !object_.at(key).is_null(); }
+
+    template <class T>
+    T get(const char* key, T otherwise) {
+        read_.insert(key);
+        if (!has(key)) return otherwise;
+        try {
+            return object_.at(key).get<T>();
+        } catch (const Json::exception&) {
+            fault(key, "");
+            return otherwise;
+        }
+    }
+
+    /// A field that says nothing about the architecture.
+    void ignore(const char* key) { read_.insert(key); }
+
+    /// A field that only has a counterpart at one value.
+    void require(const char* key, const Json& value) {
+        read_.insert(key);
+        if (has(key) && object_.at(key) != value) fault(key, "");
+    }
+
+    void fault(const char* key, const std::string& why) {
+        faults_.push_back(where_ + key + " = " + object_.at(key).dump() + (why.empty() ? "" : ": " + why));
+    }
+
+    void finish() {
+        for (const auto& [key, value] : object_.items()) {
+            if (!read_.contains(key) && !value.is_null() && value != false) fault(key.c_str(), "");
+        }
+    }
+
+    const Json& operator[](const char* key) const { return object_.at(key); }
+
+private:
+    std::string where_;
+    const Json& object_;
+    std::vector<std::string>& faults_;
+    std::set<std::string> read_;
+};
+
+std::string number(double value) {
+    const Json text = value;
+    return text.dump();
+}
+
+/// The fields that both towers have, in the order of tandem's configs; `sizes` come first, `middle` before the block's.
+std::string tower(Fields& cfg, std::string sizes, const std::string& middle, const std::string& dropout,
+                  const std::string& pooling, bool quick_gelu) {
+    if (const double ratio = cfg.get("mlp_ratio", 4.0); ratio != 4.0) sizes += ", .mlp_ratio = " + number(ratio);
+    sizes += middle;
+    if (cfg.get("qk_norm", false)) sizes += ", .qk_norm = true";
+    if (const double scale = cfg.get("ls_init_value", 0.0); scale != 0) sizes += ", .ls_init_value = " + number(scale);
+    sizes += dropout;
+    Json norm = cfg.get("norm_kwargs", Json::object()), act = cfg.get("act_kwargs", Json::object());
+    if (norm.contains("eps")) {
+        sizes += ", .norm = td::LayerNorm{.eps = " + norm["eps"].dump() + "f}";
+        norm.erase("eps");
+    }
+    if (!norm.empty()) cfg.fault("norm_kwargs", "only eps has a counterpart");
+    if (act.value("approximate", "none") == "tanh" && !quick_gelu) sizes += ", .activation = td::TanhGelu{}";
+    act.erase("approximate");
+    if (!act.empty()) cfg.fault("act_kwargs", "only approximate has a counterpart");
+    if (quick_gelu) sizes += ", .activation = td::QuickGelu{}";
+    for (const char* key : {"scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc", "output_tokens"})
+        cfg.require(key, false);
+    cfg.ignore("block_type");  // follows from the options
+    return sizes + pooling + "}";
+}
+
+std::string vision_text(Fields& cfg, bool quick_gelu) {
+    for (const char* key : {"timm_model_name", "layers"}) {
+        if (!cfg.has(key) || (std::string(key) == "layers" && cfg["layers"].is_number())) continue;
+        cfg.fault(key, "another kind of tower");
+        return "";
+    }
+    const int width = cfg.get("width", 768), head_width = cfg.get("head_width", 64);
+    if (head_width <= 0 || width % head_width != 0) cfg.fault("head_width", "width must be a multiple of it");
+    Json image = cfg.get("image_size", Json(224));
+    if (image.is_array() && image.size() == 2 && image[0] == image[1]) image = image[0];
+    if (!image.is_number_integer()) cfg.fault("image_size", "images are square");
+    std::string sizes = "td::VitConfig{.image = " + image.dump() + ", .patch = " + std::to_string(cfg.get("patch_size", 16)) +
+                        ", .width = " + std::to_string(width) + ", .layers = " + std::to_string(cfg.get("layers", 12)) +
+                        ", .heads = " + std::to_string(width / std::max(1, head_width));
+    std::string middle, dropout, pooling;
+    const auto positions = cfg.get<std::string>("pos_embed_type", "learnable");
+    if (positions == "sin_cos_2d") {
+        middle += ", .pos_embed_type = td::PosEmbed::sin_cos_2d";
+    } else if (positions != "learnable") {
+        cfg.fault("pos_embed_type", "");
+    }
+    if (cfg.get("no_ln_pre", false)) middle += ", .no_ln_pre = true";
+    if (cfg.get("final_ln_after_pool", false)) middle += ", .final_ln_after_pool = true";
+    if (const double share = cfg.get("patch_dropout", 0.0); share != 0) dropout = ", .patch_dropout = " + number(share);
+    const auto pool = cfg.get<std::string>("pool_type", "tok");
+    if (pool == "avg") {
+        pooling = ", .pooling = td::Average{}";
+    } else if (pool != "tok") {
+        cfg.fault("pool_type", "tok and avg have counterparts");
+    }
+    cfg.require("attentional_pool", false);
+    for (const char* key : {"attn_pooler_queries", "attn_pooler_heads"}) cfg.ignore(key);
+    return tower(cfg, sizes, middle, dropout, pooling, quick_gelu);
+}
+
+std::string text_text(Fields& cfg, bool quick_gelu) {
+    if (cfg.has("hf_model_name")) {
+        cfg.fault("hf_model_name", "another kind of tower");
+        return "";
+    }
+    std::string sizes = "td::TextConfig{.vocabulary = " + std::to_string(cfg.get("vocab_size", 49408)) +
+                        ", .context = " + std::to_string(cfg.get("context_length", 77)) +
+                        ", .width = " + std::to_string(cfg.get("width", 512)) +
+                        ", .layers = " + std::to_string(cfg.get("layers", 12)) +
+                        ", .heads = " + std::to_string(cfg.get("heads", 8));
+    std::string middle, pooling;
+    if (cfg.get("no_causal_mask", false)) middle += ", .causal = false";
+    if (cfg.get("final_ln_after_pool", false)) middle += ", .final_ln_after_pool = true";
+    const auto pool = cfg.get<std::string>("pool_type", "argmax");
+    if (pool == "last") {
+        pooling = ", .pooling = td::Last{}";
+    } else if (pool != "argmax") {
+        cfg.fault("pool_type", "argmax and last have counterparts");
+    }
+    cfg.require("embed_cls", false);
+    cfg.require("proj_bias", false);
+    cfg.require("proj_type", "linear");
+    // The tokenizer's, and what only a class token or pool_type "eos" reads.
+    for (const char* key : {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "pad_id", "eos_id"}) cfg.ignore(key);
+    return tower(cfg, sizes, middle, "", pooling, quick_gelu);
+}
+
+/// The name of the file as a C++ name: ViT-B-32 becomes vit_b_32.
+std::string constant_name(const std::filesystem::path& path) {
+    std::string name;
+    for (const char c : path.stem().string()) {
+        const auto byte = static_cast<unsigned char>(c);
+        name += std::isalnum(byte) ? static_cast<char>(std::tolower(byte)) : '_';
+    }
+    return name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) ? "model_" + name : name;
+}
+
+int translate(const std::filesystem::path& path) {
+    std::ifstream file(path);
+    if (!file) {
+        std::fprintf(stderr, "%s: cannot be read\n", path.c_str());
+        return 1;
+    }
+    Json root = Json::parse(file);
+    if (root.contains("model_cfg")) root = Json(root["model_cfg"]);
+    if (!root.is_object() || !root.contains("vision_cfg") || !root.contains("text_cfg")) {
+        std::fprintf(stderr, "%s: expected an open_clip model config, with vision_cfg and text_cfg\n", path.c_str());
+        return 1;
+    }
+    std::vector<std::string> faults;
+    Fields top("", root, faults), vision("vision_cfg.", root["vision_cfg"], faults), text("text_cfg.", root["text_cfg"], faults);
+    const bool quick_gelu = top.get("quick_gelu", false);
+    const std::string image = vision_text(vision, quick_gelu), caption = text_text(text, quick_gelu);
+    const int embedding = top.get("embed_dim", 512);
+    const bool has_bias = top.has("init_logit_bias");
+    // How the model is held and where its scale starts are not the architecture's.
+    for (const char* key : {"vision_cfg", "text_cfg", "custom_text", "init_logit_bias", "init_logit_scale"}) top.ignore(key);
+    top.finish();
+    if (!image.empty()) vision.finish();
+    if (!caption.empty()) text.finish();
+    if (!faults.empty()) {
+        std::fprintf(stderr, "%s: no counterpart in tandem for\n", path.c_str());
+        for (const std::string& fault : faults) std::fprintf(stderr, "  %s\n", fault.c_str());
+        return 1;
+    }
+    std::printf("inline constexpr td::ClipConfig %s{\n    .vision = %s,\n    .text = %s,\n    .embedding = %d%s};\n",
+                constant_name(path).c_str(), image.c_str(), caption.c_str(), embedding,
+                has_bias ? ",\n    .logit_bias = true" : "");
+    return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count != 2) {
+        std::fprintf(stderr, "config_from_open_clip FILE.json: prints an open_clip model config as a tandem constant\n");
+        return 2;
+    }
+    try {
+        return translate(arguments[1]);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", arguments[1], error.what());
+        return 1;
+    }
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""check.py TOOL COMPILER INCLUDE: what the tool makes of open_clip's model configs.
+
+The parameter counts are those of open_clip 3.3.0's own models of these configs.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+VIT_B_32 = {
+    "embed_dim": 512,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
+}
+VIT_L_14_CLIPA = {
+    "embed_dim": 768,
+    "vision_cfg": {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14, "no_ln_pre": True,
+                   "pool_type": "avg", "final_ln_after_pool": True},
+    "text_cfg": {"context_length": 32, "vocab_size": 32000, "hf_tokenizer_name": "bert-base-uncased",
+                 "tokenizer_kwargs": {"strip_sep_token": True}, "width": 768, "heads": 12, "layers": 12,
+                 "pool_type": "last", "no_causal_mask": True},
+}  # fmt: skip
+EVERY_OPTION = {
+    "model_cfg": {
+        "embed_dim": 64,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {"image_size": [32, 32], "layers": 2, "width": 64, "head_width": 16, "patch_size": 8, "mlp_ratio": 2.5,
+                       "ls_init_value": 0.1, "patch_dropout": 0.5, "pos_embed_type": "sin_cos_2d", "qk_norm": True,
+                       "norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"}, "attentional_pool": False},
+        "text_cfg": {"context_length": 16, "vocab_size": 100, "width": 64, "heads": 4, "layers": 2, "ls_init_value": None},
+    }
+}  # fmt: skip
+NOT_OURS = {
+    "embed_dim": 64,
+    "multimodal_cfg": {"layers": 2},
+    "vision_cfg": {"layers": [3, 4, 6, 3], "width": 64, "image_size": 224},
+    "text_cfg": {"width": 64, "heads": 4, "layers": 2, "proj_bias": True, "pool_type": "first", "no_such_field": 3},
+}
+
+
+def main():
+    tool, compiler, include = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "2nd model.json"
+
+        def run(config):
+            path.write_text(config if isinstance(config, str) else json.dumps(config))
+            return subprocess.run([tool, path], text=True, capture_output=True, check=False)
+
+        program = "#include <tandem/models/clip.hpp>\nnamespace td = tandem;\n"
+        for index, (config, parameters) in enumerate(
+            ((VIT_B_32, 151277313), (VIT_L_14_CLIPA, 414210561), (EVERY_OPTION, None))
+        ):
+            result = run(config)
+            if result.returncode:
+                sys.exit(f"translation failed:\n{result.stderr}")
+            program += f"namespace c{index} {{\n{result.stdout}static_assert(sizeof(td::Clip<model_2nd_model>) > 0);\n"
+            if parameters is not None:
+                program += f"static_assert(td::parameter_count(model_2nd_model) == {parameters});\n"
+            program += "}\n"
+        for text in ("QuickGelu{}", ".pooling = td::Last{}", ".head", "PosEmbed::sin_cos_2d", "LayerNorm{.eps = 1e-06f}",
+                     "TanhGelu{}", ".patch_dropout = 0.5", ".logit_bias = true", ".qk_norm = true"):  # fmt: skip
+            if text not in program:
+                sys.exit(f"expected {text} in\n{program}")
+        compiled = subprocess.run(
+            [compiler, "-std=c++20", f"-I{include}", "-fsyntax-only", "-x", "c++", "-"], input=program, text=True, check=False
+        )
+        if compiled.returncode:
+            sys.exit(f"does not compile:\n{program}")
+
+        result = run(NOT_OURS)
+        expected = ("multimodal_cfg", "vision_cfg.layers = [3,4,6,3]: another kind of tower", "text_cfg.proj_bias = true",
+                    'text_cfg.pool_type = "first"', "text_cfg.no_such_field = 3")  # fmt: skip
+        missing = [text for text in expected if text not in result.stderr]
+        if result.returncode != 1 or result.stdout or missing:
+            sys.exit(f"expected {missing} among the faults, found\n{result.stdout}{result.stderr}")
+        for text in ("{", "[]", '{"vision_cfg": 3, "text_cfg": {}}'):
+            result = run(text)
+            if result.returncode != 1 or not result.stderr.startswith(str(path)):
+                sys.exit(f"{text}: expected an error that names the file, found\n{result.stdout}{result.stderr}")
+
+
+if __name__ == "__main__":
+    main()
