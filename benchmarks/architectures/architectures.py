@@ -28,10 +28,10 @@ ROWS = [
 
 
 def variant_names(path):
-    """The constants that a list defines, in its order."""
+    """The constants that a list defines, in its order; NAME_loss is a loss of a study."""
     text = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     names = re.findall(r"\bconstexpr\s+(?:(?:td|tandem)::ClipConfig(?:<[^{;=]*>)?|auto)\s+(\w+)\s*[{=]", text)
-    return list(dict.fromkeys(names))
+    return [name for name in dict.fromkeys(names) if not name.endswith("_loss")]
 
 
 def build(name, list_path, folder):
@@ -113,6 +113,27 @@ def measure(programs, rounds, log):
     return times
 
 
+def summarise(times, programs, variants, limits):
+    """One entry for every row and variant: its median, its range, how it compares with the first variant."""
+    base = next(iter(programs))
+    rows = []
+    for row, _, executed, batch in ROWS:
+        for name in programs:
+            taken = times[row][name]
+            median = statistics.median(taken)
+            ratio, differs = compare(taken, times[row][base])
+            entry = {
+                "variant": name, "row": row, "ms": median, "ms_low": min(taken), "ms_high": max(taken),
+                "items_per_second": 1e3 * batch / median, "ratio_to_base": ratio, "differs_from_base": differs,
+                "rounds": taken,
+            }  # fmt: skip
+            if executed is not None:
+                gflops = variants[name][executed] * batch / median * 1e-6
+                entry["share_of_ceiling"] = gflops / limits[row.split()[1]]
+            rows.append(entry)
+    return rows
+
+
 def ceilings(folder):
     program = folder / "ceiling"
     subprocess.run(["g++", "-std=c++20", "-O2", f"-I{INCLUDE}", HERE / "ceiling.cpp", "-o", program, "-ltbb"], check=True)
@@ -166,21 +187,7 @@ def main():
     log("")
 
     base = next(iter(programs))
-    rows = []
-    for row, _, executed, batch in ROWS:
-        for name in programs:
-            taken = times[row][name]
-            median = statistics.median(taken)
-            ratio, differs = compare(taken, times[row][base])
-            entry = {
-                "variant": name, "row": row, "ms": median, "ms_low": min(taken), "ms_high": max(taken),
-                "items_per_second": 1e3 * batch / median, "ratio_to_base": ratio, "differs_from_base": differs,
-                "rounds": taken,
-            }  # fmt: skip
-            if executed is not None:
-                gflops = variants[name][executed] * batch / median * 1e-6
-                entry["share_of_ceiling"] = gflops / limits[row.split()[1]]
-            rows.append(entry)
+    rows = summarise(times, programs, variants, limits)
     results = {"base": base, "ceilings_gflops": limits, "variants": variants, "rows": rows}
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     columns = [key for key in rows[0] if key != "rounds"]

@@ -1,7 +1,5 @@
 // Trains a CLIP from scratch on a folder of captioned images, evaluates it on the images it never saw, and reports.
 // examples/quickstart.sh prepares the data and calls this program.
-#include <zlib.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -9,7 +7,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -20,6 +17,7 @@
 
 #include "design.hpp"
 #include "design_text.hpp"
+#include "pipeline.hpp"
 #include "report.hpp"
 
 namespace fs = std::filesystem;
@@ -29,13 +27,11 @@ using Model = td::Clip<design>;
 
 namespace {
 
-struct Options {
-    fs::path images, captions, retrieval, out = "quickstart";
+struct Options : quickstart::DataOptions {
+    fs::path out = "quickstart";
     double minutes = 10;
     std::size_t steps = 0;
     std::uint64_t seed = 0;
-    std::size_t class_depth = 2;     ///< folders from the top that name a class
-    std::size_t class_minimum = 30;  ///< images a folder needs to be a class
     bool resume = false;
 };
 
@@ -76,123 +72,19 @@ Options parse(int count, char** arguments) {
     return options;
 }
 
-/// A fifth of all images, by a hash of the path without its ending, is never trained on.
-bool held_out(const std::string& path) {
-    const std::string stem = fs::path(path).replace_extension().string();
-    return crc32(0, reinterpret_cast<const Bytef*>(stem.data()), static_cast<uInt>(stem.size())) % 5 == 0;
-}
-
-/// The first `depth` folders an image lies in, or nothing if it lies in fewer.
-std::string folder_class(const std::string& path, std::size_t depth) {
-    std::size_t end = 0;
-    for (std::size_t i = 0; i < depth; ++i) {
-        const std::size_t slash = path.find('/', i == 0 ? 0 : end + 1);
-        if (slash == std::string::npos) return {};
-        end = slash;
-    }
-    return path.substr(0, end);
-}
-
-/// "food/meats_and_eggs" is the class "meats and eggs".
-std::string class_name(const std::string& folder) {
-    std::string name = folder.substr(folder.rfind('/') + 1);
-    std::replace_if(name.begin(), name.end(), [](char c) { return c == '_' || c == '-'; }, ' ');
-    return name;
-}
-
-td::Preprocess preprocessing() {
-    td::Preprocess recipe = td::openai_preprocess(static_cast<int>(design.vision.image));
-    recipe.fit = td::Fit::pad;
-    recipe.padding = td::white;
-    return recipe;
-}
-
-td::PairOptions pair_options() {
-    td::PairOptions options{.preprocess = preprocessing(), .stored = static_cast<int>(design.vision.image) * 4 / 3};
-    options.decode.background = td::white;
-    return options;
-}
-
-struct TestSet {
-    td::Pairs pairs;
-    Model::Embeddings images, texts;
-};
-
-template <class AnyModel>
-Model::Embeddings embed_images(const AnyModel& model, const td::Pairs& pairs) {
-    constexpr std::size_t batch = 64, pixels = 3 * design.vision.image * design.vision.image;
-    Model::Embeddings embeddings(pairs.size());
-    std::vector<float> buffer(batch * pixels);
-    for (std::size_t first = 0; first < pairs.size(); first += batch) {
-        const std::size_t count = std::min(batch, pairs.size() - first);
-        for (std::size_t i = 0; i < count; ++i) {
-            pairs.fetch_image(first + i, std::span(buffer).subspan(i * pixels, pixels));
-        }
-        const auto part = model.encode_image(typename AnyModel::Vision::Input(std::span<const float>(buffer).first(count * pixels), count));
-        std::copy_n(part.data(), part.size(), embeddings[first].data());
-    }
-    return embeddings;
-}
-
-struct ZeroShot {
-    std::vector<std::string> classes;
-    std::vector<std::size_t> labels;
-    td::ZeroShotScore score;
-    double majority = 0;
-    std::vector<std::size_t> confusion;
-};
-
-/// Classifies the held-out images of every folder with enough images in all by the folder's name.
-template <class AnyModel>
-ZeroShot evaluate_zero_shot(const AnyModel& model, const td::Bpe& tokenizer, const td::Pairs& test,
-                            const Model::Embeddings& images, const std::map<std::string, std::size_t>& folders,
-                            const Options& options) {
-    ZeroShot result;
-    std::map<std::string, std::size_t> numbers;
-    for (const auto& [folder, count] : folders) {
-        if (count >= options.class_minimum) {
-            numbers.emplace(folder, result.classes.size());
-            result.classes.push_back(class_name(folder));
-        }
-    }
-    if (result.classes.size() < 2) return {};
-    std::vector<std::size_t> rows;
-    for (std::size_t i = 0; i < test.size(); ++i) {
-        const auto found = numbers.find(folder_class(test.path(i), options.class_depth));
-        if (found == numbers.end()) continue;
-        rows.push_back(i);
-        result.labels.push_back(found->second);
-    }
-    const std::vector<std::string> templates{"{}"};
-    const auto classifier = td::zero_shot_classifier(model, tokenizer, result.classes, templates);
-    Model::Embeddings chosen(rows.size());
-    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(images[rows[i]].data(), Model::embedding, chosen[i].data());
-    result.score = td::score_zero_shot(td::similarity(chosen, classifier), result.labels);
-    const std::size_t classes = result.classes.size();
-    result.confusion.resize(classes * classes);
-    std::vector<std::size_t> seen(classes);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        ++result.confusion[result.labels[i] * classes + result.score.predicted[i]];
-        ++seen[result.labels[i]];
-    }
-    result.majority = static_cast<double>(*std::max_element(seen.begin(), seen.end())) /
-                      std::max(1.0, static_cast<double>(rows.size()));
-    return result;
-}
-
 /// What the weights are worth with elements of type T, beside float32's embeddings.
 template <class T>
-nlohmann::ordered_json evaluate_reduced(const td::Bpe& tokenizer, const td::Pairs& test, const Model::Embeddings& images,
-                                        const std::map<std::string, std::size_t>& folders, const Options& options) {
+nlohmann::ordered_json evaluate_reduced(const quickstart::Data& data, const Model::Embeddings& images,
+                                        const Options& options) {
     const auto model = td::load<design, T>(options.out / "model.safetensors");
-    const Model::Embeddings reduced = embed_images(model, test);
+    const Model::Embeddings reduced = quickstart::embed_images(model, data.test);
     float smallest = 1;
-    for (std::size_t i = 0; i < test.size(); ++i) {
+    for (std::size_t i = 0; i < data.test.size(); ++i) {
         float cosine = 0;
         for (std::size_t j = 0; j < Model::embedding; ++j) cosine += images(i, j) * reduced(i, j);
         smallest = std::min(smallest, cosine);
     }
-    const ZeroShot zero = evaluate_zero_shot(model, tokenizer, test, reduced, folders, options);
+    const quickstart::ZeroShot zero = quickstart::evaluate_zero_shot(model, data, reduced, options);
     return {{"zero_shot_top1", zero.score.top1}, {"zero_shot_macro", zero.score.macro}, {"smallest_cosine", smallest}};
 }
 
@@ -220,51 +112,15 @@ int run(const Options& options) {
     const fs::path snapshot = options.out / "snapshot.safetensors";
     if (!options.resume) fs::remove(snapshot);
 
-    td::SkipCounts skipped;
-    std::map<std::string, std::size_t> folders;
-    std::vector<td::CaptionedImage> training, testing;
-    for (td::CaptionedImage& image : td::read_captions(options.captions, skipped)) {
-        const std::string folder = folder_class(image.path, options.class_depth);
-        if (!folder.empty()) ++folders[folder];
-        (held_out(image.path) ? testing : training).push_back(std::move(image));
-    }
-    std::map<std::string, std::string> retrieval;
-    if (!options.retrieval.empty()) {
-        for (const td::CaptionedImage& image : td::read_captions(options.retrieval, skipped)) {
-            retrieval.emplace(image.path, image.captions[0]);
-        }
-    }
-    for (td::CaptionedImage& image : testing) {
-        const auto text = retrieval.find(image.path);
-        if (text != retrieval.end()) image.captions = {text->second};
-        else if (!options.retrieval.empty()) image.captions = {" "};
-    }
-
-    std::vector<std::string> texts;
-    for (const td::CaptionedImage& image : training) texts.insert(texts.end(), image.captions.begin(), image.captions.end());
-    const td::Bpe tokenizer = td::train_bpe(texts, design.text.vocabulary);
+    const quickstart::Data data =
+        quickstart::read_data(options, design.vision.image, design.text.vocabulary, design.text.context);
+    const td::Pairs &pairs = data.training, &test = data.test;
+    const td::Bpe& tokenizer = data.tokenizer;
     tokenizer.save(options.out / "tokenizer");
-    std::cerr << "reading " << training.size() + testing.size() << " images\n";
-    td::PairOptions training_options = pair_options();
-    training_options.crop = td::RandomResizedCrop{.scale_low = 0.6, .scale_high = 1.0, .ratio_low = 0.8, .ratio_high = 1.25};
-    training_options.flip = 0.5;
-    const td::Pairs pairs(options.images, std::move(training), tokenizer, design.text.context, training_options, skipped);
-    const td::Pairs test(options.images, std::move(testing), tokenizer, design.text.context, pair_options());
-    td::SkipCounts all_skipped = pairs.skipped();
-    for (const auto& [cause, count] : test.skipped()) all_skipped[cause] += count;
-    std::cerr << pairs.size() << " pairs to train on, " << test.size() << " held out";
-    for (const auto& [cause, count] : all_skipped) std::cerr << "; skipped " << count << ": " << cause;
-    std::cerr << '\n';
-
-    if (pairs.size() < 2 || test.size() < 2) {
-        throw td::Error(options.captions.string(), "at least 2 readable pairs to train on and 2 to hold out",
-                        std::to_string(pairs.size()) + " and " + std::to_string(test.size()));
-    }
 
     const std::size_t batch = std::min<std::size_t>(128, pairs.size());
     Model model{td::Seed{options.seed}};
-    td::Trainer trainer{model, td::AdamW{.rate = 1.5e-3, .weight_decay = 0.1}, td::WarmupCosine{.warmup = 0.08},
-                        td::InfoNce{},
+    td::Trainer trainer{model, quickstart::optimizer, quickstart::schedule, td::InfoNce{},
                         td::TrainerOptions{.batch = batch,
                                            .steps = options.steps,
                                            .seconds = options.steps > 0 ? 0 : options.minutes * 60,
@@ -275,21 +131,12 @@ int run(const Options& options) {
     const td::RunState state = trainer.fit(pairs);
     td::save_weights(model, options.out / "model.safetensors");
 
-    const Model::Embeddings images = embed_images(model, test);
-    std::vector<std::string> test_texts;
-    std::vector<std::size_t> with_text;
-    for (std::size_t i = 0; i < test.size(); ++i) {
-        if (test.captions(i)[0] == " ") continue;
-        with_text.push_back(i);
-        test_texts.push_back(test.captions(i)[0]);
-    }
-    const Model::Embeddings text_embeddings = td::embed_texts(model, tokenizer, test_texts);
-    Model::Embeddings paired(with_text.size());
-    for (std::size_t i = 0; i < with_text.size(); ++i) {
-        std::copy_n(images[with_text[i]].data(), Model::embedding, paired[i].data());
-    }
-    const auto image_to_text = td::similarity(paired, text_embeddings), text_to_image = td::similarity(text_embeddings, paired);
-    const ZeroShot zero = evaluate_zero_shot(model, tokenizer, test, images, folders, options);
+    const Model::Embeddings images = quickstart::embed_images(model, test);
+    const quickstart::Retrieval<Model> found(model, data, images);
+    const std::vector<std::size_t>& with_text = found.rows;
+    const std::vector<std::string>& test_texts = found.texts;
+    const auto &image_to_text = found.image_to_text, &text_to_image = found.text_to_image;
+    const quickstart::ZeroShot zero = quickstart::evaluate_zero_shot(model, data, images, options);
 
     nlohmann::ordered_json metrics;
     const bool has_classes = !zero.classes.empty();
@@ -311,10 +158,10 @@ int run(const Options& options) {
     metrics["parameters"] = td::parameter_count(design);
     metrics["final_loss"] = state.losses.empty() ? 0.0F : state.losses.back();
     metrics["seed"] = options.seed;
-    metrics["skipped"] = all_skipped;
+    metrics["skipped"] = data.skipped;
     if (has_classes) {
-        metrics["bf16"] = evaluate_reduced<td::bf16>(tokenizer, test, images, folders, options);
-        metrics["int8"] = evaluate_reduced<td::int8>(tokenizer, test, images, folders, options);
+        metrics["bf16"] = evaluate_reduced<td::bf16>(data, images, options);
+        metrics["int8"] = evaluate_reduced<td::int8>(data, images, options);
     }
     td::write_file_atomically(options.out / "metrics.json", metrics.dump(2) + "\n");
 

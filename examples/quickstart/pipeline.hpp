@@ -1,0 +1,202 @@
+// What the quickstart and the study share: how captioned images become training and held-out pairs, and what a model is
+// worth on the latter.
+#pragma once
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tandem/tandem.hpp>
+
+namespace quickstart {
+
+namespace fs = std::filesystem;
+namespace td = tandem;
+
+/// Where pairs come from. A class is a folder `class_depth` from the top with at least class_minimum images.
+struct DataOptions {
+    fs::path images, captions, retrieval;
+    std::size_t class_depth = 2;
+    std::size_t class_minimum = 30;
+};
+
+struct Data {
+    std::map<std::string, std::size_t> folders;  ///< images of every folder that may be a class
+    td::Bpe tokenizer;
+    td::Pairs training, test;
+    td::SkipCounts skipped;
+};
+
+/// A fifth of all images, by a hash of the path without its ending, is never trained on.
+inline bool held_out(const std::string& path) {
+    const std::string stem = fs::path(path).replace_extension().string();
+    return crc32(0, reinterpret_cast<const Bytef*>(stem.data()), static_cast<uInt>(stem.size())) % 5 == 0;
+}
+
+/// The first `depth` folders an image lies in, or nothing if it lies in fewer.
+inline std::string folder_class(const std::string& path, std::size_t depth) {
+    std::size_t end = 0;
+    for (std::size_t i = 0; i < depth; ++i) {
+        const std::size_t slash = path.find('/', i == 0 ? 0 : end + 1);
+        if (slash == std::string::npos) return {};
+        end = slash;
+    }
+    return path.substr(0, end);
+}
+
+/// "food/meats_and_eggs" is the class "meats and eggs".
+inline std::string class_name(const std::string& folder) {
+    std::string name = folder.substr(folder.rfind('/') + 1);
+    std::replace_if(name.begin(), name.end(), [](char c) { return c == '_' || c == '-'; }, ' ');
+    return name;
+}
+
+inline td::PairOptions pair_options(std::size_t image) {
+    td::Preprocess recipe = td::openai_preprocess(static_cast<int>(image));
+    recipe.fit = td::Fit::pad;
+    recipe.padding = td::white;
+    td::PairOptions options{.preprocess = recipe, .stored = static_cast<int>(image) * 4 / 3};
+    options.decode.background = td::white;
+    return options;
+}
+
+/// Reads and splits the pairs, for images and captions of the config's sizes, and learns a tokenizer from the training
+/// captions. A held-out image's caption is that of options.retrieval, or " " where that has none. Throws Error if fewer
+/// than 2 pairs are left on a side.
+inline Data read_data(const DataOptions& options, std::size_t image, std::size_t vocabulary, std::size_t context) {
+    td::SkipCounts skipped;
+    std::map<std::string, std::size_t> folders;
+    std::vector<td::CaptionedImage> training, testing;
+    for (td::CaptionedImage& item : td::read_captions(options.captions, skipped)) {
+        const std::string folder = folder_class(item.path, options.class_depth);
+        if (!folder.empty()) ++folders[folder];
+        (held_out(item.path) ? testing : training).push_back(std::move(item));
+    }
+    std::map<std::string, std::string> retrieval;
+    if (!options.retrieval.empty()) {
+        for (const td::CaptionedImage& item : td::read_captions(options.retrieval, skipped)) {
+            retrieval.emplace(item.path, item.captions[0]);
+        }
+    }
+    for (td::CaptionedImage& item : testing) {
+        const auto text = retrieval.find(item.path);
+        if (text != retrieval.end()) item.captions = {text->second};
+        else if (!options.retrieval.empty()) item.captions = {" "};
+    }
+    std::vector<std::string> texts;
+    for (const td::CaptionedImage& item : training) texts.insert(texts.end(), item.captions.begin(), item.captions.end());
+    td::Bpe tokenizer = td::train_bpe(texts, vocabulary);
+    std::cerr << "reading " << training.size() + testing.size() << " images\n";
+    td::PairOptions training_options = pair_options(image);
+    training_options.crop = td::RandomResizedCrop{.scale_low = 0.6, .scale_high = 1.0, .ratio_low = 0.8, .ratio_high = 1.25};
+    training_options.flip = 0.5;
+    td::Pairs pairs(options.images, std::move(training), tokenizer, context, training_options, skipped);
+    td::Pairs test(options.images, std::move(testing), tokenizer, context, pair_options(image));
+    td::SkipCounts all_skipped = pairs.skipped();
+    for (const auto& [cause, count] : test.skipped()) all_skipped[cause] += count;
+    std::cerr << pairs.size() << " pairs to train on, " << test.size() << " held out";
+    for (const auto& [cause, count] : all_skipped) std::cerr << "; skipped " << count << ": " << cause;
+    std::cerr << '\n';
+    if (pairs.size() < 2 || test.size() < 2) {
+        throw td::Error(options.captions.string(), "at least 2 readable pairs to train on and 2 to hold out",
+                        std::to_string(pairs.size()) + " and " + std::to_string(test.size()));
+    }
+    return {std::move(folders), std::move(tokenizer), std::move(pairs), std::move(test), std::move(all_skipped)};
+}
+
+template <class Model>
+typename Model::Embeddings embed_images(const Model& model, const td::Pairs& pairs) {
+    constexpr std::size_t batch = 64, side = Model::Vision::Input::shape::extents[2], pixels = 3 * side * side;
+    typename Model::Embeddings embeddings(pairs.size());
+    std::vector<float> buffer(batch * pixels);
+    for (std::size_t first = 0; first < pairs.size(); first += batch) {
+        const std::size_t count = std::min(batch, pairs.size() - first);
+        for (std::size_t i = 0; i < count; ++i) {
+            pairs.fetch_image(first + i, std::span(buffer).subspan(i * pixels, pixels));
+        }
+        const auto part = model.encode_image(
+            typename Model::Vision::Input(std::span<const float>(buffer).first(count * pixels), count));
+        std::copy_n(part.data(), part.size(), embeddings[first].data());
+    }
+    return embeddings;
+}
+
+struct ZeroShot {
+    std::vector<std::string> classes;
+    std::vector<std::size_t> labels;
+    td::ZeroShotScore score;
+    double majority = 0;
+    std::vector<std::size_t> confusion;
+};
+
+/// Classifies the held-out images of every folder with enough images in all by the folder's name.
+template <class Model>
+ZeroShot evaluate_zero_shot(const Model& model, const Data& data, const typename Model::Embeddings& images,
+                            const DataOptions& options) {
+    ZeroShot result;
+    std::map<std::string, std::size_t> numbers;
+    for (const auto& [folder, count] : data.folders) {
+        if (count >= options.class_minimum) {
+            numbers.emplace(folder, result.classes.size());
+            result.classes.push_back(class_name(folder));
+        }
+    }
+    if (result.classes.size() < 2) return {};
+    std::vector<std::size_t> rows;
+    for (std::size_t i = 0; i < data.test.size(); ++i) {
+        const auto found = numbers.find(folder_class(data.test.path(i), options.class_depth));
+        if (found == numbers.end()) continue;
+        rows.push_back(i);
+        result.labels.push_back(found->second);
+    }
+    const std::vector<std::string> templates{"{}"};
+    const auto classifier = td::zero_shot_classifier(model, data.tokenizer, result.classes, templates);
+    typename Model::Embeddings chosen(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(images[rows[i]].data(), Model::embedding, chosen[i].data());
+    result.score = td::score_zero_shot(td::similarity(chosen, classifier), result.labels);
+    const std::size_t classes = result.classes.size();
+    result.confusion.resize(classes * classes);
+    std::vector<std::size_t> seen(classes);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        ++result.confusion[result.labels[i] * classes + result.score.predicted[i]];
+        ++seen[result.labels[i]];
+    }
+    result.majority = static_cast<double>(*std::max_element(seen.begin(), seen.end())) /
+                      std::max(1.0, static_cast<double>(rows.size()));
+    return result;
+}
+
+/// The held-out pairs that have a caption, and how each side finds the other.
+template <class Model>
+struct Retrieval {
+    std::vector<std::size_t> rows;  ///< of the held-out pairs
+    std::vector<std::string> texts;
+    td::Tensor<float, td::Shape<td::dynamic, td::dynamic>> image_to_text, text_to_image;
+
+    Retrieval(const Model& model, const Data& data, const typename Model::Embeddings& images) {
+        for (std::size_t i = 0; i < data.test.size(); ++i) {
+            if (data.test.captions(i)[0] == " ") continue;
+            rows.push_back(i);
+            texts.push_back(data.test.captions(i)[0]);
+        }
+        const auto embedded = td::embed_texts(model, data.tokenizer, texts);
+        typename Model::Embeddings paired(rows.size());
+        for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(images[rows[i]].data(), Model::embedding, paired[i].data());
+        image_to_text = td::similarity(paired, embedded);
+        text_to_image = td::similarity(embedded, paired);
+    }
+};
+
+/// The optimizer and schedule of both.
+inline constexpr td::AdamW optimizer{.rate = 1.5e-3, .weight_decay = 0.1};
+inline constexpr td::WarmupCosine schedule{.warmup = 0.08};
+
+}  // namespace quickstart

@@ -1,0 +1,151 @@
+// One trial of study.sh: trains a variant on the quickstart's data, evaluates it, and writes trial.json. It goes on from its
+// snapshot where it was killed.
+//   PROGRAM --images DIR --captions FILE [--retrieval FILE] [--class-depth N] [--class-minimum N]
+//           --out DIR --seed N (--samples N | --flops N | --minutes X)
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "../quickstart/pipeline.hpp"
+
+namespace study {
+
+namespace td = tandem;
+namespace fs = std::filesystem;
+
+inline constexpr std::size_t batch_size = 128;
+
+/// What a training step computes for a sample: the forward pass, and twice as much backwards (Kaplan et al. 2020, section
+/// 2.1).
+template <auto config>
+constexpr double flops_per_sample() {
+    return 3.0 * static_cast<double>(td::forward_flops(config));
+}
+
+/// The losses of all steps as at most 200 means of neighbours, each at its last step.
+inline nlohmann::json curve(const std::vector<float>& losses) {
+    nlohmann::json points = nlohmann::json::array();
+    const std::size_t each = std::max<std::size_t>(1, (losses.size() + 199) / 200);
+    for (std::size_t first = 0; first < losses.size(); first += each) {
+        const std::size_t last = std::min(first + each, losses.size());
+        double sum = 0;
+        for (std::size_t i = first; i < last; ++i) sum += static_cast<double>(losses[i]);
+        points.push_back({last, sum / static_cast<double>(last - first)});
+    }
+    return points;
+}
+
+/// The mean over batches of 128 held-out pairs of InfoNCE: a loss that all variants can be compared by.
+template <class Model>
+double held_out_loss(const Model& model, const quickstart::Retrieval<Model>& found) {
+    const double scale = std::exp(static_cast<double>(model.logit_scale()));
+    double sum = 0;
+    std::size_t count = 0;
+    for (std::size_t first = 0; first + batch_size <= found.rows.size(); first += batch_size, ++count) {
+        const auto half = [&](const auto& cosines) {
+            double total = 0;
+            for (std::size_t i = first; i < first + batch_size; ++i) {
+                double exponentials = 0;
+                for (std::size_t j = first; j < first + batch_size; ++j) {
+                    exponentials += std::exp(scale * (static_cast<double>(cosines(i, j)) - static_cast<double>(cosines(i, i))));
+                }
+                total += std::log(exponentials);
+            }
+            return total / static_cast<double>(batch_size);
+        };
+        sum += 0.5 * (half(found.image_to_text) + half(found.text_to_image));
+    }
+    return count > 0 ? sum / static_cast<double>(count) : std::nan("");
+}
+
+template <auto config, class L>
+int run(const std::map<std::string, std::string>& options, const L& loss) {
+    const auto text = [&](const std::string& name) {
+        const auto found = options.find(name);
+        return found == options.end() ? std::string() : found->second;
+    };
+    const auto number = [&](const std::string& name, double otherwise) {
+        return text(name).empty() ? otherwise : std::stod(text(name));
+    };
+    quickstart::DataOptions data_options{.images = text("--images"), .captions = text("--captions"),
+                                         .retrieval = text("--retrieval")};
+    data_options.class_depth = static_cast<std::size_t>(number("--class-depth", 2));
+    data_options.class_minimum = static_cast<std::size_t>(number("--class-minimum", 30));
+    const fs::path out = text("--out");
+    fs::create_directories(out);
+    const quickstart::Data data =
+        quickstart::read_data(data_options, config.vision.image, config.text.vocabulary, config.text.context);
+
+    using Model = td::Clip<config>;
+    const td::Seed seed{static_cast<std::uint64_t>(number("--seed", 0))};
+    const std::size_t batch = std::min(batch_size, data.training.size());
+    const double samples = text("--flops").empty() ? number("--samples", 0) : number("--flops", 0) / flops_per_sample<config>();
+    const double minutes = number("--minutes", 0);
+    const std::size_t steps = static_cast<std::size_t>(std::ceil(samples / static_cast<double>(batch)));
+    Model model{seed};
+    td::Trainer trainer{model, quickstart::optimizer, quickstart::schedule, loss,
+                        td::TrainerOptions{.batch = batch,
+                                           .steps = minutes > 0 ? 0 : steps,
+                                           .seconds = minutes * 60,
+                                           .seed = seed,
+                                           .snapshot = out / "snapshot.safetensors",
+                                           .snapshot_every = 50,
+                                           .report_every = 50}};
+    const td::RunState state = trainer.fit(data.training);
+
+    const auto images = quickstart::embed_images(model, data.test);
+    const quickstart::Retrieval<Model> found(model, data, images);
+    const quickstart::ZeroShot zero = quickstart::evaluate_zero_shot(model, data, images, data_options);
+    nlohmann::ordered_json result;
+    result["seed"] = seed.value;
+    result["steps"] = state.step;
+    result["skipped_steps"] = state.skipped;
+    result["samples"] = state.step * batch;
+    result["train_flops"] = static_cast<double>(state.step * batch) * flops_per_sample<config>();
+    result["train_seconds"] = state.seconds;
+    result["final_train_loss"] = state.losses.empty() ? 0.0F : state.losses.back();
+    result["held_out_loss"] = held_out_loss(model, found);
+    if (!zero.classes.empty()) {
+        result["zero_shot_top1"] = zero.score.top1;
+        result["zero_shot_macro"] = zero.score.macro;
+    }
+    result["t2i_r10"] = td::recall_at(found.text_to_image, 10);
+    result["i2t_r10"] = td::recall_at(found.image_to_text, 10);
+    result["test_pairs"] = found.rows.size();
+    result["classes"] = zero.classes.size();
+    result["curve"] = curve(state.losses);
+    td::write_file_atomically(out / "trial.json", result.dump(1) + "\n");
+    return 0;
+}
+
+/// The loss of a config that its list gives none: the sigmoid loss where there is a bias for it.
+template <auto config>
+int run(const std::map<std::string, std::string>& options) {
+    if constexpr (config.logit_bias) {
+        return run<config>(options, td::SigmoidLoss{});
+    } else {
+        return run<config>(options, td::InfoNce{});
+    }
+}
+
+template <auto config, class... Losses>
+int main(int count, char** arguments, const Losses&... loss) {
+    std::map<std::string, std::string> options;
+    for (int i = 1; i + 1 < count; i += 2) options[arguments[i]] = arguments[i + 1];
+    try {
+        return run<config>(options, loss...);
+    } catch (const std::exception& error) {
+        std::cerr << error.what() << '\n';
+        return 1;
+    }
+}
+
+}  // namespace study
