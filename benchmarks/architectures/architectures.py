@@ -31,7 +31,7 @@ def variant_names(path):
     """The constants that a list defines, in its order; NAME_loss is a loss of a study."""
     text = re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     names = re.findall(r"\bconstexpr\s+(?:(?:td|tandem)::ClipConfig(?:<[^{;=]*>)?|auto)\s+(\w+)\s*[{=]", text)
-    return [name for name in dict.fromkeys(names) if not name.endswith("_loss")]
+    return [name for name in dict.fromkeys(names) if name.removesuffix("_loss") not in set(names) - {name}]
 
 
 def build(name, list_path, folder):

@@ -24,11 +24,17 @@ def short(value, digits=3):
     return f"{value:.{digits}g}"
 
 
-def _ticks(low, high):
-    """Round values on a logarithmic axis: 1, 2 and 5 times powers of ten."""
-    found = []
-    for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1):
-        found += [m * 10.0**power for m in (1, 2, 5) if low <= m * 10.0**power <= high]
+def _ticks(low, high, is_linear):
+    """Round values on an axis: on a logarithmic one as many digits as give three of them."""
+    if is_linear:
+        step = 10.0 ** math.floor(math.log10((high - low) / 2))
+        step *= next(m for m in (5, 2, 1, 0.5) if (high - low) / (step * m) >= 3)
+        return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), [1 + i / 10 for i in range(90)]):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [m * 10.0**power for power in powers for m in digits if low <= m * 10.0**power <= high]
+        if len(found) >= 3:
+            return found[:: math.ceil(len(found) / 9)]
     return found or [low, high]
 
 
@@ -58,30 +64,34 @@ def _place_labels(points, width, height, left, top):
     return placed
 
 
-def scatter(points, x_title, y_title, front=None):
-    """An SVG of (x, y, name) on logarithmic axes. front: names of points to join by a line, in order of x."""
+def scatter(points, x_title, y_title, front=None, linear_y=False):
+    """An SVG of (x, y, name) on logarithmic axes, or over a linear one. front: names of points to join by a line, in
+    order of x."""
     width, height, left, right, top, bottom = 760, 420, 78, 16, 14, 52
     xs, ys = [p[0] for p in points], [p[1] for p in points]
 
-    def limits(values):
+    def limits(values, is_linear):
         low, high = min(values), max(values)
+        if is_linear:
+            margin = max(0.1 * (high - low), 0.02 * abs(high), 1e-9)
+            return low - margin, high + margin
         margin = max((high / low) ** 0.12, 1.08)
         return low / margin, high * margin
 
-    (x0, x1), (y0, y1) = limits(xs), limits(ys)
+    (x0, x1), (y0, y1) = limits(xs, False), limits(ys, linear_y)
 
     def at(x, y):
-        return (left + (width - left - right) * math.log(x / x0) / math.log(x1 / x0),
-                height - bottom - (height - bottom - top) * math.log(y / y0) / math.log(y1 / y0))  # fmt: skip
+        up = (y - y0) / (y1 - y0) if linear_y else math.log(y / y0) / math.log(y1 / y0)
+        return left + (width - left - right) * math.log(x / x0) / math.log(x1 / x0), height - bottom - (height - bottom - top) * up
 
     out = [f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
            f'aria-label="{html.escape(y_title)} against {html.escape(x_title)}" font-family="system-ui, sans-serif" font-size="12">']  # fmt: skip
     out.append(f'<rect x="{left}" y="{top}" width="{width - left - right}" height="{height - top - bottom}" fill="none" stroke="#999"/>')
-    for tick in _ticks(x0, x1):
+    for tick in _ticks(x0, x1, False):
         x, _ = at(tick, y0)
         out.append(f'<path d="M{x:.1f} {top}V{height - bottom}" stroke="#e4e4e4"/>')
         out.append(f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle">{short(tick)}</text>')
-    for tick in _ticks(y0, y1):
+    for tick in _ticks(y0, y1, linear_y):
         _, y = at(x0, tick)
         out.append(f'<path d="M{left} {y:.1f}H{width - right}" stroke="#e4e4e4"/>')
         out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>')

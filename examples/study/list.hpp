@@ -48,7 +48,7 @@ inline constexpr td::ClipConfig registers{
     .vision = with(picture, [](auto& c) { c.reg_tokens = 4; }), .text = words, .embedding = 128};
 inline constexpr td::ClipConfig text_sees_all{
     .vision = picture, .text = with(words, [](auto& c) { c.causal = false; }), .embedding = 128};
-inline constexpr td::ClipConfig sigmoid_loss{.vision = picture, .text = words, .embedding = 128, .logit_bias = true};
+inline constexpr td::ClipConfig sigmoid{.vision = picture, .text = words, .embedding = 128, .logit_bias = true};
 inline constexpr td::ClipConfig text_depth_6{
     .vision = picture, .text = with(words, [](auto& c) { c.layers = 6; }), .embedding = 128};
 

@@ -138,7 +138,7 @@ def pareto_points(study, cost, measure):
 
 def pareto(study, cost, measure, x_title, y_title):
     points = pareto_points(study, cost, measure)
-    return report.scatter(points, x_title, y_title, front(points)) if len(points) > 1 else ""
+    return report.scatter(points, x_title, y_title, front(points), linear_y=True) if len(points) > 1 else ""
 
 
 def terminal(study):
