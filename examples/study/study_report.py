@@ -18,14 +18,14 @@ def means(study, measure):
     """The mean of a measure over a variant's seeds."""
     found = {}
     for trial in study["trials"]:
-        if measure in trial:
+        if trial.get(measure) is not None:
             found.setdefault(trial["variant"], []).append(trial[measure])
     return {name: statistics.fmean(values) for name, values in found.items()}
 
 
 def paired_differences(study, measure):
     """variant -> (mean difference to the base over the seeds that both have, half of a 95 % interval or None)."""
-    values = {(t["variant"], t["seed"]): t[measure] for t in study["trials"] if measure in t}
+    values = {(t["variant"], t["seed"]): t[measure] for t in study["trials"] if t.get(measure) is not None}
     found = {}
     for name in study["variants"]:
         pairs = [values[name, s] - values[study["base"], s] for s in range(study["seeds"])
@@ -47,7 +47,7 @@ def is_different(difference):
 def scaling_points(trials, measure):
     """(compute of training, loss or error) of every trial."""
     values = {"held_out_loss": lambda t: t.get("held_out_loss"),
-              "zero_shot_error": lambda t: 1 - t["zero_shot_macro"] if "zero_shot_macro" in t else None,
+              "zero_shot_error": lambda t: 1 - t["zero_shot_macro"] if t.get("zero_shot_macro") is not None else None,
               "t2i_error": lambda t: 1 - t["t2i_r10"]}[measure]  # fmt: skip
     points = [(trial["train_flops"], values(trial)) for trial in trials]
     return [(x, y) for x, y in points if y is not None and math.isfinite(y) and y > 0]
@@ -200,7 +200,7 @@ def page(study):
                "Losses of another kind, as the sigmoid loss, have another scale.</figcaption></figure>")  # fmt: skip
     out.append("<h2>Trials</h2>")
     keys = ["variant", "seed", "samples", "train_seconds", "final_train_loss", "held_out_loss", "zero_shot_top1", "zero_shot_macro", "t2i_r10", "i2t_r10"]
-    lines = [[(f"{t[k]:.4g}" if isinstance(t.get(k), float) else str(t.get(k, "–")), "") for k in keys] for t in study["trials"]]
+    lines = [[(f"{t[k]:.4g}" if isinstance(t.get(k), float) else "–" if t.get(k) is None else str(t[k]), "") for k in keys] for t in study["trials"]]
     out.append(report.table(keys, lines))
     out.append("<h2>Architectures</h2>")
     for name, cost in study["variants"].items():

@@ -14898,6 +14898,8 @@ private:
 
 }  // namespace nn
 
+using nn::Linear;
+
 }  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/nn/sequences.hpp ----
@@ -17125,9 +17127,24 @@ private:
     }
 };
 
-/// Two towers and one space. Any two tower configs go together.
+/// What a ClipConfig's vision and text may be beside VitConfig and TextConfig: a value with `constexpr Cost cost() const`,
+/// for one item and all of the tower, and a template Tower<T, self, Embedding>, a class with C = Compute<T>, Input (a view
+/// of images <N, 3, H, W> or of ids <N, context>), Workspace, and
+///     static void parameters(const auto& visit, const ParameterName& at, auto&... self);
+///     void initialise(Random& random);
+///     void forward(Input input, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const;
+///     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, Tower& gradient) const;
+/// forward writes embeddings that are not normalised; backward adds to the gradients.
+template <class Config>
+concept TowerConfig = requires(const Config& config) {
+    { config.cost() } -> std::convertible_to<Cost>;
+};
+
+/// Two towers and one space. Any two tower configs go together (see TowerConfig).
 template <class Vision = VitConfig<>, class Text = TextConfig<>>
 struct ClipConfig {
+    static_assert(TowerConfig<Vision> && TowerConfig<Text>, "tandem: ClipConfig: a tower's config needs cost() and Tower<T, self, Embedding>: see TowerConfig");
+
     Vision vision{};
     Text text{};
     std::size_t embedding = 512;
@@ -17181,22 +17198,27 @@ constexpr bool blocks_agree() {
 
 namespace detail {
 
-constexpr Cost projection_cost(std::size_t width, std::size_t embedding) {
-    return Cost{.parameters = width * embedding, .tables = width * embedding} + product_cost(2 * width * embedding) +
-           held_cost(embedding);
+/// The projection of the library's own towers, whose cost() leaves it out.
+constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
+    if constexpr (requires { tower.head_cost(); }) {
+        const std::size_t size = tower.width * embedding;
+        return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
+    } else {
+        return held_cost(embedding);
+    }
 }
 
 }  // namespace detail
 
 /// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
 constexpr Cost image_cost(const auto& config) {
-    return config.vision.cost() + detail::projection_cost(config.vision.width, config.embedding);
+    return config.vision.cost() + detail::projection_cost(config.vision, config.embedding);
 }
 
 /// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
 /// projection included.
 constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
-    const Cost projection = detail::projection_cost(config.text.width, config.embedding);
+    const Cost projection = detail::projection_cost(config.text, config.embedding);
     Cost total = config.text.cost() + projection;
     if constexpr (requires { config.text.cost(tokens); }) {
         if (tokens > 0) {
@@ -18345,6 +18367,12 @@ class CheckpointFit {
 public:
     explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
 
+    /// A tensor that a file may have and the model does without: it computes it.
+    void expect_computed(const std::string& name) {
+        if (const StoredTensor* const stored = file_.find(naming_(name).names.front()); stored != nullptr)
+            used_[position_of(*stored)] = true;
+    }
+
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
         for (const LoadTarget& target : targets) check(target.name, target.shape);
@@ -18507,7 +18535,13 @@ template <class Model>
 void load_weights(Model& model, const Safetensors& file, std::string_view where, Towers towers = Towers::both) {
     detail::LoadTargets targets;
     for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
-    detail::CheckpointFit(file).load(targets.all(), where, towers);
+    detail::CheckpointFit fit(file);
+    if constexpr (requires { Model::architecture.vision.pos_embed_type; }) {
+        // open_clip keeps its fixed table in the checkpoint.
+        if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
+            fit.expect_computed("visual.positional_embedding");
+    }
+    fit.load(targets.all(), where, towers);
 }
 
 template <class Model>
@@ -18752,18 +18786,18 @@ std::vector<PartCost> cost_by_part(const auto& config) {
         lines.push_back({detail::part_name("visual.ln_post, pooling", vision.pooling), vector(vision.width),
                          vision.head_cost()});
     } else {
-        lines.push_back({detail::part_name("visual", vision), vector(vision.width), vision.cost()});
+        lines.push_back({detail::part_name("visual", vision), "", vision.cost()});
     }
-    lines.push_back({"visual.proj", vector(config.embedding), detail::projection_cost(vision.width, config.embedding)});
+    lines.push_back({"image embedding", vector(config.embedding), detail::projection_cost(vision, config.embedding)});
     const auto& text = config.text;
     if constexpr (requires { text.token_cost(); }) {
         lines.push_back({"token_embedding, positions", shape(text.context, text.width), text.token_cost()});
         blocks("", text, text.context, !config.shared);
         lines.push_back({detail::part_name("ln_final, pooling", text.pooling), vector(text.width), text.head_cost()});
     } else {
-        lines.push_back({detail::part_name("text", text), vector(text.width), text.cost()});
+        lines.push_back({detail::part_name("text", text), "", text.cost()});
     }
-    lines.push_back({"text_projection", vector(config.embedding), detail::projection_cost(text.width, config.embedding)});
+    lines.push_back({"text embedding", vector(config.embedding), detail::projection_cost(text, config.embedding)});
     lines.push_back({config.logit_bias ? "logit_scale, logit_bias" : "logit_scale", "[]",
                      Cost{.parameters = config.logit_bias ? 2U : 1U}});
     return lines;
@@ -19101,8 +19135,6 @@ auto operator*(const A& a, const B& b) {
 }
 
 }  // namespace nn
-
-using nn::Linear;
 
 /// x | transposed<tokens>: the columns of every sequence as rows, of width `tokens`; transposed<width> turns them back.
 /// Throws Error where a sequence has not as many rows.

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include <tandem/models/check_gradients.hpp>
+#include <tandem/models/describe.hpp>
 
 namespace td = tandem;
 
@@ -128,6 +129,50 @@ inline constexpr td::ClipConfig wrong{
     .embedding = 3};
 
 }  // namespace
+
+namespace {
+
+/// A tower of a user's own: the mean colour of an image times a matrix.
+struct MeanColour {
+    template <td::Arithmetic T, auto self, std::size_t Embedding>
+    struct Tower {
+        using C = td::Compute<T>;
+        using Input = td::View<const C, td::Shape<td::dynamic, 3, 4, 4>>;
+        td::Linear<T, 3, Embedding> proj;
+
+        struct Workspace {
+            td::Tensor<C, td::Shape<td::dynamic, 3>> colours;
+        };
+
+        static void parameters(const auto& visit, const td::ParameterName& at, auto&... towers) {
+            decltype(proj)::parameters(visit, at + "proj.", towers.proj...);
+        }
+        void initialise(td::Random& random) { td::fill_normal(proj.weight, random, 0.5); }
+        void forward(Input images, td::Rows<C, Embedding> embeddings, Workspace& work, bool) const {
+            work.colours.resize(images.extent(0));
+            for (std::size_t i = 0; i < work.colours.size(); ++i) {
+                C sum{0};
+                for (std::size_t j = 0; j < 16; ++j) sum += images.data()[i * 16 + j];
+                work.colours.data()[i] = sum / C{16};
+            }
+            proj.forward(work.colours, embeddings);
+        }
+        void backward(td::Rows<const C, Embedding> g, Workspace& work, Tower& gradient) const {
+            proj.backward(work.colours, g, {nullptr, {{0, 3}}}, gradient.proj);
+        }
+    };
+    static constexpr td::Cost cost() { return td::nn::linear_cost(3, 4, true, 1) + td::held_cost(3); }
+};
+
+inline constexpr td::ClipConfig colours{.vision = MeanColour{}, .text = plain.text, .embedding = 4};
+
+}  // namespace
+
+TEST_CASE("a tower of a user's own joins gradients, parameters and costs") {
+    check<colours>(td::InfoNce{});
+    CHECK(td::count_parameters(td::Clip<colours>{}) == td::parameter_count(colours));
+    CHECK(td::describe<colours>().find("visual (MeanColour)") != std::string::npos);
+}
 
 TEST_CASE("check_gradients finds a backward pass that is 1 % off, and names a parameter behind it") {
     const td::GradientCheck worst = td::check_gradients<wrong>();

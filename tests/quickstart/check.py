@@ -29,20 +29,25 @@ def png(width: int, height: int, pixel) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def make_colours(folder: Path) -> None:
+    """180 noisy pictures of three colours, each in a folder of its colour's name, which is the caption as well."""
+    draw = random.Random(1)
+    lines = []
+    for colour, (red, green, blue) in COLOURS.items():
+        (folder / colour).mkdir(parents=True)
+        for i in range(60):
+            noise = [draw.randrange(-20, 20) for _ in range(97)]
+            data = png(40, 30, lambda x, y: [max(0, min(255, c + noise[(x + 7 * y) % 97])) for c in (red, green, blue)])
+            (folder / colour / f"{i}.png").write_bytes(data)
+            lines.append(f"{colour}/{i}.png\t{colour}\n")
+    (folder / "captions.tsv").write_text("".join(lines))
+
+
 def main() -> int:
     program = sys.argv[1]
-    draw = random.Random(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        lines = []
-        for colour, (red, green, blue) in COLOURS.items():
-            (folder / colour).mkdir()
-            for i in range(60):
-                noise = [draw.randrange(-20, 20) for _ in range(97)]
-                data = png(40, 30, lambda x, y: [max(0, min(255, c + noise[(x + 7 * y) % 97])) for c in (red, green, blue)])
-                (folder / colour / f"{i}.png").write_bytes(data)
-                lines.append(f"{colour}/{i}.png\t{colour}\n")
-        (folder / "captions.tsv").write_text("".join(lines))
+        make_colours(folder)
 
         def command(out: str, *more: str) -> list[str]:
             return [program, "--images", name, "--captions", str(folder / "captions.tsv"), "--class-depth", "1",

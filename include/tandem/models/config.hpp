@@ -292,9 +292,25 @@ private:
     }
 };
 
-/// Two towers and one space. Any two tower configs go together.
+/// What a ClipConfig's vision and text may be beside VitConfig and TextConfig: a value with `constexpr Cost cost() const`,
+/// for one item and all of the tower, and a template Tower<T, self, Embedding>, a class with C = Compute<T>, Input (a view
+/// of images <N, 3, H, W> or of ids <N, context>), Workspace, and
+///     static void parameters(const auto& visit, const ParameterName& at, auto&... self);
+///     void initialise(Random& random);
+///     void forward(Input input, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const;
+///     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, Tower& gradient) const;
+/// forward writes embeddings that are not normalised; backward adds to the gradients.
+template <class Config>
+concept TowerConfig = requires(const Config& config) {
+    { config.cost() } -> std::convertible_to<Cost>;
+};
+
+/// Two towers and one space. Any two tower configs go together (see TowerConfig).
 template <class Vision = VitConfig<>, class Text = TextConfig<>>
 struct ClipConfig {
+    static_assert(TowerConfig<Vision> && TowerConfig<Text>, "tandem: ClipConfig: a tower's config needs cost() and Tower<T, self, Embedding>: see TowerConfig");
+
+
     Vision vision{};
     Text text{};
     std::size_t embedding = 512;
@@ -348,22 +364,27 @@ constexpr bool blocks_agree() {
 
 namespace detail {
 
-constexpr Cost projection_cost(std::size_t width, std::size_t embedding) {
-    return Cost{.parameters = width * embedding, .tables = width * embedding} + product_cost(2 * width * embedding) +
-           held_cost(embedding);
+/// The projection of the library's own towers, whose cost() leaves it out.
+constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
+    if constexpr (requires { tower.head_cost(); }) {
+        const std::size_t size = tower.width * embedding;
+        return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
+    } else {
+        return held_cost(embedding);
+    }
 }
 
 }  // namespace detail
 
 /// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
 constexpr Cost image_cost(const auto& config) {
-    return config.vision.cost() + detail::projection_cost(config.vision.width, config.embedding);
+    return config.vision.cost() + detail::projection_cost(config.vision, config.embedding);
 }
 
 /// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
 /// projection included.
 constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
-    const Cost projection = detail::projection_cost(config.text.width, config.embedding);
+    const Cost projection = detail::projection_cost(config.text, config.embedding);
     Cost total = config.text.cost() + projection;
     if constexpr (requires { config.text.cost(tokens); }) {
         if (tokens > 0) {

@@ -204,18 +204,18 @@ std::vector<PartCost> cost_by_part(const auto& config) {
         lines.push_back({detail::part_name("visual.ln_post, pooling", vision.pooling), vector(vision.width),
                          vision.head_cost()});
     } else {
-        lines.push_back({detail::part_name("visual", vision), vector(vision.width), vision.cost()});
+        lines.push_back({detail::part_name("visual", vision), "", vision.cost()});
     }
-    lines.push_back({"visual.proj", vector(config.embedding), detail::projection_cost(vision.width, config.embedding)});
+    lines.push_back({"image embedding", vector(config.embedding), detail::projection_cost(vision, config.embedding)});
     const auto& text = config.text;
     if constexpr (requires { text.token_cost(); }) {
         lines.push_back({"token_embedding, positions", shape(text.context, text.width), text.token_cost()});
         blocks("", text, text.context, !config.shared);
         lines.push_back({detail::part_name("ln_final, pooling", text.pooling), vector(text.width), text.head_cost()});
     } else {
-        lines.push_back({detail::part_name("text", text), vector(text.width), text.cost()});
+        lines.push_back({detail::part_name("text", text), "", text.cost()});
     }
-    lines.push_back({"text_projection", vector(config.embedding), detail::projection_cost(text.width, config.embedding)});
+    lines.push_back({"text embedding", vector(config.embedding), detail::projection_cost(text, config.embedding)});
     lines.push_back({config.logit_bias ? "logit_scale, logit_bias" : "logit_scale", "[]",
                      Cost{.parameters = config.logit_bias ? 2U : 1U}});
     return lines;

@@ -263,8 +263,6 @@ auto operator*(const A& a, const B& b) {
 
 }  // namespace nn
 
-using nn::Linear;
-
 /// x | transposed<tokens>: the columns of every sequence as rows, of width `tokens`; transposed<width> turns them back.
 /// Throws Error where a sequence has not as many rows.
 template <std::size_t RowsEach>

@@ -93,4 +93,6 @@ private:
 
 }  // namespace nn
 
+using nn::Linear;
+
 }  // namespace tandem::inline TANDEM_ABI
