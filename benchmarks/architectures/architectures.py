@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import csv
+import hashlib
 import json
 import math
 import os
@@ -34,21 +35,42 @@ def variant_names(path):
     return [name for name in dict.fromkeys(names) if name.removesuffix("_loss") not in set(names) - {name}]
 
 
-def build(name, list_path, folder):
-    """(program, seconds to compile, bytes of code), or the compiler's errors."""
-    source, program = folder / f"{name}.cpp", folder / name
-    source.write_text(
-        f'#include "{list_path}"\n#include "{HERE}/variant.hpp"\nint main() {{ return architectures::run<{name}>(); }}\n'
-    )
+def library_key(list_path):
+    """What a program is made of beside its own source: the list and the library."""
+    digest = hashlib.sha256(list_path.read_bytes())
+    for file in sorted([*INCLUDE.rglob("*.hpp"), *INCLUDE.rglob("*.ipp"), *HERE.glob("*.hpp")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def compile_once(program, text, key, command):
+    """(program, seconds it took to compile) or (None, the compiler's errors). What is there already, of the same text,
+    key and command, stands."""
+    source, stamp = program.with_suffix(".cpp"), program.with_suffix(".json")
+    wanted = hashlib.sha256(f"{text}{key}{command}".encode()).hexdigest()
+    if program.exists() and stamp.exists():
+        found = json.loads(stamp.read_text())
+        if found["key"] == wanted:
+            return program, found["seconds"]
+    source.write_text(text)
     began = time.monotonic()
-    command = ["g++", "-std=c++20", "-O2", f"-I{INCLUDE}", str(source), "-o", str(program), "-ltbb"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(["g++", *command, str(source), "-o", str(program), "-ltbb"], capture_output=True, text=True, check=False)
     seconds = time.monotonic() - began
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if "error:" in line]
         return None, "\n".join(errors[:3]) or result.stderr[:400]
+    stamp.write_text(json.dumps({"key": wanted, "seconds": seconds}))
+    return program, seconds
+
+
+def build(name, list_path, folder, key):
+    """(program, (seconds to compile, bytes of code)) of a variant, or (None, the compiler's errors)."""
+    text = f'#include "{list_path}"\n#include "{HERE}/variant.hpp"\nint main() {{ return architectures::run<{name}>(); }}\n'
+    program, found = compile_once(folder / name, text, key, ["-std=c++20", "-O2", f"-I{INCLUDE}"])
+    if program is None:
+        return None, found
     size = subprocess.run(["size", str(program)], capture_output=True, text=True, check=True).stdout.splitlines()[1]
-    return program, (seconds, int(size.split()[0]))
+    return program, (found, int(size.split()[0]))
 
 
 class Program:
@@ -163,8 +185,10 @@ def main():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
     log(f"compiling {len(names)} variants")
+    list_path = options.list.resolve()
+    key = library_key(list_path)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        built = dict(zip(names, pool.map(lambda name: build(name, options.list.resolve(), folder), names)))
+        built = dict(zip(names, pool.map(lambda name: build(name, list_path, folder, key), names)))
     for name, (program, fault) in built.items():
         if program is None:
             print(f"\n{name} does not compile and is left out:\n{fault}", file=sys.stderr)

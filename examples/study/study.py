@@ -19,27 +19,23 @@ sys.path.insert(0, str(HERE))
 import architectures  # noqa: E402
 import study_report  # noqa: E402
 
-LIBRARIES = ["-ltbb", "-ljpeg", "-lpng", "-lutf8proc", "-lz"]
+# Before the source, so that they are linked although nothing has asked for them yet.
+LIBRARIES = ["-Wl,--no-as-needed", "-ljpeg", "-lpng", "-lutf8proc", "-lz"]
 
 
-def build(name, list_path, has_loss, folder):
+def build(name, list_path, has_loss, folder, key):
     """The trial's program, or the compiler's errors."""
-    source, program = folder / f"trial_{name}.cpp", folder / f"trial_{name}"
     loss = f", {name}_loss" if has_loss else ""
-    source.write_text(
+    text = (
         f'#include "{list_path}"\n#include "{HERE}/trial.hpp"\n'
         f"int main(int count, char** arguments) {{ return study::main<{name}>(count, arguments{loss}); }}\n"
     )
-    command = ["g++", "-std=c++20", "-O2", f"-I{ROOT}/include", str(source), "-o", str(program), *LIBRARIES]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        return None, "\n".join([line for line in result.stderr.splitlines() if "error:" in line][:3])
-    return program, ""
+    return architectures.compile_once(folder / f"trial_{name}", text, key, ["-std=c++20", "-O2", f"-I{ROOT}/include", *LIBRARIES])
 
 
-def constants(name, list_path, folder):
+def constants(name, list_path, folder, key):
     """The costs of a variant as constants, by the program of architectures.sh."""
-    program, found = architectures.build(name, list_path, folder)
+    program, found = architectures.build(name, list_path, folder, key)
     if program is None:
         return None, found
     return program, architectures.ask_once(program, "costs") | {"compile_seconds": found[0], "code_bytes": found[1]}
@@ -114,9 +110,11 @@ def main():
 
     print(f"compiling {len(names)} variants", file=sys.stderr)
     losses = {name: re.search(rf"\bauto\s+{name}_loss\b", text) is not None for name in names}
+    key = architectures.library_key(list_path)
+    trial_key = key + "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in (HERE / "trial.hpp", HERE.parent / "quickstart/pipeline.hpp"))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        built = dict(zip(names, pool.map(lambda n: build(n, list_path, losses[n], folder), names)))
-        costs = dict(zip(names, pool.map(lambda n: constants(n, list_path, folder), names)))
+        built = dict(zip(names, pool.map(lambda n: build(n, list_path, losses[n], folder, trial_key), names)))
+        costs = dict(zip(names, pool.map(lambda n: constants(n, list_path, folder, key), names)))
     failures = [{"variant": n, "seed": None, "error": f"does not compile: {built[n][1]}"} for n in names if built[n][0] is None]
     failures += [{"variant": n, "seed": None, "error": f"costs: {costs[n][1]}"} for n in names if built[n][0] and costs[n][0] is None]
     names = [n for n in names if built[n][0] is not None and costs[n][0] is not None]
