@@ -162,6 +162,8 @@ def main():
         for trial in trials:
             writer.writerow([trial.get(key, "") for key in fields] + [variants[trial["variant"]][key] for key in extra])
     (options.out / "report.html").write_text(study_report.page(study), encoding="utf-8")
+    for name, picture in study_report.pictures(study).items():
+        (options.out / f"{name}.svg").write_text(picture, encoding="utf-8")
     print(study_report.terminal(study))
     print(f"{options.out}/report.html, trials.csv, study.json")
     return 0 if trials else 1

@@ -4,7 +4,8 @@
 #                           [--variants REGEX] [--family REGEX] [--rounds N] [--no-times]
 # FILE.hpp defines variants as `inline constexpr td::ClipConfig NAME{...};` (default: examples/study/list.hpp); the first is
 # the base, and NAME_loss may give one a loss. Data: Open Clip Art, or a folder as for quickstart.sh. A trial is a process of
-# its own; started again, the study goes on where it was. DIR (default: study) gets report.html, trials.csv, study.json.
+# its own; started again, the study goes on where it was. DIR (default: study) gets report.html, trials.csv, study.json, and
+# two of the pictures as pareto.svg and differences.svg.
 # --family names the variants of the scaling fit (default: base and size_*); --rounds those of architectures.sh, which
 # measures the costs at the end (--no-times: constants only).
 set -euo pipefail

@@ -141,6 +141,21 @@ def pareto(study, cost, measure, x_title, y_title):
     return report.scatter(points, x_title, y_title, front(points), linear_y=True) if len(points) > 1 else ""
 
 
+def main_measure(study):
+    """Zero-shot accuracy, or recall where the data has no classes."""
+    return "zero_shot_macro" if means(study, "zero_shot_macro") else "t2i_r10"
+
+
+def pictures(study):
+    """The two pictures that say most, as files of their own."""
+    measure = main_measure(study)
+    title = dict(MEASURES)[measure]
+    found = {"pareto": pareto(study, "image_executed", measure, dict(COSTS)["image_executed"], title),
+             "differences": forest(study, measure, title)}  # fmt: skip
+    head = '<svg xmlns="http://www.w3.org/2000/svg"'
+    return {name: picture.replace("<svg", head, 1) for name, picture in found.items() if picture}
+
+
 def terminal(study):
     names = [n for n in study["variants"] if any(t["variant"] == n for t in study["trials"])]
     if not names:
@@ -177,24 +192,24 @@ def page(study):
            "others.</p>"]  # fmt: skip
     for failure in study["failures"]:
         out.append(f"<p>Failed: {html.escape(failure['variant'])}, seed {failure['seed']}: {html.escape(failure['error'])}</p>")
-    main_measure = "zero_shot_macro" if means(study, "zero_shot_macro") else "t2i_r10"
-    main_title = dict(MEASURES)[main_measure]
+    measure = main_measure(study)
+    measure_title = dict(MEASURES)[measure]
     out.append("<h2>Accuracy against cost</h2>")
     for cost, title in COSTS:
-        picture = pareto(study, cost, main_measure, title, main_title)
+        picture = pareto(study, cost, measure, title, measure_title)
         if picture:
-            out.append(f"<figure>{picture}<figcaption>{html.escape(main_title)} against {html.escape(title)}; dashed: the Pareto front.</figcaption></figure>")
+            out.append(f"<figure>{picture}<figcaption>{html.escape(measure_title)} against {html.escape(title)}; dashed: the Pareto front.</figcaption></figure>")
     out.append("<h2>Differences over paired seeds</h2>")
-    for measure, title in MEASURES:
-        out.append(f"<figure>{forest(study, measure, title)}</figure>")
+    for each, title in MEASURES:
+        out.append(f"<figure>{forest(study, each, title)}</figure>")
     if study["fits"]:
         out.append("<h2>Scaling</h2>")
         titles = {"held_out_loss": "held-out InfoNCE", "zero_shot_error": "1 − zero-shot, mean over classes", "t2i_error": "1 − recall@10"}
-        for measure, found in study["fits"].items():
+        for each, found in study["fits"].items():
             _, power, _, error = found["fit"]
             uncertain = f" ± {error:.3f} (standard error)" if math.isfinite(error) else ""
             points = [(x, y, "") for x, y in found["points"]]
-            out.append(f"<figure>{report.scatter(points, 'FLOP of training', titles[measure])}<figcaption>{titles[measure]} ∝ "
+            out.append(f"<figure>{report.scatter(points, 'FLOP of training', titles[each])}<figcaption>{titles[each]} ∝ "
                        f"compute<sup>{power:.3f}</sup>{uncertain}, {len(points)} trials of the family.</figcaption></figure>")  # fmt: skip
     out.append("<h2>Training loss</h2>" + f"<figure>{curves(study)}<figcaption>Black: the variant, grey: {html.escape(study['base'])}; first seed. "
                "Losses of another kind, as the sigmoid loss, have another scale.</figcaption></figure>")  # fmt: skip

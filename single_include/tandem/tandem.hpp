@@ -19157,9 +19157,9 @@ template <class Layer, Arithmetic T, std::size_t width>
 struct Composed {
     using C = Compute<T>;
 
-    /// Of the composition's own type, which is not known before the layer is complete.
+    /// Holds the composition's own Saved, whose type is not known before the layer is complete.
     struct Saved {
-        std::shared_ptr<void> of_composition;
+        std::unique_ptr<void, void (*)(void*)> of_composition{nullptr, [](void*) {}};
     };
 
     void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
@@ -19168,7 +19168,9 @@ struct Composed {
         using Memory = typename std::remove_const_t<decltype(composition)>::Saved;
         static_assert(std::remove_const_t<decltype(composition)>::width == width,
                       "tandem: a composed part must end in rows of the tower's width");
-        if (saved.of_composition == nullptr) saved.of_composition = std::make_shared<Memory>();
+        if (saved.of_composition == nullptr) {
+            saved.of_composition = {new Memory, [](void* memory) { delete static_cast<Memory*>(memory); }};
+        }
         const auto out = composition.forward(x, sequences, *static_cast<Memory*>(saved.of_composition.get()), keep);
         std::copy_n(out.data(), out.size(), y.data());
     }

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <map>
 
+#include <tandem/models/check_gradients.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
 
@@ -96,16 +97,27 @@ TEST_CASE("what stands behind the end-of-text token does not matter to a causal 
     CHECK(std::equal(before.elements().begin(), before.elements().end(), after.elements().begin()));
 }
 
-TEMPLATE_TEST_CASE("a model of lower precision keeps the direction of its embeddings", "[models]", td::bf16, td::int8) {
-    const float bar = std::is_same_v<TestType, td::int8> ? 0.99F : 0.9999F;
+inline constexpr td::ClipConfig chosen{
+    .vision = td::VitConfig{.image = 16, .patch = 8, .width = 32, .layers = 2, .heads = 4, .kv_heads = 2, .class_token = false,
+                            .reg_tokens = 2, .pos_embed_type = td::PosEmbed::rotary, .qk_norm = true, .ls_init_value = 0.5,
+                            .norm = td::RmsNorm{}, .activation = td::Silu{}, .mlp = td::GatedMlp{},
+                            .pooling = td::AttentionPool{}, .stem = td::ConvStem{}},
+    .text = td::TextConfig{.vocabulary = 40, .context = 9, .width = 32, .layers = 2, .heads = 2,
+                           .norm_position = td::NormPosition::post, .activation = td::SquaredRelu{}},
+    .embedding = 16};
+
+template <auto config, class T>
+void check_lower_precision() {
+    const float bar = std::is_same_v<T, td::int8> ? 0.99F : 0.9999F;
     const Folder folder;
-    const Model model{td::Seed{3}};
+    const td::Clip<config> model{td::Seed{3}};
     td::save_weights(model, folder / "model.safetensors");
-    const auto rounded = td::load<small, TestType>(folder / "model.safetensors");
-    const Batch batch(12);
+    const auto rounded = td::load<config, T>(folder / "model.safetensors");
+    td::Random random{td::Seed{5}};
+    const td::detail::RandomPairs<td::Clip<config>> batch(random);
     const auto a = model.encode_image(batch.images), b = rounded.encode_image(batch.images);
     const auto c = model.encode_text(batch.ids), d = rounded.encode_text(batch.ids);
-    for (std::size_t i = 0; i < 12; ++i) {
+    for (std::size_t i = 0; i < batch.count; ++i) {
         CHECK(td::evaluate(td::sum(a[i] * b[i])).item() >= bar);
         CHECK(td::evaluate(td::sum(c[i] * d[i])).item() >= bar);
         // An item's bits do not depend on its batch.
@@ -116,8 +128,13 @@ TEMPLATE_TEST_CASE("a model of lower precision keeps the direction of its embedd
     }
     // What it saves, it loads again.
     td::save_weights(rounded, folder / "rounded.safetensors");
-    const auto again = td::load<small, TestType>(folder / "rounded.safetensors").encode_image(batch.images);
+    const auto again = td::load<config, T>(folder / "rounded.safetensors").encode_image(batch.images);
     CHECK(td::evaluate(td::sum(again[0] * b[0])).item() >= 0.9999F);
+}
+
+TEMPLATE_TEST_CASE("a model of lower precision keeps the direction of its embeddings", "[models]", td::bf16, td::int8) {
+    check_lower_precision<small, TestType>();
+    check_lower_precision<chosen, TestType>();
 }
 
 TEST_CASE("weights survive saving and loading to the bit, also with prefixes") {
