@@ -129,6 +129,13 @@ typename Model::Embeddings embed_images(const Model& model, const td::Pairs& pai
     return embeddings;
 }
 
+template <class Model>
+typename Model::Embeddings rows_of(const typename Model::Embeddings& embeddings, const std::vector<std::size_t>& rows) {
+    typename Model::Embeddings chosen(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(embeddings[rows[i]].data(), Model::embedding, chosen[i].data());
+    return chosen;
+}
+
 struct ZeroShot {
     std::vector<std::string> classes;
     std::vector<std::size_t> labels;
@@ -159,9 +166,7 @@ ZeroShot evaluate_zero_shot(const Model& model, const Data& data, const typename
     }
     const std::vector<std::string> templates{"{}"};
     const auto classifier = td::zero_shot_classifier(model, data.tokenizer, result.classes, templates);
-    typename Model::Embeddings chosen(rows.size());
-    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(images[rows[i]].data(), Model::embedding, chosen[i].data());
-    result.score = td::score_zero_shot(td::similarity(chosen, classifier), result.labels);
+    result.score = td::score_zero_shot(td::similarity(rows_of<Model>(images, rows), classifier), result.labels);
     const std::size_t classes = result.classes.size();
     result.confusion.resize(classes * classes);
     std::vector<std::size_t> seen(classes);
@@ -179,6 +184,7 @@ template <class Model>
 struct Retrieval {
     std::vector<std::size_t> rows;  ///< of the held-out pairs
     std::vector<std::string> texts;
+    typename Model::Embeddings image_embeddings, text_embeddings;
     td::Tensor<float, td::Shape<td::dynamic, td::dynamic>> image_to_text, text_to_image;
 
     Retrieval(const Model& model, const Data& data, const typename Model::Embeddings& images) {
@@ -187,11 +193,10 @@ struct Retrieval {
             rows.push_back(i);
             texts.push_back(data.test.captions(i)[0]);
         }
-        const auto embedded = td::embed_texts(model, data.tokenizer, texts);
-        typename Model::Embeddings paired(rows.size());
-        for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(images[rows[i]].data(), Model::embedding, paired[i].data());
-        image_to_text = td::similarity(paired, embedded);
-        text_to_image = td::similarity(embedded, paired);
+        text_embeddings = td::embed_texts(model, data.tokenizer, texts);
+        image_embeddings = rows_of<Model>(images, rows);
+        image_to_text = td::similarity(image_embeddings, text_embeddings);
+        text_to_image = td::similarity(text_embeddings, image_embeddings);
     }
 };
 

@@ -16879,6 +16879,19 @@ constexpr auto block_parts_of(const auto& config) {
                       config.parallel, config.qk_norm, config.ls_init_value, config.drop_path_rate};
 }
 
+/// The last norm and the pooling, for `tokens` tokens.
+constexpr Cost head_cost_of(const auto& config, std::size_t tokens) {
+    const std::size_t width = config.width;
+    if constexpr (PicksRow<std::remove_cvref_t<decltype(config.pooling)>>) {
+        return config.norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+    } else {
+        const std::size_t normed = config.final_ln_after_pool ? 1 : tokens;
+        return config.norm.cost(width, normed) +
+               nn::cost_of(config.pooling, config.block_shape(), tokens, config.block_parts()) +
+               (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
+    }
+}
+
 constexpr std::size_t hidden_of(const auto& config) {
     return static_cast<std::size_t>(static_cast<double>(config.width) * config.mlp_ratio);
 }
@@ -16996,15 +17009,7 @@ struct VitConfig {
     constexpr Cost blocks_cost() const {
         return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>);
     }
-    constexpr Cost head_cost() const {
-        if constexpr (PicksRow<Pooling>) {
-            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
-        } else {
-            const std::size_t normed = final_ln_after_pool ? 1 : tokens();
-            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), tokens(), block_parts()) +
-                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
-        }
-    }
+    constexpr Cost head_cost() const { return detail::head_cost_of(*this, tokens()); }
 
 private:
     constexpr void require() const {
@@ -17093,25 +17098,17 @@ struct TextConfig {
     /// projection.
     constexpr Cost cost(std::size_t tokens = 0) const {
         require();
-        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
+        return token_cost() + blocks_cost(tokens) + head_cost(tokens);
     }
 
-    constexpr Cost token_cost(std::size_t = 0) const {
+    constexpr Cost token_cost() const {
         const std::size_t table = pos_embed_type == PosEmbed::learnable ? context : 0;
         return {.parameters = (vocabulary + table) * width, .tables = vocabulary * width};
     }
     constexpr Cost blocks_cost(std::size_t tokens = 0) const {
         return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
     }
-    constexpr Cost head_cost(std::size_t tokens = 0) const {
-        if constexpr (PicksRow<Pooling>) {
-            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
-        } else {
-            const std::size_t normed = final_ln_after_pool ? 1 : computed(tokens);
-            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), computed(tokens), block_parts()) +
-                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
-        }
-    }
+    constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
 
 private:
     /// A tower that is not causal computes the padding as well.
@@ -17399,10 +17396,11 @@ struct TokenEmbedding {
         for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             const Stored<T>* const token = token_embedding.data() + id * Width;
             C* const to = y.data() + row * Width;
-            for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]);
             if constexpr (HasPositions) {
                 const C* const place = positional_embedding.data() + position * Width;
-                for (std::size_t j = 0; j < Width; ++j) to[j] += place[j];
+                for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]) + place[j];
+            } else {
+                std::copy_n(token, Width, to);
             }
         });
     }
@@ -17880,35 +17878,28 @@ template <Arithmetic T, auto config>
 struct TowerTypes {
     static constexpr bool shared = config.shared && blocks_agree<config>();
 
-    static constexpr auto shape_of(const auto& tower) {
+    static constexpr BlockShape shape_of(const auto& tower) {
         if constexpr (shared) {
             return shared_shape(config);
-        } else {
+        } else if constexpr (requires { tower.block_shape(); }) {
             return tower.block_shape();
+        } else {
+            return {};
         }
     }
 
-    template <auto tower>
-    static auto vision_type() {
+    template <auto tower, auto... blocks>
+    static auto type_of() {
+        using Config = decltype(tower);
         if constexpr (requires { tower.block_shape(); }) {
-            return std::type_identity<
-                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower)>>{};
+            return std::type_identity<typename Config::template Tower<T, tower, config.embedding, blocks...>>{};
         } else {
-            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
-        }
-    }
-    template <auto tower>
-    static auto text_type() {
-        if constexpr (requires { tower.block_shape(); }) {
-            return std::type_identity<
-                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower), !shared>>{};
-        } else {
-            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
+            return std::type_identity<typename Config::template Tower<T, tower, config.embedding>>{};
         }
     }
 
-    using Vision = typename decltype(vision_type<config.vision>())::type;
-    using Text = typename decltype(text_type<config.text>())::type;
+    using Vision = typename decltype(type_of<config.vision, shape_of(config.vision)>())::type;
+    using Text = typename decltype(type_of<config.text, shape_of(config.text), !shared>())::type;
 };
 
 }  // namespace detail

@@ -75,6 +75,10 @@ def rotate(x, angles):
     return torch.view_as_real(turned).flatten(-2)
 
 
+def head_width(cfg):
+    return cfg["head_width"] or cfg["width"] // cfg["heads"]
+
+
 def bands(count):
     return 10000.0 ** (-torch.arange(count, dtype=torch.float64) / count)
 
@@ -84,7 +88,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = cfg["heads"]
         self.kv_heads = cfg["kv_heads"] or self.heads
-        self.head_width = cfg["head_width"] or cfg["width"] // self.heads
+        self.head_width = head_width(cfg)
         rows = (self.heads + 2 * self.kv_heads) * self.head_width
         self.in_proj_weight = nn.Parameter(torch.randn(rows, cfg["width"]) * cfg["width"] ** -0.5)
         self.in_proj_bias = nn.Parameter(torch.zeros(rows))
@@ -289,11 +293,11 @@ class Vision(nn.Module):
             x = torch.gather(x, 1, kept[:, :, None].expand(-1, -1, x.shape[2]))
         angles = None
         if cfg["pos_embed_type"] == "rotary":
-            head_width = cfg["head_width"] or cfg["width"] // cfg["heads"]
+            half = head_width(cfg) // 2
             patch = torch.arange(self.side**2, dtype=torch.float64)
             row, column = patch.div(self.side, rounding_mode="floor"), patch % self.side
-            turns = torch.cat([row[:, None] * bands(head_width // 4), column[:, None] * bands(head_width // 4)], 1)
-            angles = torch.cat([torch.zeros(prefix, head_width // 2), turns])[kept].unsqueeze(1).to(x.dtype)
+            turns = torch.cat([row[:, None] * bands(half // 2), column[:, None] * bands(half // 2)], 1)
+            angles = torch.cat([torch.zeros(prefix, half), turns])[kept].unsqueeze(1).to(x.dtype)
         x = self.transformer(self.ln_pre(x), False, angles, cfg["drop_path_rate"], random)
         if cfg["pooling"] == "ClassToken":
             x = self.ln_post(x[:, 0])
@@ -332,9 +336,9 @@ class Reference(nn.Module):
         if cfg["pos_embed_type"] == "learnable":
             x = x + self.positional_embedding
         else:
-            head_width = cfg["head_width"] or cfg["width"] // cfg["heads"]
+            half = head_width(cfg) // 2
             place = torch.arange(cfg["context"], dtype=torch.float64)
-            angles = (place[:, None] * bands(head_width // 2)).to(x.dtype)
+            angles = (place[:, None] * bands(half)).to(x.dtype)
         blocks = self.visual.transformer if self.config["shared"] else self.transformer
         x = blocks(x, cfg["causal"], angles, cfg["drop_path_rate"], random)
         end = tokens.argmax(-1)
@@ -392,6 +396,5 @@ class Torch:
             return slice(None)
         if not key.endswith("in_proj_bias") or cfg["qk_norm"] or is_rotary:
             return None
-        head_width = cfg["head_width"] or cfg["width"] // cfg["heads"]
-        queries = cfg["heads"] * head_width
-        return slice(queries, queries + (cfg["kv_heads"] or cfg["heads"]) * head_width)
+        queries = cfg["heads"] * head_width(cfg)
+        return slice(queries, queries + (cfg["kv_heads"] or cfg["heads"]) * head_width(cfg))

@@ -26,35 +26,28 @@ template <Arithmetic T, auto config>
 struct TowerTypes {
     static constexpr bool shared = config.shared && blocks_agree<config>();
 
-    static constexpr auto shape_of(const auto& tower) {
+    static constexpr BlockShape shape_of(const auto& tower) {
         if constexpr (shared) {
             return shared_shape(config);
-        } else {
+        } else if constexpr (requires { tower.block_shape(); }) {
             return tower.block_shape();
+        } else {
+            return {};
         }
     }
 
-    template <auto tower>
-    static auto vision_type() {
+    template <auto tower, auto... blocks>
+    static auto type_of() {
+        using Config = decltype(tower);
         if constexpr (requires { tower.block_shape(); }) {
-            return std::type_identity<
-                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower)>>{};
+            return std::type_identity<typename Config::template Tower<T, tower, config.embedding, blocks...>>{};
         } else {
-            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
-        }
-    }
-    template <auto tower>
-    static auto text_type() {
-        if constexpr (requires { tower.block_shape(); }) {
-            return std::type_identity<
-                typename decltype(tower)::template Tower<T, tower, config.embedding, shape_of(tower), !shared>>{};
-        } else {
-            return std::type_identity<typename decltype(tower)::template Tower<T, tower, config.embedding>>{};
+            return std::type_identity<typename Config::template Tower<T, tower, config.embedding>>{};
         }
     }
 
-    using Vision = typename decltype(vision_type<config.vision>())::type;
-    using Text = typename decltype(text_type<config.text>())::type;
+    using Vision = typename decltype(type_of<config.vision, shape_of(config.vision)>())::type;
+    using Text = typename decltype(type_of<config.text, shape_of(config.text), !shared>())::type;
 };
 
 }  // namespace detail

@@ -44,6 +44,19 @@ constexpr auto block_parts_of(const auto& config) {
                       config.parallel, config.qk_norm, config.ls_init_value, config.drop_path_rate};
 }
 
+/// The last norm and the pooling, for `tokens` tokens.
+constexpr Cost head_cost_of(const auto& config, std::size_t tokens) {
+    const std::size_t width = config.width;
+    if constexpr (PicksRow<std::remove_cvref_t<decltype(config.pooling)>>) {
+        return config.norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+    } else {
+        const std::size_t normed = config.final_ln_after_pool ? 1 : tokens;
+        return config.norm.cost(width, normed) +
+               nn::cost_of(config.pooling, config.block_shape(), tokens, config.block_parts()) +
+               (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
+    }
+}
+
 constexpr std::size_t hidden_of(const auto& config) {
     return static_cast<std::size_t>(static_cast<double>(config.width) * config.mlp_ratio);
 }
@@ -161,15 +174,7 @@ struct VitConfig {
     constexpr Cost blocks_cost() const {
         return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>);
     }
-    constexpr Cost head_cost() const {
-        if constexpr (PicksRow<Pooling>) {
-            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
-        } else {
-            const std::size_t normed = final_ln_after_pool ? 1 : tokens();
-            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), tokens(), block_parts()) +
-                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
-        }
-    }
+    constexpr Cost head_cost() const { return detail::head_cost_of(*this, tokens()); }
 
 private:
     constexpr void require() const {
@@ -258,25 +263,17 @@ struct TextConfig {
     /// projection.
     constexpr Cost cost(std::size_t tokens = 0) const {
         require();
-        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
+        return token_cost() + blocks_cost(tokens) + head_cost(tokens);
     }
 
-    constexpr Cost token_cost(std::size_t = 0) const {
+    constexpr Cost token_cost() const {
         const std::size_t table = pos_embed_type == PosEmbed::learnable ? context : 0;
         return {.parameters = (vocabulary + table) * width, .tables = vocabulary * width};
     }
     constexpr Cost blocks_cost(std::size_t tokens = 0) const {
         return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
     }
-    constexpr Cost head_cost(std::size_t tokens = 0) const {
-        if constexpr (PicksRow<Pooling>) {
-            return norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
-        } else {
-            const std::size_t normed = final_ln_after_pool ? 1 : computed(tokens);
-            return norm.cost(width, normed) + nn::cost_of(pooling, block_shape(), computed(tokens), block_parts()) +
-                   (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
-        }
-    }
+    constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
 
 private:
     /// A tower that is not causal computes the padding as well.

@@ -124,10 +124,11 @@ struct TokenEmbedding {
         for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             const Stored<T>* const token = token_embedding.data() + id * Width;
             C* const to = y.data() + row * Width;
-            for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]);
             if constexpr (HasPositions) {
                 const C* const place = positional_embedding.data() + position * Width;
-                for (std::size_t j = 0; j < Width; ++j) to[j] += place[j];
+                for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]) + place[j];
+            } else {
+                std::copy_n(token, Width, to);
             }
         });
     }
