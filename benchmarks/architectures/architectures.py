@@ -18,7 +18,11 @@ import report
 
 HERE = Path(__file__).resolve().parent
 INCLUDE = HERE.parent.parent / "include"
+OPTIONS = ["-std=c++20", "-O2", f"-I{INCLUDE}"]
+# Before the source, so that they are linked although nothing has asked for them yet.
+LIBRARIES = ["-Wl,--no-as-needed", "-ltbb"]
 PRECISIONS = ("f32", "bf16", "int8")
+TURNS = 4  # of every variant in a round, for every row
 # (name, command of variant.hpp, cost that is executed, items a call)
 ROWS = [
     (f"{tower} {precision} b{batch}", f"{tower} {precision} {batch}", f"{tower}_executed", batch)
@@ -35,41 +39,61 @@ def variant_names(path):
     return [name for name in dict.fromkeys(names) if name.removesuffix("_loss") not in set(names) - {name}]
 
 
-def library_key(list_path):
-    """What a program is made of beside its own source: the list and the library."""
+def library_key(list_path, *more):
+    """What a program is made of beside its own source: the list, the library, and more files."""
     digest = hashlib.sha256(list_path.read_bytes())
-    for file in sorted([*INCLUDE.rglob("*.hpp"), *INCLUDE.rglob("*.ipp"), *HERE.glob("*.hpp")]):
+    for file in sorted([*INCLUDE.rglob("*.hpp"), *INCLUDE.rglob("*.ipp"), *HERE.glob("*.hpp"), *more]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def compile_once(program, text, key, command):
-    """(program, seconds it took to compile) or (None, the compiler's errors). What is there already, of the same text,
-    key and command, stands."""
-    source, stamp = program.with_suffix(".cpp"), program.with_suffix(".json")
-    wanted = hashlib.sha256(f"{text}{key}{command}".encode()).hexdigest()
-    if program.exists() and stamp.exists():
+def compile_once(target, text, key, options):
+    """(target, seconds it took to compile) or (None, the compiler's errors). What is there already, of the same text, key
+    and options, stands."""
+    source, stamp = target.with_suffix(".cpp"), target.with_suffix(".json")
+    wanted = hashlib.sha256(f"{text}{key}{options}".encode()).hexdigest()
+    if target.exists() and stamp.exists():
         found = json.loads(stamp.read_text())
         if found["key"] == wanted:
-            return program, found["seconds"]
+            return target, found["seconds"]
     source.write_text(text)
     began = time.monotonic()
-    result = subprocess.run(["g++", *command, str(source), "-o", str(program), "-ltbb"], capture_output=True, text=True, check=False)
+    result = subprocess.run(["g++", *OPTIONS, *options, source, "-o", target], capture_output=True, text=True, check=False)
     seconds = time.monotonic() - began
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if "error:" in line]
         return None, "\n".join(errors[:3]) or result.stderr[:400]
     stamp.write_text(json.dumps({"key": wanted, "seconds": seconds}))
-    return program, seconds
+    return target, seconds
 
 
-def build(name, list_path, folder, key):
+def compile_common(header, folder, key):
+    """What all programs of a list have in common, compiled once: a header of the same name that includes `header`, as g++
+    finds it precompiled, and the kernels. Returns (the options that take both, seconds)."""
+    folder = folder / "common"
+    folder.mkdir(exist_ok=True)
+    kernels = (HERE / "kernels.hpp").read_text().replace("#pragma once", "")
+    includes = f'#include "{header}"\n#include "{HERE}/kernels.hpp"\n'
+    (folder / header.name).write_text("#pragma once\n" + includes)
+    parts = [
+        (folder / f"{header.name}.gch", includes, ["-x", "c++-header"]),
+        (folder / "kernels.o", kernels.replace("extern template", "template"), ["-c"]),
+    ]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda part: compile_once(part[0], part[1], key, part[2]), parts))
+    for target, fault in found:
+        if target is None:
+            raise RuntimeError(f"what all variants have in common does not compile:\n{fault}")
+    return [f"-I{folder}", folder / "kernels.o", *LIBRARIES], sum(seconds for _, seconds in found)
+
+
+def compile_variant(name, list_path, folder, key, common):
     """(program, (seconds to compile, bytes of code)) of a variant, or (None, the compiler's errors)."""
-    text = f'#include "{list_path}"\n#include "{HERE}/variant.hpp"\nint main() {{ return architectures::run<{name}>(); }}\n'
-    program, found = compile_once(folder / name, text, key, ["-std=c++20", "-O2", f"-I{INCLUDE}"])
+    text = f'#include "variant.hpp"\n#include "{list_path}"\nint main() {{ return architectures::run<{name}>(); }}\n'
+    program, found = compile_once(folder / name, text, key, common)
     if program is None:
         return None, found
-    size = subprocess.run(["size", str(program)], capture_output=True, text=True, check=True).stdout.splitlines()[1]
+    size = subprocess.run(["size", program], capture_output=True, text=True, check=True).stdout.splitlines()[1]
     return program, (found, int(size.split()[0]))
 
 
@@ -106,9 +130,13 @@ T_QUANTILES = {1: 6366.2, 2: 99.99, 3: 28.00, 4: 15.54, 5: 11.18, 6: 9.08, 7: 7.
 LEAST_DIFFERENCE = 0.01
 
 
-def compare(times, base_times):
-    """The ratio of two variants' times over paired rounds, and whether it can be told from 1."""
-    logs = [math.log(a / b) for a, b in zip(times, base_times)]
+def compare(rounds, base_rounds):
+    """The ratio of two variants' times, and whether it can be told from 1. Every round holds the times of its turns; the
+    turns of a round are paired, since the machine is as fast for both, and a round counts once, since where its processes
+    lie in memory stays."""
+    logs = [
+        statistics.median(math.log(a / b) for a, b in zip(turns, base_turns)) for turns, base_turns in zip(rounds, base_rounds)
+    ]
     mean = statistics.fmean(logs)
     if len(logs) < 2:
         return math.exp(mean), False
@@ -118,18 +146,19 @@ def compare(times, base_times):
 
 
 def measure(programs, rounds, log):
-    """times[row][variant] = one median a round, in milliseconds: variants take turns within every row."""
+    """times[row][variant][round] = the times of TURNS turns, in milliseconds: variants take turns within every row."""
     times = {row: {name: [] for name in programs} for row, *_ in ROWS}
     for index in range(rounds):
         running = {name: Program(path) for name, path in programs.items()}
         for row, command, _, batch in ROWS:
             log(f"round {index + 1} of {rounds}: {row}")
-            turns = {name: [] for name in running}
-            for _ in range(3):
+            seconds = 0.03 if batch == 1 else 0
+            for name, program in running.items():
+                program.ask(f"{command} {seconds}")  # makes the model
+                times[row][name].append([])
+            for _ in range(TURNS):
                 for name, program in running.items():
-                    turns[name].append(program.ask(f"{command} {0.05 if batch == 1 else 0.15}"))
-            for name, medians in turns.items():
-                times[row][name].append(statistics.median(medians))
+                    times[row][name][-1].append(program.ask(f"{command} {seconds}"))
         for program in running.values():
             program.close()
     return times
@@ -141,9 +170,9 @@ def summarise(times, programs, variants, limits):
     rows = []
     for row, _, executed, batch in ROWS:
         for name in programs:
-            taken = times[row][name]
+            taken = [statistics.median(turns) for turns in times[row][name]]
             median = statistics.median(taken)
-            ratio, differs = compare(taken, times[row][base])
+            ratio, differs = compare(times[row][name], times[row][base])
             entry = {
                 "variant": name, "row": row, "ms": median, "ms_low": min(taken), "ms_high": max(taken),
                 "items_per_second": 1e3 * batch / median, "ratio_to_base": ratio, "differs_from_base": differs,
@@ -158,7 +187,7 @@ def summarise(times, programs, variants, limits):
 
 def ceilings(folder):
     program = folder / "ceiling"
-    subprocess.run(["g++", "-std=c++20", "-O2", f"-I{INCLUDE}", HERE / "ceiling.cpp", "-o", program, "-ltbb"], check=True)
+    subprocess.run(["g++", *OPTIONS, *LIBRARIES, HERE / "ceiling.cpp", "-o", program], check=True)
     figures = subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
     return dict(zip(PRECISIONS, map(float, figures)))
 
@@ -167,7 +196,7 @@ def main():
     parser = argparse.ArgumentParser(prog="architectures.sh", description=__doc__)
     parser.add_argument("--list", type=Path, default=HERE / "list.hpp", metavar="FILE.hpp")
     parser.add_argument("--out", type=Path, default=Path("architectures"), metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--rounds", type=int, default=8, metavar="N")
     parser.add_argument("--variants", default="", metavar="REGEX", help="only those whose names it matches")
     options = parser.parse_args()
     if options.rounds < 1:
@@ -187,8 +216,9 @@ def main():
     log(f"compiling {len(names)} variants")
     list_path = options.list.resolve()
     key = library_key(list_path)
+    common, common_seconds = compile_common(HERE / "variant.hpp", folder, key)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        built = dict(zip(names, pool.map(lambda name: build(name, list_path, folder, key), names)))
+        built = dict(zip(names, pool.map(lambda name: compile_variant(name, list_path, folder, key, common), names)))
     for name, (program, fault) in built.items():
         if program is None:
             print(f"\n{name} does not compile and is left out:\n{fault}", file=sys.stderr)
@@ -212,7 +242,8 @@ def main():
 
     base = next(iter(programs))
     rows = summarise(times, programs, variants, limits)
-    results = {"base": base, "ceilings_gflops": limits, "variants": variants, "rows": rows}
+    results = {"base": base, "ceilings_gflops": limits, "common_compile_seconds": round(common_seconds, 2),
+               "variants": variants, "rows": rows}  # fmt: skip
     (options.out / "results.json").write_text(json.dumps(results, indent=1))
     columns = [key for key in rows[0] if key != "rounds"]
     costs = [key for key in next(iter(variants.values())) if key != "description"]

@@ -2,7 +2,7 @@
 // input, so that variants take turns.
 //   costs                          a JSON object
 //   image|text|train PRECISION BATCH SECONDS
-//                                  the median time of one call in milliseconds, over calls that fill SECONDS
+//                                  the median time of one call in milliseconds, over calls that fill SECONDS, at least one
 //   peak                           the most memory this process has had, in bytes
 #pragma once
 
@@ -136,10 +136,9 @@ private:
     template <class Work>
     static double median(double seconds, const Work& work) {
         using Clock = std::chrono::steady_clock;
-        work();
         std::vector<double> times;
         const Clock::time_point began = Clock::now();
-        for (Clock::time_point now = began; times.size() < 3 || now - began < std::chrono::duration<double>(seconds);) {
+        for (Clock::time_point now = began; times.empty() || now - began < std::chrono::duration<double>(seconds);) {
             work();
             const Clock::time_point after = Clock::now();
             times.push_back(1e3 * std::chrono::duration<double>(after - now).count());

@@ -19,23 +19,22 @@ sys.path.insert(0, str(HERE))
 import architectures  # noqa: E402
 import study_report  # noqa: E402
 
-# Before the source, so that they are linked although nothing has asked for them yet.
-LIBRARIES = ["-Wl,--no-as-needed", "-ljpeg", "-lpng", "-lutf8proc", "-lz"]
+LIBRARIES = ["-ljpeg", "-lpng", "-lutf8proc", "-lz"]
 
 
-def build(name, list_path, has_loss, folder, key):
-    """The trial's program, or the compiler's errors."""
+def compile_trial(name, list_path, has_loss, folder, key, common):
+    """(program, seconds) of a variant's trials, or (None, the compiler's errors)."""
     loss = f", {name}_loss" if has_loss else ""
     text = (
-        f'#include "{list_path}"\n#include "{HERE}/trial.hpp"\n'
+        f'#include "trial.hpp"\n#include "{list_path}"\n'
         f"int main(int count, char** arguments) {{ return study::main<{name}>(count, arguments{loss}); }}\n"
     )
-    return architectures.compile_once(folder / f"trial_{name}", text, key, ["-std=c++20", "-O2", f"-I{ROOT}/include", *LIBRARIES])
+    return architectures.compile_once(folder / f"trial_{name}", text, key, [*common, *LIBRARIES])
 
 
-def constants(name, list_path, folder, key):
+def constants(name, list_path, folder, key, common):
     """The costs of a variant as constants, by the program of architectures.sh."""
-    program, found = architectures.build(name, list_path, folder, key)
+    program, found = architectures.compile_variant(name, list_path, folder, key, common)
     if program is None:
         return None, found
     return program, architectures.ask_once(program, "costs") | {"compile_seconds": found[0], "code_bytes": found[1]}
@@ -83,7 +82,7 @@ def main():
     parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--variants", default="", metavar="REGEX")
     parser.add_argument("--family", default="^(base|size_.*)$", metavar="REGEX")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--rounds", type=int, default=8, metavar="N")
     parser.add_argument("--no-times", action="store_true")
     options = parser.parse_args()
     if not re.fullmatch(r"(samples|flops|minutes)=\d+(\.\d+)?(e\d+)?", options.budget):
@@ -110,11 +109,12 @@ def main():
 
     print(f"compiling {len(names)} variants", file=sys.stderr)
     losses = {name: re.search(rf"\bauto\s+{name}_loss\b", text) is not None for name in names}
-    key = architectures.library_key(list_path)
-    trial_key = key + "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in (HERE / "trial.hpp", HERE.parent / "quickstart/pipeline.hpp"))
+    key = architectures.library_key(list_path, HERE / "trial.hpp", HERE.parent / "quickstart/pipeline.hpp")
+    common, _ = architectures.compile_common(ROOT / "benchmarks/architectures/variant.hpp", folder, key)
+    trial_common, _ = architectures.compile_common(HERE / "trial.hpp", folder, key)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        built = dict(zip(names, pool.map(lambda n: build(n, list_path, losses[n], folder, trial_key), names)))
-        costs = dict(zip(names, pool.map(lambda n: constants(n, list_path, folder, key), names)))
+        built = dict(zip(names, pool.map(lambda n: compile_trial(n, list_path, losses[n], folder, key, trial_common), names)))
+        costs = dict(zip(names, pool.map(lambda n: constants(n, list_path, folder, key, common), names)))
     failures = [{"variant": n, "seed": None, "error": f"does not compile: {built[n][1]}"} for n in names if built[n][0] is None]
     failures += [{"variant": n, "seed": None, "error": f"costs: {costs[n][1]}"} for n in names if built[n][0] and costs[n][0] is None]
     names = [n for n in names if built[n][0] is not None and costs[n][0] is not None]

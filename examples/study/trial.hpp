@@ -51,8 +51,8 @@ double held_out_loss(const Model& model, const quickstart::Retrieval<Model>& fou
     double sum = 0;
     std::size_t count = 0;
     for (std::size_t first = 0; first + batch_size <= found.rows.size(); first += batch_size, ++count) {
-        const auto images = found.image_embeddings.slice(first, first + batch_size);
-        const auto texts = found.text_embeddings.slice(first, first + batch_size);
+        const auto images = found.image_embeddings.view().slice(first, first + batch_size);
+        const auto texts = found.text_embeddings.view().slice(first, first + batch_size);
         sum += static_cast<double>(td::evaluate(td::InfoNce{}(images, texts, td::as_expression(scale))).item());
     }
     return count > 0 ? sum / static_cast<double>(count) : std::nan("");

@@ -13696,12 +13696,16 @@ auto call_loss(const L& loss, const Image& image, const Text& text, const Scale&
     }
 }
 
+// Both losses scale the image embeddings, not the logits, as open_clip does: fewer products, and derivatives of the logits
+// that are simpler to compile.
+
 /// Symmetric cross-entropy over scaled cosine similarities: InfoNCE in both directions (Radford et al. 2021, fig. 3;
 /// open_clip/loss.py, ClipLoss).
 struct InfoNce : LossNode {
     auto operator()(const auto& image, const auto& text, const auto& scale) const {
-        const auto logits = scale * matmul(image, transpose(text));
-        return 0.5 * (cross_entropy(logits, diagonal) + cross_entropy(transpose(logits), diagonal));
+        const auto logits = matmul(scale * image, transpose(text));
+        // Both cross-entropies subtract the same diagonal, and none needs the transpose.
+        return mean(0.5 * (log_sum_exp<1>(logits) + log_sum_exp<0>(logits)) - diagonal(logits));
     }
 };
 
@@ -13709,7 +13713,7 @@ struct InfoNce : LossNode {
 /// open_clip/loss.py, SigLipLoss). Since log σ(l) = log σ(−l) + l, the diagonal needs no second matrix.
 struct SigmoidLoss : LossNode {
     auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
-        const auto logits = scale * matmul(image, transpose(text)) + bias;
+        const auto logits = matmul(scale * image, transpose(text)) + bias;
         const double count = static_cast<double>(image.extents()[0]);
         return (sum(softplus(logits)) - sum(diagonal(logits))) * (1.0 / count);
     }
@@ -14561,8 +14565,8 @@ private:
 
 /// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is
 /// float32.
-template <>
-class PackedWeight<int8> {
+template <std::same_as<int8> T>
+class PackedWeight<T> {
 public:
     using element = float;
 
@@ -17926,6 +17930,7 @@ public:
         typename Text::Workspace text;
         Embeddings image_embeddings, text_embeddings;           ///< of length 1
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
+        Tensor<C, Shape<>> scale;                               ///< the exponential of the logit scale
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
     };
 
@@ -18074,27 +18079,29 @@ private:
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
-        const auto scale = exp(logit_scale_);
+        // Its own tensor, not exp(logit_scale_): the loss is compiled, and computed, without an exponential in every chain.
+        work.scale.fill(std::exp(logit_scale()));
+        const auto scale = as_expression(work.scale);
         const auto finish = [&](auto&& result) {
             visual_.backward(
                 through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
                 work.vision, gradient.visual_);
             text_backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
                           work.text, gradient);
-            gradient.logit_scale() += std::get<2>(result.gradients).item();
+            gradient.logit_scale() += std::get<2>(result.gradients).item() * work.scale.item();
             return result.value;
         };
         if constexpr (config.logit_bias) {
             const auto bias = as_expression(logit_bias_);
             const auto expression = call_loss(loss, image, text, scale, bias);
             if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale), decltype(bias)>) {
-                auto result = value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_,
+                auto result = value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale,
                                                  logit_bias_);
                 gradient.logit_bias() += std::get<3>(result.gradients).item();
                 return finish(result);
             } else {
                 return finish(
-                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
             }
         } else {
             constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
@@ -18102,7 +18109,7 @@ private:
             if constexpr (fits) {
                 const auto expression = loss(image, text, scale);
                 return finish(
-                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
             } else {
                 return C{0};
             }
@@ -18598,7 +18605,7 @@ namespace detail {
 
 /// A type's name as a program writes it, without its namespaces; empty for a lambda's.
 template <class T>
-std::string type_name() {
+[[gnu::cold]] std::string type_name() {
     const std::string_view text = __PRETTY_FUNCTION__;
     const std::size_t begin = text.find("T = ") + 4;
     std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
@@ -18608,7 +18615,7 @@ std::string type_name() {
 }
 
 template <class T>
-std::string part_name(const char* role, const T&) {
+[[gnu::cold]] std::string part_name(const char* role, const T&) {
     const std::string name = type_name<T>();
     return std::string(role) + (name.empty() ? "" : " (" + name + ")");
 }
@@ -18640,7 +18647,7 @@ public:
         if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
     }
     template <class Usual, class Part>
-    void add_part(const char* name, const Part& part) {
+    [[gnu::cold]] void add_part(const char* name, const Part& part) {
         if constexpr (requires { part.eps == Usual{}.eps; }) {
             if (std::is_same_v<Part, Usual> && part.eps == Usual{}.eps) return;
         } else if (std::is_same_v<Part, Usual>) {
@@ -18655,7 +18662,7 @@ public:
             put(name, "td::" + type + "{}");
         }
     }
-    void put(const char* name, const std::string& value) {
+    [[gnu::cold]] void put(const char* name, const std::string& value) {
         text_ += (text_.empty() ? "." : ", .") + std::string(name) + " = " + value;
     }
 
@@ -18665,14 +18672,14 @@ private:
     std::string text_;
 };
 
-void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+[[gnu::cold]] void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.add("norm_position", config.norm_position, usual.norm_position);
     fields.add("parallel", config.parallel, usual.parallel);
     fields.add("qk_norm", config.qk_norm, usual.qk_norm);
     fields.add("ls_init_value", config.ls_init_value, usual.ls_init_value);
 }
 
-void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+[[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     using Usual = std::remove_cvref_t<decltype(usual)>;
     fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
     fields.template add_part<decltype(Usual::norm)>("norm", config.norm);
@@ -18682,7 +18689,7 @@ void write_part_fields(FieldWriter& fields, const auto& config, const auto& usua
     fields.template add_part<decltype(Usual::pooling)>("pooling", config.pooling);
 }
 
-void write_size_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+[[gnu::cold]] void write_size_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.put("width", std::to_string(config.width));
     fields.put("layers", std::to_string(config.layers));
     fields.put("heads", std::to_string(config.heads));
@@ -18696,7 +18703,7 @@ void write_size_fields(FieldWriter& fields, const auto& config, const auto& usua
 /// A config as the program text that makes it, td being the library's namespace: sizes, and what is not the default. A
 /// lambda has no text, and types of a user's own are named without their namespaces.
 template <class N, class A, class M, class F, class P, class S>
-std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
+[[gnu::cold]] std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
     const VitConfig<> usual;
     detail::FieldWriter fields;
     fields.put("image", std::to_string(config.image));
@@ -18715,7 +18722,7 @@ std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
 }
 
 template <class N, class A, class M, class F, class P>
-std::string constant_text(const TextConfig<N, A, M, F, P>& config) {
+[[gnu::cold]] std::string constant_text(const TextConfig<N, A, M, F, P>& config) {
     const TextConfig<> usual;
     detail::FieldWriter fields;
     fields.put("vocabulary", std::to_string(config.vocabulary));
@@ -18731,7 +18738,7 @@ std::string constant_text(const TextConfig<N, A, M, F, P>& config) {
 }
 
 template <class Vision, class Text>
-std::string constant_text(const ClipConfig<Vision, Text>& config) {
+[[gnu::cold]] std::string constant_text(const ClipConfig<Vision, Text>& config) {
     const auto tower = [](const auto& side) {
         if constexpr (requires { constant_text(side); }) {
             return constant_text(side);
@@ -18746,7 +18753,7 @@ std::string constant_text(const ClipConfig<Vision, Text>& config) {
 
 /// What every part of a model costs, for one image and one caption of the full context; lines of depth 0 add up to the
 /// whole.
-std::vector<PartCost> cost_by_part(const auto& config) {
+[[gnu::cold]] std::vector<PartCost> cost_by_part(const auto& config) {
     std::vector<PartCost> lines;
     const auto shape = [](std::size_t rows, std::size_t width) {
         return "[" + std::to_string(rows) + ", " + std::to_string(width) + "]";
@@ -18798,7 +18805,7 @@ std::vector<PartCost> cost_by_part(const auto& config) {
 /// a pair's activations take in float32; then bytes of the weights by precision, and the constant itself. An indented
 /// line is one of each block.
 template <auto config>
-std::string describe() {
+[[gnu::cold]] std::string describe() {
     std::string text;
     const auto line = [&](const std::string& name, const std::string& output, const Cost& cost) {
         std::array<char, 192> row;

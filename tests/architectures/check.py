@@ -30,12 +30,18 @@ def expect(condition, text):
 def check_statistics(architectures):
     """Equal programs that differ by noise are not told apart, and a steady 5 % is."""
     noise = [1.004, 0.997, 1.002, 0.999, 1.001]
-    base = [10.0, 10.2, 9.9, 10.1, 10.0]
-    ratio, differs = architectures.compare([b * n for b, n in zip(base, noise)], base)
+    base = [[10.0, 14.0, 10.1], [10.2, 10.1, 9.8], [9.9, 13.0, 13.1], [10.1, 10.0, 10.2], [10.0, 10.1, 12.0]]
+
+    def rounds(factor):
+        return [[factor * n * turn for turn in turns] for turns, n in zip(base, noise)]
+
+    ratio, differs = architectures.compare(rounds(1.0), base)
     expect(not differs and abs(ratio - 1) < 0.01, f"no difference, found {ratio} {differs}")
-    ratio, differs = architectures.compare([1.05 * b * n for b, n in zip(base, noise)], base)
+    ratio, differs = architectures.compare(rounds(1.05), base)
     expect(differs and abs(ratio - 1.05) < 0.01, f"5 % to be seen, found {ratio} {differs}")
-    expect(architectures.compare([2.0], [1.0])[1] is False, "one round to prove nothing")
+    one_slow_turn = [[*turns[:-1], 2 * turns[-1]] for turns in rounds(1.0)]
+    expect(not architectures.compare(one_slow_turn, base)[1], "one turn that something else made slow not to count")
+    expect(architectures.compare([[2.0]], [[1.0]])[1] is False, "one round to prove nothing")
 
 
 def check_labels(report):

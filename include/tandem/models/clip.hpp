@@ -74,6 +74,7 @@ public:
         typename Text::Workspace text;
         Embeddings image_embeddings, text_embeddings;           ///< of length 1
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
+        Tensor<C, Shape<>> scale;                               ///< the exponential of the logit scale
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
     };
 
@@ -222,27 +223,29 @@ private:
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
-        const auto scale = exp(logit_scale_);
+        // Its own tensor, not exp(logit_scale_): the loss is compiled, and computed, without an exponential in every chain.
+        work.scale.fill(std::exp(logit_scale()));
+        const auto scale = as_expression(work.scale);
         const auto finish = [&](auto&& result) {
             visual_.backward(
                 through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
                 work.vision, gradient.visual_);
             text_backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
                           work.text, gradient);
-            gradient.logit_scale() += std::get<2>(result.gradients).item();
+            gradient.logit_scale() += std::get<2>(result.gradients).item() * work.scale.item();
             return result.value;
         };
         if constexpr (config.logit_bias) {
             const auto bias = as_expression(logit_bias_);
             const auto expression = call_loss(loss, image, text, scale, bias);
             if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(scale), decltype(bias)>) {
-                auto result = value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_,
+                auto result = value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale,
                                                  logit_bias_);
                 gradient.logit_bias() += std::get<3>(result.gradients).item();
                 return finish(result);
             } else {
                 return finish(
-                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
             }
         } else {
             constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
@@ -250,7 +253,7 @@ private:
             if constexpr (fits) {
                 const auto expression = loss(image, text, scale);
                 return finish(
-                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, logit_scale_));
+                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
             } else {
                 return C{0};
             }

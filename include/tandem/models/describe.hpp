@@ -25,7 +25,7 @@ namespace detail {
 
 /// A type's name as a program writes it, without its namespaces; empty for a lambda's.
 template <class T>
-std::string type_name() {
+[[gnu::cold]] std::string type_name() {
     const std::string_view text = __PRETTY_FUNCTION__;
     const std::size_t begin = text.find("T = ") + 4;
     std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
@@ -35,7 +35,7 @@ std::string type_name() {
 }
 
 template <class T>
-std::string part_name(const char* role, const T&) {
+[[gnu::cold]] std::string part_name(const char* role, const T&) {
     const std::string name = type_name<T>();
     return std::string(role) + (name.empty() ? "" : " (" + name + ")");
 }
@@ -67,7 +67,7 @@ public:
         if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
     }
     template <class Usual, class Part>
-    void add_part(const char* name, const Part& part) {
+    [[gnu::cold]] void add_part(const char* name, const Part& part) {
         if constexpr (requires { part.eps == Usual{}.eps; }) {
             if (std::is_same_v<Part, Usual> && part.eps == Usual{}.eps) return;
         } else if (std::is_same_v<Part, Usual>) {
@@ -82,7 +82,7 @@ public:
             put(name, "td::" + type + "{}");
         }
     }
-    void put(const char* name, const std::string& value) {
+    [[gnu::cold]] void put(const char* name, const std::string& value) {
         text_ += (text_.empty() ? "." : ", .") + std::string(name) + " = " + value;
     }
 
@@ -92,14 +92,14 @@ private:
     std::string text_;
 };
 
-void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+[[gnu::cold]] void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.add("norm_position", config.norm_position, usual.norm_position);
     fields.add("parallel", config.parallel, usual.parallel);
     fields.add("qk_norm", config.qk_norm, usual.qk_norm);
     fields.add("ls_init_value", config.ls_init_value, usual.ls_init_value);
 }
 
-void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+[[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     using Usual = std::remove_cvref_t<decltype(usual)>;
     fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
     fields.template add_part<decltype(Usual::norm)>("norm", config.norm);
@@ -109,7 +109,7 @@ void write_part_fields(FieldWriter& fields, const auto& config, const auto& usua
     fields.template add_part<decltype(Usual::pooling)>("pooling", config.pooling);
 }
 
-void write_size_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+[[gnu::cold]] void write_size_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.put("width", std::to_string(config.width));
     fields.put("layers", std::to_string(config.layers));
     fields.put("heads", std::to_string(config.heads));
@@ -123,7 +123,7 @@ void write_size_fields(FieldWriter& fields, const auto& config, const auto& usua
 /// A config as the program text that makes it, td being the library's namespace: sizes, and what is not the default. A
 /// lambda has no text, and types of a user's own are named without their namespaces.
 template <class N, class A, class M, class F, class P, class S>
-std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
+[[gnu::cold]] std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
     const VitConfig<> usual;
     detail::FieldWriter fields;
     fields.put("image", std::to_string(config.image));
@@ -142,7 +142,7 @@ std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
 }
 
 template <class N, class A, class M, class F, class P>
-std::string constant_text(const TextConfig<N, A, M, F, P>& config) {
+[[gnu::cold]] std::string constant_text(const TextConfig<N, A, M, F, P>& config) {
     const TextConfig<> usual;
     detail::FieldWriter fields;
     fields.put("vocabulary", std::to_string(config.vocabulary));
@@ -158,7 +158,7 @@ std::string constant_text(const TextConfig<N, A, M, F, P>& config) {
 }
 
 template <class Vision, class Text>
-std::string constant_text(const ClipConfig<Vision, Text>& config) {
+[[gnu::cold]] std::string constant_text(const ClipConfig<Vision, Text>& config) {
     const auto tower = [](const auto& side) {
         if constexpr (requires { constant_text(side); }) {
             return constant_text(side);
@@ -173,7 +173,7 @@ std::string constant_text(const ClipConfig<Vision, Text>& config) {
 
 /// What every part of a model costs, for one image and one caption of the full context; lines of depth 0 add up to the
 /// whole.
-std::vector<PartCost> cost_by_part(const auto& config) {
+[[gnu::cold]] std::vector<PartCost> cost_by_part(const auto& config) {
     std::vector<PartCost> lines;
     const auto shape = [](std::size_t rows, std::size_t width) {
         return "[" + std::to_string(rows) + ", " + std::to_string(width) + "]";
@@ -225,7 +225,7 @@ std::vector<PartCost> cost_by_part(const auto& config) {
 /// a pair's activations take in float32; then bytes of the weights by precision, and the constant itself. An indented
 /// line is one of each block.
 template <auto config>
-std::string describe() {
+[[gnu::cold]] std::string describe() {
     std::string text;
     const auto line = [&](const std::string& name, const std::string& output, const Cost& cost) {
         std::array<char, 192> row;

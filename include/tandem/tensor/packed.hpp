@@ -83,8 +83,8 @@ private:
 
 /// A weight rounded to signed bytes, each of its rows with a scale of its own. To whoever sets or reads it, it is
 /// float32.
-template <>
-class PackedWeight<int8> {
+template <std::same_as<int8> T>
+class PackedWeight<T> {
 public:
     using element = float;
 
