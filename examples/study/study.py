@@ -46,15 +46,19 @@ def fingerprint(options, list_path):
     return hashlib.sha256((list_path.read_text() + budget + str(options.data)).encode()).hexdigest()[:16]
 
 
+def is_done(folder, stamp):
+    marker = folder / "stamp"
+    return (folder / "trial.json").exists() and marker.exists() and marker.read_text() == stamp
+
+
 def run_trial(program, folder, seed, options, data_arguments, stamp):
     """The trial's result, or its error; a result that is there already stands."""
     folder.mkdir(parents=True, exist_ok=True)
     done, marker = folder / "trial.json", folder / "stamp"
-    if marker.exists() and marker.read_text() != stamp:
-        for old in (done, folder / "snapshot.safetensors"):
-            old.unlink(missing_ok=True)
-    marker.write_text(stamp)
-    if not done.exists():
+    if not is_done(folder, stamp):
+        if not marker.exists() or marker.read_text() != stamp:
+            (folder / "snapshot.safetensors").unlink(missing_ok=True)
+        marker.write_text(stamp)
         kind, amount = options.budget.split("=")
         command = [program, *data_arguments, "--out", folder, "--seed", str(seed), f"--{kind}", amount]
         with (folder / "log.txt").open("a") as log:
@@ -109,23 +113,28 @@ def main():
 
     print(f"compiling {len(names)} variants", file=sys.stderr)
     losses = {name: re.search(rf"\bauto\s+{name}_loss\b", text) is not None for name in names}
+    stamp, trials = fingerprint(options, list_path), []
+    trial_folders = {(n, seed): options.out / "trials" / f"{n}.{seed}" for n in names for seed in range(options.seeds)}
+    unfinished = [n for n in names if not all(is_done(trial_folders[n, seed], stamp) for seed in range(options.seeds))]
     key = architectures.library_key(list_path, HERE / "trial.hpp", HERE.parent / "quickstart/pipeline.hpp")
     common, _ = architectures.compile_common(ROOT / "benchmarks/architectures/variant.hpp", folder, key)
-    trial_common, _ = architectures.compile_common(HERE / "trial.hpp", folder, key)
+    trial_common = architectures.compile_common(HERE / "trial.hpp", folder, key)[0] if unfinished else []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        built = dict(zip(names, pool.map(lambda n: compile_trial(n, list_path, losses[n], folder, key, trial_common), names)))
+        built = dict(zip(unfinished, pool.map(lambda n: compile_trial(n, list_path, losses[n], folder, key, trial_common), unfinished)))
         costs = dict(zip(names, pool.map(lambda n: constants(n, list_path, folder, key, common), names)))
-    failures = [{"variant": n, "seed": None, "error": f"does not compile: {built[n][1]}"} for n in names if built[n][0] is None]
-    failures += [{"variant": n, "seed": None, "error": f"costs: {costs[n][1]}"} for n in names if built[n][0] and costs[n][0] is None]
-    names = [n for n in names if built[n][0] is not None and costs[n][0] is not None]
+    failures = [{"variant": n, "seed": None, "error": f"does not compile: {fault}"} for n, (program, fault) in built.items() if program is None]
+    broken = {failure["variant"] for failure in failures}
+    failures += [{"variant": n, "seed": None, "error": f"costs: {costs[n][1]}"} for n in names if n not in broken and costs[n][0] is None]
+    broken = {failure["variant"] for failure in failures}
+    names = [n for n in names if n not in broken]
     if not names:
         sys.exit("\n".join(["no variant compiles", *(failure["error"] for failure in failures)]))
 
-    stamp, trials = fingerprint(options, list_path), []
     for seed in range(options.seeds):
         for name in names:
             print(f"seed {seed}, {name}", file=sys.stderr)
-            result, error = run_trial(built[name][0], options.out / "trials" / f"{name}.{seed}", seed, options, data_arguments, stamp)
+            program, _ = built.get(name, (None, ""))
+            result, error = run_trial(program, trial_folders[name, seed], seed, options, data_arguments, stamp)
             if result is None:
                 print(f"  failed: {error}", file=sys.stderr)
                 failures.append({"variant": name, "seed": seed, "error": error})
@@ -152,7 +161,8 @@ def main():
             if len({x for x, _ in points}) >= 2:
                 fits[measure] = {"points": points, "fit": fit(fit_program, points)}
     study = {"base": names[0], "budget": options.budget, "seeds": options.seeds, "variants": variants, "trials": trials,
-             "failures": failures, "rows": rows, "fits": fits, "list": options.list.name}  # fmt: skip
+             "failures": failures, "rows": rows, "fits": fits, "list": options.list.name,
+             "captions_are_classes": bool(options.data) and captions.parent == options.out}  # fmt: skip
     (options.out / "study.json").write_text(json.dumps(study, indent=1))
     with (options.out / "trials.csv").open("w", newline="") as file:
         fields = ["variant", *(key for key in (trials[0] if trials else {}) if key not in ("variant", "curve"))]
