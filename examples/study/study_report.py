@@ -153,7 +153,7 @@ def pictures(study):
     title = dict(MEASURES)[measure]
     found = {"pareto": pareto(study, "image_executed", measure, dict(COSTS)["image_executed"], title),
              "differences": forest(study, measure, title)}  # fmt: skip
-    head = '<svg xmlns="http://www.w3.org/2000/svg"'
+    head = '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff"'
     return {name: picture.replace("<svg", head, 1) for name, picture in found.items() if picture}
 
 
@@ -175,7 +175,7 @@ def terminal(study):
             text = f"{value:.4f} ({mean:+.4f}" + (f" ± {half:.4f})" if half is not None else ")")
             line += f"  {text:>28}"
         lines.append(line + f"  {times.get(name, math.nan):>10.3g} {report.short(study['variants'][name]['parameters']):>8}")
-    lines.append(f"in brackets: the difference to {study['base']} over the same seeds, with a 95 % interval")
+    lines.append(f"in brackets: the difference to {study['base']} over the same seeds, with a 95 % interval, which one in twenty equal variants leaves")
     same = [n for n in names if n != study["base"] and not any(is_different(paired_differences(study, m).get(n, (0, None))) for m, _ in MEASURES)]
     if same:
         lines.append(f"warning: cannot be told from {study['base']} with {study['seeds']} seeds: {', '.join(same)}")
@@ -189,7 +189,7 @@ def page(study):
            f"<title>Architecture study</title><style>{report.STYLE}</style><h1>Architecture study</h1>",
            f"<p>{len(study['variants'])} variants of {html.escape(study['list'])}, each trained for {html.escape(study['budget'])} with "
            f"{study['seeds']} seeds; scores are means over seeds. Filled circles: on the Pareto front, or different from "
-           f"<b>{html.escape(study['base'])}</b> at 95 % over paired seeds. A few seeds of one budget on one data set say little about "
+           f"<b>{html.escape(study['base'])}</b> at 95 % over paired seeds, as one in twenty equal variants is by chance. A few seeds of one budget on one data set say little about "
            "others.</p>"]  # fmt: skip
     for failure in study["failures"]:
         out.append(f"<p>Failed: {html.escape(failure['variant'])}, seed {failure['seed']}: {html.escape(failure['error'])}</p>")
