@@ -128,7 +128,7 @@ private:
             if (at == 0xffffffff) at = field.number<std::uint64_t>();
         }
         if (method != 0) continue;
-        ByteReader local = reader(at, in_quotes(name));
+        ByteReader local = reader(at, "a zip entry");
         if (local.number<std::uint32_t>() != 0x04034b50) throw Error(where, "zip entry " + in_quotes(name), "other bytes at byte " + std::to_string(at));
         local.take(22);
         const auto local_name = local.number<std::uint16_t>(), local_extra = local.number<std::uint16_t>();
