@@ -16,6 +16,7 @@
 #include <tandem/core/memory.hpp>
 #include <tandem/data/model_folder.hpp>
 #include <tandem/data/safetensors.hpp>
+#include <tandem/data/weight_files.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/nn/parameter.hpp>
 
@@ -72,7 +73,7 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
 /// How the parameters of a file are named, told from the names themselves.
 class Naming {
 public:
-    explicit Naming(const Safetensors& file) {
+    explicit Naming(const WeightFiles& file) {
         for (const StoredTensor& tensor : file.tensors()) {
             transformers_ = transformers_ || tensor.name.starts_with("vision_model.");
             text_prefix_ = text_prefix_ || tensor.name.starts_with("text.");
@@ -133,7 +134,7 @@ struct LoadTarget {
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
-    explicit CheckpointFit(const Safetensors& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
+    explicit CheckpointFit(const WeightFiles& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
 
     /// A tensor that a file may have and the model does without: it computes it.
     void expect_computed(const std::string& name) {
@@ -225,7 +226,7 @@ private:
         if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
     }
 
-    const Safetensors& file_;
+    const WeightFiles& file_;
     Naming naming_;
     std::vector<bool> used_;  ///< of the file's tensors
     std::string faults_;
@@ -300,7 +301,7 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
 /// was.
 template <class Model>
-void load_weights(Model& model, const Safetensors& file, std::string_view where, Towers towers = Towers::both) {
+void load_weights(Model& model, const WeightFiles& file, std::string_view where, Towers towers = Towers::both) {
     detail::LoadTargets targets;
     for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
     detail::CheckpointFit fit(file);
@@ -314,7 +315,7 @@ void load_weights(Model& model, const Safetensors& file, std::string_view where,
 
 template <class Model>
 void load_weights(Model& model, const std::filesystem::path& path, Towers towers = Towers::both) {
-    load_weights(model, Safetensors::open(path), path.string(), towers);
+    load_weights(model, WeightFiles::open(path), path.string(), towers);
 }
 
 namespace detail {
@@ -329,13 +330,12 @@ constexpr std::string_view activation_name() {
 
 }  // namespace detail
 
-/// A model of architecture `config` with the weights of `path`, or those of one tower: a safetensors file, or a folder
-/// as transformers and open_clip lay it out (model.safetensors or open_clip_model.safetensors, with its config beside
-/// it). An activation that the folder's config contradicts is an Error: the weights would load, and give wrong
-/// embeddings.
+/// A model of architecture `config` with the weights of `path`, or those of one tower: a file of safetensors or of
+/// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside the
+/// weights (see WeightFiles). An activation that the folder's config contradicts is an Error: the weights would load, and
+/// give wrong embeddings.
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
-    std::filesystem::path file = path;
     if (std::filesystem::is_directory(path)) {
         using Activation = std::remove_const_t<decltype(config.vision.activation)>;
         const std::string found = detail::configured_activation(path);
@@ -344,14 +344,9 @@ Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::
             throw Error(path.string(), "weights trained with the architecture's activation " + std::string(expected),
                         found + " in its config (see with_activation)");
         }
-        file = path / "model.safetensors";
-        if (!std::filesystem::exists(file)) file = path / "open_clip_model.safetensors";
-        if (!std::filesystem::exists(file)) {
-            throw Error(path.string(), "model.safetensors or open_clip_model.safetensors in the folder", "neither");
-        }
     }
     Clip<config, T> model;
-    load_weights(model, file, towers);
+    load_weights(model, path, towers);
     return model;
 }
 
