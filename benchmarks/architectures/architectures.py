@@ -70,7 +70,7 @@ def compile_once(target, text, key, options):
 def compile_common(header, folder, key):
     """What all programs of a list have in common, compiled once: a header of the same name that includes `header`, as g++
     finds it precompiled, and the kernels. Returns (the options that take both, seconds)."""
-    folder = folder / "common"
+    folder = folder / "common.parts"  # no variant has such a name
     folder.mkdir(exist_ok=True)
     kernels = (HERE / "kernels.hpp").read_text().replace("#pragma once", "")
     includes = f'#include "{header}"\n#include "{HERE}/kernels.hpp"\n'
@@ -152,9 +152,11 @@ def measure(programs, rounds, log):
         running = {name: Program(path) for name, path in programs.items()}
         for row, command, _, batch in ROWS:
             log(f"round {index + 1} of {rounds}: {row}")
-            seconds = 0.03 if batch == 1 else 0
+            # The first calls after a pause are slow (threads wake, caches are another's): a turn is long enough for its
+            # median to leave them out.
+            seconds = 0.08 if batch == 1 else 0
             for name, program in running.items():
-                program.ask(f"{command} {seconds}")  # makes the model
+                program.ask(f"{command} 0")  # makes the model
                 times[row][name].append([])
             for _ in range(TURNS):
                 for name, program in running.items():

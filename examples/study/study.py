@@ -122,11 +122,10 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         built = dict(zip(unfinished, pool.map(lambda n: compile_trial(n, list_path, losses[n], folder, key, trial_common), unfinished)))
         costs = dict(zip(names, pool.map(lambda n: constants(n, list_path, folder, key, common), names)))
-    failures = [{"variant": n, "seed": None, "error": f"does not compile: {fault}"} for n, (program, fault) in built.items() if program is None]
-    broken = {failure["variant"] for failure in failures}
-    failures += [{"variant": n, "seed": None, "error": f"costs: {costs[n][1]}"} for n in names if n not in broken and costs[n][0] is None]
-    broken = {failure["variant"] for failure in failures}
-    names = [n for n in names if n not in broken]
+    faults = {n: f"does not compile: {fault}" for n, (program, fault) in built.items() if program is None}
+    faults |= {n: f"costs: {costs[n][1]}" for n in names if n not in faults and costs[n][0] is None}
+    failures = [{"variant": n, "seed": None, "error": fault} for n, fault in faults.items()]
+    names = [n for n in names if n not in faults]
     if not names:
         sys.exit("\n".join(["no variant compiles", *(failure["error"] for failure in failures)]))
 
