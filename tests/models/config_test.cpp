@@ -30,6 +30,17 @@ TEST_CASE("parameters and FLOPs of the zoo are open_clip's") {
     check(td::vit_h_14, 632.08, 354.03, 334.59, 47.09);
     check(td::vit_g_14, 1012.65, 354.03, 534.06, 47.09);
     check(td::vit_bigg_14, 1844.91, 694.66, 967.50, 97.86);
+    check(td::vit_b_32_256, 87.86, 63.43, 11.50, 5.96);
+    check(td::vit_b_16_plus_240, 117.21, 91.16, 54.76, 9.27);
+    check(td::vit_b_16_siglip, 92.88, 110.27, 35.42, 11.02);
+    check(td::vit_b_16_siglip_256, 92.93, 110.27, 46.82, 11.02);
+    check(td::vit_b_16_siglip_512, 93.52, 110.27, 216.24, 11.02);
+    check(td::vit_b_16_siglip_i18n_256, 92.93, 277.70, 46.82, 11.02);
+    check(td::vit_l_16_siglip_384, 316.28, 336.19, 383.85, 39.06);
+    check(td::vit_so400m_14_siglip, 427.68, 449.68, 220.35, 13.19);
+    check(td::vit_so400m_14_siglip_384, 428.23, 449.73, 670.35, 53.13);
+    check(td::vit_so400m_16_siglip2_512, 428.77, 707.78, 979.61, 53.13);
+    check(td::vit_gopt_16_siglip2_384, 1163.66, 708.23, 1392.98, 53.13);
 }
 
 TEST_CASE("costs are constants and add up") {
@@ -44,7 +55,7 @@ TEST_CASE("costs are constants and add up") {
 
 TEST_CASE("a wrong config names its fault at run time too") {
     CHECK_THROWS_WITH(td::parameter_count(td::VitConfig{.image = 30, .patch = 8}),
-                      "VitConfig: image must be a multiple of patch");
+                      "VitConfig: image must be a multiple of patch, or floor_patches be set and a patch fit");
     CHECK_THROWS_WITH(td::parameter_count(td::TextConfig{.width = 10, .heads = 3}),
                       "TextConfig: width must be a multiple of heads, or head_width be given");
 }

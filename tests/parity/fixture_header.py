@@ -9,7 +9,7 @@ import struct
 import sys
 
 ACTIVATIONS = {"gelu": "Gelu", "quick_gelu": "QuickGelu", "gelu_pytorch_tanh": "TanhGelu"}
-POOLINGS = {"tok": "ClassToken", "avg": "Average"}
+POOLINGS = {"tok": "ClassToken", "avg": "Average", "map": "AttentionPool"}
 TEXT_POOLINGS = {"argmax": "Eot", "last": "Last"}
 
 
@@ -54,12 +54,22 @@ def towers(config):
     def options(tower, *keys):
         return "".join(f"{reference_field(key, tower[key])}, " for key in keys if tower.get(key))
 
+    is_siglip = vision["pool_type"] == "map"
+    siglip_vision = ".class_token = false, .no_ln_pre = true, " if is_siglip else ""
+    siglip_parts = (
+        ".patch_bias = true, .floor_patches = true, .proj_type = tandem::Projection::none, " if is_siglip else ""
+    )
+    siglip_norm = ".norm = tandem::LayerNorm{1e-6f}, " if is_siglip else ""
+    if is_siglip:
+        text = {"no_causal_mask": True, "pool_type": "last"} | text
+
     # In the order of the configs' fields.
     image = (
         f".image = {vision['image_size']}, .patch = {vision['patch_size']}, .width = {vision['width']}, "
         f".layers = {vision['layers']}, .heads = {vision['width'] // vision['head_width']}, "
-        f".mlp_ratio = {float(vision['mlp_ratio'])!r}, "
+        f".mlp_ratio = {float(vision['mlp_ratio'])!r}, {siglip_vision}"
         f"{options(vision, 'no_ln_pre', 'final_ln_after_pool', 'qk_norm', 'ls_init_value')}"
+        f"{siglip_parts}{siglip_norm}"
         f".activation = {activation}, .pooling = tandem::{POOLINGS[vision['pool_type']]}{{}}"
     )
     caption = (
@@ -67,6 +77,7 @@ def towers(config):
         f".layers = {text['layers']}, .heads = {text['heads']}, .mlp_ratio = {float(text['mlp_ratio'])!r}, "
         f".causal = {str(not text.get('no_causal_mask', False)).lower()}, "
         f"{options(text, 'qk_norm', 'ls_init_value')}"
+        f"{'.proj_bias = true, ' if is_siglip else ''}{siglip_norm}"
         f".activation = {activation}, .pooling = tandem::{TEXT_POOLINGS[text.get('pool_type', 'argmax')]}{{}}"
     )
     return image, caption

@@ -23,6 +23,8 @@ TEXT_KEYS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ra
 # Options of open_clip that a configuration may leave out, with its defaults.
 VISION_OPTIONS = {"ls_init_value": None, "qk_norm": False, "no_ln_pre": False, "final_ln_after_pool": False}
 TEXT_OPTIONS = {"ls_init_value": None, "qk_norm": False, "no_causal_mask": False, "pool_type": "argmax"}
+# SigLIP's towers: transformers' SiglipModel, and open_clip with an image tower of timm.
+SIGLIP_LIBRARIES = ("transformers_siglip", "open_clip_timm")
 TOP_KEYS = {"name", "library", "embed_dim", "vision_cfg", "text_cfg", "activation", "batch", "loss", "logit_scale"}
 
 LOGIT_SCALE_MAX = math.log(100)
@@ -61,13 +63,15 @@ def normalise(config):
     check(scale is None or type(scale) in (int, float), f"logit_scale: expected a number, found {scale!r}")
     check(set(config) == TOP_KEYS, f"expected the keys {sorted(TOP_KEYS)}, found {sorted(config)}")
     check(re.fullmatch(r"[A-Za-z0-9_]+", str(config["name"])), "name: expected letters, digits and underscores")
-    check(config["library"] in ("open_clip", "transformers"), "library: expected open_clip or transformers")
+    libraries = ("open_clip", "transformers", *SIGLIP_LIBRARIES)
+    check(config["library"] in libraries, f"library: expected one of {', '.join(libraries)}")
+    is_siglip = config["library"] in SIGLIP_LIBRARIES
     check(config["activation"] in ACTIVATIONS, f"activation: expected one of {', '.join(ACTIVATIONS)}")
     check(config["loss"] in ("clip", "siglip"), "loss: expected clip or siglip")
 
     for tower in ("vision_cfg", "text_cfg"):
         check(isinstance(config[tower], dict), f"{tower}: expected an object, found {config[tower]!r}")
-    vision = config["vision_cfg"] = {"mlp_ratio": 4.0, "pool_type": "tok"} | config["vision_cfg"]
+    vision = config["vision_cfg"] = {"mlp_ratio": 4.0, "pool_type": "map" if is_siglip else "tok"} | config["vision_cfg"]
     text = config["text_cfg"] = {"mlp_ratio": 4.0} | config["text_cfg"]
     for tower, cfg, keys, options in (
         ("vision_cfg", vision, VISION_KEYS, VISION_OPTIONS),
@@ -75,7 +79,8 @@ def normalise(config):
     ):
         found = set(cfg) - set(options)
         check(found == keys, f"{tower}: expected the keys {sorted(keys)}, found {sorted(found)}")
-    check(vision["pool_type"] in ("tok", "avg"), "vision_cfg.pool_type: expected tok or avg")
+    poolings = ("map",) if is_siglip else ("tok", "avg")
+    check(vision["pool_type"] in poolings, f"vision_cfg.pool_type: expected {' or '.join(poolings)}")
     sizes = {"embed_dim": config["embed_dim"], "batch": config["batch"]}
     sizes |= {f"vision_cfg.{k}": v for k, v in vision.items() if k in VISION_KEYS - {"mlp_ratio", "pool_type"}}
     sizes |= {f"text_cfg.{k}": v for k, v in text.items() if k in TEXT_KEYS - {"mlp_ratio"}}
@@ -86,7 +91,8 @@ def normalise(config):
         check(type(ratio) in (int, float) and int(cfg["width"] * ratio) > 0, f"{tower}.mlp_ratio: found {ratio!r}")
 
     check(config["batch"] >= 2, "batch: expected 2 or more, a contrastive loss of one pair has no gradient")
-    check(vision["image_size"] % vision["patch_size"] == 0, "vision_cfg.image_size: expected a multiple of patch_size")
+    fits = vision["image_size"] % vision["patch_size"] == 0 or config["library"] == "transformers_siglip"
+    check(fits, "vision_cfg.image_size: expected a multiple of patch_size")
     check(vision["width"] % vision["head_width"] == 0, "vision_cfg.width: expected a multiple of head_width")
     check(text["width"] % text["heads"] == 0, "text_cfg.width: expected a multiple of heads")
     check(text["context_length"] >= 3, "text_cfg.context_length: expected 3 or more")
@@ -96,6 +102,11 @@ def normalise(config):
         check(vision["pool_type"] == "tok", "vision_cfg.pool_type: transformers' CLIPModel pools its class token only")
         options = (set(vision) & set(VISION_OPTIONS)) | (set(text) & set(TEXT_OPTIONS))
         check(not options, f"transformers' CLIPModel does not have {sorted(options)}")
+    if is_siglip:
+        check(config["loss"] == "siglip", "loss: these models are trained with siglip")
+        widths = {config["embed_dim"], vision["width"], text["width"]}
+        check(len(widths) == 1, f"embed_dim and both widths: expected one value, found {sorted(widths)}")
+        check(config["activation"] != "quick_gelu", "activation: expected gelu or gelu_pytorch_tanh")
     return config
 
 
@@ -139,10 +150,16 @@ def with_random_shapes(config, seed):
     for cfg, step in ((vision, head), (text, text_heads)):
         while cfg["width"] < 12:
             cfg["width"] += step
+    embed_dim = draw.randint(6, 40)
+    if config["library"] in SIGLIP_LIBRARIES:
+        embed_dim = text["width"] = vision["width"]
+        text["heads"] = vision["width"] // head
+        if config["library"] == "transformers_siglip":
+            vision["image_size"] += draw.randrange(patch)
     return normalise(
         config
         | {
-            "embed_dim": draw.randint(6, 40),
+            "embed_dim": embed_dim,
             "batch": draw.randint(2, 9),
             "vision_cfg": config["vision_cfg"] | vision,
             "text_cfg": config["text_cfg"] | text,
@@ -232,6 +249,110 @@ class Transformers:
         """(normalised image embedding, normalised text embedding, loss)"""
         output = self.model(input_ids=tokens, pixel_values=image, return_loss=True)
         return output.image_embeds, output.text_embeds, output.loss
+
+
+class TransformersSiglip:
+    """transformers' SiglipModel and its own loss."""
+
+    def __init__(self, config):
+        import transformers
+
+        self.version = transformers.__version__
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        shared = {"hidden_act": config["activation"], "layer_norm_eps": 1e-6}
+        self.model = transformers.SiglipModel._from_config(
+            transformers.SiglipConfig(
+                vision_config={
+                    "image_size": vision["image_size"],
+                    "patch_size": vision["patch_size"],
+                    "hidden_size": vision["width"],
+                    "num_hidden_layers": vision["layers"],
+                    "num_attention_heads": vision["width"] // vision["head_width"],
+                    "intermediate_size": int(vision["width"] * vision["mlp_ratio"]),
+                }
+                | shared,
+                text_config={
+                    "max_position_embeddings": text["context_length"],
+                    "vocab_size": text["vocab_size"],
+                    "hidden_size": text["width"],
+                    "num_hidden_layers": text["layers"],
+                    "num_attention_heads": text["heads"],
+                    "intermediate_size": int(text["width"] * text["mlp_ratio"]),
+                    "projection_size": config["embed_dim"],
+                    "bos_token_id": None,
+                    "eos_token_id": None,
+                }
+                | shared,
+            ),
+            attn_implementation="eager",
+        )
+        start_siglip(self.model)
+
+    @staticmethod
+    def key_bias_rows(key, parameter):
+        if key.endswith("head.attention.in_proj_bias"):
+            third = parameter.shape[0] // 3
+            return slice(third, 2 * third)
+        return key_bias_rows(key, parameter)
+
+    def __call__(self, image, tokens):
+        """(normalised image embedding, normalised text embedding, loss)"""
+        output = self.model(input_ids=tokens, pixel_values=image, return_loss=True)
+        return output.image_embeds, output.text_embeds, output.loss
+
+
+class OpenClipTimm:
+    """open_clip's CustomTextCLIP, as its SigLIP configs make it, with a small image tower of timm."""
+
+    def __init__(self, config):
+        import open_clip
+        import timm
+        from open_clip.loss import SigLipLoss
+        from timm.models.vision_transformer import VisionTransformer
+
+        self.version = f"{open_clip.__version__}, timm {timm.__version__}"
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        tanh = config["activation"] == "gelu_pytorch_tanh"
+        self.model = open_clip.CustomTextCLIP(
+            config["embed_dim"],
+            {"image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"},
+            {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
+            | ({"act_kwargs": {"approximate": "tanh"}} if tanh else {})
+            | text,
+            init_logit_bias=-10,
+        )
+        # timm's models have names and fixed sizes: the same class, small.
+        self.model.visual.trunk = VisionTransformer(
+            img_size=vision["image_size"],
+            patch_size=vision["patch_size"],
+            embed_dim=vision["width"],
+            depth=vision["layers"],
+            num_heads=vision["width"] // vision["head_width"],
+            mlp_ratio=vision["mlp_ratio"],
+            class_token=False,
+            global_pool="map",
+            num_classes=0,
+            act_layer="gelu_tanh" if tanh else "gelu",
+        )
+        start_siglip(self.model)
+        self.loss = SigLipLoss()
+
+    @staticmethod
+    def key_bias_rows(key, parameter):
+        if key.endswith("attn_pool.kv.bias"):
+            return slice(0, parameter.shape[0] // 2)
+        return key_bias_rows(key.replace("attn.qkv.bias", "attn.in_proj_bias"), parameter)
+
+    def __call__(self, image, tokens):
+        """(normalised image embedding, normalised text embedding, loss)"""
+        image, text = self.model.encode_image(image, normalize=True), self.model.encode_text(tokens, normalize=True)
+        return image, text, self.loss(image, text, self.model.logit_scale.exp(), self.model.logit_bias)
+
+
+def start_siglip(model):
+    """SigLIP starts at bias -10, where the negatives' share of every gradient is below the test's bar."""
+    torch.nn.init.constant_(model.logit_scale, math.log(10))
+    torch.nn.init.constant_(model.logit_bias, -2.0)
 
 
 def roughen(model, generator):
@@ -356,7 +477,13 @@ def measure(name, oracle, single, double):
 def make(config, seed):
     """(tensors, metadata) of one fixture"""
     torch.manual_seed(seed)
-    oracles = {"open_clip": OpenClip, "transformers": Transformers, "torch": reference.Torch}
+    oracles = {
+        "open_clip": OpenClip,
+        "transformers": Transformers,
+        "torch": reference.Torch,
+        "transformers_siglip": TransformersSiglip,
+        "open_clip_timm": OpenClipTimm,
+    }
     oracle = oracles[config["library"]](config)
     model = oracle.model.eval()
     generator = torch.Generator().manual_seed(seed)

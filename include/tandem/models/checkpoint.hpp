@@ -1,7 +1,8 @@
-// Weights in safetensors files: saved under open_clip's names, loaded from open_clip's, OpenAI's or transformers'.
+// Weights in files: saved under open_clip's names, loaded from open_clip's, OpenAI's, timm's or transformers'.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -28,10 +29,12 @@ enum class Towers { both, image, text };
 
 namespace detail {
 
-/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said.
+/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
+/// several parameters share, the rows from share `first` to share `last` of `shares`.
 struct Source {
     std::vector<std::string> names;
     bool transposed = false;
+    std::size_t first = 0, last = 1, shares = 1;
 };
 
 inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
@@ -40,12 +43,30 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return true;
 }
 
-/// Where transformers' CLIPModel keeps the parameter open_clip calls `name`. The pairs are those of transformers'
-/// convert_clip_original_pytorch_to_hf.py.
+/// Where transformers' SiglipModel keeps a parameter of the attention pooling (modeling_siglip.py,
+/// SiglipMultiheadAttentionPoolingHead; torch.nn.MultiheadAttention has queries, keys and values in one matrix).
+[[gnu::cold]] inline Source transformers_pool_source(std::string name) {
+    const std::string at = "vision_model.head.";
+    const auto rows = [&](const char* kind, std::size_t first, std::size_t last) {
+        return Source{{at + "attention.in_proj_" + kind}, false, first, last, 3};
+    };
+    if (name == "latent") return {{at + "probe"}};
+    if (name == "q.weight") return rows("weight", 0, 1);
+    if (name == "q.bias") return rows("bias", 0, 1);
+    if (name == "kv.weight") return rows("weight", 1, 3);
+    if (name == "kv.bias") return rows("bias", 1, 3);
+    replace_prefix(name, "proj.", "attention.out_proj.") || replace_prefix(name, "norm.", "layernorm.");
+    return {{at + name}};
+}
+
+/// Where transformers' CLIPModel and SiglipModel keep the parameter open_clip calls `name`. The pairs are those of
+/// transformers' convert_clip_original_pytorch_to_hf.py and convert_siglip_to_hf.py.
 [[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
     if (name == "logit_scale" || name == "logit_bias") return {{name}};
+    if (replace_prefix(name, "text_projection.", "text_model.head.")) return {{name}};  // SigLIP's has a bias
+    if (replace_prefix(name, "visual.attn_pool.", "")) return transformers_pool_source(name);
     const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
     if (replace_prefix(name, "transformer.resblocks.", "")) {
         const std::size_t dot = name.find('.');
@@ -70,21 +91,59 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return {{tower + name}};
 }
 
+/// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
+/// timm/models/vision_transformer.py.
+[[gnu::cold]] inline Source timm_source(std::string name) {
+    replace_prefix(name, "visual.", "");
+    if (name == "proj") return {{"visual.head.proj.weight"}, true};
+    if (replace_prefix(name, "proj.", "visual.head.proj.")) return {{name}};
+    const std::string at = "visual.trunk.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        std::string part = name.substr(dot + 1);
+        static constexpr std::array<std::array<std::string_view, 2>, 10> names{{{"ln_1.", "norm1."},
+                                                                                {"ln_2.", "norm2."},
+                                                                                {"attn.in_proj_", "attn.qkv."},
+                                                                                {"attn.out_proj.", "attn.proj."},
+                                                                                {"attn.ln_q.", "attn.q_norm."},
+                                                                                {"attn.ln_k.", "attn.k_norm."},
+                                                                                {"mlp.c_fc.", "mlp.fc1."},
+                                                                                {"mlp.c_proj.", "mlp.fc2."},
+                                                                                {"ls_1.", "ls1."},
+                                                                                {"ls_2.", "ls2."}}};
+        for (const auto& [ours, theirs] : names) {
+            if (replace_prefix(part, ours, theirs)) break;
+        }
+        return {{at + "blocks." + name.substr(0, dot + 1) + part}};
+    }
+    replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
+        replace_prefix(name, "reg_tokens", "reg_token") || replace_prefix(name, "positional_embedding", "pos_embed") ||
+        replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
+    return {{at + name}};
+}
+
 /// How the parameters of a file are named, told from the names themselves.
 class Naming {
 public:
     explicit Naming(const WeightFiles& file) {
         for (const StoredTensor& tensor : file.tensors()) {
-            transformers_ = transformers_ || tensor.name.starts_with("vision_model.");
-            text_prefix_ = text_prefix_ || tensor.name.starts_with("text.");
-            module_prefix_ = module_prefix_ || tensor.name.starts_with("module.");
+            std::string_view name = tensor.name;
+            if (name.starts_with("module.")) {
+                module_prefix_ = true;
+                name.remove_prefix(7);
+            }
+            transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
+            timm_ = timm_ || name.starts_with("visual.trunk.");
+            text_prefix_ = text_prefix_ || name.starts_with("text.");
         }
     }
 
     Source operator()(const std::string& name) const {
-        if (transformers_) return transformers_source(name);
-        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
-        return {{(module_prefix_ ? "module." : "") + std::string(text_prefix_ && of_text ? "text." : "") + name}};
+        Source source = in_scheme(name);
+        if (module_prefix_) {
+            for (std::string& key : source.names) key.insert(0, "module.");
+        }
+        return source;
     }
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
@@ -94,13 +153,20 @@ public:
     }
 
 private:
-    bool transformers_ = false, text_prefix_ = false, module_prefix_ = false;
+    Source in_scheme(const std::string& name) const {
+        if (transformers_) return transformers_source(name);
+        const bool of_image = name.starts_with("visual.");
+        if (timm_ && of_image) return timm_source(name);
+        return {{(text_prefix_ && !of_image && !name.starts_with("logit_") ? "text." : "") + name}};
+    }
+
+    bool transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
 };
 
 /// The shape the file must hold each of `parts` tensors in.
 inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, const Source& source) {
     if (source.transposed) std::reverse(shape.begin(), shape.end());
-    if (source.names.size() > 1) shape[0] /= source.names.size();
+    if (!shape.empty()) shape[0] = shape[0] / source.names.size() / (source.last - source.first) * source.shares;
     return shape;
 }
 
@@ -113,10 +179,20 @@ inline bool is_floating(DataType type) {
     return type == DataType::F32 || type == DataType::F16 || type == DataType::BF16 || type == DataType::F64;
 }
 
-inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
-    if (a.empty()) a = {1};  // a scalar may be stored as [] or [1]
-    if (b.empty()) b = {1};
-    return a == b;
+/// Up to axes of 1 in front: a scalar may be stored as [] or [1], positions with an axis for the batch.
+inline bool same_shape(std::span<const std::size_t> a, std::span<const std::size_t> b) {
+    while (!a.empty() && a.front() == 1) a = a.subspan(1);
+    while (!b.empty() && b.front() == 1) b = b.subspan(1);
+    return std::ranges::equal(a, b);
+}
+
+/// The rows of a stored tensor that a source names.
+inline StoredTensor rows_of(StoredTensor stored, const Source& source) {
+    if (source.shares == 1) return stored;
+    const std::size_t share = stored.data.size() / source.shares;
+    stored.data = stored.data.subspan(source.first * share, (source.last - source.first) * share);
+    stored.shape[0] = stored.shape[0] / source.shares * (source.last - source.first);
+    return stored;
 }
 
 class CheckpointFit;
@@ -166,11 +242,12 @@ public:
         using E = typename PackedWeight<T>::element;
         PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
         const Source source = fit.naming_(target.name);
-        const StoredTensor& stored = *fit.file_.find(source.names.front());
+        const StoredTensor& whole = *fit.file_.find(source.names.front());
+        const StoredTensor stored = rows_of(whole, source);
         const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
         if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
             weight.pack(reinterpret_cast<const E*>(stored.data.data()));
-            return fit.file_.forget(stored);
+            return fit.file_.forget(whole);
         }
         Buffer<E> values(target.size);
         fit.read_into(target, std::span(values.data(), values.size()));
@@ -184,7 +261,7 @@ private:
         const std::size_t part = elements.size() / source.names.size();
         for (std::size_t i = 0; i < source.names.size(); ++i) {
             const StoredTensor& stored = *file_.find(source.names[i]);
-            read_elements(stored, elements.subspan(i * part, part));
+            read_elements(rows_of(stored, source), elements.subspan(i * part, part));
             file_.forget(stored);
         }
         if (!source.transposed) return;

@@ -37,6 +37,9 @@ constexpr bool heads_fit(const auto& config) {
 }
 constexpr bool kv_heads_fit(const auto& config) { return config.kv_heads == 0 || config.heads % config.kv_heads == 0; }
 constexpr bool norms_fit(const auto& config) { return !config.parallel || config.norm_position == NormPosition::pre; }
+constexpr bool projection_fits(const auto& config, std::size_t embedding) {
+    return config.proj_type == Projection::linear || (config.width == embedding && !config.proj_bias);
+}
 constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
 
 constexpr auto block_parts_of(const auto& config) {
@@ -88,6 +91,10 @@ struct VitConfig {
     double ls_init_value = 0;   ///< what layer scale starts at; 0: there is none
     double patch_dropout = 0;   ///< the share of patches a training step leaves out (Li et al. 2023, FLIP)
     double drop_path_rate = 0;  ///< stochastic depth: the share of images that skip the last block, less in those before
+    bool patch_bias = false;    ///< the patches' convolution has a bias
+    bool floor_patches = false;  ///< pixels behind the last whole patch are left out, where image is no multiple of it
+    Projection proj_type = Projection::linear;
+    bool proj_bias = false;
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -101,7 +108,10 @@ struct VitConfig {
     using Tower = VisionTransformer<T, self, Embedding, shape>;
 
     constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
-    constexpr bool patches_fit() const { return patch > 0 && image % patch == 0; }
+    constexpr bool patches_fit() const {
+        return patch > 0 && (image % patch == 0 || (floor_patches && image >= patch));
+    }
+    constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool heads_fit() const { return detail::heads_fit(*this); }
     constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
     constexpr bool norms_fit() const { return detail::norms_fit(*this); }
@@ -122,7 +132,9 @@ struct VitConfig {
     constexpr bool pooling_is_for_images() const {
         return !PicksRow<Pooling> || requires { Pooling::needs_class_token; };
     }
-    constexpr bool stem_fits() const { return stem.fits(stem_shape()); }
+    constexpr bool stem_fits() const {
+        return stem.fits(stem_shape()) && (image % patch == 0 || std::is_same_v<Stem, PatchStem>);
+    }
     constexpr bool is_valid() const {
         return sizes_are_positive() && patches_fit() && heads_fit() && kv_heads_fit() && norms_fit() &&
                rates_are_shares() && positions_fit() && pooling_fits() && pooling_is_for_images() && stem_fits();
@@ -131,7 +143,9 @@ struct VitConfig {
     constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
     constexpr std::size_t prefix() const { return (class_token ? 1 : 0) + reg_tokens; }
     constexpr std::size_t tokens() const { return prefix() + patches(); }
-    constexpr StemShape stem_shape() const { return {.image = image, .patch = patch, .width = width}; }
+    constexpr StemShape stem_shape() const {
+        return {.image = image, .patch = patch, .width = width, .bias = patch_bias};
+    }
     constexpr BlockShape block_shape() const {
         return {.width = width,
                 .heads = heads,
@@ -151,8 +165,9 @@ struct VitConfig {
         return VitConfig<Norm, Other, Mixer, MlpKind, Pooling, Stem>{
             image,     patch,         width,    layers,        heads,          head_width,     kv_heads,
             mlp_ratio, class_token,   reg_tokens, pos_embed_type, no_ln_pre,   final_ln_after_pool,
-            norm_position, parallel,  qk_norm,  ls_init_value, patch_dropout,  drop_path_rate, norm,
-            other,     mixer,         mlp,      pooling,       stem};
+            norm_position, parallel,  qk_norm,  ls_init_value, patch_dropout,  drop_path_rate, patch_bias,
+            floor_patches, proj_type, proj_bias, norm,         other,          mixer,          mlp,
+            pooling,   stem};
     }
 
     /// For one image, without the projection.
@@ -182,7 +197,7 @@ private:
             if (!holds) throw Error("VitConfig", sentence);
         };
         rule(sizes_are_positive(), "all sizes must be positive");
-        rule(patches_fit(), "image must be a multiple of patch");
+        rule(patches_fit(), "image must be a multiple of patch, or floor_patches be set and a patch fit");
         rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
         rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
     }
@@ -210,6 +225,8 @@ struct TextConfig {
     double ls_init_value = 0;
     double token_dropout = 0;  ///< the share of a caption's tokens between start and end that a training step leaves out
     double drop_path_rate = 0;
+    Projection proj_type = Projection::linear;
+    bool proj_bias = false;
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -233,6 +250,7 @@ struct TextConfig {
                (pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0);
     }
     constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
+    constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
@@ -256,7 +274,7 @@ struct TextConfig {
         return TextConfig<Norm, Other, Mixer, MlpKind, Pooling>{
             vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
             causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
-            ls_init_value, token_dropout, drop_path_rate, norm, other, mixer, mlp, pooling};
+            ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, norm, other, mixer, mlp, pooling};
     }
 
     /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
@@ -365,6 +383,8 @@ namespace detail {
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
     if constexpr (requires { tower.head_cost(); }) {
         const std::size_t size = tower.width * embedding;
+        if (tower.proj_type == Projection::none) return held_cost(embedding);
+        if (tower.proj_bias) return nn::linear_cost(tower.width, embedding, true, 1) + held_cost(embedding);
         return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
     } else {
         return held_cost(embedding);

@@ -66,6 +66,9 @@ public:
         static constexpr std::array names{"pre", "post", "sandwich"};
         if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
     }
+    void add(const char* name, Projection value, Projection usual) {
+        if (value != usual) put(name, value == Projection::none ? "td::Projection::none" : "td::Projection::linear");
+    }
     template <class Usual, class Part>
     [[gnu::cold]] void add_part(const char* name, const Part& part) {
         if constexpr (requires { part.eps == Usual{}.eps; }) {
@@ -101,7 +104,8 @@ private:
 
 [[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     using Usual = std::remove_cvref_t<decltype(usual)>;
-    fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
+    fields.add("proj_type", config.proj_type, usual.proj_type);
+    fields.add("proj_bias", config.proj_bias, usual.proj_bias);
     fields.template add_part<decltype(Usual::norm)>("norm", config.norm);
     fields.template add_part<decltype(Usual::activation)>("activation", config.activation);
     fields.template add_part<decltype(Usual::mixer)>("mixer", config.mixer);
@@ -136,6 +140,9 @@ template <class N, class A, class M, class F, class P, class S>
     fields.add("final_ln_after_pool", config.final_ln_after_pool, usual.final_ln_after_pool);
     detail::write_block_fields(fields, config, usual);
     fields.add("patch_dropout", config.patch_dropout, usual.patch_dropout);
+    fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
+    fields.add("patch_bias", config.patch_bias, usual.patch_bias);
+    fields.add("floor_patches", config.floor_patches, usual.floor_patches);
     detail::write_part_fields(fields, config, usual);
     fields.template add_part<PatchStem>("stem", config.stem);
     return "td::VitConfig{" + fields.text() + "}";
@@ -153,6 +160,7 @@ template <class N, class A, class M, class F, class P>
     fields.add("final_ln_after_pool", config.final_ln_after_pool, usual.final_ln_after_pool);
     detail::write_block_fields(fields, config, usual);
     fields.add("token_dropout", config.token_dropout, usual.token_dropout);
+    fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
     detail::write_part_fields(fields, config, usual);
     return "td::TextConfig{" + fields.text() + "}";
 }

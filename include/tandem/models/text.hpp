@@ -37,7 +37,8 @@ public:
     using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
                                      stand_in.pos_embed_type == PosEmbed::learnable>;
     using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
-    using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool>;
+    using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
+                          stand_in.proj_bias>;
 
     struct Workspace {
         typename Blocks::Saved blocks;
@@ -57,7 +58,7 @@ public:
         if constexpr (OwnsBlocks) Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
         Head::parameters(visit, at + "text_pool.", self.head_...);
-        visit(at + "text_projection", self.head_.projection...);
+        Head::Projector::parameters(visit, at + "text_projection", self.head_.projection...);
     }
 
     void initialise(Random& random) {
@@ -180,6 +181,7 @@ private:
     static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
     static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
+    static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
     static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
 };
 

@@ -41,7 +41,7 @@ public:
     using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
     using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
     using Head = nn::Head<T, shape, Embedding, parts, std::remove_const_t<decltype(stand_in.pooling)>,
-                          stand_in.final_ln_after_pool>;
+                          stand_in.final_ln_after_pool, stand_in.proj_type, stand_in.proj_bias>;
 
     /// What a forward pass leaves for the backward pass, and all memory both need; reused from call to call.
     struct Workspace {
@@ -65,7 +65,7 @@ public:
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         LayerNorm::parameters(visit, at + "ln_post.", self.head_.norm...);
         Head::parameters(visit, at + "attn_pool.", self.head_...);
-        visit(at + "proj", self.head_.projection...);
+        Head::Projector::parameters(visit, at + "proj", self.head_.projection...);
     }
 
     void initialise(Random& random) {
@@ -193,7 +193,7 @@ private:
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
+    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch, or floor_patches be set and a patch fit");
     static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
     static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
     static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
@@ -201,7 +201,8 @@ private:
     static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
     static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
     static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
-    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it");
+    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it; it has no patch_bias and no floor_patches");
+    static_assert(config.projection_fits(Embedding), "tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
 };
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -1,4 +1,6 @@
-// The architectures the field names, as open_clip's model configs of the same names (with erf GELU).
+// The architectures the field names, under open_clip's names: CLIP's with erf GELU, as open_clip's model configs have
+// them; SigLIP's with the tanh form that they were trained with and transformers computes (open_clip takes the erf form
+// for some: see with_activation).
 #pragma once
 
 #include <tandem/models/config.hpp>
@@ -39,6 +41,99 @@ inline constexpr ClipConfig vit_bigg_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1664, .layers = 48, .heads = 16, .mlp_ratio = 4.9231},
     .text = TextConfig{.width = 1280, .layers = 32, .heads = 20},
     .embedding = 1280};
+
+inline constexpr ClipConfig vit_b_32_256{
+    .vision = VitConfig{.image = 256, .patch = 32, .width = 768, .layers = 12, .heads = 12},
+    .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
+    .embedding = 512};
+
+inline constexpr ClipConfig vit_b_16_plus_240{
+    .vision = VitConfig{.image = 240, .patch = 16, .width = 896, .layers = 12, .heads = 14},
+    .text = TextConfig{.width = 640, .layers = 12, .heads = 10},
+    .embedding = 640};
+
+namespace detail {
+
+/// SigLIP's towers (Zhai et al. 2023, section 4; timm/models/vision_transformer.py, vit_base_patch16_siglip_224 and those
+/// after it; transformers/models/siglip): no class token, a bias on the patches, attention pooling instead of a
+/// projection; bidirectional text pooled at its last place, with a biased projection.
+constexpr auto siglip_vision(std::size_t image, std::size_t patch, std::size_t width, std::size_t layers,
+                             std::size_t heads, double mlp_ratio = 4.0) {
+    return VitConfig{.image = image,
+                     .patch = patch,
+                     .width = width,
+                     .layers = layers,
+                     .heads = heads,
+                     .mlp_ratio = mlp_ratio,
+                     .class_token = false,
+                     .no_ln_pre = true,
+                     .patch_bias = true,
+                     .floor_patches = image % patch != 0,
+                     .proj_type = Projection::none,
+                     .norm = LayerNorm{1e-6F},
+                     .activation = TanhGelu{},
+                     .pooling = AttentionPool{}};
+}
+constexpr auto siglip_text(std::size_t vocabulary, std::size_t width, std::size_t layers, std::size_t heads,
+                           double mlp_ratio = 4.0, std::size_t context = 64) {
+    return TextConfig{.vocabulary = vocabulary,
+                      .context = context,
+                      .width = width,
+                      .layers = layers,
+                      .heads = heads,
+                      .mlp_ratio = mlp_ratio,
+                      .causal = false,
+                      .proj_bias = true,
+                      .norm = LayerNorm{1e-6F},
+                      .activation = TanhGelu{},
+                      .pooling = Last{}};
+}
+
+constexpr auto siglip_b(std::size_t image, std::size_t patch, std::size_t vocabulary) {
+    return ClipConfig{siglip_vision(image, patch, 768, 12, 12), siglip_text(vocabulary, 768, 12, 12), 768, true};
+}
+constexpr auto siglip_l(std::size_t image, std::size_t vocabulary) {
+    return ClipConfig{siglip_vision(image, 16, 1024, 24, 16), siglip_text(vocabulary, 1024, 24, 16), 1024, true};
+}
+constexpr auto siglip_so400m(std::size_t image, std::size_t patch, std::size_t vocabulary, std::size_t context = 64) {
+    constexpr double ratio = 3.7362;  // 4304 hidden channels
+    return ClipConfig{siglip_vision(image, patch, 1152, 27, 16, ratio),
+                      siglip_text(vocabulary, 1152, 27, 16, ratio, context), 1152, true};
+}
+constexpr auto siglip_gopt(std::size_t image) {
+    return ClipConfig{siglip_vision(image, 16, 1536, 40, 16), siglip_text(256000, 1152, 27, 16, 3.7362), 1536, true};
+}
+
+}  // namespace detail
+
+inline constexpr ClipConfig vit_b_16_siglip = detail::siglip_b(224, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_256 = detail::siglip_b(256, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_384 = detail::siglip_b(384, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_512 = detail::siglip_b(512, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_i18n_256 = detail::siglip_b(256, 16, 250000);
+inline constexpr ClipConfig vit_l_16_siglip_256 = detail::siglip_l(256, 32000);
+inline constexpr ClipConfig vit_l_16_siglip_384 = detail::siglip_l(384, 32000);
+inline constexpr ClipConfig vit_so400m_14_siglip = detail::siglip_so400m(224, 14, 32000, 16);
+inline constexpr ClipConfig vit_so400m_14_siglip_378 = detail::siglip_so400m(378, 14, 32000);
+/// Its last six rows and columns of pixels are in no patch: 378 with another preprocessing.
+inline constexpr ClipConfig vit_so400m_14_siglip_384 = detail::siglip_so400m(384, 14, 32000);
+inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m(256, 16, 250000);
+
+inline constexpr ClipConfig vit_b_32_siglip2_256 = detail::siglip_b(256, 32, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2 = detail::siglip_b(224, 16, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2_256 = detail::siglip_b(256, 16, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2_384 = detail::siglip_b(384, 16, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2_512 = detail::siglip_b(512, 16, 256000);
+inline constexpr ClipConfig vit_l_16_siglip2_256 = detail::siglip_l(256, 256000);
+inline constexpr ClipConfig vit_l_16_siglip2_384 = detail::siglip_l(384, 256000);
+inline constexpr ClipConfig vit_l_16_siglip2_512 = detail::siglip_l(512, 256000);
+inline constexpr ClipConfig vit_so400m_14_siglip2 = detail::siglip_so400m(224, 14, 256000);
+inline constexpr ClipConfig vit_so400m_14_siglip2_378 = detail::siglip_so400m(378, 14, 256000);
+inline constexpr ClipConfig vit_so400m_16_siglip2_256 = detail::siglip_so400m(256, 16, 256000);
+inline constexpr ClipConfig vit_so400m_16_siglip2_384 = detail::siglip_so400m(384, 16, 256000);
+inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(512, 16, 256000);
+inline constexpr ClipConfig vit_gopt_16_siglip2_256 = detail::siglip_gopt(256);
+inline constexpr ClipConfig vit_gopt_16_siglip2_384 = detail::siglip_gopt(384);
 
 /// The same architecture with another activation in both towers. The checkpoints OpenAI published are
 /// with_activation(vit_b_32, QuickGelu{}) and so on.

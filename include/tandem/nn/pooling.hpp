@@ -24,6 +24,12 @@ namespace tandem::inline TANDEM_ABI {
 template <class Pooling>
 concept PicksRow = Pooling::picks_row;
 
+/// What makes an embedding of a pooled row; open_clip's proj_type.
+enum class Projection {
+    linear,  ///< a matrix, or with proj_bias a dense layer
+    none     ///< nothing: the embedding is as wide as the tower
+};
+
 namespace nn {
 
 /// The mean over rows, but the first `prefix` of each sequence.
@@ -210,10 +216,68 @@ struct Last {
 
 namespace nn {
 
-/// Norm and pooling and projection [width, embedding], applied to x <rows, width> to give y <N, Embedding>. A pooling
+/// From pooled rows <N, Width> to embeddings <N, Embedding>: times a matrix [Width, Embedding] (CLIP/clip/model.py:238), or
+/// a dense layer as PyTorch's where there is a bias (open_clip/transformer.py, proj_bias), or nothing.
+template <Arithmetic T, std::size_t Width, std::size_t Embedding, Projection type, bool has_bias>
+struct EmbeddingProjection {
+    using C = Compute<T>;
+    static constexpr bool is_linear = type == Projection::linear && has_bias;
+    using Matrix = std::conditional_t<is_linear, Linear<T, Width, Embedding>,
+                                      std::conditional_t<type == Projection::none, None,
+                                                         Tensor<Stored<T>, Shape<Width, Embedding>>>>;
+
+    [[no_unique_address]] Matrix matrix;
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        if constexpr (is_linear) {
+            Matrix::parameters(visit, at + ".", self.matrix...);
+        } else if constexpr (type != Projection::none) {
+            visit(at, self.matrix...);
+        }
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        if constexpr (is_linear) {
+            fill_normal(matrix.weight, random, scale.attention());
+        } else if constexpr (type != Projection::none) {
+            fill_normal(matrix, random, scale.attention());
+        }
+    }
+
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y) const {
+        if constexpr (is_linear) {
+            matrix.forward(x, y);
+        } else if constexpr (type == Projection::none) {
+            std::copy_n(x.data(), x.size(), y.data());
+        } else {
+            kernels::gemm<C>(x.extent(0), Embedding, Width, kernels::row_major<C>(x.data(), Width),
+                             kernels::row_major(matrix.data(), Embedding), y.data(), Embedding);
+        }
+    }
+
+    /// Writes dx, adds to the gradients.
+    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx,
+                  EmbeddingProjection& gradient) const requires Trainable<T> {
+        if constexpr (is_linear) {
+            matrix.backward(x, dy, dx, gradient.matrix);
+        } else if constexpr (type == Projection::none) {
+            std::copy_n(dy.data(), dy.size(), dx.data());
+        } else {
+            const std::size_t count = x.extent(0);
+            const auto g = kernels::row_major(dy.data(), Embedding);
+            kernels::gemm<C>(Width, Embedding, count, kernels::row_major<C>(x.data(), Width).transposed(), g,
+                             gradient.matrix.data(), Embedding, true);
+            kernels::gemm<C>(count, Width, Embedding, g, kernels::row_major(matrix.data(), Embedding).transposed(),
+                             dx.data(), Width);
+        }
+    }
+};
+
+/// Norm and pooling and projection, applied to x <rows, width> to give y <N, Embedding>. A pooling
 /// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone; any other pools
 /// what is normed, or norms what is pooled where norm_last is set.
-template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last>
+template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last,
+          Projection proj_type, bool proj_bias>
 struct Head {
     static constexpr std::size_t width = shape.width;
     static constexpr bool picks_row = PicksRow<Pooling>;
@@ -225,10 +289,11 @@ struct Head {
         using type = typename P::template Layer<T, shape, parts>;
     };
     using Pool = typename std::conditional_t<picks_row, std::type_identity<None>, LayerOf<Pooling>>::type;
+    using Projector = EmbeddingProjection<T, width, Embedding, proj_type, proj_bias>;
 
     Norm norm;
     [[no_unique_address]] Pool pool;
-    Tensor<Stored<T>, Shape<width, Embedding>> projection;
+    [[no_unique_address]] Projector projection;
 
     struct Saved {
         typename Norm::Saved norm;
@@ -242,7 +307,7 @@ struct Head {
     }
 
     void initialise(Random& random, const InitScale& scale) {
-        fill_normal(projection, random, scale.attention());
+        projection.initialise(random, scale);
         if constexpr (!picks_row) initialise_part(pool, random, scale);
     }
 
@@ -262,8 +327,7 @@ struct Head {
             norm.forward(x, saved.normed, saved.norm);
             pool.forward(saved.normed, saved.pooled, sequences, prefix, saved.pool, keep);
         }
-        kernels::gemm<C>(count, Embedding, width, kernels::row_major<C>(saved.pooled.data(), width),
-                         kernels::row_major(projection.data(), Embedding), y.data(), Embedding);
+        projection.forward(saved.pooled, y);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
@@ -271,11 +335,7 @@ struct Head {
                   std::size_t prefix, Saved& saved, Head& gradient) const requires Trainable<T> {
         const std::size_t count = sequences.count();
         saved.pooled_gradient.resize(count);
-        const auto g = kernels::row_major(dy.data(), Embedding);
-        kernels::gemm<C>(width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), width).transposed(), g,
-                         gradient.projection.data(), Embedding, true);
-        kernels::gemm<C>(count, width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
-                         saved.pooled_gradient.data(), width);
+        projection.backward(saved.pooled, dy, saved.pooled_gradient, gradient.projection);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
         } else if constexpr (norm_last) {

@@ -20,6 +20,7 @@ struct StemShape {
     std::size_t image = 0;
     std::size_t patch = 0;
     std::size_t width = 0;
+    bool bias = false;  ///< of the convolution that cuts into patches
 
     constexpr std::size_t grid() const { return image / patch; }
     constexpr std::size_t patches() const { return grid() * grid(); }
@@ -31,7 +32,8 @@ using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
 namespace nn {
 
 /// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
-/// the patch in the order channel, y, x: the order of a convolution's weight.
+/// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
+/// left out, as a convolution without padding leaves them.
 template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
 void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
     constexpr std::size_t side = Image / Patch;
@@ -51,7 +53,7 @@ void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
     });
 }
 
-/// A convolution of the patch's own size and stride, without a bias: CLIP/clip/model.py:224.
+/// A convolution of the patch's own size and stride: CLIP/clip/model.py:224, without a bias; SigLIP's has one.
 template <Arithmetic T, StemShape shape, auto parts>
 struct PatchStem {
     static constexpr std::size_t image = shape.image, patch = shape.patch, width = shape.width;
@@ -60,6 +62,7 @@ struct PatchStem {
     static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
 
     PackedMatrix<T, Shape<width, 3, patch, patch>> conv;
+    Tensor<C, Shape<shape.bias ? width : 0>> bias;
 
     struct Saved {
         Tensor<C, Shape<dynamic, depth_row>> patches;
@@ -67,6 +70,7 @@ struct PatchStem {
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "conv1.weight", self.conv...);
+        if constexpr (shape.bias) visit(at + "conv1.bias", self.bias...);
     }
 
     void initialise(Random& random, const InitScale&) {
@@ -77,13 +81,15 @@ struct PatchStem {
     void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
         saved.patches.resize(y.extent(0));
         extract_patches<image, patch, C, depth_row>(images, saved.patches);
-        conv.product(y.extent(0), {saved.patches.data(), depth_row}, {y.data(), width}, {});
+        conv.product(y.extent(0), {saved.patches.data(), depth_row}, {y.data(), width},
+                     {.bias = shape.bias ? bias.data() : nullptr});
     }
 
     /// Adds to the gradients, given dy; images get none.
     void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient) const requires Trainable<T> {
         conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width}, {nullptr, 0},
                               gradient.conv, 0, width);
+        if constexpr (shape.bias) detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
     }
 };
 
@@ -274,7 +280,7 @@ struct PatchStem {
 
     static constexpr Cost cost(const StemShape& shape, const auto&) {
         const std::size_t depth = 3 * shape.patch * shape.patch;
-        return nn::linear_cost(depth, shape.width, false, shape.patches()) + held_cost(depth * shape.patches());
+        return nn::linear_cost(depth, shape.width, shape.bias, shape.patches()) + held_cost(depth * shape.patches());
     }
 };
 
@@ -283,9 +289,9 @@ struct ConvStem {
     template <Arithmetic T, StemShape shape, auto parts>
     using Layer = nn::ConvStem<T, shape, parts>;
 
-    /// Every stage halves the image and doubles the channels.
+    /// Every stage halves the image and doubles the channels. Its last convolution has a bias anyway.
     static constexpr bool fits(const StemShape& shape) {
-        return shape.patch > 1 && std::has_single_bit(shape.patch) && shape.width % shape.patch == 0;
+        return !shape.bias && shape.patch > 1 && std::has_single_bit(shape.patch) && shape.width % shape.patch == 0;
     }
 
     static constexpr Cost cost(const StemShape& shape, const auto& parts) {
