@@ -2977,6 +2977,89 @@ inline std::vector<std::byte> encode_png(const Image& image) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/data/filter.hpp ----
+
+// Filters that resize, antialiased: of images, and of tables of positions.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Pillow's BILINEAR (a triangle) and BICUBIC (Keys 1981, a = -0.5), both widened by the reduction.
+enum class Filter { bilinear, bicubic };
+
+namespace detail {
+
+/// A product that is never fused with an addition: with -mfma the last bit, and with it a pixel, could differ.
+inline double product(double a, double b) {
+    const volatile double rounded = a * b;
+    return rounded;
+}
+
+inline double filter_support(Filter filter) {
+    return filter == Filter::bicubic ? 2.0 : 1.0;
+}
+
+/// The filter's value at x (Pillow libImaging/Resample.c:20-63, in its order of operations).
+inline double filter_value(Filter filter, double x) {
+    const double distance = std::abs(x);
+    if (filter == Filter::bilinear) return distance < 1.0 ? 1.0 - distance : 0.0;
+    if (distance < 1.0) return product(product(product(1.5, distance) - 2.5, distance), distance) + 1.0;
+    if (distance < 2.0) return (product(product(distance - 5.0, distance) + 8.0, distance) - 4.0) * -0.5;
+    return 0.0;
+}
+
+/// The inputs of `source` that output i of `size` is made of, where these together cover [low, high): the first one is
+/// returned, `weights` of it and those after it add up to 1. (Resample.c:185-286, precompute_coeffs; `low` and `high` are
+/// floats there too.)
+inline int filter_taps(int source, float low, float high, int size, int i, Filter filter, std::vector<double>& weights) {
+    const double scale = static_cast<double>(high - low) / size;
+    const double stretch = std::max(scale, 1.0);
+    const double support = filter_support(filter) * stretch;
+    const double shrink = 1.0 / stretch;
+    const double centre = low + product(i + 0.5, scale);
+    const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
+    const int end = std::min(static_cast<int>(centre + support + 0.5), source);
+    weights.clear();
+    double sum = 0;
+    for (int x = first; x < end; ++x) {
+        weights.push_back(filter_value(filter, product(x - centre + 0.5, shrink)));
+        sum += weights.back();
+    }
+    for (double& weight : weights) weight = sum != 0 ? weight / sum : weight;
+    return first;
+}
+
+/// A table of positions, `prefix` rows and then `from` x `from` patches, for `to` x `to` patches: bicubic and antialiased, as
+/// open_clip/model.py's resize_pos_embed has torch.nn.functional.interpolate do it. Rows of `width`; the prefix stays.
+inline std::vector<float> resize_positions(const std::vector<float>& table, std::size_t prefix, std::size_t from,
+                                           std::size_t to, std::size_t width) {
+    const auto pass = [&](const float* in, float* out, std::size_t lines, std::size_t line_in, std::size_t line_out,
+                          std::size_t step_in, std::size_t step_out) {
+        std::vector<double> weights;
+        for (std::size_t i = 0; i < to; ++i) {
+            const auto first = static_cast<std::size_t>(filter_taps(static_cast<int>(from), 0, static_cast<float>(from),
+                                                                    static_cast<int>(to), static_cast<int>(i),
+                                                                    Filter::bicubic, weights));
+            for (std::size_t line = 0; line < lines; ++line) {
+                for (std::size_t j = 0; j < width; ++j) {
+                    double sum = 0;
+                    for (std::size_t t = 0; t < weights.size(); ++t)
+                        sum += weights[t] * static_cast<double>(in[line * line_in + (first + t) * step_in + j]);
+                    out[line * line_out + i * step_out + j] = static_cast<float>(sum);
+                }
+            }
+        }
+    };
+    std::vector<float> across(from * to * width), resized((prefix + to * to) * width);
+    std::copy_n(table.begin(), prefix * width, resized.begin());
+    pass(table.data() + prefix * width, across.data(), from, from * width, to * width, width, width);
+    pass(across.data(), resized.data() + prefix * width, to, width, width, to * width, to * width);
+    return resized;
+}
+
+}  // namespace detail
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/kernels/isa.hpp ----
 
 // Instruction sets, what the CPU at hand has of them, and the one choice that all kernels follow.
@@ -3605,9 +3688,6 @@ inline NormaliseTable normalise_table(const std::array<float, 3>& mean, const st
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Pillow's BILINEAR (a triangle) and BICUBIC (Keys 1981, a = -0.5), both widened by the reduction.
-enum class Filter { bilinear, bicubic };
-
 /// Which of the two passes goes first. Each rounds to 8 bits, so the order shows, by a level or two beside sharp edges.
 enum class PassOrder {
     pillow_13,     ///< since Pillow 13.0: down first where height shrinks by more than twice the pixels that width does
@@ -3637,25 +3717,6 @@ inline void check_resize_size(int width, int height, std::string_view what) {
                 std::to_string(width) + " x " + std::to_string(height));
 }
 
-/// A product that is never fused with an addition: with -mfma the last bit, and with it a pixel, could differ.
-inline double product(double a, double b) {
-    const volatile double rounded = a * b;
-    return rounded;
-}
-
-inline double filter_support(Filter filter) {
-    return filter == Filter::bicubic ? 2.0 : 1.0;
-}
-
-/// The filter's value at x (Pillow libImaging/Resample.c:20-63, in its order of operations).
-inline double filter_value(Filter filter, double x) {
-    const double distance = std::abs(x);
-    if (filter == Filter::bilinear) return distance < 1.0 ? 1.0 - distance : 0.0;
-    if (distance < 1.0) return product(product(product(1.5, distance) - 2.5, distance), distance) + 1.0;
-    if (distance < 2.0) return (product(product(distance - 5.0, distance) + 8.0, distance) - 4.0) * -0.5;
-    return 0.0;
-}
-
 /// For each output position its taps, which count input positions, and their weights as `kernels` packs them.
 struct ResizeWeights {
     std::vector<kernels::ResizeTaps> outputs;
@@ -3673,33 +3734,20 @@ struct ResizeWeights {
 };
 
 /// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
-/// (Resample.c:185-286, precompute_coeffs and normalize_coeffs_8bpc; `low` and `high` are floats there too.)
+/// (Resample.c:185-286, normalize_coeffs_8bpc.)
 inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter,
                                     const kernels::ResizeKernels& loops) {
-    const double scale = static_cast<double>(high - low) / size;
-    const double stretch = std::max(scale, 1.0);
-    const double support = filter_support(filter) * stretch;
-    const double shrink = 1.0 / stretch;
     ResizeWeights weights;
     weights.outputs.reserve(static_cast<std::size_t>(count));
     std::vector<double> values;
     std::vector<std::int32_t> fixed;
     for (int i = begin; i < begin + count; ++i) {
-        const double centre = low + product(i + 0.5, scale);
-        const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
-        const int end = std::min(static_cast<int>(centre + support + 0.5), source);
-        values.clear();
-        double sum = 0;
-        for (int x = first; x < end; ++x) {
-            values.push_back(filter_value(filter, product(x - centre + 0.5, shrink)));
-            sum += values.back();
-        }
+        const int first = filter_taps(source, low, high, size, i, filter, values);
         const std::size_t groups = (values.size() + loops.group - 1) / loops.group;
         weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
         fixed.assign(groups * loops.group, 0);
         for (std::size_t t = 0; t < values.size(); ++t) {
-            const double value = sum != 0 ? values[t] / sum : values[t];
-            const double scaled = value * (1 << kernels::resize_weight_bits);
+            const double scaled = values[t] * (1 << kernels::resize_weight_bits);
             fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
         }
         weights.packed.resize(weights.packed.size() + groups * loops.words);
@@ -16199,6 +16247,12 @@ namespace tandem::inline TANDEM_ABI {
 template <class Pooling>
 concept PicksRow = Pooling::picks_row;
 
+/// What makes an embedding of a pooled row; open_clip's proj_type.
+enum class Projection {
+    linear,  ///< a matrix, or with proj_bias a dense layer
+    none     ///< nothing: the embedding is as wide as the tower
+};
+
 namespace nn {
 
 /// The mean over rows, but the first `prefix` of each sequence.
@@ -16385,10 +16439,68 @@ struct Last {
 
 namespace nn {
 
-/// Norm and pooling and projection [width, embedding], applied to x <rows, width> to give y <N, Embedding>. A pooling
+/// From pooled rows <N, Width> to embeddings <N, Embedding>: times a matrix [Width, Embedding] (CLIP/clip/model.py:238), or
+/// a dense layer as PyTorch's where there is a bias (open_clip/transformer.py, proj_bias), or nothing.
+template <Arithmetic T, std::size_t Width, std::size_t Embedding, Projection type, bool has_bias>
+struct EmbeddingProjection {
+    using C = Compute<T>;
+    static constexpr bool is_linear = type == Projection::linear && has_bias;
+    using Matrix = std::conditional_t<is_linear, Linear<T, Width, Embedding>,
+                                      std::conditional_t<type == Projection::none, None,
+                                                         Tensor<Stored<T>, Shape<Width, Embedding>>>>;
+
+    [[no_unique_address]] Matrix matrix;
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        if constexpr (is_linear) {
+            Matrix::parameters(visit, at + ".", self.matrix...);
+        } else if constexpr (type != Projection::none) {
+            visit(at, self.matrix...);
+        }
+    }
+
+    void initialise(Random& random, const InitScale& scale) {
+        if constexpr (is_linear) {
+            fill_normal(matrix.weight, random, scale.attention());
+        } else if constexpr (type != Projection::none) {
+            fill_normal(matrix, random, scale.attention());
+        }
+    }
+
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y) const {
+        if constexpr (is_linear) {
+            matrix.forward(x, y);
+        } else if constexpr (type == Projection::none) {
+            std::copy_n(x.data(), x.size(), y.data());
+        } else {
+            kernels::gemm<C>(x.extent(0), Embedding, Width, kernels::row_major<C>(x.data(), Width),
+                             kernels::row_major(matrix.data(), Embedding), y.data(), Embedding);
+        }
+    }
+
+    /// Writes dx, adds to the gradients.
+    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx,
+                  EmbeddingProjection& gradient) const requires Trainable<T> {
+        if constexpr (is_linear) {
+            matrix.backward(x, dy, dx, gradient.matrix);
+        } else if constexpr (type == Projection::none) {
+            std::copy_n(dy.data(), dy.size(), dx.data());
+        } else {
+            const std::size_t count = x.extent(0);
+            const auto g = kernels::row_major(dy.data(), Embedding);
+            kernels::gemm<C>(Width, Embedding, count, kernels::row_major<C>(x.data(), Width).transposed(), g,
+                             gradient.matrix.data(), Embedding, true);
+            kernels::gemm<C>(count, Width, Embedding, g, kernels::row_major(matrix.data(), Embedding).transposed(),
+                             dx.data(), Width);
+        }
+    }
+};
+
+/// Norm and pooling and projection, applied to x <rows, width> to give y <N, Embedding>. A pooling
 /// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone; any other pools
 /// what is normed, or norms what is pooled where norm_last is set.
-template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last>
+template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last,
+          Projection proj_type, bool proj_bias>
 struct Head {
     static constexpr std::size_t width = shape.width;
     static constexpr bool picks_row = PicksRow<Pooling>;
@@ -16400,10 +16512,11 @@ struct Head {
         using type = typename P::template Layer<T, shape, parts>;
     };
     using Pool = typename std::conditional_t<picks_row, std::type_identity<None>, LayerOf<Pooling>>::type;
+    using Projector = EmbeddingProjection<T, width, Embedding, proj_type, proj_bias>;
 
     Norm norm;
     [[no_unique_address]] Pool pool;
-    Tensor<Stored<T>, Shape<width, Embedding>> projection;
+    [[no_unique_address]] Projector projection;
 
     struct Saved {
         typename Norm::Saved norm;
@@ -16417,7 +16530,7 @@ struct Head {
     }
 
     void initialise(Random& random, const InitScale& scale) {
-        fill_normal(projection, random, scale.attention());
+        projection.initialise(random, scale);
         if constexpr (!picks_row) initialise_part(pool, random, scale);
     }
 
@@ -16437,8 +16550,7 @@ struct Head {
             norm.forward(x, saved.normed, saved.norm);
             pool.forward(saved.normed, saved.pooled, sequences, prefix, saved.pool, keep);
         }
-        kernels::gemm<C>(count, Embedding, width, kernels::row_major<C>(saved.pooled.data(), width),
-                         kernels::row_major(projection.data(), Embedding), y.data(), Embedding);
+        projection.forward(saved.pooled, y);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
@@ -16446,11 +16558,7 @@ struct Head {
                   std::size_t prefix, Saved& saved, Head& gradient) const requires Trainable<T> {
         const std::size_t count = sequences.count();
         saved.pooled_gradient.resize(count);
-        const auto g = kernels::row_major(dy.data(), Embedding);
-        kernels::gemm<C>(width, Embedding, count, kernels::row_major<C>(saved.pooled.data(), width).transposed(), g,
-                         gradient.projection.data(), Embedding, true);
-        kernels::gemm<C>(count, width, Embedding, g, kernels::row_major(projection.data(), Embedding).transposed(),
-                         saved.pooled_gradient.data(), width);
+        projection.backward(saved.pooled, dy, saved.pooled_gradient, gradient.projection);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
         } else if constexpr (norm_last) {
@@ -16568,6 +16676,7 @@ struct StemShape {
     std::size_t image = 0;
     std::size_t patch = 0;
     std::size_t width = 0;
+    bool bias = false;  ///< of the convolution that cuts into patches
 
     constexpr std::size_t grid() const { return image / patch; }
     constexpr std::size_t patches() const { return grid() * grid(); }
@@ -16579,7 +16688,8 @@ using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
 namespace nn {
 
 /// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
-/// the patch in the order channel, y, x: the order of a convolution's weight.
+/// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
+/// left out, as a convolution without padding leaves them.
 template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
 void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
     constexpr std::size_t side = Image / Patch;
@@ -16599,7 +16709,7 @@ void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
     });
 }
 
-/// A convolution of the patch's own size and stride, without a bias: CLIP/clip/model.py:224.
+/// A convolution of the patch's own size and stride: CLIP/clip/model.py:224, without a bias; SigLIP's has one.
 template <Arithmetic T, StemShape shape, auto parts>
 struct PatchStem {
     static constexpr std::size_t image = shape.image, patch = shape.patch, width = shape.width;
@@ -16608,6 +16718,7 @@ struct PatchStem {
     static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
 
     PackedMatrix<T, Shape<width, 3, patch, patch>> conv;
+    Tensor<C, Shape<shape.bias ? width : 0>> bias;
 
     struct Saved {
         Tensor<C, Shape<dynamic, depth_row>> patches;
@@ -16615,6 +16726,7 @@ struct PatchStem {
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "conv1.weight", self.conv...);
+        if constexpr (shape.bias) visit(at + "conv1.bias", self.bias...);
     }
 
     void initialise(Random& random, const InitScale&) {
@@ -16625,13 +16737,15 @@ struct PatchStem {
     void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
         saved.patches.resize(y.extent(0));
         extract_patches<image, patch, C, depth_row>(images, saved.patches);
-        conv.product(y.extent(0), {saved.patches.data(), depth_row}, {y.data(), width}, {});
+        conv.product(y.extent(0), {saved.patches.data(), depth_row}, {y.data(), width},
+                     {.bias = shape.bias ? bias.data() : nullptr});
     }
 
     /// Adds to the gradients, given dy; images get none.
     void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient) const requires Trainable<T> {
         conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width}, {nullptr, 0},
                               gradient.conv, 0, width);
+        if constexpr (shape.bias) detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
     }
 };
 
@@ -16822,7 +16936,7 @@ struct PatchStem {
 
     static constexpr Cost cost(const StemShape& shape, const auto&) {
         const std::size_t depth = 3 * shape.patch * shape.patch;
-        return nn::linear_cost(depth, shape.width, false, shape.patches()) + held_cost(depth * shape.patches());
+        return nn::linear_cost(depth, shape.width, shape.bias, shape.patches()) + held_cost(depth * shape.patches());
     }
 };
 
@@ -16831,9 +16945,9 @@ struct ConvStem {
     template <Arithmetic T, StemShape shape, auto parts>
     using Layer = nn::ConvStem<T, shape, parts>;
 
-    /// Every stage halves the image and doubles the channels.
+    /// Every stage halves the image and doubles the channels. Its last convolution has a bias anyway.
     static constexpr bool fits(const StemShape& shape) {
-        return shape.patch > 1 && std::has_single_bit(shape.patch) && shape.width % shape.patch == 0;
+        return !shape.bias && shape.patch > 1 && std::has_single_bit(shape.patch) && shape.width % shape.patch == 0;
     }
 
     static constexpr Cost cost(const StemShape& shape, const auto& parts) {
@@ -16876,6 +16990,9 @@ constexpr bool heads_fit(const auto& config) {
 }
 constexpr bool kv_heads_fit(const auto& config) { return config.kv_heads == 0 || config.heads % config.kv_heads == 0; }
 constexpr bool norms_fit(const auto& config) { return !config.parallel || config.norm_position == NormPosition::pre; }
+constexpr bool projection_fits(const auto& config, std::size_t embedding) {
+    return config.proj_type == Projection::linear || (config.width == embedding && !config.proj_bias);
+}
 constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
 
 constexpr auto block_parts_of(const auto& config) {
@@ -16927,6 +17044,10 @@ struct VitConfig {
     double ls_init_value = 0;   ///< what layer scale starts at; 0: there is none
     double patch_dropout = 0;   ///< the share of patches a training step leaves out (Li et al. 2023, FLIP)
     double drop_path_rate = 0;  ///< stochastic depth: the share of images that skip the last block, less in those before
+    bool patch_bias = false;    ///< the patches' convolution has a bias
+    bool floor_patches = false;  ///< pixels behind the last whole patch are left out, where image is no multiple of it
+    Projection proj_type = Projection::linear;
+    bool proj_bias = false;
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -16940,7 +17061,10 @@ struct VitConfig {
     using Tower = VisionTransformer<T, self, Embedding, shape>;
 
     constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
-    constexpr bool patches_fit() const { return patch > 0 && image % patch == 0; }
+    constexpr bool patches_fit() const {
+        return patch > 0 && (image % patch == 0 || (floor_patches && image >= patch));
+    }
+    constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool heads_fit() const { return detail::heads_fit(*this); }
     constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
     constexpr bool norms_fit() const { return detail::norms_fit(*this); }
@@ -16961,7 +17085,9 @@ struct VitConfig {
     constexpr bool pooling_is_for_images() const {
         return !PicksRow<Pooling> || requires { Pooling::needs_class_token; };
     }
-    constexpr bool stem_fits() const { return stem.fits(stem_shape()); }
+    constexpr bool stem_fits() const {
+        return stem.fits(stem_shape()) && (image % patch == 0 || std::is_same_v<Stem, PatchStem>);
+    }
     constexpr bool is_valid() const {
         return sizes_are_positive() && patches_fit() && heads_fit() && kv_heads_fit() && norms_fit() &&
                rates_are_shares() && positions_fit() && pooling_fits() && pooling_is_for_images() && stem_fits();
@@ -16970,7 +17096,9 @@ struct VitConfig {
     constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
     constexpr std::size_t prefix() const { return (class_token ? 1 : 0) + reg_tokens; }
     constexpr std::size_t tokens() const { return prefix() + patches(); }
-    constexpr StemShape stem_shape() const { return {.image = image, .patch = patch, .width = width}; }
+    constexpr StemShape stem_shape() const {
+        return {.image = image, .patch = patch, .width = width, .bias = patch_bias};
+    }
     constexpr BlockShape block_shape() const {
         return {.width = width,
                 .heads = heads,
@@ -16990,8 +17118,9 @@ struct VitConfig {
         return VitConfig<Norm, Other, Mixer, MlpKind, Pooling, Stem>{
             image,     patch,         width,    layers,        heads,          head_width,     kv_heads,
             mlp_ratio, class_token,   reg_tokens, pos_embed_type, no_ln_pre,   final_ln_after_pool,
-            norm_position, parallel,  qk_norm,  ls_init_value, patch_dropout,  drop_path_rate, norm,
-            other,     mixer,         mlp,      pooling,       stem};
+            norm_position, parallel,  qk_norm,  ls_init_value, patch_dropout,  drop_path_rate, patch_bias,
+            floor_patches, proj_type, proj_bias, norm,         other,          mixer,          mlp,
+            pooling,   stem};
     }
 
     /// For one image, without the projection.
@@ -17021,7 +17150,7 @@ private:
             if (!holds) throw Error("VitConfig", sentence);
         };
         rule(sizes_are_positive(), "all sizes must be positive");
-        rule(patches_fit(), "image must be a multiple of patch");
+        rule(patches_fit(), "image must be a multiple of patch, or floor_patches be set and a patch fit");
         rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
         rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
     }
@@ -17049,6 +17178,8 @@ struct TextConfig {
     double ls_init_value = 0;
     double token_dropout = 0;  ///< the share of a caption's tokens between start and end that a training step leaves out
     double drop_path_rate = 0;
+    Projection proj_type = Projection::linear;
+    bool proj_bias = false;
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -17072,6 +17203,7 @@ struct TextConfig {
                (pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0);
     }
     constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
+    constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
@@ -17095,7 +17227,7 @@ struct TextConfig {
         return TextConfig<Norm, Other, Mixer, MlpKind, Pooling>{
             vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
             causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
-            ls_init_value, token_dropout, drop_path_rate, norm, other, mixer, mlp, pooling};
+            ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, norm, other, mixer, mlp, pooling};
     }
 
     /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
@@ -17203,6 +17335,8 @@ namespace detail {
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
     if constexpr (requires { tower.head_cost(); }) {
         const std::size_t size = tower.width * embedding;
+        if (tower.proj_type == Projection::none) return held_cost(embedding);
+        if (tower.proj_bias) return nn::linear_cost(tower.width, embedding, true, 1) + held_cost(embedding);
         return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
     } else {
         return held_cost(embedding);
@@ -17472,7 +17606,8 @@ public:
     using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
                                      stand_in.pos_embed_type == PosEmbed::learnable>;
     using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
-    using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool>;
+    using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
+                          stand_in.proj_bias>;
 
     struct Workspace {
         typename Blocks::Saved blocks;
@@ -17492,7 +17627,7 @@ public:
         if constexpr (OwnsBlocks) Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
         Head::parameters(visit, at + "text_pool.", self.head_...);
-        visit(at + "text_projection", self.head_.projection...);
+        Head::Projector::parameters(visit, at + "text_projection", self.head_.projection...);
     }
 
     void initialise(Random& random) {
@@ -17615,6 +17750,7 @@ private:
     static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
     static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
+    static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
     static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
 };
 
@@ -17653,7 +17789,7 @@ public:
     using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
     using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
     using Head = nn::Head<T, shape, Embedding, parts, std::remove_const_t<decltype(stand_in.pooling)>,
-                          stand_in.final_ln_after_pool>;
+                          stand_in.final_ln_after_pool, stand_in.proj_type, stand_in.proj_bias>;
 
     /// What a forward pass leaves for the backward pass, and all memory both need; reused from call to call.
     struct Workspace {
@@ -17677,7 +17813,7 @@ public:
         Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         LayerNorm::parameters(visit, at + "ln_post.", self.head_.norm...);
         Head::parameters(visit, at + "attn_pool.", self.head_...);
-        visit(at + "proj", self.head_.projection...);
+        Head::Projector::parameters(visit, at + "proj", self.head_.projection...);
     }
 
     void initialise(Random& random) {
@@ -17805,7 +17941,7 @@ private:
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch");
+    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch, or floor_patches be set and a patch fit");
     static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
     static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
     static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
@@ -17813,7 +17949,8 @@ private:
     static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
     static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
     static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
-    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it");
+    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it; it has no patch_bias and no floor_patches");
+    static_assert(config.projection_fits(Embedding), "tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -18216,31 +18353,159 @@ GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
 
 // ---- tandem/data/model_folder.hpp ----
 
-// What the configs beside a checkpoint say of it.
+// What the configs beside a checkpoint say of its architecture.
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// The activation a checkpoint's config names, in transformers' words (quick_gelu, gelu, gelu_pytorch_tanh); empty if
-/// there is no config or it does not say. CLIPModel's default is quick_gelu, open_clip's gelu.
-[[gnu::cold]] inline std::string configured_activation(const std::filesystem::path& folder) {
-    const auto read = [&](const char* name) {
-        JsonLeaves config;
-        if (!std::filesystem::exists(folder / name)) return config;
-        const MappedFile file(folder / name);
+/// A property of an architecture that a file tells, or a constant has. `name` is the constant's ("vision.layers"); sizes are
+/// decimal, activations in transformers' words, poolings in open_clip's.
+struct ArchitectureField {
+    std::string name;
+    std::string value;
+    std::string source;  ///< where a file says so, or that it does not and means its default
+};
+
+/// A config file's leaves by their paths, and the fields that were found in it.
+class ConfigReader {
+public:
+    /// Throws Error if the file is no JSON object.
+    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path) : file_(path.filename().string()) {
+        const MappedFile file(path);
         const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (json_fault(text, config)) config.leaves.clear();
-        return config;
+        if (const auto fault = json_fault(text, leaves_))
+            throw Error(path.string(), "a JSON object", "a fault at byte " + std::to_string(*fault));
+    }
+
+    std::optional<std::string> find(std::string_view path) const {
+        for (const JsonLeaf& leaf : leaves_.leaves) {
+            if (leaf.path == path && leaf.text != "null") return leaf.text;
+        }
+        return std::nullopt;
+    }
+    bool has_below(std::string_view prefix) const {
+        return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });
+    }
+
+    /// Adds what the file says at `path`, or what its absence means.
+    void add(std::string name, const std::string& path, std::string_view otherwise) {
+        const auto found = find(path);
+        fields.push_back({std::move(name), found.value_or(std::string(otherwise)),
+                          file_ + ", " + path + (found ? "" : " by default")});
+    }
+    /// Adds what follows from the file.
+    void conclude(std::string name, std::string value, const std::string& path) {
+        fields.push_back({std::move(name), std::move(value), file_ + ", " + path});
+    }
+
+    std::vector<ArchitectureField> fields;
+
+private:
+    std::string file_;
+    JsonLeaves leaves_;
+};
+
+/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig and so on.
+[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, bool siglip) {
+    struct Entry {
+        const char *name, *path, *clip, *siglip;
     };
-    std::string activation;
-    for (const JsonLeaf& leaf : read("config.json").leaves) {
-        if (leaf.path == "vision_config.hidden_act") return leaf.text;
-        if (leaf.path.starts_with("vision_config.")) activation = "quick_gelu";
+    static constexpr std::array<Entry, 16> entries{{
+        {"vision.image", "vision_config.image_size", "224", "224"},
+        {"vision.patch", "vision_config.patch_size", "32", "16"},
+        {"vision.width", "vision_config.hidden_size", "768", "768"},
+        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072"},
+        {"vision.layers", "vision_config.num_hidden_layers", "12", "12"},
+        {"vision.heads", "vision_config.num_attention_heads", "12", "12"},
+        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
+        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6"},
+        {"text.vocabulary", "text_config.vocab_size", "49408", "32000"},
+        {"text.context", "text_config.max_position_embeddings", "77", "64"},
+        {"text.width", "text_config.hidden_size", "512", "768"},
+        {"text.hidden", "text_config.intermediate_size", "2048", "3072"},
+        {"text.layers", "text_config.num_hidden_layers", "12", "12"},
+        {"text.heads", "text_config.num_attention_heads", "8", "12"},
+        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
+        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6"},
+    }};
+    for (const Entry& entry : entries) config.add(entry.name, entry.path, siglip ? entry.siglip : entry.clip);
+    config.conclude("vision.pooling", siglip ? "map" : "tok", "model_type");
+    config.conclude("text.pooling", siglip ? "last" : "argmax", "model_type");
+    config.conclude("text.causal", siglip ? "false" : "true", "model_type");
+    if (!siglip) config.add("embedding", "projection_dim", "512");
+}
+
+/// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
+inline std::string open_clip_activation(const ConfigReader& config, const std::string& tower) {
+    if (config.find("model_cfg.quick_gelu") == "true") return "quick_gelu";
+    return config.find(tower + ".act_kwargs.approximate") == "tanh" ? "gelu_pytorch_tanh" : "gelu";
+}
+
+/// open_clip's open_clip_config.json, with the defaults of its CLIPVisionCfg and CLIPTextCfg (open_clip/model.py). Towers
+/// of timm have their sizes in their names, and the activation in timm's table.
+[[gnu::cold]] inline void read_open_clip_config(ConfigReader& config) {
+    const std::string vision = "model_cfg.vision_cfg", text = "model_cfg.text_cfg";
+    const auto number = [&](const std::string& path, double otherwise) {
+        const auto found = config.find(path);
+        return found ? std::strtod(found->c_str(), nullptr) : otherwise;
+    };
+    const auto hidden = [&](const std::string& tower, double width) {
+        return std::to_string(static_cast<std::size_t>(number(tower + ".width", width) * number(tower + ".mlp_ratio", 4.0)));
+    };
+    config.add("embedding", "model_cfg.embed_dim", "512");
+    config.add("vision.image", vision + ".image_size", "224");
+    if (const auto timm = config.find(vision + ".timm_model_name")) {
+        // timm/models/vision_transformer.py: these say act_layer = 'gelu_tanh', the other towers of SigLIP share erf's.
+        static constexpr std::array<std::string_view, 4> tanh{"_patch32_siglip", "large_patch16_siglip_512",
+                                                              "so400m_patch16_siglip", "giantopt_patch16_siglip"};
+        const bool is_tanh = std::ranges::any_of(tanh, [&](auto part) { return timm->find(part) != std::string::npos; });
+        if (timm->find("_siglip") != std::string::npos) {
+            config.conclude("vision.activation", is_tanh ? "gelu_pytorch_tanh" : "gelu", vision + ".timm_model_name");
+            config.conclude("vision.norm.eps", "1e-6", vision + ".timm_model_name");
+            config.conclude("vision.pooling", timm->find("_gap_") != std::string::npos ? "avg" : "map",
+                            vision + ".timm_model_name");
+        }
+    } else {
+        config.add("vision.patch", vision + ".patch_size", "16");
+        config.add("vision.width", vision + ".width", "768");
+        config.conclude("vision.hidden", hidden(vision, 768), vision + ".mlp_ratio");
+        config.add("vision.layers", vision + ".layers", "12");
+        const double head = number(vision + ".head_width", 64);
+        config.conclude("vision.heads", std::to_string(static_cast<std::size_t>(number(vision + ".width", 768) / head)),
+                        vision + ".head_width");
+        config.conclude("vision.activation", open_clip_activation(config, vision), "model_cfg.quick_gelu");
+        config.add("vision.norm.eps", vision + ".norm_kwargs.eps", "1e-5");
+        config.add("vision.pooling", vision + ".pool_type", "tok");
     }
-    for (const JsonLeaf& leaf : read("open_clip_config.json").leaves) {
-        if (leaf.path == "model_cfg.quick_gelu") return leaf.text == "true" ? "quick_gelu" : "gelu";
-        if (leaf.path.starts_with("model_cfg.")) activation = "gelu";
+    config.add("text.vocabulary", text + ".vocab_size", "49408");
+    config.add("text.context", text + ".context_length", "77");
+    config.add("text.width", text + ".width", "512");
+    config.conclude("text.hidden", hidden(text, 512), text + ".mlp_ratio");
+    config.add("text.layers", text + ".layers", "12");
+    config.add("text.heads", text + ".heads", "8");
+    config.conclude("text.activation", open_clip_activation(config, text), "model_cfg.quick_gelu");
+    config.add("text.norm.eps", text + ".norm_kwargs.eps", "1e-5");
+    config.add("text.pooling", text + ".pool_type", "argmax");
+    config.conclude("text.causal", config.find(text + ".no_causal_mask") == "true" ? "false" : "true",
+                    text + ".no_causal_mask");
+}
+
+/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for a model_type
+/// of transformers that has no counterpart here.
+[[gnu::cold]] inline std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& folder) {
+    if (const auto path = folder / "open_clip_config.json"; std::filesystem::exists(path)) {
+        ConfigReader config(path);
+        if (config.has_below("model_cfg.")) read_open_clip_config(config);
+        return std::move(config.fields);
     }
-    return activation;
+    if (const auto path = folder / "config.json"; std::filesystem::exists(path)) {
+        ConfigReader config(path);
+        const auto type = config.find("model_type");
+        if (type && type != "clip" && type != "siglip")
+            throw Error(path.string(), "a model_type of clip or siglip", *type);
+        if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
+        return std::move(config.fields);
+    }
+    return {};
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -18881,7 +19146,7 @@ private:
 
 // ---- tandem/models/checkpoint.hpp ----
 
-// Weights in safetensors files: saved under open_clip's names, loaded from open_clip's, OpenAI's or transformers'.
+// Weights in files: saved under open_clip's names, loaded from open_clip's, OpenAI's, timm's or transformers'.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -18891,10 +19156,12 @@ enum class Towers { both, image, text };
 
 namespace detail {
 
-/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said.
+/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
+/// several parameters share, the rows from share `first` to share `last` of `shares`.
 struct Source {
     std::vector<std::string> names;
     bool transposed = false;
+    std::size_t first = 0, last = 1, shares = 1;
 };
 
 inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
@@ -18903,12 +19170,30 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return true;
 }
 
-/// Where transformers' CLIPModel keeps the parameter open_clip calls `name`. The pairs are those of transformers'
-/// convert_clip_original_pytorch_to_hf.py.
+/// Where transformers' SiglipModel keeps a parameter of the attention pooling (modeling_siglip.py,
+/// SiglipMultiheadAttentionPoolingHead; torch.nn.MultiheadAttention has queries, keys and values in one matrix).
+[[gnu::cold]] inline Source transformers_pool_source(std::string name) {
+    const std::string at = "vision_model.head.";
+    const auto rows = [&](const char* kind, std::size_t first, std::size_t last) {
+        return Source{{at + "attention.in_proj_" + kind}, false, first, last, 3};
+    };
+    if (name == "latent") return {{at + "probe"}};
+    if (name == "q.weight") return rows("weight", 0, 1);
+    if (name == "q.bias") return rows("bias", 0, 1);
+    if (name == "kv.weight") return rows("weight", 1, 3);
+    if (name == "kv.bias") return rows("bias", 1, 3);
+    replace_prefix(name, "proj.", "attention.out_proj.") || replace_prefix(name, "norm.", "layernorm.");
+    return {{at + name}};
+}
+
+/// Where transformers' CLIPModel and SiglipModel keep the parameter open_clip calls `name`. The pairs are those of
+/// transformers' convert_clip_original_pytorch_to_hf.py and convert_siglip_to_hf.py.
 [[gnu::cold]] inline Source transformers_source(std::string name) {
     if (name == "visual.proj") return {{"visual_projection.weight"}, true};
     if (name == "text_projection") return {{"text_projection.weight"}, true};
     if (name == "logit_scale" || name == "logit_bias") return {{name}};
+    if (replace_prefix(name, "text_projection.", "text_model.head.")) return {{name}};  // SigLIP's has a bias
+    if (replace_prefix(name, "visual.attn_pool.", "")) return transformers_pool_source(name);
     const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
     if (replace_prefix(name, "transformer.resblocks.", "")) {
         const std::size_t dot = name.find('.');
@@ -18933,21 +19218,59 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return {{tower + name}};
 }
 
+/// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
+/// timm/models/vision_transformer.py.
+[[gnu::cold]] inline Source timm_source(std::string name) {
+    replace_prefix(name, "visual.", "");
+    if (name == "proj") return {{"visual.head.proj.weight"}, true};
+    if (replace_prefix(name, "proj.", "visual.head.proj.")) return {{name}};
+    const std::string at = "visual.trunk.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        std::string part = name.substr(dot + 1);
+        static constexpr std::array<std::array<std::string_view, 2>, 10> names{{{"ln_1.", "norm1."},
+                                                                                {"ln_2.", "norm2."},
+                                                                                {"attn.in_proj_", "attn.qkv."},
+                                                                                {"attn.out_proj.", "attn.proj."},
+                                                                                {"attn.ln_q.", "attn.q_norm."},
+                                                                                {"attn.ln_k.", "attn.k_norm."},
+                                                                                {"mlp.c_fc.", "mlp.fc1."},
+                                                                                {"mlp.c_proj.", "mlp.fc2."},
+                                                                                {"ls_1.", "ls1."},
+                                                                                {"ls_2.", "ls2."}}};
+        for (const auto& [ours, theirs] : names) {
+            if (replace_prefix(part, ours, theirs)) break;
+        }
+        return {{at + "blocks." + name.substr(0, dot + 1) + part}};
+    }
+    replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
+        replace_prefix(name, "reg_tokens", "reg_token") || replace_prefix(name, "positional_embedding", "pos_embed") ||
+        replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
+    return {{at + name}};
+}
+
 /// How the parameters of a file are named, told from the names themselves.
 class Naming {
 public:
     explicit Naming(const WeightFiles& file) {
         for (const StoredTensor& tensor : file.tensors()) {
-            transformers_ = transformers_ || tensor.name.starts_with("vision_model.");
-            text_prefix_ = text_prefix_ || tensor.name.starts_with("text.");
-            module_prefix_ = module_prefix_ || tensor.name.starts_with("module.");
+            std::string_view name = tensor.name;
+            if (name.starts_with("module.")) {
+                module_prefix_ = true;
+                name.remove_prefix(7);
+            }
+            transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
+            timm_ = timm_ || name.starts_with("visual.trunk.");
+            text_prefix_ = text_prefix_ || name.starts_with("text.");
         }
     }
 
     Source operator()(const std::string& name) const {
-        if (transformers_) return transformers_source(name);
-        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
-        return {{(module_prefix_ ? "module." : "") + std::string(text_prefix_ && of_text ? "text." : "") + name}};
+        Source source = in_scheme(name);
+        if (module_prefix_) {
+            for (std::string& key : source.names) key.insert(0, "module.");
+        }
+        return source;
     }
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
@@ -18957,13 +19280,20 @@ public:
     }
 
 private:
-    bool transformers_ = false, text_prefix_ = false, module_prefix_ = false;
+    Source in_scheme(const std::string& name) const {
+        if (transformers_) return transformers_source(name);
+        const bool of_image = name.starts_with("visual.");
+        if (timm_ && of_image) return timm_source(name);
+        return {{(text_prefix_ && !of_image && !name.starts_with("logit_") ? "text." : "") + name}};
+    }
+
+    bool transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
 };
 
 /// The shape the file must hold each of `parts` tensors in.
 inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, const Source& source) {
     if (source.transposed) std::reverse(shape.begin(), shape.end());
-    if (source.names.size() > 1) shape[0] /= source.names.size();
+    if (!shape.empty()) shape[0] = shape[0] / source.names.size() / (source.last - source.first) * source.shares;
     return shape;
 }
 
@@ -18976,10 +19306,20 @@ inline bool is_floating(DataType type) {
     return type == DataType::F32 || type == DataType::F16 || type == DataType::BF16 || type == DataType::F64;
 }
 
-inline bool same_shape(std::vector<std::size_t> a, std::vector<std::size_t> b) {
-    if (a.empty()) a = {1};  // a scalar may be stored as [] or [1]
-    if (b.empty()) b = {1};
-    return a == b;
+/// Up to axes of 1 in front: a scalar may be stored as [] or [1], positions with an axis for the batch.
+inline bool same_shape(std::span<const std::size_t> a, std::span<const std::size_t> b) {
+    while (!a.empty() && a.front() == 1) a = a.subspan(1);
+    while (!b.empty() && b.front() == 1) b = b.subspan(1);
+    return std::ranges::equal(a, b);
+}
+
+/// The rows of a stored tensor that a source names.
+inline StoredTensor rows_of(StoredTensor stored, const Source& source) {
+    if (source.shares == 1) return stored;
+    const std::size_t share = stored.data.size() / source.shares;
+    stored.data = stored.data.subspan(source.first * share, (source.last - source.first) * share);
+    stored.shape[0] = stored.shape[0] / source.shares * (source.last - source.first);
+    return stored;
 }
 
 class CheckpointFit;
@@ -19005,6 +19345,9 @@ public:
             used_[position_of(*stored)] = true;
     }
 
+    /// Image positions of another number of patches are resized; behind `prefix` rows they make up a square.
+    void resize_positions(std::size_t prefix) { prefix_ = prefix; }
+
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
         for (const LoadTarget& target : targets) check(target.name, target.shape);
@@ -19029,11 +19372,12 @@ public:
         using E = typename PackedWeight<T>::element;
         PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
         const Source source = fit.naming_(target.name);
-        const StoredTensor& stored = *fit.file_.find(source.names.front());
+        const StoredTensor& whole = *fit.file_.find(source.names.front());
+        const StoredTensor stored = rows_of(whole, source);
         const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
         if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
             weight.pack(reinterpret_cast<const E*>(stored.data.data()));
-            return fit.file_.forget(stored);
+            return fit.file_.forget(whole);
         }
         Buffer<E> values(target.size);
         fit.read_into(target, std::span(values.data(), values.size()));
@@ -19047,7 +19391,11 @@ private:
         const std::size_t part = elements.size() / source.names.size();
         for (std::size_t i = 0; i < source.names.size(); ++i) {
             const StoredTensor& stored = *file_.find(source.names[i]);
-            read_elements(stored, elements.subspan(i * part, part));
+            if (elements_of(stored.shape) == part * source.shares / (source.last - source.first)) {
+                read_elements(rows_of(stored, source), elements.subspan(i * part, part));
+            } else {
+                read_resized(stored, target.shape, elements);
+            }
             file_.forget(stored);
         }
         if (!source.transposed) return;
@@ -19056,6 +19404,34 @@ private:
         for (std::size_t i = 0; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
         }
+    }
+
+    static std::size_t elements_of(std::span<const std::size_t> shape) {
+        return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
+    }
+
+    /// The side of the square that a table of `rows` positions is, or 0.
+    std::size_t grid_of(std::size_t rows) const {
+        if (rows <= *prefix_) return 0;
+        const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(rows - *prefix_))));
+        return side * side == rows - *prefix_ ? side : 0;
+    }
+
+    bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
+        if (!prefix_ || name != "visual.positional_embedding" || stored.size() < 2 || stored.back() != wanted.back())
+            return false;
+        const std::size_t rows = elements_of(stored) / stored.back();
+        return grid_of(rows) > 0 && grid_of(wanted[0]) > 0;
+    }
+
+    template <class T>
+    void read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape, std::span<T> elements) const {
+        const std::size_t width = shape[1], rows = elements_of(stored.shape) / width;
+        std::vector<float> table(rows * width);
+        read_elements(stored, std::span(table));
+        const std::vector<float> resized =
+            detail::resize_positions(table, *prefix_, grid_of(rows), grid_of(shape[0]), width);
+        std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
     }
 
     std::size_t position_of(const StoredTensor& tensor) const {
@@ -19070,7 +19446,7 @@ private:
             if (stored != nullptr) used_[position_of(*stored)] = true;
             if (stored == nullptr) {
                 faults_ += "\n  " + key + ": missing";
-            } else if (!same_shape(stored->shape, expected)) {
+            } else if (!same_shape(stored->shape, expected) && !resizes(name, stored->shape, expected)) {
                 faults_ += "\n  " + key + ": expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
             } else if (!is_floating(stored->type)) {
                 faults_ += "\n  " + key + ": expected floating-point elements, found " +
@@ -19092,6 +19468,7 @@ private:
     const WeightFiles& file_;
     Naming naming_;
     std::vector<bool> used_;  ///< of the file's tensors
+    std::optional<std::size_t> prefix_;
     std::string faults_;
 };
 
@@ -19160,8 +19537,8 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is
-/// refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. Learned positions of
+/// images of another size are resized, bicubic and antialiased, as open_clip does. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
 /// was.
 template <class Model>
 void load_weights(Model& model, const WeightFiles& file, std::string_view where, Towers towers = Towers::both) {
@@ -19172,6 +19549,8 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         // open_clip keeps its fixed table in the checkpoint.
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
             fit.expect_computed("visual.positional_embedding");
+        if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
+            fit.resize_positions(Model::architecture.vision.class_token ? 1 : 0);
     }
     fit.load(targets.all(), where, towers);
 }
@@ -19183,6 +19562,7 @@ void load_weights(Model& model, const std::filesystem::path& path, Towers towers
 
 namespace detail {
 
+/// Names as files have them; empty for a user's own part, which no file names.
 template <class Activation>
 constexpr std::string_view activation_name() {
     if constexpr (std::is_same_v<Activation, QuickGelu>) return "quick_gelu";
@@ -19190,23 +19570,77 @@ constexpr std::string_view activation_name() {
     if constexpr (std::is_same_v<Activation, TanhGelu>) return "gelu_pytorch_tanh";
     return {};
 }
+template <class Pooling>
+constexpr std::string_view pooling_name() {
+    if constexpr (std::is_same_v<Pooling, ClassToken>) return "tok";
+    if constexpr (std::is_same_v<Pooling, Average>) return "avg";
+    if constexpr (std::is_same_v<Pooling, AttentionPool>) return "map";
+    if constexpr (std::is_same_v<Pooling, Eot>) return "argmax";
+    if constexpr (std::is_same_v<Pooling, Last>) return "last";
+    return {};
+}
+
+/// What a tower's constant has of what files tell. The image's size is not among it: positions are resized.
+template <class Tower>
+[[gnu::cold]] void add_tower_fields(std::vector<ArchitectureField>& fields, const std::string& at, const Tower& tower) {
+    const auto add = [&](const char* name, std::string value) {
+        if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
+    };
+    if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
+    if constexpr (requires { tower.vocabulary; }) {
+        add("vocabulary", std::to_string(tower.vocabulary));
+        add("context", std::to_string(tower.context));
+        add("causal", tower.causal ? "true" : "false");
+    }
+    if constexpr (requires { tower.block_shape(); }) {
+        add("width", std::to_string(tower.width));
+        add("hidden", std::to_string(hidden_of(tower)));
+        add("layers", std::to_string(tower.layers));
+        add("heads", std::to_string(tower.heads));
+        add("activation", std::string(activation_name<std::remove_cvref_t<decltype(tower.activation)>>()));
+        add("pooling", std::string(pooling_name<std::remove_cvref_t<decltype(tower.pooling)>>()));
+        if constexpr (requires { tower.norm.eps; }) {
+            std::array<char, 32> eps;
+            std::snprintf(eps.data(), eps.size(), "%.3g", static_cast<double>(tower.norm.eps));
+            add("norm.eps", eps.data());
+        }
+    }
+}
+
+/// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
+/// embeddings.
+[[gnu::cold]] inline void require_agreement(const std::filesystem::path& folder,
+                                            const std::vector<ArchitectureField>& architecture) {
+    const auto agree = [](const std::string& a, const std::string& b) {
+        if (a == b) return true;
+        char *end_a = nullptr, *end_b = nullptr;
+        const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
+        return *end_a == 0 && *end_b == 0 && std::abs(x - y) <= 1e-3 * std::abs(x);  // eps in their own digits
+    };
+    std::string faults;
+    for (const ArchitectureField& stored : stored_architecture(folder)) {
+        for (const ArchitectureField& ours : architecture) {
+            if (stored.name == ours.name && !agree(stored.value, ours.value))
+                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
+        }
+    }
+    if (faults.find("activation") != std::string::npos) faults += "\n  with_activation makes the same architecture with another";
+    if (!faults.empty()) throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
+}
 
 }  // namespace detail
 
 /// A model of architecture `config` with the weights of `path`, or those of one tower: a file of safetensors or of
 /// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside the
-/// weights (see WeightFiles). An activation that the folder's config contradicts is an Error: the weights would load, and
-/// give wrong embeddings.
+/// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
+/// the Error names both values.
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
     if (std::filesystem::is_directory(path)) {
-        using Activation = std::remove_const_t<decltype(config.vision.activation)>;
-        const std::string found = detail::configured_activation(path);
-        const std::string_view expected = detail::activation_name<Activation>();
-        if (!found.empty() && !expected.empty() && found != expected) {
-            throw Error(path.string(), "weights trained with the architecture's activation " + std::string(expected),
-                        found + " in its config (see with_activation)");
-        }
+        std::vector<detail::ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
+        detail::add_tower_fields(fields, "vision.", config.vision);
+        detail::add_tower_fields(fields, "text.", config.text);
+        detail::require_agreement(path, fields);
     }
     Clip<config, T> model;
     load_weights(model, path, towers);
@@ -19274,6 +19708,9 @@ public:
         static constexpr std::array names{"pre", "post", "sandwich"};
         if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
     }
+    void add(const char* name, Projection value, Projection usual) {
+        if (value != usual) put(name, value == Projection::none ? "td::Projection::none" : "td::Projection::linear");
+    }
     template <class Usual, class Part>
     [[gnu::cold]] void add_part(const char* name, const Part& part) {
         if constexpr (requires { part.eps == Usual{}.eps; }) {
@@ -19309,7 +19746,8 @@ private:
 
 [[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     using Usual = std::remove_cvref_t<decltype(usual)>;
-    fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
+    fields.add("proj_type", config.proj_type, usual.proj_type);
+    fields.add("proj_bias", config.proj_bias, usual.proj_bias);
     fields.template add_part<decltype(Usual::norm)>("norm", config.norm);
     fields.template add_part<decltype(Usual::activation)>("activation", config.activation);
     fields.template add_part<decltype(Usual::mixer)>("mixer", config.mixer);
@@ -19344,6 +19782,9 @@ template <class N, class A, class M, class F, class P, class S>
     fields.add("final_ln_after_pool", config.final_ln_after_pool, usual.final_ln_after_pool);
     detail::write_block_fields(fields, config, usual);
     fields.add("patch_dropout", config.patch_dropout, usual.patch_dropout);
+    fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
+    fields.add("patch_bias", config.patch_bias, usual.patch_bias);
+    fields.add("floor_patches", config.floor_patches, usual.floor_patches);
     detail::write_part_fields(fields, config, usual);
     fields.template add_part<PatchStem>("stem", config.stem);
     return "td::VitConfig{" + fields.text() + "}";
@@ -19361,6 +19802,7 @@ template <class N, class A, class M, class F, class P>
     fields.add("final_ln_after_pool", config.final_ln_after_pool, usual.final_ln_after_pool);
     detail::write_block_fields(fields, config, usual);
     fields.add("token_dropout", config.token_dropout, usual.token_dropout);
+    fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
     detail::write_part_fields(fields, config, usual);
     return "td::TextConfig{" + fields.text() + "}";
 }
@@ -19461,7 +19903,9 @@ template <auto config>
 
 // ---- tandem/models/zoo.hpp ----
 
-// The architectures the field names, as open_clip's model configs of the same names (with erf GELU).
+// The architectures the field names, under open_clip's names: CLIP's with erf GELU, as open_clip's model configs have
+// them; SigLIP's with the tanh form that they were trained with and transformers computes (open_clip takes the erf form
+// for some: see with_activation).
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -19499,6 +19943,105 @@ inline constexpr ClipConfig vit_bigg_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1664, .layers = 48, .heads = 16, .mlp_ratio = 4.9231},
     .text = TextConfig{.width = 1280, .layers = 32, .heads = 20},
     .embedding = 1280};
+
+inline constexpr ClipConfig vit_b_32_256{
+    .vision = VitConfig{.image = 256, .patch = 32, .width = 768, .layers = 12, .heads = 12},
+    .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
+    .embedding = 512};
+
+inline constexpr ClipConfig vit_b_16_plus_240{
+    .vision = VitConfig{.image = 240, .patch = 16, .width = 896, .layers = 12, .heads = 14},
+    .text = TextConfig{.width = 640, .layers = 12, .heads = 10},
+    .embedding = 640};
+
+namespace detail {
+
+/// SigLIP's towers (Zhai et al. 2023, section 4; timm/models/vision_transformer.py, vit_base_patch16_siglip_224 and those
+/// after it; transformers/models/siglip): no class token, a bias on the patches, attention pooling instead of a
+/// projection; bidirectional text pooled at its last place, with a biased projection.
+constexpr auto siglip_vision(std::size_t image, std::size_t patch, std::size_t width, std::size_t layers,
+                             std::size_t heads, double mlp_ratio = 4.0) {
+    return VitConfig{.image = image,
+                     .patch = patch,
+                     .width = width,
+                     .layers = layers,
+                     .heads = heads,
+                     .mlp_ratio = mlp_ratio,
+                     .class_token = false,
+                     .no_ln_pre = true,
+                     .patch_bias = true,
+                     .floor_patches = image % patch != 0,
+                     .proj_type = Projection::none,
+                     .norm = LayerNorm{1e-6F},
+                     .activation = TanhGelu{},
+                     .pooling = AttentionPool{}};
+}
+constexpr auto siglip_text(std::size_t vocabulary, std::size_t width, std::size_t layers, std::size_t heads,
+                           double mlp_ratio = 4.0, std::size_t context = 64) {
+    return TextConfig{.vocabulary = vocabulary,
+                      .context = context,
+                      .width = width,
+                      .layers = layers,
+                      .heads = heads,
+                      .mlp_ratio = mlp_ratio,
+                      .causal = false,
+                      .proj_bias = true,
+                      .norm = LayerNorm{1e-6F},
+                      .activation = TanhGelu{},
+                      .pooling = Last{}};
+}
+
+constexpr auto siglip_b(std::size_t image, std::size_t patch, std::size_t vocabulary) {
+    return ClipConfig{siglip_vision(image, patch, 768, 12, 12), siglip_text(vocabulary, 768, 12, 12), 768, true};
+}
+constexpr auto siglip_l(std::size_t image, std::size_t vocabulary) {
+    return ClipConfig{siglip_vision(image, 16, 1024, 24, 16), siglip_text(vocabulary, 1024, 24, 16), 1024, true};
+}
+constexpr auto siglip_so400m(std::size_t image, std::size_t patch, std::size_t vocabulary, std::size_t context = 64) {
+    constexpr double ratio = 3.7362;  // 4304 hidden channels
+    return ClipConfig{siglip_vision(image, patch, 1152, 27, 16, ratio),
+                      siglip_text(vocabulary, 1152, 27, 16, ratio, context), 1152, true};
+}
+constexpr auto siglip_gopt(std::size_t image) {
+    return ClipConfig{siglip_vision(image, 16, 1536, 40, 16), siglip_text(256000, 1152, 27, 16, 3.7362), 1536, true};
+}
+
+}  // namespace detail
+
+inline constexpr ClipConfig vit_b_16_siglip = detail::siglip_b(224, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_256 = detail::siglip_b(256, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_384 = detail::siglip_b(384, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_512 = detail::siglip_b(512, 16, 32000);
+inline constexpr ClipConfig vit_b_16_siglip_i18n_256 = detail::siglip_b(256, 16, 250000);
+inline constexpr ClipConfig vit_l_16_siglip_256 = detail::siglip_l(256, 32000);
+inline constexpr ClipConfig vit_l_16_siglip_384 = detail::siglip_l(384, 32000);
+inline constexpr ClipConfig vit_so400m_14_siglip = detail::siglip_so400m(224, 14, 32000, 16);
+inline constexpr ClipConfig vit_so400m_14_siglip_378 = detail::siglip_so400m(378, 14, 32000);
+/// Its last six rows and columns of pixels are in no patch: 378 with another preprocessing.
+inline constexpr ClipConfig vit_so400m_14_siglip_384 = detail::siglip_so400m(384, 14, 32000);
+inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m(256, 16, 250000);
+
+inline constexpr ClipConfig vit_b_32_siglip2_256 = detail::siglip_b(256, 32, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2 = detail::siglip_b(224, 16, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2_256 = detail::siglip_b(256, 16, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2_384 = detail::siglip_b(384, 16, 256000);
+inline constexpr ClipConfig vit_b_16_siglip2_512 = detail::siglip_b(512, 16, 256000);
+inline constexpr ClipConfig vit_l_16_siglip2_256 = detail::siglip_l(256, 256000);
+inline constexpr ClipConfig vit_l_16_siglip2_384 = detail::siglip_l(384, 256000);
+inline constexpr ClipConfig vit_l_16_siglip2_512 = detail::siglip_l(512, 256000);
+inline constexpr ClipConfig vit_so400m_14_siglip2 = detail::siglip_so400m(224, 14, 256000);
+inline constexpr ClipConfig vit_so400m_14_siglip2_378 = detail::siglip_so400m(378, 14, 256000);
+inline constexpr ClipConfig vit_so400m_16_siglip2_256 = detail::siglip_so400m(256, 16, 256000);
+inline constexpr ClipConfig vit_so400m_16_siglip2_384 = detail::siglip_so400m(384, 16, 256000);
+inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(512, 16, 256000);
+inline constexpr ClipConfig vit_gopt_16_siglip2_256 = detail::siglip_gopt(256);
+inline constexpr ClipConfig vit_gopt_16_siglip2_384 = detail::siglip_gopt(384);
+
+/// The same architecture for square images of another side, in pixels. load() resizes the positions of a checkpoint.
+constexpr auto with_image(auto config, std::size_t image) {
+    config.vision.image = image;
+    return config;
+}
 
 /// The same architecture with another activation in both towers. The checkpoints OpenAI published are
 /// with_activation(vit_b_32, QuickGelu{}) and so on.

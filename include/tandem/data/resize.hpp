@@ -12,14 +12,12 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/data/filter.hpp>
 #include <tandem/data/image.hpp>
 #include <tandem/kernels/isa.hpp>
 #include <tandem/kernels/resize.hpp>
 
 namespace tandem::inline TANDEM_ABI {
-
-/// Pillow's BILINEAR (a triangle) and BICUBIC (Keys 1981, a = -0.5), both widened by the reduction.
-enum class Filter { bilinear, bicubic };
 
 /// Which of the two passes goes first. Each rounds to 8 bits, so the order shows, by a level or two beside sharp edges.
 enum class PassOrder {
@@ -50,25 +48,6 @@ inline void check_resize_size(int width, int height, std::string_view what) {
                 std::to_string(width) + " x " + std::to_string(height));
 }
 
-/// A product that is never fused with an addition: with -mfma the last bit, and with it a pixel, could differ.
-inline double product(double a, double b) {
-    const volatile double rounded = a * b;
-    return rounded;
-}
-
-inline double filter_support(Filter filter) {
-    return filter == Filter::bicubic ? 2.0 : 1.0;
-}
-
-/// The filter's value at x (Pillow libImaging/Resample.c:20-63, in its order of operations).
-inline double filter_value(Filter filter, double x) {
-    const double distance = std::abs(x);
-    if (filter == Filter::bilinear) return distance < 1.0 ? 1.0 - distance : 0.0;
-    if (distance < 1.0) return product(product(product(1.5, distance) - 2.5, distance), distance) + 1.0;
-    if (distance < 2.0) return (product(product(distance - 5.0, distance) + 8.0, distance) - 4.0) * -0.5;
-    return 0.0;
-}
-
 /// For each output position its taps, which count input positions, and their weights as `kernels` packs them.
 struct ResizeWeights {
     std::vector<kernels::ResizeTaps> outputs;
@@ -86,33 +65,20 @@ struct ResizeWeights {
 };
 
 /// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
-/// (Resample.c:185-286, precompute_coeffs and normalize_coeffs_8bpc; `low` and `high` are floats there too.)
+/// (Resample.c:185-286, normalize_coeffs_8bpc.)
 inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter,
                                     const kernels::ResizeKernels& loops) {
-    const double scale = static_cast<double>(high - low) / size;
-    const double stretch = std::max(scale, 1.0);
-    const double support = filter_support(filter) * stretch;
-    const double shrink = 1.0 / stretch;
     ResizeWeights weights;
     weights.outputs.reserve(static_cast<std::size_t>(count));
     std::vector<double> values;
     std::vector<std::int32_t> fixed;
     for (int i = begin; i < begin + count; ++i) {
-        const double centre = low + product(i + 0.5, scale);
-        const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
-        const int end = std::min(static_cast<int>(centre + support + 0.5), source);
-        values.clear();
-        double sum = 0;
-        for (int x = first; x < end; ++x) {
-            values.push_back(filter_value(filter, product(x - centre + 0.5, shrink)));
-            sum += values.back();
-        }
+        const int first = filter_taps(source, low, high, size, i, filter, values);
         const std::size_t groups = (values.size() + loops.group - 1) / loops.group;
         weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
         fixed.assign(groups * loops.group, 0);
         for (std::size_t t = 0; t < values.size(); ++t) {
-            const double value = sum != 0 ? values[t] / sum : values[t];
-            const double scaled = value * (1 << kernels::resize_weight_bits);
+            const double scaled = values[t] * (1 << kernels::resize_weight_bits);
             fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
         }
         weights.packed.resize(weights.packed.size() + groups * loops.words);

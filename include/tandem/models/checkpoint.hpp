@@ -3,18 +3,27 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
+#include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/memory.hpp>
+#include <tandem/data/filter.hpp>
 #include <tandem/data/model_folder.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/data/weight_files.hpp>
@@ -218,6 +227,9 @@ public:
             used_[position_of(*stored)] = true;
     }
 
+    /// Image positions of another number of patches are resized; behind `prefix` rows they make up a square.
+    void resize_positions(std::size_t prefix) { prefix_ = prefix; }
+
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
         for (const LoadTarget& target : targets) check(target.name, target.shape);
@@ -261,7 +273,11 @@ private:
         const std::size_t part = elements.size() / source.names.size();
         for (std::size_t i = 0; i < source.names.size(); ++i) {
             const StoredTensor& stored = *file_.find(source.names[i]);
-            read_elements(rows_of(stored, source), elements.subspan(i * part, part));
+            if (elements_of(stored.shape) == part * source.shares / (source.last - source.first)) {
+                read_elements(rows_of(stored, source), elements.subspan(i * part, part));
+            } else {
+                read_resized(stored, target.shape, elements);
+            }
             file_.forget(stored);
         }
         if (!source.transposed) return;
@@ -270,6 +286,34 @@ private:
         for (std::size_t i = 0; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
         }
+    }
+
+    static std::size_t elements_of(std::span<const std::size_t> shape) {
+        return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
+    }
+
+    /// The side of the square that a table of `rows` positions is, or 0.
+    std::size_t grid_of(std::size_t rows) const {
+        if (rows <= *prefix_) return 0;
+        const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(rows - *prefix_))));
+        return side * side == rows - *prefix_ ? side : 0;
+    }
+
+    bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
+        if (!prefix_ || name != "visual.positional_embedding" || stored.size() < 2 || stored.back() != wanted.back())
+            return false;
+        const std::size_t rows = elements_of(stored) / stored.back();
+        return grid_of(rows) > 0 && grid_of(wanted[0]) > 0;
+    }
+
+    template <class T>
+    void read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape, std::span<T> elements) const {
+        const std::size_t width = shape[1], rows = elements_of(stored.shape) / width;
+        std::vector<float> table(rows * width);
+        read_elements(stored, std::span(table));
+        const std::vector<float> resized =
+            detail::resize_positions(table, *prefix_, grid_of(rows), grid_of(shape[0]), width);
+        std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
     }
 
     std::size_t position_of(const StoredTensor& tensor) const {
@@ -284,7 +328,7 @@ private:
             if (stored != nullptr) used_[position_of(*stored)] = true;
             if (stored == nullptr) {
                 faults_ += "\n  " + key + ": missing";
-            } else if (!same_shape(stored->shape, expected)) {
+            } else if (!same_shape(stored->shape, expected) && !resizes(name, stored->shape, expected)) {
                 faults_ += "\n  " + key + ": expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
             } else if (!is_floating(stored->type)) {
                 faults_ += "\n  " + key + ": expected floating-point elements, found " +
@@ -306,6 +350,7 @@ private:
     const WeightFiles& file_;
     Naming naming_;
     std::vector<bool> used_;  ///< of the file's tensors
+    std::optional<std::size_t> prefix_;
     std::string faults_;
 };
 
@@ -374,8 +419,8 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. What does not fit is
-/// refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. Learned positions of
+/// images of another size are resized, bicubic and antialiased, as open_clip does. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
 /// was.
 template <class Model>
 void load_weights(Model& model, const WeightFiles& file, std::string_view where, Towers towers = Towers::both) {
@@ -386,6 +431,8 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         // open_clip keeps its fixed table in the checkpoint.
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
             fit.expect_computed("visual.positional_embedding");
+        if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
+            fit.resize_positions(Model::architecture.vision.class_token ? 1 : 0);
     }
     fit.load(targets.all(), where, towers);
 }
@@ -397,6 +444,7 @@ void load_weights(Model& model, const std::filesystem::path& path, Towers towers
 
 namespace detail {
 
+/// Names as files have them; empty for a user's own part, which no file names.
 template <class Activation>
 constexpr std::string_view activation_name() {
     if constexpr (std::is_same_v<Activation, QuickGelu>) return "quick_gelu";
@@ -404,23 +452,77 @@ constexpr std::string_view activation_name() {
     if constexpr (std::is_same_v<Activation, TanhGelu>) return "gelu_pytorch_tanh";
     return {};
 }
+template <class Pooling>
+constexpr std::string_view pooling_name() {
+    if constexpr (std::is_same_v<Pooling, ClassToken>) return "tok";
+    if constexpr (std::is_same_v<Pooling, Average>) return "avg";
+    if constexpr (std::is_same_v<Pooling, AttentionPool>) return "map";
+    if constexpr (std::is_same_v<Pooling, Eot>) return "argmax";
+    if constexpr (std::is_same_v<Pooling, Last>) return "last";
+    return {};
+}
+
+/// What a tower's constant has of what files tell. The image's size is not among it: positions are resized.
+template <class Tower>
+[[gnu::cold]] void add_tower_fields(std::vector<ArchitectureField>& fields, const std::string& at, const Tower& tower) {
+    const auto add = [&](const char* name, std::string value) {
+        if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
+    };
+    if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
+    if constexpr (requires { tower.vocabulary; }) {
+        add("vocabulary", std::to_string(tower.vocabulary));
+        add("context", std::to_string(tower.context));
+        add("causal", tower.causal ? "true" : "false");
+    }
+    if constexpr (requires { tower.block_shape(); }) {
+        add("width", std::to_string(tower.width));
+        add("hidden", std::to_string(hidden_of(tower)));
+        add("layers", std::to_string(tower.layers));
+        add("heads", std::to_string(tower.heads));
+        add("activation", std::string(activation_name<std::remove_cvref_t<decltype(tower.activation)>>()));
+        add("pooling", std::string(pooling_name<std::remove_cvref_t<decltype(tower.pooling)>>()));
+        if constexpr (requires { tower.norm.eps; }) {
+            std::array<char, 32> eps;
+            std::snprintf(eps.data(), eps.size(), "%.3g", static_cast<double>(tower.norm.eps));
+            add("norm.eps", eps.data());
+        }
+    }
+}
+
+/// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
+/// embeddings.
+[[gnu::cold]] inline void require_agreement(const std::filesystem::path& folder,
+                                            const std::vector<ArchitectureField>& architecture) {
+    const auto agree = [](const std::string& a, const std::string& b) {
+        if (a == b) return true;
+        char *end_a = nullptr, *end_b = nullptr;
+        const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
+        return *end_a == 0 && *end_b == 0 && std::abs(x - y) <= 1e-3 * std::abs(x);  // eps in their own digits
+    };
+    std::string faults;
+    for (const ArchitectureField& stored : stored_architecture(folder)) {
+        for (const ArchitectureField& ours : architecture) {
+            if (stored.name == ours.name && !agree(stored.value, ours.value))
+                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
+        }
+    }
+    if (faults.find("activation") != std::string::npos) faults += "\n  with_activation makes the same architecture with another";
+    if (!faults.empty()) throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
+}
 
 }  // namespace detail
 
 /// A model of architecture `config` with the weights of `path`, or those of one tower: a file of safetensors or of
 /// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside the
-/// weights (see WeightFiles). An activation that the folder's config contradicts is an Error: the weights would load, and
-/// give wrong embeddings.
+/// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
+/// the Error names both values.
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
     if (std::filesystem::is_directory(path)) {
-        using Activation = std::remove_const_t<decltype(config.vision.activation)>;
-        const std::string found = detail::configured_activation(path);
-        const std::string_view expected = detail::activation_name<Activation>();
-        if (!found.empty() && !expected.empty() && found != expected) {
-            throw Error(path.string(), "weights trained with the architecture's activation " + std::string(expected),
-                        found + " in its config (see with_activation)");
-        }
+        std::vector<detail::ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
+        detail::add_tower_fields(fields, "vision.", config.vision);
+        detail::add_tower_fields(fields, "text.", config.text);
+        detail::require_agreement(path, fields);
     }
     Clip<config, T> model;
     load_weights(model, path, towers);

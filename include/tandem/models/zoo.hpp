@@ -135,6 +135,12 @@ inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(51
 inline constexpr ClipConfig vit_gopt_16_siglip2_256 = detail::siglip_gopt(256);
 inline constexpr ClipConfig vit_gopt_16_siglip2_384 = detail::siglip_gopt(384);
 
+/// The same architecture for square images of another side, in pixels. load() resizes the positions of a checkpoint.
+constexpr auto with_image(auto config, std::size_t image) {
+    config.vision.image = image;
+    return config;
+}
+
 /// The same architecture with another activation in both towers. The checkpoints OpenAI published are
 /// with_activation(vit_b_32, QuickGelu{}) and so on.
 template <class Activation>
