@@ -84,7 +84,7 @@ class Worker {
 
 public:
     Worker(std::filesystem::path folder, td::Towers towers) : folder_(std::move(folder)) {
-        td::load_weights(model_, folder_ / "model.safetensors", towers);
+        td::load_weights(model_, folder_ / "model.safetensors", {.towers = towers});
     }
 
     void first() const {

@@ -3,8 +3,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -113,6 +115,38 @@ TEST_CASE("a folder that is no checkpoint says why") {
     CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected a model_type of clip or siglip, found align"));
     folder.write("config.json", "{\"model_type\": ");
     CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected a JSON object, found a fault at byte 15"));
+}
+
+TEST_CASE("weights of float64, and on demand those that are not finite, are refused") {
+    const Folder folder;
+    td::save_weights(td::Clip<small, double>{td::Seed{3}}, folder / "double.safetensors");
+    CHECK_THROWS_WITH(td::load<small>(folder / "double.safetensors"),
+                      Contains("\n  visual.conv1.weight: expected elements of F32, F16 or BF16, found F64"));
+    CHECK_NOTHROW(td::load<small, double>(folder / "double.safetensors"));
+
+    const auto spoiled = [&]<class T>(T) {
+        td::Clip<small, T> model{td::Seed{3}};
+        td::for_each_parameter(
+            [](const std::string& name, auto& parameter) {
+                if constexpr (requires { parameter.data(); }) {
+                    using E = std::remove_cvref_t<decltype(parameter.data()[0])>;
+                    if (name == "token_embedding.weight") {
+                        parameter.data()[3] = static_cast<E>(std::numeric_limits<float>::quiet_NaN());
+                        parameter.data()[7] = static_cast<E>(-std::numeric_limits<float>::infinity());
+                    }
+                }
+            },
+            model);
+        td::save_weights(model, folder / "spoiled.safetensors");
+        CHECK_THROWS_WITH((td::load<small, T>(folder / "spoiled.safetensors", {.check_finite = true})),
+                          Contains("token_embedding.weight: expected finite elements, found 2 that are infinite or NaN"));
+        CHECK_NOTHROW(td::load<small, T>(folder / "spoiled.safetensors"));
+    };
+    spoiled(float{});
+    spoiled(td::bf16{});
+    spoiled(double{});
+    td::save_weights(Model{td::Seed{3}}, folder / "sound.safetensors");
+    CHECK_NOTHROW(td::load<small>(folder / "sound.safetensors", {.check_finite = true}));
 }
 
 TEST_CASE("a sharded checkpoint loads, and says what is missing") {

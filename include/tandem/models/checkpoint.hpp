@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -35,6 +36,11 @@ namespace tandem::inline TANDEM_ABI {
 /// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
 /// that was made empty.
 enum class Towers { both, image, text };
+
+struct LoadOptions {
+    Towers towers = Towers::both;
+    bool check_finite = false;  ///< infinities and NaN among the weights are refused
+};
 
 namespace detail {
 
@@ -204,6 +210,23 @@ inline StoredTensor rows_of(StoredTensor stored, const Source& source) {
     return stored;
 }
 
+/// How many elements of a floating-point tensor are infinite or NaN: whose exponent's bits are all set.
+[[gnu::cold]] inline std::size_t count_not_finite(const StoredTensor& tensor) {
+    const auto count = [&]<class Word>(Word exponent) {
+        std::size_t found = 0;
+        for (std::size_t at = 0; at < tensor.data.size(); at += sizeof(Word)) {
+            Word word;
+            std::memcpy(&word, tensor.data.data() + at, sizeof word);
+            found += static_cast<std::size_t>((word & exponent) == exponent);
+        }
+        return found;
+    };
+    if (tensor.type == DataType::F32) return count(std::uint32_t{0x7f800000});
+    if (tensor.type == DataType::F16) return count(std::uint16_t{0x7c00});
+    if (tensor.type == DataType::BF16) return count(std::uint16_t{0x7f80});
+    return count(std::uint64_t{0x7ff0000000000000});
+}
+
 class CheckpointFit;
 
 /// A parameter to be loaded, its type erased: `read` knows what `parameter` points to, elements or a packed weight.
@@ -212,6 +235,7 @@ struct LoadTarget {
     std::vector<std::size_t> shape;
     void* parameter;
     std::size_t size;
+    bool is_double;
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
 
@@ -231,14 +255,14 @@ public:
     void resize_positions(std::size_t prefix) { prefix_ = prefix; }
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
-    void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
-        for (const LoadTarget& target : targets) check(target.name, target.shape);
+    void load(const std::vector<LoadTarget>& targets, std::string_view where, const LoadOptions& options) {
+        for (const LoadTarget& target : targets) check(target, options);
         require(where);
         for (const LoadTarget& target : targets) {
             const Towers needed = target.name.starts_with("visual.")  ? Towers::image
                                   : target.name.starts_with("logit_") ? Towers::both
                                                                       : Towers::text;
-            if (towers == Towers::both || needed == Towers::both || needed == towers) target.read(*this, target);
+            if (options.towers == Towers::both || needed == Towers::both || needed == options.towers) target.read(*this, target);
         }
     }
 
@@ -320,21 +344,29 @@ private:
         return static_cast<std::size_t>(&tensor - file_.tensors().data());
     }
 
-    [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
-        const Source source = naming_(name);
-        const auto expected = stored_shape(shape, source);
+    [[gnu::cold]] void check(const LoadTarget& target, const LoadOptions& options) {
+        const Source source = naming_(target.name);
+        const auto expected = stored_shape(target.shape, source);
         for (const std::string& key : source.names) {
             const StoredTensor* stored = file_.find(key);
             if (stored != nullptr) used_[position_of(*stored)] = true;
-            if (stored == nullptr) {
-                faults_ += "\n  " + key + ": missing";
-            } else if (!same_shape(stored->shape, expected) && !resizes(name, stored->shape, expected)) {
-                faults_ += "\n  " + key + ": expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
-            } else if (!is_floating(stored->type)) {
-                faults_ += "\n  " + key + ": expected floating-point elements, found " +
-                           std::string(tandem::name(stored->type));
-            }
+            if (const std::string fault = fault_of(stored, target, expected, options); !fault.empty())
+                faults_ += "\n  " + key + ": " + fault;
         }
+    }
+
+    [[gnu::cold]] std::string fault_of(const StoredTensor* stored, const LoadTarget& target,
+                                       const std::vector<std::size_t>& expected, const LoadOptions& options) const {
+        if (stored == nullptr) return "missing";
+        if (!same_shape(stored->shape, expected) && !resizes(target.name, stored->shape, expected))
+            return "expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
+        if (!is_floating(stored->type) || (stored->type == DataType::F64 && !target.is_double)) {
+            return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
+                   std::string(tandem::name(stored->type));
+        }
+        if (const std::size_t count = options.check_finite ? count_not_finite(*stored) : 0; count > 0)
+            return "expected finite elements, found " + std::to_string(count) + " that are infinite or NaN";
+        return {};
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
@@ -359,12 +391,14 @@ class LoadTargets {
 public:
     template <class T, class S>
     void add(const ParameterName& name, Tensor<T, S>& tensor) {
-        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
+        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), std::is_same_v<T, double>,
+            CheckpointFit::read<T>);
     }
     template <class T, class S>
     void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
         PackedWeight<T>& base = weight;
-        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
+        add(name, weight.extents().value, S::rank, &base, weight.size(), std::is_same_v<T, double>,
+            CheckpointFit::read_packed<T>);
     }
 
     const std::vector<LoadTarget>& all() const { return targets_; }
@@ -372,8 +406,8 @@ public:
 private:
     // Not inlined: a model's list has it once a parameter.
     [[gnu::noinline]] void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter,
-                               std::size_t size, decltype(LoadTarget::read) read) {
-        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
+                               std::size_t size, bool is_double, decltype(LoadTarget::read) read) {
+        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, is_double, read});
     }
 
     std::vector<LoadTarget> targets_;
@@ -423,7 +457,7 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// images of another size are resized, bicubic and antialiased, as open_clip does. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
 /// was.
 template <class Model>
-void load_weights(Model& model, const WeightFiles& file, std::string_view where, Towers towers = Towers::both) {
+void load_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options = {}) {
     detail::LoadTargets targets;
     for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
     detail::CheckpointFit fit(file);
@@ -434,12 +468,12 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
             fit.resize_positions(Model::architecture.vision.class_token ? 1 : 0);
     }
-    fit.load(targets.all(), where, towers);
+    fit.load(targets.all(), where, options);
 }
 
 template <class Model>
-void load_weights(Model& model, const std::filesystem::path& path, Towers towers = Towers::both) {
-    load_weights(model, WeightFiles::open(path), path.string(), towers);
+void load_weights(Model& model, const std::filesystem::path& path, const LoadOptions& options = {}) {
+    load_weights(model, WeightFiles::open(path), path.string(), options);
 }
 
 namespace detail {
@@ -517,7 +551,7 @@ template <class Tower>
 /// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
 /// the Error names both values.
 template <auto config, Arithmetic T = float>
-Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
+Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
         std::vector<detail::ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
         detail::add_tower_fields(fields, "vision.", config.vision);
@@ -525,7 +559,7 @@ Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::
         detail::require_agreement(path, fields);
     }
     Clip<config, T> model;
-    load_weights(model, path, towers);
+    load_weights(model, path, options);
     return model;
 }
 
