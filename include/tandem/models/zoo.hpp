@@ -141,12 +141,17 @@ constexpr auto with_image(auto config, std::size_t image) {
     return config;
 }
 
-/// The same architecture with another activation in both towers. The checkpoints OpenAI published are
-/// with_activation(vit_b_32, QuickGelu{}) and so on.
+/// The same architecture with other activations, one for each tower.
+template <class Image, class Text>
+constexpr auto with_activation(const auto& config, Image of_image, Text of_text) {
+    return ClipConfig{config.vision.with_activation(of_image), config.text.with_activation(of_text), config.embedding,
+                      config.logit_bias, config.shared};
+}
+
+/// The same for both. The checkpoints OpenAI published are with_activation(vit_b_32, QuickGelu{}) and so on.
 template <class Activation>
 constexpr auto with_activation(const auto& config, Activation activation) {
-    return ClipConfig{config.vision.with_activation(activation), config.text.with_activation(activation),
-                      config.embedding, config.logit_bias, config.shared};
+    return with_activation(config, activation, activation);
 }
 
 }  // namespace tandem::inline TANDEM_ABI
