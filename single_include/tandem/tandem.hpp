@@ -15189,6 +15189,31 @@ struct SelfAttention {
         in_proj.backward(x, saved.qkv_gradient, dx, gradient.in_proj);
     }
 
+    /// softmax(q kᵀ / sqrt(head width)) for sequences that are all `tokens` long: to <sequences, heads, tokens, tokens>.
+    void weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to) const {
+        saved.qkv.resize(x.extent(0));
+        in_proj.forward(x, saved.qkv);
+        prepare(x.extent(0), all(saved.qkv.data()), sequences, {}, saved);
+        const auto from = operands(all(saved.qkv.data()), saved);
+        const C scale = C{1} / std::sqrt(static_cast<C>(head_width));
+        parallel_for(sequences.count() * shape.heads * tokens, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::size_t first = i / (shape.heads * tokens) * tokens, head = i / tokens % shape.heads;
+                const std::size_t query = i % tokens, seen = sequences.causal ? query + 1 : tokens;
+                const C* const q = from.q + (first + query) * from.q_stride + head * head_width;
+                const C* k = from.k + first * from.k_stride + head * shape.kv_heads / shape.heads * head_width;
+                C* const row = to + i * tokens;
+                for (std::size_t j = 0; j < seen; ++j, k += from.k_stride)
+                    row[j] = scale * std::inner_product(q, q + head_width, k, C{0});
+                const C largest = *std::max_element(row, row + seen);
+                C sum = 0;
+                for (std::size_t j = 0; j < seen; ++j) sum += row[j] = std::exp(row[j] - largest);
+                for (std::size_t j = 0; j < seen; ++j) row[j] /= sum;
+                std::fill(row + seen, row + tokens, C{0});
+            }
+        });
+    }
+
     /// Whether forward_picked can be used: whether queries can be cut off keys and values.
     static bool can_pick() { return decltype(in_proj)::cuts_at(q_width); }
 
@@ -15921,6 +15946,21 @@ struct Block {
         second_half(y, sequences, saved, keep);
     }
 
+    /// What the mixer's queries make of its keys: see SelfAttention::weights.
+    void attention_weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved,
+                           C* to) const {
+        static_assert(requires { &Mixer::weights; }, "tandem: attention maps need blocks that attend: this mixer has no weights()");
+        if constexpr (requires { &Mixer::weights; }) {
+            Rows<const C, width> input = x;
+            if constexpr (!is_post) {
+                saved.normed_1.resize(x.extent(0));
+                ln_1.forward(x, saved.normed_1, saved.norm_1);
+                input = saved.normed_1;
+            }
+            attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
+        }
+    }
+
     /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
     /// can pick, and all that follows it, computes those rows alone; the bits are forward's.
     void forward_picked(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences,
@@ -16094,6 +16134,19 @@ struct Transformer {
     Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
         prepare(sequences, saved, keep, random);
         return forward_blocks(Layers, sequences, saved, keep);
+    }
+
+    /// The output of the first `count` blocks, as forward computes it without `keep`.
+    Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved, Random& random) const {
+        prepare(sequences, saved, false, random);
+        return forward_blocks(count, sequences, saved, false);
+    }
+
+    /// The attention weights of block `layer`, counted from 0, for sequences that are all `tokens` long.
+    void attention_weights(std::size_t layer, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to,
+                           Random& random) const {
+        const Rows<const C, width> from = forward_first(layer, sequences, saved, random);
+        resblocks[layer].attention_weights(from, sequences, tokens, saved.blocks[0], to);
     }
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
@@ -16534,6 +16587,15 @@ struct Head {
         if constexpr (!picks_row) initialise_part(pool, random, scale);
     }
 
+    /// y = x, or with `normed` the norm of every row.
+    void copy_tokens(bool normed, Rows<const C, width> x, Rows<C, width> y, Saved& saved) const {
+        if (normed) {
+            norm.forward(x, y, saved.norm);
+        } else {
+            std::copy_n(x.data(), x.size(), y.data());
+        }
+    }
+
     /// x holds the picked row of every sequence, or all rows.
     void forward(Rows<const C, width> x, Rows<C, Embedding> y, const Sequences<C>& sequences, std::size_t prefix,
                  Saved& saved, bool keep) const {
@@ -16684,28 +16746,48 @@ struct StemShape {
 
 template <class C, std::size_t Image>
 using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
+/// Where the gradient of images is written; an empty one: it is not asked for.
+template <class C, std::size_t Image>
+using ImagesGradient = View<C, Shape<dynamic, 3, Image, Image>>;
 
 namespace nn {
+
+/// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in parallel.
+template <std::size_t Image, std::size_t Patch, std::size_t Row, class Body>
+void for_each_patch_line(std::size_t count, const Body& body) {
+    constexpr std::size_t side = Image / Patch;
+    parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t band = begin; band < end; ++band) {
+            const std::size_t image = band / side * 3 * Image * Image;
+            for (std::size_t patch = 0; patch < side; ++patch) {
+                std::size_t element = (band * side + patch) * Row;
+                for (std::size_t channel = 0; channel < 3; ++channel) {
+                    for (std::size_t y = 0; y < Patch; ++y, element += Patch) {
+                        const std::size_t line = channel * Image + band % side * Patch + y;
+                        body(image + line * Image + patch * Patch, element);
+                    }
+                }
+            }
+        }
+    });
+}
 
 /// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
 /// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
 /// left out, as a convolution without padding leaves them.
 template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
 void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
-    constexpr std::size_t side = Image / Patch;
-    parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t band = begin; band < end; ++band) {
-            const C* const image = images.data() + band / side * 3 * Image * Image;
-            for (std::size_t patch = 0; patch < side; ++patch) {
-                C* to = rows.data() + (band * side + patch) * Row;
-                for (std::size_t channel = 0; channel < 3; ++channel) {
-                    for (std::size_t y = 0; y < Patch; ++y, to += Patch) {
-                        const std::size_t line = channel * Image + band % side * Patch + y;
-                        std::copy_n(image + line * Image + patch * Patch, Patch, to);
-                    }
-                }
-            }
-        }
+    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+        std::copy_n(images.data() + pixel, Patch, rows.data() + element);
+    });
+}
+
+/// The way back: pixels in no patch become 0.
+template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
+void join_patches(Rows<const C, Row> rows, ImagesGradient<C, Image> images) {
+    if (Image % Patch != 0) std::fill_n(images.data(), images.size(), C{0});
+    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+        std::copy_n(rows.data() + element, Patch, images.data() + pixel);
     });
 }
 
@@ -16721,7 +16803,7 @@ struct PatchStem {
     Tensor<C, Shape<shape.bias ? width : 0>> bias;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, depth_row>> patches;
+        Tensor<C, Shape<dynamic, depth_row>> patches, patches_gradient;
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -16741,10 +16823,14 @@ struct PatchStem {
                      {.bias = shape.bias ? bias.data() : nullptr});
     }
 
-    /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient) const requires Trainable<T> {
-        conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width}, {nullptr, 0},
-                              gradient.conv, 0, width);
+    /// Adds to the gradients, given dy; writes that of the images where it is asked for.
+    void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient,
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+        if (dimages.size() > 0) saved.patches_gradient.resize(dy.extent(0));
+        conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width},
+                              {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv, 0,
+                              width);
+        if (dimages.size() > 0) join_patches<image, patch, C, depth_row>(saved.patches_gradient, dimages);
         if constexpr (shape.bias) detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
     }
 };
@@ -16860,6 +16946,7 @@ struct ConvStem {
 
     struct Saved {
         typename Stages::Saved stages;
+        Tensor<C, Shape<dynamic, 3>> pixels_gradient;
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -16896,14 +16983,16 @@ struct ConvStem {
         proj.forward(std::get<stages - 1>(saved.stages).activated, y);
     }
 
-    void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient) const requires Trainable<T> {
+    void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient,
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / shape.patches();
+        if (dimages.size() > 0) saved.pixels_gradient.resize(count * image * image);
         auto& last = std::get<stages - 1>(saved.stages);
         last.gradient.resize(dy.extent(0));
         proj.backward(last.activated, dy, last.gradient, gradient.proj);
         for_each_stage([&](auto reversed) {
             constexpr std::size_t stage = stages - 1 - reversed();
-            C* dx = nullptr;
+            C* dx = dimages.size() > 0 ? saved.pixels_gradient.data() : nullptr;
             if constexpr (stage > 0) {
                 auto& before = std::get<stage - 1>(saved.stages);
                 before.gradient.resize(before.activated.extent(0));
@@ -16912,6 +17001,10 @@ struct ConvStem {
             std::get<stage>(convolutions).backward(count, dx, std::get<stage>(saved.stages),
                                                    std::get<stage>(gradient.convolutions));
         });
+        for (std::size_t i = 0; i < dimages.size(); ++i) {
+            const std::size_t n = i / (3 * image * image), channel = i / (image * image) % 3, pixel = i % (image * image);
+            dimages.data()[i] = saved.pixels_gradient(n * image * image + pixel, channel);
+        }
     }
 
 private:
@@ -17594,13 +17687,13 @@ class TextTransformer {
             return TextConfig<>{.vocabulary = 1, .context = 1, .width = 1, .layers = 1, .heads = 1};
         }
     }();
-    static constexpr std::size_t width = stand_in.width;
     static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
     static constexpr auto parts = stand_in.block_parts();
     using Pooling = std::remove_const_t<decltype(stand_in.pooling)>;
 
 public:
-    static constexpr std::size_t context = stand_in.context;
+    static constexpr std::size_t context = stand_in.context, width = stand_in.width, layers = stand_in.layers;
+    static constexpr std::size_t tokens = context, heads = stand_in.heads;
     using C = Compute<T>;
     using Input = View<const Id, Shape<dynamic, context>>;
     using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
@@ -17666,6 +17759,28 @@ public:
         head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
 
+    /// What stands behind the first `count` blocks, of every place of the context, padding included: to <N · context,
+    /// width>; with `normed`, behind the last norm.
+    void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work,
+                      const Blocks& blocks) const {
+        embed_all(ids, work, blocks);
+        head_.copy_tokens(normed, blocks.forward_first(count, work.sequences(), work.blocks, work.random), to, work.head);
+    }
+    void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work) const
+        requires OwnsBlocks
+    {
+        tokens_after(count, normed, ids, to, work, transformer_);
+    }
+
+    /// The attention weights of block `layer`: to <N, heads, context, context>.
+    void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work, const Blocks& blocks) const {
+        embed_all(ids, work, blocks);
+        blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+    }
+    void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work) const requires OwnsBlocks {
+        attention_weights(layer, ids, to, work, transformer_);
+    }
+
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
         requires(Trainable<T> && OwnsBlocks)
@@ -17699,6 +17814,13 @@ private:
         } else {
             return nullptr;
         }
+    }
+
+    /// The whole context of every caption.
+    void embed_all(Input ids, Workspace& work, const Blocks& blocks) const {
+        work.offsets.resize(ids.extent(0) + 1);
+        for (std::size_t i = 0; i < work.offsets.size(); ++i) work.offsets[i] = i * context;
+        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
     }
 
     static std::size_t end_of(std::span<const Id> ids) {
@@ -17775,13 +17897,16 @@ class VisionTransformer {
             return VitConfig<>{.image = 1, .patch = 1, .width = 1, .layers = 1, .heads = 1};
         }
     }();
-    static constexpr std::size_t width = stand_in.width, side = stand_in.image / stand_in.patch;
+    static constexpr std::size_t side = stand_in.image / stand_in.patch;
     static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
     static constexpr auto parts = stand_in.block_parts();
 
 public:
+    static constexpr std::size_t width = stand_in.width, tokens = stand_in.tokens(), layers = stand_in.layers;
+    static constexpr std::size_t heads = stand_in.heads;
     using C = Compute<T>;
     using Input = Images<C, stand_in.image>;
+    using InputGradient = ImagesGradient<C, stand_in.image>;
     using Stem = typename decltype(stand_in.stem)::template Layer<T, stand_in.stem_shape(), parts>;
     using Tokens =
         nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
@@ -17827,28 +17952,31 @@ public:
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
-        const std::size_t count = images.extent(0);
-        const bool drops = may_drop && keep;
-        work.patches.resize(count * Tokens::patches);
-        work.embedded.resize(count * Tokens::tokens);
-        stem_.forward(images, work.patches, work.stem, keep);
-        choose(count, drops, work);
-        const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
-        tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
-        if constexpr (may_drop) {
-            if (drops) {
-                work.kept.resize(work.offsets.back());
-                nn::gather_rows<C, width>(work.embedded, work.chosen, has_norm ? work.kept.view() : into_blocks);
-            }
-        }
-        if constexpr (has_norm) ln_pre_.forward(before_norm(work, drops), into_blocks, work.norm);
+        embed(images, work, keep);
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(sequences, work, keep), embeddings, sequences, Tokens::prefix, work.head, keep);
     }
 
-    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
-    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work,
-                  VisionTransformer& gradient) const requires Trainable<T> {
+    /// What stands behind the first `count` blocks, of every token of every image, class token first: to <N · tokens,
+    /// width>; with `normed`, behind the last norm.
+    void tokens_after(std::size_t count, bool normed, Input images, Rows<C, width> to, Workspace& work) const {
+        embed(images, work, false);
+        const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks, work.random);
+        head_.copy_tokens(normed, from, to, work.head);
+    }
+
+    /// The attention weights of block `layer`: to <N, heads, tokens, tokens>.
+    void attention_weights(std::size_t layer, Input images, C* to, Workspace& work) const {
+        embed(images, work, false);
+        transformer_.attention_weights(layer, work.sequences(), tokens, work.blocks, to, work.random);
+    }
+
+    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
+    /// writes that of the images where it is asked for.
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient,
+                  InputGradient gradient_of_images = {nullptr, {{0, 3, stand_in.image, stand_in.image}}}) const
+        requires Trainable<T>
+    {
         const Sequences<C> sequences = work.sequences();
         work.gradient.resize(sequences.rows());
         if constexpr (Head::picks_row) {
@@ -17874,7 +18002,13 @@ public:
             dtokens = work.embedded;
         }
         tokens_.backward(dtokens, work.patches, gradient.tokens_);
-        stem_.backward(work.patches, work.stem, gradient.stem_);
+        if constexpr (requires { stem_.backward(work.patches, work.stem, gradient.stem_, gradient_of_images); }) {
+            stem_.backward(work.patches, work.stem, gradient.stem_, gradient_of_images);
+        } else {
+            if (gradient_of_images.size() > 0)
+                throw Error("VisionTransformer::backward", "a stem whose backward(dy, saved, gradient, dimages) writes the images' gradient");
+            stem_.backward(work.patches, work.stem, gradient.stem_);
+        }
     }
 
     const Blocks& blocks() const { return transformer_; }
@@ -17889,6 +18023,25 @@ private:
         } else {
             return nullptr;
         }
+    }
+
+    /// From images to the input of the blocks.
+    void embed(Input images, Workspace& work, bool keep) const {
+        const std::size_t count = images.extent(0);
+        const bool drops = may_drop && keep;
+        work.patches.resize(count * Tokens::patches);
+        work.embedded.resize(count * Tokens::tokens);
+        stem_.forward(images, work.patches, work.stem, keep);
+        choose(count, drops, work);
+        const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
+        tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
+        if constexpr (may_drop) {
+            if (drops) {
+                work.kept.resize(work.offsets.back());
+                nn::gather_rows<C, width>(work.embedded, work.chosen, has_norm ? work.kept.view() : into_blocks);
+            }
+        }
+        if constexpr (has_norm) ln_pre_.forward(before_norm(work, drops), into_blocks, work.norm);
     }
 
     static Rows<const C, width> before_norm(Workspace& work, bool drops) {
@@ -17907,11 +18060,11 @@ private:
     /// of the patches (open_clip/transformer.py, PatchDropout).
     static void choose(std::size_t count, bool drops, Workspace& work) {
         const std::size_t patches = drops ? kept_patches() : Tokens::patches;
-        const std::size_t tokens = Tokens::prefix + patches;
+        const std::size_t length = Tokens::prefix + patches;
         work.offsets.resize(count + 1);
         work.rows.resize(count);
-        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * tokens;
-        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * tokens;
+        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * length;
+        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * length;
         if constexpr (may_drop) {
             work.positions.clear();
             work.chosen.clear();
@@ -17920,7 +18073,7 @@ private:
                 std::iota(order.begin(), order.end(), Tokens::prefix);
                 shuffle(order, work.random);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(patches));
-                for (std::size_t token = 0; token < tokens; ++token) {
+                for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
                     work.chosen.push_back(i * Tokens::tokens + work.positions.back());
                 }
@@ -18125,6 +18278,85 @@ public:
                      [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
 
+    /// What the image tower holds of every token, class token first and patches row by row: <N, tokens, width>. `layer`
+    /// counts as transformers' hidden_states does: 0 is what enters the first block, −1 what leaves the last one, −2 what
+    /// leaves the one before it. With `normed`, behind the tower's last norm. Throws Error if there is no such layer.
+    auto image_tokens(typename Vision::Input images, int layer = -1, bool normed = false) const {
+        Tensor<C, Shape<dynamic, Vision::tokens, Vision::width>> tokens(images.extent(0));
+        const std::size_t blocks = layer_at("image_tokens", layer, Vision::layers + 1);
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            const Rows<C, Vision::width> to(tokens.data() + first * Vision::tokens * Vision::width,
+                                            {{part.extent(0) * Vision::tokens, Vision::width}});
+            visual_.tokens_after(blocks, normed, part, to, work);
+        });
+        return tokens;
+    }
+
+    /// The same of every place of the context, padding included: <N, context, width>. What Stable Diffusion is conditioned
+    /// on is (ids, −1, true); its "clip skip 2" is (ids, −2, true), and SDXL's is (ids, −2).
+    auto text_tokens(typename Text::Input ids, int layer = -1, bool normed = false) const {
+        Tensor<C, Shape<dynamic, Text::tokens, Text::width>> tokens(ids.extent(0));
+        const std::size_t blocks = layer_at("text_tokens", layer, Text::layers + 1);
+        in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
+            const Rows<C, Text::width> to(tokens.data(), {{part.extent(0) * Text::tokens, Text::width}});
+            if constexpr (is_shared) {
+                text_.tokens_after(blocks, normed, part, to, work, visual_.blocks());
+            } else {
+                text_.tokens_after(blocks, normed, part, to, work);
+            }
+        });
+        return tokens;
+    }
+
+    /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
+    /// first, −1 the last one. Rows add up to 1. Throws Error if there is no such block.
+    auto image_attention(typename Vision::Input images, int layer = -1) const {
+        Tensor<C, Shape<dynamic, Vision::heads, Vision::tokens, Vision::tokens>> weights(images.extent(0));
+        const std::size_t block = layer_at("image_attention", layer, Vision::layers);
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            visual_.attention_weights(block, part, weights.data() + first * Vision::heads * Vision::tokens * Vision::tokens,
+                                      work);
+        });
+        return weights;
+    }
+
+    /// The same of captions: <N, heads, context, context>.
+    auto text_attention(typename Text::Input ids, int layer = -1) const {
+        Tensor<C, Shape<dynamic, Text::heads, Text::tokens, Text::tokens>> weights(ids.extent(0));
+        const std::size_t block = layer_at("text_attention", layer, Text::layers);
+        in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
+            if constexpr (is_shared) {
+                text_.attention_weights(block, part, weights.data(), work, visual_.blocks());
+            } else {
+                text_.attention_weights(block, part, weights.data(), work);
+            }
+        });
+        return weights;
+    }
+
+    /// For guidance: the value of objective(embeddings), a scalar expression of the images' embeddings of length 1 <N,
+    /// embedding>, and its gradient with respect to the pixels, in `gradient` <N, 3, image, image>. Computes as much as a
+    /// training step of the image tower, and keeps as much memory for the next call.
+    template <class Objective>
+    C image_gradient(typename Vision::Input images, const Objective& objective,
+                     Tensor<C, typename Vision::Input::shape>& gradient) const {
+        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for gradients");
+        if constexpr (trains) {
+            const typename Reused<Guidance>::Lease guidance(guidance_memory_);
+            Guidance& work = *guidance;
+            work.embeddings.resize(images.extent(0));
+            gradient.resize(images.extent(0));
+            visual_.forward(images, work.embeddings, work.vision, true);
+            normalize_embeddings(work.embeddings, work.lengths);
+            auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
+            visual_.backward(through_normalize(work.embeddings, work.lengths, std::get<0>(result.gradients)), work.vision,
+                             work.parameters, gradient);
+            return result.value;
+        } else {
+            return C{0};
+        }
+    }
+
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
     /// step's forward and backward pass.
     template <class L>
@@ -18163,6 +18395,33 @@ private:
         }
     }
 
+    struct Guidance {
+        typename Vision::Workspace vision;
+        Vision parameters;  ///< what backward adds to, which nobody asked for
+        Embeddings embeddings;
+        Tensor<C, Shape<dynamic>> lengths;
+    };
+
+    /// `layer` from the front, of `count`; a negative one counts from the back.
+    static std::size_t layer_at(const char* where, int layer, std::size_t count) {
+        const auto size = static_cast<int>(count);
+        if (layer < -size || layer >= size) {
+            throw Error(std::string("Clip::") + where, "a layer from " + std::to_string(-size) + " to " + std::to_string(size - 1),
+                        std::to_string(layer));
+        }
+        return static_cast<std::size_t>(layer < 0 ? layer + size : layer);
+    }
+
+    /// body(items, first, workspace) for `at_once` items at a time.
+    template <class Tower, class Body>
+    static void in_parts(typename Tower::Input input, Reused<typename Tower::Workspace>& memory, std::size_t at_once,
+                         const Body& body) {
+        const typename Reused<typename Tower::Workspace>::Lease work(memory);
+        const std::size_t count = input.extent(0);
+        for (std::size_t first = 0; first < count; first += at_once)
+            body(input.slice(first, std::min(first + at_once, count)), first, *work);
+    }
+
     template <class Tower, class Forward>
     static void encode(typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
                        Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
@@ -18170,13 +18429,10 @@ private:
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
         }
-        const typename Reused<typename Tower::Workspace>::Lease work(memory);
-        const std::size_t count = input.extent(0);
-        for (std::size_t first = 0; first < count; first += at_once) {
-            const std::size_t last = std::min(first + at_once, count);
-            forward(input.slice(first, last), embeddings.slice(first, last), *work);
-        }
-        nn::normalize_rows<C>(count, embedding, embeddings.data(), nullptr);
+        in_parts<Tower>(input, memory, at_once, [&](const auto& part, std::size_t first, auto& work) {
+            forward(part, embeddings.slice(first, first + part.extent(0)), work);
+        });
+        nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
     }
 
     /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
@@ -18259,6 +18515,7 @@ private:
     Text text_;
     mutable Reused<typename Vision::Workspace> vision_memory_;
     mutable Reused<typename Text::Workspace> text_memory_;
+    mutable Reused<Guidance> guidance_memory_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -19154,6 +19411,11 @@ namespace tandem::inline TANDEM_ABI {
 /// that was made empty.
 enum class Towers { both, image, text };
 
+struct LoadOptions {
+    Towers towers = Towers::both;
+    bool check_finite = false;  ///< infinities and NaN among the weights are refused
+};
+
 namespace detail {
 
 /// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
@@ -19244,8 +19506,7 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
         return {{at + "blocks." + name.substr(0, dot + 1) + part}};
     }
     replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
-        replace_prefix(name, "reg_tokens", "reg_token") || replace_prefix(name, "positional_embedding", "pos_embed") ||
-        replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
+        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
     return {{at + name}};
 }
 
@@ -19322,6 +19583,23 @@ inline StoredTensor rows_of(StoredTensor stored, const Source& source) {
     return stored;
 }
 
+/// How many elements of a floating-point tensor are infinite or NaN: whose exponent's bits are all set.
+[[gnu::cold]] inline std::size_t count_not_finite(const StoredTensor& tensor) {
+    const auto count = [&]<class Word>(Word exponent) {
+        std::size_t found = 0;
+        for (std::size_t at = 0; at < tensor.data.size(); at += sizeof(Word)) {
+            Word word;
+            std::memcpy(&word, tensor.data.data() + at, sizeof word);
+            found += static_cast<std::size_t>((word & exponent) == exponent);
+        }
+        return found;
+    };
+    if (tensor.type == DataType::F32) return count(std::uint32_t{0x7f800000});
+    if (tensor.type == DataType::F16) return count(std::uint16_t{0x7c00});
+    if (tensor.type == DataType::BF16) return count(std::uint16_t{0x7f80});
+    return count(std::uint64_t{0x7ff0000000000000});
+}
+
 class CheckpointFit;
 
 /// A parameter to be loaded, its type erased: `read` knows what `parameter` points to, elements or a packed weight.
@@ -19330,6 +19608,7 @@ struct LoadTarget {
     std::vector<std::size_t> shape;
     void* parameter;
     std::size_t size;
+    bool is_double;
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
 
@@ -19349,14 +19628,14 @@ public:
     void resize_positions(std::size_t prefix) { prefix_ = prefix; }
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
-    void load(const std::vector<LoadTarget>& targets, std::string_view where, Towers towers) {
-        for (const LoadTarget& target : targets) check(target.name, target.shape);
+    void load(const std::vector<LoadTarget>& targets, std::string_view where, const LoadOptions& options) {
+        for (const LoadTarget& target : targets) check(target, options);
         require(where);
         for (const LoadTarget& target : targets) {
             const Towers needed = target.name.starts_with("visual.")  ? Towers::image
                                   : target.name.starts_with("logit_") ? Towers::both
                                                                       : Towers::text;
-            if (towers == Towers::both || needed == Towers::both || needed == towers) target.read(*this, target);
+            if (options.towers == Towers::both || needed == Towers::both || needed == options.towers) target.read(*this, target);
         }
     }
 
@@ -19438,21 +19717,29 @@ private:
         return static_cast<std::size_t>(&tensor - file_.tensors().data());
     }
 
-    [[gnu::cold]] void check(const std::string& name, const std::vector<std::size_t>& shape) {
-        const Source source = naming_(name);
-        const auto expected = stored_shape(shape, source);
+    [[gnu::cold]] void check(const LoadTarget& target, const LoadOptions& options) {
+        const Source source = naming_(target.name);
+        const auto expected = stored_shape(target.shape, source);
         for (const std::string& key : source.names) {
             const StoredTensor* stored = file_.find(key);
             if (stored != nullptr) used_[position_of(*stored)] = true;
-            if (stored == nullptr) {
-                faults_ += "\n  " + key + ": missing";
-            } else if (!same_shape(stored->shape, expected) && !resizes(name, stored->shape, expected)) {
-                faults_ += "\n  " + key + ": expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
-            } else if (!is_floating(stored->type)) {
-                faults_ += "\n  " + key + ": expected floating-point elements, found " +
-                           std::string(tandem::name(stored->type));
-            }
+            if (const std::string fault = fault_of(stored, target, expected, options); !fault.empty())
+                faults_ += "\n  " + key + ": " + fault;
         }
+    }
+
+    [[gnu::cold]] std::string fault_of(const StoredTensor* stored, const LoadTarget& target,
+                                       const std::vector<std::size_t>& expected, const LoadOptions& options) const {
+        if (stored == nullptr) return "missing";
+        if (!same_shape(stored->shape, expected) && !resizes(target.name, stored->shape, expected))
+            return "expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
+        if (!is_floating(stored->type) || (stored->type == DataType::F64 && !target.is_double)) {
+            return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
+                   std::string(tandem::name(stored->type));
+        }
+        if (const std::size_t count = options.check_finite ? count_not_finite(*stored) : 0; count > 0)
+            return "expected finite elements, found " + std::to_string(count) + " that are infinite or NaN";
+        return {};
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
@@ -19477,12 +19764,14 @@ class LoadTargets {
 public:
     template <class T, class S>
     void add(const ParameterName& name, Tensor<T, S>& tensor) {
-        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
+        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), std::is_same_v<T, double>,
+            CheckpointFit::read<T>);
     }
     template <class T, class S>
     void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
         PackedWeight<T>& base = weight;
-        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
+        add(name, weight.extents().value, S::rank, &base, weight.size(), std::is_same_v<T, double>,
+            CheckpointFit::read_packed<T>);
     }
 
     const std::vector<LoadTarget>& all() const { return targets_; }
@@ -19490,8 +19779,8 @@ public:
 private:
     // Not inlined: a model's list has it once a parameter.
     [[gnu::noinline]] void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter,
-                               std::size_t size, decltype(LoadTarget::read) read) {
-        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
+                               std::size_t size, bool is_double, decltype(LoadTarget::read) read) {
+        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, is_double, read});
     }
 
     std::vector<LoadTarget> targets_;
@@ -19541,7 +19830,7 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 /// images of another size are resized, bicubic and antialiased, as open_clip does. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
 /// was.
 template <class Model>
-void load_weights(Model& model, const WeightFiles& file, std::string_view where, Towers towers = Towers::both) {
+void load_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options = {}) {
     detail::LoadTargets targets;
     for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
     detail::CheckpointFit fit(file);
@@ -19552,12 +19841,12 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
             fit.resize_positions(Model::architecture.vision.class_token ? 1 : 0);
     }
-    fit.load(targets.all(), where, towers);
+    fit.load(targets.all(), where, options);
 }
 
 template <class Model>
-void load_weights(Model& model, const std::filesystem::path& path, Towers towers = Towers::both) {
-    load_weights(model, WeightFiles::open(path), path.string(), towers);
+void load_weights(Model& model, const std::filesystem::path& path, const LoadOptions& options = {}) {
+    load_weights(model, WeightFiles::open(path), path.string(), options);
 }
 
 namespace detail {
@@ -19635,7 +19924,7 @@ template <class Tower>
 /// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
 /// the Error names both values.
 template <auto config, Arithmetic T = float>
-Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::both) {
+Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
         std::vector<detail::ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
         detail::add_tower_fields(fields, "vision.", config.vision);
@@ -19643,7 +19932,7 @@ Clip<config, T> load(const std::filesystem::path& path, Towers towers = Towers::
         detail::require_agreement(path, fields);
     }
     Clip<config, T> model;
-    load_weights(model, path, towers);
+    load_weights(model, path, options);
     return model;
 }
 
@@ -20043,12 +20332,17 @@ constexpr auto with_image(auto config, std::size_t image) {
     return config;
 }
 
-/// The same architecture with another activation in both towers. The checkpoints OpenAI published are
-/// with_activation(vit_b_32, QuickGelu{}) and so on.
+/// The same architecture with other activations, one for each tower.
+template <class Image, class Text>
+constexpr auto with_activation(const auto& config, Image of_image, Text of_text) {
+    return ClipConfig{config.vision.with_activation(of_image), config.text.with_activation(of_text), config.embedding,
+                      config.logit_bias, config.shared};
+}
+
+/// The same for both. The checkpoints OpenAI published are with_activation(vit_b_32, QuickGelu{}) and so on.
 template <class Activation>
 constexpr auto with_activation(const auto& config, Activation activation) {
-    return ClipConfig{config.vision.with_activation(activation), config.text.with_activation(activation),
-                      config.embedding, config.logit_bias, config.shared};
+    return with_activation(config, activation, activation);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -101,6 +101,7 @@ inline constexpr tandem::ClipConfig fixture{{
     .shared = {"true" if config.get("shared") else "false"}}};
 inline constexpr std::size_t fixture_batch = {config["batch"]};
 inline constexpr bool fixture_siglip = {"true" if config["loss"] == "siglip" else "false"};
+inline constexpr bool fixture_has_outputs = {"true" if config["library"].startswith("transformers") else "false"};
 inline constexpr const char* fixture_library = "{config["library"]}";
 inline constexpr const char* fixture_name = "{config["name"]}";
 """

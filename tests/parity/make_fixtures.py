@@ -251,6 +251,25 @@ class Transformers:
         return output.image_embeds, output.text_embeds, output.loss
 
 
+def transformers_outputs(model, image, tokens):
+    """What users build on beside embeddings: hidden states, attention, and the gradient of a similarity."""
+    wanted = {"output_hidden_states": True, "output_attentions": True}
+    vision, text = model.vision_model(pixel_values=image, **wanted), model.text_model(input_ids=tokens, **wanted)
+    image = image.clone().requires_grad_()
+    output = model(input_ids=tokens, pixel_values=image)
+    similarity = (output.image_embeds * output.text_embeds.detach()).sum()
+    similarity.backward()
+    return {
+        "image_tokens": vision.hidden_states[-2],
+        "text_tokens": text.hidden_states[-2],
+        "text_tokens_normed": text.last_hidden_state,
+        "image_attention": vision.attentions[-1],
+        "text_attention": text.attentions[0],
+        "similarity": similarity,
+        "image_gradient": image.grad,
+    }
+
+
 class TransformersSiglip:
     """transformers' SiglipModel and its own loss."""
 
@@ -499,6 +518,10 @@ def make(config, seed):
 
     tensors = {f"weights/{key}": value for key, value in weights.items()}
     tensors |= {"input/image": image, "input/tokens": tokens.to(torch.int32)} | single
+    if config["library"].startswith("transformers"):
+        model.float().load_state_dict(weights)
+        found = transformers_outputs(model, image, tokens)
+        tensors |= {f"output/{key}": value.detach().clone() for key, value in found.items()}
     zero = [key for key, value in model.named_parameters() if oracle.key_bias_rows(key, value) is not None]
     metadata = {
         "config": json.dumps(config),

@@ -108,6 +108,38 @@ double relative_difference(const Tensor& a, const Tensor& b, std::size_t first, 
     return difference == 0 ? 0 : std::sqrt(difference / norm);
 }
 
+/// The largest difference beside the largest element: hidden states are of any size.
+template <class Tensor>
+double largest_relative_difference(const Tensor& a, const Tensor& b) {
+    double largest = 0;
+    for (std::size_t i = 0; i < b.size(); ++i) largest = std::max(largest, std::abs(static_cast<double>(b.data()[i])));
+    return largest_difference(a, b) / largest;
+}
+
+/// Hidden states, attention and the pixels' gradient, as transformers has them.
+template <class Images, class Ids>
+void check_outputs(const td::Safetensors& file, const Model& model, const Images& images, const Ids& ids) {
+    const auto agrees = [&](const std::string& name, const auto& found) {
+        std::remove_cvref_t<decltype(found)> expected(fixture_batch);
+        read(file, ("output/" + name).c_str(), expected);
+        check(name + ", max |difference| / max", largest_relative_difference(found, expected), embedding_bar);
+    };
+    agrees("image_tokens", model.image_tokens(images, -2));
+    agrees("text_tokens", model.text_tokens(ids, -2));
+    agrees("text_tokens_normed", model.text_tokens(ids, -1, true));
+    agrees("image_attention", model.image_attention(images));
+    agrees("text_attention", model.text_attention(ids, 0));
+    const Model::Embeddings text = model.encode_text(ids);
+    Images gradient;
+    td::Tensor<float, td::Shape<>> expected;
+    read(file, "output/similarity", expected);
+    const float similarity = model.image_gradient(images, [&](auto image) { return td::sum(image * text); }, gradient);
+    check("similarity, |difference|", std::abs(static_cast<double>(similarity) - static_cast<double>(expected.item())), 1e-5);
+    Images expected_gradient(fixture_batch);
+    read(file, "output/image_gradient", expected_gradient);
+    check("image_gradient, relative L2 difference", relative_difference(gradient, expected_gradient, 0, 0), gradient_bar);
+}
+
 /// Where in a parameter of `size` elements a key bias stands that is neither normed nor rotated, and so has no gradient.
 std::pair<std::size_t, std::size_t> key_bias(const std::string& name, std::size_t size) {
     if (name.ends_with("pool.kv.bias")) return {0, size / 2};
@@ -137,6 +169,8 @@ void run(const char* path) {
     read(file, "embedding/text", expected_text);
     check("image embeddings, max |difference|", largest_difference(model.encode_image(images), expected_image), embedding_bar);
     check("text embeddings, max |difference|", largest_difference(model.encode_text(ids), expected_text), embedding_bar);
+
+    if constexpr (fixture_has_outputs) check_outputs(file, model, images, ids);
 
     Model gradient, expected_gradient;
     Model::Workspace work;

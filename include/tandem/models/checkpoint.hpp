@@ -132,8 +132,7 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
         return {{at + "blocks." + name.substr(0, dot + 1) + part}};
     }
     replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
-        replace_prefix(name, "reg_tokens", "reg_token") || replace_prefix(name, "positional_embedding", "pos_embed") ||
-        replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
+        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
     return {{at + name}};
 }
 

@@ -132,6 +132,85 @@ public:
                      [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
 
+    /// What the image tower holds of every token, class token first and patches row by row: <N, tokens, width>. `layer`
+    /// counts as transformers' hidden_states does: 0 is what enters the first block, −1 what leaves the last one, −2 what
+    /// leaves the one before it. With `normed`, behind the tower's last norm. Throws Error if there is no such layer.
+    auto image_tokens(typename Vision::Input images, int layer = -1, bool normed = false) const {
+        Tensor<C, Shape<dynamic, Vision::tokens, Vision::width>> tokens(images.extent(0));
+        const std::size_t blocks = layer_at("image_tokens", layer, Vision::layers + 1);
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            const Rows<C, Vision::width> to(tokens.data() + first * Vision::tokens * Vision::width,
+                                            {{part.extent(0) * Vision::tokens, Vision::width}});
+            visual_.tokens_after(blocks, normed, part, to, work);
+        });
+        return tokens;
+    }
+
+    /// The same of every place of the context, padding included: <N, context, width>. What Stable Diffusion is conditioned
+    /// on is (ids, −1, true); its "clip skip 2" is (ids, −2, true), and SDXL's is (ids, −2).
+    auto text_tokens(typename Text::Input ids, int layer = -1, bool normed = false) const {
+        Tensor<C, Shape<dynamic, Text::tokens, Text::width>> tokens(ids.extent(0));
+        const std::size_t blocks = layer_at("text_tokens", layer, Text::layers + 1);
+        in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
+            const Rows<C, Text::width> to(tokens.data(), {{part.extent(0) * Text::tokens, Text::width}});
+            if constexpr (is_shared) {
+                text_.tokens_after(blocks, normed, part, to, work, visual_.blocks());
+            } else {
+                text_.tokens_after(blocks, normed, part, to, work);
+            }
+        });
+        return tokens;
+    }
+
+    /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
+    /// first, −1 the last one. Rows add up to 1. Throws Error if there is no such block.
+    auto image_attention(typename Vision::Input images, int layer = -1) const {
+        Tensor<C, Shape<dynamic, Vision::heads, Vision::tokens, Vision::tokens>> weights(images.extent(0));
+        const std::size_t block = layer_at("image_attention", layer, Vision::layers);
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            visual_.attention_weights(block, part, weights.data() + first * Vision::heads * Vision::tokens * Vision::tokens,
+                                      work);
+        });
+        return weights;
+    }
+
+    /// The same of captions: <N, heads, context, context>.
+    auto text_attention(typename Text::Input ids, int layer = -1) const {
+        Tensor<C, Shape<dynamic, Text::heads, Text::tokens, Text::tokens>> weights(ids.extent(0));
+        const std::size_t block = layer_at("text_attention", layer, Text::layers);
+        in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
+            if constexpr (is_shared) {
+                text_.attention_weights(block, part, weights.data(), work, visual_.blocks());
+            } else {
+                text_.attention_weights(block, part, weights.data(), work);
+            }
+        });
+        return weights;
+    }
+
+    /// For guidance: the value of objective(embeddings), a scalar expression of the images' embeddings of length 1 <N,
+    /// embedding>, and its gradient with respect to the pixels, in `gradient` <N, 3, image, image>. Computes as much as a
+    /// training step of the image tower, and keeps as much memory for the next call.
+    template <class Objective>
+    C image_gradient(typename Vision::Input images, const Objective& objective,
+                     Tensor<C, typename Vision::Input::shape>& gradient) const {
+        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for gradients");
+        if constexpr (trains) {
+            const typename Reused<Guidance>::Lease guidance(guidance_memory_);
+            Guidance& work = *guidance;
+            work.embeddings.resize(images.extent(0));
+            gradient.resize(images.extent(0));
+            visual_.forward(images, work.embeddings, work.vision, true);
+            normalize_embeddings(work.embeddings, work.lengths);
+            auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
+            visual_.backward(through_normalize(work.embeddings, work.lengths, std::get<0>(result.gradients)), work.vision,
+                             work.parameters, gradient);
+            return result.value;
+        } else {
+            return C{0};
+        }
+    }
+
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
     /// step's forward and backward pass.
     template <class L>
@@ -170,6 +249,33 @@ private:
         }
     }
 
+    struct Guidance {
+        typename Vision::Workspace vision;
+        Vision parameters;  ///< what backward adds to, which nobody asked for
+        Embeddings embeddings;
+        Tensor<C, Shape<dynamic>> lengths;
+    };
+
+    /// `layer` from the front, of `count`; a negative one counts from the back.
+    static std::size_t layer_at(const char* where, int layer, std::size_t count) {
+        const auto size = static_cast<int>(count);
+        if (layer < -size || layer >= size) {
+            throw Error(std::string("Clip::") + where, "a layer from " + std::to_string(-size) + " to " + std::to_string(size - 1),
+                        std::to_string(layer));
+        }
+        return static_cast<std::size_t>(layer < 0 ? layer + size : layer);
+    }
+
+    /// body(items, first, workspace) for `at_once` items at a time.
+    template <class Tower, class Body>
+    static void in_parts(typename Tower::Input input, Reused<typename Tower::Workspace>& memory, std::size_t at_once,
+                         const Body& body) {
+        const typename Reused<typename Tower::Workspace>::Lease work(memory);
+        const std::size_t count = input.extent(0);
+        for (std::size_t first = 0; first < count; first += at_once)
+            body(input.slice(first, std::min(first + at_once, count)), first, *work);
+    }
+
     template <class Tower, class Forward>
     static void encode(typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
                        Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
@@ -177,13 +283,10 @@ private:
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
         }
-        const typename Reused<typename Tower::Workspace>::Lease work(memory);
-        const std::size_t count = input.extent(0);
-        for (std::size_t first = 0; first < count; first += at_once) {
-            const std::size_t last = std::min(first + at_once, count);
-            forward(input.slice(first, last), embeddings.slice(first, last), *work);
-        }
-        nn::normalize_rows<C>(count, embedding, embeddings.data(), nullptr);
+        in_parts<Tower>(input, memory, at_once, [&](const auto& part, std::size_t first, auto& work) {
+            forward(part, embeddings.slice(first, first + part.extent(0)), work);
+        });
+        nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
     }
 
     /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
@@ -266,6 +369,7 @@ private:
     Text text_;
     mutable Reused<typename Vision::Workspace> vision_memory_;
     mutable Reused<typename Text::Workspace> text_memory_;
+    mutable Reused<Guidance> guidance_memory_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI

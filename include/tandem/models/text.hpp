@@ -25,13 +25,13 @@ class TextTransformer {
             return TextConfig<>{.vocabulary = 1, .context = 1, .width = 1, .layers = 1, .heads = 1};
         }
     }();
-    static constexpr std::size_t width = stand_in.width;
     static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
     static constexpr auto parts = stand_in.block_parts();
     using Pooling = std::remove_const_t<decltype(stand_in.pooling)>;
 
 public:
-    static constexpr std::size_t context = stand_in.context;
+    static constexpr std::size_t context = stand_in.context, width = stand_in.width, layers = stand_in.layers;
+    static constexpr std::size_t tokens = context, heads = stand_in.heads;
     using C = Compute<T>;
     using Input = View<const Id, Shape<dynamic, context>>;
     using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
@@ -97,6 +97,28 @@ public:
         head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
 
+    /// What stands behind the first `count` blocks, of every place of the context, padding included: to <N · context,
+    /// width>; with `normed`, behind the last norm.
+    void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work,
+                      const Blocks& blocks) const {
+        embed_all(ids, work, blocks);
+        head_.copy_tokens(normed, blocks.forward_first(count, work.sequences(), work.blocks, work.random), to, work.head);
+    }
+    void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work) const
+        requires OwnsBlocks
+    {
+        tokens_after(count, normed, ids, to, work, transformer_);
+    }
+
+    /// The attention weights of block `layer`: to <N, heads, context, context>.
+    void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work, const Blocks& blocks) const {
+        embed_all(ids, work, blocks);
+        blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+    }
+    void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work) const requires OwnsBlocks {
+        attention_weights(layer, ids, to, work, transformer_);
+    }
+
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
         requires(Trainable<T> && OwnsBlocks)
@@ -130,6 +152,13 @@ private:
         } else {
             return nullptr;
         }
+    }
+
+    /// The whole context of every caption.
+    void embed_all(Input ids, Workspace& work, const Blocks& blocks) const {
+        work.offsets.resize(ids.extent(0) + 1);
+        for (std::size_t i = 0; i < work.offsets.size(); ++i) work.offsets[i] = i * context;
+        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
     }
 
     static std::size_t end_of(std::span<const Id> ids) {

@@ -27,13 +27,16 @@ class VisionTransformer {
             return VitConfig<>{.image = 1, .patch = 1, .width = 1, .layers = 1, .heads = 1};
         }
     }();
-    static constexpr std::size_t width = stand_in.width, side = stand_in.image / stand_in.patch;
+    static constexpr std::size_t side = stand_in.image / stand_in.patch;
     static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
     static constexpr auto parts = stand_in.block_parts();
 
 public:
+    static constexpr std::size_t width = stand_in.width, tokens = stand_in.tokens(), layers = stand_in.layers;
+    static constexpr std::size_t heads = stand_in.heads;
     using C = Compute<T>;
     using Input = Images<C, stand_in.image>;
+    using InputGradient = ImagesGradient<C, stand_in.image>;
     using Stem = typename decltype(stand_in.stem)::template Layer<T, stand_in.stem_shape(), parts>;
     using Tokens =
         nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
@@ -79,28 +82,31 @@ public:
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
-        const std::size_t count = images.extent(0);
-        const bool drops = may_drop && keep;
-        work.patches.resize(count * Tokens::patches);
-        work.embedded.resize(count * Tokens::tokens);
-        stem_.forward(images, work.patches, work.stem, keep);
-        choose(count, drops, work);
-        const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
-        tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
-        if constexpr (may_drop) {
-            if (drops) {
-                work.kept.resize(work.offsets.back());
-                nn::gather_rows<C, width>(work.embedded, work.chosen, has_norm ? work.kept.view() : into_blocks);
-            }
-        }
-        if constexpr (has_norm) ln_pre_.forward(before_norm(work, drops), into_blocks, work.norm);
+        embed(images, work, keep);
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(sequences, work, keep), embeddings, sequences, Tokens::prefix, work.head, keep);
     }
 
-    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`.
-    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work,
-                  VisionTransformer& gradient) const requires Trainable<T> {
+    /// What stands behind the first `count` blocks, of every token of every image, class token first: to <N · tokens,
+    /// width>; with `normed`, behind the last norm.
+    void tokens_after(std::size_t count, bool normed, Input images, Rows<C, width> to, Workspace& work) const {
+        embed(images, work, false);
+        const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks, work.random);
+        head_.copy_tokens(normed, from, to, work.head);
+    }
+
+    /// The attention weights of block `layer`: to <N, heads, tokens, tokens>.
+    void attention_weights(std::size_t layer, Input images, C* to, Workspace& work) const {
+        embed(images, work, false);
+        transformer_.attention_weights(layer, work.sequences(), tokens, work.blocks, to, work.random);
+    }
+
+    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
+    /// writes that of the images where it is asked for.
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient,
+                  InputGradient gradient_of_images = {nullptr, {{0, 3, stand_in.image, stand_in.image}}}) const
+        requires Trainable<T>
+    {
         const Sequences<C> sequences = work.sequences();
         work.gradient.resize(sequences.rows());
         if constexpr (Head::picks_row) {
@@ -126,7 +132,13 @@ public:
             dtokens = work.embedded;
         }
         tokens_.backward(dtokens, work.patches, gradient.tokens_);
-        stem_.backward(work.patches, work.stem, gradient.stem_);
+        if constexpr (requires { stem_.backward(work.patches, work.stem, gradient.stem_, gradient_of_images); }) {
+            stem_.backward(work.patches, work.stem, gradient.stem_, gradient_of_images);
+        } else {
+            if (gradient_of_images.size() > 0)
+                throw Error("VisionTransformer::backward", "a stem whose backward(dy, saved, gradient, dimages) writes the images' gradient");
+            stem_.backward(work.patches, work.stem, gradient.stem_);
+        }
     }
 
     const Blocks& blocks() const { return transformer_; }
@@ -141,6 +153,25 @@ private:
         } else {
             return nullptr;
         }
+    }
+
+    /// From images to the input of the blocks.
+    void embed(Input images, Workspace& work, bool keep) const {
+        const std::size_t count = images.extent(0);
+        const bool drops = may_drop && keep;
+        work.patches.resize(count * Tokens::patches);
+        work.embedded.resize(count * Tokens::tokens);
+        stem_.forward(images, work.patches, work.stem, keep);
+        choose(count, drops, work);
+        const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
+        tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
+        if constexpr (may_drop) {
+            if (drops) {
+                work.kept.resize(work.offsets.back());
+                nn::gather_rows<C, width>(work.embedded, work.chosen, has_norm ? work.kept.view() : into_blocks);
+            }
+        }
+        if constexpr (has_norm) ln_pre_.forward(before_norm(work, drops), into_blocks, work.norm);
     }
 
     static Rows<const C, width> before_norm(Workspace& work, bool drops) {
@@ -159,11 +190,11 @@ private:
     /// of the patches (open_clip/transformer.py, PatchDropout).
     static void choose(std::size_t count, bool drops, Workspace& work) {
         const std::size_t patches = drops ? kept_patches() : Tokens::patches;
-        const std::size_t tokens = Tokens::prefix + patches;
+        const std::size_t length = Tokens::prefix + patches;
         work.offsets.resize(count + 1);
         work.rows.resize(count);
-        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * tokens;
-        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * tokens;
+        for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * length;
+        for (std::size_t i = 0; i < count; ++i) work.rows[i] = i * length;
         if constexpr (may_drop) {
             work.positions.clear();
             work.chosen.clear();
@@ -172,7 +203,7 @@ private:
                 std::iota(order.begin(), order.end(), Tokens::prefix);
                 shuffle(order, work.random);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(patches));
-                for (std::size_t token = 0; token < tokens; ++token) {
+                for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
                     work.chosen.push_back(i * Tokens::tokens + work.positions.back());
                 }

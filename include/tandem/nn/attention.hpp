@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <numeric>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -144,6 +146,31 @@ struct SelfAttention {
         out_proj.backward(saved.mixed, dy, saved.mixed_gradient, gradient.out_proj);
         backward_through(rows, all(saved.qkv.data()), all(saved.qkv_gradient.data()), sequences, {}, saved, gradient);
         in_proj.backward(x, saved.qkv_gradient, dx, gradient.in_proj);
+    }
+
+    /// softmax(q kᵀ / sqrt(head width)) for sequences that are all `tokens` long: to <sequences, heads, tokens, tokens>.
+    void weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to) const {
+        saved.qkv.resize(x.extent(0));
+        in_proj.forward(x, saved.qkv);
+        prepare(x.extent(0), all(saved.qkv.data()), sequences, {}, saved);
+        const auto from = operands(all(saved.qkv.data()), saved);
+        const C scale = C{1} / std::sqrt(static_cast<C>(head_width));
+        parallel_for(sequences.count() * shape.heads * tokens, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::size_t first = i / (shape.heads * tokens) * tokens, head = i / tokens % shape.heads;
+                const std::size_t query = i % tokens, seen = sequences.causal ? query + 1 : tokens;
+                const C* const q = from.q + (first + query) * from.q_stride + head * head_width;
+                const C* k = from.k + first * from.k_stride + head * shape.kv_heads / shape.heads * head_width;
+                C* const row = to + i * tokens;
+                for (std::size_t j = 0; j < seen; ++j, k += from.k_stride)
+                    row[j] = scale * std::inner_product(q, q + head_width, k, C{0});
+                const C largest = *std::max_element(row, row + seen);
+                C sum = 0;
+                for (std::size_t j = 0; j < seen; ++j) sum += row[j] = std::exp(row[j] - largest);
+                for (std::size_t j = 0; j < seen; ++j) row[j] /= sum;
+                std::fill(row + seen, row + tokens, C{0});
+            }
+        });
     }
 
     /// Whether forward_picked can be used: whether queries can be cut off keys and values.

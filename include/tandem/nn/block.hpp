@@ -251,6 +251,21 @@ struct Block {
         second_half(y, sequences, saved, keep);
     }
 
+    /// What the mixer's queries make of its keys: see SelfAttention::weights.
+    void attention_weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved,
+                           C* to) const {
+        static_assert(requires { &Mixer::weights; }, "tandem: attention maps need blocks that attend: this mixer has no weights()");
+        if constexpr (requires { &Mixer::weights; }) {
+            Rows<const C, width> input = x;
+            if constexpr (!is_post) {
+                saved.normed_1.resize(x.extent(0));
+                ln_1.forward(x, saved.normed_1, saved.norm_1);
+                input = saved.normed_1;
+            }
+            attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
+        }
+    }
+
     /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
     /// can pick, and all that follows it, computes those rows alone; the bits are forward's.
     void forward_picked(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences,
@@ -424,6 +439,19 @@ struct Transformer {
     Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
         prepare(sequences, saved, keep, random);
         return forward_blocks(Layers, sequences, saved, keep);
+    }
+
+    /// The output of the first `count` blocks, as forward computes it without `keep`.
+    Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved, Random& random) const {
+        prepare(sequences, saved, false, random);
+        return forward_blocks(count, sequences, saved, false);
+    }
+
+    /// The attention weights of block `layer`, counted from 0, for sequences that are all `tokens` long.
+    void attention_weights(std::size_t layer, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to,
+                           Random& random) const {
+        const Rows<const C, width> from = forward_first(layer, sequences, saved, random);
+        resblocks[layer].attention_weights(from, sequences, tokens, saved.blocks[0], to);
     }
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.

@@ -311,6 +311,15 @@ struct Head {
         if constexpr (!picks_row) initialise_part(pool, random, scale);
     }
 
+    /// y = x, or with `normed` the norm of every row.
+    void copy_tokens(bool normed, Rows<const C, width> x, Rows<C, width> y, Saved& saved) const {
+        if (normed) {
+            norm.forward(x, y, saved.norm);
+        } else {
+            std::copy_n(x.data(), x.size(), y.data());
+        }
+    }
+
     /// x holds the picked row of every sequence, or all rows.
     void forward(Rows<const C, width> x, Rows<C, Embedding> y, const Sequences<C>& sequences, std::size_t prefix,
                  Saved& saved, bool keep) const {

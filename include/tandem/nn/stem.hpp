@@ -28,28 +28,48 @@ struct StemShape {
 
 template <class C, std::size_t Image>
 using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
+/// Where the gradient of images is written; an empty one: it is not asked for.
+template <class C, std::size_t Image>
+using ImagesGradient = View<C, Shape<dynamic, 3, Image, Image>>;
 
 namespace nn {
+
+/// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in parallel.
+template <std::size_t Image, std::size_t Patch, std::size_t Row, class Body>
+void for_each_patch_line(std::size_t count, const Body& body) {
+    constexpr std::size_t side = Image / Patch;
+    parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t band = begin; band < end; ++band) {
+            const std::size_t image = band / side * 3 * Image * Image;
+            for (std::size_t patch = 0; patch < side; ++patch) {
+                std::size_t element = (band * side + patch) * Row;
+                for (std::size_t channel = 0; channel < 3; ++channel) {
+                    for (std::size_t y = 0; y < Patch; ++y, element += Patch) {
+                        const std::size_t line = channel * Image + band % side * Patch + y;
+                        body(image + line * Image + patch * Patch, element);
+                    }
+                }
+            }
+        }
+    });
+}
 
 /// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
 /// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
 /// left out, as a convolution without padding leaves them.
 template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
 void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
-    constexpr std::size_t side = Image / Patch;
-    parallel_for(images.extent(0) * side, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t band = begin; band < end; ++band) {
-            const C* const image = images.data() + band / side * 3 * Image * Image;
-            for (std::size_t patch = 0; patch < side; ++patch) {
-                C* to = rows.data() + (band * side + patch) * Row;
-                for (std::size_t channel = 0; channel < 3; ++channel) {
-                    for (std::size_t y = 0; y < Patch; ++y, to += Patch) {
-                        const std::size_t line = channel * Image + band % side * Patch + y;
-                        std::copy_n(image + line * Image + patch * Patch, Patch, to);
-                    }
-                }
-            }
-        }
+    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+        std::copy_n(images.data() + pixel, Patch, rows.data() + element);
+    });
+}
+
+/// The way back: pixels in no patch become 0.
+template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
+void join_patches(Rows<const C, Row> rows, ImagesGradient<C, Image> images) {
+    if (Image % Patch != 0) std::fill_n(images.data(), images.size(), C{0});
+    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+        std::copy_n(rows.data() + element, Patch, images.data() + pixel);
     });
 }
 
@@ -65,7 +85,7 @@ struct PatchStem {
     Tensor<C, Shape<shape.bias ? width : 0>> bias;
 
     struct Saved {
-        Tensor<C, Shape<dynamic, depth_row>> patches;
+        Tensor<C, Shape<dynamic, depth_row>> patches, patches_gradient;
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -85,10 +105,14 @@ struct PatchStem {
                      {.bias = shape.bias ? bias.data() : nullptr});
     }
 
-    /// Adds to the gradients, given dy; images get none.
-    void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient) const requires Trainable<T> {
-        conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width}, {nullptr, 0},
-                              gradient.conv, 0, width);
+    /// Adds to the gradients, given dy; writes that of the images where it is asked for.
+    void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient,
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+        if (dimages.size() > 0) saved.patches_gradient.resize(dy.extent(0));
+        conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width},
+                              {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv, 0,
+                              width);
+        if (dimages.size() > 0) join_patches<image, patch, C, depth_row>(saved.patches_gradient, dimages);
         if constexpr (shape.bias) detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
     }
 };
@@ -204,6 +228,7 @@ struct ConvStem {
 
     struct Saved {
         typename Stages::Saved stages;
+        Tensor<C, Shape<dynamic, 3>> pixels_gradient;
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -240,14 +265,16 @@ struct ConvStem {
         proj.forward(std::get<stages - 1>(saved.stages).activated, y);
     }
 
-    void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient) const requires Trainable<T> {
+    void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient,
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / shape.patches();
+        if (dimages.size() > 0) saved.pixels_gradient.resize(count * image * image);
         auto& last = std::get<stages - 1>(saved.stages);
         last.gradient.resize(dy.extent(0));
         proj.backward(last.activated, dy, last.gradient, gradient.proj);
         for_each_stage([&](auto reversed) {
             constexpr std::size_t stage = stages - 1 - reversed();
-            C* dx = nullptr;
+            C* dx = dimages.size() > 0 ? saved.pixels_gradient.data() : nullptr;
             if constexpr (stage > 0) {
                 auto& before = std::get<stage - 1>(saved.stages);
                 before.gradient.resize(before.activated.extent(0));
@@ -256,6 +283,10 @@ struct ConvStem {
             std::get<stage>(convolutions).backward(count, dx, std::get<stage>(saved.stages),
                                                    std::get<stage>(gradient.convolutions));
         });
+        for (std::size_t i = 0; i < dimages.size(); ++i) {
+            const std::size_t n = i / (3 * image * image), channel = i / (image * image) % 3, pixel = i % (image * image);
+            dimages.data()[i] = saved.pixels_gradient(n * image * image + pixel, channel);
+        }
     }
 
 private:
