@@ -5,6 +5,7 @@
 #include <tandem/data/bpe_trainer.hpp>
 #include <tandem/data/pairs.hpp>
 #include <tandem/data/safetensors.hpp>
+#include <tandem/data/sentence_piece.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/losses/matryoshka.hpp>
 #include <tandem/models/check_gradients.hpp>

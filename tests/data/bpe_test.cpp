@@ -25,11 +25,15 @@
 #include <tandem/data/bpe.hpp>
 #include <tandem/data/bpe_trainer.hpp>
 
+#include "token_goldens.hpp"
+
 namespace {
 
 using tandem::Bpe;
 using tandem::Cleaning;
 using tandem::Id;
+using token_goldens::parse_ids;
+using token_goldens::unescaped;
 namespace fs = std::filesystem;
 
 const fs::path fixtures = fs::path(TANDEM_TEST_DATA) / "data/fixtures/bpe";
@@ -79,50 +83,9 @@ const Bpe& transformers_bpe() {
     return bpe;
 }
 
-std::vector<std::string> fields(const std::string& row) {
-    std::vector<std::string> out(1);
-    for (const char c : row) {
-        if (c == '\t') {
-            out.emplace_back();
-        } else {
-            out.back() += c;
-        }
-    }
-    return out;
-}
-
-std::string unescaped(const std::string& text) {
-    std::string out;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] != '\\') {
-            out += text[i];
-            continue;
-        }
-        const char c = text.at(++i);
-        out += c == 't' ? '\t' : c == 'n' ? '\n' : c == 'r' ? '\r' : c;
-    }
-    return out;
-}
-
-std::vector<Id> parse_ids(const std::string& text) {
-    std::istringstream stream(text);
-    return {std::istream_iterator<Id>(stream), {}};
-}
-
 /// The rows of one kind in goldens.tsv.gz; make_bpe_goldens.py describes them.
 const std::vector<std::vector<std::string>>& goldens(const std::string& kind) {
-    static const auto rows = [] {
-        std::map<std::string, std::vector<std::vector<std::string>>> by_kind;
-        const std::string text = tandem::detail::read_gzip(fixtures / "goldens.tsv.gz");
-        std::string_view rest = text;
-        while (!rest.empty()) {
-            const std::size_t length = rest.find('\n');
-            std::vector<std::string> row = fields(std::string(rest.substr(0, length)));
-            by_kind[row.front()].push_back(std::move(row));
-            rest.remove_prefix(length + 1);
-        }
-        return by_kind;
-    }();
+    static const auto rows = token_goldens::read(fixtures / "goldens.tsv.gz");
     return rows.at(kind);
 }
 

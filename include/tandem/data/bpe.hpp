@@ -26,13 +26,13 @@
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
-#include <tandem/core/parallel.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/data/bpe_merges.hpp>
 #include <tandem/data/byte_alphabet.hpp>
 #include <tandem/data/caption_words.hpp>
 #include <tandem/data/clean_text.hpp>
 #include <tandem/data/json.hpp>
+#include <tandem/data/tokenizer.hpp>
 #include <tandem/data/unicode.hpp>
 
 #if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
@@ -180,12 +180,7 @@ public:
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
     std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        constexpr std::size_t texts_per_piece = 64;
-        std::vector<Id> ids(texts.size() * context);
-        parallel_for(texts.size(), texts_per_piece, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) encode(texts[i], std::span(ids).subspan(i * context, context));
-        });
-        return ids;
+        return detail::encode_rows(*this, texts, context);
     }
 
     /// The text of the ids: a space after each word, special tokens as their literals, invalid UTF-8 as U+FFFD; white

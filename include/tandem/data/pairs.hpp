@@ -18,8 +18,8 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
-#include <tandem/data/bpe.hpp>
 #include <tandem/data/image.hpp>
+#include <tandem/data/tokenizer.hpp>
 #include <tandem/data/transform.hpp>
 
 #if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>)
@@ -85,7 +85,7 @@ struct PairOptions {
 /// and counted by cause. The order is that of the captions file. Immutable: any number of threads may fetch.
 class Pairs {
 public:
-    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Bpe& tokenizer, std::size_t context,
+    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Tokenizer auto& tokenizer, std::size_t context,
           PairOptions options = {}, SkipCounts skipped = {})
         : folder_(std::move(folder)), options_(std::move(options)), context_(context), skipped_(std::move(skipped)) {
         read_images(std::move(images));
@@ -96,7 +96,7 @@ public:
     }
 
     /// The images below `folder` that the captions file names.
-    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions, const Bpe& tokenizer,
+    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions, const Tokenizer auto& tokenizer,
                       std::size_t context, PairOptions options = {}) {
         SkipCounts skipped;
         std::vector<CaptionedImage> images = read_captions(captions, skipped, options.strict);

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/bpe.hpp>
 #include <tandem/data/image.hpp>
+#include <tandem/data/tokenizer.hpp>
 #include <tandem/data/transform.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/tensor/evaluate.hpp>
@@ -63,11 +63,10 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
     return score;
 }
 
-#if __has_include(<utf8proc.h>)
-
 /// The embeddings of texts <M, E>, in batches of 256.
 template <class Model>
-typename Model::Embeddings embed_texts(const Model& model, const Bpe& tokenizer, std::span<const std::string> texts) {
+typename Model::Embeddings embed_texts(const Model& model, const Tokenizer auto& tokenizer,
+                                       std::span<const std::string> texts) {
     constexpr std::size_t batch = 256, context = Model::Text::context;
     const std::vector<Id> ids = tokenizer.encode_batch(texts, context);
     typename Model::Embeddings embeddings(texts.size());
@@ -83,7 +82,7 @@ typename Model::Embeddings embed_texts(const Model& model, const Bpe& tokenizer,
 /// One classifier row a class, from the class's prompts: each prompt's embedding, their mean, normalised again
 /// (open_clip/zero_shot_classifier.py:57-63). A template holds one {} for the class's name.
 template <class Model>
-typename Model::Embeddings zero_shot_classifier(const Model& model, const Bpe& tokenizer,
+typename Model::Embeddings zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer,
                                                 std::span<const std::string> classes,
                                                 std::span<const std::string> templates) {
     typename Model::Embeddings rows(classes.size());
@@ -105,7 +104,7 @@ typename Model::Embeddings zero_shot_classifier(const Model& model, const Bpe& t
 /// The probability of each caption for one picture: softmax(scale · cosines). The picture is preprocessed as OpenAI's
 /// models expect, or by the recipe given.
 template <class Model>
-std::vector<float> zero_shot(const Model& model, const Bpe& tokenizer, const Image& picture,
+std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer, const Image& picture,
                              const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {
     constexpr std::size_t size = Model::architecture.vision.image;
     const Preprocess standard = openai_preprocess(static_cast<int>(size));
@@ -118,7 +117,6 @@ std::vector<float> zero_shot(const Model& model, const Bpe& tokenizer, const Ima
     return {shares.elements().begin(), shares.elements().end()};
 }
 
-#endif
 #endif
 
 }  // namespace tandem::inline TANDEM_ABI
