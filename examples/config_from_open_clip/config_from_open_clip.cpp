@@ -7,6 +7,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <set>
 #include <string>
 #include <vector>
@@ -94,7 +95,35 @@ std::string tower(Fields& cfg, std::string sizes, const std::string& middle, con
     return sizes + pooling + "}";
 }
 
+/// SigLIP's image towers, which timm names by their sizes (timm/models/vision_transformer.py); empty for any other tower.
+std::string siglip_text(Fields& cfg) {
+    static const std::regex form("vit_(base|large|so400m|giantopt)_patch([0-9]+)_siglip_([0-9]+)");
+    const auto name = cfg.get<std::string>("timm_model_name", "");
+    std::smatch parts;
+    if (!std::regex_match(name, parts, form)) return "";
+    const std::string kind = parts[1], patch = parts[2];
+    const std::string sizes = kind == "base"    ? ".width = 768, .layers = 12, .heads = 12"
+                              : kind == "large" ? ".width = 1024, .layers = 24, .heads = 16"
+                              : kind == "so400m"
+                                  ? ".width = 1152, .layers = 27, .heads = 16, .mlp_ratio = 3.7362"
+                                  : ".width = 1536, .layers = 40, .heads = 16";
+    // Those first trained for SigLIP 2 say act_layer = 'gelu_tanh'; the others are shared with SigLIP's.
+    const bool is_tanh = patch == "32" || (kind == "large" && parts[3] == "512") || (kind == "so400m" && patch == "16") ||
+                         kind == "giantopt";
+    const int image = cfg.get("image_size", std::stoi(parts[3]));
+    const std::string floor = image % std::stoi(patch) != 0 ? ", .floor_patches = true" : "";
+    cfg.require("timm_pool", "map");
+    cfg.require("timm_proj", "none");
+    for (const char* key : {"timm_drop", "timm_drop_path", "patch_dropout"}) cfg.require(key, 0);
+    cfg.ignore("timm_model_pretrained");
+    return "td::VitConfig{.image = " + std::to_string(image) + ", .patch = " + patch + ", " + sizes +
+           ", .class_token = false, .no_ln_pre = true, .patch_bias = true" + floor +
+           ", .proj_type = td::Projection::none, .norm = td::LayerNorm{.eps = 1e-06f}" +
+           (is_tanh ? ", .activation = td::TanhGelu{}" : "") + ", .pooling = td::AttentionPool{}}";
+}
+
 std::string vision_text(Fields& cfg, bool quick_gelu) {
+    if (std::string siglip = siglip_text(cfg); !siglip.empty()) return siglip;
     for (const char* key : {"timm_model_name", "layers"}) {
         if (!cfg.has(key) || (std::string(key) == "layers" && cfg["layers"].is_number())) continue;
         cfg.fault(key, "another kind of tower");
@@ -149,11 +178,17 @@ std::string text_text(Fields& cfg, bool quick_gelu) {
         cfg.fault("pool_type", "argmax and last have counterparts");
     }
     cfg.require("embed_cls", false);
-    cfg.require("proj_bias", false);
-    cfg.require("proj_type", "linear");
+    std::string projection;
+    const auto type = cfg.get<std::string>("proj_type", "linear");
+    if (type == "none") {
+        projection = ", .proj_type = td::Projection::none";
+    } else if (type != "linear") {
+        cfg.fault("proj_type", "linear and none have counterparts");
+    }
+    if (cfg.get("proj_bias", false) && type == "linear") projection += ", .proj_bias = true";
     // The tokenizer's, and what only a class token or pool_type "eos" reads.
     for (const char* key : {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "pad_id", "eos_id"}) cfg.ignore(key);
-    return tower(cfg, sizes, middle, "", pooling, quick_gelu);
+    return tower(cfg, sizes, middle, projection, pooling, quick_gelu);
 }
 
 /// The name of the file as a C++ name: ViT-B-32 becomes vit_b_32.

@@ -24,6 +24,16 @@ VIT_L_14_CLIPA = {
                  "tokenizer_kwargs": {"strip_sep_token": True}, "width": 768, "heads": 12, "layers": 12,
                  "pool_type": "last", "no_causal_mask": True},
 }  # fmt: skip
+VIT_SO400M_14_SIGLIP_384 = {
+    "embed_dim": 1152,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {"image_size": 384, "timm_model_name": "vit_so400m_patch14_siglip_384", "timm_model_pretrained": False,
+                   "timm_pool": "map", "timm_proj": "none"},
+    "text_cfg": {"context_length": 64, "vocab_size": 32000, "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+                 "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 1152, "heads": 16, "layers": 27, "mlp_ratio": 3.7362,
+                 "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}},
+}  # fmt: skip
 EVERY_OPTION = {
     "model_cfg": {
         "embed_dim": 64,
@@ -39,7 +49,7 @@ NOT_OURS = {
     "embed_dim": 64,
     "multimodal_cfg": {"layers": 2},
     "vision_cfg": {"layers": [3, 4, 6, 3], "width": 64, "image_size": 224},
-    "text_cfg": {"width": 64, "heads": 4, "layers": 2, "proj_bias": True, "pool_type": "first", "no_such_field": 3},
+    "text_cfg": {"width": 64, "heads": 4, "layers": 2, "proj_type": "mlp", "pool_type": "first", "no_such_field": 3},
 }
 
 
@@ -54,7 +64,7 @@ def main():
 
         program = "#include <tandem/models/clip.hpp>\nnamespace td = tandem;\n"
         for index, (config, parameters) in enumerate(
-            ((VIT_B_32, 151277313), (VIT_L_14_CLIPA, 414210561), (EVERY_OPTION, None))
+            ((VIT_B_32, 151277313), (VIT_L_14_CLIPA, 414210561), (VIT_SO400M_14_SIGLIP_384, 877960498), (EVERY_OPTION, None))
         ):
             result = run(config)
             if result.returncode:
@@ -64,7 +74,7 @@ def main():
                 program += f"static_assert(td::parameter_count(model_2nd_model) == {parameters});\n"
             program += "}\n"
         for text in ("QuickGelu{}", ".pooling = td::Last{}", ".head", "PosEmbed::sin_cos_2d", "LayerNorm{.eps = 1e-06f}",
-                     "TanhGelu{}", ".patch_dropout = 0.5", ".logit_bias = true", ".qk_norm = true"):  # fmt: skip
+                     "TanhGelu{}", ".proj_bias = true", "Projection::none", ".floor_patches = true", ".patch_dropout = 0.5", ".logit_bias = true", ".qk_norm = true"):  # fmt: skip
             if text not in program:
                 sys.exit(f"expected {text} in\n{program}")
         compiled = subprocess.run(
@@ -74,7 +84,7 @@ def main():
             sys.exit(f"does not compile:\n{program}")
 
         result = run(NOT_OURS)
-        expected = ("multimodal_cfg", "vision_cfg.layers = [3,4,6,3]: another kind of tower", "text_cfg.proj_bias = true",
+        expected = ("multimodal_cfg", "vision_cfg.layers = [3,4,6,3]: another kind of tower", 'text_cfg.proj_type = "mlp"',
                     'text_cfg.pool_type = "first"', "text_cfg.no_such_field = 3")  # fmt: skip
         missing = [text for text in expected if text not in result.stderr]
         if result.returncode != 1 or result.stdout or missing:
