@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tandem/data/bpe_trainer.hpp>
+#include <tandem/data/json_tokenizer.hpp>
 #include <tandem/data/pairs.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/data/sentence_piece.hpp>

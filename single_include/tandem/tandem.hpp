@@ -1577,6 +1577,17 @@ inline std::u32string python_lower(std::u32string_view text) {
     return out;
 }
 
+/// Lower case code point by code point, as tokenizers has it.
+inline std::u32string lower_by_letter(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    for (const char32_t c : text) {
+        out += lower(c, true);
+        if (c == 0x130) out += char32_t{0x307};
+    }
+    return out;
+}
+
 inline std::u32string clean_as_open_clip(std::u32string_view text) {
     const std::u32string fixed = ftfy_fix_text(text);
     return python_lower(collapse_python_space(html_unescape(html_unescape(fixed))));
@@ -1588,15 +1599,25 @@ inline std::u32string clean_as_transformers(std::u32string_view text) {
     bool in_space = false;
     for (const char32_t c : normalize(std::u32string(text), NormalForm::nfc_unicode_9)) {
         const bool space = is_white_space(c);
-        if (!space) {
-            out += lower(c, true);
-            if (c == 0x130) out += char32_t{0x307};
-        } else if (!in_space) {
-            out += U' ';
-        }
+        if (!space || !in_space) out += space ? U' ' : c;
         in_space = space;
     }
-    return out;
+    return lower_by_letter(out);
+}
+
+/// Without Python's string.punctuation.
+inline std::u32string without_punctuation(std::u32string text) {
+    std::erase_if(text, [](char32_t c) {
+        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+    });
+    return text;
+}
+
+/// canonicalize_text(basic_clean(text)) of open_clip/tokenizer.py:66-130: what its SigLIP models clean by.
+inline std::string canonicalize_as_open_clip(std::string_view text) {
+    std::u32string codes = html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))));
+    std::replace(codes.begin(), codes.end(), U'_', U' ');
+    return encode_utf8(collapse_python_space(python_lower(without_punctuation(std::move(codes)))));
 }
 
 /// Whether only white space and case can change: ASCII without controls and, for open_clip, without references.
@@ -2497,6 +2518,337 @@ inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabula
     }
     return Bpe(merges, cleaning);
 }
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/json_tokenizer.hpp ----
+
+// SigLIP 2's tokenizer: the byte-pair encoding with byte fallback of a tokenizer.json.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// A tokenizer.json: vocabulary and merges, which are long, apart from the rest.
+class TokenizerFile final : public JsonEvents {
+public:
+    std::unordered_map<std::string, Id> vocabulary;
+    std::vector<std::pair<std::string, std::string>> merges;
+    std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
+
+    std::string value(const std::string& path, const std::string& otherwise = "") const {
+        const auto found = values.find(path);
+        return found == values.end() ? otherwise : found->second;
+    }
+
+    bool string(std::string_view text) override {
+        if (is_at("model", "merges")) {
+            if (levels_.size() == 4) return half(text);
+            const std::size_t space = text.find(' ');
+            if (space == std::string_view::npos) return false;
+            merges.emplace_back(text.substr(0, space), text.substr(space + 1));
+            return advance();
+        }
+        return leaf(text);
+    }
+    bool number(std::uint64_t number) override {
+        if (is_at("model", "vocab")) {
+            vocabulary.emplace(levels_.back().key, static_cast<Id>(number));
+            return true;
+        }
+        return leaf(std::to_string(number));
+    }
+    bool other(std::string_view json) override { return leaf(json); }
+    bool start_object() override { return open(false); }
+    bool key(std::string_view name) override {
+        levels_.back().key = name;
+        return true;
+    }
+    bool end_object() override { return close(); }
+    bool start_array() override { return open(true); }
+    bool end_array() override { return close(); }
+
+private:
+    static constexpr std::size_t deepest = 64;
+
+    struct Level {
+        std::string key;
+        std::size_t index = 0;
+        bool is_array = false;
+    };
+
+    bool is_at(std::string_view first, std::string_view second) const {
+        return levels_.size() >= 2 && levels_[0].key == first && levels_[1].key == second;
+    }
+    bool open(bool is_array) {
+        levels_.push_back({"", 0, is_array});
+        return levels_.size() <= deepest;
+    }
+    bool close() {
+        levels_.pop_back();
+        return levels_.empty() || advance();
+    }
+    bool advance() {
+        if (levels_.back().is_array) ++levels_.back().index;
+        return true;
+    }
+    bool half(std::string_view text) {
+        if (levels_.back().index == 0) merges.emplace_back(text, "");
+        if (levels_.back().index == 1) merges.back().second = text;
+        return advance() && levels_.back().index <= 2;
+    }
+    bool leaf(std::string_view text) {
+        if (levels_.empty()) return false;
+        std::string path;
+        for (const Level& level : levels_)
+            path += (path.empty() ? "" : ".") + (level.is_array ? std::to_string(level.index) : level.key);
+        values[path] = text;
+        return advance();
+    }
+
+    std::vector<Level> levels_;
+};
+
+}  // namespace detail
+
+/// The tokenizer of SigLIP 2's checkpoints (and Gemma's): what tokenizers makes of a tokenizer.json whose model is BPE with
+/// byte fallback. Immutable once built: any number of threads may encode at once.
+class JsonTokenizer {
+public:
+    /// Reads a tokenizer.json, or the one in a folder. A text is what the file makes of it, as in transformers; where the
+    /// folder has open_clip_config.json, it is cleaned as open_clip does before (clean = "canonicalize"). `cleaning`
+    /// overrides that. What the file asks for and is not here (another model, normaliser or
+    /// pre-tokeniser) is an Error that names it, as is a file that contradicts itself.
+    [[gnu::cold]] static JsonTokenizer load(const std::filesystem::path& path,
+                                            std::optional<Cleaning> cleaning = std::nullopt) {
+        const bool is_folder = std::filesystem::is_directory(path);
+        const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
+        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a tokenizer.json", "no file");
+        const MappedFile mapped(file);
+        detail::TokenizerFile json;
+        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+        if (const auto fault = detail::json_fault(text, json))
+            throw Error(file.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+        JsonTokenizer result(json, file.string());
+        const bool is_open_clips = is_folder && std::filesystem::exists(path / "open_clip_config.json");
+        result.canonicalizes_ = cleaning.value_or(is_open_clips ? Cleaning::open_clip : Cleaning::transformers) == Cleaning::open_clip;
+        return result;
+    }
+
+    std::size_t vocabulary() const { return size_; }
+
+    /// The ids of a text of any length, with what the file says stands before and behind them. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids = before_;
+        append_text(text, ids);
+        ids.insert(ids.end(), behind_.begin(), behind_.end());
+        return ids;
+    }
+
+    /// Fills `out` with the ids, and with the padding behind them. Of a text that does not fit, the end is cut, and not what
+    /// the file says stands behind a text. Throws Error if `out` has no room for that.
+    void encode(std::string_view text, std::span<Id> out) const {
+        const std::size_t around = before_.size() + behind_.size();
+        if (out.size() < std::max<std::size_t>(around, 1))
+            throw Error("JsonTokenizer::encode", "a context of at least " + std::to_string(std::max<std::size_t>(around, 1)) + " tokens",
+                        std::to_string(out.size()));
+        std::vector<Id> ids = before_;
+        append_text(text, ids);
+        ids.resize(std::min(ids.size(), out.size() - behind_.size()));
+        ids.insert(ids.end(), behind_.begin(), behind_.end());
+        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding_);
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    struct Normalizer {
+        bool lowers = false;
+        std::string from, to;  ///< where it replaces
+    };
+    struct Added {
+        std::string text;
+        Id id;
+        bool operator<(const Added& other) const { return text < other.text; }
+    };
+
+    [[gnu::cold]] JsonTokenizer(const detail::TokenizerFile& json, const std::string& where) {
+        const auto expect = [&](const std::string& at, const std::string& wanted) {
+            if (const std::string found = json.value(at); found != wanted)
+                throw Error(where, at + " = " + wanted, found.empty() ? "nothing" : found);
+        };
+        expect("model.type", "BPE");
+        expect("model.byte_fallback", "true");
+        for (const char* option : {"model.dropout", "model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
+            const std::string found = json.value(option, "null");
+            if (found != "null" && !found.empty()) throw Error(where, std::string(option) + " = null", found);
+        }
+        if (json.value("model.ignore_merges", "false") != "false") expect("model.ignore_merges", "false");
+
+        read_normalizers(json, "normalizer", where);
+        read_pre_tokenizer(json, where);
+        read_vocabulary(json, where);
+        read_added(json, where);
+        read_template(json, where);
+        const auto padding = std::find_if(added_.begin(), added_.end(), [](const Added& added) { return added.text == "<pad>"; });
+        padding_ = padding == added_.end() ? 0 : padding->id;
+    }
+
+    void read_normalizers(const detail::TokenizerFile& json, const std::string& at, const std::string& where) {
+        const std::string type = json.value(at + ".type");
+        if (type == "Sequence") {
+            for (std::size_t i = 0; !json.value(at + ".normalizers." + std::to_string(i) + ".type").empty(); ++i)
+                read_normalizers(json, at + ".normalizers." + std::to_string(i), where);
+        } else if (type == "Lowercase") {
+            normalizers_.push_back({true, "", ""});
+        } else if (type == "Replace" && !json.value(at + ".pattern.String").empty()) {
+            normalizers_.push_back({false, json.value(at + ".pattern.String"), json.value(at + ".content")});
+        } else if (!type.empty()) {
+            throw Error(where, at + " of type Sequence, Lowercase, or Replace of a string", type);
+        }
+    }
+
+    /// Gemma's splits at spaces, of which its normaliser has left none.
+    void read_pre_tokenizer(const detail::TokenizerFile& json, const std::string& where) const {
+        const std::string type = json.value("pre_tokenizer.type"), pattern = json.value("pre_tokenizer.pattern.String");
+        const bool is_idle = std::any_of(normalizers_.begin(), normalizers_.end(),
+                                         [&](const Normalizer& step) { return !step.lowers && step.from == pattern; });
+        if (!type.empty() && !(type == "Split" && is_idle))
+            throw Error(where, "no pre_tokenizer, or a Split at what the normalizer replaces", type);
+    }
+
+    void read_vocabulary(const detail::TokenizerFile& json, const std::string& where) {
+        const auto id_of = [&](const std::string& token, const char* what) {
+            const auto found = json.vocabulary.find(token);
+            if (found == json.vocabulary.end()) throw Error(where, std::string(what) + " in model.vocab", "\"" + token + "\"");
+            return found->second;
+        };
+        for (std::size_t byte = 0; byte < byte_ids_.size(); ++byte) {
+            std::array<char, 8> name;
+            std::snprintf(name.data(), name.size(), "<0x%02X>", static_cast<unsigned>(byte));
+            byte_ids_[byte] = id_of(name.data(), "all bytes");
+        }
+        merges_ = detail::MergeRules(json.merges.size());
+        for (const auto& [left, right] : json.merges) {
+            if (!merges_.add({id_of(left, "all merges"), id_of(right, "all merges"), id_of(left + right, "all merges")}))
+                throw Error(where, "each merge once", "\"" + left + " " + right + "\" twice");
+        }
+        for (const auto& [token, id] : json.vocabulary) {
+            const std::u32string letters = detail::decode_utf8(token);
+            if (letters.size() == 1) letter_ids_.emplace(letters[0], id);
+            size_ = std::max(size_, static_cast<std::size_t>(id) + 1);
+        }
+    }
+
+    /// Tokens that are found in a text before anything else is done to it.
+    void read_added(const detail::TokenizerFile& json, const std::string& where) {
+        for (std::size_t i = 0;; ++i) {
+            const std::string at = "added_tokens." + std::to_string(i);
+            const std::string content = json.value(at + ".content");
+            if (content.empty()) break;
+            for (const char* option : {".single_word", ".lstrip", ".rstrip", ".normalized"}) {
+                if (json.value(at + option, "false") != "false")
+                    throw Error(where, at + option + " = false", json.value(at + option) + " for \"" + content + "\"");
+            }
+            added_.push_back({content, static_cast<Id>(std::stoul(json.value(at + ".id", "0")))});
+            size_ = std::max(size_, static_cast<std::size_t>(added_.back().id) + 1);
+        }
+        std::sort(added_.begin(), added_.end());
+    }
+
+    /// The special tokens around a text.
+    void read_template(const detail::TokenizerFile& json, const std::string& where) {
+        const std::string type = json.value("post_processor.type");
+        if (type.empty()) return;
+        if (type != "TemplateProcessing") throw Error(where, "a post_processor of type TemplateProcessing", type);
+        bool is_behind = false;
+        for (std::size_t i = 0;; ++i) {
+            const std::string at = "post_processor.single." + std::to_string(i);
+            const std::string token = json.value(at + ".SpecialToken.id");
+            if (!json.value(at + ".Sequence.id").empty()) {
+                is_behind = true;
+            } else if (!token.empty()) {
+                const std::string id = json.value("post_processor.special_tokens." + token + ".ids.0");
+                if (id.empty()) throw Error(where, "the id of every token of post_processor", "none of " + token);
+                (is_behind ? behind_ : before_).push_back(static_cast<Id>(std::stoul(id)));
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// The longest added token at the front of the text, or nullptr.
+    const Added* added_at(std::string_view text) const {
+        const Added* longest = nullptr;
+        auto low = added_.begin(), high = added_.end();
+        for (std::size_t length = 1; length <= text.size() && low != high; ++length) {
+            const std::string_view prefix = text.substr(0, length);
+            low = std::lower_bound(low, high, prefix, [](const Added& added, std::string_view sought) { return added.text < sought; });
+            high = std::upper_bound(low, high, prefix, [&](std::string_view sought, const Added& added) {
+                return sought < std::string_view(added.text).substr(0, length);
+            });
+            if (low != high && low->text.size() == length) longest = &*low;
+        }
+        return longest;
+    }
+
+    void append_text(std::string_view raw, std::vector<Id>& ids) const {
+        const std::string text = canonicalizes_ ? detail::canonicalize_as_open_clip(raw)
+                                                : detail::encode_utf8(detail::decode_utf8(raw));  // which is valid
+        std::size_t begun = 0;
+        for (std::size_t at = 0; at < text.size();) {
+            const Added* const added = added_at(std::string_view(text).substr(at));
+            if (added == nullptr) {
+                ++at;
+                continue;
+            }
+            append_part(text.substr(begun, at - begun), ids);
+            ids.push_back(added->id);
+            begun = at += added->text.size();
+        }
+        append_part(text.substr(begun), ids);
+    }
+
+    void append_part(std::string part, std::vector<Id>& ids) const {
+        for (const Normalizer& step : normalizers_) {
+            if (step.lowers) {
+                part = detail::encode_utf8(detail::lower_by_letter(detail::decode_utf8(part)));
+                continue;
+            }
+            for (std::size_t at = part.find(step.from); at != std::string::npos; at = part.find(step.from, at + step.to.size()))
+                part.replace(at, step.from.size(), step.to);
+        }
+        std::vector<Id> word;
+        for (const char32_t letter : detail::decode_utf8(part)) {
+            if (const auto found = letter_ids_.find(letter); found != letter_ids_.end()) {
+                word.push_back(found->second);
+                continue;
+            }
+            for (const char byte : detail::encode_utf8(std::u32string(1, letter)))
+                word.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+        }
+        std::vector<std::uint32_t> ranks;
+        merges_.apply(word, ranks);
+        ids.insert(ids.end(), word.begin(), word.end());
+    }
+
+    std::vector<Normalizer> normalizers_;
+    std::vector<Added> added_;  ///< sorted: a prefix is a range
+    std::unordered_map<char32_t, Id> letter_ids_;
+    std::array<Id, 256> byte_ids_{};
+    detail::MergeRules merges_;
+    std::vector<Id> before_, behind_;
+    Id padding_ = 0;
+    bool canonicalizes_ = false;
+    std::size_t size_ = 0;
+};
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -5379,7 +5731,7 @@ public:
 
     /// The ids of a text of any length; the last one ends the text. Invalid UTF-8 becomes U+FFFD.
     std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(canonical_as_open_clip(text)) : as_transformers(text);
+        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(detail::canonicalize_as_open_clip(text)) : as_transformers(text);
         if (ids.empty() || ids.back() != end_) ids.push_back(end_);
         return ids;
     }
@@ -5404,24 +5756,6 @@ private:
 
     SentencePiece() = default;
 
-    /// string.punctuation of Python.
-    static bool is_punctuation(char32_t c) {
-        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
-    }
-
-    static std::u32string without_punctuation(std::u32string text) {
-        std::erase_if(text, is_punctuation);
-        return text;
-    }
-
-    /// canonicalize_text(basic_clean(text)) of open_clip/tokenizer.py:66-130.
-    static std::string canonical_as_open_clip(std::string_view text) {
-        std::u32string codes = detail::html_unescape(detail::html_unescape(detail::ftfy_fix_text(detail::decode_utf8(text))));
-        std::replace(codes.begin(), codes.end(), U'_', U' ');
-        return detail::encode_utf8(
-            detail::collapse_python_space(detail::python_lower(without_punctuation(std::move(codes)))));
-    }
-
     /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
     /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are dropped,
     /// so that a first space counts.
@@ -5435,9 +5769,9 @@ private:
         for (std::size_t at = 0; at < codes.size();) {
             const std::size_t next = std::min(codes.find(end, at), codes.find(unknown, at));
             const bool is_last = next == std::u32string::npos;
-            std::u32string part = codes.substr(at, is_last ? next : next - at);
+            const std::u32string_view part = std::u32string_view(codes).substr(at, is_last ? next : next - at);
             const bool is_mark_alone = !is_last && detail::collapse_python_space(part) == std::u32string(1, space_mark);
-            if (!part.empty() && !is_mark_alone) append_part(std::move(part), ids);
+            if (!part.empty() && !is_mark_alone) append_part(part, ids);
             if (is_last) break;
             const bool is_end = codes.compare(next, end.size(), end) == 0;
             ids.push_back(is_end ? end_ : model_->unknown());
@@ -5446,9 +5780,9 @@ private:
         return ids;
     }
 
-    void append_part(std::u32string part, std::vector<Id>& ids) const {
+    void append_part(std::u32string_view part, std::vector<Id>& ids) const {
         const std::u32string canonical =
-            detail::collapse_python_space(without_punctuation(detail::python_lower(std::move(part))));
+            detail::collapse_python_space(detail::without_punctuation(detail::python_lower(part)));
         const std::vector<Id> found = model_->encode(std::string(unknown_literal) + detail::encode_utf8(canonical));
         const std::size_t dropped = found.size() >= marker_pieces_ ? marker_pieces_ : 0;
         ids.insert(ids.end(), found.begin() + static_cast<std::ptrdiff_t>(dropped), found.end());

@@ -215,6 +215,17 @@ inline std::u32string python_lower(std::u32string_view text) {
     return out;
 }
 
+/// Lower case code point by code point, as tokenizers has it.
+inline std::u32string lower_by_letter(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    for (const char32_t c : text) {
+        out += lower(c, true);
+        if (c == 0x130) out += char32_t{0x307};
+    }
+    return out;
+}
+
 inline std::u32string clean_as_open_clip(std::u32string_view text) {
     const std::u32string fixed = ftfy_fix_text(text);
     return python_lower(collapse_python_space(html_unescape(html_unescape(fixed))));
@@ -226,15 +237,25 @@ inline std::u32string clean_as_transformers(std::u32string_view text) {
     bool in_space = false;
     for (const char32_t c : normalize(std::u32string(text), NormalForm::nfc_unicode_9)) {
         const bool space = is_white_space(c);
-        if (!space) {
-            out += lower(c, true);
-            if (c == 0x130) out += char32_t{0x307};
-        } else if (!in_space) {
-            out += U' ';
-        }
+        if (!space || !in_space) out += space ? U' ' : c;
         in_space = space;
     }
-    return out;
+    return lower_by_letter(out);
+}
+
+/// Without Python's string.punctuation.
+inline std::u32string without_punctuation(std::u32string text) {
+    std::erase_if(text, [](char32_t c) {
+        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+    });
+    return text;
+}
+
+/// canonicalize_text(basic_clean(text)) of open_clip/tokenizer.py:66-130: what its SigLIP models clean by.
+inline std::string canonicalize_as_open_clip(std::string_view text) {
+    std::u32string codes = html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))));
+    std::replace(codes.begin(), codes.end(), U'_', U' ');
+    return encode_utf8(collapse_python_space(python_lower(without_punctuation(std::move(codes)))));
 }
 
 /// Whether only white space and case can change: ASCII without controls and, for open_clip, without references.

@@ -323,7 +323,7 @@ public:
 
     /// The ids of a text of any length; the last one ends the text. Invalid UTF-8 becomes U+FFFD.
     std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(canonical_as_open_clip(text)) : as_transformers(text);
+        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(detail::canonicalize_as_open_clip(text)) : as_transformers(text);
         if (ids.empty() || ids.back() != end_) ids.push_back(end_);
         return ids;
     }
@@ -348,24 +348,6 @@ private:
 
     SentencePiece() = default;
 
-    /// string.punctuation of Python.
-    static bool is_punctuation(char32_t c) {
-        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
-    }
-
-    static std::u32string without_punctuation(std::u32string text) {
-        std::erase_if(text, is_punctuation);
-        return text;
-    }
-
-    /// canonicalize_text(basic_clean(text)) of open_clip/tokenizer.py:66-130.
-    static std::string canonical_as_open_clip(std::string_view text) {
-        std::u32string codes = detail::html_unescape(detail::html_unescape(detail::ftfy_fix_text(detail::decode_utf8(text))));
-        std::replace(codes.begin(), codes.end(), U'_', U' ');
-        return detail::encode_utf8(
-            detail::collapse_python_space(detail::python_lower(without_punctuation(std::move(codes)))));
-    }
-
     /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
     /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are dropped,
     /// so that a first space counts.
@@ -379,9 +361,9 @@ private:
         for (std::size_t at = 0; at < codes.size();) {
             const std::size_t next = std::min(codes.find(end, at), codes.find(unknown, at));
             const bool is_last = next == std::u32string::npos;
-            std::u32string part = codes.substr(at, is_last ? next : next - at);
+            const std::u32string_view part = std::u32string_view(codes).substr(at, is_last ? next : next - at);
             const bool is_mark_alone = !is_last && detail::collapse_python_space(part) == std::u32string(1, space_mark);
-            if (!part.empty() && !is_mark_alone) append_part(std::move(part), ids);
+            if (!part.empty() && !is_mark_alone) append_part(part, ids);
             if (is_last) break;
             const bool is_end = codes.compare(next, end.size(), end) == 0;
             ids.push_back(is_end ? end_ : model_->unknown());
@@ -390,9 +372,9 @@ private:
         return ids;
     }
 
-    void append_part(std::u32string part, std::vector<Id>& ids) const {
+    void append_part(std::u32string_view part, std::vector<Id>& ids) const {
         const std::u32string canonical =
-            detail::collapse_python_space(without_punctuation(detail::python_lower(std::move(part))));
+            detail::collapse_python_space(detail::without_punctuation(detail::python_lower(part)));
         const std::vector<Id> found = model_->encode(std::string(unknown_literal) + detail::encode_utf8(canonical));
         const std::size_t dropped = found.size() >= marker_pieces_ ? marker_pieces_ : 0;
         ids.insert(ids.end(), found.begin() + static_cast<std::ptrdiff_t>(dropped), found.end());
