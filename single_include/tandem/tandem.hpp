@@ -2523,6 +2523,165 @@ inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabula
 
 #endif
 
+// ---- tandem/data/model_folder.hpp ----
+
+// What the configs beside a checkpoint say of its architecture.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A property of an architecture that a file tells, or a constant has. `name` is the constant's ("vision.layers"); sizes are
+/// decimal, activations in transformers' words, poolings in open_clip's.
+struct ArchitectureField {
+    std::string name;
+    std::string value;
+    std::string source;  ///< where a file says so, or that it does not and means its default
+};
+
+/// A config file's leaves by their paths, and the fields that were found in it.
+class ConfigReader {
+public:
+    /// Throws Error if the file is no JSON object.
+    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path) : file_(path.filename().string()) {
+        const MappedFile file(path);
+        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        if (const auto fault = json_fault(text, leaves_))
+            throw Error(path.string(), "a JSON object", "a fault at byte " + std::to_string(*fault));
+    }
+
+    std::optional<std::string> find(std::string_view path) const {
+        for (const JsonLeaf& leaf : leaves_.leaves) {
+            if (leaf.path == path && leaf.text != "null") return leaf.text;
+        }
+        return std::nullopt;
+    }
+    bool has_below(std::string_view prefix) const {
+        return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });
+    }
+
+    /// Adds what the file says at `path`, or what its absence means.
+    void add(std::string name, const std::string& path, std::string_view otherwise) {
+        const auto found = find(path);
+        fields.push_back({std::move(name), found.value_or(std::string(otherwise)),
+                          file_ + ", " + path + (found ? "" : " by default")});
+    }
+    /// Adds what follows from the file.
+    void conclude(std::string name, std::string value, const std::string& path) {
+        fields.push_back({std::move(name), std::move(value), file_ + ", " + path});
+    }
+
+    std::vector<ArchitectureField> fields;
+
+private:
+    std::string file_;
+    JsonLeaves leaves_;
+};
+
+/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig and so on.
+[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, bool siglip) {
+    struct Entry {
+        const char *name, *path, *clip, *siglip;
+    };
+    static constexpr std::array<Entry, 16> entries{{
+        {"vision.image", "vision_config.image_size", "224", "224"},
+        {"vision.patch", "vision_config.patch_size", "32", "16"},
+        {"vision.width", "vision_config.hidden_size", "768", "768"},
+        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072"},
+        {"vision.layers", "vision_config.num_hidden_layers", "12", "12"},
+        {"vision.heads", "vision_config.num_attention_heads", "12", "12"},
+        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
+        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6"},
+        {"text.vocabulary", "text_config.vocab_size", "49408", "32000"},
+        {"text.context", "text_config.max_position_embeddings", "77", "64"},
+        {"text.width", "text_config.hidden_size", "512", "768"},
+        {"text.hidden", "text_config.intermediate_size", "2048", "3072"},
+        {"text.layers", "text_config.num_hidden_layers", "12", "12"},
+        {"text.heads", "text_config.num_attention_heads", "8", "12"},
+        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
+        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6"},
+    }};
+    for (const Entry& entry : entries) config.add(entry.name, entry.path, siglip ? entry.siglip : entry.clip);
+    config.conclude("vision.pooling", siglip ? "map" : "tok", "model_type");
+    config.conclude("text.pooling", siglip ? "last" : "argmax", "model_type");
+    config.conclude("text.causal", siglip ? "false" : "true", "model_type");
+    if (!siglip) config.add("embedding", "projection_dim", "512");
+}
+
+/// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
+inline std::string open_clip_activation(const ConfigReader& config, const std::string& tower) {
+    if (config.find("model_cfg.quick_gelu") == "true") return "quick_gelu";
+    return config.find(tower + ".act_kwargs.approximate") == "tanh" ? "gelu_pytorch_tanh" : "gelu";
+}
+
+/// open_clip's open_clip_config.json, with the defaults of its CLIPVisionCfg and CLIPTextCfg (open_clip/model.py). Towers
+/// of timm have their sizes in their names, and the activation in timm's table.
+[[gnu::cold]] inline void read_open_clip_config(ConfigReader& config) {
+    const std::string vision = "model_cfg.vision_cfg", text = "model_cfg.text_cfg";
+    const auto number = [&](const std::string& path, double otherwise) {
+        const auto found = config.find(path);
+        return found ? std::strtod(found->c_str(), nullptr) : otherwise;
+    };
+    const auto hidden = [&](const std::string& tower, double width) {
+        return std::to_string(static_cast<std::size_t>(number(tower + ".width", width) * number(tower + ".mlp_ratio", 4.0)));
+    };
+    config.add("embedding", "model_cfg.embed_dim", "512");
+    config.add("vision.image", vision + ".image_size", "224");
+    if (const auto timm = config.find(vision + ".timm_model_name")) {
+        // timm/models/vision_transformer.py: these say act_layer = 'gelu_tanh', the other towers of SigLIP share erf's.
+        static constexpr std::array<std::string_view, 4> tanh{"_patch32_siglip", "large_patch16_siglip_512",
+                                                              "so400m_patch16_siglip", "giantopt_patch16_siglip"};
+        const bool is_tanh = std::ranges::any_of(tanh, [&](auto part) { return timm->find(part) != std::string::npos; });
+        if (timm->find("_siglip") != std::string::npos) {
+            config.conclude("vision.activation", is_tanh ? "gelu_pytorch_tanh" : "gelu", vision + ".timm_model_name");
+            config.conclude("vision.norm.eps", "1e-6", vision + ".timm_model_name");
+            config.conclude("vision.pooling", timm->find("_gap_") != std::string::npos ? "avg" : "map",
+                            vision + ".timm_model_name");
+        }
+    } else {
+        config.add("vision.patch", vision + ".patch_size", "16");
+        config.add("vision.width", vision + ".width", "768");
+        config.conclude("vision.hidden", hidden(vision, 768), vision + ".mlp_ratio");
+        config.add("vision.layers", vision + ".layers", "12");
+        const double head = number(vision + ".head_width", 64);
+        config.conclude("vision.heads", std::to_string(static_cast<std::size_t>(number(vision + ".width", 768) / head)),
+                        vision + ".head_width");
+        config.conclude("vision.activation", open_clip_activation(config, vision), "model_cfg.quick_gelu");
+        config.add("vision.norm.eps", vision + ".norm_kwargs.eps", "1e-5");
+        config.add("vision.pooling", vision + ".pool_type", "tok");
+    }
+    config.add("text.vocabulary", text + ".vocab_size", "49408");
+    config.add("text.context", text + ".context_length", "77");
+    config.add("text.width", text + ".width", "512");
+    config.conclude("text.hidden", hidden(text, 512), text + ".mlp_ratio");
+    config.add("text.layers", text + ".layers", "12");
+    config.add("text.heads", text + ".heads", "8");
+    config.conclude("text.activation", open_clip_activation(config, text), "model_cfg.quick_gelu");
+    config.add("text.norm.eps", text + ".norm_kwargs.eps", "1e-5");
+    config.add("text.pooling", text + ".pool_type", "argmax");
+    config.conclude("text.causal", config.find(text + ".no_causal_mask") == "true" ? "false" : "true",
+                    text + ".no_causal_mask");
+}
+
+/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for a model_type
+/// of transformers that has no counterpart here.
+[[gnu::cold]] inline std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& folder) {
+    if (const auto path = folder / "open_clip_config.json"; std::filesystem::exists(path)) {
+        ConfigReader config(path);
+        if (config.has_below("model_cfg.")) read_open_clip_config(config);
+        return std::move(config.fields);
+    }
+    if (const auto path = folder / "config.json"; std::filesystem::exists(path)) {
+        ConfigReader config(path);
+        const auto type = config.find("model_type");
+        if (type && type != "clip" && type != "siglip")
+            throw Error(path.string(), "a model_type of clip or siglip", *type);
+        if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
+        return std::move(config.fields);
+    }
+    return {};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/data/json_tokenizer.hpp ----
 
 // SigLIP 2's tokenizer: the byte-pair encoding with byte fallback of a tokenizer.json.
@@ -2634,6 +2793,10 @@ public:
         if (const auto fault = detail::json_fault(text, json))
             throw Error(file.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
         JsonTokenizer result(json, file.string());
+        result.pads_left_ = json.value("padding.direction") == "Left";
+        if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {
+            if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
+        }
         const bool is_open_clips = is_folder && std::filesystem::exists(path / "open_clip_config.json");
         result.canonicalizes_ = cleaning.value_or(is_open_clips ? Cleaning::open_clip : Cleaning::transformers) == Cleaning::open_clip;
         return result;
@@ -2649,7 +2812,8 @@ public:
         return ids;
     }
 
-    /// Fills `out` with the ids, and with the padding behind them. Of a text that does not fit, the end is cut, and not what
+    /// Fills `out` with the ids, and with the padding behind them, or before them where the file's padding, or padding_side
+    /// of the folder's tokenizer_config.json, is left. Of a text that does not fit, the end is cut, and not what
     /// the file says stands behind a text. Throws Error if `out` has no room for that.
     void encode(std::string_view text, std::span<Id> out) const {
         const std::size_t around = before_.size() + behind_.size();
@@ -2660,7 +2824,9 @@ public:
         append_text(text, ids);
         ids.resize(std::min(ids.size(), out.size() - behind_.size()));
         ids.insert(ids.end(), behind_.begin(), behind_.end());
-        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding_);
+        const std::size_t padded = out.size() - ids.size();
+        std::fill(out.begin(), out.end(), padding_);
+        std::copy(ids.begin(), ids.end(), out.begin() + static_cast<std::ptrdiff_t>(pads_left_ ? padded : 0));
     }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
@@ -2846,7 +3012,7 @@ private:
     detail::MergeRules merges_;
     std::vector<Id> before_, behind_;
     Id padding_ = 0;
-    bool canonicalizes_ = false;
+    bool canonicalizes_ = false, pads_left_ = false;
     std::size_t size_ = 0;
 };
 
@@ -19353,165 +19519,6 @@ GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
 }
 
 }  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/data/model_folder.hpp ----
-
-// What the configs beside a checkpoint say of its architecture.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// A property of an architecture that a file tells, or a constant has. `name` is the constant's ("vision.layers"); sizes are
-/// decimal, activations in transformers' words, poolings in open_clip's.
-struct ArchitectureField {
-    std::string name;
-    std::string value;
-    std::string source;  ///< where a file says so, or that it does not and means its default
-};
-
-/// A config file's leaves by their paths, and the fields that were found in it.
-class ConfigReader {
-public:
-    /// Throws Error if the file is no JSON object.
-    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path) : file_(path.filename().string()) {
-        const MappedFile file(path);
-        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (const auto fault = json_fault(text, leaves_))
-            throw Error(path.string(), "a JSON object", "a fault at byte " + std::to_string(*fault));
-    }
-
-    std::optional<std::string> find(std::string_view path) const {
-        for (const JsonLeaf& leaf : leaves_.leaves) {
-            if (leaf.path == path && leaf.text != "null") return leaf.text;
-        }
-        return std::nullopt;
-    }
-    bool has_below(std::string_view prefix) const {
-        return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });
-    }
-
-    /// Adds what the file says at `path`, or what its absence means.
-    void add(std::string name, const std::string& path, std::string_view otherwise) {
-        const auto found = find(path);
-        fields.push_back({std::move(name), found.value_or(std::string(otherwise)),
-                          file_ + ", " + path + (found ? "" : " by default")});
-    }
-    /// Adds what follows from the file.
-    void conclude(std::string name, std::string value, const std::string& path) {
-        fields.push_back({std::move(name), std::move(value), file_ + ", " + path});
-    }
-
-    std::vector<ArchitectureField> fields;
-
-private:
-    std::string file_;
-    JsonLeaves leaves_;
-};
-
-/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig and so on.
-[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, bool siglip) {
-    struct Entry {
-        const char *name, *path, *clip, *siglip;
-    };
-    static constexpr std::array<Entry, 16> entries{{
-        {"vision.image", "vision_config.image_size", "224", "224"},
-        {"vision.patch", "vision_config.patch_size", "32", "16"},
-        {"vision.width", "vision_config.hidden_size", "768", "768"},
-        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072"},
-        {"vision.layers", "vision_config.num_hidden_layers", "12", "12"},
-        {"vision.heads", "vision_config.num_attention_heads", "12", "12"},
-        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
-        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6"},
-        {"text.vocabulary", "text_config.vocab_size", "49408", "32000"},
-        {"text.context", "text_config.max_position_embeddings", "77", "64"},
-        {"text.width", "text_config.hidden_size", "512", "768"},
-        {"text.hidden", "text_config.intermediate_size", "2048", "3072"},
-        {"text.layers", "text_config.num_hidden_layers", "12", "12"},
-        {"text.heads", "text_config.num_attention_heads", "8", "12"},
-        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
-        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6"},
-    }};
-    for (const Entry& entry : entries) config.add(entry.name, entry.path, siglip ? entry.siglip : entry.clip);
-    config.conclude("vision.pooling", siglip ? "map" : "tok", "model_type");
-    config.conclude("text.pooling", siglip ? "last" : "argmax", "model_type");
-    config.conclude("text.causal", siglip ? "false" : "true", "model_type");
-    if (!siglip) config.add("embedding", "projection_dim", "512");
-}
-
-/// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
-inline std::string open_clip_activation(const ConfigReader& config, const std::string& tower) {
-    if (config.find("model_cfg.quick_gelu") == "true") return "quick_gelu";
-    return config.find(tower + ".act_kwargs.approximate") == "tanh" ? "gelu_pytorch_tanh" : "gelu";
-}
-
-/// open_clip's open_clip_config.json, with the defaults of its CLIPVisionCfg and CLIPTextCfg (open_clip/model.py). Towers
-/// of timm have their sizes in their names, and the activation in timm's table.
-[[gnu::cold]] inline void read_open_clip_config(ConfigReader& config) {
-    const std::string vision = "model_cfg.vision_cfg", text = "model_cfg.text_cfg";
-    const auto number = [&](const std::string& path, double otherwise) {
-        const auto found = config.find(path);
-        return found ? std::strtod(found->c_str(), nullptr) : otherwise;
-    };
-    const auto hidden = [&](const std::string& tower, double width) {
-        return std::to_string(static_cast<std::size_t>(number(tower + ".width", width) * number(tower + ".mlp_ratio", 4.0)));
-    };
-    config.add("embedding", "model_cfg.embed_dim", "512");
-    config.add("vision.image", vision + ".image_size", "224");
-    if (const auto timm = config.find(vision + ".timm_model_name")) {
-        // timm/models/vision_transformer.py: these say act_layer = 'gelu_tanh', the other towers of SigLIP share erf's.
-        static constexpr std::array<std::string_view, 4> tanh{"_patch32_siglip", "large_patch16_siglip_512",
-                                                              "so400m_patch16_siglip", "giantopt_patch16_siglip"};
-        const bool is_tanh = std::ranges::any_of(tanh, [&](auto part) { return timm->find(part) != std::string::npos; });
-        if (timm->find("_siglip") != std::string::npos) {
-            config.conclude("vision.activation", is_tanh ? "gelu_pytorch_tanh" : "gelu", vision + ".timm_model_name");
-            config.conclude("vision.norm.eps", "1e-6", vision + ".timm_model_name");
-            config.conclude("vision.pooling", timm->find("_gap_") != std::string::npos ? "avg" : "map",
-                            vision + ".timm_model_name");
-        }
-    } else {
-        config.add("vision.patch", vision + ".patch_size", "16");
-        config.add("vision.width", vision + ".width", "768");
-        config.conclude("vision.hidden", hidden(vision, 768), vision + ".mlp_ratio");
-        config.add("vision.layers", vision + ".layers", "12");
-        const double head = number(vision + ".head_width", 64);
-        config.conclude("vision.heads", std::to_string(static_cast<std::size_t>(number(vision + ".width", 768) / head)),
-                        vision + ".head_width");
-        config.conclude("vision.activation", open_clip_activation(config, vision), "model_cfg.quick_gelu");
-        config.add("vision.norm.eps", vision + ".norm_kwargs.eps", "1e-5");
-        config.add("vision.pooling", vision + ".pool_type", "tok");
-    }
-    config.add("text.vocabulary", text + ".vocab_size", "49408");
-    config.add("text.context", text + ".context_length", "77");
-    config.add("text.width", text + ".width", "512");
-    config.conclude("text.hidden", hidden(text, 512), text + ".mlp_ratio");
-    config.add("text.layers", text + ".layers", "12");
-    config.add("text.heads", text + ".heads", "8");
-    config.conclude("text.activation", open_clip_activation(config, text), "model_cfg.quick_gelu");
-    config.add("text.norm.eps", text + ".norm_kwargs.eps", "1e-5");
-    config.add("text.pooling", text + ".pool_type", "argmax");
-    config.conclude("text.causal", config.find(text + ".no_causal_mask") == "true" ? "false" : "true",
-                    text + ".no_causal_mask");
-}
-
-/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for a model_type
-/// of transformers that has no counterpart here.
-[[gnu::cold]] inline std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& folder) {
-    if (const auto path = folder / "open_clip_config.json"; std::filesystem::exists(path)) {
-        ConfigReader config(path);
-        if (config.has_below("model_cfg.")) read_open_clip_config(config);
-        return std::move(config.fields);
-    }
-    if (const auto path = folder / "config.json"; std::filesystem::exists(path)) {
-        ConfigReader config(path);
-        const auto type = config.find("model_type");
-        if (type && type != "clip" && type != "siglip")
-            throw Error(path.string(), "a model_type of clip or siglip", *type);
-        if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
-        return std::move(config.fields);
-    }
-    return {};
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/data/torch_archive.hpp ----
 

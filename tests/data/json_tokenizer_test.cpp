@@ -77,6 +77,28 @@ TEST_CASE("rows of a tokenizer.json are cut before the end of text, and padded")
     CHECK_THROWS_WITH(tokenizer.encode("a", std::span<Id>{}), "JsonTokenizer::encode: expected a context of at least 1 tokens, found 0");
 }
 
+TEST_CASE("the padding stands where the folder's config says") {
+    std::string name = (fs::temp_directory_path() / "tandem-json-tokenizer-XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    const fs::path folder = name;
+    fs::copy_file(fixtures / "tokenizer.json", folder / "tokenizer.json");
+    const auto row = [&] {
+        std::vector<Id> ids(12, -1);
+        JsonTokenizer::load(folder).encode("a cat", ids);
+        return ids;
+    };
+    const std::vector<Id> right = row(), text = JsonTokenizer::load(folder).encode("a cat");
+    REQUIRE(text.size() < 12);
+    std::ofstream(folder / "tokenizer_config.json") << R"({"padding_side": "right"})";
+    CHECK(row() == right);
+    std::ofstream(folder / "tokenizer_config.json") << R"({"padding_side": "left"})";
+    const std::vector<Id> left = row();
+    CHECK(std::equal(text.rbegin(), text.rend(), left.rbegin()));
+    CHECK(std::count(left.begin(), left.end() - static_cast<std::ptrdiff_t>(text.size()), right.back()) ==
+          static_cast<std::ptrdiff_t>(12 - text.size()));
+    fs::remove_all(folder);
+}
+
 TEST_CASE("what a tokenizer.json asks for and is not here is named") {
     std::string name = (fs::temp_directory_path() / "tandem-json-tokenizer-XXXXXX").string();
     REQUIRE(::mkdtemp(name.data()) != nullptr);

@@ -23,6 +23,7 @@
 #include <tandem/data/bpe_merges.hpp>
 #include <tandem/data/clean_text.hpp>
 #include <tandem/data/json.hpp>
+#include <tandem/data/model_folder.hpp>
 #include <tandem/data/tokenizer.hpp>
 #include <tandem/data/unicode.hpp>
 
@@ -133,6 +134,10 @@ public:
         if (const auto fault = detail::json_fault(text, json))
             throw Error(file.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
         JsonTokenizer result(json, file.string());
+        result.pads_left_ = json.value("padding.direction") == "Left";
+        if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {
+            if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
+        }
         const bool is_open_clips = is_folder && std::filesystem::exists(path / "open_clip_config.json");
         result.canonicalizes_ = cleaning.value_or(is_open_clips ? Cleaning::open_clip : Cleaning::transformers) == Cleaning::open_clip;
         return result;
@@ -148,7 +153,8 @@ public:
         return ids;
     }
 
-    /// Fills `out` with the ids, and with the padding behind them. Of a text that does not fit, the end is cut, and not what
+    /// Fills `out` with the ids, and with the padding behind them, or before them where the file's padding, or padding_side
+    /// of the folder's tokenizer_config.json, is left. Of a text that does not fit, the end is cut, and not what
     /// the file says stands behind a text. Throws Error if `out` has no room for that.
     void encode(std::string_view text, std::span<Id> out) const {
         const std::size_t around = before_.size() + behind_.size();
@@ -159,7 +165,9 @@ public:
         append_text(text, ids);
         ids.resize(std::min(ids.size(), out.size() - behind_.size()));
         ids.insert(ids.end(), behind_.begin(), behind_.end());
-        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding_);
+        const std::size_t padded = out.size() - ids.size();
+        std::fill(out.begin(), out.end(), padding_);
+        std::copy(ids.begin(), ids.end(), out.begin() + static_cast<std::ptrdiff_t>(pads_left_ ? padded : 0));
     }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
@@ -345,7 +353,7 @@ private:
     detail::MergeRules merges_;
     std::vector<Id> before_, behind_;
     Id padding_ = 0;
-    bool canonicalizes_ = false;
+    bool canonicalizes_ = false, pads_left_ = false;
     std::size_t size_ = 0;
 };
 
