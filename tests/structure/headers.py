@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Compiles every header under include/tandem alone, included twice, with the given compiler and flags.
+"""headers.py INCLUDE HEADERS COMPILER [FLAGS...]: compiles headers under include/tandem, each alone and included twice.
 
-cuda.cuh is for nvcc, and so is kernels/cuda.
+HEADERS is "all", or names separated by commas. cuda.cuh is for nvcc, and so is kernels/cuda.
 """
 import pathlib
 import subprocess
@@ -9,9 +9,11 @@ import sys
 
 
 def main():
-    include, command = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    include, wanted, command = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     headers = [path.relative_to(include).as_posix() for path in sorted(include.rglob("*.hpp"))]
     headers = [name for name in headers if not name.startswith("tandem/kernels/cuda/")]
+    if wanted != "all":
+        headers = wanted.split(",")
     failed = []
     for name in headers:
         program = f"#include <{name}>\n#include <{name}>\n"
