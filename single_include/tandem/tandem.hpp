@@ -46,6 +46,7 @@
 #include <future>
 #include <initializer_list>
 #include <iostream>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
@@ -1998,6 +1999,23 @@ concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::spa
 
 namespace detail {
 
+/// Of [low, high), sorted by their `text` and alike in all but the last letter of `prefix`, those that begin with it.
+template <class Iterator>
+void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
+    using Entry = typename std::iterator_traits<Iterator>::value_type;
+    low = std::lower_bound(low, high, prefix,
+                           [](const Entry& entry, std::string_view sought) { return std::string_view(entry.text) < sought; });
+    high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
+        return sought < std::string_view(entry.text).substr(0, sought.size());
+    });
+}
+
+/// How a tokenizer's texts are cleaned: as asked for, or as the library does whose config lies beside it.
+inline Cleaning cleaning_of(const std::filesystem::path& path, std::optional<Cleaning> wanted) {
+    return wanted.value_or(std::filesystem::exists(path / "open_clip_config.json") ? Cleaning::open_clip
+                                                                                  : Cleaning::transformers);
+}
+
 /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
 std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> texts, std::size_t context) {
     constexpr std::size_t texts_per_piece = 64;
@@ -2797,8 +2815,7 @@ public:
         if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {
             if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
         }
-        const bool is_open_clips = is_folder && std::filesystem::exists(path / "open_clip_config.json");
-        result.canonicalizes_ = cleaning.value_or(is_open_clips ? Cleaning::open_clip : Cleaning::transformers) == Cleaning::open_clip;
+        result.canonicalizes_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
         return result;
     }
 
@@ -2956,10 +2973,7 @@ private:
         auto low = added_.begin(), high = added_.end();
         for (std::size_t length = 1; length <= text.size() && low != high; ++length) {
             const std::string_view prefix = text.substr(0, length);
-            low = std::lower_bound(low, high, prefix, [](const Added& added, std::string_view sought) { return added.text < sought; });
-            high = std::upper_bound(low, high, prefix, [&](std::string_view sought, const Added& added) {
-                return sought < std::string_view(added.text).substr(0, length);
-            });
+            detail::narrow_to_prefix(low, high, prefix);
             if (low != high && low->text.size() == length) longest = &*low;
         }
         return longest;
@@ -5824,10 +5838,7 @@ private:
             auto low = trie_.begin(), high = trie_.end();
             for (std::size_t length = 1; from + length <= text.size() && low != high; ++length) {
                 const std::string_view prefix = text.substr(from, length);
-                low = std::lower_bound(low, high, prefix, [](const Piece& piece, std::string_view sought) { return piece.text < sought; });
-                high = std::upper_bound(low, high, prefix, [&](std::string_view sought, const Piece& piece) {
-                    return sought < piece.text.substr(0, length);
-                });
+                narrow_to_prefix(low, high, prefix);
                 if (low == high || low->text.size() != length || low->kind == unused) continue;
                 const float score = low->kind == user_defined ? static_cast<float>(length) * highest_ - 0.1F : low->score;
                 offer(from + length, low->id, so_far + score, from);
@@ -5876,9 +5887,7 @@ public:
         const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
         if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
         SentencePiece result;
-        result.cleaning_ = cleaning.value_or(is_folder && std::filesystem::exists(path / "open_clip_config.json")
-                                                 ? Cleaning::open_clip
-                                                 : Cleaning::transformers);
+        result.cleaning_ = detail::cleaning_of(path, cleaning);
         try {
             result.file_ = std::make_shared<const MappedFile>(file);
             const auto bytes = result.file_->bytes();
@@ -20657,7 +20666,7 @@ template <class Tower>
         if (a == b) return true;
         char *end_a = nullptr, *end_b = nullptr;
         const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
-        return *end_a == 0 && *end_b == 0 && std::abs(x - y) <= 1e-3 * std::abs(x);  // eps in their own digits
+        return *end_a == 0 && *end_b == 0 && x == y;  // 1e-6 and 1e-06
     };
     std::string faults;
     for (const ArchitectureField& stored : stored_architecture(folder)) {

@@ -1,8 +1,6 @@
 // Folders of weights with their configs, shards, and positions of images of another size.
 #include <catch2/catch.hpp>
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -15,6 +13,8 @@
 #include <tandem/models/clip.hpp>
 #include <tandem/models/zoo.hpp>
 
+#include "saved_models.hpp"
+
 namespace td = tandem;
 namespace fs = std::filesystem;
 using Catch::Matchers::Contains;
@@ -26,24 +26,6 @@ inline constexpr td::ClipConfig small{
     .text = td::TextConfig{.vocabulary = 40, .context = 9, .width = 32, .layers = 1, .heads = 2, .activation = td::QuickGelu{}},
     .embedding = 24};
 using Model = td::Clip<small>;
-
-class Folder {
-public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "tandem-checkpoint-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    ~Folder() { fs::remove_all(path_); }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    fs::path operator/(const char* name) const { return path_ / name; }
-    const fs::path& path() const { return path_; }
-    void write(const char* name, const std::string& text) const { std::ofstream(path_ / name) << text; }
-
-private:
-    fs::path path_;
-};
 
 const std::string transformers_config = R"({"model_type": "clip", "projection_dim": 24,
     "vision_config": {"image_size": 16, "patch_size": 4, "hidden_size": 48, "intermediate_size": 192, "num_hidden_layers": 1,
@@ -59,18 +41,6 @@ std::string replaced(std::string text, const std::string& from, const std::strin
     const std::size_t at = text.find(from);
     REQUIRE(at != std::string::npos);
     return text.replace(at, from.size(), to);
-}
-
-template <class A, class B>
-bool same_bits(const A& a, const B& b) {
-    bool same = true;
-    td::for_each_parameter(
-        [&](const std::string&, const auto& x, const auto& y) {
-            const auto &left = td::to_row_major(x), &right = td::to_row_major(y);
-            same = same && std::ranges::equal(left.elements(), right.elements());
-        },
-        a, b);
-    return same;
 }
 
 }  // namespace
@@ -92,6 +62,8 @@ TEST_CASE("a folder whose config contradicts the architecture is refused, both v
             "text.heads: expected 2, found 8 (config.json, text_config.num_attention_heads by default)");
     refused("config.json", replaced(transformers_config, R"("vocab_size": 40)", R"("vocab_size": 40, "layer_norm_eps": 1e-06)"),
             "text.norm.eps: expected 1e-05, found 1e-06");
+    refused("config.json", replaced(transformers_config, R"("vocab_size": 40)", R"("vocab_size": 40, "layer_norm_eps": 1.0005e-05)"),
+            "text.norm.eps: expected 1e-05, found 1.0005e-05");
     refused("config.json", replaced(transformers_config, R"("projection_dim": 24)", R"("projection_dim": 512)"),
             "embedding: expected 24, found 512");
     refused("config.json", replaced(transformers_config, R"("clip")", R"("siglip")"), "vision.activation: expected quick_gelu, found gelu_pytorch_tanh");

@@ -1,8 +1,6 @@
 // Models as values: bits that do not depend on the batch, bfloat16, checkpoints, initialisation.
 #include <catch2/catch.hpp>
 
-#include <unistd.h>
-
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -11,6 +9,8 @@
 #include <tandem/models/check_gradients.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
+
+#include "saved_models.hpp"
 
 namespace td = tandem;
 namespace fs = std::filesystem;
@@ -43,33 +43,6 @@ struct Batch {
         }
     }
 };
-
-class Folder {
-public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "tandem-clip-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    ~Folder() { fs::remove_all(path_); }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    fs::path operator/(const char* name) const { return path_ / name; }
-    const fs::path& path() const { return path_; }
-
-private:
-    fs::path path_;
-};
-
-bool same_bits(const Model& a, const Model& b) {
-    bool same = true;
-    td::for_each_parameter(
-        [&](const std::string&, const auto& x, const auto& y) {
-            same = same && std::equal(x.elements().begin(), x.elements().end(), y.elements().begin());
-        },
-        a, b);
-    return same;
-}
 
 }  // namespace
 

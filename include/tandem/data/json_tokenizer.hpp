@@ -138,8 +138,7 @@ public:
         if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {
             if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
         }
-        const bool is_open_clips = is_folder && std::filesystem::exists(path / "open_clip_config.json");
-        result.canonicalizes_ = cleaning.value_or(is_open_clips ? Cleaning::open_clip : Cleaning::transformers) == Cleaning::open_clip;
+        result.canonicalizes_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
         return result;
     }
 
@@ -297,10 +296,7 @@ private:
         auto low = added_.begin(), high = added_.end();
         for (std::size_t length = 1; length <= text.size() && low != high; ++length) {
             const std::string_view prefix = text.substr(0, length);
-            low = std::lower_bound(low, high, prefix, [](const Added& added, std::string_view sought) { return added.text < sought; });
-            high = std::upper_bound(low, high, prefix, [&](std::string_view sought, const Added& added) {
-                return sought < std::string_view(added.text).substr(0, length);
-            });
+            detail::narrow_to_prefix(low, high, prefix);
             if (low != high && low->text.size() == length) longest = &*low;
         }
         return longest;

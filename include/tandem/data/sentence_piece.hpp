@@ -250,10 +250,7 @@ private:
             auto low = trie_.begin(), high = trie_.end();
             for (std::size_t length = 1; from + length <= text.size() && low != high; ++length) {
                 const std::string_view prefix = text.substr(from, length);
-                low = std::lower_bound(low, high, prefix, [](const Piece& piece, std::string_view sought) { return piece.text < sought; });
-                high = std::upper_bound(low, high, prefix, [&](std::string_view sought, const Piece& piece) {
-                    return sought < piece.text.substr(0, length);
-                });
+                narrow_to_prefix(low, high, prefix);
                 if (low == high || low->text.size() != length || low->kind == unused) continue;
                 const float score = low->kind == user_defined ? static_cast<float>(length) * highest_ - 0.1F : low->score;
                 offer(from + length, low->id, so_far + score, from);
@@ -302,9 +299,7 @@ public:
         const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
         if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
         SentencePiece result;
-        result.cleaning_ = cleaning.value_or(is_folder && std::filesystem::exists(path / "open_clip_config.json")
-                                                 ? Cleaning::open_clip
-                                                 : Cleaning::transformers);
+        result.cleaning_ = detail::cleaning_of(path, cleaning);
         try {
             result.file_ = std::make_shared<const MappedFile>(file);
             const auto bytes = result.file_->bytes();

@@ -530,7 +530,7 @@ template <class Tower>
         if (a == b) return true;
         char *end_a = nullptr, *end_b = nullptr;
         const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
-        return *end_a == 0 && *end_b == 0 && std::abs(x - y) <= 1e-3 * std::abs(x);  // eps in their own digits
+        return *end_a == 0 && *end_b == 0 && x == y;  // 1e-6 and 1e-06
     };
     std::string faults;
     for (const ArchitectureField& stored : stored_architecture(folder)) {
