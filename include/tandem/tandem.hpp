@@ -2,9 +2,11 @@
 // What needs a C library appears where that library's headers are, and is linked only if used.
 #pragma once
 
+#include <tandem/data/any_tokenizer.hpp>
 #include <tandem/data/bpe_trainer.hpp>
 #include <tandem/data/json_tokenizer.hpp>
 #include <tandem/data/pairs.hpp>
+#include <tandem/data/preprocess_config.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/data/sentence_piece.hpp>
 #include <tandem/losses/contrastive.hpp>
@@ -13,6 +15,7 @@
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/models/describe.hpp>
+#include <tandem/models/open.hpp>
 #include <tandem/models/zoo.hpp>
 #include <tandem/nn/compose.hpp>
 #include <tandem/tasks/retrieval.hpp>

@@ -101,6 +101,30 @@ inline constexpr int version_patch = 0;
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/core/error.hpp ----
+
+// The one exception type of the library, and the sentence it carries.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
+class Error : public std::runtime_error {
+public:
+    [[gnu::cold]] Error(std::string_view where, std::string_view message)
+        : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
+
+    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
+        : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
+
+    /// The file, tensor, option or function the error speaks of.
+    const std::string& where() const noexcept { return where_; }
+
+private:
+    std::string where_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/core/dtype.hpp ----
 
 // Element types: float, double, bfloat16, and integer ids.
@@ -164,30 +188,6 @@ using Compute = std::conditional_t<Real<T> || std::same_as<T, Id>, T, float>;
 /// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
 template <Arithmetic T>
 using Stored = std::conditional_t<std::same_as<T, bfloat16>, bfloat16, Compute<T>>;
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/error.hpp ----
-
-// The one exception type of the library, and the sentence it carries.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
-class Error : public std::runtime_error {
-public:
-    [[gnu::cold]] Error(std::string_view where, std::string_view message)
-        : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
-
-    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
-        : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
-
-    /// The file, tensor, option or function the error speaks of.
-    const std::string& where() const noexcept { return where_; }
-
-private:
-    std::string where_;
-};
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -2393,154 +2393,6 @@ private:
 
 #endif
 
-// ---- tandem/data/bpe_trainer.hpp ----
-
-// Learns a vocabulary for the BPE tokenizer from captions.
-
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// Pair counts over a set of distinct words, kept up to date from merge to merge.
-class PairCounts {
-public:
-    /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
-    using Pair = std::uint64_t;
-
-    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
-        std::array<Id, 256> ids{};
-        for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
-        for (const auto& [text, count] : words) {
-            Word word{{}, count};
-            for (const char byte : text) word.ids.push_back(ids[static_cast<unsigned char>(byte)]);
-            word.ids.back() += 256;
-            words_.push_back(std::move(word));
-        }
-        for (std::size_t i = 0; i < words_.size(); ++i) {
-            for_each_pair(words_[i], [&](Pair pair) {
-                State& state = pairs_[pair];
-                state.count += words_[i].count;
-                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
-            });
-        }
-        for (const auto& [pair, state] : pairs_) queue_.push({state.count, pair});
-    }
-
-    static Id left(Pair pair) { return static_cast<Id>(pair >> 32); }
-    static Id right(Pair pair) { return static_cast<Id>(pair & 0xFFFFFFFFU); }
-
-    /// Removes and gives the most frequent pair, the lowest one of several; false when no word has two tokens left.
-    bool pop(Pair& pair) {
-        while (!queue_.empty()) {
-            const Entry top = queue_.top();
-            queue_.pop();
-            const std::int64_t count = pairs_.at(top.pair).count;
-            if (count == top.count && count > 0) {
-                pair = top.pair;
-                return true;
-            }
-            // Merges elsewhere took some of it since it was queued.
-            if (count > 0 && count < top.count) queue_.push({count, top.pair});
-        }
-        return false;
-    }
-
-    /// Replaces every occurrence of a pair, left to right in each word.
-    void merge(Pair pair, Id result) {
-        std::unordered_set<Pair> fresh;
-        const std::vector<std::size_t> affected = std::move(pairs_.at(pair).words);
-        for (const std::size_t i : affected) {
-            Word& word = words_[i];
-            for_each_pair(word, [&](Pair old) { pairs_.at(old).count -= word.count; });
-            std::size_t kept = 0;
-            for (std::size_t at = 0; at < word.ids.size(); ++kept) {
-                const bool here = at + 1 < word.ids.size() && key(word.ids[at], word.ids[at + 1]) == pair;
-                word.ids[kept] = here ? result : word.ids[at];
-                at += here ? 2 : 1;
-            }
-            word.ids.resize(kept);
-            for_each_pair(word, [&](Pair now) {
-                State& state = pairs_[now];
-                state.count += word.count;
-                if (left(now) != result && right(now) != result) return;
-                fresh.insert(now);
-                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
-            });
-        }
-        for (const Pair now : fresh) queue_.push({pairs_.at(now).count, now});
-    }
-
-private:
-    struct Word {
-        std::vector<Id> ids;
-        std::int64_t count = 0;
-    };
-
-    struct State {
-        std::int64_t count = 0;
-        std::vector<std::size_t> words;  ///< where it occurs, or did
-    };
-
-    struct Entry {
-        std::int64_t count = 0;
-        Pair pair = 0;
-        bool operator<(const Entry& other) const {
-            return count != other.count ? count < other.count : pair > other.pair;
-        }
-    };
-
-    static Pair key(Id left, Id right) {
-        return (static_cast<Pair>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
-    }
-
-    template <class Body>
-    static void for_each_pair(const Word& word, const Body& body) {
-        for (std::size_t i = 0; i + 1 < word.ids.size(); ++i) body(key(word.ids[i], word.ids[i + 1]));
-    }
-
-    std::vector<Word> words_;
-    std::unordered_map<Pair, State> pairs_;
-    std::priority_queue<Entry> queue_;
-};
-
-}  // namespace detail
-
-/// Learns a vocabulary by byte-pair encoding (Sennrich, Haddow, Birch 2016): the most frequent pair of neighbouring
-/// tokens becomes a token, again and again. `vocabulary` counts the 256 bytes, the 256 bytes that end a word, the
-/// merges and the two special tokens; end of text is the highest id, on which pooling by argmax relies. Captions are
-/// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
-/// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
-/// Error where `vocabulary` is below 514.
-inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
-                     Cleaning cleaning = Cleaning::open_clip) {
-    constexpr std::size_t bytes = 512;
-    constexpr std::size_t specials = 2;
-    if (vocabulary < bytes + specials) {
-        throw Error("train_bpe", "a vocabulary of at least 514 (512 bytes and 2 special tokens)",
-                    std::to_string(vocabulary));
-    }
-    std::map<std::string, std::int64_t> words;
-    for (const std::string& caption : captions) {
-        detail::split_text(
-            caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
-    }
-    detail::PairCounts pairs(words);
-    std::vector<Bpe::Merge> merges;
-    detail::PairCounts::Pair pair = 0;
-    // No pair makes a token that another made before: within its ends a token is always merged in the same order.
-    while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
-        pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
-        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
-    }
-    return Bpe(merges, cleaning);
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
 // ---- tandem/data/model_folder.hpp ----
 
 // What the configs beside a checkpoint say of its architecture.
@@ -2554,6 +2406,14 @@ struct ArchitectureField {
     std::string value;
     std::string source;  ///< where a file says so, or that it does not and means its default
 };
+
+/// Numbers are the same however they are written: 1e-6 and 1e-06.
+inline bool same_value(const std::string& a, const std::string& b) {
+    if (a == b) return true;
+    char *end_a = nullptr, *end_b = nullptr;
+    const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
+    return *end_a == 0 && *end_b == 0 && x == y;
+}
 
 /// A config file's leaves by their paths, and the fields that were found in it.
 class ConfigReader {
@@ -2571,6 +2431,14 @@ public:
             if (leaf.path == path && leaf.text != "null") return leaf.text;
         }
         return std::nullopt;
+    }
+    /// The elements of an array; one, where the file has a value that is none.
+    std::vector<std::string> all(std::string_view path) const {
+        std::vector<std::string> found;
+        for (const JsonLeaf& leaf : leaves_.leaves) {
+            if (leaf.path == path && leaf.text != "null") found.push_back(leaf.text);
+        }
+        return found;
     }
     bool has_below(std::string_view prefix) const {
         return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });
@@ -3029,6 +2897,580 @@ private:
     bool canonicalizes_ = false, pads_left_ = false;
     std::size_t size_ = 0;
 };
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/sentence_piece.hpp ----
+
+// SigLIP's tokenizer: a SentencePiece vocabulary behind the cleaning of transformers or open_clip. Written here, since
+// Debian's libsentencepiece 0.1.97 breaks ties between segmentations of equal score ("..." as ".." + ".") otherwise than
+// the releases with which the published models' ids are made.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The fields of a message of Protocol Buffers, one after the other (protobuf.dev/programming-guides/encoding).
+class ProtobufReader {
+public:
+    explicit ProtobufReader(std::string_view message) : rest_(message) {}
+
+    /// Moves to the next field; false at the end. Throws Error where the message breaks off.
+    bool next() {
+        if (rest_.empty()) return false;
+        const std::uint64_t key = varint();
+        field = static_cast<std::size_t>(key >> 3);
+        switch (key & 7) {
+            case 0: number = varint(); return true;
+            case 1: bytes = take(8); return true;
+            case 2: bytes = take(varint()); return true;
+            case 5: bytes = take(4); return true;
+            default: throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
+        }
+    }
+
+    std::size_t field = 0;
+    std::uint64_t number = 0;  ///< of a field that is a number or a flag
+    std::string_view bytes;    ///< of a text, a message or a float
+
+    float real() const {
+        if (bytes.size() != 4) throw Error("protobuf", "a float of 4 bytes", std::to_string(bytes.size()));
+        float value;
+        std::memcpy(&value, bytes.data(), sizeof value);
+        return value;
+    }
+
+private:
+    std::uint64_t varint() {
+        std::uint64_t value = 0;
+        for (unsigned shift = 0; shift < 64; shift += 7) {
+            const auto byte = static_cast<unsigned char>(take(1)[0]);
+            value |= static_cast<std::uint64_t>(byte & 0x7FU) << shift;
+            if (byte < 0x80) return value;
+        }
+        throw Error("protobuf", "a number of at most 64 bits");
+    }
+    std::string_view take(std::uint64_t size) {
+        if (size > rest_.size()) throw Error("protobuf", "a message that does not break off");
+        const std::string_view taken = rest_.substr(0, static_cast<std::size_t>(size));
+        rest_.remove_prefix(taken.size());
+        return taken;
+    }
+
+    std::string_view rest_;
+};
+
+/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply it.
+class UnigramModel {
+public:
+    /// Throws Error if the bytes are no such model. They must stay as long as the object.
+    [[gnu::cold]] explicit UnigramModel(std::string_view model) {
+        ProtobufReader fields(model);
+        while (fields.next()) {
+            if (fields.field == 1) add_piece(fields.bytes);
+            if (fields.field == 2) read_trainer(fields.bytes);
+            if (fields.field == 3) read_normalizer(fields.bytes);
+        }
+        if (unknown_ < 0) throw Error("sentencepiece", "a piece for what is unknown", "none");
+        std::sort(trie_.begin(), trie_.end());
+    }
+
+    std::size_t size() const { return size_; }
+    Id end() const { return end_; }
+    Id unknown() const { return unknown_; }
+
+    std::vector<Id> encode(std::string_view text) const { return segment(normalize(text)); }
+
+private:
+    // Kinds of a piece (sentencepiece_model.proto).
+    enum Kind : std::uint8_t { normal = 1, unknown_kind = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+    static constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581
+
+    struct Piece {
+        std::string_view text;
+        Id id;
+        float score;
+        Kind kind;
+        bool operator<(const Piece& other) const { return text < other.text; }
+    };
+
+    void add_piece(std::string_view message) {
+        Piece piece{{}, static_cast<Id>(size_++), 0, normal};
+        ProtobufReader fields(message);
+        while (fields.next()) {
+            if (fields.field == 1) piece.text = fields.bytes;
+            if (fields.field == 2) piece.score = fields.real();
+            if (fields.field == 3) piece.kind = static_cast<Kind>(fields.number);
+        }
+        if (piece.kind == unknown_kind) unknown_ = piece.id;
+        if (piece.kind == control && piece.text == "</s>") end_ = piece.id;
+        if (piece.kind == user_defined) symbols_.push_back(piece.text);
+        if (piece.kind == normal) {
+            lowest_ = std::min(lowest_, piece.score);
+            highest_ = std::max(highest_, piece.score);
+        }
+        const bool is_text = piece.kind == normal || piece.kind == user_defined || piece.kind == unused;
+        if (is_text && !piece.text.empty()) trie_.push_back(piece);
+    }
+
+    static void read_trainer(std::string_view message) {
+        ProtobufReader fields(message);
+        while (fields.next()) {
+            if (fields.field == 3 && fields.number != 1)
+                throw Error("sentencepiece", "a unigram model (type 1)", "type " + std::to_string(fields.number));
+            if ((fields.field == 35 || fields.field == 24) && fields.number != 0)
+                throw Error("sentencepiece", "a model without byte fallback and white space as suffix",
+                            "field " + std::to_string(fields.field));
+        }
+    }
+
+    void read_normalizer(std::string_view message) {
+        ProtobufReader fields(message);
+        while (fields.next()) {
+            if (fields.field == 2) read_character_map(fields.bytes);
+            if (fields.field == 3) add_dummy_prefix_ = fields.number != 0;
+            if (fields.field == 4) remove_extra_spaces_ = fields.number != 0;
+            if (fields.field == 5) escape_spaces_ = fields.number != 0;
+        }
+    }
+
+    /// A double array of darts-clone behind its size, then the texts it points to, each ended by a NUL.
+    void read_character_map(std::string_view map) {
+        if (map.empty()) return;
+        std::uint32_t size = 0;
+        if (map.size() >= sizeof size) std::memcpy(&size, map.data(), sizeof size);
+        if (size < 1024 || size % 4 != 0 || size > map.size() - sizeof size || map.back() != 0)
+            throw Error("sentencepiece", "a character map whose parts fit");
+        units_.resize(size / 4);
+        std::memcpy(units_.data(), map.data() + sizeof size, size);
+        replacements_ = map.substr(sizeof size + size);
+    }
+
+    /// What the longest match at the front of the text becomes, and how long that match is.
+    std::pair<std::string_view, std::size_t> normalize_prefix(std::string_view text) const {
+        std::size_t longest = 0;
+        for (const std::string_view symbol : symbols_) {
+            if (symbol.size() > longest && text.starts_with(symbol)) longest = symbol.size();
+        }
+        if (longest > 0) return {text.substr(0, longest), longest};
+        std::uint32_t replacement = 0;
+        if (!units_.empty()) {
+            const auto offset = [](std::uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
+            std::size_t node = offset(units_[0]);
+            for (std::size_t i = 0; i < text.size(); ++i) {
+                const auto letter = static_cast<unsigned char>(text[i]);
+                node ^= letter;
+                if (node >= units_.size() || (units_[node] & ((1U << 31) | 0xFFU)) != letter) break;
+                const bool has_leaf = (units_[node] >> 8 & 1U) != 0;
+                node ^= offset(units_[node]);
+                if (node >= units_.size()) break;
+                if (has_leaf) {
+                    longest = i + 1;
+                    replacement = units_[node] & 0x7FFFFFFFU;
+                }
+            }
+        }
+        if (longest > 0 && replacement < replacements_.size())
+            return {replacements_.data() + replacement, longest};
+        const std::size_t size = std::min(utf8_length(text[0]), text.size());
+        return {text.substr(0, size), size};
+    }
+
+    /// In valid UTF-8, which the text is.
+    static std::size_t utf8_length(char first) {
+        const auto byte = static_cast<unsigned char>(first);
+        return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+    }
+
+    std::string normalize(std::string_view text) const {
+        if (remove_extra_spaces_) {
+            while (!text.empty()) {
+                const auto [piece, length] = normalize_prefix(text);
+                if (piece != " ") break;
+                text.remove_prefix(length);
+            }
+        }
+        if (text.empty()) return {};
+        const std::string_view space = escape_spaces_ ? space_mark : std::string_view(" ");
+        std::string out;
+        if (add_dummy_prefix_) out += space;
+        bool after_space = remove_extra_spaces_;
+        while (!text.empty()) {
+            auto [piece, length] = normalize_prefix(text);
+            text.remove_prefix(length);
+            while (after_space && piece.starts_with(' ')) piece.remove_prefix(1);
+            for (const char letter : piece) {
+                if (letter == ' ') {
+                    out += space;
+                } else {
+                    out += letter;
+                }
+            }
+            if (!piece.empty()) after_space = remove_extra_spaces_ && piece.ends_with(' ');
+        }
+        while (remove_extra_spaces_ && out.ends_with(space)) out.resize(out.size() - space.size());
+        return out;
+    }
+
+    /// The segmentation of the highest score; of equal ones the one found first, as the original finds them.
+    std::vector<Id> segment(std::string_view text) const {
+        struct Best {
+            Id id = -1;
+            float score = 0;
+            std::size_t from = npos;
+        };
+        constexpr float unknown_penalty = 10;
+        std::vector<Best> ends(text.size() + 1);
+        const auto offer = [&](std::size_t end, Id id, float score, std::size_t from) {
+            if (ends[end].from == npos || score > ends[end].score) ends[end] = {id, score, from};
+        };
+        for (std::size_t from = 0; from < text.size();) {
+            const std::size_t letter = std::min(utf8_length(text[from]), text.size() - from);
+            const float so_far = ends[from].score;
+            bool has_letter = false;
+            auto low = trie_.begin(), high = trie_.end();
+            for (std::size_t length = 1; from + length <= text.size() && low != high; ++length) {
+                const std::string_view prefix = text.substr(from, length);
+                narrow_to_prefix(low, high, prefix);
+                if (low == high || low->text.size() != length || low->kind == unused) continue;
+                const float score = low->kind == user_defined ? static_cast<float>(length) * highest_ - 0.1F : low->score;
+                offer(from + length, low->id, so_far + score, from);
+                has_letter = has_letter || length == letter;
+            }
+            if (!has_letter) offer(from + letter, unknown_, so_far + lowest_ - unknown_penalty, from);
+            from += letter;
+        }
+        std::vector<Id> ids;
+        for (std::size_t end = text.size(); end > 0; end = ends[end].from) {
+            // What is unknown side by side is one.
+            if (ends[end].id != unknown_ || ids.empty() || ids.back() != unknown_) ids.push_back(ends[end].id);
+        }
+        std::reverse(ids.begin(), ids.end());
+        return ids;
+    }
+
+    static constexpr std::size_t npos = std::numeric_limits<std::size_t>::max();
+
+    std::size_t size_ = 0;
+    Id end_ = -1, unknown_ = -1;
+    float lowest_ = std::numeric_limits<float>::max(), highest_ = std::numeric_limits<float>::lowest();
+    bool add_dummy_prefix_ = true, remove_extra_spaces_ = true, escape_spaces_ = true;
+    std::vector<Piece> trie_;  ///< sorted: a prefix is a range
+    std::vector<std::string_view> symbols_;
+    std::vector<std::uint32_t> units_;
+    std::string_view replacements_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The tokenizer of SigLIP's checkpoints. Immutable once built: any number of threads may encode at once.
+class SentencePiece {
+public:
+    /// Reads a vocabulary. `path` is a model of SentencePiece (spiece.model), or a folder with one. Texts are cleaned as
+    /// transformers' SiglipTokenizer does, or, where the folder has open_clip_config.json, as open_clip does
+    /// (clean = "canonicalize"); `cleaning` overrides that. Throws Error if there is no such file, it is damaged, or it has
+    /// no piece that ends a text.
+    [[gnu::cold]] static SentencePiece load(const std::filesystem::path& path,
+                                            std::optional<Cleaning> cleaning = std::nullopt) {
+        const bool is_folder = std::filesystem::is_directory(path);
+        const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
+        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
+        SentencePiece result;
+        result.cleaning_ = detail::cleaning_of(path, cleaning);
+        try {
+            result.file_ = std::make_shared<const MappedFile>(file);
+            const auto bytes = result.file_->bytes();
+            result.model_ = std::make_shared<const detail::UnigramModel>(
+                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+        } catch (const Error& error) {
+            throw Error(file.string(), "a model of SentencePiece", error.what());
+        }
+        result.end_ = result.model_->end();
+        if (result.end_ < 0) throw Error(file.string(), "a piece that ends a text, </s>", "none");
+        result.marker_pieces_ = result.model_->encode(unknown_literal).size();
+        return result;
+    }
+
+    std::size_t vocabulary() const { return model_->size(); }
+
+    /// The ids of a text of any length; the last one ends the text. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(detail::canonicalize_as_open_clip(text)) : as_transformers(text);
+        if (ids.empty() || ids.back() != end_) ids.push_back(end_);
+        return ids;
+    }
+
+    /// Fills `out` with the ids, and with the end of text behind them. What does not fit is cut, and the last id is the end
+    /// of text then. Throws Error if `out` is empty.
+    void encode(std::string_view text, std::span<Id> out) const {
+        if (out.empty()) throw Error("SentencePiece::encode", "a context of at least 1 token", "0");
+        const std::vector<Id> ids = encode(text);
+        const std::size_t kept = std::min(ids.size(), out.size() - 1);
+        std::copy_n(ids.begin(), kept, out.begin());
+        std::fill(out.begin() + static_cast<std::ptrdiff_t>(kept), out.end(), end_);
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    static constexpr std::string_view unknown_literal = "<unk>", end_literal = "</s>";
+
+    SentencePiece() = default;
+
+    /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
+    /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are dropped,
+    /// so that a first space counts.
+    std::vector<Id> as_transformers(std::string_view text) const {
+        constexpr char32_t space_mark = U'\u2581';
+        std::u32string codes = detail::decode_utf8(text);
+        std::replace(codes.begin(), codes.end(), space_mark, U' ');
+        codes.insert(codes.begin(), space_mark);
+        const std::u32string end = detail::decode_utf8(end_literal), unknown = detail::decode_utf8(unknown_literal);
+        std::vector<Id> ids;
+        for (std::size_t at = 0; at < codes.size();) {
+            const std::size_t next = std::min(codes.find(end, at), codes.find(unknown, at));
+            const bool is_last = next == std::u32string::npos;
+            const std::u32string_view part = std::u32string_view(codes).substr(at, is_last ? next : next - at);
+            const bool is_mark_alone = !is_last && detail::collapse_python_space(part) == std::u32string(1, space_mark);
+            if (!part.empty() && !is_mark_alone) append_part(part, ids);
+            if (is_last) break;
+            const bool is_end = codes.compare(next, end.size(), end) == 0;
+            ids.push_back(is_end ? end_ : model_->unknown());
+            at = next + (is_end ? end.size() : unknown.size());
+        }
+        return ids;
+    }
+
+    void append_part(std::u32string_view part, std::vector<Id>& ids) const {
+        const std::u32string canonical =
+            detail::collapse_python_space(detail::without_punctuation(detail::python_lower(part)));
+        const std::vector<Id> found = model_->encode(std::string(unknown_literal) + detail::encode_utf8(canonical));
+        const std::size_t dropped = found.size() >= marker_pieces_ ? marker_pieces_ : 0;
+        ids.insert(ids.end(), found.begin() + static_cast<std::ptrdiff_t>(dropped), found.end());
+    }
+
+    Cleaning cleaning_ = Cleaning::transformers;
+    Id end_ = 0;
+    std::size_t marker_pieces_ = 0;  ///< of unknown_literal
+    std::shared_ptr<const MappedFile> file_;  ///< which the model's texts stand in
+    std::shared_ptr<const detail::UnigramModel> model_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/any_tokenizer.hpp ----
+
+// The tokenizer that lies beside a checkpoint, whichever it is.
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A tokenizer whose kind is known at run time. Cheap to copy; any number of threads may encode at once.
+class AnyTokenizer {
+public:
+    template <Tokenizer T>
+        requires(!std::same_as<T, AnyTokenizer>)
+    AnyTokenizer(T tokenizer) : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
+
+    /// As the tokenizer's own.
+    void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return held_->encode_batch(texts, context);
+    }
+
+private:
+    struct Base {
+        virtual ~Base() = default;
+        virtual void encode(std::string_view text, std::span<Id> out) const = 0;
+        virtual std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const = 0;
+    };
+    template <class T>
+    struct Held final : Base {
+        explicit Held(T held) : tokenizer(std::move(held)) {}
+        void encode(std::string_view text, std::span<Id> out) const override { tokenizer.encode(text, out); }
+        std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const override {
+            return tokenizer.encode_batch(texts, context);
+        }
+        T tokenizer;
+    };
+
+    std::shared_ptr<const Base> held_;
+};
+
+/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
+/// bpe_simple_vocab_16e6.txt.gz, or tokenizer.json. `path` may also be such a file. Throws Error that lists the names
+/// it looked for.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
+    const std::string name = path.filename().string();
+    if (name.ends_with(".model")) return SentencePiece::load(path);
+    if (name == "tokenizer.json") return JsonTokenizer::load(path);
+    if (name.ends_with(".txt.gz")) return Bpe::load(path);
+    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
+    if (has("spiece.model")) return SentencePiece::load(folder);
+    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder);
+    if (has("tokenizer.json")) return JsonTokenizer::load(folder);
+    if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
+    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/bpe_trainer.hpp ----
+
+// Learns a vocabulary for the BPE tokenizer from captions.
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Pair counts over a set of distinct words, kept up to date from merge to merge.
+class PairCounts {
+public:
+    /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
+    using Pair = std::uint64_t;
+
+    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
+        std::array<Id, 256> ids{};
+        for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
+        for (const auto& [text, count] : words) {
+            Word word{{}, count};
+            for (const char byte : text) word.ids.push_back(ids[static_cast<unsigned char>(byte)]);
+            word.ids.back() += 256;
+            words_.push_back(std::move(word));
+        }
+        for (std::size_t i = 0; i < words_.size(); ++i) {
+            for_each_pair(words_[i], [&](Pair pair) {
+                State& state = pairs_[pair];
+                state.count += words_[i].count;
+                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
+            });
+        }
+        for (const auto& [pair, state] : pairs_) queue_.push({state.count, pair});
+    }
+
+    static Id left(Pair pair) { return static_cast<Id>(pair >> 32); }
+    static Id right(Pair pair) { return static_cast<Id>(pair & 0xFFFFFFFFU); }
+
+    /// Removes and gives the most frequent pair, the lowest one of several; false when no word has two tokens left.
+    bool pop(Pair& pair) {
+        while (!queue_.empty()) {
+            const Entry top = queue_.top();
+            queue_.pop();
+            const std::int64_t count = pairs_.at(top.pair).count;
+            if (count == top.count && count > 0) {
+                pair = top.pair;
+                return true;
+            }
+            // Merges elsewhere took some of it since it was queued.
+            if (count > 0 && count < top.count) queue_.push({count, top.pair});
+        }
+        return false;
+    }
+
+    /// Replaces every occurrence of a pair, left to right in each word.
+    void merge(Pair pair, Id result) {
+        std::unordered_set<Pair> fresh;
+        const std::vector<std::size_t> affected = std::move(pairs_.at(pair).words);
+        for (const std::size_t i : affected) {
+            Word& word = words_[i];
+            for_each_pair(word, [&](Pair old) { pairs_.at(old).count -= word.count; });
+            std::size_t kept = 0;
+            for (std::size_t at = 0; at < word.ids.size(); ++kept) {
+                const bool here = at + 1 < word.ids.size() && key(word.ids[at], word.ids[at + 1]) == pair;
+                word.ids[kept] = here ? result : word.ids[at];
+                at += here ? 2 : 1;
+            }
+            word.ids.resize(kept);
+            for_each_pair(word, [&](Pair now) {
+                State& state = pairs_[now];
+                state.count += word.count;
+                if (left(now) != result && right(now) != result) return;
+                fresh.insert(now);
+                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
+            });
+        }
+        for (const Pair now : fresh) queue_.push({pairs_.at(now).count, now});
+    }
+
+private:
+    struct Word {
+        std::vector<Id> ids;
+        std::int64_t count = 0;
+    };
+
+    struct State {
+        std::int64_t count = 0;
+        std::vector<std::size_t> words;  ///< where it occurs, or did
+    };
+
+    struct Entry {
+        std::int64_t count = 0;
+        Pair pair = 0;
+        bool operator<(const Entry& other) const {
+            return count != other.count ? count < other.count : pair > other.pair;
+        }
+    };
+
+    static Pair key(Id left, Id right) {
+        return (static_cast<Pair>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
+    }
+
+    template <class Body>
+    static void for_each_pair(const Word& word, const Body& body) {
+        for (std::size_t i = 0; i + 1 < word.ids.size(); ++i) body(key(word.ids[i], word.ids[i + 1]));
+    }
+
+    std::vector<Word> words_;
+    std::unordered_map<Pair, State> pairs_;
+    std::priority_queue<Entry> queue_;
+};
+
+}  // namespace detail
+
+/// Learns a vocabulary by byte-pair encoding (Sennrich, Haddow, Birch 2016): the most frequent pair of neighbouring
+/// tokens becomes a token, again and again. `vocabulary` counts the 256 bytes, the 256 bytes that end a word, the
+/// merges and the two special tokens; end of text is the highest id, on which pooling by argmax relies. Captions are
+/// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
+/// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
+/// Error where `vocabulary` is below 514.
+inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
+                     Cleaning cleaning = Cleaning::open_clip) {
+    constexpr std::size_t bytes = 512;
+    constexpr std::size_t specials = 2;
+    if (vocabulary < bytes + specials) {
+        throw Error("train_bpe", "a vocabulary of at least 514 (512 bytes and 2 special tokens)",
+                    std::to_string(vocabulary));
+    }
+    std::map<std::string, std::int64_t> words;
+    for (const std::string& caption : captions) {
+        detail::split_text(
+            caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
+    }
+    detail::PairCounts pairs(words);
+    std::vector<Bpe::Merge> merges;
+    detail::PairCounts::Pair pair = 0;
+    // No pair makes a token that another made before: within its ends a token is always merged in the same order.
+    while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
+        pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
+        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
+    }
+    return Bpe(merges, cleaning);
+}
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -4490,8 +4932,9 @@ inline std::array<int, 2> shortest_sides(int width, int height, int size) {
 
 /// Where a centred window of size x size begins in `side`; negative where the window is larger, by the padding.
 /// (torchvision functional.py, center_crop: Python's round inside, floor of the half for padding.)
-constexpr int centre_offset(int side, int size) {
-    return side >= size ? half_to_even(side - size) : -((size - side) / 2);
+constexpr int centre_offset(int side, int size, bool floor = false) {
+    if (side < size) return -((size - side) / 2);
+    return floor ? (side - size) / 2 : half_to_even(side - size);
 }
 
 /// Copies source into a canvas of one colour at (left, top), both of which may be negative.
@@ -4625,7 +5068,7 @@ struct RandomResizedCrop {
 /// How a picture of any shape becomes a square of `size`.
 enum class Fit {
     shortest_then_crop,  ///< shorter side to size, centre crop (OpenAI, open_clip "shortest")
-    squash,              ///< both sides to size (SigLIP, open_clip "squash")
+    squash,              ///< both sides to size (SigLIP, open_clip "squash"), centre crop where `resize` is larger (ALIGN)
     pad,                 ///< longer side to size, the rest filled (open_clip "longest")
 };
 
@@ -4638,6 +5081,8 @@ struct Preprocess {
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
     PassOrder order = PassOrder::pillow_13;
+    int resize = 0;           ///< what the picture is resized to before it is cropped to size; 0: to size
+    bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 
     /// Floats of one picture: 3 * size * size.
     constexpr std::size_t count() const {
@@ -4668,11 +5113,15 @@ inline Image fit_square(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
     const int size = recipe.size;
-    if (recipe.fit == Fit::squash) return resize(image, size, size, recipe.filter, recipe.order);
-    if (recipe.fit == Fit::shortest_then_crop) {
+    const int resized = recipe.resize == 0 ? size : recipe.resize;
+    if (resized < size) throw Error("preprocess", "a resize to " + std::to_string(size) + " pixels or more", std::to_string(resized));
+    if (recipe.fit == Fit::squash && resized == size) return resize(image, size, size, recipe.filter, recipe.order);
+    if (recipe.fit != Fit::pad) {
         detail::check_resize_size(image.width, image.height, "an image with");
-        const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
-        const Region window{detail::centre_offset(width, size), detail::centre_offset(height, size), size, size};
+        const auto [width, height] = recipe.fit == Fit::squash ? std::array{resized, resized}
+                                                               : detail::shortest_sides(image.width, image.height, resized);
+        const Region window{detail::centre_offset(width, size, recipe.floor_crop),
+                            detail::centre_offset(height, size, recipe.floor_crop), size, size};
         return detail::resize_window(detail::view(image),
                                      {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, width,
                                      height, window, {recipe.filter, recipe.order});
@@ -4890,6 +5339,122 @@ private:
 }  // namespace tandem::inline TANDEM_ABI
 
 #endif
+
+// ---- tandem/data/preprocess_config.hpp ----
+
+// A model's preprocessing as the files beside its weights tell it.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Three numbers, or one for all channels.
+[[gnu::cold]] inline void read_channels(const ConfigReader& config, const std::string& path, const std::string& where,
+                                        std::array<float, 3>& channels) {
+    const std::vector<std::string> found = config.all(path);
+    if (found.empty()) return;
+    if (found.size() != 1 && found.size() != 3)
+        throw Error(where, path + " of 1 or 3 numbers", std::to_string(found.size()));
+    for (std::size_t i = 0; i < 3; ++i) channels[i] = std::strtof(found[found.size() == 1 ? 0 : i].c_str(), nullptr);
+}
+
+[[gnu::cold]] inline int read_pixels(const std::string& number, const std::string& path, const std::string& where) {
+    const long pixels = std::strtol(number.c_str(), nullptr, 10);
+    if (pixels < 1 || pixels > 1 << 14) throw Error(where, path + " of 1 to 16384 pixels", number);
+    return static_cast<int>(pixels);
+}
+
+/// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
+[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where, Preprocess recipe) {
+    const std::string at = "preprocess_cfg.";
+    read_channels(config, at + "mean", where, recipe.mean);
+    read_channels(config, at + "std", where, recipe.deviation);
+    const std::string filter = config.find(at + "interpolation").value_or("bicubic");
+    if (filter != "bicubic" && filter != "bilinear") throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
+    recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
+    const std::string mode = config.find(at + "resize_mode").value_or("shortest");
+    if (mode == "shortest") {
+        recipe.fit = Fit::shortest_then_crop;
+    } else if (mode == "squash") {
+        recipe.fit = Fit::squash;
+    } else if (mode == "longest") {
+        recipe.fit = Fit::pad;
+    } else {
+        throw Error(where, "preprocess_cfg.resize_mode of shortest, squash or longest", mode);
+    }
+    return recipe;
+}
+
+/// preprocessor_config.json of transformers' CLIPImageProcessor, SiglipImageProcessor and EfficientNetImageProcessor (of
+/// ALIGN). `recipe` has the defaults of the first or the second.
+[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, const std::string& where, Preprocess recipe) {
+    const auto is = [&](const char* name, bool otherwise) { return config.find(name).value_or(otherwise ? "true" : "false") == "true"; };
+    recipe.floor_crop = true;
+    read_channels(config, "image_mean", where, recipe.mean);
+    read_channels(config, "image_std", where, recipe.deviation);
+    const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
+    if (filter != "2" && filter != "3") throw Error(where, "resample 2 (bilinear) or 3 (bicubic)", filter);
+    recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
+    const auto height = config.find("size.height"), width = config.find("size.width");
+    const auto shortest = config.find("size.shortest_edge"), plain = config.find("size");
+    if (height != width) throw Error(where, "a size of equal height and width", height.value_or("none") + " and " + width.value_or("none"));
+    if (height) recipe.fit = Fit::squash;
+    if (shortest) recipe.fit = Fit::shortest_then_crop;
+    if (const auto size = height ? height : shortest ? shortest : plain) recipe.resize = read_pixels(*size, "size", where);
+    if (!is("do_resize", true)) throw Error(where, "do_resize true: every picture is resized", "false");
+    if (is("do_center_crop", recipe.fit == Fit::shortest_then_crop)) {
+        const auto crop = config.find("crop_size.height"), old = config.find("crop_size");
+        if (const auto size = crop ? crop : old) recipe.size = read_pixels(*size, "crop_size", where);
+    } else if (recipe.fit == Fit::shortest_then_crop) {
+        throw Error(where, "do_center_crop true, for a size that is the shortest edge's", "false");
+    } else if (recipe.resize > 0) {
+        recipe.size = recipe.resize;
+    }
+    if (recipe.resize == recipe.size) recipe.resize = 0;
+    // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
+    const bool normalizes = is("do_normalize", true);
+    const float factor = is("do_rescale", true) ? 255 * std::strtof(config.find("rescale_factor").value_or("0.00392156862745098").c_str(), nullptr) : 255;
+    const float offset = is("rescale_offset", false) ? 1.0F : 0.0F;
+    for (std::size_t i = 0; i < 3; ++i) {
+        const float deviation = normalizes ? recipe.deviation[i] : 1.0F, mean = normalizes ? recipe.mean[i] : 0.0F;
+        const float again = is("include_top", false) ? recipe.deviation[i] : 1.0F;
+        // Exactly the numbers of the file where it does the usual.
+        if (offset == 0 && std::abs(factor - 1) < 1e-6F && again == 1) {
+            recipe.mean[i] = mean;
+            recipe.deviation[i] = deviation;
+        } else {
+            recipe.mean[i] = (mean + offset) / factor;
+            recipe.deviation[i] = deviation * again / factor;
+        }
+    }
+    return recipe;
+}
+
+}  // namespace detail
+
+/// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
+/// preprocessor_config.json, in the folder `path` or beside the file. Without either, `otherwise`: what the model was
+/// trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
+[[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
+    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
+        const detail::ConfigReader config(file);
+        if (config.has_below("preprocess_cfg.")) {
+            Preprocess recipe = openai_preprocess(otherwise.size);
+            if (const auto image = config.find("model_cfg.vision_cfg.image_size")) recipe.size = detail::read_pixels(*image, "image_size", file.string());
+            return detail::open_clip_preprocess(config, file.string(), recipe);
+        }
+    }
+    if (const auto file = folder / "preprocessor_config.json"; std::filesystem::exists(file)) {
+        const detail::ConfigReader config(file);
+        std::string type = config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
+        const bool squashes = type.starts_with("Siglip") || type.starts_with("EfficientNet");
+        return detail::transformers_preprocess(config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
+    }
+    return otherwise;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/data/safetensors_types.hpp ----
 
@@ -5608,371 +6173,6 @@ inline void save_safetensors(const std::filesystem::path& path, std::span<const 
 }
 
 }  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/data/sentence_piece.hpp ----
-
-// SigLIP's tokenizer: a SentencePiece vocabulary behind the cleaning of transformers or open_clip. Written here, since
-// Debian's libsentencepiece 0.1.97 breaks ties between segmentations of equal score ("..." as ".." + ".") otherwise than
-// the releases with which the published models' ids are made.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// The fields of a message of Protocol Buffers, one after the other (protobuf.dev/programming-guides/encoding).
-class ProtobufReader {
-public:
-    explicit ProtobufReader(std::string_view message) : rest_(message) {}
-
-    /// Moves to the next field; false at the end. Throws Error where the message breaks off.
-    bool next() {
-        if (rest_.empty()) return false;
-        const std::uint64_t key = varint();
-        field = static_cast<std::size_t>(key >> 3);
-        switch (key & 7) {
-            case 0: number = varint(); return true;
-            case 1: bytes = take(8); return true;
-            case 2: bytes = take(varint()); return true;
-            case 5: bytes = take(4); return true;
-            default: throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
-        }
-    }
-
-    std::size_t field = 0;
-    std::uint64_t number = 0;  ///< of a field that is a number or a flag
-    std::string_view bytes;    ///< of a text, a message or a float
-
-    float real() const {
-        if (bytes.size() != 4) throw Error("protobuf", "a float of 4 bytes", std::to_string(bytes.size()));
-        float value;
-        std::memcpy(&value, bytes.data(), sizeof value);
-        return value;
-    }
-
-private:
-    std::uint64_t varint() {
-        std::uint64_t value = 0;
-        for (unsigned shift = 0; shift < 64; shift += 7) {
-            const auto byte = static_cast<unsigned char>(take(1)[0]);
-            value |= static_cast<std::uint64_t>(byte & 0x7FU) << shift;
-            if (byte < 0x80) return value;
-        }
-        throw Error("protobuf", "a number of at most 64 bits");
-    }
-    std::string_view take(std::uint64_t size) {
-        if (size > rest_.size()) throw Error("protobuf", "a message that does not break off");
-        const std::string_view taken = rest_.substr(0, static_cast<std::size_t>(size));
-        rest_.remove_prefix(taken.size());
-        return taken;
-    }
-
-    std::string_view rest_;
-};
-
-/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply it.
-class UnigramModel {
-public:
-    /// Throws Error if the bytes are no such model. They must stay as long as the object.
-    [[gnu::cold]] explicit UnigramModel(std::string_view model) {
-        ProtobufReader fields(model);
-        while (fields.next()) {
-            if (fields.field == 1) add_piece(fields.bytes);
-            if (fields.field == 2) read_trainer(fields.bytes);
-            if (fields.field == 3) read_normalizer(fields.bytes);
-        }
-        if (unknown_ < 0) throw Error("sentencepiece", "a piece for what is unknown", "none");
-        std::sort(trie_.begin(), trie_.end());
-    }
-
-    std::size_t size() const { return size_; }
-    Id end() const { return end_; }
-    Id unknown() const { return unknown_; }
-
-    std::vector<Id> encode(std::string_view text) const { return segment(normalize(text)); }
-
-private:
-    // Kinds of a piece (sentencepiece_model.proto).
-    enum Kind : std::uint8_t { normal = 1, unknown_kind = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
-    static constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581
-
-    struct Piece {
-        std::string_view text;
-        Id id;
-        float score;
-        Kind kind;
-        bool operator<(const Piece& other) const { return text < other.text; }
-    };
-
-    void add_piece(std::string_view message) {
-        Piece piece{{}, static_cast<Id>(size_++), 0, normal};
-        ProtobufReader fields(message);
-        while (fields.next()) {
-            if (fields.field == 1) piece.text = fields.bytes;
-            if (fields.field == 2) piece.score = fields.real();
-            if (fields.field == 3) piece.kind = static_cast<Kind>(fields.number);
-        }
-        if (piece.kind == unknown_kind) unknown_ = piece.id;
-        if (piece.kind == control && piece.text == "</s>") end_ = piece.id;
-        if (piece.kind == user_defined) symbols_.push_back(piece.text);
-        if (piece.kind == normal) {
-            lowest_ = std::min(lowest_, piece.score);
-            highest_ = std::max(highest_, piece.score);
-        }
-        const bool is_text = piece.kind == normal || piece.kind == user_defined || piece.kind == unused;
-        if (is_text && !piece.text.empty()) trie_.push_back(piece);
-    }
-
-    static void read_trainer(std::string_view message) {
-        ProtobufReader fields(message);
-        while (fields.next()) {
-            if (fields.field == 3 && fields.number != 1)
-                throw Error("sentencepiece", "a unigram model (type 1)", "type " + std::to_string(fields.number));
-            if ((fields.field == 35 || fields.field == 24) && fields.number != 0)
-                throw Error("sentencepiece", "a model without byte fallback and white space as suffix",
-                            "field " + std::to_string(fields.field));
-        }
-    }
-
-    void read_normalizer(std::string_view message) {
-        ProtobufReader fields(message);
-        while (fields.next()) {
-            if (fields.field == 2) read_character_map(fields.bytes);
-            if (fields.field == 3) add_dummy_prefix_ = fields.number != 0;
-            if (fields.field == 4) remove_extra_spaces_ = fields.number != 0;
-            if (fields.field == 5) escape_spaces_ = fields.number != 0;
-        }
-    }
-
-    /// A double array of darts-clone behind its size, then the texts it points to, each ended by a NUL.
-    void read_character_map(std::string_view map) {
-        if (map.empty()) return;
-        std::uint32_t size = 0;
-        if (map.size() >= sizeof size) std::memcpy(&size, map.data(), sizeof size);
-        if (size < 1024 || size % 4 != 0 || size > map.size() - sizeof size || map.back() != 0)
-            throw Error("sentencepiece", "a character map whose parts fit");
-        units_.resize(size / 4);
-        std::memcpy(units_.data(), map.data() + sizeof size, size);
-        replacements_ = map.substr(sizeof size + size);
-    }
-
-    /// What the longest match at the front of the text becomes, and how long that match is.
-    std::pair<std::string_view, std::size_t> normalize_prefix(std::string_view text) const {
-        std::size_t longest = 0;
-        for (const std::string_view symbol : symbols_) {
-            if (symbol.size() > longest && text.starts_with(symbol)) longest = symbol.size();
-        }
-        if (longest > 0) return {text.substr(0, longest), longest};
-        std::uint32_t replacement = 0;
-        if (!units_.empty()) {
-            const auto offset = [](std::uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
-            std::size_t node = offset(units_[0]);
-            for (std::size_t i = 0; i < text.size(); ++i) {
-                const auto letter = static_cast<unsigned char>(text[i]);
-                node ^= letter;
-                if (node >= units_.size() || (units_[node] & ((1U << 31) | 0xFFU)) != letter) break;
-                const bool has_leaf = (units_[node] >> 8 & 1U) != 0;
-                node ^= offset(units_[node]);
-                if (node >= units_.size()) break;
-                if (has_leaf) {
-                    longest = i + 1;
-                    replacement = units_[node] & 0x7FFFFFFFU;
-                }
-            }
-        }
-        if (longest > 0 && replacement < replacements_.size())
-            return {replacements_.data() + replacement, longest};
-        const std::size_t size = std::min(utf8_length(text[0]), text.size());
-        return {text.substr(0, size), size};
-    }
-
-    /// In valid UTF-8, which the text is.
-    static std::size_t utf8_length(char first) {
-        const auto byte = static_cast<unsigned char>(first);
-        return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-    }
-
-    std::string normalize(std::string_view text) const {
-        if (remove_extra_spaces_) {
-            while (!text.empty()) {
-                const auto [piece, length] = normalize_prefix(text);
-                if (piece != " ") break;
-                text.remove_prefix(length);
-            }
-        }
-        if (text.empty()) return {};
-        const std::string_view space = escape_spaces_ ? space_mark : std::string_view(" ");
-        std::string out;
-        if (add_dummy_prefix_) out += space;
-        bool after_space = remove_extra_spaces_;
-        while (!text.empty()) {
-            auto [piece, length] = normalize_prefix(text);
-            text.remove_prefix(length);
-            while (after_space && piece.starts_with(' ')) piece.remove_prefix(1);
-            for (const char letter : piece) {
-                if (letter == ' ') {
-                    out += space;
-                } else {
-                    out += letter;
-                }
-            }
-            if (!piece.empty()) after_space = remove_extra_spaces_ && piece.ends_with(' ');
-        }
-        while (remove_extra_spaces_ && out.ends_with(space)) out.resize(out.size() - space.size());
-        return out;
-    }
-
-    /// The segmentation of the highest score; of equal ones the one found first, as the original finds them.
-    std::vector<Id> segment(std::string_view text) const {
-        struct Best {
-            Id id = -1;
-            float score = 0;
-            std::size_t from = npos;
-        };
-        constexpr float unknown_penalty = 10;
-        std::vector<Best> ends(text.size() + 1);
-        const auto offer = [&](std::size_t end, Id id, float score, std::size_t from) {
-            if (ends[end].from == npos || score > ends[end].score) ends[end] = {id, score, from};
-        };
-        for (std::size_t from = 0; from < text.size();) {
-            const std::size_t letter = std::min(utf8_length(text[from]), text.size() - from);
-            const float so_far = ends[from].score;
-            bool has_letter = false;
-            auto low = trie_.begin(), high = trie_.end();
-            for (std::size_t length = 1; from + length <= text.size() && low != high; ++length) {
-                const std::string_view prefix = text.substr(from, length);
-                narrow_to_prefix(low, high, prefix);
-                if (low == high || low->text.size() != length || low->kind == unused) continue;
-                const float score = low->kind == user_defined ? static_cast<float>(length) * highest_ - 0.1F : low->score;
-                offer(from + length, low->id, so_far + score, from);
-                has_letter = has_letter || length == letter;
-            }
-            if (!has_letter) offer(from + letter, unknown_, so_far + lowest_ - unknown_penalty, from);
-            from += letter;
-        }
-        std::vector<Id> ids;
-        for (std::size_t end = text.size(); end > 0; end = ends[end].from) {
-            // What is unknown side by side is one.
-            if (ends[end].id != unknown_ || ids.empty() || ids.back() != unknown_) ids.push_back(ends[end].id);
-        }
-        std::reverse(ids.begin(), ids.end());
-        return ids;
-    }
-
-    static constexpr std::size_t npos = std::numeric_limits<std::size_t>::max();
-
-    std::size_t size_ = 0;
-    Id end_ = -1, unknown_ = -1;
-    float lowest_ = std::numeric_limits<float>::max(), highest_ = std::numeric_limits<float>::lowest();
-    bool add_dummy_prefix_ = true, remove_extra_spaces_ = true, escape_spaces_ = true;
-    std::vector<Piece> trie_;  ///< sorted: a prefix is a range
-    std::vector<std::string_view> symbols_;
-    std::vector<std::uint32_t> units_;
-    std::string_view replacements_;
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-/// The tokenizer of SigLIP's checkpoints. Immutable once built: any number of threads may encode at once.
-class SentencePiece {
-public:
-    /// Reads a vocabulary. `path` is a model of SentencePiece (spiece.model), or a folder with one. Texts are cleaned as
-    /// transformers' SiglipTokenizer does, or, where the folder has open_clip_config.json, as open_clip does
-    /// (clean = "canonicalize"); `cleaning` overrides that. Throws Error if there is no such file, it is damaged, or it has
-    /// no piece that ends a text.
-    [[gnu::cold]] static SentencePiece load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt) {
-        const bool is_folder = std::filesystem::is_directory(path);
-        const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
-        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
-        SentencePiece result;
-        result.cleaning_ = detail::cleaning_of(path, cleaning);
-        try {
-            result.file_ = std::make_shared<const MappedFile>(file);
-            const auto bytes = result.file_->bytes();
-            result.model_ = std::make_shared<const detail::UnigramModel>(
-                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-        } catch (const Error& error) {
-            throw Error(file.string(), "a model of SentencePiece", error.what());
-        }
-        result.end_ = result.model_->end();
-        if (result.end_ < 0) throw Error(file.string(), "a piece that ends a text, </s>", "none");
-        result.marker_pieces_ = result.model_->encode(unknown_literal).size();
-        return result;
-    }
-
-    std::size_t vocabulary() const { return model_->size(); }
-
-    /// The ids of a text of any length; the last one ends the text. Invalid UTF-8 becomes U+FFFD.
-    std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(detail::canonicalize_as_open_clip(text)) : as_transformers(text);
-        if (ids.empty() || ids.back() != end_) ids.push_back(end_);
-        return ids;
-    }
-
-    /// Fills `out` with the ids, and with the end of text behind them. What does not fit is cut, and the last id is the end
-    /// of text then. Throws Error if `out` is empty.
-    void encode(std::string_view text, std::span<Id> out) const {
-        if (out.empty()) throw Error("SentencePiece::encode", "a context of at least 1 token", "0");
-        const std::vector<Id> ids = encode(text);
-        const std::size_t kept = std::min(ids.size(), out.size() - 1);
-        std::copy_n(ids.begin(), kept, out.begin());
-        std::fill(out.begin() + static_cast<std::ptrdiff_t>(kept), out.end(), end_);
-    }
-
-    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return detail::encode_rows(*this, texts, context);
-    }
-
-private:
-    static constexpr std::string_view unknown_literal = "<unk>", end_literal = "</s>";
-
-    SentencePiece() = default;
-
-    /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
-    /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are dropped,
-    /// so that a first space counts.
-    std::vector<Id> as_transformers(std::string_view text) const {
-        constexpr char32_t space_mark = U'\u2581';
-        std::u32string codes = detail::decode_utf8(text);
-        std::replace(codes.begin(), codes.end(), space_mark, U' ');
-        codes.insert(codes.begin(), space_mark);
-        const std::u32string end = detail::decode_utf8(end_literal), unknown = detail::decode_utf8(unknown_literal);
-        std::vector<Id> ids;
-        for (std::size_t at = 0; at < codes.size();) {
-            const std::size_t next = std::min(codes.find(end, at), codes.find(unknown, at));
-            const bool is_last = next == std::u32string::npos;
-            const std::u32string_view part = std::u32string_view(codes).substr(at, is_last ? next : next - at);
-            const bool is_mark_alone = !is_last && detail::collapse_python_space(part) == std::u32string(1, space_mark);
-            if (!part.empty() && !is_mark_alone) append_part(part, ids);
-            if (is_last) break;
-            const bool is_end = codes.compare(next, end.size(), end) == 0;
-            ids.push_back(is_end ? end_ : model_->unknown());
-            at = next + (is_end ? end.size() : unknown.size());
-        }
-        return ids;
-    }
-
-    void append_part(std::u32string_view part, std::vector<Id>& ids) const {
-        const std::u32string canonical =
-            detail::collapse_python_space(detail::without_punctuation(detail::python_lower(part)));
-        const std::vector<Id> found = model_->encode(std::string(unknown_literal) + detail::encode_utf8(canonical));
-        const std::size_t dropped = found.size() >= marker_pieces_ ? marker_pieces_ : 0;
-        ids.insert(ids.end(), found.begin() + static_cast<std::ptrdiff_t>(dropped), found.end());
-    }
-
-    Cleaning cleaning_ = Cleaning::transformers;
-    Id end_ = 0;
-    std::size_t marker_pieces_ = 0;  ///< of unknown_literal
-    std::shared_ptr<const MappedFile> file_;  ///< which the model's texts stand in
-    std::shared_ptr<const detail::UnigramModel> model_;
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
 
 // ---- tandem/core/memory.hpp ----
 
@@ -14949,6 +15149,10 @@ struct TanhGelu {
     }
 };
 
+/// The one of the three above that a model was told when it was made: for programs that open any checkpoint, where every
+/// form of every architecture would be compiled. As Gelu until open() tells it.
+struct AnyGelu {};
+
 /// x · σ(x): torch.nn.SiLU(), Swish.
 struct Silu {
     auto operator()(auto x) const { return x * sigmoid(x); }
@@ -14974,6 +15178,19 @@ template <>
 inline constexpr kernels::Activation kernel_activation<Silu> = kernels::Activation::silu;
 template <>
 inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::Activation::squared_relu;
+
+/// Whether the kernels know an activation of this type, and under which name.
+template <class Activation>
+inline constexpr bool has_kernel =
+    kernel_activation<Activation> != kernels::Activation::none || std::is_same_v<Activation, kernels::Activation>;
+template <class Activation>
+constexpr kernels::Activation kernel_of(const Activation& activation) {
+    if constexpr (std::is_same_v<Activation, kernels::Activation>) {
+        return activation;
+    } else {
+        return kernel_activation<Activation>;
+    }
+}
 
 namespace detail {
 
@@ -15001,10 +15218,9 @@ auto activated(const Activation& activation, const ActivationInput<T>& input) {
 /// returns an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
-    constexpr kernels::Activation kind = kernel_activation<Activation>;
-    if constexpr (kind != kernels::Activation::none) {
+    if constexpr (has_kernel<Activation>) {
         parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
-            kernels::active<T>().activate(kind, x + begin, y + begin, end - begin);
+            kernels::active<T>().activate(kernel_of(activation), x + begin, y + begin, end - begin);
         });
     } else {
         const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
@@ -15015,10 +15231,9 @@ void activate(const Activation& activation, const T* x, T* y, std::size_t size) 
 /// In place g = g · activation'(x); the derivative comes from the expression.
 template <class Activation, Real T>
 void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
-    constexpr kernels::Activation kind = kernel_activation<Activation>;
-    if constexpr (kind != kernels::Activation::none) {
+    if constexpr (has_kernel<Activation>) {
         parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
-            kernels::active_gradients<T>().activate_backward(kind, x + begin, g + begin, end - begin);
+            kernels::active_gradients<T>().activate_backward(kernel_of(activation), x + begin, g + begin, end - begin);
         });
     } else {
         const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
@@ -15895,6 +16110,8 @@ struct Sequences {
     bool causal = false;
     /// Where queries and keys are rotated: for every place, head_width / 2 cosines, then as many sines. Null: nowhere.
     const C* rotations = nullptr;
+    /// What stands for AnyGelu in this model.
+    kernels::Activation gelu = kernels::Activation::gelu;
 
     std::size_t count() const { return offsets.size() - 1; }
     std::size_t rows() const { return offsets.back(); }
@@ -15915,6 +16132,13 @@ struct BlockShape {
     std::size_t prefix = 0;      ///< tokens in front of the patches: class token and registers
     bool rotary = false;         ///< queries and keys are rotated (Sequences::rotations)
     std::size_t grid = 0;        ///< patches along a side, all there, row by row; 0: the tokens are no grid
+
+    /// What is left of it for layers that take sequences of any length: towers that differ in nothing else share them.
+    constexpr BlockShape of_any_length() const {
+        BlockShape shape = *this;
+        shape.tokens = shape.prefix = shape.grid = 0;
+        return shape;
+    }
 };
 
 namespace nn {
@@ -16259,6 +16483,8 @@ struct SelfAttention {
     template <Arithmetic T, BlockShape shape, auto parts>
     using Layer = nn::SelfAttention<T, shape, parts>;
 
+    static constexpr bool takes_any_length = true;
+
     /// In a causal tower a token must not see those after it.
     static constexpr bool can_be_causal = true;
 
@@ -16416,23 +16642,32 @@ using FromHidden = Linear<T, shape.hidden, shape.width, true, hidden_row<T, shap
 template <Arithmetic T, BlockShape shape>
 using Hidden = Tensor<Compute<T>, Shape<dynamic, hidden_row<T, shape>>>;
 
+/// An activation of a config in one model.
+template <class Activation, Real C>
+auto activation_in(const Activation& activation, [[maybe_unused]] const Sequences<C>& sequences) {
+    if constexpr (std::is_same_v<Activation, AnyGelu>) {
+        return sequences.gelu;
+    } else {
+        return activation;
+    }
+}
+
 /// after = activation(layer(x)) · factor, which may be null; `before` gets layer(x) where backward needs it.
 template <Arithmetic T, BlockShape shape, class Activation>
 void activated_hidden(const IntoHidden<T, shape>& layer, const Activation& activation,
                       Rows<const Compute<T>, shape.width> x, const Hidden<T, shape>* factor, Hidden<T, shape>& before,
                       Hidden<T, shape>& after, bool keep) {
     using C = Compute<T>;
-    constexpr kernels::Activation fused = kernel_activation<Activation>;
     constexpr std::size_t row = hidden_row<T, shape>;
     after.resize(x.extent(0));
     if (keep) before.resize(x.extent(0));
-    if constexpr (fused == kernels::Activation::none) {
+    if constexpr (!has_kernel<Activation>) {
         Hidden<T, shape>& raw = keep ? before : after;
         layer.forward(x, raw);
         activate(activation, raw.data(), after.data(), after.size());
         if (factor != nullptr) assign(after, as_expression(after) * as_expression(*factor));
     } else {
-        kernels::Finish<C> finish{.activation = fused};
+        kernels::Finish<C> finish{.activation = kernel_of(activation)};
         if (keep) finish.before = before.data(), finish.before_stride = row;
         if (factor != nullptr) finish.factor = factor->data(), finish.factor_stride = row;
         layer.forward(x, after, finish);
@@ -16466,17 +16701,17 @@ struct Mlp {
     }
 
     /// y = the perceptron's result, then what `finish` says. `keep` keeps what backward needs.
-    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved, bool keep,
                  const kernels::Finish<C>& finish = {}) const {
-        activated_hidden<T, shape>(c_fc, parts.activation, x, nullptr, saved.before, saved.after, keep);
+        activated_hidden<T, shape>(c_fc, activation_in(parts.activation, sequences), x, nullptr, saved.before, saved.after, keep);
         c_proj.forward(saved.after, y, finish);
     }
 
-    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences, Saved& saved,
                   Mlp& gradient) const requires Trainable<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
-        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        activate_backward(activation_in(parts.activation, sequences), saved.before.data(), saved.gradient.data(), saved.gradient.size());
         c_fc.backward(x, saved.gradient, dx, gradient.c_fc);
     }
 };
@@ -16514,25 +16749,25 @@ struct GatedMlp {
         fill_normal(fc2.weight, random, scale.residual());
     }
 
-    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved, bool keep,
                  const kernels::Finish<C>& finish = {}) const {
         saved.value.resize(x.extent(0));
         fc1_x.forward(x, saved.value);
-        activated_hidden<T, shape>(fc1_g, parts.activation, x, &saved.value, saved.before, saved.after, keep);
+        activated_hidden<T, shape>(fc1_g, activation_in(parts.activation, sequences), x, &saved.value, saved.before, saved.after, keep);
         fc2.forward(saved.after, y, finish);
     }
 
-    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences, Saved& saved,
                   GatedMlp& gradient) const requires Trainable<T> {
         const std::size_t rows = x.extent(0);
         saved.gate.resize(rows);
         saved.gradient.resize(rows);
         saved.dx.resize(rows);
         fc2.backward(saved.after, dy, saved.gradient, gradient.fc2);
-        activate(parts.activation, saved.before.data(), saved.gate.data(), saved.gate.size());
+        activate(activation_in(parts.activation, sequences), saved.before.data(), saved.gate.data(), saved.gate.size());
         assign(saved.gate, as_expression(saved.gate) * as_expression(saved.gradient));
         assign(saved.gradient, as_expression(saved.gradient) * as_expression(saved.value));
-        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        activate_backward(activation_in(parts.activation, sequences), saved.before.data(), saved.gradient.data(), saved.gradient.size());
         fc1_x.backward(x, saved.gate, saved.dx, gradient.fc1_x);
         fc1_g.backward(x, saved.gradient, dx, gradient.fc1_g);
         add_rows<C, width>(saved.dx, dx);
@@ -16601,7 +16836,8 @@ concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParamete
 /// does not overlap x; the block adds the residual. backward writes dx and adds to the gradients of its parameters; it
 /// is called after a forward with `keep`, with the same x and saved. Types that only infer need none. The choice, the type
 /// named in the config, holds the template Layer and `static constexpr Cost cost(const BlockShape&, std::size_t tokens)`;
-/// a mixer that lets no token see those after it says `static constexpr bool can_be_causal = true`. An MLP must treat
+/// a mixer that lets no token see those after it says `static constexpr bool can_be_causal = true`, and one whose Layer does
+/// not depend on the shape's tokens, prefix and grid `takes_any_length = true`. An MLP must treat
 /// every row alone: it may be given some of them.
 template <class Layer, class C, std::size_t width>
 concept BlockPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
@@ -16896,7 +17132,7 @@ struct Block {
             saved.whole.resize(count);
             saved.ends.resize(count + 1);
             std::iota(saved.ends.begin(), saved.ends.end(), std::size_t{0});
-            const Sequences<C> ends{saved.ends};
+            const Sequences<C> ends{.offsets = saved.ends, .gelu = sequences.gelu};
             gather_rows<C, width>(x, picked, saved.whole);
             if constexpr (is_post) {
                 saved.normed_1.resize(count);
@@ -16932,7 +17168,7 @@ struct Block {
         }
         if constexpr (mixer_picks) {
             const Rows<C, width> few(scratch.data(), {{picked.size(), width}});
-            const Sequences<C> ends{saved.ends};
+            const Sequences<C> ends{.offsets = saved.ends, .gelu = sequences.gelu};
             if constexpr (is_parallel) {
                 saved.normed_2.resize(picked.size());
                 mlp.backward(saved.normed_1, g_picked, saved.normed_2, ends, saved.mlp, gradient.mlp);
@@ -17018,14 +17254,26 @@ private:
     }
 };
 
-/// `Layers` blocks one after the other.
-template <Arithmetic T, BlockShape shape, std::size_t Layers, auto parts>
+/// The shape that blocks of a tower are made for.
+template <auto parts>
+constexpr BlockShape blocks_shape(const BlockShape& shape) {
+    if constexpr (requires { requires decltype(parts.mixer)::takes_any_length; }) {
+        return shape.of_any_length();
+    } else {
+        return shape;
+    }
+}
+
+/// Blocks one after the other; how many is no part of the type, so that deep and shallow towers share their code.
+template <Arithmetic T, BlockShape shape, auto parts>
 struct Transformer {
     static constexpr std::size_t width = shape.width;
     using C = Compute<T>;
     using Layer = Block<T, shape, parts>;
 
-    std::vector<Layer> resblocks = std::vector<Layer>(Layers);
+    std::vector<Layer> resblocks;
+
+    explicit Transformer(std::size_t layers) : resblocks(layers) {}
 
     /// streams[i] is the input of block i; the last one is the output.
     struct Saved {
@@ -17035,13 +17283,13 @@ struct Transformer {
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        for (std::size_t i = 0; i < Layers; ++i) {
+        for (std::size_t i = 0; i < std::min({self.resblocks.size()...}); ++i) {
             Layer::parameters(visit, at + "resblocks." + std::to_string(i) + ".", self.resblocks[i]...);
         }
     }
 
     void initialise(Random& random) {
-        for (Layer& block : resblocks) block.initialise(random, {.width = width, .layers = Layers});
+        for (Layer& block : resblocks) block.initialise(random, {.width = width, .layers = layers()});
     }
 
     /// Where the input must be written before forward.
@@ -17054,7 +17302,7 @@ struct Transformer {
     /// drops what `random` draws; without, each block overwrites what the one before it left.
     Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
         prepare(sequences, saved, keep, random);
-        return forward_blocks(Layers, sequences, saved, keep);
+        return forward_blocks(layers(), sequences, saved, keep);
     }
 
     /// The output of the first `count` blocks, as forward computes it without `keep`.
@@ -17074,9 +17322,9 @@ struct Transformer {
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
                                   bool keep, Random& random) const {
         prepare(sequences, saved, keep, random);
-        const Rows<C, width> from = forward_blocks(Layers - 1, sequences, saved, keep);
+        const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
-        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? Layers - 1 : 0],
+        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
                                         keep);
         return saved.picked;
     }
@@ -17085,7 +17333,7 @@ struct Transformer {
     void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved, Transformer& gradient) const
         requires Trainable<T>
     {
-        backward_blocks(Layers, g, sequences, saved, gradient);
+        backward_blocks(layers(), g, sequences, saved, gradient);
     }
 
     /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
@@ -17094,23 +17342,25 @@ struct Transformer {
         requires Trainable<T>
     {
         saved.scratch.resize(g.extent(0));
-        resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, sequences, picked,
-                                         saved.blocks[Layers - 1], gradient.resblocks.back());
-        backward_blocks(Layers - 1, g, sequences, saved, gradient);
+        resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked,
+                                         saved.blocks[layers() - 1], gradient.resblocks.back());
+        backward_blocks(layers() - 1, g, sequences, saved, gradient);
     }
 
 private:
+    std::size_t layers() const { return resblocks.size(); }
+
     void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
-        if (keep && saved.blocks.size() != Layers) {
-            std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
+        if (keep && saved.blocks.size() != layers()) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
             saved.streams = std::move(streams);
-            saved.blocks = std::vector<typename Layer::Saved>(Layers);
+            saved.blocks = std::vector<typename Layer::Saved>(layers());
         }
         if constexpr (parts.drop_path_rate > 0) {
             for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
                 const double rate =
-                    Layers > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(Layers - 1) : 0;
+                    layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1) : 0;
                 draw(saved.blocks[i].mixer.drop, sequences.count(), keep ? rate : 0, random);
                 draw(saved.blocks[i].mlp.drop, sequences.count(), keep ? rate : 0, random);
             }
@@ -17370,7 +17620,7 @@ struct Average {
     static constexpr bool picks_row = false;
 
     template <Arithmetic T, BlockShape shape, auto parts>
-    using Layer = nn::Average<T, shape, parts>;
+    using Layer = nn::Average<T, shape.of_any_length(), parts>;
 
     static constexpr Cost cost(const BlockShape&, std::size_t, const auto&) { return {}; }
 };
@@ -17380,7 +17630,7 @@ struct AttentionPool {
     static constexpr bool picks_row = false;
 
     template <Arithmetic T, BlockShape shape, auto parts>
-    using Layer = nn::AttentionPool<T, shape, parts>;
+    using Layer = nn::AttentionPool<T, shape.of_any_length(), parts>;
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
         const std::size_t width = shape.width;
@@ -18314,16 +18564,16 @@ struct ValueTag {};
 
 /// The shape of the blocks that both towers use.
 constexpr BlockShape shared_shape(const auto& config) {
-    BlockShape shape = config.vision.block_shape();
-    shape.tokens = std::max(shape.tokens, config.text.block_shape().tokens);
-    shape.rotary = shape.rotary || config.text.block_shape().rotary;
-    shape.prefix = shape.grid = 0;
+    const BlockShape image = config.vision.block_shape(), text = config.text.block_shape();
+    BlockShape shape = image.of_any_length();
+    shape.tokens = std::max(image.tokens, text.tokens);
+    shape.rotary = image.rotary || text.rotary;
     return shape;
 }
 
 /// Without what shared blocks do not depend on.
-constexpr BlockShape without_tokens(BlockShape shape) {
-    shape.tokens = shape.prefix = shape.grid = 0;
+constexpr BlockShape without_tokens(const BlockShape& of_tower) {
+    BlockShape shape = of_tower.of_any_length();
     shape.rotary = false;
     return shape;
 }
@@ -18619,7 +18869,7 @@ public:
     using Input = View<const Id, Shape<dynamic, context>>;
     using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
                                      stand_in.pos_embed_type == PosEmbed::learnable>;
-    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
                           stand_in.proj_bias>;
 
@@ -18629,10 +18879,11 @@ public:
         Tensor<Id, Shape<dynamic, context>> ids;
         Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
+        kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
 
         Sequences<C> sequences() const {
-            return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations()};
+            return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
         }
     };
 
@@ -18676,6 +18927,7 @@ public:
             work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : context);
         }
         table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
+        work.gelu = gelu_;
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
@@ -18728,7 +18980,18 @@ public:
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
+    /// Which form of GELU stands for AnyGelu.
+    void set_gelu(kernels::Activation form) { gelu_ = form; }
+
 private:
+    static auto own_blocks() {
+        if constexpr (OwnsBlocks) {
+            return Blocks(layers);
+        } else {
+            return nn::None{};
+        }
+    }
+
     static const C* rotations() {
         if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
             return nn::rotations_1d<C, context, shape.head_width>().data();
@@ -18741,6 +19004,7 @@ private:
     void embed_all(Input ids, Workspace& work, const Blocks& blocks) const {
         work.offsets.resize(ids.extent(0) + 1);
         for (std::size_t i = 0; i < work.offsets.size(); ++i) work.offsets[i] = i * context;
+        work.gelu = gelu_;
         table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
     }
 
@@ -18782,8 +19046,9 @@ private:
     }
 
     Table table_;
-    [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_;
+    [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_ = own_blocks();
     Head head_;
+    kernels::Activation gelu_ = kernels::Activation::gelu;
 
     // Last, as in VisionTransformer.
     static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
@@ -18824,7 +19089,7 @@ class VisionTransformer {
 
 public:
     static constexpr std::size_t width = stand_in.width, tokens = stand_in.tokens(), layers = stand_in.layers;
-    static constexpr std::size_t heads = stand_in.heads;
+    static constexpr std::size_t heads = stand_in.heads, patches = stand_in.patches();
     using C = Compute<T>;
     using Input = Images<C, stand_in.image>;
     using InputGradient = ImagesGradient<C, stand_in.image>;
@@ -18833,7 +19098,7 @@ public:
         nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
     using LayerNorm = typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>;
     using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
-    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, std::remove_const_t<decltype(stand_in.pooling)>,
                           stand_in.final_ln_after_pool, stand_in.proj_type, stand_in.proj_bias>;
 
@@ -18845,10 +19110,11 @@ public:
         typename Head::Saved head;
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
+        kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
 
         Sequences<C> sequences() const {
-            return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations()};
+            return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
         }
     };
 
@@ -18884,6 +19150,18 @@ public:
         embed(images, work, false);
         const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks, work.random);
         head_.copy_tokens(normed, from, to, work.head);
+    }
+
+    /// What norm, pooling and projection make of every patch alone: to <N · patches, Embedding>, not normalised.
+    void patch_embeddings(Input images, Rows<C, Embedding> to, Workspace& work) const {
+        embed(images, work, false);
+        const Rows<const C, width> from = transformer_.forward_first(layers, work.sequences(), work.blocks, work.random);
+        std::vector<std::size_t> rows(to.extent(0)), ends(rows.size() + 1);
+        for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = i / patches * tokens + Tokens::prefix + i % patches;
+        std::iota(ends.begin(), ends.end(), std::size_t{0});
+        work.kept.resize(rows.size());
+        nn::gather_rows<C, width>(from, rows, work.kept);
+        head_.forward(work.kept, to, {.offsets = ends, .gelu = gelu_}, 0, work.head, false);
     }
 
     /// The attention weights of block `layer`: to <N, heads, tokens, tokens>.
@@ -18935,6 +19213,9 @@ public:
     const Blocks& blocks() const { return transformer_; }
     Blocks& blocks() { return transformer_; }
 
+    /// Which form of GELU stands for AnyGelu.
+    void set_gelu(kernels::Activation form) { gelu_ = form; }
+
 private:
     static constexpr bool has_norm = !stand_in.no_ln_pre, may_drop = stand_in.patch_dropout > 0;
 
@@ -18954,6 +19235,7 @@ private:
         work.embedded.resize(count * Tokens::tokens);
         stem_.forward(images, work.patches, work.stem, keep);
         choose(count, drops, work);
+        work.gelu = gelu_;
         const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
         tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
         if constexpr (may_drop) {
@@ -19010,8 +19292,9 @@ private:
     Stem stem_;
     Tokens tokens_;
     [[no_unique_address]] Norm ln_pre_;
-    Blocks transformer_;
+    Blocks transformer_{layers};
     Head head_;
+    kernels::Activation gelu_ = kernels::Activation::gelu;
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
@@ -19229,6 +19512,20 @@ public:
         return tokens;
     }
 
+    /// The embedding, of length 1, that the tower's norm, pooling and projection make of every patch alone, as the last
+    /// block leaves it: <N, patches, embedding>, patches row by row. Their cosines with a caption's embedding say where in
+    /// the image it is.
+    auto patch_embeddings(typename Vision::Input images) const {
+        Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
+                                        {{part.extent(0) * Vision::patches, embedding}});
+            visual_.patch_embeddings(part, to, work);
+        });
+        nn::normalize_rows<C>(images.extent(0) * Vision::patches, embedding, embeddings.data(), nullptr);
+        return embeddings;
+    }
+
     /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
     /// first, −1 the last one. Rows add up to 1. Throws Error if there is no such block.
     auto image_attention(typename Vision::Input images, int layer = -1) const {
@@ -19293,6 +19590,8 @@ public:
 
     const Vision& visual() const { return visual_; }
     const Text& text() const { return text_; }
+    Vision& visual() { return visual_; }
+    Text& text() { return text_; }
 
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
@@ -20658,20 +20957,73 @@ template <class Tower>
     }
 }
 
+/// What files tell of a model, as its constant has it.
+[[gnu::cold]] std::vector<ArchitectureField> architecture_fields(const auto& config) {
+    std::vector<ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
+    add_tower_fields(fields, "vision.", config.vision);
+    add_tower_fields(fields, "text.", config.text);
+    return fields;
+}
+
+/// What the names and shapes of a file's tensors tell of the architecture.
+[[gnu::cold]] inline std::vector<ArchitectureField> stored_sizes(const WeightFiles& file) {
+    const Naming naming(file);
+    const auto shape = [&](const std::string& name) {
+        const Source source = naming(name);
+        const StoredTensor* const stored = file.find(source.names.front());
+        std::vector<std::size_t> extents;
+        if (stored == nullptr) return extents;
+        extents = stored->shape;
+        while (extents.size() > 2 && extents.front() == 1) extents.erase(extents.begin());
+        if (source.transposed) std::ranges::reverse(extents);
+        return extents;
+    };
+    std::vector<ArchitectureField> fields;
+    const auto add = [&](const char* name, std::size_t value) {
+        if (value > 0) fields.push_back({name, std::to_string(value), "the tensors"});
+    };
+    const auto blocks = [&](const std::string& at, const std::string& tower) {
+        std::size_t layers = 0;
+        while (!shape(at + std::to_string(layers) + ".ln_1.weight").empty()) ++layers;
+        add((tower + "layers").c_str(), layers);
+        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
+    };
+    if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
+        add("vision.width", patches[0]);
+        add("vision.patch", patches[2]);
+    }
+    const bool has_class_token = !shape("visual.class_embedding").empty();
+    if (const auto positions = shape("visual.positional_embedding"); positions.size() == 2) {
+        const double patches = static_cast<double>(positions[0] - (has_class_token ? 1 : 0));
+        add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(patches))));
+    }
+    if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
+    if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors"});
+    blocks("visual.transformer.resblocks.", "vision.");
+    if (const auto table = shape("token_embedding.weight"); table.size() == 2) {
+        add("text.vocabulary", table[0]);
+        add("text.width", table[1]);
+    }
+    if (const auto positions = shape("positional_embedding"); positions.size() == 2) add("text.context", positions[0]);
+    blocks("transformer.resblocks.", "text.");
+    if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
+    if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
+    if (file.find("input_resolution") != nullptr) {
+        // OpenAI's archives; all of their models have it (CLIP/clip/model.py:171-180).
+        for (const char* const name : {"vision.activation", "text.activation"})
+            fields.push_back({name, "quick_gelu", "OpenAI's archive"});
+    }
+    return fields;
+}
+
 /// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
 /// embeddings.
 [[gnu::cold]] inline void require_agreement(const std::filesystem::path& folder,
                                             const std::vector<ArchitectureField>& architecture) {
-    const auto agree = [](const std::string& a, const std::string& b) {
-        if (a == b) return true;
-        char *end_a = nullptr, *end_b = nullptr;
-        const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
-        return *end_a == 0 && *end_b == 0 && x == y;  // 1e-6 and 1e-06
-    };
     std::string faults;
     for (const ArchitectureField& stored : stored_architecture(folder)) {
         for (const ArchitectureField& ours : architecture) {
-            if (stored.name == ours.name && !agree(stored.value, ours.value))
+            if (stored.name == ours.name && !same_value(stored.value, ours.value))
                 faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
         }
     }
@@ -20688,10 +21040,7 @@ template <class Tower>
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
-        std::vector<detail::ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
-        detail::add_tower_fields(fields, "vision.", config.vision);
-        detail::add_tower_fields(fields, "text.", config.text);
-        detail::require_agreement(path, fields);
+        detail::require_agreement(path, detail::architecture_fields(config));
     }
     Clip<config, T> model;
     load_weights(model, path, options);
@@ -20985,6 +21334,11 @@ inline constexpr ClipConfig vit_h_14{
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+inline constexpr ClipConfig vit_h_14_378{
+    .vision = VitConfig{.image = 378, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
+    .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
+    .embedding = 1024};
+
 inline constexpr ClipConfig vit_g_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1408, .layers = 40, .heads = 16, .mlp_ratio = 4.3637},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
@@ -21082,6 +21436,7 @@ inline constexpr ClipConfig vit_l_16_siglip2_384 = detail::siglip_l(384, 256000)
 inline constexpr ClipConfig vit_l_16_siglip2_512 = detail::siglip_l(512, 256000);
 inline constexpr ClipConfig vit_so400m_14_siglip2 = detail::siglip_so400m(224, 14, 256000);
 inline constexpr ClipConfig vit_so400m_14_siglip2_378 = detail::siglip_so400m(378, 14, 256000);
+inline constexpr ClipConfig vit_so400m_14_siglip2_384 = detail::siglip_so400m(384, 14, 256000);
 inline constexpr ClipConfig vit_so400m_16_siglip2_256 = detail::siglip_so400m(256, 16, 256000);
 inline constexpr ClipConfig vit_so400m_16_siglip2_384 = detail::siglip_so400m(384, 16, 256000);
 inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(512, 16, 256000);
@@ -21105,6 +21460,334 @@ constexpr auto with_activation(const auto& config, Image of_image, Text of_text)
 template <class Activation>
 constexpr auto with_activation(const auto& config, Activation activation) {
     return with_activation(config, activation, activation);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/open.hpp ----
+
+// A checkpoint of any architecture of the zoo, which the checkpoint itself names: for programs, not for research code.
+
+namespace tandem::inline TANDEM_ABI {
+
+struct OpenOptions {
+    Towers towers = Towers::both;
+    bool check_finite = false;  ///< infinities and NaN among the weights are refused
+    /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config says.
+    std::string activation;
+};
+
+/// The sizes of a model whose architecture is known at run time.
+struct ModelSizes {
+    std::string architecture;  ///< the zoo's name of it
+    std::size_t image = 0;     ///< pixels along a side
+    std::size_t context = 0, embedding = 0;
+    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches
+    std::size_t image_heads = 0, image_layers = 0;
+};
+
+namespace detail {
+
+/// What a model does, whatever its architecture.
+class OpenedModel {
+public:
+    using Matrix = View<float, Shape<dynamic, dynamic>>;
+
+    virtual ~OpenedModel() = default;
+    virtual void encode_image(std::size_t count, const float* pixels, float* embeddings) const = 0;
+    virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
+    virtual void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const = 0;
+    virtual void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const = 0;
+    virtual float logit_scale() const = 0;
+    virtual std::optional<float> logit_bias() const = 0;
+};
+
+}  // namespace detail
+
+/// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so that
+/// one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types carry them.
+/// It infers.
+class AnyClip {
+public:
+    AnyClip(ModelSizes sizes, Towers towers, std::unique_ptr<const detail::OpenedModel> model)
+        : sizes_(std::move(sizes)), towers_(towers), model_(std::move(model)) {}
+
+    const ModelSizes& sizes() const { return sizes_; }
+    float logit_scale() const { return model_->logit_scale(); }
+    /// Of models that were trained with the sigmoid loss.
+    std::optional<float> logit_bias() const { return model_->logit_bias(); }
+
+    /// pixels [N, 3, image, image], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels that
+    /// are no whole images, and if the image tower was not loaded.
+    Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
+        const std::size_t count = images("encode_image", pixels);
+        Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
+        model_->encode_image(count, pixels.data(), embeddings.data());
+        return embeddings;
+    }
+
+    /// ids [N, context] to embeddings <N, embedding> of length 1, with the same errors.
+    Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids) const {
+        require(Towers::text, "encode_text");
+        const std::size_t count = items("encode_text", ids.size(), sizes_.context, "ids");
+        Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
+        model_->encode_text(count, ids.data(), embeddings.data());
+        return embeddings;
+    }
+
+    /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens, tokens>.
+    Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
+                                                                             int layer = -1) const {
+        const std::size_t count = images("image_attention", pixels), tokens = sizes_.image_tokens;
+        Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> weights(count, sizes_.image_heads, tokens, tokens);
+        model_->image_attention(count, pixels.data(), layer, weights.data());
+        return weights;
+    }
+
+    /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the tower's
+    /// norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption say where
+    /// in the image it is.
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
+        const std::size_t count = images("patch_embeddings", pixels);
+        Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
+                                                                   sizes_.embedding);
+        model_->patch_embeddings(count, pixels.data(), embeddings.data());
+        return embeddings;
+    }
+
+private:
+    void require(Towers tower, const char* where) const {
+        if (towers_ != Towers::both && towers_ != tower)
+            throw Error(std::string("AnyClip::") + where, "a model opened with this tower", "one with the other");
+    }
+    std::size_t images(const char* where, std::span<const float> pixels) const {
+        require(Towers::image, where);
+        return items(where, pixels.size(), 3 * sizes_.image * sizes_.image, "floats");
+    }
+    static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
+        if (size % each != 0)
+            throw Error(std::string("AnyClip::") + where, "a multiple of " + std::to_string(each) + " " + what, std::to_string(size));
+        return size / each;
+    }
+
+    ModelSizes sizes_;
+    Towers towers_;
+    std::unique_ptr<const detail::OpenedModel> model_;
+};
+
+namespace detail {
+
+/// What a checkpoint tells of its architecture.
+struct StoredModel {
+    const WeightFiles& files;
+    std::string where;
+    std::vector<ArchitectureField> fields;
+
+    std::string value(std::string_view name, std::string otherwise = {}) const {
+        for (const ArchitectureField& field : fields) {
+            if (field.name == name) return field.value;
+        }
+        return otherwise;
+    }
+    /// Whether nothing in it contradicts a constant.
+    [[gnu::cold]] bool is(const auto& config) const {
+        std::vector<ArchitectureField> ours = architecture_fields(config);
+        ours.push_back({"vision.image", std::to_string(config.vision.image), ""});
+        ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
+        return std::ranges::none_of(fields, [&](const ArchitectureField& stored) {
+            return std::ranges::any_of(ours, [&](const ArchitectureField& field) {
+                return stored.name == field.name && !field.name.ends_with(".activation") && !same_value(stored.value, field.value);
+            });
+        });
+    }
+    kernels::Activation gelu(const char* tower) const {
+        const std::string name = value(tower);
+        if (name == "gelu") return kernels::Activation::gelu;
+        if (name == "quick_gelu") return kernels::Activation::quick_gelu;
+        if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
+        if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
+        throw Error(where, "a config beside the weights, or OpenOptions::activation, to say which GELU they were trained with", "neither");
+    }
+};
+
+template <auto config, Arithmetic T>
+class OpenedClip final : public OpenedModel {
+    using Model = Clip<config, T>;
+    using Vision = typename Model::Vision;
+    using Text = typename Model::Text;
+    using Rows = View<float, Shape<dynamic, Model::embedding>>;
+
+public:
+    OpenedClip(const StoredModel& stored, const LoadOptions& options) {
+        model_.visual().set_gelu(stored.gelu("vision.activation"));
+        model_.text().set_gelu(stored.gelu("text.activation"));
+        load_weights(model_, stored.files, stored.where, options);
+    }
+
+    void encode_image(std::size_t count, const float* pixels, float* embeddings) const override {
+        model_.encode_image(input(count, pixels), Rows(embeddings, {{count, Model::embedding}}));
+    }
+    void encode_text(std::size_t count, const Id* ids, float* embeddings) const override {
+        model_.encode_text(typename Text::Input(ids, {{count, Text::context}}), Rows(embeddings, {{count, Model::embedding}}));
+    }
+    void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const override {
+        const auto found = model_.image_attention(input(count, pixels), layer);
+        std::copy_n(found.data(), found.size(), weights);
+    }
+    void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const override {
+        const auto found = model_.patch_embeddings(input(count, pixels));
+        std::copy_n(found.data(), found.size(), embeddings);
+    }
+    float logit_scale() const override { return model_.logit_scale(); }
+    std::optional<float> logit_bias() const override {
+        if constexpr (config.logit_bias) {
+            return model_.logit_bias();
+        } else {
+            return std::nullopt;
+        }
+    }
+
+private:
+    static typename Vision::Input input(std::size_t count, const float* pixels) {
+        return typename Vision::Input(pixels, {{count, 3, config.vision.image, config.vision.image}});
+    }
+
+    Model model_;
+};
+
+using MakeOpenedModel = std::unique_ptr<const OpenedModel> (*)(const StoredModel& stored, const LoadOptions& options);
+
+template <auto config, Arithmetic T>
+std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const LoadOptions& options) {
+    return std::make_unique<OpenedClip<config, T>>(stored, options);
+}
+
+[[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config) {
+    return {name, config.vision.image, config.text.context, config.embedding, config.vision.tokens(), config.vision.prefix(), config.vision.heads, config.vision.layers};
+}
+
+/// Calls visit.operator()<config>(name) for every architecture that open() knows, each with the GELU that the checkpoint names.
+template <class Visit>
+void for_each_architecture(const Visit& visit) {
+    visit.template operator()<vit_b_32>("vit_b_32");
+    visit.template operator()<vit_b_32_256>("vit_b_32_256");
+    visit.template operator()<vit_b_16>("vit_b_16");
+    visit.template operator()<vit_b_16_plus_240>("vit_b_16_plus_240");
+    visit.template operator()<vit_l_14>("vit_l_14");
+    visit.template operator()<vit_l_14_336>("vit_l_14_336");
+    visit.template operator()<vit_h_14>("vit_h_14");
+    visit.template operator()<vit_h_14_378>("vit_h_14_378");
+    visit.template operator()<vit_g_14>("vit_g_14");
+    visit.template operator()<vit_bigg_14>("vit_bigg_14");
+    visit.template operator()<vit_b_16_siglip>("vit_b_16_siglip");
+    visit.template operator()<vit_b_16_siglip_256>("vit_b_16_siglip_256");
+    visit.template operator()<vit_b_16_siglip_384>("vit_b_16_siglip_384");
+    visit.template operator()<vit_b_16_siglip_512>("vit_b_16_siglip_512");
+    visit.template operator()<vit_b_16_siglip_i18n_256>("vit_b_16_siglip_i18n_256");
+    visit.template operator()<vit_l_16_siglip_256>("vit_l_16_siglip_256");
+    visit.template operator()<vit_l_16_siglip_384>("vit_l_16_siglip_384");
+    visit.template operator()<vit_so400m_14_siglip>("vit_so400m_14_siglip");
+    visit.template operator()<vit_so400m_14_siglip_378>("vit_so400m_14_siglip_378");
+    visit.template operator()<vit_so400m_14_siglip_384>("vit_so400m_14_siglip_384");
+    visit.template operator()<vit_so400m_16_siglip_i18n_256>("vit_so400m_16_siglip_i18n_256");
+    visit.template operator()<vit_b_32_siglip2_256>("vit_b_32_siglip2_256");
+    visit.template operator()<vit_b_16_siglip2>("vit_b_16_siglip2");
+    visit.template operator()<vit_b_16_siglip2_256>("vit_b_16_siglip2_256");
+    visit.template operator()<vit_b_16_siglip2_384>("vit_b_16_siglip2_384");
+    visit.template operator()<vit_b_16_siglip2_512>("vit_b_16_siglip2_512");
+    visit.template operator()<vit_l_16_siglip2_256>("vit_l_16_siglip2_256");
+    visit.template operator()<vit_l_16_siglip2_384>("vit_l_16_siglip2_384");
+    visit.template operator()<vit_l_16_siglip2_512>("vit_l_16_siglip2_512");
+    visit.template operator()<vit_so400m_14_siglip2>("vit_so400m_14_siglip2");
+    visit.template operator()<vit_so400m_14_siglip2_378>("vit_so400m_14_siglip2_378");
+    visit.template operator()<vit_so400m_14_siglip2_384>("vit_so400m_14_siglip2_384");
+    visit.template operator()<vit_so400m_16_siglip2_256>("vit_so400m_16_siglip2_256");
+    visit.template operator()<vit_so400m_16_siglip2_384>("vit_so400m_16_siglip2_384");
+    visit.template operator()<vit_so400m_16_siglip2_512>("vit_so400m_16_siglip2_512");
+    visit.template operator()<vit_gopt_16_siglip2_256>("vit_gopt_16_siglip2_256");
+    visit.template operator()<vit_gopt_16_siglip2_384>("vit_gopt_16_siglip2_384");
+}
+
+[[gnu::cold]] inline std::size_t number_of(const StoredModel& stored, const char* name, std::size_t otherwise = 0) {
+    const std::string value = stored.value(name);
+    return value.empty() ? otherwise : static_cast<std::size_t>(std::strtoull(value.c_str(), nullptr, 10));
+}
+
+/// The constant of an architecture that is not in the zoo, as far as the checkpoint tells.
+[[gnu::cold]] inline std::string constant_of(const StoredModel& stored) {
+    const auto number = [&](const char* name, std::size_t otherwise = 0) { return number_of(stored, name, otherwise); };
+    const auto ratio = [&](const char* hidden, std::size_t width) {
+        return width == 0 ? 4.0 : static_cast<double>(number(hidden, 4 * width)) / static_cast<double>(width);
+    };
+    const auto text_of = [&](const auto& vision, const auto& text, bool bias) {
+        const auto with = [](const auto& tower, std::string_view activation, const auto& then) {
+            if (activation == "quick_gelu") return then(tower.with_activation(QuickGelu{}));
+            if (activation == "gelu_pytorch_tanh") return then(tower.with_activation(TanhGelu{}));
+            return then(tower.with_activation(Gelu{}));
+        };
+        return with(vision, stored.value("vision.activation"), [&](const auto& image) {
+            return with(text, stored.value("text.activation"), [&](const auto& words) {
+                return constant_text(ClipConfig{image, words, number("embedding"), bias});
+            });
+        });
+    };
+    const std::size_t width = number("vision.width"), text_width = number("text.width");
+    const std::size_t image = number("vision.image", number("vision.grid") * number("vision.patch"));
+    if (stored.value("vision.pooling") == "map") {
+        auto vision = siglip_vision(image, number("vision.patch", 1), width, number("vision.layers"),
+                                    number("vision.heads", width / 64), ratio("vision.hidden", width));
+        return text_of(vision, siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
+                                           number("text.heads", text_width / 64), ratio("text.hidden", text_width), number("text.context")), true);
+    }
+    const VitConfig vision{.image = image, .patch = number("vision.patch"), .width = width, .layers = number("vision.layers"),
+                           .heads = number("vision.heads", width / 64), .mlp_ratio = ratio("vision.hidden", width)};
+    const TextConfig text{.vocabulary = number("text.vocabulary"), .context = number("text.context"), .width = text_width,
+                          .layers = number("text.layers"), .heads = number("text.heads", text_width / 64),
+                          .mlp_ratio = ratio("text.hidden", text_width)};
+    return text_of(vision, text, false);
+}
+
+/// Reads what configs and shapes tell, and settles the activations.
+[[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files, const std::string& activation) {
+    StoredModel stored{files, path.string(), {}};
+    if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
+    for (ArchitectureField& size : stored_sizes(files)) {
+        // Where a config says it as well, it counts; where the two differ, loading names the tensors.
+        const bool is_said = !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
+        if (!is_said) stored.fields.push_back(std::move(size));
+    }
+    for (const char* const name : {"vision.activation", "text.activation"}) {
+        if (!activation.empty()) {
+            std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
+            stored.fields.push_back({name, activation, "OpenOptions::activation"});
+        }
+    }
+    return stored;
+}
+
+}  // namespace detail
+
+/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that its
+/// config and the shapes of its tensors tell. Weights without a config do not say which GELU they were trained with: then
+/// options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an architecture
+/// outside the zoo with the constant that td::load needs.
+template <Arithmetic T = float>
+AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
+    const WeightFiles files = WeightFiles::open(path);
+    const detail::StoredModel stored = detail::stored_model(path, files, options.activation);
+    ModelSizes sizes;
+    detail::MakeOpenedModel make = nullptr;
+    detail::for_each_architecture([&]<auto config>(const char* name) {
+        if (make == nullptr && stored.is(config)) {
+            sizes = detail::sizes_of(name, config);
+            make = detail::make_opened<with_activation(config, AnyGelu{}), T>;
+        }
+    });
+    if (make == nullptr) {
+        throw Error(stored.where, "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
+                                  "inline constexpr td::ClipConfig mine = " + detail::constant_of(stored) + ";");
+    }
+    return AnyClip(std::move(sizes), options.towers, make(stored, {options.towers, options.check_finite}));
 }
 
 }  // namespace tandem::inline TANDEM_ABI

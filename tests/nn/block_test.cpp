@@ -19,9 +19,9 @@ template <class T, std::size_t width, bool causal, std::size_t layers, auto part
 void compare() {
     constexpr td::BlockShape shape{
         .width = width, .heads = 4, .kv_heads = 2, .head_width = width / 4, .hidden = 2 * width, .tokens = 9};
-    using Blocks = td::nn::Transformer<T, shape, layers, parts>;
+    using Blocks = td::nn::Transformer<T, shape, parts>;
     td::Random random{td::Seed{5}};
-    Blocks blocks, dense_gradient, picked_gradient;
+    Blocks blocks(layers), dense_gradient(layers), picked_gradient(layers);
     blocks.initialise(random);
     td::zero_parameters(dense_gradient);
     td::zero_parameters(picked_gradient);

@@ -27,6 +27,14 @@ struct ArchitectureField {
     std::string source;  ///< where a file says so, or that it does not and means its default
 };
 
+/// Numbers are the same however they are written: 1e-6 and 1e-06.
+inline bool same_value(const std::string& a, const std::string& b) {
+    if (a == b) return true;
+    char *end_a = nullptr, *end_b = nullptr;
+    const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
+    return *end_a == 0 && *end_b == 0 && x == y;
+}
+
 /// A config file's leaves by their paths, and the fields that were found in it.
 class ConfigReader {
 public:
@@ -43,6 +51,14 @@ public:
             if (leaf.path == path && leaf.text != "null") return leaf.text;
         }
         return std::nullopt;
+    }
+    /// The elements of an array; one, where the file has a value that is none.
+    std::vector<std::string> all(std::string_view path) const {
+        std::vector<std::string> found;
+        for (const JsonLeaf& leaf : leaves_.leaves) {
+            if (leaf.path == path && leaf.text != "null") found.push_back(leaf.text);
+        }
+        return found;
     }
     bool has_below(std::string_view prefix) const {
         return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });

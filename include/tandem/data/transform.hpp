@@ -47,8 +47,9 @@ inline std::array<int, 2> shortest_sides(int width, int height, int size) {
 
 /// Where a centred window of size x size begins in `side`; negative where the window is larger, by the padding.
 /// (torchvision functional.py, center_crop: Python's round inside, floor of the half for padding.)
-constexpr int centre_offset(int side, int size) {
-    return side >= size ? half_to_even(side - size) : -((size - side) / 2);
+constexpr int centre_offset(int side, int size, bool floor = false) {
+    if (side < size) return -((size - side) / 2);
+    return floor ? (side - size) / 2 : half_to_even(side - size);
 }
 
 /// Copies source into a canvas of one colour at (left, top), both of which may be negative.
@@ -182,7 +183,7 @@ struct RandomResizedCrop {
 /// How a picture of any shape becomes a square of `size`.
 enum class Fit {
     shortest_then_crop,  ///< shorter side to size, centre crop (OpenAI, open_clip "shortest")
-    squash,              ///< both sides to size (SigLIP, open_clip "squash")
+    squash,              ///< both sides to size (SigLIP, open_clip "squash"), centre crop where `resize` is larger (ALIGN)
     pad,                 ///< longer side to size, the rest filled (open_clip "longest")
 };
 
@@ -195,6 +196,8 @@ struct Preprocess {
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
     PassOrder order = PassOrder::pillow_13;
+    int resize = 0;           ///< what the picture is resized to before it is cropped to size; 0: to size
+    bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 
     /// Floats of one picture: 3 * size * size.
     constexpr std::size_t count() const {
@@ -225,11 +228,15 @@ inline Image fit_square(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
     const int size = recipe.size;
-    if (recipe.fit == Fit::squash) return resize(image, size, size, recipe.filter, recipe.order);
-    if (recipe.fit == Fit::shortest_then_crop) {
+    const int resized = recipe.resize == 0 ? size : recipe.resize;
+    if (resized < size) throw Error("preprocess", "a resize to " + std::to_string(size) + " pixels or more", std::to_string(resized));
+    if (recipe.fit == Fit::squash && resized == size) return resize(image, size, size, recipe.filter, recipe.order);
+    if (recipe.fit != Fit::pad) {
         detail::check_resize_size(image.width, image.height, "an image with");
-        const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
-        const Region window{detail::centre_offset(width, size), detail::centre_offset(height, size), size, size};
+        const auto [width, height] = recipe.fit == Fit::squash ? std::array{resized, resized}
+                                                               : detail::shortest_sides(image.width, image.height, resized);
+        const Region window{detail::centre_offset(width, size, recipe.floor_crop),
+                            detail::centre_offset(height, size, recipe.floor_crop), size, size};
         return detail::resize_window(detail::view(image),
                                      {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, width,
                                      height, window, {recipe.filter, recipe.order});

@@ -522,20 +522,73 @@ template <class Tower>
     }
 }
 
+/// What files tell of a model, as its constant has it.
+[[gnu::cold]] std::vector<ArchitectureField> architecture_fields(const auto& config) {
+    std::vector<ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
+    add_tower_fields(fields, "vision.", config.vision);
+    add_tower_fields(fields, "text.", config.text);
+    return fields;
+}
+
+/// What the names and shapes of a file's tensors tell of the architecture.
+[[gnu::cold]] inline std::vector<ArchitectureField> stored_sizes(const WeightFiles& file) {
+    const Naming naming(file);
+    const auto shape = [&](const std::string& name) {
+        const Source source = naming(name);
+        const StoredTensor* const stored = file.find(source.names.front());
+        std::vector<std::size_t> extents;
+        if (stored == nullptr) return extents;
+        extents = stored->shape;
+        while (extents.size() > 2 && extents.front() == 1) extents.erase(extents.begin());
+        if (source.transposed) std::ranges::reverse(extents);
+        return extents;
+    };
+    std::vector<ArchitectureField> fields;
+    const auto add = [&](const char* name, std::size_t value) {
+        if (value > 0) fields.push_back({name, std::to_string(value), "the tensors"});
+    };
+    const auto blocks = [&](const std::string& at, const std::string& tower) {
+        std::size_t layers = 0;
+        while (!shape(at + std::to_string(layers) + ".ln_1.weight").empty()) ++layers;
+        add((tower + "layers").c_str(), layers);
+        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
+    };
+    if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
+        add("vision.width", patches[0]);
+        add("vision.patch", patches[2]);
+    }
+    const bool has_class_token = !shape("visual.class_embedding").empty();
+    if (const auto positions = shape("visual.positional_embedding"); positions.size() == 2) {
+        const double patches = static_cast<double>(positions[0] - (has_class_token ? 1 : 0));
+        add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(patches))));
+    }
+    if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
+    if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors"});
+    blocks("visual.transformer.resblocks.", "vision.");
+    if (const auto table = shape("token_embedding.weight"); table.size() == 2) {
+        add("text.vocabulary", table[0]);
+        add("text.width", table[1]);
+    }
+    if (const auto positions = shape("positional_embedding"); positions.size() == 2) add("text.context", positions[0]);
+    blocks("transformer.resblocks.", "text.");
+    if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
+    if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
+    if (file.find("input_resolution") != nullptr) {
+        // OpenAI's archives; all of their models have it (CLIP/clip/model.py:171-180).
+        for (const char* const name : {"vision.activation", "text.activation"})
+            fields.push_back({name, "quick_gelu", "OpenAI's archive"});
+    }
+    return fields;
+}
+
 /// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
 /// embeddings.
 [[gnu::cold]] inline void require_agreement(const std::filesystem::path& folder,
                                             const std::vector<ArchitectureField>& architecture) {
-    const auto agree = [](const std::string& a, const std::string& b) {
-        if (a == b) return true;
-        char *end_a = nullptr, *end_b = nullptr;
-        const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
-        return *end_a == 0 && *end_b == 0 && x == y;  // 1e-6 and 1e-06
-    };
     std::string faults;
     for (const ArchitectureField& stored : stored_architecture(folder)) {
         for (const ArchitectureField& ours : architecture) {
-            if (stored.name == ours.name && !agree(stored.value, ours.value))
+            if (stored.name == ours.name && !same_value(stored.value, ours.value))
                 faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
         }
     }
@@ -552,10 +605,7 @@ template <class Tower>
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
-        std::vector<detail::ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
-        detail::add_tower_fields(fields, "vision.", config.vision);
-        detail::add_tower_fields(fields, "text.", config.text);
-        detail::require_agreement(path, fields);
+        detail::require_agreement(path, detail::architecture_fields(config));
     }
     Clip<config, T> model;
     load_weights(model, path, options);

@@ -162,6 +162,20 @@ public:
         return tokens;
     }
 
+    /// The embedding, of length 1, that the tower's norm, pooling and projection make of every patch alone, as the last
+    /// block leaves it: <N, patches, embedding>, patches row by row. Their cosines with a caption's embedding say where in
+    /// the image it is.
+    auto patch_embeddings(typename Vision::Input images) const {
+        Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
+                                        {{part.extent(0) * Vision::patches, embedding}});
+            visual_.patch_embeddings(part, to, work);
+        });
+        nn::normalize_rows<C>(images.extent(0) * Vision::patches, embedding, embeddings.data(), nullptr);
+        return embeddings;
+    }
+
     /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
     /// first, −1 the last one. Rows add up to 1. Throws Error if there is no such block.
     auto image_attention(typename Vision::Input images, int layer = -1) const {
@@ -226,6 +240,8 @@ public:
 
     const Vision& visual() const { return visual_; }
     const Text& text() const { return text_; }
+    Vision& visual() { return visual_; }
+    Text& text() { return text_; }
 
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;

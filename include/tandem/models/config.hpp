@@ -348,16 +348,16 @@ struct ValueTag {};
 
 /// The shape of the blocks that both towers use.
 constexpr BlockShape shared_shape(const auto& config) {
-    BlockShape shape = config.vision.block_shape();
-    shape.tokens = std::max(shape.tokens, config.text.block_shape().tokens);
-    shape.rotary = shape.rotary || config.text.block_shape().rotary;
-    shape.prefix = shape.grid = 0;
+    const BlockShape image = config.vision.block_shape(), text = config.text.block_shape();
+    BlockShape shape = image.of_any_length();
+    shape.tokens = std::max(image.tokens, text.tokens);
+    shape.rotary = image.rotary || text.rotary;
     return shape;
 }
 
 /// Without what shared blocks do not depend on.
-constexpr BlockShape without_tokens(BlockShape shape) {
-    shape.tokens = shape.prefix = shape.grid = 0;
+constexpr BlockShape without_tokens(const BlockShape& of_tower) {
+    BlockShape shape = of_tower.of_any_length();
     shape.rotary = false;
     return shape;
 }

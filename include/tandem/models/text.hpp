@@ -36,7 +36,7 @@ public:
     using Input = View<const Id, Shape<dynamic, context>>;
     using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
                                      stand_in.pos_embed_type == PosEmbed::learnable>;
-    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
                           stand_in.proj_bias>;
 
@@ -46,10 +46,11 @@ public:
         Tensor<Id, Shape<dynamic, context>> ids;
         Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
+        kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
 
         Sequences<C> sequences() const {
-            return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations()};
+            return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
         }
     };
 
@@ -93,6 +94,7 @@ public:
             work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : context);
         }
         table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
+        work.gelu = gelu_;
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
@@ -145,7 +147,18 @@ public:
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
+    /// Which form of GELU stands for AnyGelu.
+    void set_gelu(kernels::Activation form) { gelu_ = form; }
+
 private:
+    static auto own_blocks() {
+        if constexpr (OwnsBlocks) {
+            return Blocks(layers);
+        } else {
+            return nn::None{};
+        }
+    }
+
     static const C* rotations() {
         if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
             return nn::rotations_1d<C, context, shape.head_width>().data();
@@ -158,6 +171,7 @@ private:
     void embed_all(Input ids, Workspace& work, const Blocks& blocks) const {
         work.offsets.resize(ids.extent(0) + 1);
         for (std::size_t i = 0; i < work.offsets.size(); ++i) work.offsets[i] = i * context;
+        work.gelu = gelu_;
         table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
     }
 
@@ -199,8 +213,9 @@ private:
     }
 
     Table table_;
-    [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_;
+    [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_ = own_blocks();
     Head head_;
+    kernels::Activation gelu_ = kernels::Activation::gelu;
 
     // Last, as in VisionTransformer.
     static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");

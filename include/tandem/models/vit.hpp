@@ -33,7 +33,7 @@ class VisionTransformer {
 
 public:
     static constexpr std::size_t width = stand_in.width, tokens = stand_in.tokens(), layers = stand_in.layers;
-    static constexpr std::size_t heads = stand_in.heads;
+    static constexpr std::size_t heads = stand_in.heads, patches = stand_in.patches();
     using C = Compute<T>;
     using Input = Images<C, stand_in.image>;
     using InputGradient = ImagesGradient<C, stand_in.image>;
@@ -42,7 +42,7 @@ public:
         nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
     using LayerNorm = typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>;
     using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
-    using Blocks = nn::Transformer<T, shape, stand_in.layers, parts>;
+    using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, std::remove_const_t<decltype(stand_in.pooling)>,
                           stand_in.final_ln_after_pool, stand_in.proj_type, stand_in.proj_bias>;
 
@@ -54,10 +54,11 @@ public:
         typename Head::Saved head;
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
+        kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
 
         Sequences<C> sequences() const {
-            return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations()};
+            return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
         }
     };
 
@@ -93,6 +94,18 @@ public:
         embed(images, work, false);
         const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks, work.random);
         head_.copy_tokens(normed, from, to, work.head);
+    }
+
+    /// What norm, pooling and projection make of every patch alone: to <N · patches, Embedding>, not normalised.
+    void patch_embeddings(Input images, Rows<C, Embedding> to, Workspace& work) const {
+        embed(images, work, false);
+        const Rows<const C, width> from = transformer_.forward_first(layers, work.sequences(), work.blocks, work.random);
+        std::vector<std::size_t> rows(to.extent(0)), ends(rows.size() + 1);
+        for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = i / patches * tokens + Tokens::prefix + i % patches;
+        std::iota(ends.begin(), ends.end(), std::size_t{0});
+        work.kept.resize(rows.size());
+        nn::gather_rows<C, width>(from, rows, work.kept);
+        head_.forward(work.kept, to, {.offsets = ends, .gelu = gelu_}, 0, work.head, false);
     }
 
     /// The attention weights of block `layer`: to <N, heads, tokens, tokens>.
@@ -144,6 +157,9 @@ public:
     const Blocks& blocks() const { return transformer_; }
     Blocks& blocks() { return transformer_; }
 
+    /// Which form of GELU stands for AnyGelu.
+    void set_gelu(kernels::Activation form) { gelu_ = form; }
+
 private:
     static constexpr bool has_norm = !stand_in.no_ln_pre, may_drop = stand_in.patch_dropout > 0;
 
@@ -163,6 +179,7 @@ private:
         work.embedded.resize(count * Tokens::tokens);
         stem_.forward(images, work.patches, work.stem, keep);
         choose(count, drops, work);
+        work.gelu = gelu_;
         const auto into_blocks = transformer_.input(work.offsets.back(), work.blocks);
         tokens_.forward(work.patches, has_norm || drops ? work.embedded.view() : into_blocks);
         if constexpr (may_drop) {
@@ -219,8 +236,9 @@ private:
     Stem stem_;
     Tokens tokens_;
     [[no_unique_address]] Norm ln_pre_;
-    Blocks transformer_;
+    Blocks transformer_{layers};
     Head head_;
+    kernels::Activation gelu_ = kernels::Activation::gelu;
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");

@@ -32,6 +32,11 @@ inline constexpr ClipConfig vit_h_14{
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+inline constexpr ClipConfig vit_h_14_378{
+    .vision = VitConfig{.image = 378, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
+    .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
+    .embedding = 1024};
+
 inline constexpr ClipConfig vit_g_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1408, .layers = 40, .heads = 16, .mlp_ratio = 4.3637},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
@@ -129,6 +134,7 @@ inline constexpr ClipConfig vit_l_16_siglip2_384 = detail::siglip_l(384, 256000)
 inline constexpr ClipConfig vit_l_16_siglip2_512 = detail::siglip_l(512, 256000);
 inline constexpr ClipConfig vit_so400m_14_siglip2 = detail::siglip_so400m(224, 14, 256000);
 inline constexpr ClipConfig vit_so400m_14_siglip2_378 = detail::siglip_so400m(378, 14, 256000);
+inline constexpr ClipConfig vit_so400m_14_siglip2_384 = detail::siglip_so400m(384, 14, 256000);
 inline constexpr ClipConfig vit_so400m_16_siglip2_256 = detail::siglip_so400m(256, 16, 256000);
 inline constexpr ClipConfig vit_so400m_16_siglip2_384 = detail::siglip_so400m(384, 16, 256000);
 inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(512, 16, 256000);

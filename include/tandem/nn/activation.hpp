@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <numbers>
+#include <type_traits>
 
 #include <tandem/core/parallel.hpp>
 #include <tandem/kernels/dispatch.hpp>
@@ -30,6 +31,10 @@ struct TanhGelu {
     }
 };
 
+/// The one of the three above that a model was told when it was made: for programs that open any checkpoint, where every
+/// form of every architecture would be compiled. As Gelu until open() tells it.
+struct AnyGelu {};
+
 /// x · σ(x): torch.nn.SiLU(), Swish.
 struct Silu {
     auto operator()(auto x) const { return x * sigmoid(x); }
@@ -55,6 +60,19 @@ template <>
 inline constexpr kernels::Activation kernel_activation<Silu> = kernels::Activation::silu;
 template <>
 inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::Activation::squared_relu;
+
+/// Whether the kernels know an activation of this type, and under which name.
+template <class Activation>
+inline constexpr bool has_kernel =
+    kernel_activation<Activation> != kernels::Activation::none || std::is_same_v<Activation, kernels::Activation>;
+template <class Activation>
+constexpr kernels::Activation kernel_of(const Activation& activation) {
+    if constexpr (std::is_same_v<Activation, kernels::Activation>) {
+        return activation;
+    } else {
+        return kernel_activation<Activation>;
+    }
+}
 
 namespace detail {
 
@@ -82,10 +100,9 @@ auto activated(const Activation& activation, const ActivationInput<T>& input) {
 /// returns an elementwise one, such as a captureless lambda [](auto x) { return x * sigmoid(x); }.
 template <class Activation, Real T>
 void activate(const Activation& activation, const T* x, T* y, std::size_t size) {
-    constexpr kernels::Activation kind = kernel_activation<Activation>;
-    if constexpr (kind != kernels::Activation::none) {
+    if constexpr (has_kernel<Activation>) {
         parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
-            kernels::active<T>().activate(kind, x + begin, y + begin, end - begin);
+            kernels::active<T>().activate(kernel_of(activation), x + begin, y + begin, end - begin);
         });
     } else {
         const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));
@@ -96,10 +113,9 @@ void activate(const Activation& activation, const T* x, T* y, std::size_t size) 
 /// In place g = g · activation'(x); the derivative comes from the expression.
 template <class Activation, Real T>
 void activate_backward(const Activation& activation, const T* x, T* g, std::size_t size) {
-    constexpr kernels::Activation kind = kernel_activation<Activation>;
-    if constexpr (kind != kernels::Activation::none) {
+    if constexpr (has_kernel<Activation>) {
         parallel_for(size, detail::activation_grain, [&](std::size_t begin, std::size_t end) {
-            kernels::active_gradients<T>().activate_backward(kind, x + begin, g + begin, end - begin);
+            kernels::active_gradients<T>().activate_backward(kernel_of(activation), x + begin, g + begin, end - begin);
         });
     } else {
         const detail::ActivationInput<T> input(View<const T, Shape<dynamic>>(x, {{size}}));

@@ -297,6 +297,8 @@ struct SelfAttention {
     template <Arithmetic T, BlockShape shape, auto parts>
     using Layer = nn::SelfAttention<T, shape, parts>;
 
+    static constexpr bool takes_any_length = true;
+
     /// In a causal tower a token must not see those after it.
     static constexpr bool can_be_causal = true;
 

@@ -280,7 +280,7 @@ struct Block {
             saved.whole.resize(count);
             saved.ends.resize(count + 1);
             std::iota(saved.ends.begin(), saved.ends.end(), std::size_t{0});
-            const Sequences<C> ends{saved.ends};
+            const Sequences<C> ends{.offsets = saved.ends, .gelu = sequences.gelu};
             gather_rows<C, width>(x, picked, saved.whole);
             if constexpr (is_post) {
                 saved.normed_1.resize(count);
@@ -316,7 +316,7 @@ struct Block {
         }
         if constexpr (mixer_picks) {
             const Rows<C, width> few(scratch.data(), {{picked.size(), width}});
-            const Sequences<C> ends{saved.ends};
+            const Sequences<C> ends{.offsets = saved.ends, .gelu = sequences.gelu};
             if constexpr (is_parallel) {
                 saved.normed_2.resize(picked.size());
                 mlp.backward(saved.normed_1, g_picked, saved.normed_2, ends, saved.mlp, gradient.mlp);
@@ -402,14 +402,26 @@ private:
     }
 };
 
-/// `Layers` blocks one after the other.
-template <Arithmetic T, BlockShape shape, std::size_t Layers, auto parts>
+/// The shape that blocks of a tower are made for.
+template <auto parts>
+constexpr BlockShape blocks_shape(const BlockShape& shape) {
+    if constexpr (requires { requires decltype(parts.mixer)::takes_any_length; }) {
+        return shape.of_any_length();
+    } else {
+        return shape;
+    }
+}
+
+/// Blocks one after the other; how many is no part of the type, so that deep and shallow towers share their code.
+template <Arithmetic T, BlockShape shape, auto parts>
 struct Transformer {
     static constexpr std::size_t width = shape.width;
     using C = Compute<T>;
     using Layer = Block<T, shape, parts>;
 
-    std::vector<Layer> resblocks = std::vector<Layer>(Layers);
+    std::vector<Layer> resblocks;
+
+    explicit Transformer(std::size_t layers) : resblocks(layers) {}
 
     /// streams[i] is the input of block i; the last one is the output.
     struct Saved {
@@ -419,13 +431,13 @@ struct Transformer {
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        for (std::size_t i = 0; i < Layers; ++i) {
+        for (std::size_t i = 0; i < std::min({self.resblocks.size()...}); ++i) {
             Layer::parameters(visit, at + "resblocks." + std::to_string(i) + ".", self.resblocks[i]...);
         }
     }
 
     void initialise(Random& random) {
-        for (Layer& block : resblocks) block.initialise(random, {.width = width, .layers = Layers});
+        for (Layer& block : resblocks) block.initialise(random, {.width = width, .layers = layers()});
     }
 
     /// Where the input must be written before forward.
@@ -438,7 +450,7 @@ struct Transformer {
     /// drops what `random` draws; without, each block overwrites what the one before it left.
     Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
         prepare(sequences, saved, keep, random);
-        return forward_blocks(Layers, sequences, saved, keep);
+        return forward_blocks(layers(), sequences, saved, keep);
     }
 
     /// The output of the first `count` blocks, as forward computes it without `keep`.
@@ -458,9 +470,9 @@ struct Transformer {
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
                                   bool keep, Random& random) const {
         prepare(sequences, saved, keep, random);
-        const Rows<C, width> from = forward_blocks(Layers - 1, sequences, saved, keep);
+        const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
-        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? Layers - 1 : 0],
+        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
                                         keep);
         return saved.picked;
     }
@@ -469,7 +481,7 @@ struct Transformer {
     void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved, Transformer& gradient) const
         requires Trainable<T>
     {
-        backward_blocks(Layers, g, sequences, saved, gradient);
+        backward_blocks(layers(), g, sequences, saved, gradient);
     }
 
     /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
@@ -478,23 +490,25 @@ struct Transformer {
         requires Trainable<T>
     {
         saved.scratch.resize(g.extent(0));
-        resblocks.back().backward_picked(saved.streams[Layers - 1], g_picked, g, saved.scratch, sequences, picked,
-                                         saved.blocks[Layers - 1], gradient.resblocks.back());
-        backward_blocks(Layers - 1, g, sequences, saved, gradient);
+        resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked,
+                                         saved.blocks[layers() - 1], gradient.resblocks.back());
+        backward_blocks(layers() - 1, g, sequences, saved, gradient);
     }
 
 private:
+    std::size_t layers() const { return resblocks.size(); }
+
     void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
-        if (keep && saved.blocks.size() != Layers) {
-            std::vector<Tensor<C, Shape<dynamic, width>>> streams(Layers + 1);
+        if (keep && saved.blocks.size() != layers()) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
             saved.streams = std::move(streams);
-            saved.blocks = std::vector<typename Layer::Saved>(Layers);
+            saved.blocks = std::vector<typename Layer::Saved>(layers());
         }
         if constexpr (parts.drop_path_rate > 0) {
             for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
                 const double rate =
-                    Layers > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(Layers - 1) : 0;
+                    layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1) : 0;
                 draw(saved.blocks[i].mixer.drop, sequences.count(), keep ? rate : 0, random);
                 draw(saved.blocks[i].mlp.drop, sequences.count(), keep ? rate : 0, random);
             }

@@ -25,23 +25,32 @@ using FromHidden = Linear<T, shape.hidden, shape.width, true, hidden_row<T, shap
 template <Arithmetic T, BlockShape shape>
 using Hidden = Tensor<Compute<T>, Shape<dynamic, hidden_row<T, shape>>>;
 
+/// An activation of a config in one model.
+template <class Activation, Real C>
+auto activation_in(const Activation& activation, [[maybe_unused]] const Sequences<C>& sequences) {
+    if constexpr (std::is_same_v<Activation, AnyGelu>) {
+        return sequences.gelu;
+    } else {
+        return activation;
+    }
+}
+
 /// after = activation(layer(x)) · factor, which may be null; `before` gets layer(x) where backward needs it.
 template <Arithmetic T, BlockShape shape, class Activation>
 void activated_hidden(const IntoHidden<T, shape>& layer, const Activation& activation,
                       Rows<const Compute<T>, shape.width> x, const Hidden<T, shape>* factor, Hidden<T, shape>& before,
                       Hidden<T, shape>& after, bool keep) {
     using C = Compute<T>;
-    constexpr kernels::Activation fused = kernel_activation<Activation>;
     constexpr std::size_t row = hidden_row<T, shape>;
     after.resize(x.extent(0));
     if (keep) before.resize(x.extent(0));
-    if constexpr (fused == kernels::Activation::none) {
+    if constexpr (!has_kernel<Activation>) {
         Hidden<T, shape>& raw = keep ? before : after;
         layer.forward(x, raw);
         activate(activation, raw.data(), after.data(), after.size());
         if (factor != nullptr) assign(after, as_expression(after) * as_expression(*factor));
     } else {
-        kernels::Finish<C> finish{.activation = fused};
+        kernels::Finish<C> finish{.activation = kernel_of(activation)};
         if (keep) finish.before = before.data(), finish.before_stride = row;
         if (factor != nullptr) finish.factor = factor->data(), finish.factor_stride = row;
         layer.forward(x, after, finish);
@@ -75,17 +84,17 @@ struct Mlp {
     }
 
     /// y = the perceptron's result, then what `finish` says. `keep` keeps what backward needs.
-    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved, bool keep,
                  const kernels::Finish<C>& finish = {}) const {
-        activated_hidden<T, shape>(c_fc, parts.activation, x, nullptr, saved.before, saved.after, keep);
+        activated_hidden<T, shape>(c_fc, activation_in(parts.activation, sequences), x, nullptr, saved.before, saved.after, keep);
         c_proj.forward(saved.after, y, finish);
     }
 
-    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences, Saved& saved,
                   Mlp& gradient) const requires Trainable<T> {
         saved.gradient.resize(x.extent(0));
         c_proj.backward(saved.after, dy, saved.gradient, gradient.c_proj);
-        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        activate_backward(activation_in(parts.activation, sequences), saved.before.data(), saved.gradient.data(), saved.gradient.size());
         c_fc.backward(x, saved.gradient, dx, gradient.c_fc);
     }
 };
@@ -123,25 +132,25 @@ struct GatedMlp {
         fill_normal(fc2.weight, random, scale.residual());
     }
 
-    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>&, Saved& saved, bool keep,
+    void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved, bool keep,
                  const kernels::Finish<C>& finish = {}) const {
         saved.value.resize(x.extent(0));
         fc1_x.forward(x, saved.value);
-        activated_hidden<T, shape>(fc1_g, parts.activation, x, &saved.value, saved.before, saved.after, keep);
+        activated_hidden<T, shape>(fc1_g, activation_in(parts.activation, sequences), x, &saved.value, saved.before, saved.after, keep);
         fc2.forward(saved.after, y, finish);
     }
 
-    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>&, Saved& saved,
+    void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences, Saved& saved,
                   GatedMlp& gradient) const requires Trainable<T> {
         const std::size_t rows = x.extent(0);
         saved.gate.resize(rows);
         saved.gradient.resize(rows);
         saved.dx.resize(rows);
         fc2.backward(saved.after, dy, saved.gradient, gradient.fc2);
-        activate(parts.activation, saved.before.data(), saved.gate.data(), saved.gate.size());
+        activate(activation_in(parts.activation, sequences), saved.before.data(), saved.gate.data(), saved.gate.size());
         assign(saved.gate, as_expression(saved.gate) * as_expression(saved.gradient));
         assign(saved.gradient, as_expression(saved.gradient) * as_expression(saved.value));
-        activate_backward(parts.activation, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+        activate_backward(activation_in(parts.activation, sequences), saved.before.data(), saved.gradient.data(), saved.gradient.size());
         fc1_x.backward(x, saved.gate, saved.dx, gradient.fc1_x);
         fc1_g.backward(x, saved.gradient, dx, gradient.fc1_g);
         add_rows<C, width>(saved.dx, dx);

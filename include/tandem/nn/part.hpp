@@ -36,7 +36,8 @@ concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParamete
 /// does not overlap x; the block adds the residual. backward writes dx and adds to the gradients of its parameters; it
 /// is called after a forward with `keep`, with the same x and saved. Types that only infer need none. The choice, the type
 /// named in the config, holds the template Layer and `static constexpr Cost cost(const BlockShape&, std::size_t tokens)`;
-/// a mixer that lets no token see those after it says `static constexpr bool can_be_causal = true`. An MLP must treat
+/// a mixer that lets no token see those after it says `static constexpr bool can_be_causal = true`, and one whose Layer does
+/// not depend on the shape's tokens, prefix and grid `takes_any_length = true`. An MLP must treat
 /// every row alone: it may be given some of them.
 template <class Layer, class C, std::size_t width>
 concept BlockPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&

@@ -173,7 +173,7 @@ struct Average {
     static constexpr bool picks_row = false;
 
     template <Arithmetic T, BlockShape shape, auto parts>
-    using Layer = nn::Average<T, shape, parts>;
+    using Layer = nn::Average<T, shape.of_any_length(), parts>;
 
     static constexpr Cost cost(const BlockShape&, std::size_t, const auto&) { return {}; }
 };
@@ -183,7 +183,7 @@ struct AttentionPool {
     static constexpr bool picks_row = false;
 
     template <Arithmetic T, BlockShape shape, auto parts>
-    using Layer = nn::AttentionPool<T, shape, parts>;
+    using Layer = nn::AttentionPool<T, shape.of_any_length(), parts>;
 
     static constexpr Cost cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
         const std::size_t width = shape.width;

@@ -24,6 +24,8 @@ struct Sequences {
     bool causal = false;
     /// Where queries and keys are rotated: for every place, head_width / 2 cosines, then as many sines. Null: nowhere.
     const C* rotations = nullptr;
+    /// What stands for AnyGelu in this model.
+    kernels::Activation gelu = kernels::Activation::gelu;
 
     std::size_t count() const { return offsets.size() - 1; }
     std::size_t rows() const { return offsets.back(); }
@@ -44,6 +46,13 @@ struct BlockShape {
     std::size_t prefix = 0;      ///< tokens in front of the patches: class token and registers
     bool rotary = false;         ///< queries and keys are rotated (Sequences::rotations)
     std::size_t grid = 0;        ///< patches along a side, all there, row by row; 0: the tokens are no grid
+
+    /// What is left of it for layers that take sequences of any length: towers that differ in nothing else share them.
+    constexpr BlockShape of_any_length() const {
+        BlockShape shape = *this;
+        shape.tokens = shape.prefix = shape.grid = 0;
+        return shape;
+    }
 };
 
 namespace nn {

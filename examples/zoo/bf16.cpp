@@ -1,0 +1,3 @@
+#include "zoo.hpp"
+
+template td::AnyClip td::open<td::bf16>(const std::filesystem::path&, const td::OpenOptions&);

@@ -1,0 +1,76 @@
+// The tokenizer that lies beside a checkpoint, whichever it is.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <tandem/core/error.hpp>
+#include <tandem/data/bpe.hpp>
+#include <tandem/data/json_tokenizer.hpp>
+#include <tandem/data/sentence_piece.hpp>
+#include <tandem/data/tokenizer.hpp>
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A tokenizer whose kind is known at run time. Cheap to copy; any number of threads may encode at once.
+class AnyTokenizer {
+public:
+    template <Tokenizer T>
+        requires(!std::same_as<T, AnyTokenizer>)
+    AnyTokenizer(T tokenizer) : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
+
+    /// As the tokenizer's own.
+    void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return held_->encode_batch(texts, context);
+    }
+
+private:
+    struct Base {
+        virtual ~Base() = default;
+        virtual void encode(std::string_view text, std::span<Id> out) const = 0;
+        virtual std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const = 0;
+    };
+    template <class T>
+    struct Held final : Base {
+        explicit Held(T held) : tokenizer(std::move(held)) {}
+        void encode(std::string_view text, std::span<Id> out) const override { tokenizer.encode(text, out); }
+        std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const override {
+            return tokenizer.encode_batch(texts, context);
+        }
+        T tokenizer;
+    };
+
+    std::shared_ptr<const Base> held_;
+};
+
+/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
+/// bpe_simple_vocab_16e6.txt.gz, or tokenizer.json. `path` may also be such a file. Throws Error that lists the names
+/// it looked for.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
+    const std::string name = path.filename().string();
+    if (name.ends_with(".model")) return SentencePiece::load(path);
+    if (name == "tokenizer.json") return JsonTokenizer::load(path);
+    if (name.ends_with(".txt.gz")) return Bpe::load(path);
+    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
+    if (has("spiece.model")) return SentencePiece::load(folder);
+    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder);
+    if (has("tokenizer.json")) return JsonTokenizer::load(folder);
+    if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
+    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
