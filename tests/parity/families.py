@@ -75,7 +75,7 @@ OPEN_CLIP = [
     "ViT-B-16-SigLIP2-256", "ViT-B-16-SigLIP2-384", "ViT-B-16-SigLIP2-512", "ViT-L-16-SigLIP2-256",
     "ViT-L-16-SigLIP2-384", "ViT-L-16-SigLIP2-512", "ViT-SO400M-14-SigLIP2", "ViT-SO400M-14-SigLIP2-378",
     "ViT-SO400M-16-SigLIP2-256", "ViT-SO400M-16-SigLIP2-384", "ViT-SO400M-16-SigLIP2-512", "ViT-gopt-16-SigLIP2-256",
-    "ViT-gopt-16-SigLIP2-384",
+    "ViT-gopt-16-SigLIP2-384", "xlm-roberta-base-ViT-B-32", "xlm-roberta-large-ViT-H-14",
 ]  # fmt: skip
 # Rounding grows with depth and width: up to L/14 the bar is 1e-5.
 LARGER = ("ViT-H", "ViT-g", "ViT-bigG", "SO400M", "so400m", "giant")
@@ -173,12 +173,21 @@ def roughen(model):
                 parameter += 0.1 * torch.randn_like(parameter)
 
 
+def xlm_roberta_config(name, **_):
+    """What the hub has under xlm-roberta-base and -large."""
+    import transformers
+
+    sizes = LARGE if name.endswith("large") else BASE
+    return transformers.XLMRobertaConfig(vocab_size=250002, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, **sizes)
+
+
 def make_open_clip(name, folder, pictures):
     import open_clip
-    from open_clip.tokenizer import _clean_canonicalize
+    from open_clip.tokenizer import _clean_canonicalize, _clean_whitespace
 
+    open_clip.hf_model.AutoConfig.from_pretrained = xlm_roberta_config
     config = open_clip.get_model_config(name)
-    model = open_clip.create_model(name, pretrained=None, load_weights=False).eval()
+    model = open_clip.create_model(name, pretrained=None, load_weights=False, pretrained_hf=False).eval()
     roughen(model)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -198,6 +207,12 @@ def make_open_clip(name, folder, pictures):
 
             pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
             encode = lambda text: (pieces.encode(_clean_canonicalize(text))[: context - 1] + [1] * context)[:context]
+    elif name.startswith("xlm"):
+        import transformers
+
+        shutil.copy(TOKENIZERS / "xlm_roberta/sentencepiece.bpe.model", folder)
+        xlm = transformers.XLMRobertaTokenizer.from_pretrained(folder)
+        encode = lambda text: xlm(_clean_whitespace(text), max_length=context, padding="max_length", truncation=True)["input_ids"]
     else:
         shutil.copy(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", folder)
         tokenizer = open_clip.SimpleTokenizer(context_length=context)

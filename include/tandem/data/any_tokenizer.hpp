@@ -17,6 +17,9 @@
 #include <tandem/data/json_tokenizer.hpp>
 #include <tandem/data/sentence_piece.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_file.hpp>
+#include <tandem/data/word_piece.hpp>
+#include <tandem/data/xlm_roberta_tokenizer.hpp>
 
 #if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
 
@@ -54,21 +57,38 @@ private:
     std::shared_ptr<const Base> held_;
 };
 
+namespace detail {
+
+/// A tokenizer.json by the model it names.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file, const std::filesystem::path& path) {
+    const TokenizerFile json = TokenizerFile::read(file);
+    const std::string type = json.value("model.type");
+    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
+    if (type == "WordPiece") return WordPiece::load(path);
+    return JsonTokenizer::load(path);
+}
+
+}  // namespace detail
+
 /// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
-/// bpe_simple_vocab_16e6.txt.gz, or tokenizer.json. `path` may also be such a file. Throws Error that lists the names
+/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file. Throws Error that lists the names
 /// it looked for.
 [[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
     const std::string name = path.filename().string();
+    if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path);
     if (name.ends_with(".model")) return SentencePiece::load(path);
-    if (name == "tokenizer.json") return JsonTokenizer::load(path);
+    if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path);
+    if (name == "vocab.txt") return WordPiece::load(path);
     if (name.ends_with(".txt.gz")) return Bpe::load(path);
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
     if (has("spiece.model")) return SentencePiece::load(folder);
     if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder);
-    if (has("tokenizer.json")) return JsonTokenizer::load(folder);
+    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder);
+    if (has("vocab.txt")) return WordPiece::load(folder);
+    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder);
     if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
-    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
+    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -243,6 +243,11 @@ inline std::u32string clean_as_transformers(std::u32string_view text) {
     return lower_by_letter(out);
 }
 
+/// whitespace_clean(basic_clean(text)) of open_clip/tokenizer.py:66-75: before the tokenizers of transformers that it borrows.
+inline std::string clean_space_as_open_clip(std::string_view text) {
+    return encode_utf8(collapse_python_space(html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))))));
+}
+
 /// Without Python's string.punctuation.
 inline std::u32string without_punctuation(std::u32string text) {
     std::erase_if(text, [](char32_t c) {

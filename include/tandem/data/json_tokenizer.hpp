@@ -4,10 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <cstdint>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,102 +16,17 @@
 
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/error.hpp>
-#include <tandem/core/file.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/data/bpe_merges.hpp>
 #include <tandem/data/clean_text.hpp>
-#include <tandem/data/json.hpp>
 #include <tandem/data/model_folder.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_file.hpp>
 #include <tandem/data/unicode.hpp>
 
 #if __has_include(<utf8proc.h>)
 
 namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// A tokenizer.json: vocabulary and merges, which are long, apart from the rest.
-class TokenizerFile final : public JsonEvents {
-public:
-    std::unordered_map<std::string, Id> vocabulary;
-    std::vector<std::pair<std::string, std::string>> merges;
-    std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
-
-    std::string value(const std::string& path, const std::string& otherwise = "") const {
-        const auto found = values.find(path);
-        return found == values.end() ? otherwise : found->second;
-    }
-
-    bool string(std::string_view text) override {
-        if (is_at("model", "merges")) {
-            if (levels_.size() == 4) return half(text);
-            const std::size_t space = text.find(' ');
-            if (space == std::string_view::npos) return false;
-            merges.emplace_back(text.substr(0, space), text.substr(space + 1));
-            return advance();
-        }
-        return leaf(text);
-    }
-    bool number(std::uint64_t number) override {
-        if (is_at("model", "vocab")) {
-            vocabulary.emplace(levels_.back().key, static_cast<Id>(number));
-            return true;
-        }
-        return leaf(std::to_string(number));
-    }
-    bool other(std::string_view json) override { return leaf(json); }
-    bool start_object() override { return open(false); }
-    bool key(std::string_view name) override {
-        levels_.back().key = name;
-        return true;
-    }
-    bool end_object() override { return close(); }
-    bool start_array() override { return open(true); }
-    bool end_array() override { return close(); }
-
-private:
-    static constexpr std::size_t deepest = 64;
-
-    struct Level {
-        std::string key;
-        std::size_t index = 0;
-        bool is_array = false;
-    };
-
-    bool is_at(std::string_view first, std::string_view second) const {
-        return levels_.size() >= 2 && levels_[0].key == first && levels_[1].key == second;
-    }
-    bool open(bool is_array) {
-        levels_.push_back({"", 0, is_array});
-        return levels_.size() <= deepest;
-    }
-    bool close() {
-        levels_.pop_back();
-        return levels_.empty() || advance();
-    }
-    bool advance() {
-        if (levels_.back().is_array) ++levels_.back().index;
-        return true;
-    }
-    bool half(std::string_view text) {
-        if (levels_.back().index == 0) merges.emplace_back(text, "");
-        if (levels_.back().index == 1) merges.back().second = text;
-        return advance() && levels_.back().index <= 2;
-    }
-    bool leaf(std::string_view text) {
-        if (levels_.empty()) return false;
-        std::string path;
-        for (const Level& level : levels_)
-            path += (path.empty() ? "" : ".") + (level.is_array ? std::to_string(level.index) : level.key);
-        values[path] = text;
-        return advance();
-    }
-
-    std::vector<Level> levels_;
-};
-
-}  // namespace detail
 
 /// The tokenizer of SigLIP 2's checkpoints (and Gemma's): what tokenizers makes of a tokenizer.json whose model is BPE with
 /// byte fallback. Immutable once built: any number of threads may encode at once.
@@ -127,12 +40,7 @@ public:
                                             std::optional<Cleaning> cleaning = std::nullopt) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
-        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a tokenizer.json", "no file");
-        const MappedFile mapped(file);
-        detail::TokenizerFile json;
-        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-        if (const auto fault = detail::json_fault(text, json))
-            throw Error(file.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+        const detail::TokenizerFile json = detail::TokenizerFile::read(file);
         JsonTokenizer result(json, file.string());
         result.pads_left_ = json.value("padding.direction") == "Left";
         if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {

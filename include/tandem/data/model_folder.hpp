@@ -154,6 +154,16 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
         config.add("vision.norm.eps", vision + ".norm_kwargs.eps", "1e-5");
         config.add("vision.pooling", vision + ".pool_type", "tok");
     }
+    if (const auto hf = config.find(text + ".hf_model_name")) {
+        // Its sizes stand in a config that is elsewhere; the tensors tell them.
+        const auto pooling = config.find(text + ".hf_pooler_type").value_or("mean_pooler");
+        config.conclude("text.pooling", pooling == "mean_pooler" ? "avg" : pooling == "cls_last_hidden_state_pooler" ? "first" : pooling,
+                        text + ".hf_pooler_type");
+        config.conclude("text.activation", "gelu", text + ".hf_model_name");
+        config.conclude("text.causal", "false", text + ".hf_model_name");
+        config.add("text.context", text + ".context_length", "77");
+        return;
+    }
     config.add("text.vocabulary", text + ".vocab_size", "49408");
     config.add("text.context", text + ".context_length", "77");
     config.add("text.width", text + ".width", "512");

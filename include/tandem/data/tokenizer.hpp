@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <tandem/core/dtype.hpp>
+#include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/data/clean_text.hpp>
@@ -37,6 +38,39 @@ void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
     high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
         return sought < std::string_view(entry.text).substr(0, sought.size());
     });
+}
+
+/// A token whose literal in a text stands for it.
+struct SpecialToken {
+    std::string text;
+    Id id;
+};
+
+/// Calls part(text) for what stands between the literals of special tokens, and special(id) for each of them.
+template <class Part, class Special>
+void for_each_part(std::string_view text, std::span<const SpecialToken> specials, const Part& part, const Special& special) {
+    std::size_t begun = 0;
+    for (std::size_t at = 0; at < text.size();) {
+        const auto found = std::ranges::find_if(specials, [&](const SpecialToken& known) { return text.substr(at).starts_with(known.text); });
+        if (found == specials.end()) {
+            ++at;
+            continue;
+        }
+        part(text.substr(begun, at - begun));
+        special(found->id);
+        begun = at += found->text.size();
+    }
+    part(text.substr(begun));
+}
+
+/// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
+inline void fit_ids(std::string_view where, std::vector<Id> ids, Id end, Id padding, std::span<Id> out) {
+    if (out.size() < 2) throw Error(where, "a context of at least 2 tokens", std::to_string(out.size()));
+    if (ids.size() > out.size()) {
+        ids.resize(out.size());
+        ids.back() = end;
+    }
+    std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
 }
 
 /// How a tokenizer's texts are cleaned: as asked for, or as the library does whose config lies beside it.

@@ -226,6 +226,7 @@ inline bool is_decimal_digit(char32_t c) {
 enum class NormalForm {
     nfc,
     nfkc,
+    nfd,
     nfc_unicode_9,  ///< NFC as the tokenizers package knows it
 };
 
@@ -247,7 +248,7 @@ class Normalizer {
 public:
     explicit Normalizer(NormalForm form)
         : form_(form),
-          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE |
+          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | (form == NormalForm::nfd ? UTF8PROC_DECOMPOSE : UTF8PROC_COMPOSE) |
                                                   (form == NormalForm::nfkc ? UTF8PROC_COMPAT : 0))) {}
 
     std::u32string operator()(std::u32string_view text) {
@@ -318,8 +319,9 @@ private:
 };
 
 inline std::u32string normalize(std::u32string text, NormalForm form) {
-    // Nothing below U+0300 changes under NFC on its own.
-    const bool plain = std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x300; });
+    // Nothing below U+0300 changes under NFC on its own, and nothing below U+00C0 under NFD.
+    const char32_t first = form == NormalForm::nfd ? 0xC0 : 0x300;
+    const bool plain = std::all_of(text.begin(), text.end(), [&](char32_t c) { return c < first; });
     return plain && form != NormalForm::nfkc ? text : Normalizer(form)(text);
 }
 

@@ -106,6 +106,35 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return {{tower + name}};
 }
 
+/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`, behind
+/// `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel beside it.
+[[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
+    if (name.starts_with("text_projection")) {
+        if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
+            return {{"text.proj." + name}};
+        return {{name}};
+    }
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string layer = at + "encoder.layer." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (replace_prefix(part, "attn.in_proj_", "")) {
+            const std::string self = layer + "attention.self.";
+            return {{self + "query." + part, self + "key." + part, self + "value." + part}};
+        }
+        replace_prefix(part, "attn.out_proj.", "attention.output.dense.") ||
+            replace_prefix(part, "ln_1.", "attention.output.LayerNorm.") ||
+            replace_prefix(part, "mlp.c_fc.", "intermediate.dense.") ||
+            replace_prefix(part, "mlp.c_proj.", "output.dense.") || replace_prefix(part, "ln_2.", "output.LayerNorm.");
+        return {{layer + part}};
+    }
+    replace_prefix(name, "token_embedding.", "word_embeddings.") ||
+        replace_prefix(name, "positional_embedding", "position_embeddings.weight") ||
+        replace_prefix(name, "token_type_embedding", "token_type_embeddings.weight") ||
+        replace_prefix(name, "ln_embed.", "LayerNorm.");
+    return {{at + "embeddings." + name}};
+}
+
 /// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
 /// timm/models/vision_transformer.py.
 [[gnu::cold]] inline Source timm_source(std::string name) {
@@ -149,6 +178,8 @@ public:
             transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
             timm_ = timm_ || name.starts_with("visual.trunk.");
             text_prefix_ = text_prefix_ || name.starts_with("text.");
+            if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
+                bert_ = name.substr(0, end);
         }
     }
 
@@ -162,18 +193,20 @@ public:
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
     static bool is_ignored(std::string_view name) {
-        return name.ends_with("position_ids") || name.ends_with("attn_mask") || name == "input_resolution" ||
+        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name == "input_resolution" ||
                name == "context_length" || name == "vocab_size";
     }
 
 private:
     Source in_scheme(const std::string& name) const {
+        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
+        if (bert_ && of_text) return bert_source(name, *bert_);
         if (transformers_) return transformers_source(name);
-        const bool of_image = name.starts_with("visual.");
-        if (timm_ && of_image) return timm_source(name);
-        return {{(text_prefix_ && !of_image && !name.starts_with("logit_") ? "text." : "") + name}};
+        if (timm_ && name.starts_with("visual.")) return timm_source(name);
+        return {{(text_prefix_ && of_text ? "text." : "") + name}};
     }
 
+    std::optional<std::string> bert_;  ///< what stands before the names of a BERT
     bool transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
 };
 
@@ -492,6 +525,7 @@ constexpr std::string_view pooling_name() {
     if constexpr (std::is_same_v<Pooling, AttentionPool>) return "map";
     if constexpr (std::is_same_v<Pooling, Eot>) return "argmax";
     if constexpr (std::is_same_v<Pooling, Last>) return "last";
+    if constexpr (std::is_same_v<Pooling, First>) return "first";
     return {};
 }
 
@@ -505,6 +539,7 @@ template <class Tower>
     if constexpr (requires { tower.vocabulary; }) {
         add("vocabulary", std::to_string(tower.vocabulary));
         add("context", std::to_string(tower.context));
+        add("positions", std::to_string(tower.places()));
         add("causal", tower.causal ? "true" : "false");
     }
     if constexpr (requires { tower.block_shape(); }) {
@@ -569,9 +604,13 @@ template <class Tower>
         add("text.vocabulary", table[0]);
         add("text.width", table[1]);
     }
-    if (const auto positions = shape("positional_embedding"); positions.size() == 2) add("text.context", positions[0]);
+    if (const auto positions = shape("positional_embedding"); positions.size() == 2) {
+        // A BERT's table says how long a caption may be, not how long it is.
+        add(shape("token_type_embedding").empty() ? "text.context" : "text.positions", positions[0]);
+    }
     blocks("transformer.resblocks.", "text.");
     if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
+    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2) add("embedding", projection[0]);
     if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
     if (file.find("input_resolution") != nullptr) {
         // OpenAI's archives; all of their models have it (CLIP/clip/model.py:171-180).

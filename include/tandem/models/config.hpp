@@ -38,6 +38,7 @@ constexpr bool heads_fit(const auto& config) {
 constexpr bool kv_heads_fit(const auto& config) { return config.kv_heads == 0 || config.heads % config.kv_heads == 0; }
 constexpr bool norms_fit(const auto& config) { return !config.parallel || config.norm_position == NormPosition::pre; }
 constexpr bool projection_fits(const auto& config, std::size_t embedding) {
+    if (config.proj_type == Projection::mlp) return !config.proj_bias;
     return config.proj_type == Projection::linear || (config.width == embedding && !config.proj_bias);
 }
 constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
@@ -47,14 +48,23 @@ constexpr auto block_parts_of(const auto& config) {
                       config.parallel, config.qk_norm, config.ls_init_value, config.drop_path_rate};
 }
 
+constexpr bool has_last_norm(const auto& config) {
+    if constexpr (requires { config.no_ln_final; }) {
+        return !config.no_ln_final;
+    } else {
+        return true;
+    }
+}
+
 /// The last norm and the pooling, for `tokens` tokens.
 constexpr Cost head_cost_of(const auto& config, std::size_t tokens) {
     const std::size_t width = config.width;
+    const bool has_norm = has_last_norm(config);
     if constexpr (PicksRow<std::remove_cvref_t<decltype(config.pooling)>>) {
-        return config.norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+        return (has_norm ? config.norm.cost(width, 1) : Cost{}) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
     } else {
         const std::size_t normed = config.final_ln_after_pool ? 1 : tokens;
-        return config.norm.cost(width, normed) +
+        return (has_norm ? config.norm.cost(width, normed) : Cost{}) +
                nn::cost_of(config.pooling, config.block_shape(), tokens, config.block_parts()) +
                (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
     }
@@ -227,6 +237,14 @@ struct TextConfig {
     double drop_path_rate = 0;
     Projection proj_type = Projection::linear;
     bool proj_bias = false;
+    /// Tokens of this id are padding, wherever they stand: nothing is computed of them, no token sees them, and no pooling
+    /// counts them. -1: there is no such id.
+    int pad_id = -1;
+    std::size_t positions = 0;       ///< rows of the table of positions; 0: context
+    std::size_t first_position = 0;  ///< the row of a caption's first token
+    std::size_t token_types = 0;     ///< rows that BERT adds by a token's type, of which captions have the first
+    bool ln_embed = false;           ///< a norm before the first block
+    bool no_ln_final = false;        ///< no norm behind the last one
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -246,15 +264,17 @@ struct TextConfig {
         return detail::is_share(token_dropout) && detail::is_share(drop_path_rate);
     }
     constexpr bool positions_fit() const {
-        return pos_embed_type == PosEmbed::learnable ||
-               (pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0);
+        if (pos_embed_type == PosEmbed::learnable) return places() >= first_position + context;
+        return pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0 && positions == 0 &&
+               first_position == 0;
     }
+    constexpr bool final_norm_fits() const { return !(no_ln_final && final_ln_after_pool); }
     constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
     constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
-               positions_fit() && pooling_is_for_text() && mixer_fits();
+               positions_fit() && final_norm_fits() && pooling_is_for_text() && mixer_fits();
     }
 
     constexpr BlockShape block_shape() const {
@@ -274,19 +294,26 @@ struct TextConfig {
         return TextConfig<Norm, Other, Mixer, MlpKind, Pooling>{
             vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
             causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
-            ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, norm, other, mixer, mlp, pooling};
+            ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, pad_id, positions, first_position,
+            token_types, ln_embed, no_ln_final, norm, other, mixer, mlp, pooling};
+    }
+
+    /// Rows of the table of positions.
+    constexpr std::size_t places() const {
+        if (pos_embed_type != PosEmbed::learnable) return 0;
+        return positions == 0 ? context : positions;
     }
 
     /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
     /// projection.
     constexpr Cost cost(std::size_t tokens = 0) const {
         require();
-        return token_cost() + blocks_cost(tokens) + head_cost(tokens);
+        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
     }
 
-    constexpr Cost token_cost() const {
-        const std::size_t table = pos_embed_type == PosEmbed::learnable ? context : 0;
-        return {.parameters = (vocabulary + table) * width, .tables = vocabulary * width};
+    constexpr Cost token_cost(std::size_t tokens = 0) const {
+        const Cost tables{.parameters = (vocabulary + places() + token_types) * width, .tables = vocabulary * width};
+        return ln_embed ? tables + norm.cost(width, computed(tokens)) + held_cost(computed(tokens) * width) : tables;
     }
     constexpr Cost blocks_cost(std::size_t tokens = 0) const {
         return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
@@ -294,8 +321,10 @@ struct TextConfig {
     constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
 
 private:
-    /// A tower that is not causal computes the padding as well.
-    constexpr std::size_t computed(std::size_t tokens) const { return tokens == 0 || !causal ? context : tokens; }
+    /// A tower that is not causal computes the padding as well, unless it knows it.
+    constexpr std::size_t computed(std::size_t tokens) const {
+        return tokens == 0 || (!causal && pad_id < 0) ? context : tokens;
+    }
 
     constexpr void require() const {
         const auto rule = [](bool holds, const char* sentence) {
@@ -384,6 +413,11 @@ constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
     if constexpr (requires { tower.head_cost(); }) {
         const std::size_t size = tower.width * embedding;
         if (tower.proj_type == Projection::none) return held_cost(embedding);
+        if (tower.proj_type == Projection::mlp) {
+            const std::size_t hidden = (tower.width + embedding) / 2;
+            return nn::linear_cost(tower.width, hidden, false, 1) + nn::linear_cost(hidden, embedding, false, 1) +
+                   hidden * Cost{.inference = 2, .saved = 2, .scratch = 1} + held_cost(embedding);
+        }
         if (tower.proj_bias) return nn::linear_cost(tower.width, embedding, true, 1) + held_cost(embedding);
         return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
     } else {

@@ -67,7 +67,8 @@ public:
         if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
     }
     void add(const char* name, Projection value, Projection usual) {
-        if (value != usual) put(name, value == Projection::none ? "td::Projection::none" : "td::Projection::linear");
+        static constexpr std::array names{"linear", "none", "mlp"};
+        if (value != usual) put(name, std::string("td::Projection::") + names[static_cast<std::size_t>(value)]);
     }
     template <class Usual, class Part>
     [[gnu::cold]] void add_part(const char* name, const Part& part) {
@@ -102,10 +103,13 @@ private:
     fields.add("ls_init_value", config.ls_init_value, usual.ls_init_value);
 }
 
-[[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
-    using Usual = std::remove_cvref_t<decltype(usual)>;
+[[gnu::cold]] void write_projection_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.add("proj_type", config.proj_type, usual.proj_type);
     fields.add("proj_bias", config.proj_bias, usual.proj_bias);
+}
+
+[[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+    using Usual = std::remove_cvref_t<decltype(usual)>;
     fields.template add_part<decltype(Usual::norm)>("norm", config.norm);
     fields.template add_part<decltype(Usual::activation)>("activation", config.activation);
     fields.template add_part<decltype(Usual::mixer)>("mixer", config.mixer);
@@ -143,6 +147,7 @@ template <class N, class A, class M, class F, class P, class S>
     fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
     fields.add("patch_bias", config.patch_bias, usual.patch_bias);
     fields.add("floor_patches", config.floor_patches, usual.floor_patches);
+    detail::write_projection_fields(fields, config, usual);
     detail::write_part_fields(fields, config, usual);
     fields.template add_part<PatchStem>("stem", config.stem);
     return "td::VitConfig{" + fields.text() + "}";
@@ -161,6 +166,14 @@ template <class N, class A, class M, class F, class P>
     detail::write_block_fields(fields, config, usual);
     fields.add("token_dropout", config.token_dropout, usual.token_dropout);
     fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
+    // In the order of the config's members, as C++ wants them.
+    detail::write_projection_fields(fields, config, usual);
+    if (config.pad_id != usual.pad_id) fields.put("pad_id", std::to_string(config.pad_id));
+    fields.add("positions", config.positions, usual.positions);
+    fields.add("first_position", config.first_position, usual.first_position);
+    fields.add("token_types", config.token_types, usual.token_types);
+    fields.add("ln_embed", config.ln_embed, usual.ln_embed);
+    fields.add("no_ln_final", config.no_ln_final, usual.no_ln_final);
     detail::write_part_fields(fields, config, usual);
     return "td::TextConfig{" + fields.text() + "}";
 }

@@ -233,6 +233,8 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_h_14_378>("vit_h_14_378");
     visit.template operator()<vit_g_14>("vit_g_14");
     visit.template operator()<vit_bigg_14>("vit_bigg_14");
+    visit.template operator()<xlm_roberta_base_vit_b_32>("xlm_roberta_base_vit_b_32");
+    visit.template operator()<xlm_roberta_large_vit_h_14>("xlm_roberta_large_vit_h_14");
     visit.template operator()<vit_b_16_siglip>("vit_b_16_siglip");
     visit.template operator()<vit_b_16_siglip_256>("vit_b_16_siglip_256");
     visit.template operator()<vit_b_16_siglip_384>("vit_b_16_siglip_384");

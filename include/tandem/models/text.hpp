@@ -1,6 +1,7 @@
 // The text transformer: token ids in, embeddings out.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -34,17 +35,20 @@ public:
     static constexpr std::size_t tokens = context, heads = stand_in.heads;
     using C = Compute<T>;
     using Input = View<const Id, Shape<dynamic, context>>;
-    using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
-                                     stand_in.pos_embed_type == PosEmbed::learnable>;
+    using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width, stand_in.places(), stand_in.first_position,
+                                     stand_in.token_types>;
+    using Norm = std::conditional_t<stand_in.ln_embed,
+                                    typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>, nn::None>;
     using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
-                          stand_in.proj_bias>;
+                          stand_in.proj_bias, !stand_in.no_ln_final>;
 
     struct Workspace {
+        [[no_unique_address]] typename Norm::Saved norm;
         typename Blocks::Saved blocks;
         typename Head::Saved head;
         Tensor<Id, Shape<dynamic, context>> ids;
-        Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
+        Tensor<C, Shape<dynamic, width>> embedded, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
         kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
@@ -56,6 +60,7 @@ public:
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Table::parameters(visit, at, self.table_...);
+        if constexpr (has_norm) Norm::parameters(visit, at + "ln_embed.", self.ln_embed_...);
         if constexpr (OwnsBlocks) Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
         Head::parameters(visit, at + "text_pool.", self.head_...);
@@ -77,34 +82,42 @@ public:
     /// The same through blocks that are another tower's.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
-        if (keep) {
+        if (keep || is_padded) {
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
             if constexpr (stand_in.token_dropout > 0) {
-                for (std::size_t i = 0; i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
-                ids = work.ids;
+                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
             }
+            ids = work.ids;
         }
         work.offsets.resize(count + 1);
         work.rows.resize(count);
         work.offsets[0] = 0;
         for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t position = end_of(ids[i].elements());
+            const std::size_t length = is_padded ? close_up(work.ids[i].elements()) : context;
+            const std::size_t position = end_of(ids[i].elements().first(length));
             work.rows[i] = work.offsets[i] + position;
-            work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : context);
+            work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : length);
         }
-        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
-        work.gelu = gelu_;
+        embed(ids, work, blocks);
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
 
     /// What stands behind the first `count` blocks, of every place of the context, padding included: to <N · context,
-    /// width>; with `normed`, behind the last norm.
+    /// width>; with `normed`, behind the last norm. Where the tower knows padding, its rows are 0.
     void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work,
                       const Blocks& blocks) const {
         embed_all(ids, work, blocks);
-        head_.copy_tokens(normed, blocks.forward_first(count, work.sequences(), work.blocks, work.random), to, work.head);
+        const Rows<const C, width> from = blocks.forward_first(count, work.sequences(), work.blocks, work.random);
+        if constexpr (is_padded) {
+            work.embedded.resize(from.extent(0));
+            head_.copy_tokens(normed, from, work.embedded, work.head);
+            std::fill_n(to.data(), to.size(), C{0});
+            nn::add_to_rows<C, width>(work.embedded, work.rows, to);
+        } else {
+            head_.copy_tokens(normed, from, to, work.head);
+        }
     }
     void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work) const
         requires OwnsBlocks
@@ -114,8 +127,23 @@ public:
 
     /// The attention weights of block `layer`: to <N, heads, context, context>.
     void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work, const Blocks& blocks) const {
-        embed_all(ids, work, blocks);
-        blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+        if constexpr (is_padded) {
+            // Captions are of lengths of their own.
+            constexpr std::size_t size = heads * context * context;
+            std::fill_n(to, ids.extent(0) * size, C{0});
+            std::vector<C> weights;
+            for (std::size_t i = 0; i < ids.extent(0); ++i) {
+                embed_all(ids.slice(i, i + 1), work, blocks);
+                const std::size_t length = work.rows.size();
+                weights.resize(heads * length * length);
+                blocks.attention_weights(layer, work.sequences(), length, work.blocks, weights.data(), work.random);
+                for (std::size_t j = 0; j < weights.size(); ++j)
+                    to[i * size + (j / (length * length) * context + work.rows[j / length % length]) * context + work.rows[j % length]] = weights[j];
+            }
+        } else {
+            embed_all(ids, work, blocks);
+            blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+        }
     }
     void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work) const requires OwnsBlocks {
         attention_weights(layer, ids, to, work, transformer_);
@@ -144,6 +172,8 @@ public:
                            gradient.head_);
             blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
+        if constexpr (has_norm)
+            ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
@@ -151,6 +181,8 @@ public:
     void set_gelu(kernels::Activation form) { gelu_ = form; }
 
 private:
+    static constexpr bool has_norm = stand_in.ln_embed, is_padded = stand_in.pad_id >= 0;
+
     static auto own_blocks() {
         if constexpr (OwnsBlocks) {
             return Blocks(layers);
@@ -167,12 +199,47 @@ private:
         }
     }
 
-    /// The whole context of every caption.
+    /// The whole context of every caption, padding that is known left out; work.rows says where the tokens stood.
     void embed_all(Input ids, Workspace& work, const Blocks& blocks) const {
-        work.offsets.resize(ids.extent(0) + 1);
-        for (std::size_t i = 0; i < work.offsets.size(); ++i) work.offsets[i] = i * context;
+        const std::size_t count = ids.extent(0);
+        work.offsets.resize(count + 1);
+        work.rows.clear();
+        if constexpr (is_padded) {
+            work.ids.resize(count);
+            std::copy_n(ids.data(), ids.size(), work.ids.data());
+            for (std::size_t i = 0; i < count; ++i) {
+                for (std::size_t at = 0; at < context; ++at) {
+                    if (ids(i, at) != stand_in.pad_id) work.rows.push_back(i * context + at);
+                }
+                close_up(work.ids[i].elements());
+                work.offsets[i + 1] = work.rows.size();
+            }
+            ids = work.ids;
+        } else {
+            for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * context;
+        }
+        embed(ids, work, blocks);
+    }
+
+    /// The ids that work.offsets counts, to the blocks' input.
+    void embed(Input ids, Workspace& work, const Blocks& blocks) const {
+        const std::size_t rows = work.offsets.back();
         work.gelu = gelu_;
-        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
+        if constexpr (has_norm) {
+            work.embedded.resize(rows);
+            table_.forward(ids, work.embedded, work.offsets);
+            ln_embed_.forward(work.embedded, blocks.input(rows, work.blocks), work.norm);
+        } else {
+            table_.forward(ids, blocks.input(rows, work.blocks), work.offsets);
+        }
+    }
+
+    /// Takes the padding out of a caption: its tokens close up, and it stands behind them. Returns how many they are.
+    static std::size_t close_up(std::span<Id> ids) {
+        const auto end = std::remove(ids.begin(), ids.end(), Id{stand_in.pad_id});
+        std::fill(end, ids.end(), Id{stand_in.pad_id});
+        if (end == ids.begin()) throw Error("TextTransformer", "a caption with a token that is no padding", "padding alone");
+        return static_cast<std::size_t>(end - ids.begin());
     }
 
     static std::size_t end_of(std::span<const Id> ids) {
@@ -213,6 +280,7 @@ private:
     }
 
     Table table_;
+    [[no_unique_address]] Norm ln_embed_;
     [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_ = own_blocks();
     Head head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
@@ -224,6 +292,7 @@ private:
     static_assert(config.norms_fit(), "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
     static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
+    static_assert(config.final_norm_fits(), "tandem: TextConfig: no_ln_final leaves out the norm that final_ln_after_pool places");
     static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
     static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
     static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");

@@ -59,6 +59,36 @@ inline constexpr ClipConfig vit_b_16_plus_240{
 
 namespace detail {
 
+/// Post-norm towers of transformers' BertModel and XLMRobertaModel, which read no padding.
+constexpr auto bert_text(std::size_t vocabulary, std::size_t context, std::size_t positions, std::size_t width,
+                         std::size_t layers, std::size_t heads, float eps) {
+    return TextConfig{.vocabulary = vocabulary,
+                      .context = context,
+                      .width = width,
+                      .layers = layers,
+                      .heads = heads,
+                      .causal = false,
+                      .norm_position = NormPosition::post,
+                      .pad_id = 0,
+                      .positions = positions,
+                      .token_types = 2,
+                      .ln_embed = true,
+                      .no_ln_final = true,
+                      .norm = LayerNorm{eps},
+                      .pooling = Average{}};
+}
+
+/// XLM-RoBERTa as open_clip has it (open_clip/hf_model.py; transformers/models/xlm_roberta/modeling_xlm_roberta.py): the
+/// first token has position 2, behind the padding's; the mean of all tokens, then an MLP.
+constexpr auto xlm_roberta(std::size_t width, std::size_t layers, std::size_t heads) {
+    auto config = bert_text(250002, 77, 514, width, layers, heads, 1e-5F);
+    config.pad_id = 1;
+    config.first_position = 2;
+    config.token_types = 1;
+    config.proj_type = Projection::mlp;
+    return config;
+}
+
 /// SigLIP's towers (Zhai et al. 2023, section 4; timm/models/vision_transformer.py, vit_base_patch16_siglip_224 and those
 /// after it; transformers/models/siglip): no class token, a bias on the patches, attention pooling instead of a
 /// projection; bidirectional text pooled at its last place, with a biased projection.
@@ -110,6 +140,9 @@ constexpr auto siglip_gopt(std::size_t image) {
 }
 
 }  // namespace detail
+
+inline constexpr ClipConfig xlm_roberta_base_vit_b_32{vit_b_32.vision, detail::xlm_roberta(768, 12, 12), 512};
+inline constexpr ClipConfig xlm_roberta_large_vit_h_14{vit_h_14.vision, detail::xlm_roberta(1024, 24, 16), 1024};
 
 inline constexpr ClipConfig vit_b_16_siglip = detail::siglip_b(224, 16, 32000);
 inline constexpr ClipConfig vit_b_16_siglip_256 = detail::siglip_b(256, 16, 32000);

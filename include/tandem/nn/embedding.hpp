@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <string>
 
 #include <tandem/core/error.hpp>
@@ -99,23 +100,29 @@ private:
     }
 };
 
-/// Token rows plus learned position rows (CLIP/clip/model.py:344-346), or alone.
-template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width, bool HasPositions>
+/// Token rows plus learned position rows (CLIP/clip/model.py:344-346), or alone. The first token has the row `First` of
+/// `Places`. Where there are rows for types of tokens, as in BERT, every token has the first one.
+template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width, std::size_t Places,
+          std::size_t First = 0, std::size_t Types = 0>
 struct TokenEmbedding {
+    static constexpr bool HasPositions = Places > 0;
     using C = Compute<T>;
 
     Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
-    Tensor<C, Shape<HasPositions ? Context : 0, Width>> positional_embedding;
+    Tensor<C, Shape<Places, Width>> positional_embedding;
+    Tensor<C, Shape<Types, Width>> token_type_embedding;
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "token_embedding.weight", self.token_embedding...);
         if constexpr (HasPositions) visit(at + "positional_embedding", self.positional_embedding...);
+        if constexpr (Types > 0) visit(at + "token_type_embedding", self.token_type_embedding...);
     }
 
     /// CLIP/clip/model.py:300-301.
     void initialise(Random& random, const InitScale&) {
         fill_normal(token_embedding, random, 0.02);
         fill_normal(positional_embedding, random, 0.01);
+        fill_normal(token_type_embedding, random, 0.02);
     }
 
     /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for
@@ -124,25 +131,21 @@ struct TokenEmbedding {
         for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             const Stored<T>* const token = token_embedding.data() + id * Width;
             C* const to = y.data() + row * Width;
-            if constexpr (HasPositions) {
-                const C* const place = positional_embedding.data() + position * Width;
-                for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]) + place[j];
-            } else {
-                std::copy_n(token, Width, to);
-            }
+            std::copy_n(token, Width, to);
+            if constexpr (Types > 0) std::transform(to, to + Width, token_type_embedding.data(), to, std::plus<C>());
+            if constexpr (HasPositions)
+                std::transform(to, to + Width, positional_embedding.data() + (First + position) * Width, to, std::plus<C>());
         });
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
                   TokenEmbedding& gradient) const requires Trainable<T> {
         for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
-            C* const token = gradient.token_embedding.data() + id * Width;
             const C* const g = dy.data() + row * Width;
-            for (std::size_t j = 0; j < Width; ++j) token[j] += g[j];
-            if constexpr (HasPositions) {
-                C* const place = gradient.positional_embedding.data() + position * Width;
-                for (std::size_t j = 0; j < Width; ++j) place[j] += g[j];
-            }
+            const auto add_to = [&](C* sums) { std::transform(sums, sums + Width, g, sums, std::plus<C>()); };
+            add_to(gradient.token_embedding.data() + id * Width);
+            if constexpr (Types > 0) add_to(gradient.token_type_embedding.data());
+            if constexpr (HasPositions) add_to(gradient.positional_embedding.data() + (First + position) * Width);
         });
     }
 

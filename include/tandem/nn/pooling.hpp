@@ -27,7 +27,8 @@ concept PicksRow = Pooling::picks_row;
 /// What makes an embedding of a pooled row; open_clip's proj_type.
 enum class Projection {
     linear,  ///< a matrix, or with proj_bias a dense layer
-    none     ///< nothing: the embedding is as wide as the tower
+    none,    ///< nothing: the embedding is as wide as the tower
+    mlp      ///< two matrices, GELU between them (open_clip/hf_model.py, proj_type "mlp")
 };
 
 namespace nn {
@@ -206,6 +207,13 @@ struct Eot {
     }
 };
 
+/// The pooling of a text tower: the first row, where BERT has its class token.
+struct First {
+    static constexpr bool picks_row = true;
+
+    static std::size_t position(std::span<const Id>) { return 0; }
+};
+
 /// The pooling of a text tower: the last row of the context, padding or not, as SigLIP has it (open_clip's pool_type
 /// "last").
 struct Last {
@@ -222,14 +230,30 @@ template <Arithmetic T, std::size_t Width, std::size_t Embedding, Projection typ
 struct EmbeddingProjection {
     using C = Compute<T>;
     static constexpr bool is_linear = type == Projection::linear && has_bias;
-    using Matrix = std::conditional_t<is_linear, Linear<T, Width, Embedding>,
-                                      std::conditional_t<type == Projection::none, None,
-                                                         Tensor<Stored<T>, Shape<Width, Embedding>>>>;
+    static constexpr std::size_t hidden = (Width + Embedding) / 2;  ///< of an mlp (open_clip/hf_model.py:149)
+
+    struct TwoMatrices {
+        Linear<T, Width, hidden, false> in;
+        Linear<T, hidden, Embedding, false> out;
+
+        static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+            decltype(in)::parameters(visit, at + "0.", self.in...);
+            decltype(out)::parameters(visit, at + "2.", self.out...);
+        }
+    };
+    struct TwoSaved {
+        Tensor<C, Shape<dynamic, hidden>> before, after, gradient;
+    };
+    using Matrix = std::conditional_t<
+        is_linear, Linear<T, Width, Embedding>,
+        std::conditional_t<type == Projection::none, None,
+                           std::conditional_t<type == Projection::mlp, TwoMatrices, Tensor<Stored<T>, Shape<Width, Embedding>>>>>;
+    using Saved = std::conditional_t<type == Projection::mlp, TwoSaved, None>;
 
     [[no_unique_address]] Matrix matrix;
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        if constexpr (is_linear) {
+        if constexpr (is_linear || type == Projection::mlp) {
             Matrix::parameters(visit, at + ".", self.matrix...);
         } else if constexpr (type != Projection::none) {
             visit(at, self.matrix...);
@@ -239,13 +263,21 @@ struct EmbeddingProjection {
     void initialise(Random& random, const InitScale& scale) {
         if constexpr (is_linear) {
             fill_normal(matrix.weight, random, scale.attention());
+        } else if constexpr (type == Projection::mlp) {
+            initialise_part(matrix, random, scale);
         } else if constexpr (type != Projection::none) {
             fill_normal(matrix, random, scale.attention());
         }
     }
 
-    void forward(Rows<const C, Width> x, Rows<C, Embedding> y) const {
-        if constexpr (is_linear) {
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, [[maybe_unused]] Saved& saved) const {
+        if constexpr (type == Projection::mlp) {
+            saved.before.resize(x.extent(0));
+            saved.after.resize(x.extent(0));
+            matrix.in.forward(x, saved.before);
+            activate(Gelu{}, saved.before.data(), saved.after.data(), saved.after.size());
+            matrix.out.forward(saved.after, y);
+        } else if constexpr (is_linear) {
             matrix.forward(x, y);
         } else if constexpr (type == Projection::none) {
             std::copy_n(x.data(), x.size(), y.data());
@@ -256,9 +288,14 @@ struct EmbeddingProjection {
     }
 
     /// Writes dx, adds to the gradients.
-    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx,
+    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, [[maybe_unused]] Saved& saved,
                   EmbeddingProjection& gradient) const requires Trainable<T> {
-        if constexpr (is_linear) {
+        if constexpr (type == Projection::mlp) {
+            saved.gradient.resize(x.extent(0));
+            matrix.out.backward(saved.after, dy, saved.gradient, gradient.matrix.out);
+            activate_backward(Gelu{}, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+            matrix.in.backward(x, saved.gradient, dx, gradient.matrix.in);
+        } else if constexpr (is_linear) {
             matrix.backward(x, dy, dx, gradient.matrix);
         } else if constexpr (type == Projection::none) {
             std::copy_n(dy.data(), dy.size(), dx.data());
@@ -273,16 +310,29 @@ struct EmbeddingProjection {
     }
 };
 
+/// Stands where rows are not normed: passes them on.
+template <Arithmetic T, std::size_t Width>
+struct Keep {
+    using C = Compute<T>;
+    struct Saved {};
+
+    static void parameters(const auto&, const ParameterName&, auto&...) {}
+    void forward(Rows<const C, Width> x, Rows<C, Width> y, Saved&) const { std::copy_n(x.data(), x.size(), y.data()); }
+    void backward(Rows<const C, Width>, Rows<const C, Width> dy, Rows<C, Width> dx, Saved&, Keep&, bool) const {
+        if (dx.data() != dy.data()) std::copy_n(dy.data(), dy.size(), dx.data());
+    }
+};
+
 /// Norm and pooling and projection, applied to x <rows, width> to give y <N, Embedding>. A pooling
 /// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone; any other pools
-/// what is normed, or norms what is pooled where norm_last is set.
+/// what is normed, or norms what is pooled where norm_last is set. Without has_norm there is none.
 template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last,
-          Projection proj_type, bool proj_bias>
+          Projection proj_type, bool proj_bias, bool has_norm = true>
 struct Head {
     static constexpr std::size_t width = shape.width;
     static constexpr bool picks_row = PicksRow<Pooling>;
     using C = Compute<T>;
-    using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
+    using Norm = std::conditional_t<has_norm, typename decltype(parts.norm)::template Layer<T, width, parts.norm>, Keep<T, width>>;
 
     template <class P>
     struct LayerOf {
@@ -291,13 +341,14 @@ struct Head {
     using Pool = typename std::conditional_t<picks_row, std::type_identity<None>, LayerOf<Pooling>>::type;
     using Projector = EmbeddingProjection<T, width, Embedding, proj_type, proj_bias>;
 
-    Norm norm;
+    [[no_unique_address]] Norm norm;
     [[no_unique_address]] Pool pool;
     [[no_unique_address]] Projector projection;
 
     struct Saved {
-        typename Norm::Saved norm;
+        [[no_unique_address]] typename Norm::Saved norm;
         [[no_unique_address]] typename Pool::Saved pool;
+        [[no_unique_address]] typename Projector::Saved projection;
         Tensor<C, Shape<dynamic, width>> normed, pooled;
         Tensor<C, Shape<dynamic, width>> normed_gradient, pooled_gradient;
     };
@@ -336,7 +387,7 @@ struct Head {
             norm.forward(x, saved.normed, saved.norm);
             pool.forward(saved.normed, saved.pooled, sequences, prefix, saved.pool, keep);
         }
-        projection.forward(saved.pooled, y);
+        projection.forward(saved.pooled, y, saved.projection);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
@@ -344,7 +395,7 @@ struct Head {
                   std::size_t prefix, Saved& saved, Head& gradient) const requires Trainable<T> {
         const std::size_t count = sequences.count();
         saved.pooled_gradient.resize(count);
-        projection.backward(saved.pooled, dy, saved.pooled_gradient, gradient.projection);
+        projection.backward(saved.pooled, dy, saved.pooled_gradient, saved.projection, gradient.projection);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
         } else if constexpr (norm_last) {
