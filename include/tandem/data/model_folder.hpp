@@ -142,6 +142,11 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
             config.conclude("vision.pooling", timm->find("_gap_") != std::string::npos ? "avg" : "map",
                             vision + ".timm_model_name");
         }
+    } else if (const auto stages = config.all(vision + ".layers"); stages.size() > 1) {
+        std::string text_of;
+        for (const std::string& blocks : stages) text_of += (text_of.empty() ? "" : ",") + blocks;
+        config.conclude("vision.stages", text_of, vision + ".layers");
+        config.add("vision.width", vision + ".width", "64");
     } else {
         config.add("vision.patch", vision + ".patch_size", "16");
         config.add("vision.width", vision + ".width", "768");

@@ -71,7 +71,8 @@ inline bool is_bert_control(char32_t c) {
 
 /// A nonspacing mark, which BertNormalizer strips together with case.
 inline bool is_accent(char32_t c) {
-    return category(c) == UTF8PROC_CATEGORY_MN && !in_ranges(marks_after_unicode_8, c);
+    // U+1734 was a nonspacing mark in Unicode 8.
+    return c == 0x1734 || (category(c) == UTF8PROC_CATEGORY_MN && !in_ranges(marks_after_unicode_8, c));
 }
 
 /// What BertPreTokenizer makes words of their own.

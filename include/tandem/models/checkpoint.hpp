@@ -29,6 +29,7 @@
 #include <tandem/data/safetensors.hpp>
 #include <tandem/data/weight_files.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/resnet.hpp>
 #include <tandem/nn/parameter.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -193,7 +194,7 @@ public:
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
     static bool is_ignored(std::string_view name) {
-        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name == "input_resolution" ||
+        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name.ends_with("num_batches_tracked") || name == "input_resolution" ||
                name == "context_length" || name == "vocab_size";
     }
 
@@ -284,7 +285,10 @@ public:
     }
 
     /// Image positions of another number of patches are resized; behind `prefix` rows they make up a square.
-    void resize_positions(std::size_t prefix) { prefix_ = prefix; }
+    void resize_positions(std::string name, std::size_t prefix) {
+        positions_ = std::move(name);
+        prefix_ = prefix;
+    }
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, const LoadOptions& options) {
@@ -356,7 +360,7 @@ private:
     }
 
     bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
-        if (!prefix_ || name != "visual.positional_embedding" || stored.size() < 2 || stored.back() != wanted.back())
+        if (!prefix_ || name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
             return false;
         const std::size_t rows = elements_of(stored) / stored.back();
         return grid_of(rows) > 0 && grid_of(wanted[0]) > 0;
@@ -414,6 +418,7 @@ private:
     const WeightFiles& file_;
     Naming naming_;
     std::vector<bool> used_;  ///< of the file's tensors
+    std::string positions_;
     std::optional<std::size_t> prefix_;
     std::string faults_;
 };
@@ -498,8 +503,10 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
             fit.expect_computed("visual.positional_embedding");
         if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
-            fit.resize_positions(Model::architecture.vision.class_token ? 1 : 0);
+            fit.resize_positions("visual.positional_embedding", Model::architecture.vision.class_token ? 1 : 0);
     }
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(Model::architecture.vision)>, ResNetConfig>)
+        fit.resize_positions("visual.attnpool.positional_embedding", 1);
     fit.load(targets.all(), where, options);
 }
 
@@ -536,6 +543,12 @@ template <class Tower>
         if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
     };
     if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
+    if constexpr (std::is_same_v<Tower, ResNetConfig>) {
+        std::string layers;
+        for (const std::size_t blocks : tower.layers) layers += (layers.empty() ? "" : ",") + std::to_string(blocks);
+        add("stages", layers);
+        add("width", std::to_string(tower.width));
+    }
     if constexpr (requires { tower.vocabulary; }) {
         add("vocabulary", std::to_string(tower.vocabulary));
         add("context", std::to_string(tower.context));
@@ -588,7 +601,19 @@ template <class Tower>
         add((tower + "layers").c_str(), layers);
         if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
     };
-    if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
+    const auto blocks_of_stage = [&](std::size_t stage) {
+        std::size_t found = 0;
+        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
+        return found;
+    };
+    if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
+        std::string stages;
+        for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
+        fields.push_back({"vision.stages", stages, "the tensors"});
+        add("vision.width", first[0]);
+        if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
+            add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(positions[0] - 1)))));
+    } else if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
         add("vision.width", patches[0]);
         add("vision.patch", patches[2]);
     }

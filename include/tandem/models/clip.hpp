@@ -214,6 +214,7 @@ public:
             Guidance& work = *guidance;
             work.embeddings.resize(images.extent(0));
             gradient.resize(images.extent(0));
+            if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
             visual_.forward(images, work.embeddings, work.vision, true);
             normalize_embeddings(work.embeddings, work.lengths);
             auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);

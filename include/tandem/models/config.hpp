@@ -337,7 +337,7 @@ private:
 };
 
 /// What a ClipConfig's vision and text may be beside VitConfig and TextConfig: a value with `constexpr Cost cost() const`,
-/// for one item and all of the tower, and a template Tower<T, self, Embedding>, a class with C = Compute<T>, Input (a view
+/// for one item and all of the tower (or without its last layer, which `projection_cost(embedding)` then counts), and a template Tower<T, self, Embedding>, a class with C = Compute<T>, Input (a view
 /// of images <N, 3, H, W> or of ids <N, context>), Workspace, and
 ///     static void parameters(const auto& visit, const ParameterName& at, auto&... self);
 ///     void initialise(Random& random);
@@ -410,7 +410,9 @@ namespace detail {
 
 /// The projection of the library's own towers, whose cost() leaves it out.
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
-    if constexpr (requires { tower.head_cost(); }) {
+    if constexpr (requires { tower.projection_cost(embedding); }) {
+        return tower.projection_cost(embedding);
+    } else if constexpr (requires { tower.head_cost(); }) {
         const std::size_t size = tower.width * embedding;
         if (tower.proj_type == Projection::none) return held_cost(embedding);
         if (tower.proj_type == Projection::mlp) {

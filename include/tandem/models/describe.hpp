@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/resnet.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -176,6 +177,18 @@ template <class N, class A, class M, class F, class P>
     fields.add("no_ln_final", config.no_ln_final, usual.no_ln_final);
     detail::write_part_fields(fields, config, usual);
     return "td::TextConfig{" + fields.text() + "}";
+}
+
+[[gnu::cold]] inline std::string constant_text(const ResNetConfig& config) {
+    const ResNetConfig usual;
+    detail::FieldWriter fields;
+    fields.put("image", std::to_string(config.image));
+    std::string layers;
+    for (const std::size_t blocks : config.layers) layers += (layers.empty() ? "" : ", ") + std::to_string(blocks);
+    fields.put("layers", "{" + layers + "}");
+    fields.put("width", std::to_string(config.width));
+    fields.add("head_width", config.head_width, usual.head_width);
+    return "td::ResNetConfig{" + fields.text() + "}";
 }
 
 template <class Vision, class Text>

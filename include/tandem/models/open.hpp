@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,7 +37,8 @@ struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
     std::size_t image = 0;     ///< pixels along a side
     std::size_t context = 0, embedding = 0;
-    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches
+    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches; a
+                                                     ///< ResNet has none
     std::size_t image_heads = 0, image_layers = 0;
 };
 
@@ -92,6 +94,7 @@ public:
     /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens, tokens>.
     Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
                                                                              int layer = -1) const {
+        require_tokens("image_attention");
         const std::size_t count = images("image_attention", pixels), tokens = sizes_.image_tokens;
         Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> weights(count, sizes_.image_heads, tokens, tokens);
         model_->image_attention(count, pixels.data(), layer, weights.data());
@@ -102,6 +105,7 @@ public:
     /// norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption say where
     /// in the image it is.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
+        require_tokens("patch_embeddings");
         const std::size_t count = images("patch_embeddings", pixels);
         Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
                                                                    sizes_.embedding);
@@ -113,6 +117,9 @@ private:
     void require(Towers tower, const char* where) const {
         if (towers_ != Towers::both && towers_ != tower)
             throw Error(std::string("AnyClip::") + where, "a model opened with this tower", "one with the other");
+    }
+    void require_tokens(const char* where) const {
+        if (sizes_.image_tokens == 0) throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
         require(Towers::image, where);
@@ -147,7 +154,16 @@ struct StoredModel {
     [[gnu::cold]] bool is(const auto& config) const {
         std::vector<ArchitectureField> ours = architecture_fields(config);
         ours.push_back({"vision.image", std::to_string(config.vision.image), ""});
-        ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
+        if constexpr (requires { config.vision.patch; }) {
+            ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
+        } else {
+            ours.push_back({"vision.grid", std::to_string(config.vision.grid()), ""});
+        }
+        // A ResNet's stages, and a transformer's blocks, the other does not have.
+        for (const char* const kind : {"vision.stages", "vision.patch"}) {
+            const auto is_kind = [&](const ArchitectureField& field) { return field.name == kind; };
+            if (std::ranges::any_of(fields, is_kind) && std::ranges::none_of(ours, is_kind)) return false;
+        }
         return std::ranges::none_of(fields, [&](const ArchitectureField& stored) {
             return std::ranges::any_of(ours, [&](const ArchitectureField& field) {
                 return stored.name == field.name && !field.name.ends_with(".activation") && !same_value(stored.value, field.value);
@@ -173,7 +189,8 @@ class OpenedClip final : public OpenedModel {
 
 public:
     OpenedClip(const StoredModel& stored, const LoadOptions& options) {
-        model_.visual().set_gelu(stored.gelu("vision.activation"));
+        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); })
+            model_.visual().set_gelu(stored.gelu("vision.activation"));
         model_.text().set_gelu(stored.gelu("text.activation"));
         load_weights(model_, stored.files, stored.where, options);
     }
@@ -185,12 +202,16 @@ public:
         model_.encode_text(typename Text::Input(ids, {{count, Text::context}}), Rows(embeddings, {{count, Model::embedding}}));
     }
     void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const override {
-        const auto found = model_.image_attention(input(count, pixels), layer);
-        std::copy_n(found.data(), found.size(), weights);
+        if constexpr (is_transformer) {
+            const auto found = model_.image_attention(input(count, pixels), layer);
+            std::copy_n(found.data(), found.size(), weights);
+        }
     }
     void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const override {
-        const auto found = model_.patch_embeddings(input(count, pixels));
-        std::copy_n(found.data(), found.size(), embeddings);
+        if constexpr (is_transformer) {
+            const auto found = model_.patch_embeddings(input(count, pixels));
+            std::copy_n(found.data(), found.size(), embeddings);
+        }
     }
     float logit_scale() const override { return model_.logit_scale(); }
     std::optional<float> logit_bias() const override {
@@ -202,6 +223,8 @@ public:
     }
 
 private:
+    static constexpr bool is_transformer = requires { config.vision.tokens(); };
+
     static typename Vision::Input input(std::size_t count, const float* pixels) {
         return typename Vision::Input(pixels, {{count, 3, config.vision.image, config.vision.image}});
     }
@@ -217,7 +240,14 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
 }
 
 [[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config) {
-    return {name, config.vision.image, config.text.context, config.embedding, config.vision.tokens(), config.vision.prefix(), config.vision.heads, config.vision.layers};
+    ModelSizes sizes{.architecture = name, .image = config.vision.image, .context = config.text.context, .embedding = config.embedding};
+    if constexpr (requires { config.vision.tokens(); }) {
+        sizes.image_tokens = config.vision.tokens();
+        sizes.image_prefix = config.vision.prefix();
+        sizes.image_heads = config.vision.heads;
+        sizes.image_layers = config.vision.layers;
+    }
+    return sizes;
 }
 
 /// Calls visit.operator()<config>(name) for every architecture that open() knows, each with the GELU that the checkpoint names.
@@ -233,6 +263,11 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_h_14_378>("vit_h_14_378");
     visit.template operator()<vit_g_14>("vit_g_14");
     visit.template operator()<vit_bigg_14>("vit_bigg_14");
+    visit.template operator()<rn50>("rn50");
+    visit.template operator()<rn101>("rn101");
+    visit.template operator()<rn50x4>("rn50x4");
+    visit.template operator()<rn50x16>("rn50x16");
+    visit.template operator()<rn50x64>("rn50x64");
     visit.template operator()<xlm_roberta_base_vit_b_32>("xlm_roberta_base_vit_b_32");
     visit.template operator()<xlm_roberta_large_vit_h_14>("xlm_roberta_large_vit_h_14");
     visit.template operator()<vit_b_16_siglip>("vit_b_16_siglip");
@@ -295,11 +330,20 @@ void for_each_architecture(const Visit& visit) {
         return text_of(vision, siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
                                            number("text.heads", text_width / 64), ratio("text.hidden", text_width), number("text.context")), true);
     }
-    const VitConfig vision{.image = image, .patch = number("vision.patch"), .width = width, .layers = number("vision.layers"),
-                           .heads = number("vision.heads", width / 64), .mlp_ratio = ratio("vision.hidden", width)};
     const TextConfig text{.vocabulary = number("text.vocabulary"), .context = number("text.context"), .width = text_width,
                           .layers = number("text.layers"), .heads = number("text.heads", text_width / 64),
                           .mlp_ratio = ratio("text.hidden", text_width)};
+    if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
+        ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
+        std::istringstream numbers(stages);
+        for (std::size_t& blocks : vision.layers) {
+            numbers >> blocks;
+            numbers.ignore();
+        }
+        return text_of(vision, text, false);
+    }
+    const VitConfig vision{.image = image, .patch = number("vision.patch"), .width = width, .layers = number("vision.layers"),
+                           .heads = number("vision.heads", width / 64), .mlp_ratio = ratio("vision.hidden", width)};
     return text_of(vision, text, false);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/resnet.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -56,6 +57,15 @@ inline constexpr ClipConfig vit_b_16_plus_240{
     .vision = VitConfig{.image = 240, .patch = 16, .width = 896, .layers = 12, .heads = 14},
     .text = TextConfig{.width = 640, .layers = 12, .heads = 10},
     .embedding = 640};
+
+inline constexpr ClipConfig rn50{ResNetConfig{.image = 224, .layers = {3, 4, 6, 3}, .width = 64}, TextConfig{}, 1024};
+inline constexpr ClipConfig rn101{ResNetConfig{.image = 224, .layers = {3, 4, 23, 3}, .width = 64}, TextConfig{}, 512};
+inline constexpr ClipConfig rn50x4{ResNetConfig{.image = 288, .layers = {4, 6, 10, 6}, .width = 80},
+                                   TextConfig{.width = 640, .heads = 10}, 640};
+inline constexpr ClipConfig rn50x16{ResNetConfig{.image = 384, .layers = {6, 8, 18, 8}, .width = 96},
+                                    TextConfig{.width = 768, .heads = 12}, 768};
+inline constexpr ClipConfig rn50x64{ResNetConfig{.image = 448, .layers = {3, 15, 36, 10}, .width = 128},
+                                    TextConfig{.width = 1024, .heads = 16}, 1024};
 
 namespace detail {
 

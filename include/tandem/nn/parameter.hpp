@@ -64,11 +64,24 @@ void for_each_parameter(Visitor&& visitor, Model& model, Same&... same) {
     std::remove_const_t<Model>::parameters(visitor, ParameterName(), model, same...);
 }
 
+/// A mean over the batches a model has seen, which is listed, saved and loaded with the parameters and is none: it has no
+/// gradient. In a gradient it stands for its difference from the last batch's; an update moves it by `momentum` of that.
+template <Real C>
+struct RunningMean : Tensor<C, Shape<dynamic>> {
+    static constexpr double momentum = 0.1;  // torch.nn.BatchNorm2d's
+
+    using Tensor<C, Shape<dynamic>>::Tensor;
+};
+
+template <class Listed>
+inline constexpr bool is_running_mean = requires { std::remove_cvref_t<Listed>::momentum; };
+
 /// The number of scalars in all parameters.
 template <class Model>
 std::size_t count_parameters(const Model& model) {
     std::size_t count = 0;
-    for_each_parameter([&](const ParameterName&, const auto& tensor) { count += tensor.size(); }, model);
+    for_each_parameter([&](const ParameterName&, const auto& tensor) { count += is_running_mean<decltype(tensor)> ? 0 : tensor.size(); },
+                       model);
     return count;
 }
 
@@ -85,7 +98,7 @@ void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
 }
 template <Arithmetic T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
-    Tensor<typename PackedMatrix<T, S>::element, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values(weight.extents());
     fill_normal(values, random, deviation);
     weight.pack(values.data());
 }

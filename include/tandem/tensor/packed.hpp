@@ -162,9 +162,16 @@ class PackedMatrix : public PackedWeight<T> {
 public:
     using shape = S;
 
-    PackedMatrix() : PackedWeight<T>(S::extents[0], S::extents.count() / S::extents[0]) {}
+    PackedMatrix()
+        requires(S::dynamic_count == 0)
+        : PackedMatrix(S::extents) {}
+    explicit PackedMatrix(const Extents<S::rank>& extents)
+        : PackedWeight<T>(extents[0], extents.count() / extents[0]), extents_(extents) {}
 
-    static constexpr const Extents<S::rank>& extents() { return S::extents; }
+    const Extents<S::rank>& extents() const { return extents_; }
+
+private:
+    Extents<S::rank> extents_;
 };
 
 /// A parameter's elements, row-major, whatever its layout.
@@ -174,7 +181,7 @@ const Tensor<T, S>& to_row_major(const Tensor<T, S>& parameter) {
 }
 template <class T, class S>
 auto to_row_major(const PackedMatrix<T, S>& parameter) {
-    Tensor<typename PackedMatrix<T, S>::element, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values(parameter.extents());
     parameter.unpack(values.data());
     return values;
 }

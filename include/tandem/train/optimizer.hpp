@@ -31,7 +31,8 @@ double gradient_norm(const Model& gradient) {
     double squares = 0;
     for_each_parameter(
         [&](const ParameterName&, const auto& tensor) {
-            squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
+            if constexpr (!is_running_mean<decltype(tensor)>)
+                squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
         },
         gradient);
     return std::sqrt(squares);
@@ -72,6 +73,10 @@ struct AdamW {
         for_each_parameter(
             [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
                                  Parameter& second) {
+                if constexpr (is_running_mean<Parameter>) {
+                    const auto mean = detail::flat(parameter);
+                    return assign(mean, mean - Parameter::momentum * detail::flat(slope));
+                }
                 const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
                 const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
                 const auto g = detail::flat(slope);

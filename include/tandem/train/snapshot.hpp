@@ -64,7 +64,7 @@ template <class Model>
 void read_parameters(const Safetensors& file, const std::string& prefix, Model& model) {
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, Parameter& parameter) {
-            Tensor<typename Parameter::element, typename Parameter::shape> values;
+            Tensor<typename Parameter::element, typename Parameter::shape> values(parameter.extents());
             read_elements(*file.find(prefix + name), values.elements());
             from_row_major(parameter, values);
         },
