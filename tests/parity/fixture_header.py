@@ -85,23 +85,28 @@ def towers(config):
 
 def cpp_header(config):
     """The header's text for a configuration as make_fixtures.py writes it."""
-    image, caption = towers(config)
+    if "architecture" in config:
+        architecture = config["architecture"]
+    else:
+        image, caption = towers(config)
+        architecture = f"""tandem::ClipConfig{{
+    .vision = tandem::VitConfig{{{image}}},
+    .text = tandem::TextConfig{{{caption}}},
+    .embedding = {config["embed_dim"]},
+    .logit_bias = {"true" if config["loss"] == "siglip" else "false"},
+    .shared = {"true" if config.get("shared") else "false"}}}"""
+    has_outputs = config["library"] in ("transformers", "transformers_siglip")
     return f"""// The configuration of the parity fixture {config["name"]}, printed by fixture_header.py.
 #pragma once
 
 #include <cstddef>
 
-#include <tandem/models/config.hpp>
+#include <tandem/models/zoo.hpp>
 
-inline constexpr tandem::ClipConfig fixture{{
-    .vision = tandem::VitConfig{{{image}}},
-    .text = tandem::TextConfig{{{caption}}},
-    .embedding = {config["embed_dim"]},
-    .logit_bias = {"true" if config["loss"] == "siglip" else "false"},
-    .shared = {"true" if config.get("shared") else "false"}}};
+inline constexpr auto fixture = {architecture};
 inline constexpr std::size_t fixture_batch = {config["batch"]};
 inline constexpr bool fixture_siglip = {"true" if config["loss"] == "siglip" else "false"};
-inline constexpr bool fixture_has_outputs = {"true" if config["library"].startswith("transformers") else "false"};
+inline constexpr bool fixture_has_outputs = {"true" if has_outputs else "false"};
 inline constexpr const char* fixture_library = "{config["library"]}";
 inline constexpr const char* fixture_name = "{config["name"]}";
 """

@@ -25,6 +25,8 @@ VISION_OPTIONS = {"ls_init_value": None, "qk_norm": False, "no_ln_pre": False, "
 TEXT_OPTIONS = {"ls_init_value": None, "qk_norm": False, "no_causal_mask": False, "pool_type": "argmax"}
 # SigLIP's towers: transformers' SiglipModel, and open_clip with an image tower of timm.
 SIGLIP_LIBRARIES = ("transformers_siglip", "open_clip_timm")
+# Towers that are no transformers of open_clip's own: their configurations name tandem's architecture, and are not drawn.
+OTHER_TOWERS = ("open_clip_resnet", "open_clip_xlm_roberta", "transformers_align")
 TOP_KEYS = {"name", "library", "embed_dim", "vision_cfg", "text_cfg", "activation", "batch", "loss", "logit_scale"}
 
 LOGIT_SCALE_MAX = math.log(100)
@@ -55,6 +57,10 @@ def normalise(config):
     check(isinstance(config, dict), "expected a JSON object")
     if config.get("library") == "torch":
         return normalise_reference(config)
+    if config.get("library") in OTHER_TOWERS:
+        keys = {"name", "library", "architecture", "embed_dim", "vision_cfg", "text_cfg", "batch"}
+        check(set(config) == keys, f"expected the keys {sorted(keys)}, found {sorted(config)}")
+        return {"loss": "clip", "logit_scale": None} | config
     config = dict(config)
     quick = config.pop("quick_gelu", None)
     check(quick is None or "activation" not in config, "expected quick_gelu or activation, found both")
@@ -124,7 +130,7 @@ def normalise_reference(config):
 
 def with_random_shapes(config, seed):
     """The same library, activation, pooling and loss at shapes drawn from the seed; a reference model as it is."""
-    if config["library"] == "torch":
+    if config["library"] in ("torch", *OTHER_TOWERS):
         return config
     draw = random.Random(f"{config['name']} {seed}")
     ratios = (1.5, 2, 2.5, 3, 4)
@@ -368,6 +374,46 @@ class OpenClipTimm:
         return image, text, self.loss(image, text, self.model.logit_scale.exp(), self.model.logit_bias)
 
 
+class OpenClipResNet(OpenClip):
+    """open_clip's CLIP with a ModifiedResNet, whose batch norm trains by the batch."""
+
+    def __init__(self, config):
+        super().__init__(config | {"activation": "gelu", "vision_cfg": config["vision_cfg"] | {"patch_size": None}})
+
+    def key_bias_rows(self, key, parameter):
+        return key_bias_rows(key, parameter)
+
+
+class OpenClipXlmRoberta:
+    """open_clip's CustomTextCLIP with a small XLMRobertaModel."""
+
+    def __init__(self, config):
+        import open_clip
+        import transformers
+        from open_clip.loss import ClipLoss
+
+        self.version = f"{open_clip.__version__}, transformers {transformers.__version__}"
+        sizes = config["text_cfg"]
+        hub = transformers.XLMRobertaConfig(
+            type_vocab_size=1, layer_norm_eps=1e-5, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            **{key: value for key, value in sizes.items() if key != "context"},
+        )
+        open_clip.hf_model.AutoConfig.from_pretrained = lambda name, **_: hub
+        self.model = open_clip.CustomTextCLIP(
+            config["embed_dim"], config["vision_cfg"], {"hf_model_name": "small", "hf_model_pretrained": False}
+        )
+        self.loss = ClipLoss()
+
+    @staticmethod
+    def key_bias_rows(key, parameter):
+        return key_bias_rows(key, parameter)
+
+    def __call__(self, image, tokens):
+        """(normalised image embedding, normalised text embedding, loss)"""
+        image, text = self.model.encode_image(image, normalize=True), self.model.encode_text(tokens, normalize=True)
+        return image, text, self.loss(image, text, self.model.logit_scale.exp())
+
+
 def start_siglip(model):
     """SigLIP starts at bias -10, where the negatives' share of every gradient is below the test's bar."""
     torch.nn.init.constant_(model.logit_scale, math.log(10))
@@ -391,6 +437,8 @@ def roughen(model, generator):
 def draw_inputs(config, generator):
     """(image [N, 3, H, W] float32, tokens [N, context] int64)"""
     vision, text, batch = config["vision_cfg"], config["text_cfg"], config["batch"]
+    if config["library"] in ("open_clip_xlm_roberta", "transformers_align"):
+        return torch.randn(batch, 3, vision["image_size"], vision["image_size"], generator=generator), draw_padded(config, generator)
     size = vision["image"] if config["library"] == "torch" else vision["image_size"]
     image = torch.randn(batch, 3, size, size, generator=generator)
     keys = ("context", "vocabulary") if config["library"] == "torch" else ("context_length", "vocab_size")
@@ -406,6 +454,19 @@ def draw_inputs(config, generator):
     return image, tokens
 
 
+def draw_padded(config, generator):
+    """Ids behind which there is padding; XLM-R's may also stand between."""
+    text, batch = config["text_cfg"], config["batch"]
+    is_xlm, context = config["library"] == "open_clip_xlm_roberta", text["context"]
+    padding = 1 if is_xlm else 0
+    tokens = torch.randint(2, text["vocab_size"], (batch, context), generator=generator)
+    for row, length in zip(tokens[1:], [2, *torch.randint(2, context + 1, (batch - 2,), generator=generator).tolist()]):
+        row[length:] = padding
+    if is_xlm:
+        tokens[0, 2] = padding
+    return tokens
+
+
 def key_bias_rows(key, parameter, normed=False):
     """The slice of a parameter that is a key bias, or None. Where keys are normed, it is the norm's bias.
 
@@ -417,13 +478,17 @@ def key_bias_rows(key, parameter, normed=False):
     if key.endswith("attn.in_proj_bias"):
         third = parameter.shape[0] // 3
         return slice(third, 2 * third)
-    return slice(None) if key.endswith("k_proj.bias") else None
+    return slice(None) if key.endswith(("k_proj.bias", "self.key.bias")) else None
 
 
 def evaluate(oracle, image, tokens):
     """Everything that the fixture holds beside weights and inputs, and the model trained for ADAMW["steps"] steps."""
     model = oracle.model
     image_embedding, text_embedding, loss = oracle(image, tokens)
+    buffers = {key: value.clone() for key, value in model.named_buffers() if "running_" in key}
+    if buffers:
+        model.train()
+        loss = oracle(image, tokens)[2]
     model.zero_grad(set_to_none=True)
     loss.backward()
     result = {
@@ -434,7 +499,15 @@ def evaluate(oracle, image, tokens):
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
             result[f"gradient/{key}"] = parameter.grad.clone()
+    for key, before in buffers.items():
+        # What an update moves a running mean by, at PyTorch's momentum.
+        after = model.get_buffer(key)
+        result[f"gradient/{key}"] = (before - after) / 0.1
+        after.copy_(before)
     result["adamw/losses"] = train(oracle, image, tokens)
+    if buffers:
+        model.eval()
+        result["adamw/image"] = oracle(image, tokens)[0].detach().clone()
     return result
 
 
@@ -502,6 +575,8 @@ def make(config, seed):
         "torch": reference.Torch,
         "transformers_siglip": TransformersSiglip,
         "open_clip_timm": OpenClipTimm,
+        "open_clip_resnet": OpenClipResNet,
+        "open_clip_xlm_roberta": OpenClipXlmRoberta,
     }
     oracle = oracles[config["library"]](config)
     model = oracle.model.eval()
@@ -511,14 +586,21 @@ def make(config, seed):
         torch.nn.init.constant_(model.logit_scale, config["logit_scale"])
     image, tokens = draw_inputs(config, generator)
 
-    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        for key, buffer in model.named_buffers():
+            if key.endswith("running_mean"):
+                buffer += 0.3 * torch.randn(buffer.shape, generator=generator)
+            if key.endswith("running_var"):
+                buffer *= 0.5 + torch.rand(buffer.shape, generator=generator)
+    kept = lambda key: not key.endswith(("num_batches_tracked", "position_ids", "token_type_ids"))
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items() if kept(key)}
     single = evaluate(oracle, image, tokens)
-    model.double().load_state_dict(weights)
+    model.double().load_state_dict(weights, strict=False)
     deviation = measure(config["name"], oracle, single, evaluate(oracle, image.double(), tokens))
 
     tensors = {f"weights/{key}": value for key, value in weights.items()}
     tensors |= {"input/image": image, "input/tokens": tokens.to(torch.int32)} | single
-    if config["library"].startswith("transformers"):
+    if config["library"] in ("transformers", "transformers_siglip"):
         model.float().load_state_dict(weights)
         found = transformers_outputs(model, image, tokens)
         tensors |= {f"output/{key}": value.detach().clone() for key, value in found.items()}
