@@ -57,6 +57,7 @@
 #include <optional>
 #include <queue>
 #include <span>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -726,6 +727,7 @@ inline bool is_decimal_digit(char32_t c) {
 enum class NormalForm {
     nfc,
     nfkc,
+    nfd,
     nfc_unicode_9,  ///< NFC as the tokenizers package knows it
 };
 
@@ -747,7 +749,7 @@ class Normalizer {
 public:
     explicit Normalizer(NormalForm form)
         : form_(form),
-          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE |
+          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | (form == NormalForm::nfd ? UTF8PROC_DECOMPOSE : UTF8PROC_COMPOSE) |
                                                   (form == NormalForm::nfkc ? UTF8PROC_COMPAT : 0))) {}
 
     std::u32string operator()(std::u32string_view text) {
@@ -818,8 +820,9 @@ private:
 };
 
 inline std::u32string normalize(std::u32string text, NormalForm form) {
-    // Nothing below U+0300 changes under NFC on its own.
-    const bool plain = std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x300; });
+    // Nothing below U+0300 changes under NFC on its own, and nothing below U+00C0 under NFD.
+    const char32_t first = form == NormalForm::nfd ? 0xC0 : 0x300;
+    const bool plain = std::all_of(text.begin(), text.end(), [&](char32_t c) { return c < first; });
     return plain && form != NormalForm::nfkc ? text : Normalizer(form)(text);
 }
 
@@ -1606,6 +1609,11 @@ inline std::u32string clean_as_transformers(std::u32string_view text) {
     return lower_by_letter(out);
 }
 
+/// whitespace_clean(basic_clean(text)) of open_clip/tokenizer.py:66-75: before the tokenizers of transformers that it borrows.
+inline std::string clean_space_as_open_clip(std::string_view text) {
+    return encode_utf8(collapse_python_space(html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))))));
+}
+
 /// Without Python's string.punctuation.
 inline std::u32string without_punctuation(std::u32string text) {
     std::erase_if(text, [](char32_t c) {
@@ -2008,6 +2016,39 @@ void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
     high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
         return sought < std::string_view(entry.text).substr(0, sought.size());
     });
+}
+
+/// A token whose literal in a text stands for it.
+struct SpecialToken {
+    std::string text;
+    Id id;
+};
+
+/// Calls part(text) for what stands between the literals of special tokens, and special(id) for each of them.
+template <class Part, class Special>
+void for_each_part(std::string_view text, std::span<const SpecialToken> specials, const Part& part, const Special& special) {
+    std::size_t begun = 0;
+    for (std::size_t at = 0; at < text.size();) {
+        const auto found = std::ranges::find_if(specials, [&](const SpecialToken& known) { return text.substr(at).starts_with(known.text); });
+        if (found == specials.end()) {
+            ++at;
+            continue;
+        }
+        part(text.substr(begun, at - begun));
+        special(found->id);
+        begun = at += found->text.size();
+    }
+    part(text.substr(begun));
+}
+
+/// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
+inline void fit_ids(std::string_view where, std::vector<Id> ids, Id end, Id padding, std::span<Id> out) {
+    if (out.size() < 2) throw Error(where, "a context of at least 2 tokens", std::to_string(out.size()));
+    if (ids.size() > out.size()) {
+        ids.resize(out.size());
+        ids.back() = end;
+    }
+    std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
 }
 
 /// How a tokenizer's texts are cleaned: as asked for, or as the library does whose config lies beside it.
@@ -2492,6 +2533,23 @@ private:
     if (!siglip) config.add("embedding", "projection_dim", "512");
 }
 
+/// transformers' config.json of an AlignModel. Its image_size is not what its processor makes.
+[[gnu::cold]] inline void read_align_config(ConfigReader& config) {
+    config.add("vision.width_coefficient", "vision_config.width_coefficient", "2.0");
+    config.add("vision.depth_coefficient", "vision_config.depth_coefficient", "3.1");
+    config.add("text.vocabulary", "text_config.vocab_size", "30522");
+    config.add("text.positions", "text_config.max_position_embeddings", "512");
+    config.add("text.width", "text_config.hidden_size", "768");
+    config.add("text.hidden", "text_config.intermediate_size", "3072");
+    config.add("text.layers", "text_config.num_hidden_layers", "12");
+    config.add("text.heads", "text_config.num_attention_heads", "12");
+    config.add("text.activation", "text_config.hidden_act", "gelu");
+    config.add("text.norm.eps", "text_config.layer_norm_eps", "1e-12");
+    config.conclude("text.pooling", "first", "model_type");
+    config.conclude("text.causal", "false", "model_type");
+    config.add("embedding", "projection_dim", "640");
+}
+
 /// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
 inline std::string open_clip_activation(const ConfigReader& config, const std::string& tower) {
     if (config.find("model_cfg.quick_gelu") == "true") return "quick_gelu";
@@ -2522,6 +2580,11 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
             config.conclude("vision.pooling", timm->find("_gap_") != std::string::npos ? "avg" : "map",
                             vision + ".timm_model_name");
         }
+    } else if (const auto stages = config.all(vision + ".layers"); stages.size() > 1) {
+        std::string text_of;
+        for (const std::string& blocks : stages) text_of += (text_of.empty() ? "" : ",") + blocks;
+        config.conclude("vision.stages", text_of, vision + ".layers");
+        config.add("vision.width", vision + ".width", "64");
     } else {
         config.add("vision.patch", vision + ".patch_size", "16");
         config.add("vision.width", vision + ".width", "768");
@@ -2533,6 +2596,16 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
         config.conclude("vision.activation", open_clip_activation(config, vision), "model_cfg.quick_gelu");
         config.add("vision.norm.eps", vision + ".norm_kwargs.eps", "1e-5");
         config.add("vision.pooling", vision + ".pool_type", "tok");
+    }
+    if (const auto hf = config.find(text + ".hf_model_name")) {
+        // Its sizes stand in a config that is elsewhere; the tensors tell them.
+        const auto pooling = config.find(text + ".hf_pooler_type").value_or("mean_pooler");
+        config.conclude("text.pooling", pooling == "mean_pooler" ? "avg" : pooling == "cls_last_hidden_state_pooler" ? "first" : pooling,
+                        text + ".hf_pooler_type");
+        config.conclude("text.activation", "gelu", text + ".hf_model_name");
+        config.conclude("text.causal", "false", text + ".hf_model_name");
+        config.add("text.context", text + ".context_length", "77");
+        return;
     }
     config.add("text.vocabulary", text + ".vocab_size", "49408");
     config.add("text.context", text + ".context_length", "77");
@@ -2558,9 +2631,11 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
     if (const auto path = folder / "config.json"; std::filesystem::exists(path)) {
         ConfigReader config(path);
         const auto type = config.find("model_type");
-        if (type && type != "clip" && type != "siglip")
-            throw Error(path.string(), "a model_type of clip or siglip", *type);
-        if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
+        if (type && type != "clip" && type != "siglip" && type != "align")
+            throw Error(path.string(), "a model_type of clip, siglip or align", *type);
+        if (type == "align") {
+            read_align_config(config);
+        } else if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
         return std::move(config.fields);
     }
     return {};
@@ -2568,22 +2643,30 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/data/json_tokenizer.hpp ----
+// ---- tandem/data/tokenizer_file.hpp ----
 
-// SigLIP 2's tokenizer: the byte-pair encoding with byte fallback of a tokenizer.json.
+// What a tokenizer.json of the tokenizers package holds.
 
-#if __has_include(<utf8proc.h>)
+namespace tandem::inline TANDEM_ABI::detail {
 
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// A tokenizer.json: vocabulary and merges, which are long, apart from the rest.
+/// A tokenizer.json: vocabulary, pieces and merges, which are long, apart from the rest.
 class TokenizerFile final : public JsonEvents {
 public:
     std::unordered_map<std::string, Id> vocabulary;
+    std::vector<std::pair<std::string, double>> pieces;  ///< of a unigram vocabulary, with their scores
     std::vector<std::pair<std::string, std::string>> merges;
     std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
+
+    /// Throws Error if there is no such file, or it is no JSON.
+    [[gnu::cold]] static TokenizerFile read(const std::filesystem::path& path) {
+        if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
+        const MappedFile mapped(path);
+        TokenizerFile json;
+        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+        if (const auto fault = json_fault(text, json))
+            throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+        return json;
+    }
 
     std::string value(const std::string& path, const std::string& otherwise = "") const {
         const auto found = values.find(path);
@@ -2598,16 +2681,23 @@ public:
             merges.emplace_back(text.substr(0, space), text.substr(space + 1));
             return advance();
         }
+        if (is_piece()) {
+            pieces.emplace_back(text, 0.0);
+            return advance();
+        }
         return leaf(text);
     }
     bool number(std::uint64_t number) override {
+        if (is_piece()) return score(static_cast<double>(number));
         if (is_at("model", "vocab")) {
             vocabulary.emplace(levels_.back().key, static_cast<Id>(number));
             return true;
         }
         return leaf(std::to_string(number));
     }
-    bool other(std::string_view json) override { return leaf(json); }
+    bool other(std::string_view json) override {
+        return is_piece() ? score(std::strtod(std::string(json).c_str(), nullptr)) : leaf(json);
+    }
     bool start_object() override { return open(false); }
     bool key(std::string_view name) override {
         levels_.back().key = name;
@@ -2628,6 +2718,13 @@ private:
 
     bool is_at(std::string_view first, std::string_view second) const {
         return levels_.size() >= 2 && levels_[0].key == first && levels_[1].key == second;
+    }
+    /// In the pair of a piece and its score.
+    bool is_piece() const { return levels_.size() == 4 && levels_[2].is_array && is_at("model", "vocab"); }
+    bool score(double value) {
+        if (pieces.empty() || levels_.back().index != 1) return false;
+        pieces.back().second = value;
+        return advance();
     }
     bool open(bool is_array) {
         levels_.push_back({"", 0, is_array});
@@ -2658,7 +2755,15 @@ private:
     std::vector<Level> levels_;
 };
 
-}  // namespace detail
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/json_tokenizer.hpp ----
+
+// SigLIP 2's tokenizer: the byte-pair encoding with byte fallback of a tokenizer.json.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
 
 /// The tokenizer of SigLIP 2's checkpoints (and Gemma's): what tokenizers makes of a tokenizer.json whose model is BPE with
 /// byte fallback. Immutable once built: any number of threads may encode at once.
@@ -2672,12 +2777,7 @@ public:
                                             std::optional<Cleaning> cleaning = std::nullopt) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
-        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a tokenizer.json", "no file");
-        const MappedFile mapped(file);
-        detail::TokenizerFile json;
-        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-        if (const auto fault = detail::json_fault(text, json))
-            throw Error(file.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+        const detail::TokenizerFile json = detail::TokenizerFile::read(file);
         JsonTokenizer result(json, file.string());
         result.pads_left_ = json.value("padding.direction") == "Left";
         if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {
@@ -2902,11 +3002,11 @@ private:
 
 #endif
 
-// ---- tandem/data/sentence_piece.hpp ----
+// ---- tandem/data/unigram.hpp ----
 
-// SigLIP's tokenizer: a SentencePiece vocabulary behind the cleaning of transformers or open_clip. Written here, since
-// Debian's libsentencepiece 0.1.97 breaks ties between segmentations of equal score ("..." as ".." + ".") otherwise than
-// the releases with which the published models' ids are made.
+// Unigram vocabularies, as SentencePiece and as the tokenizers package apply them. Written here, since Debian's
+// libsentencepiece 0.1.97 breaks ties between segmentations of equal score ("..." as ".." + ".") otherwise than the
+// releases with which the published models' ids are made, and tokenizers differs from both.
 
 namespace tandem::inline TANDEM_ABI::detail {
 
@@ -2975,11 +3075,57 @@ public:
         std::sort(trie_.begin(), trie_.end());
     }
 
+    /// The same of a tokenizer.json: pieces whose ids are their places. They and the map must stay as long as the object.
+    [[gnu::cold]] UnigramModel(std::span<const std::pair<std::string, double>> pieces, Id unknown, std::string_view character_map)
+        : size_(pieces.size()), unknown_(unknown) {
+        for (std::size_t i = 0; i < pieces.size(); ++i) {
+            const auto& [text, score] = pieces[i];
+            lowest_ = std::min(lowest_, score);
+            if (!text.empty()) trie_.push_back({text, static_cast<Id>(i), score, normal});
+        }
+        read_character_map(character_map);
+        std::sort(trie_.begin(), trie_.end());
+    }
+
     std::size_t size() const { return size_; }
     Id end() const { return end_; }
     Id unknown() const { return unknown_; }
 
-    std::vector<Id> encode(std::string_view text) const { return segment(normalize(text)); }
+    /// As SentencePiece encodes a text. Its scores are float.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids;
+        segment<float>(normalize(text), ids);
+        return ids;
+    }
+
+    /// As the tokenizers package does with Precompiled, WhitespaceSplit and Metaspace: word by word, each behind a mark of
+    /// its space, with scores in double. `text` is a text's part that the character map has been applied to.
+    void append_words(std::string_view text, std::vector<Id>& ids) const {
+        for (std::size_t at = 0; at < text.size();) {
+            const std::size_t begin = at;
+            while (at < text.size() && space_at(text, at) == 0) ++at;
+            if (at > begin) append_word(text.substr(begin, at - begin), ids);
+            if (at < text.size()) at += space_at(text, at);
+        }
+    }
+
+    /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of the
+    /// shortest prefix that the map knows, what stands behind it is dropped; else, or if it has 6 bytes or more, of every
+    /// letter alone.
+    void append_mapped(std::string_view grapheme, std::string& out) const {
+        if (grapheme.size() < 6) {
+            if (const auto found = map_shortest(grapheme); found.data() != nullptr) {
+                out += found;
+                return;
+            }
+        }
+        while (!grapheme.empty()) {
+            const std::string_view letter = grapheme.substr(0, std::min(utf8_length(grapheme[0]), grapheme.size()));
+            const auto found = map_shortest(letter);
+            out += found.data() != nullptr ? found : letter;
+            grapheme.remove_prefix(letter.size());
+        }
+    }
 
 private:
     // Kinds of a piece (sentencepiece_model.proto).
@@ -2989,7 +3135,7 @@ private:
     struct Piece {
         std::string_view text;
         Id id;
-        float score;
+        double score;
         Kind kind;
         bool operator<(const Piece& other) const { return text < other.text; }
     };
@@ -2999,7 +3145,7 @@ private:
         ProtobufReader fields(message);
         while (fields.next()) {
             if (fields.field == 1) piece.text = fields.bytes;
-            if (fields.field == 2) piece.score = fields.real();
+            if (fields.field == 2) piece.score = static_cast<double>(fields.real());
             if (fields.field == 3) piece.kind = static_cast<Kind>(fields.number);
         }
         if (piece.kind == unknown_kind) unknown_ = piece.id;
@@ -3046,6 +3192,33 @@ private:
         replacements_ = map.substr(sizeof size + size);
     }
 
+    /// Calls body(length, replacement) for every prefix of the text that the character map knows, until it returns false.
+    template <class Body>
+    void for_each_mapped_prefix(std::string_view text, const Body& body) const {
+        if (units_.empty()) return;
+        const auto offset = [](std::uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
+        std::size_t node = offset(units_[0]);
+        for (std::size_t i = 0; i < text.size(); ++i) {
+            const auto letter = static_cast<unsigned char>(text[i]);
+            node ^= letter;
+            if (node >= units_.size() || (units_[node] & ((1U << 31) | 0xFFU)) != letter) return;
+            const bool has_leaf = (units_[node] >> 8 & 1U) != 0;
+            node ^= offset(units_[node]);
+            if (node >= units_.size()) return;
+            const std::uint32_t replacement = units_[node] & 0x7FFFFFFFU;
+            if (has_leaf && replacement < replacements_.size() && !body(i + 1, std::string_view(replacements_.data() + replacement))) return;
+        }
+    }
+
+    std::string_view map_shortest(std::string_view text) const {
+        std::string_view found;
+        for_each_mapped_prefix(text, [&](std::size_t, std::string_view replacement) {
+            found = replacement;
+            return false;
+        });
+        return found;
+    }
+
     /// What the longest match at the front of the text becomes, and how long that match is.
     std::pair<std::string_view, std::size_t> normalize_prefix(std::string_view text) const {
         std::size_t longest = 0;
@@ -3053,27 +3226,37 @@ private:
             if (symbol.size() > longest && text.starts_with(symbol)) longest = symbol.size();
         }
         if (longest > 0) return {text.substr(0, longest), longest};
-        std::uint32_t replacement = 0;
-        if (!units_.empty()) {
-            const auto offset = [](std::uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
-            std::size_t node = offset(units_[0]);
-            for (std::size_t i = 0; i < text.size(); ++i) {
-                const auto letter = static_cast<unsigned char>(text[i]);
-                node ^= letter;
-                if (node >= units_.size() || (units_[node] & ((1U << 31) | 0xFFU)) != letter) break;
-                const bool has_leaf = (units_[node] >> 8 & 1U) != 0;
-                node ^= offset(units_[node]);
-                if (node >= units_.size()) break;
-                if (has_leaf) {
-                    longest = i + 1;
-                    replacement = units_[node] & 0x7FFFFFFFU;
-                }
-            }
-        }
-        if (longest > 0 && replacement < replacements_.size())
-            return {replacements_.data() + replacement, longest};
+        std::string_view replacement;
+        for_each_mapped_prefix(text, [&](std::size_t length, std::string_view found) {
+            longest = length;
+            replacement = found;
+            return true;
+        });
+        if (longest > 0) return {replacement, longest};
         const std::size_t size = std::min(utf8_length(text[0]), text.size());
         return {text.substr(0, size), size};
+    }
+
+    /// How many bytes of white space (Unicode's) begin there; 0: none.
+    static std::size_t space_at(std::string_view text, std::size_t at) {
+        const std::size_t length = std::min(utf8_length(text[at]), text.size() - at);
+        const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
+        if (length == 1) return text[at] == ' ' || (text[at] >= 9 && text[at] <= 13) ? 1 : 0;
+        if (length == 2) return byte(0) == 0xC2 && (byte(1) == 0x85 || byte(1) == 0xA0) ? 2 : 0;
+        static constexpr std::array<std::string_view, 7> others{"\u1680", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\u200a"};
+        const std::string_view letter = text.substr(at, length);
+        const bool is_wide = letter >= "\u2000" && letter <= "\u200a";
+        return length == 3 && (is_wide || std::ranges::find(others, letter) != others.end()) ? 3 : 0;
+    }
+
+    void append_word(std::string_view word, std::vector<Id>& ids) const {
+        std::string marked(word.starts_with(space_mark) ? "" : space_mark);
+        marked += word;
+        for (std::size_t at = 0; at < marked.size();) {
+            const std::size_t end = std::min(marked.find(space_mark, at + space_mark.size()), marked.size());
+            segment<double>(std::string_view(marked).substr(at, end - at), ids);
+            at = end;
+        }
     }
 
     /// In valid UTF-8, which the text is.
@@ -3112,48 +3295,50 @@ private:
         return out;
     }
 
-    /// The segmentation of the highest score; of equal ones the one found first, as the original finds them.
-    std::vector<Id> segment(std::string_view text) const {
+    /// Appends the segmentation of the highest score; of equal ones the one found first, as the originals find them.
+    template <class Score>
+    void segment(std::string_view text, std::vector<Id>& ids) const {
         struct Best {
             Id id = -1;
-            float score = 0;
+            Score score = 0;
             std::size_t from = npos;
         };
-        constexpr float unknown_penalty = 10;
+        constexpr Score unknown_penalty = 10;
         std::vector<Best> ends(text.size() + 1);
-        const auto offer = [&](std::size_t end, Id id, float score, std::size_t from) {
+        const auto offer = [&](std::size_t end, Id id, Score score, std::size_t from) {
             if (ends[end].from == npos || score > ends[end].score) ends[end] = {id, score, from};
         };
         for (std::size_t from = 0; from < text.size();) {
             const std::size_t letter = std::min(utf8_length(text[from]), text.size() - from);
-            const float so_far = ends[from].score;
+            const Score so_far = ends[from].score;
             bool has_letter = false;
             auto low = trie_.begin(), high = trie_.end();
             for (std::size_t length = 1; from + length <= text.size() && low != high; ++length) {
                 const std::string_view prefix = text.substr(from, length);
                 narrow_to_prefix(low, high, prefix);
                 if (low == high || low->text.size() != length || low->kind == unused) continue;
-                const float score = low->kind == user_defined ? static_cast<float>(length) * highest_ - 0.1F : low->score;
+                const Score score = low->kind == user_defined
+                                        ? static_cast<Score>(length) * static_cast<Score>(highest_) - static_cast<Score>(0.1F)
+                                        : static_cast<Score>(low->score);
                 offer(from + length, low->id, so_far + score, from);
                 has_letter = has_letter || length == letter;
             }
-            if (!has_letter) offer(from + letter, unknown_, so_far + lowest_ - unknown_penalty, from);
+            if (!has_letter) offer(from + letter, unknown_, so_far + static_cast<Score>(lowest_) - unknown_penalty, from);
             from += letter;
         }
-        std::vector<Id> ids;
+        const std::size_t first = ids.size();
         for (std::size_t end = text.size(); end > 0; end = ends[end].from) {
             // What is unknown side by side is one.
-            if (ends[end].id != unknown_ || ids.empty() || ids.back() != unknown_) ids.push_back(ends[end].id);
+            if (ends[end].id != unknown_ || ids.size() == first || ids.back() != unknown_) ids.push_back(ends[end].id);
         }
-        std::reverse(ids.begin(), ids.end());
-        return ids;
+        std::reverse(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end());
     }
 
     static constexpr std::size_t npos = std::numeric_limits<std::size_t>::max();
 
     std::size_t size_ = 0;
     Id end_ = -1, unknown_ = -1;
-    float lowest_ = std::numeric_limits<float>::max(), highest_ = std::numeric_limits<float>::lowest();
+    double lowest_ = std::numeric_limits<double>::max(), highest_ = std::numeric_limits<double>::lowest();
     bool add_dummy_prefix_ = true, remove_extra_spaces_ = true, escape_spaces_ = true;
     std::vector<Piece> trie_;  ///< sorted: a prefix is a range
     std::vector<std::string_view> symbols_;
@@ -3162,6 +3347,10 @@ private:
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/sentence_piece.hpp ----
+
+// SigLIP's tokenizer: a SentencePiece vocabulary behind the cleaning of transformers or open_clip.
 
 #if __has_include(<utf8proc.h>)
 
@@ -3267,6 +3456,392 @@ private:
 
 #endif
 
+// ---- tandem/data/word_piece.hpp ----
+
+// BERT's tokenizer: WordPiece, as the tokenizers package applies it.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+// tokenizers takes its classes of characters from Unicode 8: these came later.
+inline constexpr CodeRange marks_after_unicode_8[] = {
+    {0x7fd, 0x7fd}, {0x898, 0x89f}, {0x8ca, 0x8e1}, {0x9fe, 0x9fe}, {0xafa, 0xaff}, {0xb55, 0xb55}, {0xc04, 0xc04},
+    {0xc3c, 0xc3c}, {0xd00, 0xd00}, {0xd3b, 0xd3c}, {0xd81, 0xd81}, {0xeba, 0xeba}, {0x180f, 0x180f},
+    {0x1885, 0x1886}, {0x1abf, 0x1ace}, {0x1df6, 0x1dfb}, {0xa82c, 0xa82c}, {0xa8c5, 0xa8c5}, {0xa8ff, 0xa8ff},
+    {0xa9bd, 0xa9bd}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85},
+    {0x11070, 0x11070}, {0x11073, 0x11074}, {0x110c2, 0x110c2}, {0x111c9, 0x111c9}, {0x111cf, 0x111cf},
+    {0x1123e, 0x1123e}, {0x1133b, 0x1133b}, {0x11438, 0x1143f}, {0x11442, 0x11444}, {0x11446, 0x11446},
+    {0x1145e, 0x1145e}, {0x1182f, 0x11837}, {0x11839, 0x1183a}, {0x1193b, 0x1193c}, {0x1193e, 0x1193e},
+    {0x11943, 0x11943}, {0x119d4, 0x119d7}, {0x119da, 0x119db}, {0x119e0, 0x119e0}, {0x11a01, 0x11a0a},
+    {0x11a33, 0x11a38}, {0x11a3b, 0x11a3e}, {0x11a47, 0x11a47}, {0x11a51, 0x11a56}, {0x11a59, 0x11a5b},
+    {0x11a8a, 0x11a96}, {0x11a98, 0x11a99}, {0x11c30, 0x11c36}, {0x11c38, 0x11c3d}, {0x11c3f, 0x11c3f},
+    {0x11c92, 0x11ca7}, {0x11caa, 0x11cb0}, {0x11cb2, 0x11cb3}, {0x11cb5, 0x11cb6}, {0x11d31, 0x11d36},
+    {0x11d3a, 0x11d3a}, {0x11d3c, 0x11d3d}, {0x11d3f, 0x11d45}, {0x11d47, 0x11d47}, {0x11d90, 0x11d91},
+    {0x11d95, 0x11d95}, {0x11d97, 0x11d97}, {0x11ef3, 0x11ef4}, {0x16f4f, 0x16f4f}, {0x16fe4, 0x16fe4},
+    {0x1cf00, 0x1cf2d}, {0x1cf30, 0x1cf46}, {0x1e000, 0x1e006}, {0x1e008, 0x1e018}, {0x1e01b, 0x1e021},
+    {0x1e023, 0x1e024}, {0x1e026, 0x1e02a}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
+    {0x1e944, 0x1e94a}};
+inline constexpr CodeRange punctuation_after_unicode_8[] = {
+    {0x61d, 0x61d}, {0x9fd, 0x9fd}, {0xa76, 0xa76}, {0xc77, 0xc77}, {0xc84, 0xc84}, {0x1b7d, 0x1b7e},
+    {0x2e43, 0x2e4f}, {0x2e52, 0x2e5d}, {0x10ead, 0x10ead}, {0x10f55, 0x10f59}, {0x10f86, 0x10f89},
+    {0x1144b, 0x1144f}, {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c}, {0x116b9, 0x116b9},
+    {0x1183b, 0x1183b}, {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46}, {0x11a9a, 0x11a9c},
+    {0x11a9e, 0x11aa2}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8}, {0x11fff, 0x11fff},
+    {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a}, {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
+inline constexpr CodeRange formats_after_unicode_8[] = {{0x890, 0x891}, {0x8e2, 0x8e2}, {0x110cd, 0x110cd}, {0x13430, 0x13438}};
+// tokenizers/src/normalizers/bert.rs, is_chinese_char; 0x2B920 is its own.
+inline constexpr CodeRange chinese_characters[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},  {0x20000, 0x2a6df},
+                                                   {0x2a700, 0x2b81f}, {0x2b920, 0x2ceaf}, {0x2f800, 0x2fa1f}};
+
+/// What BertNormalizer leaves out: NUL, the replacement character, controls, formats, private and unpaired code points.
+inline bool is_bert_control(char32_t c) {
+    if (c == 0 || c == replacement_character) return true;
+    if (c == U'\t' || c == U'\n' || c == U'\r') return false;
+    const utf8proc_category_t kind = category(c);
+    return (kind == UTF8PROC_CATEGORY_CC || kind == UTF8PROC_CATEGORY_CF || kind == UTF8PROC_CATEGORY_CO ||
+            kind == UTF8PROC_CATEGORY_CS) && !in_ranges(formats_after_unicode_8, c);
+}
+
+/// A nonspacing mark, which BertNormalizer strips together with case.
+inline bool is_accent(char32_t c) {
+    // U+1734 was a nonspacing mark in Unicode 8.
+    return c == 0x1734 || (category(c) == UTF8PROC_CATEGORY_MN && !in_ranges(marks_after_unicode_8, c));
+}
+
+/// What BertPreTokenizer makes words of their own.
+inline bool is_bert_punctuation(char32_t c) {
+    if (c < 0x80) return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') || (c >= U'{' && c <= U'~');
+    if (c == 0x166d || c == 0x111c9) return true;  // were punctuation in Unicode 8
+    const utf8proc_category_t kind = category(c);
+    return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO && !in_ranges(punctuation_after_unicode_8, c);
+}
+
+}  // namespace detail
+
+/// The tokenizer of ALIGN's checkpoints: transformers' BertTokenizer. Immutable once built: any number of threads may encode
+/// at once.
+class WordPiece {
+public:
+    /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a folder
+    /// with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and tokenize_chinese_chars. Where
+    /// the folder has open_clip_config.json, texts are cleaned before as open_clip does (clean = "whitespace"); `cleaning`
+    /// overrides that. Throws Error if there is no such file, or it lacks a special token.
+    [[gnu::cold]] static WordPiece load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+        std::filesystem::path file = path;
+        if (std::filesystem::is_directory(path)) {
+            file = path / "vocab.txt";
+            if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
+        }
+        if (!std::filesystem::is_regular_file(file)) throw Error(path.string(), "a vocab.txt, or a tokenizer.json", "no file");
+        WordPiece result;
+        if (file.extension() == ".json") {
+            result.read_json(file);
+        } else {
+            result.read_vocabulary(file);
+            if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
+                const detail::ConfigReader settings(config);
+                const auto is = [&](const char* name, bool otherwise) { return settings.find(name).value_or(otherwise ? "true" : "false") == "true"; };
+                result.lowers_ = is("do_lower_case", true);
+                result.strips_accents_ = is("strip_accents", result.lowers_);
+                result.splits_chinese_ = is("tokenize_chinese_chars", true);
+            }
+        }
+        const auto id_of = [&](const char* literal) {
+            const auto found = result.ids_.find(literal);
+            if (found == result.ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
+            result.specials_.push_back({literal, found->second});
+            return found->second;
+        };
+        result.padding_ = id_of("[PAD]");
+        result.unknown_ = id_of("[UNK]");
+        result.begin_ = id_of("[CLS]");
+        result.end_ = id_of("[SEP]");
+        if (const auto mask = result.ids_.find("[MASK]"); mask != result.ids_.end()) result.specials_.push_back({mask->first, mask->second});
+        result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+        return result;
+    }
+
+    std::size_t vocabulary() const { return ids_.size(); }
+
+    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is left out.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids{begin_};
+        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)), ids);
+        ids.push_back(end_);
+        return ids;
+    }
+
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the last id
+    /// ends the text. Throws Error if `out` has no room for begin and end.
+    void encode(std::string_view text, std::span<Id> out) const { detail::fit_ids("WordPiece::encode", encode(text), end_, padding_, out); }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    static constexpr std::size_t longest_word = 100;  // letters; a longer one is unknown
+
+    WordPiece() = default;
+
+    [[gnu::cold]] void read_vocabulary(const std::filesystem::path& path) {
+        std::ifstream file(path, std::ios::binary);
+        Id id = 0;
+        for (std::string line; std::getline(file, line); ++id) {
+            if (line.ends_with('\r')) line.pop_back();
+            ids_.emplace(line, id);
+        }
+    }
+
+    [[gnu::cold]] void read_json(const std::filesystem::path& path) {
+        detail::TokenizerFile json = detail::TokenizerFile::read(path);
+        const auto expect = [&](const std::string& at, const std::string& wanted, const std::string& otherwise) {
+            if (const std::string found = json.value(at, otherwise); found != wanted)
+                throw Error(path.string(), at + " = " + wanted, found.empty() ? "nothing" : found);
+        };
+        expect("model.type", "WordPiece", "WordPiece");
+        expect("model.continuing_subword_prefix", "##", "##");
+        expect("model.max_input_chars_per_word", "100", "100");
+        expect("normalizer.type", "BertNormalizer", "");
+        expect("normalizer.clean_text", "true", "true");
+        expect("pre_tokenizer.type", "BertPreTokenizer", "");
+        lowers_ = json.value("normalizer.lowercase", "true") == "true";
+        const std::string strips = json.value("normalizer.strip_accents", "null");
+        strips_accents_ = strips == "null" ? lowers_ : strips == "true";
+        splits_chinese_ = json.value("normalizer.handle_chinese_chars", "true") == "true";
+        ids_ = std::move(json.vocabulary);
+    }
+
+    void append_text(std::string_view text, std::vector<Id>& ids) const {
+        detail::for_each_part(text, specials_, [&](std::string_view part) { append_part(part, ids); },
+                              [&](Id special) { ids.push_back(special); });
+    }
+
+    void append_part(std::string_view text, std::vector<Id>& ids) const {
+        std::u32string codes;
+        for (const char32_t c : detail::decode_utf8(text)) {
+            if (detail::is_bert_control(c)) continue;
+            const bool is_chinese = splits_chinese_ && detail::in_ranges(detail::chinese_characters, c);
+            if (is_chinese) codes += U' ';
+            codes += c;
+            if (is_chinese) codes += U' ';
+        }
+        if (strips_accents_) {
+            codes = detail::normalize(std::move(codes), detail::NormalForm::nfd);
+            std::erase_if(codes, detail::is_accent);
+        }
+        if (lowers_) codes = detail::lower_by_letter(codes);
+        std::u32string word;
+        for (const char32_t c : codes) {
+            const bool is_space = detail::is_white_space(c), is_alone = detail::is_bert_punctuation(c);
+            if (is_space || is_alone) append_word(std::exchange(word, {}), ids);
+            if (is_alone) append_word(std::u32string(1, c), ids);
+            if (!is_space && !is_alone) word += c;
+        }
+        append_word(word, ids);
+    }
+
+    /// The longest pieces from the front; a word that does not come out is unknown as a whole (Wu et al. 2016).
+    void append_word(const std::u32string& word, std::vector<Id>& ids) const {
+        const std::size_t first = ids.size();
+        bool is_known = word.size() <= longest_word;
+        for (std::size_t at = 0; is_known && at < word.size();) {
+            std::size_t end = word.size();
+            for (; end > at; --end) {
+                const std::string piece = (at > 0 ? "##" : "") + detail::encode_utf8(std::u32string_view(word).substr(at, end - at));
+                if (const auto found = ids_.find(piece); found != ids_.end()) {
+                    ids.push_back(found->second);
+                    break;
+                }
+            }
+            is_known = end > at;
+            at = end;
+        }
+        if (!is_known) {
+            ids.resize(first);
+            ids.push_back(unknown_);
+        }
+    }
+
+    std::unordered_map<std::string, Id> ids_;
+    std::vector<detail::SpecialToken> specials_;
+    Id padding_ = 0, unknown_ = 0, begin_ = 0, end_ = 0;
+    bool lowers_ = true, strips_accents_ = true, splits_chinese_ = true, cleans_ = false;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/xlm_roberta_tokenizer.hpp ----
+
+// XLM-RoBERTa's tokenizer: a unigram vocabulary as the tokenizers package applies it.
+
+#if __has_include(<utf8proc.h>)
+#include <utf8proc.h>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer. Immutable once built: any number of
+/// threads may encode at once.
+class XlmRobertaTokenizer {
+public:
+    /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model is
+    /// Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before as
+    /// open_clip does (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or it is
+    /// damaged.
+    [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
+                                                  std::optional<Cleaning> cleaning = std::nullopt) {
+        std::filesystem::path file = path;
+        if (std::filesystem::is_directory(path)) {
+            file = path / "sentencepiece.bpe.model";
+            if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
+        }
+        if (!std::filesystem::is_regular_file(file))
+            throw Error(path.string(), "a sentencepiece.bpe.model, or a tokenizer.json", "no file");
+        XlmRobertaTokenizer result;
+        if (file.extension() == ".json") {
+            result.read_json(file);
+        } else {
+            result.read_model(file);
+        }
+        result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+        return result;
+    }
+
+    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids{begin_};
+        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)), ids);
+        ids.push_back(end_);
+        return ids;
+    }
+
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the last id
+    /// ends the text. Throws Error if `out` has no room for begin and end.
+    void encode(std::string_view text, std::span<Id> out) const {
+        detail::fit_ids("XlmRobertaTokenizer::encode", encode(text), end_, padding_, out);
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    /// What the model reads in place.
+    struct Memory {
+        std::optional<MappedFile> file;
+        std::vector<std::pair<std::string, double>> pieces;
+        std::string character_map;
+    };
+
+    XlmRobertaTokenizer() = default;
+
+    /// Fairseq's ids: four special ones, then the pieces from the fourth on (transformers/convert_slow_tokenizer.py,
+    /// XLMRobertaConverter).
+    [[gnu::cold]] void read_model(const std::filesystem::path& path) {
+        memory_->file.emplace(path);
+        const auto bytes = memory_->file->bytes();
+        try {
+            model_ = std::make_shared<const detail::UnigramModel>(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+        } catch (const Error& error) {
+            throw Error(path.string(), "a model of SentencePiece", error.what());
+        }
+        if (model_->unknown() != 0) throw Error(path.string(), "the piece for what is unknown first", "at " + std::to_string(model_->unknown()));
+        shift_ = 1;
+        unknown_ = 3;
+        specials_ = {{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", static_cast<Id>(model_->size() + 1)}};
+    }
+
+    [[gnu::cold]] void read_json(const std::filesystem::path& path) {
+        detail::TokenizerFile json = detail::TokenizerFile::read(path);
+        const std::string where = path.string();
+        const auto refuse_unless = [&](bool holds, const std::string& expected, const std::string& found) {
+            if (!holds) throw Error(where, expected, found.empty() ? "nothing" : found);
+        };
+        const std::string type = json.value("model.type"), unknown = json.value("model.unk_id");
+        refuse_unless(type == "Unigram" || (type.empty() && !json.pieces.empty()), "model.type = Unigram", type);
+        refuse_unless(json.value("model.byte_fallback", "false") == "false", "model.byte_fallback = false", "true");
+        for (const detail::SpecialToken& special : std::vector<detail::SpecialToken>{{"<s>", 0}, {"<pad>", 0}, {"</s>", 0}}) {
+            const auto found = std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
+            refuse_unless(found != json.pieces.end(), "a piece " + special.text + " in model.vocab", "none");
+            (special.text == "<s>" ? begin_ : special.text == "</s>" ? end_ : padding_) = static_cast<Id>(found - json.pieces.begin());
+        }
+        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
+            const std::string at = "added_tokens." + std::to_string(i);
+            specials_.push_back({json.value(at + ".content"), static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
+        }
+        memory_->pieces = std::move(json.pieces);
+        for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
+            if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty()) memory_->character_map = from_base64(map, where);
+        }
+        unknown_ = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
+        try {
+            model_ = std::make_shared<const detail::UnigramModel>(memory_->pieces, unknown_, memory_->character_map);
+        } catch (const Error& error) {
+            throw Error(where, "a unigram model", error.what());
+        }
+    }
+
+    static std::string from_base64(std::string_view text, const std::string& where) {
+        std::string bytes;
+        std::uint32_t group = 0, bits = 0;
+        for (const char letter : text) {
+            constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+            if (letter == '=') break;
+            const std::size_t digit = digits.find(letter);
+            if (digit == std::string_view::npos) throw Error(where, "a precompiled_charsmap in base64", std::string(1, letter));
+            group = group << 6 | static_cast<std::uint32_t>(digit);
+            if ((bits += 6) >= 8) bytes += static_cast<char>(group >> (bits -= 8) & 0xFFU);
+        }
+        return bytes;
+    }
+
+    void append_text(std::string_view text, std::vector<Id>& ids) const {
+        detail::for_each_part(text, specials_, [&](std::string_view part) { append_part(part, ids); },
+                              [&](Id special) { ids.push_back(special); });
+    }
+
+    void append_part(std::string_view text, std::vector<Id>& ids) const {
+        std::string mapped;
+        for (std::size_t begin = 0; begin < text.size();) {
+            const std::size_t end = grapheme_end(text, begin);
+            model_->append_mapped(text.substr(begin, end - begin), mapped);
+            begin = end;
+        }
+        const std::size_t first = ids.size();
+        model_->append_words(mapped, ids);
+        for (std::size_t i = first; i < ids.size(); ++i) ids[i] = ids[i] == model_->unknown() ? unknown_ : ids[i] + shift_;
+    }
+
+    /// Where the extended grapheme cluster ends that begins there.
+    static std::size_t grapheme_end(std::string_view text, std::size_t at) {
+        detail::CodePoint before = detail::front_code_point(text.substr(at));
+        utf8proc_int32_t state = 0;
+        while ((at += before.bytes) < text.size()) {
+            const detail::CodePoint next = detail::front_code_point(text.substr(at));
+            if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before.value), static_cast<utf8proc_int32_t>(next.value), &state)) break;
+            before = next;
+        }
+        return at;
+    }
+
+    std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
+    std::shared_ptr<const detail::UnigramModel> model_;
+    std::vector<detail::SpecialToken> specials_;
+    Id begin_ = 0, padding_ = 1, end_ = 2, unknown_ = 3, shift_ = 0;
+    bool cleans_ = false;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
 // ---- tandem/data/any_tokenizer.hpp ----
 
 // The tokenizer that lies beside a checkpoint, whichever it is.
@@ -3307,21 +3882,38 @@ private:
     std::shared_ptr<const Base> held_;
 };
 
+namespace detail {
+
+/// A tokenizer.json by the model it names.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file, const std::filesystem::path& path) {
+    const TokenizerFile json = TokenizerFile::read(file);
+    const std::string type = json.value("model.type");
+    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
+    if (type == "WordPiece") return WordPiece::load(path);
+    return JsonTokenizer::load(path);
+}
+
+}  // namespace detail
+
 /// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
-/// bpe_simple_vocab_16e6.txt.gz, or tokenizer.json. `path` may also be such a file. Throws Error that lists the names
+/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file. Throws Error that lists the names
 /// it looked for.
 [[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
     const std::string name = path.filename().string();
+    if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path);
     if (name.ends_with(".model")) return SentencePiece::load(path);
-    if (name == "tokenizer.json") return JsonTokenizer::load(path);
+    if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path);
+    if (name == "vocab.txt") return WordPiece::load(path);
     if (name.ends_with(".txt.gz")) return Bpe::load(path);
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
     if (has("spiece.model")) return SentencePiece::load(folder);
     if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder);
-    if (has("tokenizer.json")) return JsonTokenizer::load(folder);
+    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder);
+    if (has("vocab.txt")) return WordPiece::load(folder);
+    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder);
     if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
-    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
+    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -15828,9 +16420,16 @@ class PackedMatrix : public PackedWeight<T> {
 public:
     using shape = S;
 
-    PackedMatrix() : PackedWeight<T>(S::extents[0], S::extents.count() / S::extents[0]) {}
+    PackedMatrix()
+        requires(S::dynamic_count == 0)
+        : PackedMatrix(S::extents) {}
+    explicit PackedMatrix(const Extents<S::rank>& extents)
+        : PackedWeight<T>(extents[0], extents.count() / extents[0]), extents_(extents) {}
 
-    static constexpr const Extents<S::rank>& extents() { return S::extents; }
+    const Extents<S::rank>& extents() const { return extents_; }
+
+private:
+    Extents<S::rank> extents_;
 };
 
 /// A parameter's elements, row-major, whatever its layout.
@@ -15840,7 +16439,7 @@ const Tensor<T, S>& to_row_major(const Tensor<T, S>& parameter) {
 }
 template <class T, class S>
 auto to_row_major(const PackedMatrix<T, S>& parameter) {
-    Tensor<typename PackedMatrix<T, S>::element, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values(parameter.extents());
     parameter.unpack(values.data());
     return values;
 }
@@ -15909,11 +16508,24 @@ void for_each_parameter(Visitor&& visitor, Model& model, Same&... same) {
     std::remove_const_t<Model>::parameters(visitor, ParameterName(), model, same...);
 }
 
+/// A mean over the batches a model has seen, which is listed, saved and loaded with the parameters and is none: it has no
+/// gradient. In a gradient it stands for its difference from the last batch's; an update moves it by `momentum` of that.
+template <Real C>
+struct RunningMean : Tensor<C, Shape<dynamic>> {
+    static constexpr double momentum = 0.1;  // torch.nn.BatchNorm2d's
+
+    using Tensor<C, Shape<dynamic>>::Tensor;
+};
+
+template <class Listed>
+inline constexpr bool is_running_mean = requires { std::remove_cvref_t<Listed>::momentum; };
+
 /// The number of scalars in all parameters.
 template <class Model>
 std::size_t count_parameters(const Model& model) {
     std::size_t count = 0;
-    for_each_parameter([&](const ParameterName&, const auto& tensor) { count += tensor.size(); }, model);
+    for_each_parameter([&](const ParameterName&, const auto& tensor) { count += is_running_mean<decltype(tensor)> ? 0 : tensor.size(); },
+                       model);
     return count;
 }
 
@@ -15930,7 +16542,7 @@ void fill_normal(Tensor<T, S>& tensor, Random& random, double deviation) {
 }
 template <Arithmetic T, class S>
 void fill_normal(PackedMatrix<T, S>& weight, Random& random, double deviation) {
-    Tensor<typename PackedMatrix<T, S>::element, S> values;
+    Tensor<typename PackedMatrix<T, S>::element, S> values(weight.extents());
     fill_normal(values, random, deviation);
     weight.pack(values.data());
 }
@@ -17474,7 +18086,8 @@ concept PicksRow = Pooling::picks_row;
 /// What makes an embedding of a pooled row; open_clip's proj_type.
 enum class Projection {
     linear,  ///< a matrix, or with proj_bias a dense layer
-    none     ///< nothing: the embedding is as wide as the tower
+    none,    ///< nothing: the embedding is as wide as the tower
+    mlp      ///< two matrices, GELU between them (open_clip/hf_model.py, proj_type "mlp")
 };
 
 namespace nn {
@@ -17653,6 +18266,13 @@ struct Eot {
     }
 };
 
+/// The pooling of a text tower: the first row, where BERT has its class token.
+struct First {
+    static constexpr bool picks_row = true;
+
+    static std::size_t position(std::span<const Id>) { return 0; }
+};
+
 /// The pooling of a text tower: the last row of the context, padding or not, as SigLIP has it (open_clip's pool_type
 /// "last").
 struct Last {
@@ -17669,14 +18289,30 @@ template <Arithmetic T, std::size_t Width, std::size_t Embedding, Projection typ
 struct EmbeddingProjection {
     using C = Compute<T>;
     static constexpr bool is_linear = type == Projection::linear && has_bias;
-    using Matrix = std::conditional_t<is_linear, Linear<T, Width, Embedding>,
-                                      std::conditional_t<type == Projection::none, None,
-                                                         Tensor<Stored<T>, Shape<Width, Embedding>>>>;
+    static constexpr std::size_t hidden = (Width + Embedding) / 2;  ///< of an mlp (open_clip/hf_model.py:149)
+
+    struct TwoMatrices {
+        Linear<T, Width, hidden, false> in;
+        Linear<T, hidden, Embedding, false> out;
+
+        static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+            decltype(in)::parameters(visit, at + "0.", self.in...);
+            decltype(out)::parameters(visit, at + "2.", self.out...);
+        }
+    };
+    struct TwoSaved {
+        Tensor<C, Shape<dynamic, hidden>> before, after, gradient;
+    };
+    using Matrix = std::conditional_t<
+        is_linear, Linear<T, Width, Embedding>,
+        std::conditional_t<type == Projection::none, None,
+                           std::conditional_t<type == Projection::mlp, TwoMatrices, Tensor<Stored<T>, Shape<Width, Embedding>>>>>;
+    using Saved = std::conditional_t<type == Projection::mlp, TwoSaved, None>;
 
     [[no_unique_address]] Matrix matrix;
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        if constexpr (is_linear) {
+        if constexpr (is_linear || type == Projection::mlp) {
             Matrix::parameters(visit, at + ".", self.matrix...);
         } else if constexpr (type != Projection::none) {
             visit(at, self.matrix...);
@@ -17686,13 +18322,21 @@ struct EmbeddingProjection {
     void initialise(Random& random, const InitScale& scale) {
         if constexpr (is_linear) {
             fill_normal(matrix.weight, random, scale.attention());
+        } else if constexpr (type == Projection::mlp) {
+            initialise_part(matrix, random, scale);
         } else if constexpr (type != Projection::none) {
             fill_normal(matrix, random, scale.attention());
         }
     }
 
-    void forward(Rows<const C, Width> x, Rows<C, Embedding> y) const {
-        if constexpr (is_linear) {
+    void forward(Rows<const C, Width> x, Rows<C, Embedding> y, [[maybe_unused]] Saved& saved) const {
+        if constexpr (type == Projection::mlp) {
+            saved.before.resize(x.extent(0));
+            saved.after.resize(x.extent(0));
+            matrix.in.forward(x, saved.before);
+            activate(Gelu{}, saved.before.data(), saved.after.data(), saved.after.size());
+            matrix.out.forward(saved.after, y);
+        } else if constexpr (is_linear) {
             matrix.forward(x, y);
         } else if constexpr (type == Projection::none) {
             std::copy_n(x.data(), x.size(), y.data());
@@ -17703,9 +18347,14 @@ struct EmbeddingProjection {
     }
 
     /// Writes dx, adds to the gradients.
-    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx,
+    void backward(Rows<const C, Width> x, Rows<const C, Embedding> dy, Rows<C, Width> dx, [[maybe_unused]] Saved& saved,
                   EmbeddingProjection& gradient) const requires Trainable<T> {
-        if constexpr (is_linear) {
+        if constexpr (type == Projection::mlp) {
+            saved.gradient.resize(x.extent(0));
+            matrix.out.backward(saved.after, dy, saved.gradient, gradient.matrix.out);
+            activate_backward(Gelu{}, saved.before.data(), saved.gradient.data(), saved.gradient.size());
+            matrix.in.backward(x, saved.gradient, dx, gradient.matrix.in);
+        } else if constexpr (is_linear) {
             matrix.backward(x, dy, dx, gradient.matrix);
         } else if constexpr (type == Projection::none) {
             std::copy_n(dy.data(), dy.size(), dx.data());
@@ -17720,16 +18369,29 @@ struct EmbeddingProjection {
     }
 };
 
+/// Stands where rows are not normed: passes them on.
+template <Arithmetic T, std::size_t Width>
+struct Keep {
+    using C = Compute<T>;
+    struct Saved {};
+
+    static void parameters(const auto&, const ParameterName&, auto&...) {}
+    void forward(Rows<const C, Width> x, Rows<C, Width> y, Saved&) const { std::copy_n(x.data(), x.size(), y.data()); }
+    void backward(Rows<const C, Width>, Rows<const C, Width> dy, Rows<C, Width> dx, Saved&, Keep&, bool) const {
+        if (dx.data() != dy.data()) std::copy_n(dy.data(), dy.size(), dx.data());
+    }
+};
+
 /// Norm and pooling and projection, applied to x <rows, width> to give y <N, Embedding>. A pooling
 /// that picks one row commutes with the norm of rows, and the tower gives it the picked rows alone; any other pools
-/// what is normed, or norms what is pooled where norm_last is set.
+/// what is normed, or norms what is pooled where norm_last is set. Without has_norm there is none.
 template <Arithmetic T, BlockShape shape, std::size_t Embedding, auto parts, class Pooling, bool norm_last,
-          Projection proj_type, bool proj_bias>
+          Projection proj_type, bool proj_bias, bool has_norm = true>
 struct Head {
     static constexpr std::size_t width = shape.width;
     static constexpr bool picks_row = PicksRow<Pooling>;
     using C = Compute<T>;
-    using Norm = typename decltype(parts.norm)::template Layer<T, width, parts.norm>;
+    using Norm = std::conditional_t<has_norm, typename decltype(parts.norm)::template Layer<T, width, parts.norm>, Keep<T, width>>;
 
     template <class P>
     struct LayerOf {
@@ -17738,13 +18400,14 @@ struct Head {
     using Pool = typename std::conditional_t<picks_row, std::type_identity<None>, LayerOf<Pooling>>::type;
     using Projector = EmbeddingProjection<T, width, Embedding, proj_type, proj_bias>;
 
-    Norm norm;
+    [[no_unique_address]] Norm norm;
     [[no_unique_address]] Pool pool;
     [[no_unique_address]] Projector projection;
 
     struct Saved {
-        typename Norm::Saved norm;
+        [[no_unique_address]] typename Norm::Saved norm;
         [[no_unique_address]] typename Pool::Saved pool;
+        [[no_unique_address]] typename Projector::Saved projection;
         Tensor<C, Shape<dynamic, width>> normed, pooled;
         Tensor<C, Shape<dynamic, width>> normed_gradient, pooled_gradient;
     };
@@ -17783,7 +18446,7 @@ struct Head {
             norm.forward(x, saved.normed, saved.norm);
             pool.forward(saved.normed, saved.pooled, sequences, prefix, saved.pool, keep);
         }
-        projection.forward(saved.pooled, y);
+        projection.forward(saved.pooled, y, saved.projection);
     }
 
     /// Writes dx for all of x, given dy; adds to the gradients.
@@ -17791,7 +18454,7 @@ struct Head {
                   std::size_t prefix, Saved& saved, Head& gradient) const requires Trainable<T> {
         const std::size_t count = sequences.count();
         saved.pooled_gradient.resize(count);
-        projection.backward(saved.pooled, dy, saved.pooled_gradient, gradient.projection);
+        projection.backward(saved.pooled, dy, saved.pooled_gradient, saved.projection, gradient.projection);
         if constexpr (picks_row) {
             norm.backward(x, saved.pooled_gradient, dx, saved.norm, gradient.norm, false);
         } else if constexpr (norm_last) {
@@ -18255,6 +18918,7 @@ constexpr bool heads_fit(const auto& config) {
 constexpr bool kv_heads_fit(const auto& config) { return config.kv_heads == 0 || config.heads % config.kv_heads == 0; }
 constexpr bool norms_fit(const auto& config) { return !config.parallel || config.norm_position == NormPosition::pre; }
 constexpr bool projection_fits(const auto& config, std::size_t embedding) {
+    if (config.proj_type == Projection::mlp) return !config.proj_bias;
     return config.proj_type == Projection::linear || (config.width == embedding && !config.proj_bias);
 }
 constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
@@ -18264,14 +18928,23 @@ constexpr auto block_parts_of(const auto& config) {
                       config.parallel, config.qk_norm, config.ls_init_value, config.drop_path_rate};
 }
 
+constexpr bool has_last_norm(const auto& config) {
+    if constexpr (requires { config.no_ln_final; }) {
+        return !config.no_ln_final;
+    } else {
+        return true;
+    }
+}
+
 /// The last norm and the pooling, for `tokens` tokens.
 constexpr Cost head_cost_of(const auto& config, std::size_t tokens) {
     const std::size_t width = config.width;
+    const bool has_norm = has_last_norm(config);
     if constexpr (PicksRow<std::remove_cvref_t<decltype(config.pooling)>>) {
-        return config.norm.cost(width, 1) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
+        return (has_norm ? config.norm.cost(width, 1) : Cost{}) + width * Cost{.inference = 2, .saved = 2, .scratch = 2};
     } else {
         const std::size_t normed = config.final_ln_after_pool ? 1 : tokens;
-        return config.norm.cost(width, normed) +
+        return (has_norm ? config.norm.cost(width, normed) : Cost{}) +
                nn::cost_of(config.pooling, config.block_shape(), tokens, config.block_parts()) +
                (normed + 1) * width * Cost{.inference = 1, .saved = 1, .scratch = 1};
     }
@@ -18444,6 +19117,14 @@ struct TextConfig {
     double drop_path_rate = 0;
     Projection proj_type = Projection::linear;
     bool proj_bias = false;
+    /// Tokens of this id are padding, wherever they stand: nothing is computed of them, no token sees them, and no pooling
+    /// counts them. -1: there is no such id.
+    int pad_id = -1;
+    std::size_t positions = 0;       ///< rows of the table of positions; 0: context
+    std::size_t first_position = 0;  ///< the row of a caption's first token
+    std::size_t token_types = 0;     ///< rows that BERT adds by a token's type, of which captions have the first
+    bool ln_embed = false;           ///< a norm before the first block
+    bool no_ln_final = false;        ///< no norm behind the last one
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -18463,15 +19144,17 @@ struct TextConfig {
         return detail::is_share(token_dropout) && detail::is_share(drop_path_rate);
     }
     constexpr bool positions_fit() const {
-        return pos_embed_type == PosEmbed::learnable ||
-               (pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0);
+        if (pos_embed_type == PosEmbed::learnable) return places() >= first_position + context;
+        return pos_embed_type == PosEmbed::rotary && detail::head_width_of(*this) % 2 == 0 && positions == 0 &&
+               first_position == 0;
     }
+    constexpr bool final_norm_fits() const { return !(no_ln_final && final_ln_after_pool); }
     constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
     constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
-               positions_fit() && pooling_is_for_text() && mixer_fits();
+               positions_fit() && final_norm_fits() && pooling_is_for_text() && mixer_fits();
     }
 
     constexpr BlockShape block_shape() const {
@@ -18491,19 +19174,26 @@ struct TextConfig {
         return TextConfig<Norm, Other, Mixer, MlpKind, Pooling>{
             vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
             causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
-            ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, norm, other, mixer, mlp, pooling};
+            ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, pad_id, positions, first_position,
+            token_types, ln_embed, no_ln_final, norm, other, mixer, mlp, pooling};
+    }
+
+    /// Rows of the table of positions.
+    constexpr std::size_t places() const {
+        if (pos_embed_type != PosEmbed::learnable) return 0;
+        return positions == 0 ? context : positions;
     }
 
     /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
     /// projection.
     constexpr Cost cost(std::size_t tokens = 0) const {
         require();
-        return token_cost() + blocks_cost(tokens) + head_cost(tokens);
+        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
     }
 
-    constexpr Cost token_cost() const {
-        const std::size_t table = pos_embed_type == PosEmbed::learnable ? context : 0;
-        return {.parameters = (vocabulary + table) * width, .tables = vocabulary * width};
+    constexpr Cost token_cost(std::size_t tokens = 0) const {
+        const Cost tables{.parameters = (vocabulary + places() + token_types) * width, .tables = vocabulary * width};
+        return ln_embed ? tables + norm.cost(width, computed(tokens)) + held_cost(computed(tokens) * width) : tables;
     }
     constexpr Cost blocks_cost(std::size_t tokens = 0) const {
         return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
@@ -18511,8 +19201,10 @@ struct TextConfig {
     constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
 
 private:
-    /// A tower that is not causal computes the padding as well.
-    constexpr std::size_t computed(std::size_t tokens) const { return tokens == 0 || !causal ? context : tokens; }
+    /// A tower that is not causal computes the padding as well, unless it knows it.
+    constexpr std::size_t computed(std::size_t tokens) const {
+        return tokens == 0 || (!causal && pad_id < 0) ? context : tokens;
+    }
 
     constexpr void require() const {
         const auto rule = [](bool holds, const char* sentence) {
@@ -18525,7 +19217,7 @@ private:
 };
 
 /// What a ClipConfig's vision and text may be beside VitConfig and TextConfig: a value with `constexpr Cost cost() const`,
-/// for one item and all of the tower, and a template Tower<T, self, Embedding>, a class with C = Compute<T>, Input (a view
+/// for one item and all of the tower (or without its last layer, which `projection_cost(embedding)` then counts), and a template Tower<T, self, Embedding>, a class with C = Compute<T>, Input (a view
 /// of images <N, 3, H, W> or of ids <N, context>), Workspace, and
 ///     static void parameters(const auto& visit, const ParameterName& at, auto&... self);
 ///     void initialise(Random& random);
@@ -18597,9 +19289,16 @@ namespace detail {
 
 /// The projection of the library's own towers, whose cost() leaves it out.
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
-    if constexpr (requires { tower.head_cost(); }) {
+    if constexpr (requires { tower.projection_cost(embedding); }) {
+        return tower.projection_cost(embedding);
+    } else if constexpr (requires { tower.head_cost(); }) {
         const std::size_t size = tower.width * embedding;
         if (tower.proj_type == Projection::none) return held_cost(embedding);
+        if (tower.proj_type == Projection::mlp) {
+            const std::size_t hidden = (tower.width + embedding) / 2;
+            return nn::linear_cost(tower.width, hidden, false, 1) + nn::linear_cost(hidden, embedding, false, 1) +
+                   hidden * Cost{.inference = 2, .saved = 2, .scratch = 1} + held_cost(embedding);
+        }
         if (tower.proj_bias) return nn::linear_cost(tower.width, embedding, true, 1) + held_cost(embedding);
         return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
     } else {
@@ -18773,23 +19472,29 @@ private:
     }
 };
 
-/// Token rows plus learned position rows (CLIP/clip/model.py:344-346), or alone.
-template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width, bool HasPositions>
+/// Token rows plus learned position rows (CLIP/clip/model.py:344-346), or alone. The first token has the row `First` of
+/// `Places`. Where there are rows for types of tokens, as in BERT, every token has the first one.
+template <Arithmetic T, std::size_t Vocabulary, std::size_t Context, std::size_t Width, std::size_t Places,
+          std::size_t First = 0, std::size_t Types = 0>
 struct TokenEmbedding {
+    static constexpr bool HasPositions = Places > 0;
     using C = Compute<T>;
 
     Tensor<Stored<T>, Shape<Vocabulary, Width>> token_embedding;
-    Tensor<C, Shape<HasPositions ? Context : 0, Width>> positional_embedding;
+    Tensor<C, Shape<Places, Width>> positional_embedding;
+    Tensor<C, Shape<Types, Width>> token_type_embedding;
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         visit(at + "token_embedding.weight", self.token_embedding...);
         if constexpr (HasPositions) visit(at + "positional_embedding", self.positional_embedding...);
+        if constexpr (Types > 0) visit(at + "token_type_embedding", self.token_type_embedding...);
     }
 
     /// CLIP/clip/model.py:300-301.
     void initialise(Random& random, const InitScale&) {
         fill_normal(token_embedding, random, 0.02);
         fill_normal(positional_embedding, random, 0.01);
+        fill_normal(token_type_embedding, random, 0.02);
     }
 
     /// The first offsets[s + 1] − offsets[s] ids of every row s of ids, to y <offsets.back(), Width>. Throws Error for
@@ -18798,25 +19503,21 @@ struct TokenEmbedding {
         for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
             const Stored<T>* const token = token_embedding.data() + id * Width;
             C* const to = y.data() + row * Width;
-            if constexpr (HasPositions) {
-                const C* const place = positional_embedding.data() + position * Width;
-                for (std::size_t j = 0; j < Width; ++j) to[j] = static_cast<C>(token[j]) + place[j];
-            } else {
-                std::copy_n(token, Width, to);
-            }
+            std::copy_n(token, Width, to);
+            if constexpr (Types > 0) std::transform(to, to + Width, token_type_embedding.data(), to, std::plus<C>());
+            if constexpr (HasPositions)
+                std::transform(to, to + Width, positional_embedding.data() + (First + position) * Width, to, std::plus<C>());
         });
     }
 
     void backward(View<const Id, Shape<dynamic, Context>> ids, Rows<const C, Width> dy, Offsets offsets,
                   TokenEmbedding& gradient) const requires Trainable<T> {
         for_each_token(ids, offsets, [&](std::size_t id, [[maybe_unused]] std::size_t position, std::size_t row) {
-            C* const token = gradient.token_embedding.data() + id * Width;
             const C* const g = dy.data() + row * Width;
-            for (std::size_t j = 0; j < Width; ++j) token[j] += g[j];
-            if constexpr (HasPositions) {
-                C* const place = gradient.positional_embedding.data() + position * Width;
-                for (std::size_t j = 0; j < Width; ++j) place[j] += g[j];
-            }
+            const auto add_to = [&](C* sums) { std::transform(sums, sums + Width, g, sums, std::plus<C>()); };
+            add_to(gradient.token_embedding.data() + id * Width);
+            if constexpr (Types > 0) add_to(gradient.token_type_embedding.data());
+            if constexpr (HasPositions) add_to(gradient.positional_embedding.data() + (First + position) * Width);
         });
     }
 
@@ -18867,17 +19568,20 @@ public:
     static constexpr std::size_t tokens = context, heads = stand_in.heads;
     using C = Compute<T>;
     using Input = View<const Id, Shape<dynamic, context>>;
-    using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width,
-                                     stand_in.pos_embed_type == PosEmbed::learnable>;
+    using Table = nn::TokenEmbedding<T, stand_in.vocabulary, context, width, stand_in.places(), stand_in.first_position,
+                                     stand_in.token_types>;
+    using Norm = std::conditional_t<stand_in.ln_embed,
+                                    typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>, nn::None>;
     using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
-                          stand_in.proj_bias>;
+                          stand_in.proj_bias, !stand_in.no_ln_final>;
 
     struct Workspace {
+        [[no_unique_address]] typename Norm::Saved norm;
         typename Blocks::Saved blocks;
         typename Head::Saved head;
         Tensor<Id, Shape<dynamic, context>> ids;
-        Tensor<C, Shape<dynamic, width>> gradient, picked_gradient;
+        Tensor<C, Shape<dynamic, width>> embedded, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
         kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
@@ -18889,6 +19593,7 @@ public:
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         Table::parameters(visit, at, self.table_...);
+        if constexpr (has_norm) Norm::parameters(visit, at + "ln_embed.", self.ln_embed_...);
         if constexpr (OwnsBlocks) Blocks::parameters(visit, at + "transformer.", self.transformer_...);
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
         Head::parameters(visit, at + "text_pool.", self.head_...);
@@ -18910,34 +19615,42 @@ public:
     /// The same through blocks that are another tower's.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
-        if (keep) {
+        if (keep || is_padded) {
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
             if constexpr (stand_in.token_dropout > 0) {
-                for (std::size_t i = 0; i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
-                ids = work.ids;
+                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
             }
+            ids = work.ids;
         }
         work.offsets.resize(count + 1);
         work.rows.resize(count);
         work.offsets[0] = 0;
         for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t position = end_of(ids[i].elements());
+            const std::size_t length = is_padded ? close_up(work.ids[i].elements()) : context;
+            const std::size_t position = end_of(ids[i].elements().first(length));
             work.rows[i] = work.offsets[i] + position;
-            work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : context);
+            work.offsets[i + 1] = work.offsets[i] + (stand_in.causal ? position + 1 : length);
         }
-        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
-        work.gelu = gelu_;
+        embed(ids, work, blocks);
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(blocks, sequences, work, keep), embeddings, sequences, 0, work.head, keep);
     }
 
     /// What stands behind the first `count` blocks, of every place of the context, padding included: to <N · context,
-    /// width>; with `normed`, behind the last norm.
+    /// width>; with `normed`, behind the last norm. Where the tower knows padding, its rows are 0.
     void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work,
                       const Blocks& blocks) const {
         embed_all(ids, work, blocks);
-        head_.copy_tokens(normed, blocks.forward_first(count, work.sequences(), work.blocks, work.random), to, work.head);
+        const Rows<const C, width> from = blocks.forward_first(count, work.sequences(), work.blocks, work.random);
+        if constexpr (is_padded) {
+            work.embedded.resize(from.extent(0));
+            head_.copy_tokens(normed, from, work.embedded, work.head);
+            std::fill_n(to.data(), to.size(), C{0});
+            nn::add_to_rows<C, width>(work.embedded, work.rows, to);
+        } else {
+            head_.copy_tokens(normed, from, to, work.head);
+        }
     }
     void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work) const
         requires OwnsBlocks
@@ -18947,8 +19660,23 @@ public:
 
     /// The attention weights of block `layer`: to <N, heads, context, context>.
     void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work, const Blocks& blocks) const {
-        embed_all(ids, work, blocks);
-        blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+        if constexpr (is_padded) {
+            // Captions are of lengths of their own.
+            constexpr std::size_t size = heads * context * context;
+            std::fill_n(to, ids.extent(0) * size, C{0});
+            std::vector<C> weights;
+            for (std::size_t i = 0; i < ids.extent(0); ++i) {
+                embed_all(ids.slice(i, i + 1), work, blocks);
+                const std::size_t length = work.rows.size();
+                weights.resize(heads * length * length);
+                blocks.attention_weights(layer, work.sequences(), length, work.blocks, weights.data(), work.random);
+                for (std::size_t j = 0; j < weights.size(); ++j)
+                    to[i * size + (j / (length * length) * context + work.rows[j / length % length]) * context + work.rows[j % length]] = weights[j];
+            }
+        } else {
+            embed_all(ids, work, blocks);
+            blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+        }
     }
     void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work) const requires OwnsBlocks {
         attention_weights(layer, ids, to, work, transformer_);
@@ -18977,6 +19705,8 @@ public:
                            gradient.head_);
             blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
+        if constexpr (has_norm)
+            ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
     }
 
@@ -18984,6 +19714,8 @@ public:
     void set_gelu(kernels::Activation form) { gelu_ = form; }
 
 private:
+    static constexpr bool has_norm = stand_in.ln_embed, is_padded = stand_in.pad_id >= 0;
+
     static auto own_blocks() {
         if constexpr (OwnsBlocks) {
             return Blocks(layers);
@@ -19000,12 +19732,47 @@ private:
         }
     }
 
-    /// The whole context of every caption.
+    /// The whole context of every caption, padding that is known left out; work.rows says where the tokens stood.
     void embed_all(Input ids, Workspace& work, const Blocks& blocks) const {
-        work.offsets.resize(ids.extent(0) + 1);
-        for (std::size_t i = 0; i < work.offsets.size(); ++i) work.offsets[i] = i * context;
+        const std::size_t count = ids.extent(0);
+        work.offsets.resize(count + 1);
+        work.rows.clear();
+        if constexpr (is_padded) {
+            work.ids.resize(count);
+            std::copy_n(ids.data(), ids.size(), work.ids.data());
+            for (std::size_t i = 0; i < count; ++i) {
+                for (std::size_t at = 0; at < context; ++at) {
+                    if (ids(i, at) != stand_in.pad_id) work.rows.push_back(i * context + at);
+                }
+                close_up(work.ids[i].elements());
+                work.offsets[i + 1] = work.rows.size();
+            }
+            ids = work.ids;
+        } else {
+            for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * context;
+        }
+        embed(ids, work, blocks);
+    }
+
+    /// The ids that work.offsets counts, to the blocks' input.
+    void embed(Input ids, Workspace& work, const Blocks& blocks) const {
+        const std::size_t rows = work.offsets.back();
         work.gelu = gelu_;
-        table_.forward(ids, blocks.input(work.offsets.back(), work.blocks), work.offsets);
+        if constexpr (has_norm) {
+            work.embedded.resize(rows);
+            table_.forward(ids, work.embedded, work.offsets);
+            ln_embed_.forward(work.embedded, blocks.input(rows, work.blocks), work.norm);
+        } else {
+            table_.forward(ids, blocks.input(rows, work.blocks), work.offsets);
+        }
+    }
+
+    /// Takes the padding out of a caption: its tokens close up, and it stands behind them. Returns how many they are.
+    static std::size_t close_up(std::span<Id> ids) {
+        const auto end = std::remove(ids.begin(), ids.end(), Id{stand_in.pad_id});
+        std::fill(end, ids.end(), Id{stand_in.pad_id});
+        if (end == ids.begin()) throw Error("TextTransformer", "a caption with a token that is no padding", "padding alone");
+        return static_cast<std::size_t>(end - ids.begin());
     }
 
     static std::size_t end_of(std::span<const Id> ids) {
@@ -19046,6 +19813,7 @@ private:
     }
 
     Table table_;
+    [[no_unique_address]] Norm ln_embed_;
     [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_ = own_blocks();
     Head head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
@@ -19057,6 +19825,7 @@ private:
     static_assert(config.norms_fit(), "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
     static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
+    static_assert(config.final_norm_fits(), "tandem: TextConfig: no_ln_final leaves out the norm that final_ln_after_pool places");
     static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
     static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
     static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
@@ -19564,6 +20333,7 @@ public:
             Guidance& work = *guidance;
             work.embeddings.resize(images.extent(0));
             gradient.resize(images.extent(0));
+            if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
             visual_.forward(images, work.embeddings, work.vision, true);
             normalize_embeddings(work.embeddings, work.lengths);
             auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
@@ -19786,6 +20556,7 @@ GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
     // Away from the values that layers begin with: gains of 1 and biases of 0 hide mistakes.
     for_each_parameter(
         [&](const ParameterName&, auto& tensor) {
+            if constexpr (is_running_mean<decltype(tensor)>) return;
             for (double& value : tensor.elements()) value += 0.2 * random.normal();
         },
         model);
@@ -19796,6 +20567,7 @@ GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
     double whole = 0;
     for_each_parameter(
         [&](const ParameterName&, const auto& slope) {
+            if constexpr (is_running_mean<decltype(slope)>) return;
             for (const double g : slope.elements()) whole += g * g;
         },
         gradient);
@@ -19804,6 +20576,7 @@ GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
     GradientCheck worst;
     for_each_parameter(
         [&](const ParameterName& name, auto& parameter, const auto& slope) {
+            if constexpr (is_running_mean<decltype(parameter)>) return;
             // The truncation error is about h² times the third derivative, the rounding error about 1e-16 / h.
             constexpr double h = 1e-5;
             double difference = 0, norm = 0;
@@ -20462,6 +21235,1145 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/nn/convolution.hpp ----
+
+// Convolutions over pixels that stand as rows of channels, and the batch norm behind them.
+
+namespace tandem::inline TANDEM_ABI::nn {
+
+/// The pixels of square images as rows, image by image, line by line: <N · side · side, channels>. Sizes are run-time
+/// numbers: a convolutional tower has a layer of every size, and would be compiled for each.
+template <Real C>
+using Pixels = Tensor<C, Shape<dynamic, dynamic>>;
+
+/// Where a convolution reads: side · side pixels of `in` channels, windows of kernel · kernel pixels every `stride` of them,
+/// `pad` rows and columns of zeros before the image and as many as it takes behind it.
+struct ConvolutionShape {
+    std::size_t side = 0, in = 0, out = 0, kernel = 1, stride = 1, pad = 0;
+    std::size_t out_side = 0;
+
+    constexpr std::size_t depth() const { return in * kernel * kernel; }
+    constexpr std::size_t rows(std::size_t count) const { return count * out_side * out_side; }
+    /// One window is one pixel, and all of them are read.
+    constexpr bool is_plain() const { return kernel == 1 && stride == 1; }
+
+    /// With `pad` zeros on every side, as torch.nn.Conv2d.
+    static constexpr ConvolutionShape padded(std::size_t side, std::size_t in, std::size_t out, std::size_t kernel, std::size_t stride) {
+        const std::size_t pad = kernel / 2;
+        return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
+    }
+    constexpr Cost cost() const {
+        const std::size_t pixels = out_side * out_side;
+        return linear_cost(depth(), out, false, pixels) + pixels * out * held_cost(1);
+    }
+};
+
+/// Calls body(row, column, pixel) for every place of every window, image by image in parallel: `column` begins the kernel
+/// position's elements of the first channel, `pixel` is -1 in the padding.
+template <class Body>
+void for_each_window(const ConvolutionShape& shape, std::size_t count, const Body& body) {
+    const std::size_t side = shape.out_side, kernel = shape.kernel;
+    parallel_for(count * side, std::max<std::size_t>(1, 64 / side), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t line = begin; line < end; ++line) {
+            const std::size_t image = line / side * shape.side * shape.side, top = line % side * shape.stride;
+            for (std::size_t x = 0; x < side; ++x) {
+                for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
+                    // Behind the first line or column of an image, these wrap around to huge numbers.
+                    const std::size_t row = top + tap / kernel - shape.pad, column = x * shape.stride + tap % kernel - shape.pad;
+                    const bool inside = row < shape.side && column < shape.side;
+                    body(line * side + x, tap, inside ? image + row * shape.side + column : ~std::size_t{0});
+                }
+            }
+        }
+    });
+}
+
+/// A convolution without a bias. The weight has PyTorch's shape, [out, in, kernel, kernel].
+template <Arithmetic T>
+struct Convolution {
+    using C = Compute<T>;
+
+    ConvolutionShape shape;
+    PackedMatrix<T, Shape<dynamic, dynamic, dynamic, dynamic>> weight;
+
+    explicit Convolution(const ConvolutionShape& sizes)
+        : shape(sizes), weight(Extents<4>{{sizes.out, sizes.in, sizes.kernel, sizes.kernel}}) {}
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+    }
+
+    /// torch.nn.Conv2d draws uniformly; this has its variance, 1 / (3 · depth).
+    void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth()))); }
+
+    /// x <N · side², in> to y <N · out_side², out>; `windows` is scratch.
+    void forward(std::size_t count, const C* x, C* y, Pixels<C>& windows) const {
+        weight.product(shape.rows(count), {input(count, x, windows), shape.depth()}, {y, shape.out}, {});
+    }
+
+    /// Adds to the weight's gradient, and writes dx unless it is null.
+    void backward(std::size_t count, const C* x, const C* dy, C* dx, Pixels<C>& windows, Pixels<C>& dwindows,
+                  Convolution& gradient) const requires Trainable<T> {
+        const std::size_t rows = shape.rows(count), depth = shape.depth();
+        const C* const from = input(count, x, windows);
+        C* into = dx;
+        if (dx != nullptr && !shape.is_plain()) {
+            dwindows.resize(rows, depth);
+            into = dwindows.data();
+        }
+        weight.product_backward(rows, {from, depth}, {dy, shape.out}, {into, depth}, gradient.weight, 0, shape.out);
+        if (dx == nullptr || shape.is_plain()) return;
+        std::fill_n(dx, count * shape.side * shape.side * shape.in, C{0});
+        // Windows overlap: image by image, not line by line.
+        const std::size_t taps = shape.kernel * shape.kernel, pixels = shape.out_side * shape.out_side;
+        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t row = begin * pixels; row < end * pixels; ++row) {
+                const std::size_t image = row / pixels * shape.side * shape.side;
+                for (std::size_t tap = 0; tap < taps; ++tap) {
+                    const std::size_t line = row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
+                    const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
+                    if (line >= shape.side || column >= shape.side) continue;
+                    C* const to = dx + (image + line * shape.side + column) * shape.in;
+                    const C* const g = dwindows.data() + row * depth + tap;
+                    for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
+                }
+            }
+        });
+    }
+
+private:
+    /// What the product reads: x itself, or its windows, channel by channel as the weight has them.
+    const C* input(std::size_t count, const C* x, Pixels<C>& windows) const {
+        if (shape.is_plain()) return x;
+        const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel;
+        windows.resize(shape.rows(count), depth);
+        for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+            C* const to = windows.data() + row * depth + tap;
+            for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == ~std::size_t{0} ? C{0} : x[pixel * shape.in + c];
+        });
+        return windows.data();
+    }
+};
+
+/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is shape.out.
+template <Arithmetic T>
+struct DepthwiseConvolution {
+    using C = Compute<T>;
+
+    ConvolutionShape shape;
+    Tensor<C, Shape<dynamic, dynamic, dynamic, dynamic>> weight;
+
+    explicit DepthwiseConvolution(const ConvolutionShape& sizes)
+        : shape(sizes), weight(sizes.out, std::size_t{1}, sizes.kernel, sizes.kernel) {}
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+    }
+
+    void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(taps()))); }
+
+    /// x <N · side², channels> to y <N · out_side², channels>.
+    void forward(std::size_t count, const C* x, C* y) const {
+        const std::size_t width = shape.in;
+        std::vector<C> by_tap(taps() * width);
+        kernels::active<C>().transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
+        std::fill_n(y, shape.rows(count) * width, C{0});
+        for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+            if (pixel == ~std::size_t{0}) return;
+            const C *const from = x + pixel * width, *const factors = by_tap.data() + tap * width;
+            C* const to = y + row * width;
+            for (std::size_t c = 0; c < width; ++c) to[c] += factors[c] * from[c];
+        });
+    }
+
+    /// Adds to the weight's gradient, and writes dx.
+    void backward(std::size_t count, const C* x, const C* dy, C* dx, DepthwiseConvolution& gradient) const {
+        const std::size_t width = shape.in, pixels = shape.out_side * shape.out_side;
+        std::fill_n(dx, count * shape.side * shape.side * width, C{0});
+        // Channels in parallel: windows overlap, and every channel has a gradient of its own.
+        parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t row = 0; row < count * pixels; ++row) {
+                for (std::size_t tap = 0; tap < taps(); ++tap) {
+                    const std::size_t line = row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
+                    const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
+                    if (line >= shape.side || column >= shape.side) continue;
+                    const std::size_t pixel = row / pixels * shape.side * shape.side + line * shape.side + column;
+                    for (std::size_t c = begin * 16; c < std::min(end * 16, width); ++c) {
+                        const C g = dy[row * width + c];
+                        gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
+                        dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
+                    }
+                }
+            }
+        });
+    }
+
+private:
+    std::size_t taps() const { return shape.kernel * shape.kernel; }
+};
+
+/// What becomes of the numbers behind a batch norm.
+enum class Rectifier { none, relu, silu };
+
+/// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the running
+/// means of those of all batches. Then the rectifier.
+template <Arithmetic T>
+struct BatchNorm {
+    using C = Compute<T>;
+
+    Tensor<C, Shape<dynamic>> weight, bias;
+    RunningMean<C> running_mean, running_var;
+    double eps;
+    Rectifier rectifier;
+
+    struct Saved {
+        Tensor<C, Shape<dynamic>> mean, inverse;  ///< what the rows were normed with
+        bool is_batch = false;
+    };
+
+    BatchNorm(std::size_t width, Rectifier behind, double eps_of = 1e-5)
+        : weight(width), bias(width), running_mean(width), running_var(width), eps(eps_of), rectifier(behind) {
+        weight.fill(1);
+        running_var.fill(1);
+    }
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+        visit(at + "bias", self.bias...);
+        visit(at + "running_mean", self.running_mean...);
+        visit(at + "running_var", self.running_var...);
+    }
+
+    /// In place or not. `by_batch` norms by the rows given.
+    void forward(std::size_t rows, const C* x, C* y, Saved& saved, bool by_batch) const {
+        const std::size_t width = weight.size();
+        saved.is_batch = by_batch;
+        saved.mean.resize(width);
+        saved.inverse.resize(width);
+        for_each_channel(width, [&](std::size_t c) {
+            double mean = static_cast<double>(running_mean.data()[c]), variance = static_cast<double>(running_var.data()[c]);
+            if (by_batch) {
+                mean = variance = 0;
+                for (std::size_t row = 0; row < rows; ++row) mean += static_cast<double>(x[row * width + c]);
+                mean /= static_cast<double>(rows);
+                for (std::size_t row = 0; row < rows; ++row) {
+                    const double difference = static_cast<double>(x[row * width + c]) - mean;
+                    variance += difference * difference;
+                }
+                variance /= static_cast<double>(rows);
+            }
+            saved.mean.data()[c] = static_cast<C>(mean);
+            saved.inverse.data()[c] = static_cast<C>(1 / std::sqrt(variance + eps));
+        });
+        parallel_for(rows, std::max<std::size_t>(1, 4096 / width), [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin * width; i < end * width; i += width) {
+                for (std::size_t c = 0; c < width; ++c) y[i + c] = normed(x[i + c], c, saved);
+                rectify(y + i, width);
+            }
+        });
+    }
+
+    /// In place g = dL/dx, given g = dL/dy and the x of forward. Adds to the gradients.
+    void backward(std::size_t rows, const C* x, C* g, const Saved& saved, BatchNorm& gradient) const {
+        const std::size_t width = weight.size();
+        const auto count = static_cast<double>(rows);
+        for_each_channel(width, [&](std::size_t c) {
+            const double mean = static_cast<double>(saved.mean.data()[c]), inverse = static_cast<double>(saved.inverse.data()[c]);
+            double sum = 0, along = 0;
+            for (std::size_t row = 0; row < rows; ++row) {
+                C& slope = g[row * width + c];
+                if (rectifier != Rectifier::none) slope *= rectifier_slope(normed(x[row * width + c], c, saved));
+                sum += static_cast<double>(slope);
+                along += static_cast<double>(slope) * (static_cast<double>(x[row * width + c]) - mean) * inverse;
+            }
+            gradient.bias.data()[c] += static_cast<C>(sum);
+            gradient.weight.data()[c] += static_cast<C>(along);
+            const double scale = static_cast<double>(weight.data()[c]) * inverse;
+            for (std::size_t row = 0; row < rows; ++row) {
+                C& slope = g[row * width + c];
+                const double hat = (static_cast<double>(x[row * width + c]) - mean) * inverse;
+                const double through = saved.is_batch ? (sum + hat * along) / count : 0;
+                slope = static_cast<C>(scale * (static_cast<double>(slope) - through));
+            }
+            if (!saved.is_batch) return;
+            const double variance = (1 / (inverse * inverse) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
+            gradient.running_mean.data()[c] += running_mean.data()[c] - static_cast<C>(mean);
+            gradient.running_var.data()[c] += running_var.data()[c] - static_cast<C>(variance);
+        });
+    }
+
+private:
+    template <class Body>
+    static void for_each_channel(std::size_t width, const Body& body) {
+        parallel_for(width, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t c = begin; c < end; ++c) body(c);
+        });
+    }
+
+    C normed(C x, std::size_t c, const Saved& saved) const {
+        return (x - saved.mean.data()[c]) * (saved.inverse.data()[c] * weight.data()[c]) + bias.data()[c];
+    }
+    void rectify(C* row, std::size_t width) const {
+        if (rectifier == Rectifier::relu) std::transform(row, row + width, row, [](C x) { return std::max(x, C{0}); });
+        if (rectifier == Rectifier::silu) std::transform(row, row + width, row, [](C x) { return x / (1 + std::exp(-x)); });
+    }
+    C rectifier_slope(C x) const {
+        if (rectifier == Rectifier::relu) return x > 0 ? C{1} : C{0};
+        const C sigmoid = 1 / (1 + std::exp(-x));
+        return sigmoid * (1 + x * (1 - sigmoid));
+    }
+};
+
+/// A convolution and the batch norm and rectifier behind it.
+template <Arithmetic T>
+struct NormedConvolution {
+    using C = Compute<T>;
+
+    Convolution<T> convolution;
+    BatchNorm<T> norm;
+
+    struct Saved {
+        Pixels<C> convolved, out;
+        typename BatchNorm<T>::Saved norm;
+    };
+
+    NormedConvolution(const ConvolutionShape& shape, Rectifier rectifier, double eps = 1e-5)
+        : convolution(shape), norm(shape.out, rectifier, eps) {}
+
+    const ConvolutionShape& shape() const { return convolution.shape; }
+
+    /// x to saved.out. With `by_batch` or `keep`, what backward needs stays in `saved`.
+    void forward(std::size_t count, const C* x, Saved& saved, Pixels<C>& windows, bool by_batch) const {
+        const std::size_t rows = shape().rows(count);
+        saved.convolved.resize(rows, shape().out);
+        saved.out.resize(rows, shape().out);
+        convolution.forward(count, x, saved.convolved.data(), windows);
+        norm.forward(rows, saved.convolved.data(), saved.out.data(), saved.norm, by_batch);
+    }
+
+    /// g is the gradient of saved.out, and is overwritten; writes dx unless it is null.
+    void backward(std::size_t count, const C* x, C* g, C* dx, Saved& saved, Pixels<C>& windows, Pixels<C>& dwindows,
+                  NormedConvolution& gradient) const requires Trainable<T> {
+        norm.backward(shape().rows(count), saved.convolved.data(), g, saved.norm, gradient.norm);
+        convolution.backward(count, x, g, dx, windows, dwindows, gradient.convolution);
+    }
+};
+
+/// The mean of every window of size · size pixels, which do not overlap: torch.nn.AvgPool2d(size).
+template <Real C>
+void average_pool(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* x, C* y) {
+    const std::size_t out = side / size;
+    parallel_for(count * out, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t row = begin * out; row < end * out; ++row) {
+            C* const to = y + row * width;
+            std::fill_n(to, width, C{0});
+            for (std::size_t tap = 0; tap < size * size; ++tap) {
+                const std::size_t line = row / out * size + tap / size;  // of all images: side is a multiple of size
+                const C* const from = x + (line * side + row % out * size + tap % size) * width;
+                std::transform(to, to + width, from, to, std::plus<C>());
+            }
+            for (std::size_t c = 0; c < width; ++c) to[c] /= static_cast<C>(size * size);
+        }
+    });
+}
+
+template <Real C>
+void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy, C* dx) {
+    const std::size_t out = side / size;
+    parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t row = begin * side; row < end * side; ++row) {
+            const C* const from = dy + (row / side / size * out + row % side / size) * width;
+            for (std::size_t c = 0; c < width; ++c) dx[row * width + c] = from[c] / static_cast<C>(size * size);
+        }
+    });
+}
+
+/// [N, channels, side, side] to rows of channels.
+template <Real C>
+void channels_last(std::size_t count, std::size_t channels, std::size_t pixels, const C* x, C* y) {
+    parallel_for(count * channels, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t plane = begin; plane < end; ++plane) {
+            C* const to = y + plane / channels * channels * pixels + plane % channels;
+            for (std::size_t i = 0; i < pixels; ++i) to[i * channels] = x[plane * pixels + i];
+        }
+    });
+}
+/// The way back.
+template <Real C>
+void channels_first(std::size_t count, std::size_t channels, std::size_t pixels, const C* x, C* y) {
+    parallel_for(count * channels, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t plane = begin; plane < end; ++plane) {
+            const C* const from = x + plane / channels * channels * pixels + plane % channels;
+            for (std::size_t i = 0; i < pixels; ++i) y[plane * pixels + i] = from[i * channels];
+        }
+    });
+}
+
+}  // namespace tandem::inline TANDEM_ABI::nn
+
+// ---- tandem/models/efficientnet.hpp ----
+
+// The EfficientNet of ALIGN: images in, embeddings out.
+
+namespace tandem::inline TANDEM_ABI {
+
+template <Arithmetic T, auto config, std::size_t Embedding>
+class EfficientNet;
+
+/// transformers' AlignVisionModel (modeling_align.py; Tan, Le 2019, table 1, scaled by two coefficients; ALIGN's are B7's):
+/// a stem, inverted bottlenecks with squeeze and excitation, the mean of the last pixels, which is the embedding.
+struct EfficientNetConfig {
+    std::size_t image = 289;
+    double width_coefficient = 2.0;
+    double depth_coefficient = 3.1;
+    std::size_t depth_divisor = 8;  ///< of channels
+
+    template <Arithmetic T, auto self, std::size_t Embedding>
+    using Tower = EfficientNet<T, self, Embedding>;
+
+    /// One inverted bottleneck. `pixels` are along a side, before and behind it.
+    struct BlockShape {
+        std::size_t in = 0, expanded = 0, squeezed = 0, out = 0, kernel = 0, stride = 0, side = 0, out_side = 0;
+        bool is_residual = false;
+
+        constexpr bool expands() const { return expanded != in; }
+        /// A stride pads one pixel less before the image than behind it.
+        constexpr nn::ConvolutionShape depthwise() const {
+            const std::size_t pad = stride == 1 ? kernel / 2 : kernel / 2 - 1;
+            return {side, expanded, expanded, kernel, stride, pad, out_side};
+        }
+    };
+
+    /// Channels of the base model, scaled (round_filters).
+    constexpr std::size_t channels(std::size_t base) const {
+        const double scaled = static_cast<double>(base) * width_coefficient;
+        const std::size_t rounded = std::max(depth_divisor, static_cast<std::size_t>(scaled + static_cast<double>(depth_divisor) / 2) / depth_divisor * depth_divisor);
+        return static_cast<double>(rounded) < 0.9 * scaled ? rounded + depth_divisor : rounded;
+    }
+    /// Blocks of a stage of the base model, scaled and rounded up.
+    constexpr std::size_t repeats(std::size_t base) const {
+        const double scaled = depth_coefficient * static_cast<double>(base);
+        const auto whole = static_cast<std::size_t>(scaled);
+        return whole + (static_cast<double>(whole) < scaled ? 1 : 0);
+    }
+    constexpr std::size_t features() const { return channels(320); }
+    constexpr std::size_t stem_side() const { return (image + 1 - 3) / 2 + 1; }
+    constexpr bool is_valid() const { return image >= 32 && width_coefficient > 0 && depth_coefficient > 0 && depth_divisor > 0; }
+
+    template <class Other>
+    constexpr EfficientNetConfig with_activation(Other) const {
+        return *this;
+    }
+
+    /// Calls visit(BlockShape) for all blocks in their order.
+    constexpr void for_each_block(const auto& visit) const {
+        struct Stage {
+            std::size_t kernel, in, out, stride, repeats, expansion;
+        };
+        constexpr std::array<Stage, 7> stages{{{3, 32, 16, 1, 1, 1},
+                                               {3, 16, 24, 2, 2, 6},
+                                               {5, 24, 40, 2, 2, 6},
+                                               {3, 40, 80, 2, 3, 6},
+                                               {5, 80, 112, 1, 3, 6},
+                                               {5, 112, 192, 2, 4, 6},
+                                               {3, 192, 320, 1, 1, 6}}};
+        std::size_t side = stem_side();
+        for (const Stage& stage : stages) {
+            for (std::size_t i = 0; i < repeats(stage.repeats); ++i) {
+                const std::size_t in = channels(i == 0 ? stage.in : stage.out), stride = i == 0 ? stage.stride : 1;
+                const std::size_t after = stride == 1 ? side : (side - 2) / 2 + 1;
+                visit(BlockShape{in, in * stage.expansion, std::max<std::size_t>(1, in / 4), channels(stage.out), stage.kernel, stride, side, after, i > 0});
+                side = after;
+            }
+        }
+    }
+    constexpr std::size_t last_side() const {
+        std::size_t side = 0;
+        for_each_block([&](const BlockShape& block) { side = block.out_side; });
+        return side;
+    }
+
+    constexpr nn::ConvolutionShape stem() const { return {image, 3, channels(32), 3, 2, 0, stem_side()}; }
+
+    /// For one image.
+    constexpr Cost cost() const {
+        if (!is_valid()) throw Error("EfficientNetConfig", "an image of at least 32 pixels, and coefficients above 0");
+        const auto norm = [](std::size_t width, std::size_t pixels) {
+            return Cost{.parameters = 2 * width, .inference = pixels * width, .saved = pixels * width};
+        };
+        Cost total = stem().cost() + norm(channels(32), stem_side() * stem_side());
+        for_each_block([&](const BlockShape& block) {
+            const std::size_t before = block.side * block.side, after = block.out_side * block.out_side;
+            if (block.expands()) total = total + nn::linear_cost(block.in, block.expanded, false, before) + before * block.expanded * held_cost(1) + norm(block.expanded, before);
+            const std::size_t taps = block.kernel * block.kernel;
+            total = total + Cost{.parameters = taps * block.expanded} + product_cost(2 * taps * after * block.expanded) +
+                    2 * (after * block.expanded * held_cost(1)) + norm(block.expanded, after) +
+                    nn::linear_cost(block.expanded, block.squeezed, true, 1) + nn::linear_cost(block.squeezed, block.expanded, true, 1) +
+                    nn::linear_cost(block.expanded, block.out, false, after) + 2 * (after * block.out * held_cost(1)) + norm(block.out, after);
+        });
+        return total;
+    }
+};
+
+namespace nn {
+
+/// AlignVisionBlock: expansion, depthwise convolution, squeeze and excitation (Hu et al. 2018), projection, shortcut.
+template <Arithmetic T>
+struct InvertedBottleneck {
+    using C = Compute<T>;
+    using Shape4 = Shape<dynamic, dynamic, dynamic, dynamic>;
+
+    static constexpr double eps = 1e-3;
+
+    EfficientNetConfig::BlockShape shape;
+    std::vector<NormedConvolution<T>> expansion;  ///< one, or none
+    DepthwiseConvolution<T> depthwise;
+    BatchNorm<T> depthwise_norm;
+    PackedMatrix<T, Shape4> reduce, expand;
+    Tensor<C, Shape<dynamic>> reduce_bias, expand_bias;
+    NormedConvolution<T> projection;
+
+    struct Saved {
+        typename NormedConvolution<T>::Saved expansion, projection;
+        typename BatchNorm<T>::Saved norm;
+        Pixels<C> convolved, normed, means, before, reduced, gates, gated, out;
+    };
+    struct Scratch {
+        Pixels<C> windows, dwindows, dgated, dnormed, dgates, dreduced, dmeans, dexpanded;
+    };
+
+    explicit InvertedBottleneck(const EfficientNetConfig::BlockShape& sizes)
+        : shape(sizes),
+          depthwise(sizes.depthwise()),
+          depthwise_norm(sizes.expanded, Rectifier::silu, eps),
+          reduce(Extents<4>{{sizes.squeezed, sizes.expanded, 1, 1}}),
+          expand(Extents<4>{{sizes.expanded, sizes.squeezed, 1, 1}}),
+          reduce_bias(sizes.squeezed),
+          expand_bias(sizes.expanded),
+          projection(ConvolutionShape::padded(sizes.out_side, sizes.expanded, sizes.out, 1, 1), Rectifier::none, eps) {
+        if (shape.expands()) expansion.emplace_back(ConvolutionShape::padded(sizes.side, sizes.in, sizes.expanded, 1, 1), Rectifier::silu, eps);
+    }
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        if ((!self.expansion.empty() && ...)) {
+            Convolution<T>::parameters(visit, at + "expansion.expand_conv.", self.expansion.front().convolution...);
+            BatchNorm<T>::parameters(visit, at + "expansion.expand_bn.", self.expansion.front().norm...);
+        }
+        DepthwiseConvolution<T>::parameters(visit, at + "depthwise_conv.depthwise_conv.", self.depthwise...);
+        BatchNorm<T>::parameters(visit, at + "depthwise_conv.depthwise_norm.", self.depthwise_norm...);
+        visit(at + "squeeze_excite.reduce.weight", self.reduce...);
+        visit(at + "squeeze_excite.reduce.bias", self.reduce_bias...);
+        visit(at + "squeeze_excite.expand.weight", self.expand...);
+        visit(at + "squeeze_excite.expand.bias", self.expand_bias...);
+        Convolution<T>::parameters(visit, at + "projection.project_conv.", self.projection.convolution...);
+        BatchNorm<T>::parameters(visit, at + "projection.project_bn.", self.projection.norm...);
+    }
+
+    void initialise(Random& random) {
+        for (NormedConvolution<T>& layer : expansion) layer.convolution.initialise(random);
+        depthwise.initialise(random);
+        fill_normal(reduce, random, 1 / std::sqrt(static_cast<double>(shape.expanded)));
+        fill_normal(expand, random, 1 / std::sqrt(static_cast<double>(shape.squeezed)));
+        projection.convolution.initialise(random);
+    }
+
+    /// x to saved.out.
+    void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
+        const std::size_t width = shape.expanded, rows = depthwise.shape.rows(count), pixels = shape.out_side * shape.out_side;
+        const C* from = x;
+        if (!expansion.empty()) {
+            expansion.front().forward(count, x, saved.expansion, scratch.windows, by_batch);
+            from = saved.expansion.out.data();
+        }
+        for (Pixels<C>* stream : {&saved.convolved, &saved.normed, &saved.gated}) stream->resize(rows, width);
+        depthwise.forward(count, from, saved.convolved.data());
+        depthwise_norm.forward(rows, saved.convolved.data(), saved.normed.data(), saved.norm, by_batch);
+        saved.means.resize(count, width);
+        saved.gates.resize(count, width);
+        saved.before.resize(count, shape.squeezed);
+        saved.reduced.resize(count, shape.squeezed);
+        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) mean_of(saved.normed.data() + i * pixels * width, pixels, width, saved.means.data() + i * width);
+        });
+        reduce.product(count, {saved.means.data(), width}, {saved.before.data(), shape.squeezed}, {.bias = reduce_bias.data()});
+        activate(Silu{}, saved.before.data(), saved.reduced.data(), saved.reduced.size());
+        expand.product(count, {saved.reduced.data(), shape.squeezed}, {saved.gates.data(), width}, {.bias = expand_bias.data()});
+        for (C& gate : saved.gates.elements()) gate = 1 / (1 + std::exp(-gate));
+        parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t row = begin; row < end; ++row) {
+                const C *const value = saved.normed.data() + row * width, *const gate = saved.gates.data() + row / pixels * width;
+                std::transform(value, value + width, gate, saved.gated.data() + row * width, std::multiplies<C>());
+            }
+        });
+        projection.forward(count, saved.gated.data(), saved.projection, scratch.windows, by_batch);
+        saved.out.resize(saved.projection.out.extents());
+        if (shape.is_residual) {
+            std::transform(x, x + saved.out.size(), saved.projection.out.data(), saved.out.data(), std::plus<C>());
+        } else {
+            std::copy_n(saved.projection.out.data(), saved.out.size(), saved.out.data());
+        }
+    }
+
+    /// g is the gradient of saved.out, and is overwritten; writes dx.
+    void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
+                  InvertedBottleneck& gradient) const requires Trainable<T> {
+        const std::size_t width = shape.expanded, squeezed = shape.squeezed, rows = depthwise.shape.rows(count), pixels = shape.out_side * shape.out_side;
+        const std::size_t before = count * shape.side * shape.side;
+        dx.resize(before, shape.in);
+        if (shape.is_residual) {
+            std::copy_n(g.data(), g.size(), dx.data());
+        } else {
+            dx.fill(0);
+        }
+        scratch.dgated.resize(rows, width);
+        projection.backward(count, saved.gated.data(), g.data(), scratch.dgated.data(), saved.projection, scratch.windows, scratch.dwindows,
+                            gradient.projection);
+        scratch.dnormed.resize(rows, width);
+        scratch.dgates.resize(count, width);
+        scratch.dgates.fill(0);
+        scratch.dmeans.resize(count, width);
+        scratch.dreduced.resize(count, squeezed);
+        for (std::size_t row = 0; row < rows; ++row) {
+            for (std::size_t c = 0; c < width; ++c) {
+                const C slope = scratch.dgated(row, c);
+                scratch.dgates(row / pixels, c) += slope * saved.normed(row, c);
+                scratch.dnormed(row, c) = slope * saved.gates(row / pixels, c);
+            }
+        }
+        for (std::size_t i = 0; i < scratch.dgates.size(); ++i) scratch.dgates.data()[i] *= saved.gates.data()[i] * (1 - saved.gates.data()[i]);
+        expand.product_backward(count, {saved.reduced.data(), squeezed}, {scratch.dgates.data(), width}, {scratch.dreduced.data(), squeezed},
+                                gradient.expand, 0, width);
+        detail::add_column_sums<C>(count, width, {scratch.dgates.data(), width}, gradient.expand_bias.data());
+        activate_backward(Silu{}, saved.before.data(), scratch.dreduced.data(), scratch.dreduced.size());
+        reduce.product_backward(count, {saved.means.data(), width}, {scratch.dreduced.data(), squeezed}, {scratch.dmeans.data(), width},
+                                gradient.reduce, 0, squeezed);
+        detail::add_column_sums<C>(count, squeezed, {scratch.dreduced.data(), squeezed}, gradient.reduce_bias.data());
+        for (std::size_t row = 0; row < rows; ++row) {
+            for (std::size_t c = 0; c < width; ++c) scratch.dnormed(row, c) += scratch.dmeans(row / pixels, c) / static_cast<C>(pixels);
+        }
+        depthwise_norm.backward(rows, saved.convolved.data(), scratch.dnormed.data(), saved.norm, gradient.depthwise_norm);
+        scratch.dexpanded.resize(before, width);
+        depthwise.backward(count, expansion.empty() ? x : saved.expansion.out.data(), scratch.dnormed.data(), scratch.dexpanded.data(), gradient.depthwise);
+        const C* through = scratch.dexpanded.data();
+        if (!expansion.empty()) {
+            g.resize(before, shape.in);
+            expansion.front().backward(count, x, scratch.dexpanded.data(), g.data(), saved.expansion, scratch.windows, scratch.dwindows,
+                                       gradient.expansion.front());
+            through = g.data();
+        }
+        std::transform(dx.data(), dx.data() + dx.size(), through, dx.data(), std::plus<C>());
+    }
+
+    /// The mean of `pixels` rows.
+    static void mean_of(const C* x, std::size_t pixels, std::size_t width, C* mean) {
+        std::fill_n(mean, width, C{0});
+        for (std::size_t i = 0; i < pixels; ++i) std::transform(mean, mean + width, x + i * width, mean, std::plus<C>());
+        for (std::size_t c = 0; c < width; ++c) mean[c] /= static_cast<C>(pixels);
+    }
+};
+
+}  // namespace nn
+
+/// The tower of an EfficientNetConfig, without the dropouts that transformers' has in training. It trains by the statistics of
+/// every batch, and infers, and is differentiated with respect to images, by the running means.
+template <Arithmetic T, auto config, std::size_t Embedding>
+class EfficientNet {
+    static constexpr EfficientNetConfig stand_in = config.is_valid() ? config : EfficientNetConfig{.image = 32, .width_coefficient = 0.1, .depth_coefficient = 0.1};
+    static constexpr std::size_t image = stand_in.image;
+
+public:
+    using C = Compute<T>;
+    using Input = Images<C, image>;
+    using InputGradient = ImagesGradient<C, image>;
+    using Block = nn::InvertedBottleneck<T>;
+
+    struct Workspace {
+        bool uses_running_means = false;  ///< also in a forward with `keep`
+        nn::Pixels<C> pixels;
+        typename nn::NormedConvolution<T>::Saved stem;
+        std::vector<typename Block::Saved> blocks;
+        typename Block::Scratch scratch;
+        nn::Pixels<C> g, dx;
+    };
+
+    EfficientNet() : stem_(stand_in.stem(), nn::Rectifier::silu, Block::eps) {
+        stand_in.for_each_block([&](const EfficientNetConfig::BlockShape& shape) { blocks_.emplace_back(shape); });
+    }
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        nn::Convolution<T>::parameters(visit, at + "embeddings.convolution.", self.stem_.convolution...);
+        nn::BatchNorm<T>::parameters(visit, at + "embeddings.batchnorm.", self.stem_.norm...);
+        for (std::size_t i = 0; i < std::min({self.blocks_.size()...}); ++i)
+            Block::parameters(visit, at + "encoder.blocks." + std::to_string(i) + ".", self.blocks_[i]...);
+    }
+
+    void initialise(Random& random) {
+        stem_.convolution.initialise(random);
+        for (Block& block : blocks_) block.initialise(random);
+    }
+
+    /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised.
+    void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        const std::size_t count = images.extent(0);
+        const bool by_batch = keep && !work.uses_running_means;
+        work.pixels.resize(count * image * image, std::size_t{3});
+        nn::channels_last(count, 3, image * image, images.data(), work.pixels.data());
+        stem_.forward(count, work.pixels.data(), work.stem, work.scratch.windows, by_batch);
+        const C* x = work.stem.out.data();
+        work.blocks.resize(keep ? blocks_.size() : 2);
+        for (std::size_t i = 0; i < blocks_.size(); ++i) {
+            auto& saved = work.blocks[keep ? i : i % 2];
+            blocks_[i].forward(count, x, saved, work.scratch, by_batch);
+            x = saved.out.data();
+        }
+        for (std::size_t i = 0; i < count; ++i) Block::mean_of(x + i * last_pixels * Embedding, last_pixels, Embedding, embeddings.data() + i * Embedding);
+    }
+
+    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
+    /// writes that of the images where it is asked for.
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, EfficientNet& gradient,
+                  InputGradient gradient_of_images = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+        const std::size_t count = gradient_of_embeddings.extent(0);
+        work.g.resize(count * last_pixels, Embedding);
+        for (std::size_t i = 0; i < work.g.size(); ++i)
+            work.g.data()[i] = gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] / static_cast<C>(last_pixels);
+        for (std::size_t i = blocks_.size(); i-- > 0;) {
+            const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.stem.out.data();
+            blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
+            std::swap(work.g, work.dx);
+        }
+        const bool needed = gradient_of_images.size() > 0;
+        work.dx.resize(count * image * image, std::size_t{3});
+        stem_.backward(count, work.pixels.data(), work.g.data(), needed ? work.dx.data() : nullptr, work.stem, work.scratch.windows,
+                       work.scratch.dwindows, gradient.stem_);
+        if (needed) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+    }
+
+private:
+    static constexpr std::size_t last_pixels = stand_in.last_side() * stand_in.last_side();
+
+    nn::NormedConvolution<T> stem_;
+    std::vector<Block> blocks_;
+
+    static_assert(config.is_valid(), "tandem: EfficientNetConfig: image must be at least 32 pixels, and the coefficients above 0");
+    static_assert(!config.is_valid() || stand_in.features() == Embedding, "tandem: EfficientNetConfig: its last channels are the embedding: set the ClipConfig's embedding to features()");
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/resnet.hpp ----
+
+// The modified ResNet of OpenAI's CLIP: images in, embeddings out.
+
+namespace tandem::inline TANDEM_ABI {
+
+template <Arithmetic T, auto config, std::size_t Embedding>
+class ResNet;
+
+/// open_clip's ModifiedResNet (CLIP/clip/model.py:94-154; He et al. 2016, with the stem and the anti-aliased strides of He
+/// et al. 2019 and Zhang 2019): a stem of three convolutions, four stages of bottleneck blocks, attention pooling.
+struct ResNetConfig {
+    std::size_t image = 224;
+    std::array<std::size_t, 4> layers{3, 4, 6, 3};  ///< blocks of every stage
+    std::size_t width = 64;                         ///< channels of the first stage
+    std::size_t head_width = 64;                    ///< of the attention that pools
+
+    template <Arithmetic T, auto self, std::size_t Embedding>
+    using Tower = ResNet<T, self, Embedding>;
+
+    /// Channels behind the last stage, and pixels along a side there.
+    constexpr std::size_t features() const { return 32 * width; }
+    constexpr std::size_t grid() const { return image / 32; }
+    constexpr std::size_t heads() const { return features() / head_width; }
+    constexpr bool is_valid() const {
+        return image > 0 && image % 32 == 0 && width > 0 && width % 2 == 0 && head_width > 0 && features() % head_width == 0 &&
+               std::ranges::all_of(layers, [](std::size_t blocks) { return blocks > 0; });
+    }
+
+    /// Its rectifiers are part of the architecture: an activation is for the other tower.
+    template <class Other>
+    constexpr ResNetConfig with_activation(Other) const {
+        return *this;
+    }
+
+    /// For one image, without the projection.
+    constexpr Cost cost() const {
+        if (!is_valid()) throw Error("ResNetConfig", "an image of a multiple of 32 pixels, an even width, blocks in every stage and heads that fit");
+        Cost total;
+        for_each_convolution([&](const nn::ConvolutionShape& shape) {
+            const std::size_t pixels = shape.out_side * shape.out_side;
+            total = total + shape.cost() + Cost{.parameters = 2 * shape.out, .inference = pixels * shape.out, .saved = pixels * shape.out};
+        });
+        const std::size_t tokens = grid() * grid() + 1;
+        const Cost keys = 2 * nn::linear_cost(features(), features(), true, tokens);
+        // open_clip pools by all queries, and drops all rows but the first.
+        Cost query = nn::linear_cost(features(), features(), true, 1) + product_cost(4 * tokens * features());
+        query.flops *= tokens;
+        return total + keys + query +
+               Cost{.parameters = tokens * features()} + tokens * features() * Cost{.inference = 3, .saved = 3, .scratch = 3};
+    }
+
+    /// The projection is the pooling's last dense layer.
+    constexpr Cost projection_cost(std::size_t embedding) const {
+        Cost cost = nn::linear_cost(features(), embedding, true, 1) + held_cost(embedding);
+        cost.flops *= grid() * grid() + 1;
+        return cost;
+    }
+
+    /// Calls visit(shape) for the convolutions in the order in which they compute.
+    constexpr void for_each_convolution(const auto& visit) const {
+        using nn::ConvolutionShape;
+        visit(ConvolutionShape::padded(image, 3, width / 2, 3, 2));
+        visit(ConvolutionShape::padded(image / 2, width / 2, width / 2, 3, 1));
+        visit(ConvolutionShape::padded(image / 2, width / 2, width, 3, 1));
+        std::size_t side = image / 4, in = width;
+        for (std::size_t stage = 0; stage < 4; ++stage) {
+            const std::size_t planes = width << stage;
+            for (std::size_t block = 0; block < layers[stage]; ++block) {
+                const std::size_t stride = stage > 0 && block == 0 ? 2 : 1;
+                visit(ConvolutionShape::padded(side, in, planes, 1, 1));
+                visit(ConvolutionShape::padded(side, planes, planes, 3, 1));
+                side /= stride;
+                visit(ConvolutionShape::padded(side, planes, 4 * planes, 1, 1));
+                if (block == 0) visit(ConvolutionShape::padded(side, in, 4 * planes, 1, 1));
+                in = 4 * planes;
+            }
+        }
+    }
+};
+
+namespace nn {
+
+/// CLIP/clip/model.py:10-55. A stride is an average pool, before the last convolution and in the shortcut.
+template <Arithmetic T>
+struct Bottleneck {
+    using C = Compute<T>;
+
+    std::size_t stride;
+    NormedConvolution<T> conv1, conv2, conv3;
+    std::vector<NormedConvolution<T>> downsample;  ///< one, where the shortcut is of another shape
+
+    struct Saved {
+        typename NormedConvolution<T>::Saved conv1, conv2, conv3, downsample;
+        Pixels<C> pooled, shortcut, out;
+    };
+    /// What one block needs at a time.
+    struct Scratch {
+        Pixels<C> windows, dwindows, g1, g2, g3, dshortcut;
+    };
+
+    Bottleneck(std::size_t side, std::size_t in, std::size_t planes, std::size_t stride_of)
+        : stride(stride_of),
+          conv1(ConvolutionShape::padded(side, in, planes, 1, 1), Rectifier::relu),
+          conv2(ConvolutionShape::padded(side, planes, planes, 3, 1), Rectifier::relu),
+          conv3(ConvolutionShape::padded(side / stride, planes, 4 * planes, 1, 1), Rectifier::none) {
+        if (stride > 1 || in != 4 * planes) downsample.emplace_back(ConvolutionShape::padded(side / stride, in, 4 * planes, 1, 1), Rectifier::none);
+    }
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        const auto list = [&](const char* weight, const char* norm, auto&... layer) {
+            Convolution<T>::parameters(visit, at + weight, layer.convolution...);
+            BatchNorm<T>::parameters(visit, at + norm, layer.norm...);
+        };
+        list("conv1.", "bn1.", self.conv1...);
+        list("conv2.", "bn2.", self.conv2...);
+        list("conv3.", "bn3.", self.conv3...);
+        if ((!self.downsample.empty() && ...)) list("downsample.0.", "downsample.1.", self.downsample.front()...);
+    }
+
+    void initialise(Random& random) {
+        for (NormedConvolution<T>* layer : {&conv1, &conv2, &conv3}) layer->convolution.initialise(random);
+        for (NormedConvolution<T>& layer : downsample) layer.convolution.initialise(random);
+        conv3.norm.weight.fill(0);  // the block begins as its shortcut (CLIP/clip/model.py:308-311)
+    }
+
+    /// x to saved.out.
+    void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
+        const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
+        conv1.forward(count, x, saved.conv1, scratch.windows, by_batch);
+        conv2.forward(count, saved.conv1.out.data(), saved.conv2, scratch.windows, by_batch);
+        const C *middle = saved.conv2.out.data(), *shortcut = x;
+        if (stride > 1) {
+            saved.pooled.resize(conv3.shape().rows(count), planes);
+            average_pool(count, side, stride, planes, middle, saved.pooled.data());
+            middle = saved.pooled.data();
+            saved.shortcut.resize(conv3.shape().rows(count), in);
+            average_pool(count, side, stride, in, x, saved.shortcut.data());
+            shortcut = saved.shortcut.data();
+        }
+        conv3.forward(count, middle, saved.conv3, scratch.windows, by_batch);
+        if (!downsample.empty()) {
+            downsample.front().forward(count, shortcut, saved.downsample, scratch.windows, by_batch);
+            shortcut = saved.downsample.out.data();
+        }
+        saved.out.resize(saved.conv3.out.extents());
+        const C* const branch = saved.conv3.out.data();
+        C* const out = saved.out.data();
+        parallel_for(saved.out.size(), 16384, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) out[i] = std::max(branch[i] + shortcut[i], C{0});
+        });
+    }
+
+    /// g is the gradient of saved.out, and is overwritten; writes dx.
+    void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch, Bottleneck& gradient) const
+        requires Trainable<T>
+    {
+        const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
+        const std::size_t before = conv1.shape().rows(count), after = conv3.shape().rows(count);
+        for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = saved.out.data()[i] > 0 ? g.data()[i] : C{0};
+        dx.resize(before, in);
+        // The branch: its gradient is that of the sum, which the shortcut needs as well.
+        scratch.g3.resize(g.extents());
+        std::copy_n(g.data(), g.size(), scratch.g3.data());
+        const bool pools = stride > 1;
+        scratch.g2.resize(before, planes);
+        scratch.g1.resize(std::max(before, after), planes);
+        conv3.backward(count, pools ? saved.pooled.data() : saved.conv2.out.data(), scratch.g3.data(),
+                       pools ? scratch.g1.data() : scratch.g2.data(), saved.conv3, scratch.windows, scratch.dwindows, gradient.conv3);
+        if (pools) average_pool_backward(count, side, stride, planes, scratch.g1.data(), scratch.g2.data());
+        conv2.backward(count, saved.conv1.out.data(), scratch.g2.data(), scratch.g1.data(), saved.conv2, scratch.windows,
+                       scratch.dwindows, gradient.conv2);
+        conv1.backward(count, x, scratch.g1.data(), dx.data(), saved.conv1, scratch.windows, scratch.dwindows, gradient.conv1);
+        // The shortcut.
+        const C* through = g.data();
+        if (!downsample.empty()) {
+            scratch.dshortcut.resize(after, in);
+            downsample.front().backward(count, pools ? saved.shortcut.data() : x, g.data(), scratch.dshortcut.data(), saved.downsample,
+                                        scratch.windows, scratch.dwindows, gradient.downsample.front());
+            through = scratch.dshortcut.data();
+            if (pools) {
+                g.resize(before, in);
+                average_pool_backward(count, side, stride, in, scratch.dshortcut.data(), g.data());
+                through = g.data();
+            }
+        }
+        std::transform(dx.data(), dx.data() + dx.size(), through, dx.data(), std::plus<C>());
+    }
+};
+
+/// The mean pixel, and the pixels behind it, with learned positions; the mean attends to all (CLIP/clip/model.py:58-91).
+template <Arithmetic T, std::size_t Tokens, std::size_t Width, std::size_t Heads, std::size_t Embedding>
+struct MeanQueryPool {
+    using C = Compute<T>;
+    using Stream = Tensor<C, Shape<dynamic, Width>>;
+
+    Tensor<C, Shape<Tokens, Width>> positional_embedding;
+    Linear<T, Width, Width> q_proj, k_proj, v_proj;
+    Linear<T, Width, Embedding> c_proj;
+
+    struct Saved {
+        Stream tokens, first, q, k, v, mixed;
+        Stream dtokens, dq, dk, dv, scratch;
+        std::vector<std::size_t> offsets;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "positional_embedding", self.positional_embedding...);
+        decltype(k_proj)::parameters(visit, at + "k_proj.", self.k_proj...);
+        decltype(q_proj)::parameters(visit, at + "q_proj.", self.q_proj...);
+        decltype(v_proj)::parameters(visit, at + "v_proj.", self.v_proj...);
+        decltype(c_proj)::parameters(visit, at + "c_proj.", self.c_proj...);
+    }
+
+    void initialise(Random& random) {
+        const double deviation = 1 / std::sqrt(static_cast<double>(Width));
+        fill_normal(positional_embedding, random, deviation);
+        for (auto* layer : {&q_proj, &k_proj, &v_proj}) fill_normal(layer->weight, random, deviation);
+        fill_normal(c_proj.weight, random, deviation);
+    }
+
+    /// pixels <N · (Tokens − 1), Width> to y <N, Embedding>.
+    void forward(std::size_t count, const C* pixels, Rows<C, Embedding> y, Saved& saved) const {
+        for (Stream* stream : {&saved.tokens, &saved.k, &saved.v}) stream->resize(count * Tokens);
+        for (Stream* stream : {&saved.first, &saved.q, &saved.mixed}) stream->resize(count);
+        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                C* const mean = saved.tokens.data() + i * Tokens * Width;
+                std::fill_n(mean, Width, C{0});
+                for (std::size_t token = 1; token < Tokens; ++token) {
+                    const C* const pixel = pixels + (i * (Tokens - 1) + token - 1) * Width;
+                    std::transform(mean, mean + Width, pixel, mean, std::plus<C>());
+                    std::transform(pixel, pixel + Width, positional_embedding.data() + token * Width, mean + token * Width, std::plus<C>());
+                }
+                for (std::size_t j = 0; j < Width; ++j) mean[j] = mean[j] / static_cast<C>(Tokens - 1) + positional_embedding.data()[j];
+                std::copy_n(mean, Width, saved.first.data() + i * Width);
+            }
+        });
+        q_proj.forward(saved.first, saved.q);
+        k_proj.forward(saved.tokens, saved.k);
+        v_proj.forward(saved.tokens, saved.v);
+        saved.offsets.resize(count + 1);
+        for (std::size_t i = 0; i <= count; ++i) saved.offsets[i] = i * Tokens;
+        kernels::attention<C>(shape(saved), operands(saved), saved.mixed.data(), Width);
+        c_proj.forward(saved.mixed, y);
+    }
+
+    /// Adds to the gradients, and writes dpixels.
+    void backward(std::size_t count, Rows<const C, Embedding> dy, C* dpixels, Saved& saved, MeanQueryPool& gradient) const
+        requires Trainable<T>
+    {
+        for (Stream* stream : {&saved.dtokens, &saved.dk, &saved.dv, &saved.scratch}) stream->resize(count * Tokens);
+        saved.dq.resize(count);
+        Stream& dmixed = saved.first;  // its rows stand in tokens as well
+        c_proj.backward(saved.mixed, dy, dmixed, gradient.c_proj);
+        kernels::attention_backward<C>(shape(saved), operands(saved), dmixed.data(), Width,
+                                       {saved.dq.data(), Width, saved.dk.data(), Width, saved.dv.data(), Width});
+        k_proj.backward(saved.tokens, saved.dk, saved.dtokens, gradient.k_proj);
+        v_proj.backward(saved.tokens, saved.dv, saved.scratch, gradient.v_proj);
+        std::transform(saved.dtokens.data(), saved.dtokens.data() + saved.dtokens.size(), saved.scratch.data(), saved.dtokens.data(), std::plus<C>());
+        for (std::size_t i = 0; i < count; ++i) std::copy_n(saved.tokens.data() + i * Tokens * Width, Width, saved.first.data() + i * Width);
+        const Rows<C, Width> dfirst(saved.scratch.data(), {{count, Width}});
+        q_proj.backward(saved.first, saved.dq, dfirst, gradient.q_proj);
+        for (std::size_t i = 0; i < count; ++i) {
+            C* const first = saved.dtokens.data() + i * Tokens * Width;
+            std::transform(first, first + Width, dfirst.data() + i * Width, first, std::plus<C>());
+        }
+        detail::add_column_sums<C>(count, Tokens * Width, {saved.dtokens.data(), Tokens * Width}, gradient.positional_embedding.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            const C* const mean = saved.dtokens.data() + i * Tokens * Width;
+            for (std::size_t token = 1; token < Tokens; ++token) {
+                C* const to = dpixels + (i * (Tokens - 1) + token - 1) * Width;
+                for (std::size_t j = 0; j < Width; ++j) to[j] = mean[token * Width + j] + mean[j] / static_cast<C>(Tokens - 1);
+            }
+        }
+    }
+
+private:
+    static kernels::AttentionShape shape(const Saved& saved) {
+        return {.offsets = saved.offsets,
+                .heads = Heads,
+                .kv_heads = Heads,
+                .head_width = Width / Heads,
+                .causal = false,
+                .picked = Offsets(saved.offsets).first(saved.offsets.size() - 1)};
+    }
+    static kernels::AttentionOperands<const C> operands(const Saved& saved) {
+        return {saved.q.data(), Width, saved.k.data(), Width, saved.v.data(), Width};
+    }
+};
+
+}  // namespace nn
+
+/// The tower of a ResNetConfig. It trains by the statistics of every batch, as PyTorch's model in train() does, and infers,
+/// and is differentiated with respect to images, by the running means.
+template <Arithmetic T, auto config, std::size_t Embedding>
+class ResNet {
+    static constexpr ResNetConfig stand_in = config.is_valid() ? config : ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2};
+    static constexpr std::size_t image = stand_in.image, width = stand_in.features(), grid = stand_in.grid();
+
+public:
+    using C = Compute<T>;
+    using Input = Images<C, image>;
+    using InputGradient = ImagesGradient<C, image>;
+    using Pool = nn::MeanQueryPool<T, grid * grid + 1, width, stand_in.heads(), Embedding>;
+    using Block = nn::Bottleneck<T>;
+
+    struct Workspace {
+        bool uses_running_means = false;  ///< also in a forward with `keep`
+        nn::Pixels<C> pixels, pooled;
+        std::array<typename nn::NormedConvolution<T>::Saved, 3> stem;
+        std::vector<typename Block::Saved> blocks;
+        typename Block::Scratch scratch;
+        typename Pool::Saved pool;
+        nn::Pixels<C> g, dx;
+    };
+
+    ResNet() {
+        using nn::ConvolutionShape;
+        const std::size_t first = stand_in.width;
+        stem_.emplace_back(ConvolutionShape::padded(image, 3, first / 2, 3, 2), nn::Rectifier::relu);
+        stem_.emplace_back(ConvolutionShape::padded(image / 2, first / 2, first / 2, 3, 1), nn::Rectifier::relu);
+        stem_.emplace_back(ConvolutionShape::padded(image / 2, first / 2, first, 3, 1), nn::Rectifier::relu);
+        std::size_t side = image / 4, in = first;
+        for (std::size_t stage = 0; stage < 4; ++stage) {
+            for (std::size_t block = 0; block < stand_in.layers[stage]; ++block) {
+                const std::size_t stride = stage > 0 && block == 0 ? 2 : 1, planes = first << stage;
+                blocks_.emplace_back(side, in, planes, stride);
+                side /= stride;
+                in = 4 * planes;
+            }
+        }
+    }
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        for (std::size_t i = 0; i < 3; ++i) {
+            const std::string number = std::to_string(i + 1);
+            nn::Convolution<T>::parameters(visit, at + "conv" + number + ".", self.stem_[i].convolution...);
+            nn::BatchNorm<T>::parameters(visit, at + "bn" + number + ".", self.stem_[i].norm...);
+        }
+        std::size_t index = 0;
+        for (std::size_t stage = 0; stage < 4; ++stage) {
+            const ParameterName layer = at + "layer" + std::to_string(stage + 1) + ".";
+            for (std::size_t block = 0; block < stand_in.layers[stage]; ++block, ++index)
+                Block::parameters(visit, layer + std::to_string(block) + ".", self.blocks_[index]...);
+        }
+        Pool::parameters(visit, at + "attnpool.", self.pool_...);
+    }
+
+    void initialise(Random& random) {
+        for (auto& layer : stem_) layer.convolution.initialise(random);
+        for (Block& block : blocks_) block.initialise(random);
+        pool_.initialise(random);
+    }
+
+    /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised.
+    void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        const std::size_t count = images.extent(0), first = stand_in.width;
+        const bool by_batch = keep && !work.uses_running_means;
+        work.pixels.resize(count * image * image, std::size_t{3});
+        nn::channels_last(count, 3, image * image, images.data(), work.pixels.data());
+        const C* x = work.pixels.data();
+        for (std::size_t i = 0; i < 3; ++i) {
+            stem_[i].forward(count, x, work.stem[i], work.scratch.windows, by_batch);
+            x = work.stem[i].out.data();
+        }
+        work.pooled.resize(count * image / 4 * (image / 4), first);
+        nn::average_pool(count, image / 2, 2, first, x, work.pooled.data());
+        x = work.pooled.data();
+        work.blocks.resize(keep ? blocks_.size() : 2);
+        for (std::size_t i = 0; i < blocks_.size(); ++i) {
+            auto& saved = work.blocks[keep ? i : i % 2];
+            blocks_[i].forward(count, x, saved, work.scratch, by_batch);
+            x = saved.out.data();
+        }
+        pool_.forward(count, x, embeddings, work.pool);
+    }
+
+    /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
+    /// writes that of the images where it is asked for.
+    void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, ResNet& gradient,
+                  InputGradient gradient_of_images = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+        const std::size_t count = gradient_of_embeddings.extent(0), first = stand_in.width;
+        work.g.resize(work.blocks.back().out.extents());
+        pool_.backward(count, gradient_of_embeddings, work.g.data(), work.pool, gradient.pool_);
+        for (std::size_t i = blocks_.size(); i-- > 0;) {
+            const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.pooled.data();
+            blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
+            std::swap(work.g, work.dx);
+        }
+        work.dx.resize(work.stem[2].out.extents());
+        nn::average_pool_backward(count, image / 2, 2, first, work.g.data(), work.dx.data());
+        for (std::size_t i = 3; i-- > 0;) {
+            const C* const x = i > 0 ? work.stem[i - 1].out.data() : work.pixels.data();
+            const bool needed = i > 0 || gradient_of_images.size() > 0;
+            work.g.resize(stem_[i].shape().side * stem_[i].shape().side * count, stem_[i].shape().in);
+            stem_[i].backward(count, x, work.dx.data(), needed ? work.g.data() : nullptr, work.stem[i], work.scratch.windows,
+                              work.scratch.dwindows, gradient.stem_[i]);
+            std::swap(work.g, work.dx);
+        }
+        if (gradient_of_images.size() > 0) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+    }
+
+private:
+    std::vector<nn::NormedConvolution<T>> stem_;
+    std::vector<Block> blocks_;
+    Pool pool_;
+
+    static_assert(config.is_valid(), "tandem: ResNetConfig: image must be a multiple of 32, width even, every stage have blocks, and head_width divide 32 width");
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/models/checkpoint.hpp ----
 
 // Weights in files: saved under open_clip's names, loaded from open_clip's, OpenAI's, timm's or transformers'.
@@ -20485,6 +22397,7 @@ struct Source {
     std::vector<std::string> names;
     bool transposed = false;
     std::size_t first = 0, last = 1, shares = 1;
+    bool is_temperature = false;  ///< its reciprocal's logarithm is the parameter
 };
 
 inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
@@ -20541,6 +22454,35 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return {{tower + name}};
 }
 
+/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`, behind
+/// `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel beside it.
+[[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
+    if (name.starts_with("text_projection")) {
+        if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
+            return {{"text.proj." + name}};
+        return {{name}};
+    }
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string layer = at + "encoder.layer." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (replace_prefix(part, "attn.in_proj_", "")) {
+            const std::string self = layer + "attention.self.";
+            return {{self + "query." + part, self + "key." + part, self + "value." + part}};
+        }
+        replace_prefix(part, "attn.out_proj.", "attention.output.dense.") ||
+            replace_prefix(part, "ln_1.", "attention.output.LayerNorm.") ||
+            replace_prefix(part, "mlp.c_fc.", "intermediate.dense.") ||
+            replace_prefix(part, "mlp.c_proj.", "output.dense.") || replace_prefix(part, "ln_2.", "output.LayerNorm.");
+        return {{layer + part}};
+    }
+    replace_prefix(name, "token_embedding.", "word_embeddings.") ||
+        replace_prefix(name, "positional_embedding", "position_embeddings.weight") ||
+        replace_prefix(name, "token_type_embedding", "token_type_embeddings.weight") ||
+        replace_prefix(name, "ln_embed.", "LayerNorm.");
+    return {{at + "embeddings." + name}};
+}
+
 /// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
 /// timm/models/vision_transformer.py.
 [[gnu::cold]] inline Source timm_source(std::string name) {
@@ -20583,7 +22525,10 @@ public:
             }
             transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
             timm_ = timm_ || name.starts_with("visual.trunk.");
+            temperature_ = temperature_ || name == "temperature";
             text_prefix_ = text_prefix_ || name.starts_with("text.");
+            if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
+                bert_ = name.substr(0, end);
         }
     }
 
@@ -20597,19 +22542,23 @@ public:
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
     static bool is_ignored(std::string_view name) {
-        return name.ends_with("position_ids") || name.ends_with("attn_mask") || name == "input_resolution" ||
+        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name.ends_with("num_batches_tracked") ||
+               name.starts_with("text_model.pooler.") || name == "input_resolution" ||
                name == "context_length" || name == "vocab_size";
     }
 
 private:
     Source in_scheme(const std::string& name) const {
+        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
+        if (temperature_ && name == "logit_scale") return {.names = {"temperature"}, .is_temperature = true};
+        if (bert_ && of_text) return bert_source(name, *bert_);
         if (transformers_) return transformers_source(name);
-        const bool of_image = name.starts_with("visual.");
-        if (timm_ && of_image) return timm_source(name);
-        return {{(text_prefix_ && !of_image && !name.starts_with("logit_") ? "text." : "") + name}};
+        if (timm_ && name.starts_with("visual.")) return timm_source(name);
+        return {{(text_prefix_ && of_text ? "text." : "") + name}};
     }
 
-    bool transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
+    std::optional<std::string> bert_;  ///< what stands before the names of a BERT
+    bool temperature_ = false, transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
 };
 
 /// The shape the file must hold each of `parts` tensors in.
@@ -20686,7 +22635,10 @@ public:
     }
 
     /// Image positions of another number of patches are resized; behind `prefix` rows they make up a square.
-    void resize_positions(std::size_t prefix) { prefix_ = prefix; }
+    void resize_positions(std::string name, std::size_t prefix) {
+        positions_ = std::move(name);
+        prefix_ = prefix;
+    }
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, const LoadOptions& options) {
@@ -20738,6 +22690,9 @@ private:
             }
             file_.forget(stored);
         }
+        if (source.is_temperature) {
+            for (T& x : elements) x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
+        }
         if (!source.transposed) return;
         const std::vector<T> stored(elements.begin(), elements.end());
         const std::size_t rows = target.shape[0], columns = target.shape[1];
@@ -20758,7 +22713,7 @@ private:
     }
 
     bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
-        if (!prefix_ || name != "visual.positional_embedding" || stored.size() < 2 || stored.back() != wanted.back())
+        if (!prefix_ || name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
             return false;
         const std::size_t rows = elements_of(stored) / stored.back();
         return grid_of(rows) > 0 && grid_of(wanted[0]) > 0;
@@ -20816,6 +22771,7 @@ private:
     const WeightFiles& file_;
     Naming naming_;
     std::vector<bool> used_;  ///< of the file's tensors
+    std::string positions_;
     std::optional<std::size_t> prefix_;
     std::string faults_;
 };
@@ -20900,8 +22856,10 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
             fit.expect_computed("visual.positional_embedding");
         if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
-            fit.resize_positions(Model::architecture.vision.class_token ? 1 : 0);
+            fit.resize_positions("visual.positional_embedding", Model::architecture.vision.class_token ? 1 : 0);
     }
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(Model::architecture.vision)>, ResNetConfig>)
+        fit.resize_positions("visual.attnpool.positional_embedding", 1);
     fit.load(targets.all(), where, options);
 }
 
@@ -20927,6 +22885,7 @@ constexpr std::string_view pooling_name() {
     if constexpr (std::is_same_v<Pooling, AttentionPool>) return "map";
     if constexpr (std::is_same_v<Pooling, Eot>) return "argmax";
     if constexpr (std::is_same_v<Pooling, Last>) return "last";
+    if constexpr (std::is_same_v<Pooling, First>) return "first";
     return {};
 }
 
@@ -20937,9 +22896,26 @@ template <class Tower>
         if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
     };
     if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
+    if constexpr (std::is_same_v<Tower, EfficientNetConfig>) {
+        std::size_t blocks = 0;
+        tower.for_each_block([&](const auto&) { ++blocks; });
+        add("blocks", std::to_string(blocks));
+        std::array<char, 32> coefficient;
+        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient), std::pair("depth_coefficient", tower.depth_coefficient)}) {
+            std::snprintf(coefficient.data(), coefficient.size(), "%.6g", value);
+            add(name, coefficient.data());
+        }
+    }
+    if constexpr (std::is_same_v<Tower, ResNetConfig>) {
+        std::string layers;
+        for (const std::size_t blocks : tower.layers) layers += (layers.empty() ? "" : ",") + std::to_string(blocks);
+        add("stages", layers);
+        add("width", std::to_string(tower.width));
+    }
     if constexpr (requires { tower.vocabulary; }) {
         add("vocabulary", std::to_string(tower.vocabulary));
         add("context", std::to_string(tower.context));
+        add("positions", std::to_string(tower.places()));
         add("causal", tower.causal ? "true" : "false");
     }
     if constexpr (requires { tower.block_shape(); }) {
@@ -20988,7 +22964,22 @@ template <class Tower>
         add((tower + "layers").c_str(), layers);
         if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
     };
-    if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
+    const auto blocks_of_stage = [&](std::size_t stage) {
+        std::size_t found = 0;
+        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
+        return found;
+    };
+    std::size_t inverted = 0;
+    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty()) ++inverted;
+    add("vision.blocks", inverted);
+    if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
+        std::string stages;
+        for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
+        fields.push_back({"vision.stages", stages, "the tensors"});
+        add("vision.width", first[0]);
+        if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
+            add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(positions[0] - 1)))));
+    } else if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
         add("vision.width", patches[0]);
         add("vision.patch", patches[2]);
     }
@@ -21004,9 +22995,13 @@ template <class Tower>
         add("text.vocabulary", table[0]);
         add("text.width", table[1]);
     }
-    if (const auto positions = shape("positional_embedding"); positions.size() == 2) add("text.context", positions[0]);
+    if (const auto positions = shape("positional_embedding"); positions.size() == 2) {
+        // A BERT's table says how long a caption may be, not how long it is.
+        add(shape("token_type_embedding").empty() ? "text.context" : "text.positions", positions[0]);
+    }
     blocks("transformer.resblocks.", "text.");
     if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
+    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2) add("embedding", projection[0]);
     if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
     if (file.find("input_resolution") != nullptr) {
         // OpenAI's archives; all of their models have it (CLIP/clip/model.py:171-180).
@@ -21109,7 +23104,8 @@ public:
         if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
     }
     void add(const char* name, Projection value, Projection usual) {
-        if (value != usual) put(name, value == Projection::none ? "td::Projection::none" : "td::Projection::linear");
+        static constexpr std::array names{"linear", "none", "mlp"};
+        if (value != usual) put(name, std::string("td::Projection::") + names[static_cast<std::size_t>(value)]);
     }
     template <class Usual, class Part>
     [[gnu::cold]] void add_part(const char* name, const Part& part) {
@@ -21144,10 +23140,13 @@ private:
     fields.add("ls_init_value", config.ls_init_value, usual.ls_init_value);
 }
 
-[[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
-    using Usual = std::remove_cvref_t<decltype(usual)>;
+[[gnu::cold]] void write_projection_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.add("proj_type", config.proj_type, usual.proj_type);
     fields.add("proj_bias", config.proj_bias, usual.proj_bias);
+}
+
+[[gnu::cold]] void write_part_fields(FieldWriter& fields, const auto& config, const auto& usual) {
+    using Usual = std::remove_cvref_t<decltype(usual)>;
     fields.template add_part<decltype(Usual::norm)>("norm", config.norm);
     fields.template add_part<decltype(Usual::activation)>("activation", config.activation);
     fields.template add_part<decltype(Usual::mixer)>("mixer", config.mixer);
@@ -21185,6 +23184,7 @@ template <class N, class A, class M, class F, class P, class S>
     fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
     fields.add("patch_bias", config.patch_bias, usual.patch_bias);
     fields.add("floor_patches", config.floor_patches, usual.floor_patches);
+    detail::write_projection_fields(fields, config, usual);
     detail::write_part_fields(fields, config, usual);
     fields.template add_part<PatchStem>("stem", config.stem);
     return "td::VitConfig{" + fields.text() + "}";
@@ -21203,8 +23203,38 @@ template <class N, class A, class M, class F, class P>
     detail::write_block_fields(fields, config, usual);
     fields.add("token_dropout", config.token_dropout, usual.token_dropout);
     fields.add("drop_path_rate", config.drop_path_rate, usual.drop_path_rate);
+    // In the order of the config's members, as C++ wants them.
+    detail::write_projection_fields(fields, config, usual);
+    if (config.pad_id != usual.pad_id) fields.put("pad_id", std::to_string(config.pad_id));
+    fields.add("positions", config.positions, usual.positions);
+    fields.add("first_position", config.first_position, usual.first_position);
+    fields.add("token_types", config.token_types, usual.token_types);
+    fields.add("ln_embed", config.ln_embed, usual.ln_embed);
+    fields.add("no_ln_final", config.no_ln_final, usual.no_ln_final);
     detail::write_part_fields(fields, config, usual);
     return "td::TextConfig{" + fields.text() + "}";
+}
+
+[[gnu::cold]] inline std::string constant_text(const ResNetConfig& config) {
+    const ResNetConfig usual;
+    detail::FieldWriter fields;
+    fields.put("image", std::to_string(config.image));
+    std::string layers;
+    for (const std::size_t blocks : config.layers) layers += (layers.empty() ? "" : ", ") + std::to_string(blocks);
+    fields.put("layers", "{" + layers + "}");
+    fields.put("width", std::to_string(config.width));
+    fields.add("head_width", config.head_width, usual.head_width);
+    return "td::ResNetConfig{" + fields.text() + "}";
+}
+
+[[gnu::cold]] inline std::string constant_text(const EfficientNetConfig& config) {
+    const EfficientNetConfig usual;
+    detail::FieldWriter fields;
+    fields.put("image", std::to_string(config.image));
+    fields.add("width_coefficient", config.width_coefficient, usual.width_coefficient);
+    fields.add("depth_coefficient", config.depth_coefficient, usual.depth_coefficient);
+    fields.add("depth_divisor", config.depth_divisor, usual.depth_divisor);
+    return "td::EfficientNetConfig{" + fields.text() + "}";
 }
 
 template <class Vision, class Text>
@@ -21359,7 +23389,56 @@ inline constexpr ClipConfig vit_b_16_plus_240{
     .text = TextConfig{.width = 640, .layers = 12, .heads = 10},
     .embedding = 640};
 
+inline constexpr ClipConfig rn50{ResNetConfig{.image = 224, .layers = {3, 4, 6, 3}, .width = 64}, TextConfig{}, 1024};
+inline constexpr ClipConfig rn101{ResNetConfig{.image = 224, .layers = {3, 4, 23, 3}, .width = 64}, TextConfig{}, 512};
+inline constexpr ClipConfig rn50x4{ResNetConfig{.image = 288, .layers = {4, 6, 10, 6}, .width = 80},
+                                   TextConfig{.width = 640, .heads = 10}, 640};
+inline constexpr ClipConfig rn50x16{ResNetConfig{.image = 384, .layers = {6, 8, 18, 8}, .width = 96},
+                                    TextConfig{.width = 768, .heads = 12}, 768};
+inline constexpr ClipConfig rn50x64{ResNetConfig{.image = 448, .layers = {3, 15, 36, 10}, .width = 128},
+                                    TextConfig{.width = 1024, .heads = 16}, 1024};
+
 namespace detail {
+
+/// Post-norm towers of transformers' BertModel and XLMRobertaModel, which read no padding.
+template <class Pooling>
+constexpr auto bert_text(std::size_t vocabulary, std::size_t context, std::size_t positions, std::size_t width,
+                         std::size_t layers, std::size_t heads, float eps, Pooling pooling) {
+    return TextConfig{.vocabulary = vocabulary,
+                      .context = context,
+                      .width = width,
+                      .layers = layers,
+                      .heads = heads,
+                      .causal = false,
+                      .norm_position = NormPosition::post,
+                      .pad_id = 0,
+                      .positions = positions,
+                      .token_types = 2,
+                      .ln_embed = true,
+                      .no_ln_final = true,
+                      .norm = LayerNorm{eps},
+                      .pooling = pooling};
+}
+
+/// XLM-RoBERTa as open_clip has it (open_clip/hf_model.py; transformers/models/xlm_roberta/modeling_xlm_roberta.py): the
+/// first token has position 2, behind the padding's; the mean of all tokens, then an MLP.
+constexpr auto xlm_roberta(std::size_t width, std::size_t layers, std::size_t heads) {
+    auto config = bert_text(250002, 77, 514, width, layers, heads, 1e-5F, Average{});
+    config.pad_id = 1;
+    config.first_position = 2;
+    config.token_types = 1;
+    config.proj_type = Projection::mlp;
+    return config;
+}
+
+/// ALIGN's text tower: BERT, pooled at its first token, with a biased projection (transformers/models/align/modeling_align.py).
+/// Its processor pads to 64 tokens.
+constexpr auto align_text(std::size_t vocabulary, std::size_t context, std::size_t positions, std::size_t width,
+                          std::size_t layers, std::size_t heads) {
+    auto config = bert_text(vocabulary, context, positions, width, layers, heads, 1e-12F, First{});
+    config.proj_bias = true;
+    return config;
+}
 
 /// SigLIP's towers (Zhai et al. 2023, section 4; timm/models/vision_transformer.py, vit_base_patch16_siglip_224 and those
 /// after it; transformers/models/siglip): no class token, a bias on the patches, attention pooling instead of a
@@ -21412,6 +23491,11 @@ constexpr auto siglip_gopt(std::size_t image) {
 }
 
 }  // namespace detail
+
+inline constexpr ClipConfig align_base{EfficientNetConfig{}, detail::align_text(30522, 64, 512, 768, 12, 12), 640};
+
+inline constexpr ClipConfig xlm_roberta_base_vit_b_32{vit_b_32.vision, detail::xlm_roberta(768, 12, 12), 512};
+inline constexpr ClipConfig xlm_roberta_large_vit_h_14{vit_h_14.vision, detail::xlm_roberta(1024, 24, 16), 1024};
 
 inline constexpr ClipConfig vit_b_16_siglip = detail::siglip_b(224, 16, 32000);
 inline constexpr ClipConfig vit_b_16_siglip_256 = detail::siglip_b(256, 16, 32000);
@@ -21482,7 +23566,8 @@ struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
     std::size_t image = 0;     ///< pixels along a side
     std::size_t context = 0, embedding = 0;
-    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches
+    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches; a
+                                                     ///< convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
 };
 
@@ -21538,6 +23623,7 @@ public:
     /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens, tokens>.
     Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
                                                                              int layer = -1) const {
+        require_tokens("image_attention");
         const std::size_t count = images("image_attention", pixels), tokens = sizes_.image_tokens;
         Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> weights(count, sizes_.image_heads, tokens, tokens);
         model_->image_attention(count, pixels.data(), layer, weights.data());
@@ -21548,6 +23634,7 @@ public:
     /// norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption say where
     /// in the image it is.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
+        require_tokens("patch_embeddings");
         const std::size_t count = images("patch_embeddings", pixels);
         Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
                                                                    sizes_.embedding);
@@ -21559,6 +23646,9 @@ private:
     void require(Towers tower, const char* where) const {
         if (towers_ != Towers::both && towers_ != tower)
             throw Error(std::string("AnyClip::") + where, "a model opened with this tower", "one with the other");
+    }
+    void require_tokens(const char* where) const {
+        if (sizes_.image_tokens == 0) throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
         require(Towers::image, where);
@@ -21593,7 +23683,16 @@ struct StoredModel {
     [[gnu::cold]] bool is(const auto& config) const {
         std::vector<ArchitectureField> ours = architecture_fields(config);
         ours.push_back({"vision.image", std::to_string(config.vision.image), ""});
-        ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
+        if constexpr (requires { config.vision.patch; }) {
+            ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
+        } else if constexpr (requires { config.vision.grid(); }) {
+            ours.push_back({"vision.grid", std::to_string(config.vision.grid()), ""});
+        }
+        // What one kind of tower has, the others have not.
+        for (const char* const kind : {"vision.stages", "vision.patch", "vision.blocks"}) {
+            const auto is_kind = [&](const ArchitectureField& field) { return field.name == kind; };
+            if (std::ranges::any_of(fields, is_kind) && std::ranges::none_of(ours, is_kind)) return false;
+        }
         return std::ranges::none_of(fields, [&](const ArchitectureField& stored) {
             return std::ranges::any_of(ours, [&](const ArchitectureField& field) {
                 return stored.name == field.name && !field.name.ends_with(".activation") && !same_value(stored.value, field.value);
@@ -21619,7 +23718,8 @@ class OpenedClip final : public OpenedModel {
 
 public:
     OpenedClip(const StoredModel& stored, const LoadOptions& options) {
-        model_.visual().set_gelu(stored.gelu("vision.activation"));
+        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); })
+            model_.visual().set_gelu(stored.gelu("vision.activation"));
         model_.text().set_gelu(stored.gelu("text.activation"));
         load_weights(model_, stored.files, stored.where, options);
     }
@@ -21631,12 +23731,16 @@ public:
         model_.encode_text(typename Text::Input(ids, {{count, Text::context}}), Rows(embeddings, {{count, Model::embedding}}));
     }
     void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const override {
-        const auto found = model_.image_attention(input(count, pixels), layer);
-        std::copy_n(found.data(), found.size(), weights);
+        if constexpr (is_transformer) {
+            const auto found = model_.image_attention(input(count, pixels), layer);
+            std::copy_n(found.data(), found.size(), weights);
+        }
     }
     void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const override {
-        const auto found = model_.patch_embeddings(input(count, pixels));
-        std::copy_n(found.data(), found.size(), embeddings);
+        if constexpr (is_transformer) {
+            const auto found = model_.patch_embeddings(input(count, pixels));
+            std::copy_n(found.data(), found.size(), embeddings);
+        }
     }
     float logit_scale() const override { return model_.logit_scale(); }
     std::optional<float> logit_bias() const override {
@@ -21648,6 +23752,8 @@ public:
     }
 
 private:
+    static constexpr bool is_transformer = requires { config.vision.tokens(); };
+
     static typename Vision::Input input(std::size_t count, const float* pixels) {
         return typename Vision::Input(pixels, {{count, 3, config.vision.image, config.vision.image}});
     }
@@ -21663,7 +23769,14 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
 }
 
 [[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config) {
-    return {name, config.vision.image, config.text.context, config.embedding, config.vision.tokens(), config.vision.prefix(), config.vision.heads, config.vision.layers};
+    ModelSizes sizes{.architecture = name, .image = config.vision.image, .context = config.text.context, .embedding = config.embedding};
+    if constexpr (requires { config.vision.tokens(); }) {
+        sizes.image_tokens = config.vision.tokens();
+        sizes.image_prefix = config.vision.prefix();
+        sizes.image_heads = config.vision.heads;
+        sizes.image_layers = config.vision.layers;
+    }
+    return sizes;
 }
 
 /// Calls visit.operator()<config>(name) for every architecture that open() knows, each with the GELU that the checkpoint names.
@@ -21679,6 +23792,14 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_h_14_378>("vit_h_14_378");
     visit.template operator()<vit_g_14>("vit_g_14");
     visit.template operator()<vit_bigg_14>("vit_bigg_14");
+    visit.template operator()<rn50>("rn50");
+    visit.template operator()<rn101>("rn101");
+    visit.template operator()<rn50x4>("rn50x4");
+    visit.template operator()<rn50x16>("rn50x16");
+    visit.template operator()<rn50x64>("rn50x64");
+    visit.template operator()<align_base>("align_base");
+    visit.template operator()<xlm_roberta_base_vit_b_32>("xlm_roberta_base_vit_b_32");
+    visit.template operator()<xlm_roberta_large_vit_h_14>("xlm_roberta_large_vit_h_14");
     visit.template operator()<vit_b_16_siglip>("vit_b_16_siglip");
     visit.template operator()<vit_b_16_siglip_256>("vit_b_16_siglip_256");
     visit.template operator()<vit_b_16_siglip_384>("vit_b_16_siglip_384");
@@ -21739,11 +23860,20 @@ void for_each_architecture(const Visit& visit) {
         return text_of(vision, siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
                                            number("text.heads", text_width / 64), ratio("text.hidden", text_width), number("text.context")), true);
     }
-    const VitConfig vision{.image = image, .patch = number("vision.patch"), .width = width, .layers = number("vision.layers"),
-                           .heads = number("vision.heads", width / 64), .mlp_ratio = ratio("vision.hidden", width)};
     const TextConfig text{.vocabulary = number("text.vocabulary"), .context = number("text.context"), .width = text_width,
                           .layers = number("text.layers"), .heads = number("text.heads", text_width / 64),
                           .mlp_ratio = ratio("text.hidden", text_width)};
+    if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
+        ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
+        std::istringstream numbers(stages);
+        for (std::size_t& blocks : vision.layers) {
+            numbers >> blocks;
+            numbers.ignore();
+        }
+        return text_of(vision, text, false);
+    }
+    const VitConfig vision{.image = image, .patch = number("vision.patch"), .width = width, .layers = number("vision.layers"),
+                           .heads = number("vision.heads", width / 64), .mlp_ratio = ratio("vision.hidden", width)};
     return text_of(vision, text, false);
 }
 
@@ -22264,7 +24394,8 @@ double gradient_norm(const Model& gradient) {
     double squares = 0;
     for_each_parameter(
         [&](const ParameterName&, const auto& tensor) {
-            squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
+            if constexpr (!is_running_mean<decltype(tensor)>)
+                squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
         },
         gradient);
     return std::sqrt(squares);
@@ -22305,6 +24436,10 @@ struct AdamW {
         for_each_parameter(
             [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
                                  Parameter& second) {
+                if constexpr (is_running_mean<Parameter>) {
+                    const auto mean = detail::flat(parameter);
+                    return assign(mean, mean - Parameter::momentum * detail::flat(slope));
+                }
                 const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
                 const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
                 const auto g = detail::flat(slope);
@@ -22408,7 +24543,7 @@ template <class Model>
 void read_parameters(const Safetensors& file, const std::string& prefix, Model& model) {
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, Parameter& parameter) {
-            Tensor<typename Parameter::element, typename Parameter::shape> values;
+            Tensor<typename Parameter::element, typename Parameter::shape> values(parameter.extents());
             read_elements(*file.find(prefix + name), values.elements());
             from_row_major(parameter, values);
         },

@@ -40,6 +40,7 @@ TRANSFORMERS = {
     "openai/clip-vit-base-patch16": ({"patch_size": 16}, {}, 512),
     "openai/clip-vit-large-patch14": (LARGE | {"patch_size": 14}, CLIP_TEXT_L, 768),
     "openai/clip-vit-large-patch14-336": (LARGE | {"patch_size": 14, "image_size": 336}, CLIP_TEXT_L, 768),
+    "kakaobrain/align-base": ({}, {}, 640),
     "google/siglip-base-patch16-224": (BASE, {}, None),
     "google/siglip-base-patch16-256": ({"image_size": 256}, {}, None),
     "google/siglip-base-patch16-384": ({"image_size": 384}, {}, None),
@@ -145,6 +146,17 @@ def make_transformers(name, folder, pictures):
         encode = lambda text, context: clip(text, padding="max_length", truncation=True, max_length=context)["input_ids"]
         size = config.vision_config.image_size
         processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    elif name.endswith("align-base"):
+        config = transformers.AlignConfig(vision_config={"hidden_dim": 640}, projection_dim=embedding, temperature_init_value=0.01)
+        model = transformers.AlignModel(config)
+        shutil.copy(TOKENIZERS / "word_piece/vocab.txt", folder)
+        bert = transformers.BertTokenizer.from_pretrained(folder)
+        encode = lambda text, _: bert(text, padding="max_length", truncation=True, max_length=64)["input_ids"]
+        # What the hub has beside the checkpoint.
+        processor = transformers.EfficientNetImageProcessorPil(
+            size={"height": 346, "width": 346}, crop_size={"height": 289, "width": 289}, do_center_crop=True, resample=2,
+            rescale_factor=1 / 127.5, rescale_offset=True, do_normalize=False, include_top=False,
+        )  # fmt: skip
     else:
         # Siglip's text tower has its image tower's kind of sizes.
         sizes = {key: value for key, value in text.items() if key not in ("image_size", "patch_size")}
@@ -162,7 +174,8 @@ def make_transformers(name, folder, pictures):
     processor.save_pretrained(folder)
     images = processor([Image.open(path).convert("RGB") for path in pictures], return_tensors="pt")["pixel_values"]
     tokens = torch.tensor([encode(caption, config.text_config.max_position_embeddings) for caption in CAPTIONS])
-    output = model(input_ids=tokens, pixel_values=images)
+    mask = {"attention_mask": (tokens != 0).long()} if name.endswith("align-base") else {}
+    output = model(input_ids=tokens, pixel_values=images, **mask)
     return output.image_embeds, output.text_embeds
 
 

@@ -414,6 +414,49 @@ class OpenClipXlmRoberta:
         return image, text, self.loss(image, text, self.model.logit_scale.exp())
 
 
+class TransformersAlign:
+    """transformers' AlignModel, without dropouts, and InfoNCE without its label smoothing."""
+
+    def __init__(self, config):
+        import transformers
+        from open_clip.loss import ClipLoss
+
+        self.version = transformers.__version__
+        text = {key: value for key, value in config["text_cfg"].items() if key != "context"}
+        dropouts = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        self.model = transformers.AlignModel._from_config(
+            transformers.AlignConfig(
+                projection_dim=config["embed_dim"],
+                text_config=text | dropouts,
+                vision_config=config["vision_cfg"] | {"hidden_dim": config["embed_dim"], "drop_connect_rate": 0.0},
+            ),
+            attn_implementation="eager",
+        )
+        # No part of the embedding.
+        self.model.text_model.pooler = None
+        # transformers passes TensorFlow's momentum, the share that stays, for PyTorch's, the share that is new.
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 0.1
+        # What the loss multiplies by is learned as a logarithm here: the fixture's steps are CLIP's.
+        del self.model._parameters["temperature"]
+        self.model.logit_scale = torch.nn.Parameter(torch.tensor(math.log(10)))
+        self.loss = ClipLoss()
+
+    def key_bias_rows(self, key, parameter):
+        # A batch norm behind the next convolution takes out what this bias adds, but for the last block's.
+        is_last = f"blocks.{len(self.model.vision_model.encoder.blocks) - 1}." in key
+        if key.endswith("project_bn.bias") and not is_last:
+            return slice(None)
+        return key_bias_rows(key, parameter)
+
+    def __call__(self, image, tokens):
+        """(normalised image embedding, normalised text embedding, loss)"""
+        self.model.temperature = torch.exp(-self.model.logit_scale)
+        output = self.model(input_ids=tokens, attention_mask=(tokens != 0).long(), pixel_values=image)
+        return output.image_embeds, output.text_embeds, self.loss(output.image_embeds, output.text_embeds, self.model.logit_scale.exp())
+
+
 def start_siglip(model):
     """SigLIP starts at bias -10, where the negatives' share of every gradient is below the test's bar."""
     torch.nn.init.constant_(model.logit_scale, math.log(10))
@@ -500,9 +543,9 @@ def evaluate(oracle, image, tokens):
         if parameter.requires_grad:
             result[f"gradient/{key}"] = parameter.grad.clone()
     for key, before in buffers.items():
-        # What an update moves a running mean by, at PyTorch's momentum.
+        # A running mean's difference from the batch's, which an update moves it by a share of.
         after = model.get_buffer(key)
-        result[f"gradient/{key}"] = (before - after) / 0.1
+        result[f"gradient/{key}"] = (before - after) / model.get_submodule(key.rpartition(".")[0]).momentum
         after.copy_(before)
     result["adamw/losses"] = train(oracle, image, tokens)
     if buffers:
@@ -577,6 +620,7 @@ def make(config, seed):
         "open_clip_timm": OpenClipTimm,
         "open_clip_resnet": OpenClipResNet,
         "open_clip_xlm_roberta": OpenClipXlmRoberta,
+        "transformers_align": TransformersAlign,
     }
     oracle = oracles[config["library"]](config)
     model = oracle.model.eval()
@@ -598,6 +642,8 @@ def make(config, seed):
     model.double().load_state_dict(weights, strict=False)
     deviation = measure(config["name"], oracle, single, evaluate(oracle, image.double(), tokens))
 
+    if config["library"] == "transformers_align":  # as its checkpoints have it
+        weights["temperature"] = torch.exp(-weights.pop("logit_scale"))
     tensors = {f"weights/{key}": value for key, value in weights.items()}
     tensors |= {"input/image": image, "input/tokens": tokens.to(torch.int32)} | single
     if config["library"] in ("transformers", "transformers_siglip"):

@@ -112,6 +112,23 @@ private:
     if (!siglip) config.add("embedding", "projection_dim", "512");
 }
 
+/// transformers' config.json of an AlignModel. Its image_size is not what its processor makes.
+[[gnu::cold]] inline void read_align_config(ConfigReader& config) {
+    config.add("vision.width_coefficient", "vision_config.width_coefficient", "2.0");
+    config.add("vision.depth_coefficient", "vision_config.depth_coefficient", "3.1");
+    config.add("text.vocabulary", "text_config.vocab_size", "30522");
+    config.add("text.positions", "text_config.max_position_embeddings", "512");
+    config.add("text.width", "text_config.hidden_size", "768");
+    config.add("text.hidden", "text_config.intermediate_size", "3072");
+    config.add("text.layers", "text_config.num_hidden_layers", "12");
+    config.add("text.heads", "text_config.num_attention_heads", "12");
+    config.add("text.activation", "text_config.hidden_act", "gelu");
+    config.add("text.norm.eps", "text_config.layer_norm_eps", "1e-12");
+    config.conclude("text.pooling", "first", "model_type");
+    config.conclude("text.causal", "false", "model_type");
+    config.add("embedding", "projection_dim", "640");
+}
+
 /// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
 inline std::string open_clip_activation(const ConfigReader& config, const std::string& tower) {
     if (config.find("model_cfg.quick_gelu") == "true") return "quick_gelu";
@@ -193,9 +210,11 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
     if (const auto path = folder / "config.json"; std::filesystem::exists(path)) {
         ConfigReader config(path);
         const auto type = config.find("model_type");
-        if (type && type != "clip" && type != "siglip")
-            throw Error(path.string(), "a model_type of clip or siglip", *type);
-        if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
+        if (type && type != "clip" && type != "siglip" && type != "align")
+            throw Error(path.string(), "a model_type of clip, siglip or align", *type);
+        if (type == "align") {
+            read_align_config(config);
+        } else if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
         return std::move(config.fields);
     }
     return {};

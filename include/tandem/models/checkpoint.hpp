@@ -29,6 +29,7 @@
 #include <tandem/data/safetensors.hpp>
 #include <tandem/data/weight_files.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/efficientnet.hpp>
 #include <tandem/models/resnet.hpp>
 #include <tandem/nn/parameter.hpp>
 
@@ -51,6 +52,7 @@ struct Source {
     std::vector<std::string> names;
     bool transposed = false;
     std::size_t first = 0, last = 1, shares = 1;
+    bool is_temperature = false;  ///< its reciprocal's logarithm is the parameter
 };
 
 inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
@@ -178,6 +180,7 @@ public:
             }
             transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
             timm_ = timm_ || name.starts_with("visual.trunk.");
+            temperature_ = temperature_ || name == "temperature";
             text_prefix_ = text_prefix_ || name.starts_with("text.");
             if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
                 bert_ = name.substr(0, end);
@@ -194,13 +197,15 @@ public:
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
     static bool is_ignored(std::string_view name) {
-        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name.ends_with("num_batches_tracked") || name == "input_resolution" ||
+        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name.ends_with("num_batches_tracked") ||
+               name.starts_with("text_model.pooler.") || name == "input_resolution" ||
                name == "context_length" || name == "vocab_size";
     }
 
 private:
     Source in_scheme(const std::string& name) const {
         const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
+        if (temperature_ && name == "logit_scale") return {.names = {"temperature"}, .is_temperature = true};
         if (bert_ && of_text) return bert_source(name, *bert_);
         if (transformers_) return transformers_source(name);
         if (timm_ && name.starts_with("visual.")) return timm_source(name);
@@ -208,7 +213,7 @@ private:
     }
 
     std::optional<std::string> bert_;  ///< what stands before the names of a BERT
-    bool transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
+    bool temperature_ = false, transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
 };
 
 /// The shape the file must hold each of `parts` tensors in.
@@ -339,6 +344,9 @@ private:
                 read_resized(stored, target.shape, elements);
             }
             file_.forget(stored);
+        }
+        if (source.is_temperature) {
+            for (T& x : elements) x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
         }
         if (!source.transposed) return;
         const std::vector<T> stored(elements.begin(), elements.end());
@@ -543,6 +551,16 @@ template <class Tower>
         if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
     };
     if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
+    if constexpr (std::is_same_v<Tower, EfficientNetConfig>) {
+        std::size_t blocks = 0;
+        tower.for_each_block([&](const auto&) { ++blocks; });
+        add("blocks", std::to_string(blocks));
+        std::array<char, 32> coefficient;
+        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient), std::pair("depth_coefficient", tower.depth_coefficient)}) {
+            std::snprintf(coefficient.data(), coefficient.size(), "%.6g", value);
+            add(name, coefficient.data());
+        }
+    }
     if constexpr (std::is_same_v<Tower, ResNetConfig>) {
         std::string layers;
         for (const std::size_t blocks : tower.layers) layers += (layers.empty() ? "" : ",") + std::to_string(blocks);
@@ -606,6 +624,9 @@ template <class Tower>
         while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
         return found;
     };
+    std::size_t inverted = 0;
+    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty()) ++inverted;
+    add("vision.blocks", inverted);
     if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
         std::string stages;
         for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/efficientnet.hpp>
 #include <tandem/models/resnet.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -189,6 +190,16 @@ template <class N, class A, class M, class F, class P>
     fields.put("width", std::to_string(config.width));
     fields.add("head_width", config.head_width, usual.head_width);
     return "td::ResNetConfig{" + fields.text() + "}";
+}
+
+[[gnu::cold]] inline std::string constant_text(const EfficientNetConfig& config) {
+    const EfficientNetConfig usual;
+    detail::FieldWriter fields;
+    fields.put("image", std::to_string(config.image));
+    fields.add("width_coefficient", config.width_coefficient, usual.width_coefficient);
+    fields.add("depth_coefficient", config.depth_coefficient, usual.depth_coefficient);
+    fields.add("depth_divisor", config.depth_divisor, usual.depth_divisor);
+    return "td::EfficientNetConfig{" + fields.text() + "}";
 }
 
 template <class Vision, class Text>

@@ -38,7 +38,7 @@ struct ModelSizes {
     std::size_t image = 0;     ///< pixels along a side
     std::size_t context = 0, embedding = 0;
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches; a
-                                                     ///< ResNet has none
+                                                     ///< convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
 };
 
@@ -156,11 +156,11 @@ struct StoredModel {
         ours.push_back({"vision.image", std::to_string(config.vision.image), ""});
         if constexpr (requires { config.vision.patch; }) {
             ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
-        } else {
+        } else if constexpr (requires { config.vision.grid(); }) {
             ours.push_back({"vision.grid", std::to_string(config.vision.grid()), ""});
         }
-        // A ResNet's stages, and a transformer's blocks, the other does not have.
-        for (const char* const kind : {"vision.stages", "vision.patch"}) {
+        // What one kind of tower has, the others have not.
+        for (const char* const kind : {"vision.stages", "vision.patch", "vision.blocks"}) {
             const auto is_kind = [&](const ArchitectureField& field) { return field.name == kind; };
             if (std::ranges::any_of(fields, is_kind) && std::ranges::none_of(ours, is_kind)) return false;
         }
@@ -268,6 +268,7 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<rn50x4>("rn50x4");
     visit.template operator()<rn50x16>("rn50x16");
     visit.template operator()<rn50x64>("rn50x64");
+    visit.template operator()<align_base>("align_base");
     visit.template operator()<xlm_roberta_base_vit_b_32>("xlm_roberta_base_vit_b_32");
     visit.template operator()<xlm_roberta_large_vit_h_14>("xlm_roberta_large_vit_h_14");
     visit.template operator()<vit_b_16_siglip>("vit_b_16_siglip");

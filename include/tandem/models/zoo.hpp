@@ -4,6 +4,7 @@
 #pragma once
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/efficientnet.hpp>
 #include <tandem/models/resnet.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -70,8 +71,9 @@ inline constexpr ClipConfig rn50x64{ResNetConfig{.image = 448, .layers = {3, 15,
 namespace detail {
 
 /// Post-norm towers of transformers' BertModel and XLMRobertaModel, which read no padding.
+template <class Pooling>
 constexpr auto bert_text(std::size_t vocabulary, std::size_t context, std::size_t positions, std::size_t width,
-                         std::size_t layers, std::size_t heads, float eps) {
+                         std::size_t layers, std::size_t heads, float eps, Pooling pooling) {
     return TextConfig{.vocabulary = vocabulary,
                       .context = context,
                       .width = width,
@@ -85,17 +87,26 @@ constexpr auto bert_text(std::size_t vocabulary, std::size_t context, std::size_
                       .ln_embed = true,
                       .no_ln_final = true,
                       .norm = LayerNorm{eps},
-                      .pooling = Average{}};
+                      .pooling = pooling};
 }
 
 /// XLM-RoBERTa as open_clip has it (open_clip/hf_model.py; transformers/models/xlm_roberta/modeling_xlm_roberta.py): the
 /// first token has position 2, behind the padding's; the mean of all tokens, then an MLP.
 constexpr auto xlm_roberta(std::size_t width, std::size_t layers, std::size_t heads) {
-    auto config = bert_text(250002, 77, 514, width, layers, heads, 1e-5F);
+    auto config = bert_text(250002, 77, 514, width, layers, heads, 1e-5F, Average{});
     config.pad_id = 1;
     config.first_position = 2;
     config.token_types = 1;
     config.proj_type = Projection::mlp;
+    return config;
+}
+
+/// ALIGN's text tower: BERT, pooled at its first token, with a biased projection (transformers/models/align/modeling_align.py).
+/// Its processor pads to 64 tokens.
+constexpr auto align_text(std::size_t vocabulary, std::size_t context, std::size_t positions, std::size_t width,
+                          std::size_t layers, std::size_t heads) {
+    auto config = bert_text(vocabulary, context, positions, width, layers, heads, 1e-12F, First{});
+    config.proj_bias = true;
     return config;
 }
 
@@ -150,6 +161,8 @@ constexpr auto siglip_gopt(std::size_t image) {
 }
 
 }  // namespace detail
+
+inline constexpr ClipConfig align_base{EfficientNetConfig{}, detail::align_text(30522, 64, 512, 768, 12, 12), 640};
 
 inline constexpr ClipConfig xlm_roberta_base_vit_b_32{vit_b_32.vision, detail::xlm_roberta(768, 12, 12), 512};
 inline constexpr ClipConfig xlm_roberta_large_vit_h_14{vit_h_14.vision, detail::xlm_roberta(1024, 24, 16), 1024};

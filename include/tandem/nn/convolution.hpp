@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include <tandem/core/parallel.hpp>
 #include <tandem/nn/linear.hpp>
@@ -125,6 +126,63 @@ private:
         });
         return windows.data();
     }
+};
+
+/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is shape.out.
+template <Arithmetic T>
+struct DepthwiseConvolution {
+    using C = Compute<T>;
+
+    ConvolutionShape shape;
+    Tensor<C, Shape<dynamic, dynamic, dynamic, dynamic>> weight;
+
+    explicit DepthwiseConvolution(const ConvolutionShape& sizes)
+        : shape(sizes), weight(sizes.out, std::size_t{1}, sizes.kernel, sizes.kernel) {}
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+    }
+
+    void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(taps()))); }
+
+    /// x <N · side², channels> to y <N · out_side², channels>.
+    void forward(std::size_t count, const C* x, C* y) const {
+        const std::size_t width = shape.in;
+        std::vector<C> by_tap(taps() * width);
+        kernels::active<C>().transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
+        std::fill_n(y, shape.rows(count) * width, C{0});
+        for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+            if (pixel == ~std::size_t{0}) return;
+            const C *const from = x + pixel * width, *const factors = by_tap.data() + tap * width;
+            C* const to = y + row * width;
+            for (std::size_t c = 0; c < width; ++c) to[c] += factors[c] * from[c];
+        });
+    }
+
+    /// Adds to the weight's gradient, and writes dx.
+    void backward(std::size_t count, const C* x, const C* dy, C* dx, DepthwiseConvolution& gradient) const {
+        const std::size_t width = shape.in, pixels = shape.out_side * shape.out_side;
+        std::fill_n(dx, count * shape.side * shape.side * width, C{0});
+        // Channels in parallel: windows overlap, and every channel has a gradient of its own.
+        parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t row = 0; row < count * pixels; ++row) {
+                for (std::size_t tap = 0; tap < taps(); ++tap) {
+                    const std::size_t line = row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
+                    const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
+                    if (line >= shape.side || column >= shape.side) continue;
+                    const std::size_t pixel = row / pixels * shape.side * shape.side + line * shape.side + column;
+                    for (std::size_t c = begin * 16; c < std::min(end * 16, width); ++c) {
+                        const C g = dy[row * width + c];
+                        gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
+                        dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
+                    }
+                }
+            }
+        });
+    }
+
+private:
+    std::size_t taps() const { return shape.kernel * shape.kernel; }
 };
 
 /// What becomes of the numbers behind a batch norm.
