@@ -6,7 +6,6 @@
 #include <cstring>
 #include <functional>
 #include <limits>
-#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -89,26 +88,6 @@ private:
     std::ofstream file_;
 };
 
-/// The pictures of a folder, by name; one picture; or those that a text file lists, a path a line.
-std::vector<std::filesystem::path> list_images(const std::filesystem::path& path) {
-    static const std::set<std::string> endings{".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"};
-    std::vector<std::filesystem::path> images;
-    if (std::filesystem::is_directory(path)) {
-        for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
-            if (entry.is_regular_file() && endings.contains(entry.path().extension().string())) images.push_back(entry.path());
-        }
-        std::ranges::sort(images);
-    } else if (endings.contains(path.extension().string())) {
-        images.push_back(path);
-    } else {
-        for (const std::string& line : zoo::read_lines(path)) {
-            if (!line.empty()) images.push_back(path.parent_path() / line);
-        }
-    }
-    if (images.empty()) throw td::Error(path.string(), "a picture, a folder with some (.jpg, .jpeg, .png), or a file that lists some", "none");
-    return images;
-}
-
 void save_npy(const std::filesystem::path& path, std::span<const float> rows, std::size_t width) {
     std::string head = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(rows.size() / width) + ", " +
                        std::to_string(width) + "), }";
@@ -157,7 +136,7 @@ int run(int count, char** arguments) {
     tbb::global_control threads(tbb::global_control::max_allowed_parallelism, options.number("--threads", td::core_count()));
 
     const std::filesystem::path weights = options.require("--weights");
-    const std::vector<std::filesystem::path> images = has_images ? list_images(options.get("--images")) : std::vector<std::filesystem::path>();
+    const std::vector<std::filesystem::path> images = has_images ? zoo::list_images(options.get("--images")) : std::vector<std::filesystem::path>();
     const std::vector<std::string> texts = has_texts ? zoo::read_lines(options.get("--texts")) : std::vector<std::string>();
     const auto opened = zoo::open(options, !has_texts ? td::Towers::image : !has_images ? td::Towers::text : td::Towers::both);
     const td::ModelSizes& sizes = opened.clip.sizes();

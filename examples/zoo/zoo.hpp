@@ -8,6 +8,8 @@
 #include <fstream>
 #include <map>
 #include <optional>
+#include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -104,6 +106,26 @@ inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
         lines.push_back(line);
     }
     return lines;
+}
+
+/// The pictures of a folder, by name; one picture; or those that a text file lists, a path a line.
+inline std::vector<std::filesystem::path> list_images(const std::filesystem::path& path) {
+    static const std::set<std::string> endings{".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"};
+    std::vector<std::filesystem::path> images;
+    if (std::filesystem::is_directory(path)) {
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
+            if (entry.is_regular_file() && endings.contains(entry.path().extension().string())) images.push_back(entry.path());
+        }
+        std::ranges::sort(images);
+    } else if (endings.contains(path.extension().string())) {
+        images.push_back(path);
+    } else {
+        for (const std::string& line : read_lines(path)) {
+            if (!line.empty()) images.push_back(path.parent_path() / line);
+        }
+    }
+    if (images.empty()) throw td::Error(path.string(), "a picture, a folder with some (.jpg, .jpeg, .png), or a file that lists some", "none");
+    return images;
 }
 
 /// Runs a program: its exceptions become one line and exit code 1.

@@ -20031,8 +20031,8 @@ private:
     /// Which tokens of every image the blocks see: all, or the prefix and a random max(1, int(patches · (1 − dropout)))
     /// of the patches (open_clip/transformer.py, PatchDropout).
     static void choose(std::size_t count, bool drops, Workspace& work) {
-        const std::size_t patches = drops ? kept_patches() : Tokens::patches;
-        const std::size_t length = Tokens::prefix + patches;
+        const std::size_t chosen = drops ? kept_patches() : Tokens::patches;
+        const std::size_t length = Tokens::prefix + chosen;
         work.offsets.resize(count + 1);
         work.rows.resize(count);
         for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * length;
@@ -20044,7 +20044,7 @@ private:
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
                 shuffle(order, work.random);
-                std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(patches));
+                std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
                     work.chosen.push_back(i * Tokens::tokens + work.positions.back());
@@ -21146,16 +21146,16 @@ public:
     /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read.
     void forget(const StoredTensor& tensor) const {
         const std::size_t file = file_of_[static_cast<std::size_t>(&tensor - tensors_.data())];
-        if (file < files_.size()) {
+        if (file < first_archive) {
             files_[file].forget(tensor);
         } else {
-            archive_->forget(tensor);
+            archives_[file - first_archive].forget(tensor);
         }
     }
 
 private:
     static constexpr std::array names{"model.safetensors", "open_clip_model.safetensors", "model.safetensors.index.json",
-                                      "pytorch_model.bin", "open_clip_pytorch_model.bin"};
+                                      "pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"};
 
     WeightFiles() = default;
 
@@ -21182,14 +21182,14 @@ private:
         const bool torch = is_torch(path);
         std::span<const StoredTensor> found;
         if (torch) {
-            archive_ = TorchArchive::open(path);
-            found = archive_->tensors();
+            archives_.push_back(TorchArchive::open(path));
+            found = archives_.back().tensors();
         } else {
             files_.push_back(Safetensors::open(path));
             found = files_.back().tensors();
         }
         tensors_.insert(tensors_.end(), found.begin(), found.end());
-        file_of_.resize(tensors_.size(), torch ? torch_file : files_.size() - 1);
+        file_of_.resize(tensors_.size(), torch ? first_archive + archives_.size() - 1 : files_.size() - 1);
     }
 
     [[gnu::cold]] void add_shards(const std::filesystem::path& index) {
@@ -21214,22 +21214,23 @@ private:
             if (!std::filesystem::exists(shard)) {
                 throw Error(index.string(), "shard " + name + " beside the index, with " + std::to_string(tensors.size()) + " of the tensors", "no such file");
             }
-            if (is_torch(shard)) throw Error(shard.string(), "a shard in safetensors", "one of torch.save");
+            const std::size_t before = tensors_.size();
             add(shard);
+            const auto begin = tensors_.begin() + static_cast<std::ptrdiff_t>(before);
             for (const std::string& tensor : tensors) {
-                if (files_.back().find(tensor) == nullptr) {
+                if (std::none_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; })) {
                     throw Error(shard.string(), "tensor " + detail::in_quotes(tensor) + ", which the index says it has", "none of that name");
                 }
             }
         }
     }
 
-    static constexpr std::size_t torch_file = ~std::size_t{0};
+    static constexpr std::size_t first_archive = std::size_t{1} << 32U;
 
     std::vector<Safetensors> files_;
-    std::optional<TorchArchive> archive_;
+    std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;
-    std::vector<std::size_t> file_of_;     ///< of every tensor, a position in files_ or torch_file
+    std::vector<std::size_t> file_of_;  ///< of every tensor, a position in files_, or from first_archive on in archives_
     std::vector<std::uint32_t> by_name_;
 };
 
@@ -24272,9 +24273,12 @@ namespace tandem::inline TANDEM_ABI {
 template <Real T, std::size_t E>
 Tensor<T, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>& images,
                                               const Tensor<T, Shape<dynamic, E>>& texts) {
+    const std::size_t width = images.extent(1);
+    if (texts.extent(1) != width)
+        throw Error("similarity", "texts of width " + std::to_string(width), std::to_string(texts.extent(1)));
     Tensor<T, Shape<dynamic, dynamic>> cosines(images.extent(0), texts.extent(0));
-    kernels::gemm<T>(images.extent(0), texts.extent(0), E, kernels::row_major(images.data(), E),
-                     kernels::row_major(texts.data(), E).transposed(), cosines.data(), texts.extent(0));
+    kernels::gemm<T>(images.extent(0), texts.extent(0), width, kernels::row_major(images.data(), width),
+                     kernels::row_major(texts.data(), width).transposed(), cosines.data(), texts.extent(0));
     return cosines;
 }
 
@@ -24313,17 +24317,46 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
     return score;
 }
 
-/// The embeddings of texts <M, E>, in batches of 256.
+namespace detail {
+
+/// Room for `count` embeddings of a Clip, or of an AnyClip, whose sizes are run-time numbers.
 template <class Model>
-typename Model::Embeddings embed_texts(const Model& model, const Tokenizer auto& tokenizer,
-                                       std::span<const std::string> texts) {
-    constexpr std::size_t batch = 256, context = Model::Text::context;
+auto room_for_embeddings(const Model& model, std::size_t count) {
+    if constexpr (requires { typename Model::Embeddings; }) {
+        return typename Model::Embeddings(count);
+    } else {
+        return Tensor<float, Shape<dynamic, dynamic>>(count, model.sizes().embedding);
+    }
+}
+template <class Model>
+std::size_t context_of(const Model& model) {
+    if constexpr (requires { typename Model::Embeddings; }) {
+        return Model::Text::context;
+    } else {
+        return model.sizes().context;
+    }
+}
+template <class Model>
+auto encode_ids(const Model& model, std::span<const Id> ids) {
+    if constexpr (requires { typename Model::Embeddings; }) {
+        return model.encode_text(typename Model::Text::Input(ids, ids.size() / Model::Text::context));
+    } else {
+        return model.encode_text(ids);
+    }
+}
+
+}  // namespace detail
+
+/// The embeddings of texts <M, E>, in batches of 256. The model is a Clip or an AnyClip.
+template <class Model>
+auto embed_texts(const Model& model, const Tokenizer auto& tokenizer, std::span<const std::string> texts) {
+    constexpr std::size_t batch = 256;
+    const std::size_t context = detail::context_of(model);
     const std::vector<Id> ids = tokenizer.encode_batch(texts, context);
-    typename Model::Embeddings embeddings(texts.size());
+    auto embeddings = detail::room_for_embeddings(model, texts.size());
     for (std::size_t first = 0; first < texts.size(); first += batch) {
         const std::size_t count = std::min(batch, texts.size() - first);
-        const typename Model::Text::Input rows(std::span<const Id>(ids).subspan(first * context, count * context), count);
-        const auto part = model.encode_text(rows);
+        const auto part = detail::encode_ids(model, std::span<const Id>(ids).subspan(first * context, count * context));
         std::copy_n(part.data(), part.size(), embeddings[first].data());
     }
     return embeddings;
@@ -24332,10 +24365,9 @@ typename Model::Embeddings embed_texts(const Model& model, const Tokenizer auto&
 /// One classifier row a class, from the class's prompts: each prompt's embedding, their mean, normalised again
 /// (open_clip/zero_shot_classifier.py:57-63). A template holds one {} for the class's name.
 template <class Model>
-typename Model::Embeddings zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer,
-                                                std::span<const std::string> classes,
-                                                std::span<const std::string> templates) {
-    typename Model::Embeddings rows(classes.size());
+auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, std::span<const std::string> classes,
+                          std::span<const std::string> templates) {
+    auto rows = detail::room_for_embeddings(model, classes.size());
     for (std::size_t c = 0; c < classes.size(); ++c) {
         std::vector<std::string> prompts;
         for (std::string prompt : templates) {
@@ -24349,21 +24381,38 @@ typename Model::Embeddings zero_shot_classifier(const Model& model, const Tokeni
     return rows;
 }
 
+/// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes, softmax(scale ·
+/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias).
+template <Real T>
+void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_scale, std::optional<T> logit_bias) {
+    const T scale = std::exp(logit_scale);
+    for (std::size_t i = 0; i < cosines.extent(0); ++i) {
+        auto row = cosines[i].elements();
+        if (logit_bias) {
+            for (T& value : row) value = 1 / (1 + std::exp(-(scale * value + *logit_bias)));
+        } else {
+            kernels::active<T>().softmax(row.data(), row.size(), scale);
+        }
+    }
+}
+
 #if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
-/// The probability of each caption for one picture: softmax(scale · cosines). The picture is preprocessed as OpenAI's
-/// models expect, or by the recipe given.
+/// The probability of each caption for one picture (see probabilities_from). The picture is preprocessed by the recipe given,
+/// or as the models of this kind were trained: a logit bias tells SigLIP's from OpenAI's.
 template <class Model>
 std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer, const Image& picture,
                              const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {
     constexpr std::size_t size = Model::architecture.vision.image;
-    const Preprocess standard = openai_preprocess(static_cast<int>(size));
+    const Preprocess standard = Model::architecture.logit_bias ? siglip_preprocess(static_cast<int>(size)) : openai_preprocess(static_cast<int>(size));
     std::vector<float> pixels(3 * size * size);
     preprocess(picture, recipe == nullptr ? standard : *recipe, pixels);
     const auto image = model.encode_image(typename Model::Vision::Input(std::span<const float>(pixels), 1));
     const auto texts = embed_texts(model, tokenizer, captions);
     auto shares = similarity(image, texts);
-    kernels::active<typename Model::C>().softmax(shares.data(), captions.size(), std::exp(model.logit_scale()));
+    std::optional<typename Model::C> bias;
+    if constexpr (Model::architecture.logit_bias) bias = model.logit_bias();
+    probabilities_from(shares, model.logit_scale(), bias);
     return {shares.elements().begin(), shares.elements().end()};
 }
 

@@ -83,8 +83,8 @@ TEST_CASE("a folder whose config contradicts the architecture is refused, both v
 TEST_CASE("a folder that is no checkpoint says why") {
     const Folder folder;
     CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("expected one of model.safetensors, open_clip_model.safetensors"));
-    folder.write("config.json", R"({"model_type": "align"})");
-    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected a model_type of clip or siglip, found align"));
+    folder.write("config.json", R"({"model_type": "flava"})");
+    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected a model_type of clip, siglip or align, found flava"));
     folder.write("config.json", "{\"model_type\": ");
     CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected a JSON object, found a fault at byte 15"));
 }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include <tandem/models/clip.hpp>
+#include <tandem/models/zoo.hpp>
 
 namespace td = tandem;
 using Catch::Matchers::Contains;
@@ -33,6 +34,16 @@ inline constexpr td::ClipConfig shared{
                            .norm_position = td::NormPosition::post},
     .embedding = 20,
     .shared = true};
+
+inline constexpr td::ClipConfig residual{td::ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2, .head_width = 16}, captions, 20};
+inline constexpr td::ClipConfig inverted{
+    td::EfficientNetConfig{.image = 32, .width_coefficient = 0.125, .depth_coefficient = 0.3}, captions, 40};
+inline constexpr td::ClipConfig padded{
+    .vision = floored.vision,
+    .text = td::TextConfig{.vocabulary = 40, .context = 8, .width = 24, .layers = 2, .heads = 3, .causal = false,
+                           .norm_position = td::NormPosition::post, .pad_id = 0, .token_types = 2, .ln_embed = true,
+                           .no_ln_final = true, .pooling = td::First{}},
+    .embedding = 20};
 
 template <auto config, class T>
 struct Inputs {
@@ -106,6 +117,68 @@ TEST_CASE("gradients of pixels are those of central differences") {
     check_pixel_gradient<floored>();
     check_pixel_gradient<convolutional>();
     check_pixel_gradient<shared>();
+}
+
+TEST_CASE("gradients of pixels go through convolutional towers as they infer") {
+    check_pixel_gradient<residual>();
+    check_pixel_gradient<inverted>();
+}
+
+TEST_CASE("padding that a tower knows has no tokens, is not attended to, and changes nothing") {
+    Inputs<padded, double> in(6);
+    const auto embeddings = in.model.encode_text(in.ids);
+    const auto tokens = in.model.text_tokens(in.ids), normed = in.model.text_tokens(in.ids, -1, true);
+    const auto weights = in.model.text_attention(in.ids, 0);
+    // Caption 1 with its padding in front and between: what counts is which tokens there are, in which order.
+    auto moved = in.ids;
+    const td::Id first = in.ids(1, 0), second = in.ids(1, 1), end = in.ids(1, 2);
+    moved[1].elements()[0] = 0;
+    moved(1, 1) = first, moved(1, 2) = 0, moved(1, 3) = second, moved(1, 4) = 0, moved(1, 5) = end;
+    const bool has_zero = first == 0 || second == 0;
+    CHECK_FALSE(has_zero);
+    const auto same = in.model.encode_text(moved);
+    CHECK(std::ranges::equal(same[1].elements(), embeddings[1].elements()));
+    for (std::size_t place = 0; place < 8; ++place) {
+        double size = 0, sum = 0;
+        for (std::size_t j = 0; j < 24; ++j) size += std::abs(tokens(1, place, j));
+        for (std::size_t j = 0; j < 8; ++j) sum += weights(1, 2, place, j);
+        CHECK((size > 0) == (in.ids(1, place) != 0));
+        CHECK(sum == Approx(in.ids(1, place) != 0 ? 1 : 0));
+    }
+    CHECK(weights(1, 0, 0, 1) > 0);  // bidirectional
+    CHECK(std::ranges::equal(tokens.elements(), normed.elements()));
+    const auto moved_tokens = in.model.text_tokens(moved);
+    CHECK(std::ranges::equal(moved_tokens[1][5].elements(), tokens[1][2].elements()));
+    auto empty = in.ids;
+    empty[0].elements()[0] = 0;
+    std::ranges::fill(empty[0].elements(), 0);
+    CHECK_THROWS_WITH(in.model.encode_text(empty), Contains("expected a caption with a token that is no padding"));
+}
+
+TEST_CASE("a patch's embedding is what the head makes of it alone") {
+    Inputs<floored, double> in(3);
+    const auto patches = in.model.patch_embeddings(in.images);
+    const auto normed = in.model.image_tokens(in.images, -1, true);
+    const auto* projection = static_cast<const double*>(nullptr);
+    td::for_each_parameter(
+        [&](const std::string& name, const auto& parameter) {
+            if constexpr (requires { { parameter.data() } -> std::convertible_to<const double*>; }) {
+                if (name == "visual.proj") projection = parameter.data();
+            }
+        },
+        in.model);
+    REQUIRE(projection != nullptr);
+    for (const std::size_t patch : {std::size_t{0}, std::size_t{5}, std::size_t{15}}) {
+        double row[20] = {}, length = 0;
+        for (std::size_t k = 0; k < 20; ++k) {
+            for (std::size_t j = 0; j < 24; ++j) row[k] += normed(2, 1 + patch, j) * projection[j * 20 + k];
+            length += row[k] * row[k];
+        }
+        for (std::size_t k = 0; k < 20; ++k) CHECK(patches(2, patch, k) == Approx(row[k] / std::sqrt(length)).margin(1e-12));
+    }
+    Inputs<convolutional, float> map(2);
+    const auto found = map.model.patch_embeddings(map.images);
+    CHECK(found.extents() == td::Extents<3>{{2, 16, 20}});
 }
 
 TEST_CASE("tokens and attention of any layer, in any precision") {

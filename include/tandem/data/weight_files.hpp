@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -56,16 +55,16 @@ public:
     /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read.
     void forget(const StoredTensor& tensor) const {
         const std::size_t file = file_of_[static_cast<std::size_t>(&tensor - tensors_.data())];
-        if (file < files_.size()) {
+        if (file < first_archive) {
             files_[file].forget(tensor);
         } else {
-            archive_->forget(tensor);
+            archives_[file - first_archive].forget(tensor);
         }
     }
 
 private:
     static constexpr std::array names{"model.safetensors", "open_clip_model.safetensors", "model.safetensors.index.json",
-                                      "pytorch_model.bin", "open_clip_pytorch_model.bin"};
+                                      "pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"};
 
     WeightFiles() = default;
 
@@ -92,14 +91,14 @@ private:
         const bool torch = is_torch(path);
         std::span<const StoredTensor> found;
         if (torch) {
-            archive_ = TorchArchive::open(path);
-            found = archive_->tensors();
+            archives_.push_back(TorchArchive::open(path));
+            found = archives_.back().tensors();
         } else {
             files_.push_back(Safetensors::open(path));
             found = files_.back().tensors();
         }
         tensors_.insert(tensors_.end(), found.begin(), found.end());
-        file_of_.resize(tensors_.size(), torch ? torch_file : files_.size() - 1);
+        file_of_.resize(tensors_.size(), torch ? first_archive + archives_.size() - 1 : files_.size() - 1);
     }
 
     [[gnu::cold]] void add_shards(const std::filesystem::path& index) {
@@ -124,22 +123,23 @@ private:
             if (!std::filesystem::exists(shard)) {
                 throw Error(index.string(), "shard " + name + " beside the index, with " + std::to_string(tensors.size()) + " of the tensors", "no such file");
             }
-            if (is_torch(shard)) throw Error(shard.string(), "a shard in safetensors", "one of torch.save");
+            const std::size_t before = tensors_.size();
             add(shard);
+            const auto begin = tensors_.begin() + static_cast<std::ptrdiff_t>(before);
             for (const std::string& tensor : tensors) {
-                if (files_.back().find(tensor) == nullptr) {
+                if (std::none_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; })) {
                     throw Error(shard.string(), "tensor " + detail::in_quotes(tensor) + ", which the index says it has", "none of that name");
                 }
             }
         }
     }
 
-    static constexpr std::size_t torch_file = ~std::size_t{0};
+    static constexpr std::size_t first_archive = std::size_t{1} << 32U;
 
     std::vector<Safetensors> files_;
-    std::optional<TorchArchive> archive_;
+    std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;
-    std::vector<std::size_t> file_of_;     ///< of every tensor, a position in files_ or torch_file
+    std::vector<std::size_t> file_of_;  ///< of every tensor, a position in files_, or from first_archive on in archives_
     std::vector<std::uint32_t> by_name_;
 };
 

@@ -206,8 +206,8 @@ private:
     /// Which tokens of every image the blocks see: all, or the prefix and a random max(1, int(patches · (1 − dropout)))
     /// of the patches (open_clip/transformer.py, PatchDropout).
     static void choose(std::size_t count, bool drops, Workspace& work) {
-        const std::size_t patches = drops ? kept_patches() : Tokens::patches;
-        const std::size_t length = Tokens::prefix + patches;
+        const std::size_t chosen = drops ? kept_patches() : Tokens::patches;
+        const std::size_t length = Tokens::prefix + chosen;
         work.offsets.resize(count + 1);
         work.rows.resize(count);
         for (std::size_t i = 0; i <= count; ++i) work.offsets[i] = i * length;
@@ -219,7 +219,7 @@ private:
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
                 shuffle(order, work.random);
-                std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(patches));
+                std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
                     work.chosen.push_back(i * Tokens::tokens + work.positions.back());

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,9 +24,12 @@ namespace tandem::inline TANDEM_ABI {
 template <Real T, std::size_t E>
 Tensor<T, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>& images,
                                               const Tensor<T, Shape<dynamic, E>>& texts) {
+    const std::size_t width = images.extent(1);
+    if (texts.extent(1) != width)
+        throw Error("similarity", "texts of width " + std::to_string(width), std::to_string(texts.extent(1)));
     Tensor<T, Shape<dynamic, dynamic>> cosines(images.extent(0), texts.extent(0));
-    kernels::gemm<T>(images.extent(0), texts.extent(0), E, kernels::row_major(images.data(), E),
-                     kernels::row_major(texts.data(), E).transposed(), cosines.data(), texts.extent(0));
+    kernels::gemm<T>(images.extent(0), texts.extent(0), width, kernels::row_major(images.data(), width),
+                     kernels::row_major(texts.data(), width).transposed(), cosines.data(), texts.extent(0));
     return cosines;
 }
 
@@ -63,17 +68,46 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
     return score;
 }
 
-/// The embeddings of texts <M, E>, in batches of 256.
+namespace detail {
+
+/// Room for `count` embeddings of a Clip, or of an AnyClip, whose sizes are run-time numbers.
 template <class Model>
-typename Model::Embeddings embed_texts(const Model& model, const Tokenizer auto& tokenizer,
-                                       std::span<const std::string> texts) {
-    constexpr std::size_t batch = 256, context = Model::Text::context;
+auto room_for_embeddings(const Model& model, std::size_t count) {
+    if constexpr (requires { typename Model::Embeddings; }) {
+        return typename Model::Embeddings(count);
+    } else {
+        return Tensor<float, Shape<dynamic, dynamic>>(count, model.sizes().embedding);
+    }
+}
+template <class Model>
+std::size_t context_of(const Model& model) {
+    if constexpr (requires { typename Model::Embeddings; }) {
+        return Model::Text::context;
+    } else {
+        return model.sizes().context;
+    }
+}
+template <class Model>
+auto encode_ids(const Model& model, std::span<const Id> ids) {
+    if constexpr (requires { typename Model::Embeddings; }) {
+        return model.encode_text(typename Model::Text::Input(ids, ids.size() / Model::Text::context));
+    } else {
+        return model.encode_text(ids);
+    }
+}
+
+}  // namespace detail
+
+/// The embeddings of texts <M, E>, in batches of 256. The model is a Clip or an AnyClip.
+template <class Model>
+auto embed_texts(const Model& model, const Tokenizer auto& tokenizer, std::span<const std::string> texts) {
+    constexpr std::size_t batch = 256;
+    const std::size_t context = detail::context_of(model);
     const std::vector<Id> ids = tokenizer.encode_batch(texts, context);
-    typename Model::Embeddings embeddings(texts.size());
+    auto embeddings = detail::room_for_embeddings(model, texts.size());
     for (std::size_t first = 0; first < texts.size(); first += batch) {
         const std::size_t count = std::min(batch, texts.size() - first);
-        const typename Model::Text::Input rows(std::span<const Id>(ids).subspan(first * context, count * context), count);
-        const auto part = model.encode_text(rows);
+        const auto part = detail::encode_ids(model, std::span<const Id>(ids).subspan(first * context, count * context));
         std::copy_n(part.data(), part.size(), embeddings[first].data());
     }
     return embeddings;
@@ -82,10 +116,9 @@ typename Model::Embeddings embed_texts(const Model& model, const Tokenizer auto&
 /// One classifier row a class, from the class's prompts: each prompt's embedding, their mean, normalised again
 /// (open_clip/zero_shot_classifier.py:57-63). A template holds one {} for the class's name.
 template <class Model>
-typename Model::Embeddings zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer,
-                                                std::span<const std::string> classes,
-                                                std::span<const std::string> templates) {
-    typename Model::Embeddings rows(classes.size());
+auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, std::span<const std::string> classes,
+                          std::span<const std::string> templates) {
+    auto rows = detail::room_for_embeddings(model, classes.size());
     for (std::size_t c = 0; c < classes.size(); ++c) {
         std::vector<std::string> prompts;
         for (std::string prompt : templates) {
@@ -99,21 +132,38 @@ typename Model::Embeddings zero_shot_classifier(const Model& model, const Tokeni
     return rows;
 }
 
+/// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes, softmax(scale ·
+/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias).
+template <Real T>
+void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_scale, std::optional<T> logit_bias) {
+    const T scale = std::exp(logit_scale);
+    for (std::size_t i = 0; i < cosines.extent(0); ++i) {
+        auto row = cosines[i].elements();
+        if (logit_bias) {
+            for (T& value : row) value = 1 / (1 + std::exp(-(scale * value + *logit_bias)));
+        } else {
+            kernels::active<T>().softmax(row.data(), row.size(), scale);
+        }
+    }
+}
+
 #if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
-/// The probability of each caption for one picture: softmax(scale · cosines). The picture is preprocessed as OpenAI's
-/// models expect, or by the recipe given.
+/// The probability of each caption for one picture (see probabilities_from). The picture is preprocessed by the recipe given,
+/// or as the models of this kind were trained: a logit bias tells SigLIP's from OpenAI's.
 template <class Model>
 std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer, const Image& picture,
                              const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {
     constexpr std::size_t size = Model::architecture.vision.image;
-    const Preprocess standard = openai_preprocess(static_cast<int>(size));
+    const Preprocess standard = Model::architecture.logit_bias ? siglip_preprocess(static_cast<int>(size)) : openai_preprocess(static_cast<int>(size));
     std::vector<float> pixels(3 * size * size);
     preprocess(picture, recipe == nullptr ? standard : *recipe, pixels);
     const auto image = model.encode_image(typename Model::Vision::Input(std::span<const float>(pixels), 1));
     const auto texts = embed_texts(model, tokenizer, captions);
     auto shares = similarity(image, texts);
-    kernels::active<typename Model::C>().softmax(shares.data(), captions.size(), std::exp(model.logit_scale()));
+    std::optional<typename Model::C> bias;
+    if constexpr (Model::architecture.logit_bias) bias = model.logit_bias();
+    probabilities_from(shares, model.logit_scale(), bias);
     return {shares.elements().begin(), shares.elements().end()};
 }
 

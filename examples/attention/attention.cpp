@@ -1,0 +1,112 @@
+// Where an image tower looks, or where in a picture a caption is, as an overlay, by any checkpoint of the zoo.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "zoo.hpp"
+
+namespace {
+
+/// Dark blue over green to yellow.
+td::Colour heat(float share) {
+    static constexpr std::array<std::array<float, 3>, 5> stops{{{48, 18, 99}, {40, 90, 190}, {30, 170, 140}, {180, 215, 60}, {255, 240, 90}}};
+    const float place = std::clamp(share, 0.0F, 1.0F) * (stops.size() - 1);
+    const std::size_t below = std::min(static_cast<std::size_t>(place), stops.size() - 2);
+    const auto channel = [&](std::size_t c) {
+        const float mixed = stops[below][c] + (place - static_cast<float>(below)) * (stops[below + 1][c] - stops[below][c]);
+        return static_cast<std::uint8_t>(std::lround(mixed));
+    };
+    return {channel(0), channel(1), channel(2)};
+}
+
+/// A map [side, side] between its lowest and highest value, over the picture, as bilinear as screens are.
+td::Image overlay(const td::Image& picture, std::span<const float> map, std::size_t side) {
+    const auto [lowest, highest] = std::ranges::minmax(map);
+    const float range = std::max(highest - lowest, 1e-12F);
+    td::Image out = picture;
+    const auto at = [&](std::size_t y, std::size_t x) { return (map[y * side + x] - lowest) / range; };
+    for (int y = 0; y < picture.height; ++y) {
+        for (int x = 0; x < picture.width; ++x) {
+            const auto place = [&](int pixel, int pixels) {
+                const float centre = (static_cast<float>(pixel) + 0.5F) * static_cast<float>(side) / static_cast<float>(pixels) - 0.5F;
+                return std::clamp(centre, 0.0F, static_cast<float>(side - 1));
+            };
+            const float v = place(y, picture.height), u = place(x, picture.width);
+            const auto top = static_cast<std::size_t>(v), left = static_cast<std::size_t>(u);
+            const std::size_t bottom = std::min(top + 1, side - 1), right = std::min(left + 1, side - 1);
+            const float down = v - static_cast<float>(top), across = u - static_cast<float>(left);
+            const float share = (at(top, left) * (1 - across) + at(top, right) * across) * (1 - down) +
+                                (at(bottom, left) * (1 - across) + at(bottom, right) * across) * down;
+            const td::Colour colour = heat(share);
+            std::uint8_t* const pixel = out.pixels.data() + 3 * (static_cast<std::size_t>(y) * static_cast<std::size_t>(picture.width) + static_cast<std::size_t>(x));
+            const std::array<std::uint8_t, 3> over{colour.red, colour.green, colour.blue};
+            for (std::size_t c = 0; c < 3; ++c) pixel[c] = static_cast<std::uint8_t>((9 * pixel[c] + 11 * over[c]) / 20);
+        }
+    }
+    return out;
+}
+
+/// What the class token, or the mean token where there is none, attends to, over all heads.
+std::vector<float> attention_map(const zoo::Opened& opened, std::span<const float> pixels, int layer) {
+    const td::ModelSizes& sizes = opened.clip.sizes();
+    const auto weights = opened.clip.image_attention(pixels, layer);
+    const std::size_t prefix = sizes.image_prefix, tokens = sizes.image_tokens;
+    std::vector<float> map(tokens - prefix);
+    for (std::size_t head = 0; head < sizes.image_heads; ++head) {
+        for (std::size_t query = 0; query < (prefix > 0 ? 1 : tokens); ++query) {
+            for (std::size_t patch = 0; patch < map.size(); ++patch) map[patch] += weights(0, head, query, prefix + patch);
+        }
+    }
+    return map;
+}
+
+int run(int count, char** arguments) {
+    const zoo::Arguments options(
+        count, arguments, "attention --weights PATH --image FILE --out FILE.png [--text CAPTION | --layer N]",
+        {{"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
+         {"--image", "FILE", "a picture"},
+         {"--out", "FILE.png", "the picture as the model sees it, and the map over it"},
+         {"--text", "CAPTION", "maps the patches' cosines with it, instead of attention"},
+         {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"},
+         {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
+         {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
+         {"--tokenizer", "PATH", "where it does not lie beside the weights"}});
+    const bool has_text = options.has("--text");
+    const zoo::Opened opened = zoo::open(options, has_text ? td::Towers::both : td::Towers::image);
+    const td::Image picture = td::read_image(options.require("--image"));
+    std::vector<float> pixels(opened.preprocess.count());
+    td::preprocess(picture, opened.preprocess, pixels);
+
+    std::vector<float> map;
+    if (has_text) {
+        const std::vector<std::string> captions{options.get("--text")};
+        const auto text = td::embed_texts(opened.clip, *opened.tokenizer, captions);
+        const auto patches = opened.clip.patch_embeddings(pixels);
+        const std::size_t width = opened.clip.sizes().embedding;
+        for (std::size_t patch = 0; patch < patches.extent(1); ++patch) {
+            const float* const row = patches.data() + patch * width;
+            map.push_back(std::inner_product(row, row + width, text.data(), 0.0F));
+        }
+        const auto [lowest, highest] = std::ranges::minmax(map);
+        std::printf("cosines of the patches with \"%s\": %.3f to %.3f; of the whole image: %.3f\n", captions[0].c_str(),
+                    static_cast<double>(lowest), static_cast<double>(highest),
+                    static_cast<double>(td::similarity(opened.clip.encode_image(pixels), text)(0, 0)));
+    } else {
+        map = attention_map(opened, pixels, std::stoi(options.get("--layer", "-1")));
+    }
+    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(map.size()))));
+    const int large = std::max(448, opened.preprocess.size);
+    const td::Image seen = td::resize(td::fit_square(picture, opened.preprocess), large, large, td::Filter::bicubic);
+    const std::vector<std::byte> png = td::encode_png(overlay(seen, map, side));
+    const std::span<const std::byte> bytes(png);
+    td::write_file_atomically(options.require("--out"), std::span(&bytes, 1));
+    std::printf("%s: %s, %zu x %zu patches\n", options.get("--out").c_str(), opened.clip.sizes().architecture.c_str(), side, side);
+    return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    return zoo::run("attention", [&] { return run(count, arguments); });
+}

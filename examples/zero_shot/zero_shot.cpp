@@ -1,0 +1,87 @@
+// Which of some labels each picture shows, by any checkpoint of the zoo.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <nlohmann/json.hpp>
+
+#include "zoo.hpp"
+
+namespace {
+
+/// The lines of a file, or what stands between commas.
+std::vector<std::string> read_labels(const std::string& argument) {
+    std::vector<std::string> labels;
+    if (std::filesystem::is_regular_file(argument)) {
+        labels = zoo::read_lines(argument);
+    } else {
+        std::istringstream parts(argument);
+        for (std::string label; std::getline(parts, label, ',');) {
+            label.erase(0, label.find_first_not_of(' '));
+            labels.push_back(label);
+        }
+    }
+    std::erase_if(labels, [](const std::string& label) { return label.empty(); });
+    if (labels.empty()) throw td::Error("--labels", "a file with a label a line, or labels with commas between", argument);
+    return labels;
+}
+
+int run(int count, char** arguments) {
+    const zoo::Arguments options(
+        count, arguments, "zero_shot --weights PATH --images FILE|DIR --labels FILE|\"LABEL, LABEL\"",
+        {{"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
+         {"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
+         {"--labels", "FILE|LABELS", "a file with a label a line, or labels with commas between"},
+         {"--templates", "FILE", "a prompt a line, with {} for the label; all of them count (default: a photo of a {}.)"},
+         {"--top", "K", "labels shown of every picture (default 5)"},
+         {"--json", "", "JSON instead of a table"},
+         {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
+         {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
+         {"--tokenizer", "PATH", "where it does not lie beside the weights"}});
+    const std::vector<std::filesystem::path> images = zoo::list_images(options.require("--images"));
+    const std::vector<std::string> labels = read_labels(options.require("--labels"));
+    const std::vector<std::string> templates =
+        options.has("--templates") ? zoo::read_lines(options.get("--templates")) : std::vector<std::string>{"a photo of a {}."};
+    const zoo::Opened opened = zoo::open(options);
+    const auto classifier = td::zero_shot_classifier(opened.clip, *opened.tokenizer, labels, templates);
+
+    // A folder a label: then it is known what the pictures show.
+    std::size_t right = 0, known = 0;
+    nlohmann::ordered_json report = nlohmann::ordered_json::array();
+    std::vector<float> pixels(opened.preprocess.count());
+    for (const std::filesystem::path& image : images) {
+        try {
+            td::preprocess(td::read_image(image), opened.preprocess, pixels);
+        } catch (const td::Error& error) {
+            std::fprintf(stderr, "left out: %s\n", error.what());
+            continue;
+        }
+        auto shares = td::similarity(opened.clip.encode_image(pixels), classifier);
+        td::probabilities_from(shares, opened.clip.logit_scale(), opened.clip.logit_bias());
+        const auto best = td::best_matches<float>(shares.elements(), std::min(options.number("--top", 5), labels.size()));
+        const auto truth = std::ranges::find(labels, image.parent_path().filename().string());
+        if (truth != labels.end()) {
+            ++known;
+            right += best[0] == static_cast<std::size_t>(truth - labels.begin()) ? 1 : 0;
+        }
+        nlohmann::ordered_json entry{{"image", image.string()}, {"labels", nlohmann::ordered_json::array()}};
+        if (!options.has("--json")) std::printf("%s\n", image.string().c_str());
+        for (const std::size_t label : best) {
+            entry["labels"].push_back({{"label", labels[label]}, {"probability", shares(0, label)}});
+            if (!options.has("--json")) std::printf("  %6.2f %%  %s\n", 100 * static_cast<double>(shares(0, label)), labels[label].c_str());
+        }
+        report.push_back(std::move(entry));
+    }
+    if (options.has("--json")) {
+        std::printf("%s\n", report.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+    } else if (known > 0) {
+        std::printf("%zu of %zu pictures as their folders say\n", right, known);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    return zoo::run("zero_shot", [&] { return run(count, arguments); });
+}
