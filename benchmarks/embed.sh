@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Pictures to embeddings, end to end: examples/embed beside open_clip with a DataLoader.
+#   benchmarks/embed.sh [--pictures N] [--rounds N] [--threads N]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+tests/parity/venv.sh
+cmake --preset release >/dev/null
+cmake --build --preset release --target example_embed
+exec .venv-parity/bin/python benchmarks/embed.py "$@"
