@@ -142,7 +142,8 @@ int run(int count, char** arguments) {
     const td::ModelSizes& sizes = opened.clip.sizes();
     std::fprintf(stderr, "%s: %s\n", weights.string().c_str(), sizes.architecture.c_str());
 
-    const std::string kind = weights.string() + "\n" + options.get("--precision", "f32") + options.get("--activation") + "\n";
+    const auto written = std::filesystem::last_write_time(weights).time_since_epoch().count();
+    const std::string kind = weights.string() + " " + std::to_string(written) + "\n" + options.get("--precision", "f32") + options.get("--activation") + "\n";
     std::vector<td::StoredTensor> tensors;
     std::map<std::string, std::string> metadata{{"architecture", sizes.architecture}};
     std::vector<float> image_rows, text_rows;

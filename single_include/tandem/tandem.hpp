@@ -2071,6 +2071,120 @@ std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> 
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/data/tokenizer_file.hpp ----
+
+// What a tokenizer.json of the tokenizers package holds.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A tokenizer.json: vocabulary, pieces and merges, which are long, apart from the rest.
+class TokenizerFile final : public JsonEvents {
+public:
+    std::unordered_map<std::string, Id> vocabulary;
+    std::vector<std::pair<std::string, double>> pieces;  ///< of a unigram vocabulary, with their scores
+    std::vector<std::pair<std::string, std::string>> merges;
+    std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
+
+    /// Throws Error if there is no such file, or it is no JSON.
+    [[gnu::cold]] static TokenizerFile read(const std::filesystem::path& path) {
+        if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
+        const MappedFile mapped(path);
+        TokenizerFile json;
+        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+        if (const auto fault = json_fault(text, json))
+            throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+        return json;
+    }
+
+    std::string value(const std::string& path, const std::string& otherwise = "") const {
+        const auto found = values.find(path);
+        return found == values.end() ? otherwise : found->second;
+    }
+
+    bool string(std::string_view text) override {
+        if (is_at("model", "merges")) {
+            if (levels_.size() == 4) return half(text);
+            const std::size_t space = text.find(' ');
+            if (space == std::string_view::npos) return false;
+            merges.emplace_back(text.substr(0, space), text.substr(space + 1));
+            return advance();
+        }
+        if (is_piece()) {
+            pieces.emplace_back(text, 0.0);
+            return advance();
+        }
+        return leaf(text);
+    }
+    bool number(std::uint64_t number) override {
+        if (is_piece()) return score(static_cast<double>(number));
+        if (is_at("model", "vocab")) {
+            vocabulary.emplace(levels_.back().key, static_cast<Id>(number));
+            return true;
+        }
+        return leaf(std::to_string(number));
+    }
+    bool other(std::string_view json) override {
+        return is_piece() ? score(std::strtod(std::string(json).c_str(), nullptr)) : leaf(json);
+    }
+    bool start_object() override { return open(false); }
+    bool key(std::string_view name) override {
+        levels_.back().key = name;
+        return true;
+    }
+    bool end_object() override { return close(); }
+    bool start_array() override { return open(true); }
+    bool end_array() override { return close(); }
+
+private:
+    static constexpr std::size_t deepest = 64;
+
+    struct Level {
+        std::string key;
+        std::size_t index = 0;
+        bool is_array = false;
+    };
+
+    bool is_at(std::string_view first, std::string_view second) const {
+        return levels_.size() >= 2 && levels_[0].key == first && levels_[1].key == second;
+    }
+    /// In the pair of a piece and its score.
+    bool is_piece() const { return levels_.size() == 4 && levels_[2].is_array && is_at("model", "vocab"); }
+    bool score(double value) {
+        if (pieces.empty() || levels_.back().index != 1) return false;
+        pieces.back().second = value;
+        return advance();
+    }
+    bool open(bool is_array) {
+        levels_.push_back({"", 0, is_array});
+        return levels_.size() <= deepest;
+    }
+    bool close() {
+        levels_.pop_back();
+        return levels_.empty() || advance();
+    }
+    bool advance() {
+        if (levels_.back().is_array) ++levels_.back().index;
+        return true;
+    }
+    bool half(std::string_view text) {
+        if (levels_.back().index == 0) merges.emplace_back(text, "");
+        if (levels_.back().index == 1) merges.back().second = text;
+        return advance() && levels_.back().index <= 2;
+    }
+    bool leaf(std::string_view text) {
+        if (levels_.empty()) return false;
+        std::string path;
+        for (const Level& level : levels_)
+            path += (path.empty() ? "" : ".") + (level.is_array ? std::to_string(level.index) : level.key);
+        values[path] = text;
+        return advance();
+    }
+
+    std::vector<Level> levels_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/data/bpe.hpp ----
 
 // CLIP's byte-level BPE tokenizer: ids as open_clip's SimpleTokenizer and transformers' CLIPTokenizerFast give them.
@@ -2135,14 +2249,15 @@ public:
     };
 
     /// Reads a vocabulary. `path` is open_clip's bpe_simple_vocab_16e6.txt.gz (or a file of its form, of which the
-    /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
-    /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
+    /// first 48,894 merges count; cleaned as open_clip does), a tokenizer.json, or a folder with vocab.json and merges.txt or
+    /// with tokenizer.json alone (cleaned as transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
     [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
                         "nothing there");
+        if (path.extension() == ".json") return load_json(path, cleaning.value_or(Cleaning::transformers));
         return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
     }
@@ -2331,6 +2446,8 @@ private:
     }
 
     static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
+        if (!std::filesystem::exists(folder / "vocab.json") && std::filesystem::exists(folder / "tokenizer.json"))
+            return load_json(folder / "tokenizer.json", detail::cleaning_of(folder, cleaning));
         const std::filesystem::path merges_path = folder / "merges.txt";
         const std::string text = detail::read_gzip(merges_path);
         std::string_view rest = text;
@@ -2338,7 +2455,8 @@ private:
         const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
         const bool marked = version.find(open_clip_mark) != std::string_view::npos;
         Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : Cleaning::transformers));
-        const std::unordered_map<std::string, Id> ids = bpe.read_vocabulary(folder / "vocab.json");
+        const std::filesystem::path vocabulary = folder / "vocab.json";
+        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary(read_vocabulary(vocabulary), vocabulary.string());
 
         bpe.merges_ = detail::MergeRules(static_cast<std::size_t>(std::count(rest.begin(), rest.end(), '\n')) + 1);
         for (std::size_t line = has_version ? 2 : 1; !rest.empty(); ++line) {
@@ -2346,19 +2464,46 @@ private:
             if (content.empty()) continue;
             const std::string where = detail::at_line(merges_path, line);
             const auto [left, right] = parse_merge(content, where);
-            const auto left_id = ids.find(left);
-            const auto right_id = ids.find(right);
-            const auto result = ids.find(left + right);
-            if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
-                throw Error(where, "the two symbols or what they make are not in vocab.json");
-            if (!bpe.merges_.add({left_id->second, right_id->second, result->second}))
-                throw Error(where, "the same merge stands on an earlier line");
+            bpe.add_merge(ids, left, right, where);
         }
         return bpe;
     }
 
-    /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
-    [[gnu::cold]] std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+    /// A tokenizer.json as transformers saves CLIP's tokenizer: the same vocabulary and merges in one file.
+    [[gnu::cold]] static Bpe load_json(const std::filesystem::path& path, Cleaning cleaning) {
+        const detail::TokenizerFile json = detail::TokenizerFile::read(path);
+        const std::string where = path.string();
+        if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
+            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
+        std::map<std::string, std::uint64_t> entries;
+        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
+        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
+            const std::string at = "added_tokens." + std::to_string(i);
+            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
+        }
+        Bpe bpe(cleaning);
+        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
+        bpe.merges_ = detail::MergeRules(json.merges.size());
+        for (const auto& [left, right] : json.merges) {
+            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
+            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
+            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
+        }
+        return bpe;
+    }
+
+    void add_merge(const std::unordered_map<std::string, Id>& ids, const std::string& left, const std::string& right, const std::string& where) {
+        const auto left_id = ids.find(left), right_id = ids.find(right), result = ids.find(left + right);
+        if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
+            throw Error(where, "the two symbols or what they make are not in the vocabulary");
+        if (!merges_.add({left_id->second, right_id->second, result->second}))
+            throw Error(where, "the same merge stands earlier");
+    }
+
+    using Entries = std::vector<std::pair<std::string, std::uint64_t>>;
+
+    /// The tokens of a vocab.json and their ids.
+    [[gnu::cold]] static Entries read_vocabulary(const std::filesystem::path& path) {
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
@@ -2366,18 +2511,29 @@ private:
         if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
             throw Error(where, "a JSON object of tokens and ids", "something else");
         }
-        std::vector<bool> seen(json.leaves.size());
-        tokens_.resize(json.leaves.size());
+        Entries entries;
+        for (const detail::JsonLeaf& leaf : json.leaves) {
+            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number)
+                throw Error(where, "ids from 0 to " + std::to_string(json.leaves.size() - 1) + ", each once",
+                            "\"" + leaf.path + "\": " +
+                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
+            entries.emplace_back(leaf.path, leaf.number);
+        }
+        return entries;
+    }
+
+    /// Fills tokens, byte ids and special ids; returns the ids by token.
+    [[gnu::cold]] std::unordered_map<std::string, Id> take_vocabulary(const Entries& entries, const std::string& where) {
+        std::vector<bool> seen(entries.size());
+        tokens_.resize(entries.size());
         start_ = end_ = -1;
         std::unordered_map<std::string, Id> ids;
-        ids.reserve(2 * json.leaves.size());
-        for (const detail::JsonLeaf& leaf : json.leaves) {
-            const std::string& name = leaf.path;
-            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number || leaf.number >= seen.size())
+        ids.reserve(2 * entries.size());
+        for (const auto& [name, number] : entries) {
+            if (number >= seen.size())
                 throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
-                            "\"" + name + "\": " +
-                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
-            const auto id = static_cast<std::size_t>(leaf.number);
+                            "\"" + name + "\": " + std::to_string(number));
+            const auto id = static_cast<std::size_t>(number);
             if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
             seen[id] = true;
             if (is_special(name, &detail::SpecialLiterals::start)) {
@@ -2480,6 +2636,11 @@ public:
             if (leaf.path == path && leaf.text != "null") found.push_back(leaf.text);
         }
         return found;
+    }
+    /// Reads only what stands below `prefix`, which ends in a dot, as if it were all of the file.
+    void enter(std::string_view prefix) {
+        std::erase_if(leaves_.leaves, [&](const JsonLeaf& leaf) { return !leaf.path.starts_with(prefix); });
+        for (JsonLeaf& leaf : leaves_.leaves) leaf.path.erase(0, prefix.size());
     }
     bool has_below(std::string_view prefix) const {
         return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });
@@ -2640,120 +2801,6 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
     }
     return {};
 }
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/data/tokenizer_file.hpp ----
-
-// What a tokenizer.json of the tokenizers package holds.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// A tokenizer.json: vocabulary, pieces and merges, which are long, apart from the rest.
-class TokenizerFile final : public JsonEvents {
-public:
-    std::unordered_map<std::string, Id> vocabulary;
-    std::vector<std::pair<std::string, double>> pieces;  ///< of a unigram vocabulary, with their scores
-    std::vector<std::pair<std::string, std::string>> merges;
-    std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
-
-    /// Throws Error if there is no such file, or it is no JSON.
-    [[gnu::cold]] static TokenizerFile read(const std::filesystem::path& path) {
-        if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
-        const MappedFile mapped(path);
-        TokenizerFile json;
-        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-        if (const auto fault = json_fault(text, json))
-            throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
-        return json;
-    }
-
-    std::string value(const std::string& path, const std::string& otherwise = "") const {
-        const auto found = values.find(path);
-        return found == values.end() ? otherwise : found->second;
-    }
-
-    bool string(std::string_view text) override {
-        if (is_at("model", "merges")) {
-            if (levels_.size() == 4) return half(text);
-            const std::size_t space = text.find(' ');
-            if (space == std::string_view::npos) return false;
-            merges.emplace_back(text.substr(0, space), text.substr(space + 1));
-            return advance();
-        }
-        if (is_piece()) {
-            pieces.emplace_back(text, 0.0);
-            return advance();
-        }
-        return leaf(text);
-    }
-    bool number(std::uint64_t number) override {
-        if (is_piece()) return score(static_cast<double>(number));
-        if (is_at("model", "vocab")) {
-            vocabulary.emplace(levels_.back().key, static_cast<Id>(number));
-            return true;
-        }
-        return leaf(std::to_string(number));
-    }
-    bool other(std::string_view json) override {
-        return is_piece() ? score(std::strtod(std::string(json).c_str(), nullptr)) : leaf(json);
-    }
-    bool start_object() override { return open(false); }
-    bool key(std::string_view name) override {
-        levels_.back().key = name;
-        return true;
-    }
-    bool end_object() override { return close(); }
-    bool start_array() override { return open(true); }
-    bool end_array() override { return close(); }
-
-private:
-    static constexpr std::size_t deepest = 64;
-
-    struct Level {
-        std::string key;
-        std::size_t index = 0;
-        bool is_array = false;
-    };
-
-    bool is_at(std::string_view first, std::string_view second) const {
-        return levels_.size() >= 2 && levels_[0].key == first && levels_[1].key == second;
-    }
-    /// In the pair of a piece and its score.
-    bool is_piece() const { return levels_.size() == 4 && levels_[2].is_array && is_at("model", "vocab"); }
-    bool score(double value) {
-        if (pieces.empty() || levels_.back().index != 1) return false;
-        pieces.back().second = value;
-        return advance();
-    }
-    bool open(bool is_array) {
-        levels_.push_back({"", 0, is_array});
-        return levels_.size() <= deepest;
-    }
-    bool close() {
-        levels_.pop_back();
-        return levels_.empty() || advance();
-    }
-    bool advance() {
-        if (levels_.back().is_array) ++levels_.back().index;
-        return true;
-    }
-    bool half(std::string_view text) {
-        if (levels_.back().index == 0) merges.emplace_back(text, "");
-        if (levels_.back().index == 1) merges.back().second = text;
-        return advance() && levels_.back().index <= 2;
-    }
-    bool leaf(std::string_view text) {
-        if (levels_.empty()) return false;
-        std::string path;
-        for (const Level& level : levels_)
-            path += (path.empty() ? "" : ".") + (level.is_array ? std::to_string(level.index) : level.key);
-        values[path] = text;
-        return advance();
-    }
-
-    std::vector<Level> levels_;
-};
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
@@ -3890,6 +3937,7 @@ namespace detail {
     const std::string type = json.value("model.type");
     if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
     if (type == "WordPiece") return WordPiece::load(path);
+    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::load(path);
     return JsonTokenizer::load(path);
 }
 
@@ -6025,7 +6073,7 @@ namespace detail {
 }  // namespace detail
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// preprocessor_config.json, in the folder `path` or beside the file. Without either, `otherwise`: what the model was
+/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either, `otherwise`: what the model was
 /// trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
@@ -6037,9 +6085,17 @@ namespace detail {
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }
-    if (const auto file = folder / "preprocessor_config.json"; std::filesystem::exists(file)) {
-        const detail::ConfigReader config(file);
-        std::string type = config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
+    // transformers 5 keeps it in processor_config.json, below image_processor; what the older file says is the same.
+    for (const char* const name : {"preprocessor_config.json", "processor_config.json"}) {
+        const std::filesystem::path file = folder / name;
+        if (!std::filesystem::exists(file)) continue;
+        detail::ConfigReader config(file);
+        if (config.has_below("image_processor.")) {
+            config.enter("image_processor.");
+        } else if (file.filename() == "processor_config.json") {
+            continue;
+        }
+        const std::string type = config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
         const bool squashes = type.starts_with("Siglip") || type.starts_with("EfficientNet");
         return detail::transformers_preprocess(config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
     }
@@ -19826,7 +19882,7 @@ private:
     static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
     static_assert(config.final_norm_fits(), "tandem: TextConfig: no_ln_final leaves out the norm that final_ln_after_pool places");
-    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
+    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, First, Last, Average or AttentionPool");
     static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
     static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
 };
@@ -20074,7 +20130,7 @@ private:
     static_assert(config.rates_are_shares(), "tandem: VitConfig: patch_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
     static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
-    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
+    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot, First and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
     static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it; it has no patch_bias and no floor_patches");
     static_assert(config.projection_fits(Embedding), "tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
 };

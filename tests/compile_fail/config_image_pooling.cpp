@@ -1,5 +1,5 @@
 // An image has no end-of-text token.
-// expect: tandem: VitConfig: Eot and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool
+// expect: tandem: VitConfig: Eot, First and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

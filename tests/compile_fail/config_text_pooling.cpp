@@ -1,5 +1,5 @@
 // A caption has no class token.
-// expect: tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool
+// expect: tandem: TextConfig: a caption has no class token: it is pooled by Eot, First, Last, Average or AttentionPool
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

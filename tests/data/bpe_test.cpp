@@ -254,6 +254,41 @@ TEST_CASE("bpe: a saved vocabulary loads as it was") {
     CHECK(Bpe::load(folder / "saved").encode("Ein schöner Tag") == transformers_bpe().encode("Ein schöner Tag"));
 }
 
+TEST_CASE("bpe: a tokenizer.json is the vocabulary and merges in one file") {
+    const Scratch folder;
+    Bpe::load(vocabulary_file).save(folder / "saved");
+    nlohmann::json json{{"added_tokens", {{{"id", 49407}, {"content", "<|endoftext|>"}}}},
+                        {"model", {{"type", "BPE"}, {"end_of_word_suffix", "</w>"}}}};
+    json["model"]["vocab"] = nlohmann::json::parse(contents(folder / "saved/vocab.json"));
+    json["model"]["vocab"].erase("<|endoftext|>");  // stands among the added ones
+    std::istringstream merges(contents(folder / "saved/merges.txt"));
+    std::string line, left, right;
+    std::getline(merges, line);
+    while (merges >> left >> right) json["model"]["merges"].push_back({left, right});
+    fs::create_directories(folder / "json");
+    put(folder / "json/tokenizer.json", json.dump());
+    for (const fs::path& path : {folder / "json", folder / "json/tokenizer.json"}) {
+        const Bpe bpe = Bpe::load(path);
+        CHECK(bpe.cleaning() == Cleaning::transformers);
+        CHECK(bpe.vocabulary() == 49408);
+        CHECK(bpe.end() == 49407);
+        for (const char* text : {"It’s “fine” &amp; ΑΣ 12", "Ein schöner Tag <|endoftext|>", "\u5bff\u53f8 caf\u00e9"})
+            CHECK(bpe.encode(text) == transformers_bpe().encode(text));
+    }
+    const auto error = [&] {
+        put(folder / "json/tokenizer.json", json.dump());
+        return error_of([&] { Bpe::load(folder / "json"); });
+    };
+    json["model"]["merges"].push_back({left, right});
+    CHECK_THAT(error(), Contains("tokenizer.json: the same merge stands earlier"));
+    json["model"]["merges"].back() = {"qq", "zzz"};
+    CHECK_THAT(error(), Contains("tokenizer.json: the two symbols or what they make are not in the vocabulary"));
+    json["model"]["merges"].back() = {"\u4e00", "a"};
+    CHECK_THAT(error(), Contains("tokenizer.json: a merge holds a character that stands for no byte"));
+    json["model"].erase("end_of_word_suffix");
+    CHECK_THAT(error(), Contains("tokenizer.json: expected a BPE with merges and model.end_of_word_suffix = </w>, found nothing"));
+}
+
 TEST_CASE("bpe: a damaged vocabulary is refused by name and line") {
     const Scratch folder;
     const auto load = [&](const char* name) { return error_of([&] { Bpe::load(folder / name); }); };

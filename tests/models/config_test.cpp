@@ -41,6 +41,16 @@ TEST_CASE("parameters and FLOPs of the zoo are open_clip's") {
     check(td::vit_so400m_14_siglip_384, 428.23, 449.73, 670.35, 53.13);
     check(td::vit_so400m_16_siglip2_512, 428.77, 707.78, 979.61, 53.13);
     check(td::vit_gopt_16_siglip2_384, 1163.66, 708.23, 1392.98, 53.13);
+    check(td::rn50, 38.32, 63.69, 12.22, 5.96);
+    check(td::rn101, 56.26, 63.43, 19.54, 5.96);
+    check(td::rn50x4, 87.14, 91.16, 42.56, 9.27);
+    check(td::rn50x16, 167.33, 123.65, 149.39, 13.30);
+    check(td::rn50x64, 420.38, 202.88, 529.11, 23.55);
+    // The text side's published FLOPs are for 514 tokens; these are B/32's image and 12 layers of width 768 for 77.
+    check(td::xlm_roberta_base_vit_b_32, 87.85, 278.27, 8.82, 13.30);
+    check(td::xlm_roberta_large_vit_h_14, 632.08, 560.94, 334.59, 47.09);
+    // The text side without BERT's pooler (0.59 M), which is no part of the embedding.
+    check(td::align_base, 62.14, 109.38, 16.80, 11.02);
 }
 
 TEST_CASE("costs are constants and add up") {

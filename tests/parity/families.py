@@ -141,16 +141,19 @@ def make_transformers(name, folder, pictures):
             vision_config=vision, text_config=text | {"bos_token_id": 49406, "eos_token_id": 49407}, projection_dim=embedding
         )
         model = transformers.CLIPModel(config)
-        write_clip_vocabulary(folder)
-        clip = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+        vocabulary = folder / "original"
+        vocabulary.mkdir()
+        write_clip_vocabulary(vocabulary)
+        clip = transformers.CLIPTokenizer(str(vocabulary / "vocab.json"), str(vocabulary / "merges.txt"))
+        clip.save_pretrained(folder)  # a tokenizer.json
         encode = lambda text, context: clip(text, padding="max_length", truncation=True, max_length=context)["input_ids"]
         size = config.vision_config.image_size
         processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     elif name.endswith("align-base"):
         config = transformers.AlignConfig(vision_config={"hidden_dim": 640}, projection_dim=embedding, temperature_init_value=0.01)
         model = transformers.AlignModel(config)
-        shutil.copy(TOKENIZERS / "word_piece/vocab.txt", folder)
-        bert = transformers.BertTokenizer.from_pretrained(folder)
+        bert = transformers.BertTokenizer(str(TOKENIZERS / "word_piece/vocab.txt"))
+        bert.save_pretrained(folder)  # a tokenizer.json
         encode = lambda text, _: bert(text, padding="max_length", truncation=True, max_length=64)["input_ids"]
         # What the hub has beside the checkpoint.
         processor = transformers.EfficientNetImageProcessorPil(

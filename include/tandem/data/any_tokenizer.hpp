@@ -65,6 +65,7 @@ namespace detail {
     const std::string type = json.value("model.type");
     if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
     if (type == "WordPiece") return WordPiece::load(path);
+    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::load(path);
     return JsonTokenizer::load(path);
 }
 

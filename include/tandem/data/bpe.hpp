@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -33,6 +35,7 @@
 #include <tandem/data/clean_text.hpp>
 #include <tandem/data/json.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_file.hpp>
 #include <tandem/data/unicode.hpp>
 
 #if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
@@ -89,14 +92,15 @@ public:
     };
 
     /// Reads a vocabulary. `path` is open_clip's bpe_simple_vocab_16e6.txt.gz (or a file of its form, of which the
-    /// first 48,894 merges count; cleaned as open_clip does), or a folder with vocab.json and merges.txt (cleaned as
-    /// transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
+    /// first 48,894 merges count; cleaned as open_clip does), a tokenizer.json, or a folder with vocab.json and merges.txt or
+    /// with tokenizer.json alone (cleaned as transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
     [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
                         "nothing there");
+        if (path.extension() == ".json") return load_json(path, cleaning.value_or(Cleaning::transformers));
         return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
     }
@@ -285,6 +289,8 @@ private:
     }
 
     static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
+        if (!std::filesystem::exists(folder / "vocab.json") && std::filesystem::exists(folder / "tokenizer.json"))
+            return load_json(folder / "tokenizer.json", detail::cleaning_of(folder, cleaning));
         const std::filesystem::path merges_path = folder / "merges.txt";
         const std::string text = detail::read_gzip(merges_path);
         std::string_view rest = text;
@@ -292,7 +298,8 @@ private:
         const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
         const bool marked = version.find(open_clip_mark) != std::string_view::npos;
         Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : Cleaning::transformers));
-        const std::unordered_map<std::string, Id> ids = bpe.read_vocabulary(folder / "vocab.json");
+        const std::filesystem::path vocabulary = folder / "vocab.json";
+        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary(read_vocabulary(vocabulary), vocabulary.string());
 
         bpe.merges_ = detail::MergeRules(static_cast<std::size_t>(std::count(rest.begin(), rest.end(), '\n')) + 1);
         for (std::size_t line = has_version ? 2 : 1; !rest.empty(); ++line) {
@@ -300,19 +307,46 @@ private:
             if (content.empty()) continue;
             const std::string where = detail::at_line(merges_path, line);
             const auto [left, right] = parse_merge(content, where);
-            const auto left_id = ids.find(left);
-            const auto right_id = ids.find(right);
-            const auto result = ids.find(left + right);
-            if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
-                throw Error(where, "the two symbols or what they make are not in vocab.json");
-            if (!bpe.merges_.add({left_id->second, right_id->second, result->second}))
-                throw Error(where, "the same merge stands on an earlier line");
+            bpe.add_merge(ids, left, right, where);
         }
         return bpe;
     }
 
-    /// Fills tokens, byte ids and special ids from vocab.json; returns the ids by token.
-    [[gnu::cold]] std::unordered_map<std::string, Id> read_vocabulary(const std::filesystem::path& path) {
+    /// A tokenizer.json as transformers saves CLIP's tokenizer: the same vocabulary and merges in one file.
+    [[gnu::cold]] static Bpe load_json(const std::filesystem::path& path, Cleaning cleaning) {
+        const detail::TokenizerFile json = detail::TokenizerFile::read(path);
+        const std::string where = path.string();
+        if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
+            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
+        std::map<std::string, std::uint64_t> entries;
+        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
+        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
+            const std::string at = "added_tokens." + std::to_string(i);
+            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
+        }
+        Bpe bpe(cleaning);
+        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
+        bpe.merges_ = detail::MergeRules(json.merges.size());
+        for (const auto& [left, right] : json.merges) {
+            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
+            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
+            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
+        }
+        return bpe;
+    }
+
+    void add_merge(const std::unordered_map<std::string, Id>& ids, const std::string& left, const std::string& right, const std::string& where) {
+        const auto left_id = ids.find(left), right_id = ids.find(right), result = ids.find(left + right);
+        if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
+            throw Error(where, "the two symbols or what they make are not in the vocabulary");
+        if (!merges_.add({left_id->second, right_id->second, result->second}))
+            throw Error(where, "the same merge stands earlier");
+    }
+
+    using Entries = std::vector<std::pair<std::string, std::uint64_t>>;
+
+    /// The tokens of a vocab.json and their ids.
+    [[gnu::cold]] static Entries read_vocabulary(const std::filesystem::path& path) {
         const std::string where = path.string();
         const MappedFile file(path);
         const auto* first = reinterpret_cast<const char*>(file.bytes().data());
@@ -320,18 +354,29 @@ private:
         if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
             throw Error(where, "a JSON object of tokens and ids", "something else");
         }
-        std::vector<bool> seen(json.leaves.size());
-        tokens_.resize(json.leaves.size());
+        Entries entries;
+        for (const detail::JsonLeaf& leaf : json.leaves) {
+            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number)
+                throw Error(where, "ids from 0 to " + std::to_string(json.leaves.size() - 1) + ", each once",
+                            "\"" + leaf.path + "\": " +
+                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
+            entries.emplace_back(leaf.path, leaf.number);
+        }
+        return entries;
+    }
+
+    /// Fills tokens, byte ids and special ids; returns the ids by token.
+    [[gnu::cold]] std::unordered_map<std::string, Id> take_vocabulary(const Entries& entries, const std::string& where) {
+        std::vector<bool> seen(entries.size());
+        tokens_.resize(entries.size());
         start_ = end_ = -1;
         std::unordered_map<std::string, Id> ids;
-        ids.reserve(2 * json.leaves.size());
-        for (const detail::JsonLeaf& leaf : json.leaves) {
-            const std::string& name = leaf.path;
-            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number || leaf.number >= seen.size())
+        ids.reserve(2 * entries.size());
+        for (const auto& [name, number] : entries) {
+            if (number >= seen.size())
                 throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
-                            "\"" + name + "\": " +
-                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
-            const auto id = static_cast<std::size_t>(leaf.number);
+                            "\"" + name + "\": " + std::to_string(number));
+            const auto id = static_cast<std::size_t>(number);
             if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
             seen[id] = true;
             if (is_special(name, &detail::SpecialLiterals::start)) {

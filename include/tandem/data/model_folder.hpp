@@ -60,6 +60,11 @@ public:
         }
         return found;
     }
+    /// Reads only what stands below `prefix`, which ends in a dot, as if it were all of the file.
+    void enter(std::string_view prefix) {
+        std::erase_if(leaves_.leaves, [&](const JsonLeaf& leaf) { return !leaf.path.starts_with(prefix); });
+        for (JsonLeaf& leaf : leaves_.leaves) leaf.path.erase(0, prefix.size());
+    }
     bool has_below(std::string_view prefix) const {
         return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });
     }

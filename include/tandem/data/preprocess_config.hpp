@@ -103,7 +103,7 @@ namespace detail {
 }  // namespace detail
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// preprocessor_config.json, in the folder `path` or beside the file. Without either, `otherwise`: what the model was
+/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either, `otherwise`: what the model was
 /// trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
@@ -115,9 +115,17 @@ namespace detail {
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }
-    if (const auto file = folder / "preprocessor_config.json"; std::filesystem::exists(file)) {
-        const detail::ConfigReader config(file);
-        std::string type = config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
+    // transformers 5 keeps it in processor_config.json, below image_processor; what the older file says is the same.
+    for (const char* const name : {"preprocessor_config.json", "processor_config.json"}) {
+        const std::filesystem::path file = folder / name;
+        if (!std::filesystem::exists(file)) continue;
+        detail::ConfigReader config(file);
+        if (config.has_below("image_processor.")) {
+            config.enter("image_processor.");
+        } else if (file.filename() == "processor_config.json") {
+            continue;
+        }
+        const std::string type = config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
         const bool squashes = type.starts_with("Siglip") || type.starts_with("EfficientNet");
         return detail::transformers_preprocess(config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
     }

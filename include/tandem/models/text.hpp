@@ -293,7 +293,7 @@ private:
     static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
     static_assert(config.final_norm_fits(), "tandem: TextConfig: no_ln_final leaves out the norm that final_ln_after_pool places");
-    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, Last, Average or AttentionPool");
+    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, First, Last, Average or AttentionPool");
     static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
     static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
 };

@@ -249,7 +249,7 @@ private:
     static_assert(config.rates_are_shares(), "tandem: VitConfig: patch_dropout and drop_path_rate must be at least 0 and below 1");
     static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
     static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
-    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
+    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot, First and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
     static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it; it has no patch_bias and no floor_patches");
     static_assert(config.projection_fits(Embedding), "tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
 };
