@@ -10,11 +10,13 @@ namespace {
 
 /// Dark blue over green to yellow.
 td::Colour heat(float share) {
-    static constexpr std::array<std::array<float, 3>, 5> stops{{{48, 18, 99}, {40, 90, 190}, {30, 170, 140}, {180, 215, 60}, {255, 240, 90}}};
+    static constexpr std::array<std::array<float, 3>, 5> stops{
+        {{48, 18, 99}, {40, 90, 190}, {30, 170, 140}, {180, 215, 60}, {255, 240, 90}}};
     const float place = std::clamp(share, 0.0F, 1.0F) * (stops.size() - 1);
     const std::size_t below = std::min(static_cast<std::size_t>(place), stops.size() - 2);
     const auto channel = [&](std::size_t c) {
-        const float mixed = stops[below][c] + (place - static_cast<float>(below)) * (stops[below + 1][c] - stops[below][c]);
+        const float mixed =
+            stops[below][c] + (place - static_cast<float>(below)) * (stops[below + 1][c] - stops[below][c]);
         return static_cast<std::uint8_t>(std::lround(mixed));
     };
     return {channel(0), channel(1), channel(2)};
@@ -29,7 +31,8 @@ td::Image overlay(const td::Image& picture, std::span<const float> map, std::siz
     for (int y = 0; y < picture.height; ++y) {
         for (int x = 0; x < picture.width; ++x) {
             const auto place = [&](int pixel, int pixels) {
-                const float centre = (static_cast<float>(pixel) + 0.5F) * static_cast<float>(side) / static_cast<float>(pixels) - 0.5F;
+                const float centre =
+                    (static_cast<float>(pixel) + 0.5F) * static_cast<float>(side) / static_cast<float>(pixels) - 0.5F;
                 return std::clamp(centre, 0.0F, static_cast<float>(side - 1));
             };
             const float v = place(y, picture.height), u = place(x, picture.width);
@@ -39,9 +42,12 @@ td::Image overlay(const td::Image& picture, std::span<const float> map, std::siz
             const float share = (at(top, left) * (1 - across) + at(top, right) * across) * (1 - down) +
                                 (at(bottom, left) * (1 - across) + at(bottom, right) * across) * down;
             const td::Colour colour = heat(share);
-            std::uint8_t* const pixel = out.pixels.data() + 3 * (static_cast<std::size_t>(y) * static_cast<std::size_t>(picture.width) + static_cast<std::size_t>(x));
+            std::uint8_t* const pixel =
+                out.pixels.data() + 3 * (static_cast<std::size_t>(y) * static_cast<std::size_t>(picture.width) +
+                                         static_cast<std::size_t>(x));
             const std::array<std::uint8_t, 3> over{colour.red, colour.green, colour.blue};
-            for (std::size_t c = 0; c < 3; ++c) pixel[c] = static_cast<std::uint8_t>((9 * pixel[c] + 11 * over[c]) / 20);
+            for (std::size_t c = 0; c < 3; ++c)
+                pixel[c] = static_cast<std::uint8_t>((9 * pixel[c] + 11 * over[c]) / 20);
         }
     }
     return out;
@@ -55,7 +61,8 @@ std::vector<float> attention_map(const zoo::Opened& opened, std::span<const floa
     std::vector<float> map(tokens - prefix);
     for (std::size_t head = 0; head < sizes.image_heads; ++head) {
         for (std::size_t query = 0; query < (prefix > 0 ? 1 : tokens); ++query) {
-            for (std::size_t patch = 0; patch < map.size(); ++patch) map[patch] += weights(0, head, query, prefix + patch);
+            for (std::size_t patch = 0; patch < map.size(); ++patch)
+                map[patch] += weights(0, head, query, prefix + patch);
         }
     }
     return map;
@@ -101,7 +108,8 @@ int run(int count, char** arguments) {
     const std::vector<std::byte> png = td::encode_png(overlay(seen, map, side));
     const std::span<const std::byte> bytes(png);
     td::write_file_atomically(options.require("--out"), std::span(&bytes, 1));
-    std::printf("%s: %s, %zu x %zu patches\n", options.get("--out").c_str(), opened.clip.sizes().architecture.c_str(), side, side);
+    std::printf("%s: %s, %zu x %zu patches\n", options.get("--out").c_str(), opened.clip.sizes().architecture.c_str(),
+                side, side);
     return 0;
 }
 

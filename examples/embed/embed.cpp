@@ -30,9 +30,9 @@ public:
         const double seconds = std::chrono::duration<double>(now - start_).count();
         constexpr std::size_t width = 30;
         const std::size_t filled = all_ == 0 ? width : width * done / all_;
-        std::fprintf(stderr, "%s%-6s [%s%s] %zu/%zu, %.1f/s%s", terminal ? "\r" : "", what_, std::string(filled, '#').c_str(),
-                     std::string(width - filled, '.').c_str(), done, all_, static_cast<double>(done - first_) / std::max(seconds, 1e-9),
-                     terminal && !ended ? "" : "\n");
+        std::fprintf(stderr, "%s%-6s [%s%s] %zu/%zu, %.1f/s%s", terminal ? "\r" : "", what_,
+                     std::string(filled, '#').c_str(), std::string(width - filled, '.').c_str(), done, all_,
+                     static_cast<double>(done - first_) / std::max(seconds, 1e-9), terminal && !ended ? "" : "\n");
     }
 
 private:
@@ -46,7 +46,8 @@ private:
 class Journal {
 public:
     /// Opens what an earlier run of the same kind left. Throws Error if it is another run's.
-    Journal(std::filesystem::path path, const std::string& signature, std::size_t width) : path_(std::move(path)), width_(width) {
+    Journal(std::filesystem::path path, const std::string& signature, std::size_t width)
+        : path_(std::move(path)), width_(width) {
         const std::string header = "tandem embed " + std::to_string(std::hash<std::string>{}(signature)) + "\n";
         if (std::ifstream before(path_, std::ios::binary); before) {
             std::string found(header.size(), 0);
@@ -55,13 +56,15 @@ public:
                 throw td::Error(path_.string(), "what an earlier run left with the same weights, precision and inputs",
                                 "another run's: delete it to begin anew");
             std::vector<float> row(width);
-            while (before.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * sizeof(float))))
+            while (
+                before.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * sizeof(float))))
                 rows_.insert(rows_.end(), row.begin(), row.end());
         }
         // Written anew, so that half a row of a killed run goes.
         file_.open(path_, std::ios::binary | std::ios::trunc);
         file_ << header;
-        file_.write(reinterpret_cast<const char*>(rows_.data()), static_cast<std::streamsize>(rows_.size() * sizeof(float)));
+        file_.write(reinterpret_cast<const char*>(rows_.data()),
+                    static_cast<std::streamsize>(rows_.size() * sizeof(float)));
         flush();
     }
 
@@ -89,8 +92,8 @@ private:
 };
 
 void save_npy(const std::filesystem::path& path, std::span<const float> rows, std::size_t width) {
-    std::string head = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(rows.size() / width) + ", " +
-                       std::to_string(width) + "), }";
+    std::string head = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(rows.size() / width) +
+                       ", " + std::to_string(width) + "), }";
     head.resize((10 + head.size() + 1 + 63) / 64 * 64 - 10 - 1, ' ');
     head += '\n';
     std::string bytes("\x93NUMPY\x01\x00", 8);
@@ -129,21 +132,29 @@ int run(int count, char** arguments) {
     const bool npy = out.extension() == ".npy";
     const bool has_images = options.has("--images"), has_texts = options.has("--texts");
     if (!has_images && !has_texts) throw td::Error("embed", "--images, --texts or both", "neither");
-    if (!npy && out.extension() != ".safetensors") throw td::Error("--out", "a name that ends in .safetensors or .npy", out.string());
-    if (npy && has_images && has_texts) throw td::Error("--out", "a .safetensors file for both images and texts", out.string());
+    if (!npy && out.extension() != ".safetensors")
+        throw td::Error("--out", "a name that ends in .safetensors or .npy", out.string());
+    if (npy && has_images && has_texts)
+        throw td::Error("--out", "a .safetensors file for both images and texts", out.string());
     if (out.has_parent_path() && !std::filesystem::is_directory(out.parent_path()))
         throw td::Error(out.string(), "a folder that is there", out.parent_path().string());
-    tbb::global_control threads(tbb::global_control::max_allowed_parallelism, options.number("--threads", td::core_count()));
+    tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
+                                options.number("--threads", td::core_count()));
 
     const std::filesystem::path weights = options.require("--weights");
-    const std::vector<std::filesystem::path> images = has_images ? zoo::list_images(options.get("--images")) : std::vector<std::filesystem::path>();
-    const std::vector<std::string> texts = has_texts ? zoo::read_lines(options.get("--texts")) : std::vector<std::string>();
-    const auto opened = zoo::open(options, !has_texts ? td::Towers::image : !has_images ? td::Towers::text : td::Towers::both);
+    const std::vector<std::filesystem::path> images =
+        has_images ? zoo::list_images(options.get("--images")) : std::vector<std::filesystem::path>();
+    const std::vector<std::string> texts =
+        has_texts ? zoo::read_lines(options.get("--texts")) : std::vector<std::string>();
+    const auto opened = zoo::open(options, !has_texts    ? td::Towers::image
+                                           : !has_images ? td::Towers::text
+                                                         : td::Towers::both);
     const td::ModelSizes& sizes = opened.clip.sizes();
     std::fprintf(stderr, "%s: %s\n", weights.string().c_str(), sizes.architecture.c_str());
 
     const auto written = std::filesystem::last_write_time(weights).time_since_epoch().count();
-    const std::string kind = weights.string() + " " + std::to_string(written) + "\n" + options.get("--precision", "f32") + options.get("--activation") + "\n";
+    const std::string kind = weights.string() + " " + std::to_string(written) + "\n" +
+                             options.get("--precision", "f32") + options.get("--activation") + "\n";
     std::vector<td::StoredTensor> tensors;
     std::map<std::string, std::string> metadata{{"architecture", sizes.architecture}};
     std::vector<float> image_rows, text_rows;
@@ -157,26 +168,27 @@ int run(int count, char** arguments) {
         const auto read = [&](std::size_t image, std::span<float> to) {
             td::preprocess(td::read_image(images[image]), opened.preprocess, to);
         };
-        const std::vector<float> rows = embed_all("images", *image_journal, images.size(), [&](std::size_t first, std::size_t end) {
-            pixels.resize((end - first) * floats);
-            std::vector<char> failed(end - first);
-            td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
-                for (; i < last; ++i) {
-                    const auto to = std::span(pixels).subspan(i * floats, floats);
-                    try {
-                        read(first + i, to);
-                    } catch (const td::Error&) {
-                        failed[i] = 1;
-                        std::ranges::fill(to, 0.0F);
+        const std::vector<float> rows =
+            embed_all("images", *image_journal, images.size(), [&](std::size_t first, std::size_t end) {
+                pixels.resize((end - first) * floats);
+                std::vector<char> failed(end - first);
+                td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
+                    for (; i < last; ++i) {
+                        const auto to = std::span(pixels).subspan(i * floats, floats);
+                        try {
+                            read(first + i, to);
+                        } catch (const td::Error&) {
+                            failed[i] = 1;
+                            std::ranges::fill(to, 0.0F);
+                        }
                     }
+                });
+                Matrix found = opened.clip.encode_image(pixels);
+                for (std::size_t i = 0; i < failed.size(); ++i) {
+                    if (failed[i] != 0) std::ranges::fill(found[i].elements(), std::numeric_limits<float>::quiet_NaN());
                 }
+                return found;
             });
-            Matrix found = opened.clip.encode_image(pixels);
-            for (std::size_t i = 0; i < failed.size(); ++i) {
-                if (failed[i] != 0) std::ranges::fill(found[i].elements(), std::numeric_limits<float>::quiet_NaN());
-            }
-            return found;
-        });
         nlohmann::json names = nlohmann::json::array(), failures = nlohmann::json::array();
         std::vector<float> scratch(floats);
         for (std::size_t i = 0; i < images.size(); ++i) {
@@ -201,17 +213,20 @@ int run(int count, char** arguments) {
             std::fprintf(stderr, "%zu of %zu pictures left out\n", failures.size(), images.size());
         }
         const std::size_t embedded = image_rows.size() / sizes.embedding;
-        tensors.push_back(td::stored_tensor<float>("image_embeddings", {embedded, sizes.embedding}, std::span<const float>(image_rows)));
+        tensors.push_back(td::stored_tensor<float>("image_embeddings", {embedded, sizes.embedding},
+                                                   std::span<const float>(image_rows)));
     }
     if (has_texts) {
         std::string signature = kind;
         for (const std::string& text : texts) signature += text + "\n";
         text_journal.emplace(out.string() + ".texts.partial", signature, sizes.embedding);
         text_rows = embed_all("texts", *text_journal, texts.size(), [&](std::size_t first, std::size_t end) {
-            return opened.clip.encode_text(opened.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context));
+            return opened.clip.encode_text(
+                opened.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context));
         });
         metadata["texts"] = nlohmann::json(texts).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-        tensors.push_back(td::stored_tensor<float>("text_embeddings", {texts.size(), sizes.embedding}, std::span<const float>(text_rows)));
+        tensors.push_back(td::stored_tensor<float>("text_embeddings", {texts.size(), sizes.embedding},
+                                                   std::span<const float>(text_rows)));
     }
     if (npy) {
         save_npy(out, has_images ? image_rows : text_rows, sizes.embedding);

@@ -22,7 +22,8 @@ std::vector<std::string> read_labels(const std::string& argument) {
         }
     }
     std::erase_if(labels, [](const std::string& label) { return label.empty(); });
-    if (labels.empty()) throw td::Error("--labels", "a file with a label a line, or labels with commas between", argument);
+    if (labels.empty())
+        throw td::Error("--labels", "a file with a label a line, or labels with commas between", argument);
     return labels;
 }
 
@@ -32,7 +33,8 @@ int run(int count, char** arguments) {
         {{"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
          {"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
          {"--labels", "FILE|LABELS", "a file with a label a line, or labels with commas between"},
-         {"--templates", "FILE", "a prompt a line, with {} for the label; all of them count (default: a photo of a {}.)"},
+         {"--templates", "FILE",
+          "a prompt a line, with {} for the label; all of them count (default: a photo of a {}.)"},
          {"--top", "K", "labels shown of every picture (default 5)"},
          {"--json", "", "JSON instead of a table"},
          {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
@@ -40,8 +42,9 @@ int run(int count, char** arguments) {
          {"--tokenizer", "PATH", "where it does not lie beside the weights"}});
     const std::vector<std::filesystem::path> images = zoo::list_images(options.require("--images"));
     const std::vector<std::string> labels = read_labels(options.require("--labels"));
-    const std::vector<std::string> templates =
-        options.has("--templates") ? zoo::read_lines(options.get("--templates")) : std::vector<std::string>{"a photo of a {}."};
+    const std::vector<std::string> templates = options.has("--templates")
+                                                   ? zoo::read_lines(options.get("--templates"))
+                                                   : std::vector<std::string>{"a photo of a {}."};
     const zoo::Opened opened = zoo::open(options);
     const auto classifier = td::zero_shot_classifier(opened.clip, *opened.tokenizer, labels, templates);
 
@@ -58,7 +61,8 @@ int run(int count, char** arguments) {
         }
         auto shares = td::similarity(opened.clip.encode_image(pixels), classifier);
         td::probabilities_from(shares, opened.clip.logit_scale(), opened.clip.logit_bias());
-        const auto best = td::best_matches<float>(shares.elements(), std::min(options.number("--top", 5), labels.size()));
+        const auto best =
+            td::best_matches<float>(shares.elements(), std::min(options.number("--top", 5), labels.size()));
         const auto truth = std::ranges::find(labels, image.parent_path().filename().string());
         if (truth != labels.end()) {
             ++known;
@@ -68,7 +72,8 @@ int run(int count, char** arguments) {
         if (!options.has("--json")) std::printf("%s\n", image.string().c_str());
         for (const std::size_t label : best) {
             entry["labels"].push_back({{"label", labels[label]}, {"probability", shares(0, label)}});
-            if (!options.has("--json")) std::printf("  %6.2f %%  %s\n", 100 * static_cast<double>(shares(0, label)), labels[label].c_str());
+            if (!options.has("--json"))
+                std::printf("  %6.2f %%  %s\n", 100 * static_cast<double>(shares(0, label)), labels[label].c_str());
         }
         report.push_back(std::move(entry));
     }

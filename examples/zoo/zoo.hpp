@@ -38,7 +38,8 @@ public:
             const std::string name = arguments[i];
             if (name == "--help" || name == "-h") {
                 std::printf("%s\n", purpose);
-                for (const Option& option : options) std::printf("  %-12s %-26s %s\n", option.name, option.value, option.help);
+                for (const Option& option : options)
+                    std::printf("  %-12s %-26s %s\n", option.name, option.value, option.help);
                 std::exit(0);
             }
             const auto option = std::ranges::find_if(options, [&](const Option& known) { return known.name == name; });
@@ -82,17 +83,21 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     const std::filesystem::path path = arguments.require("--weights");
     const td::OpenOptions options{.towers = towers, .check_finite = true, .activation = arguments.get("--activation")};
     const std::string precision = arguments.get("--precision", "f32");
-    if (precision != "f32" && precision != "bf16" && precision != "int8") throw td::Error("--precision", "f32, bf16 or int8", precision);
+    if (precision != "f32" && precision != "bf16" && precision != "int8")
+        throw td::Error("--precision", "f32, bf16 or int8", precision);
     td::AnyClip clip = precision == "f32"    ? td::open<float>(path, options)
                        : precision == "bf16" ? td::open<td::bf16>(path, options)
                                              : td::open<td::int8>(path, options);
     const int size = static_cast<int>(clip.sizes().image);
-    const td::Preprocess recipe = td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
+    const td::Preprocess recipe =
+        td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
     if (recipe.size != size)
-        throw td::Error(path.string(), "preprocessing to the model's " + std::to_string(size) + " pixels", std::to_string(recipe.size));
+        throw td::Error(path.string(), "preprocessing to the model's " + std::to_string(size) + " pixels",
+                        std::to_string(recipe.size));
     std::optional<td::AnyTokenizer> tokenizer;
     if (towers != td::Towers::image) {
-        tokenizer = td::open_tokenizer(arguments.has("--tokenizer") ? std::filesystem::path(arguments.get("--tokenizer")) : path);
+        tokenizer = td::open_tokenizer(
+            arguments.has("--tokenizer") ? std::filesystem::path(arguments.get("--tokenizer")) : path);
     }
     return {std::move(clip), recipe, std::move(tokenizer)};
 }
@@ -114,7 +119,8 @@ inline std::vector<std::filesystem::path> list_images(const std::filesystem::pat
     std::vector<std::filesystem::path> images;
     if (std::filesystem::is_directory(path)) {
         for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
-            if (entry.is_regular_file() && endings.contains(entry.path().extension().string())) images.push_back(entry.path());
+            if (entry.is_regular_file() && endings.contains(entry.path().extension().string()))
+                images.push_back(entry.path());
         }
         std::ranges::sort(images);
     } else if (endings.contains(path.extension().string())) {
@@ -124,7 +130,9 @@ inline std::vector<std::filesystem::path> list_images(const std::filesystem::pat
             if (!line.empty()) images.push_back(path.parent_path() / line);
         }
     }
-    if (images.empty()) throw td::Error(path.string(), "a picture, a folder with some (.jpg, .jpeg, .png), or a file that lists some", "none");
+    if (images.empty())
+        throw td::Error(path.string(), "a picture, a folder with some (.jpg, .jpeg, .png), or a file that lists some",
+                        "none");
     return images;
 }
 

@@ -3068,11 +3068,20 @@ public:
         const std::uint64_t key = varint();
         field = static_cast<std::size_t>(key >> 3);
         switch (key & 7) {
-            case 0: number = varint(); return true;
-            case 1: bytes = take(8); return true;
-            case 2: bytes = take(varint()); return true;
-            case 5: bytes = take(4); return true;
-            default: throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
+            case 0:
+                number = varint();
+                return true;
+            case 1:
+                bytes = take(8);
+                return true;
+            case 2:
+                bytes = take(varint());
+                return true;
+            case 5:
+                bytes = take(4);
+                return true;
+            default:
+                throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
         }
     }
 
@@ -3107,7 +3116,8 @@ private:
     std::string_view rest_;
 };
 
-/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply it.
+/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply
+/// it.
 class UnigramModel {
 public:
     /// Throws Error if the bytes are no such model. They must stay as long as the object.
@@ -3122,8 +3132,10 @@ public:
         std::sort(trie_.begin(), trie_.end());
     }
 
-    /// The same of a tokenizer.json: pieces whose ids are their places. They and the map must stay as long as the object.
-    [[gnu::cold]] UnigramModel(std::span<const std::pair<std::string, double>> pieces, Id unknown, std::string_view character_map)
+    /// The same of a tokenizer.json: pieces whose ids are their places. They and the map must stay as long as the
+    /// object.
+    [[gnu::cold]] UnigramModel(std::span<const std::pair<std::string, double>> pieces, Id unknown,
+                               std::string_view character_map)
         : size_(pieces.size()), unknown_(unknown) {
         for (std::size_t i = 0; i < pieces.size(); ++i) {
             const auto& [text, score] = pieces[i];
@@ -3145,8 +3157,8 @@ public:
         return ids;
     }
 
-    /// As the tokenizers package does with Precompiled, WhitespaceSplit and Metaspace: word by word, each behind a mark of
-    /// its space, with scores in double. `text` is a text's part that the character map has been applied to.
+    /// As the tokenizers package does with Precompiled, WhitespaceSplit and Metaspace: word by word, each behind a mark
+    /// of its space, with scores in double. `text` is a text's part that the character map has been applied to.
     void append_words(std::string_view text, std::vector<Id>& ids) const {
         for (std::size_t at = 0; at < text.size();) {
             const std::size_t begin = at;
@@ -3156,9 +3168,9 @@ public:
         }
     }
 
-    /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of the
-    /// shortest prefix that the map knows, what stands behind it is dropped; else, or if it has 6 bytes or more, of every
-    /// letter alone.
+    /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of
+    /// the shortest prefix that the map knows, what stands behind it is dropped; else, or if it has 6 bytes or more, of
+    /// every letter alone.
     void append_mapped(std::string_view grapheme, std::string& out) const {
         if (grapheme.size() < 6) {
             if (const auto found = map_shortest(grapheme); found.data() != nullptr) {
@@ -3239,7 +3251,8 @@ private:
         replacements_ = map.substr(sizeof size + size);
     }
 
-    /// Calls body(length, replacement) for every prefix of the text that the character map knows, until it returns false.
+    /// Calls body(length, replacement) for every prefix of the text that the character map knows, until it returns
+    /// false.
     template <class Body>
     void for_each_mapped_prefix(std::string_view text, const Body& body) const {
         if (units_.empty()) return;
@@ -3253,7 +3266,9 @@ private:
             node ^= offset(units_[node]);
             if (node >= units_.size()) return;
             const std::uint32_t replacement = units_[node] & 0x7FFFFFFFU;
-            if (has_leaf && replacement < replacements_.size() && !body(i + 1, std::string_view(replacements_.data() + replacement))) return;
+            if (has_leaf && replacement < replacements_.size() &&
+                !body(i + 1, std::string_view(replacements_.data() + replacement)))
+                return;
         }
     }
 
@@ -3290,7 +3305,8 @@ private:
         const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
         if (length == 1) return text[at] == ' ' || (text[at] >= 9 && text[at] <= 13) ? 1 : 0;
         if (length == 2) return byte(0) == 0xC2 && (byte(1) == 0x85 || byte(1) == 0xA0) ? 2 : 0;
-        static constexpr std::array<std::string_view, 7> others{"\u1680", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\u200a"};
+        static constexpr std::array<std::string_view, 7> others{"\u1680", "\u2028", "\u2029", "\u202f",
+                                                                "\u205f", "\u3000", "\u200a"};
         const std::string_view letter = text.substr(at, length);
         const bool is_wide = letter >= "\u2000" && letter <= "\u200a";
         return length == 3 && (is_wide || std::ranges::find(others, letter) != others.end()) ? 3 : 0;
@@ -3364,13 +3380,15 @@ private:
                 const std::string_view prefix = text.substr(from, length);
                 narrow_to_prefix(low, high, prefix);
                 if (low == high || low->text.size() != length || low->kind == unused) continue;
-                const Score score = low->kind == user_defined
-                                        ? static_cast<Score>(length) * static_cast<Score>(highest_) - static_cast<Score>(0.1F)
-                                        : static_cast<Score>(low->score);
+                const Score score =
+                    low->kind == user_defined
+                        ? static_cast<Score>(length) * static_cast<Score>(highest_) - static_cast<Score>(0.1F)
+                        : static_cast<Score>(low->score);
                 offer(from + length, low->id, so_far + score, from);
                 has_letter = has_letter || length == letter;
             }
-            if (!has_letter) offer(from + letter, unknown_, so_far + static_cast<Score>(lowest_) - unknown_penalty, from);
+            if (!has_letter)
+                offer(from + letter, unknown_, so_far + static_cast<Score>(lowest_) - unknown_penalty, from);
             from += letter;
         }
         const std::size_t first = ids.size();
@@ -3515,33 +3533,35 @@ namespace detail {
 
 // tokenizers takes its classes of characters from Unicode 8: these came later.
 inline constexpr CodeRange marks_after_unicode_8[] = {
-    {0x7fd, 0x7fd}, {0x898, 0x89f}, {0x8ca, 0x8e1}, {0x9fe, 0x9fe}, {0xafa, 0xaff}, {0xb55, 0xb55}, {0xc04, 0xc04},
-    {0xc3c, 0xc3c}, {0xd00, 0xd00}, {0xd3b, 0xd3c}, {0xd81, 0xd81}, {0xeba, 0xeba}, {0x180f, 0x180f},
-    {0x1885, 0x1886}, {0x1abf, 0x1ace}, {0x1df6, 0x1dfb}, {0xa82c, 0xa82c}, {0xa8c5, 0xa8c5}, {0xa8ff, 0xa8ff},
-    {0xa9bd, 0xa9bd}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85},
-    {0x11070, 0x11070}, {0x11073, 0x11074}, {0x110c2, 0x110c2}, {0x111c9, 0x111c9}, {0x111cf, 0x111cf},
-    {0x1123e, 0x1123e}, {0x1133b, 0x1133b}, {0x11438, 0x1143f}, {0x11442, 0x11444}, {0x11446, 0x11446},
-    {0x1145e, 0x1145e}, {0x1182f, 0x11837}, {0x11839, 0x1183a}, {0x1193b, 0x1193c}, {0x1193e, 0x1193e},
-    {0x11943, 0x11943}, {0x119d4, 0x119d7}, {0x119da, 0x119db}, {0x119e0, 0x119e0}, {0x11a01, 0x11a0a},
-    {0x11a33, 0x11a38}, {0x11a3b, 0x11a3e}, {0x11a47, 0x11a47}, {0x11a51, 0x11a56}, {0x11a59, 0x11a5b},
-    {0x11a8a, 0x11a96}, {0x11a98, 0x11a99}, {0x11c30, 0x11c36}, {0x11c38, 0x11c3d}, {0x11c3f, 0x11c3f},
-    {0x11c92, 0x11ca7}, {0x11caa, 0x11cb0}, {0x11cb2, 0x11cb3}, {0x11cb5, 0x11cb6}, {0x11d31, 0x11d36},
-    {0x11d3a, 0x11d3a}, {0x11d3c, 0x11d3d}, {0x11d3f, 0x11d45}, {0x11d47, 0x11d47}, {0x11d90, 0x11d91},
-    {0x11d95, 0x11d95}, {0x11d97, 0x11d97}, {0x11ef3, 0x11ef4}, {0x16f4f, 0x16f4f}, {0x16fe4, 0x16fe4},
-    {0x1cf00, 0x1cf2d}, {0x1cf30, 0x1cf46}, {0x1e000, 0x1e006}, {0x1e008, 0x1e018}, {0x1e01b, 0x1e021},
-    {0x1e023, 0x1e024}, {0x1e026, 0x1e02a}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
-    {0x1e944, 0x1e94a}};
+    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8e1},     {0x9fe, 0x9fe},     {0xafa, 0xaff},
+    {0xb55, 0xb55},     {0xc04, 0xc04},     {0xc3c, 0xc3c},     {0xd00, 0xd00},     {0xd3b, 0xd3c},
+    {0xd81, 0xd81},     {0xeba, 0xeba},     {0x180f, 0x180f},   {0x1885, 0x1886},   {0x1abf, 0x1ace},
+    {0x1df6, 0x1dfb},   {0xa82c, 0xa82c},   {0xa8c5, 0xa8c5},   {0xa8ff, 0xa8ff},   {0xa9bd, 0xa9bd},
+    {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070},
+    {0x11073, 0x11074}, {0x110c2, 0x110c2}, {0x111c9, 0x111c9}, {0x111cf, 0x111cf}, {0x1123e, 0x1123e},
+    {0x1133b, 0x1133b}, {0x11438, 0x1143f}, {0x11442, 0x11444}, {0x11446, 0x11446}, {0x1145e, 0x1145e},
+    {0x1182f, 0x11837}, {0x11839, 0x1183a}, {0x1193b, 0x1193c}, {0x1193e, 0x1193e}, {0x11943, 0x11943},
+    {0x119d4, 0x119d7}, {0x119da, 0x119db}, {0x119e0, 0x119e0}, {0x11a01, 0x11a0a}, {0x11a33, 0x11a38},
+    {0x11a3b, 0x11a3e}, {0x11a47, 0x11a47}, {0x11a51, 0x11a56}, {0x11a59, 0x11a5b}, {0x11a8a, 0x11a96},
+    {0x11a98, 0x11a99}, {0x11c30, 0x11c36}, {0x11c38, 0x11c3d}, {0x11c3f, 0x11c3f}, {0x11c92, 0x11ca7},
+    {0x11caa, 0x11cb0}, {0x11cb2, 0x11cb3}, {0x11cb5, 0x11cb6}, {0x11d31, 0x11d36}, {0x11d3a, 0x11d3a},
+    {0x11d3c, 0x11d3d}, {0x11d3f, 0x11d45}, {0x11d47, 0x11d47}, {0x11d90, 0x11d91}, {0x11d95, 0x11d95},
+    {0x11d97, 0x11d97}, {0x11ef3, 0x11ef4}, {0x16f4f, 0x16f4f}, {0x16fe4, 0x16fe4}, {0x1cf00, 0x1cf2d},
+    {0x1cf30, 0x1cf46}, {0x1e000, 0x1e006}, {0x1e008, 0x1e018}, {0x1e01b, 0x1e021}, {0x1e023, 0x1e024},
+    {0x1e026, 0x1e02a}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e944, 0x1e94a}};
 inline constexpr CodeRange punctuation_after_unicode_8[] = {
-    {0x61d, 0x61d}, {0x9fd, 0x9fd}, {0xa76, 0xa76}, {0xc77, 0xc77}, {0xc84, 0xc84}, {0x1b7d, 0x1b7e},
-    {0x2e43, 0x2e4f}, {0x2e52, 0x2e5d}, {0x10ead, 0x10ead}, {0x10f55, 0x10f59}, {0x10f86, 0x10f89},
-    {0x1144b, 0x1144f}, {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c}, {0x116b9, 0x116b9},
-    {0x1183b, 0x1183b}, {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46}, {0x11a9a, 0x11a9c},
-    {0x11a9e, 0x11aa2}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8}, {0x11fff, 0x11fff},
-    {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a}, {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
-inline constexpr CodeRange formats_after_unicode_8[] = {{0x890, 0x891}, {0x8e2, 0x8e2}, {0x110cd, 0x110cd}, {0x13430, 0x13438}};
+    {0x61d, 0x61d},     {0x9fd, 0x9fd},     {0xa76, 0xa76},     {0xc77, 0xc77},     {0xc84, 0xc84},
+    {0x1b7d, 0x1b7e},   {0x2e43, 0x2e4f},   {0x2e52, 0x2e5d},   {0x10ead, 0x10ead}, {0x10f55, 0x10f59},
+    {0x10f86, 0x10f89}, {0x1144b, 0x1144f}, {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c},
+    {0x116b9, 0x116b9}, {0x1183b, 0x1183b}, {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46},
+    {0x11a9a, 0x11a9c}, {0x11a9e, 0x11aa2}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8},
+    {0x11fff, 0x11fff}, {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a}, {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
+inline constexpr CodeRange formats_after_unicode_8[] = {
+    {0x890, 0x891}, {0x8e2, 0x8e2}, {0x110cd, 0x110cd}, {0x13430, 0x13438}};
 // tokenizers/src/normalizers/bert.rs, is_chinese_char; 0x2B920 is its own.
-inline constexpr CodeRange chinese_characters[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},  {0x20000, 0x2a6df},
-                                                   {0x2a700, 0x2b81f}, {0x2b920, 0x2ceaf}, {0x2f800, 0x2fa1f}};
+inline constexpr CodeRange chinese_characters[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},
+                                                   {0x20000, 0x2a6df}, {0x2a700, 0x2b81f}, {0x2b920, 0x2ceaf},
+                                                   {0x2f800, 0x2fa1f}};
 
 /// What BertNormalizer leaves out: NUL, the replacement character, controls, formats, private and unpaired code points.
 inline bool is_bert_control(char32_t c) {
@@ -3549,7 +3569,8 @@ inline bool is_bert_control(char32_t c) {
     if (c == U'\t' || c == U'\n' || c == U'\r') return false;
     const utf8proc_category_t kind = category(c);
     return (kind == UTF8PROC_CATEGORY_CC || kind == UTF8PROC_CATEGORY_CF || kind == UTF8PROC_CATEGORY_CO ||
-            kind == UTF8PROC_CATEGORY_CS) && !in_ranges(formats_after_unicode_8, c);
+            kind == UTF8PROC_CATEGORY_CS) &&
+           !in_ranges(formats_after_unicode_8, c);
 }
 
 /// A nonspacing mark, which BertNormalizer strips together with case.
@@ -3560,7 +3581,9 @@ inline bool is_accent(char32_t c) {
 
 /// What BertPreTokenizer makes words of their own.
 inline bool is_bert_punctuation(char32_t c) {
-    if (c < 0x80) return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') || (c >= U'{' && c <= U'~');
+    if (c < 0x80)
+        return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') ||
+               (c >= U'{' && c <= U'~');
     if (c == 0x166d || c == 0x111c9) return true;  // were punctuation in Unicode 8
     const utf8proc_category_t kind = category(c);
     return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO && !in_ranges(punctuation_after_unicode_8, c);
@@ -3568,21 +3591,24 @@ inline bool is_bert_punctuation(char32_t c) {
 
 }  // namespace detail
 
-/// The tokenizer of ALIGN's checkpoints: transformers' BertTokenizer. Immutable once built: any number of threads may encode
-/// at once.
+/// The tokenizer of ALIGN's checkpoints: transformers' BertTokenizer. Immutable once built: any number of threads may
+/// encode at once.
 class WordPiece {
 public:
-    /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a folder
-    /// with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and tokenize_chinese_chars. Where
-    /// the folder has open_clip_config.json, texts are cleaned before as open_clip does (clean = "whitespace"); `cleaning`
-    /// overrides that. Throws Error if there is no such file, or it lacks a special token.
-    [[gnu::cold]] static WordPiece load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a
+    /// folder with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and
+    /// tokenize_chinese_chars. Where the folder has open_clip_config.json, texts are cleaned before as open_clip does
+    /// (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or it lacks a special
+    /// token.
+    [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
+                                        std::optional<Cleaning> cleaning = std::nullopt) {
         std::filesystem::path file = path;
         if (std::filesystem::is_directory(path)) {
             file = path / "vocab.txt";
             if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
         }
-        if (!std::filesystem::is_regular_file(file)) throw Error(path.string(), "a vocab.txt, or a tokenizer.json", "no file");
+        if (!std::filesystem::is_regular_file(file))
+            throw Error(path.string(), "a vocab.txt, or a tokenizer.json", "no file");
         WordPiece result;
         if (file.extension() == ".json") {
             result.read_json(file);
@@ -3590,7 +3616,9 @@ public:
             result.read_vocabulary(file);
             if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
                 const detail::ConfigReader settings(config);
-                const auto is = [&](const char* name, bool otherwise) { return settings.find(name).value_or(otherwise ? "true" : "false") == "true"; };
+                const auto is = [&](const char* name, bool otherwise) {
+                    return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
+                };
                 result.lowers_ = is("do_lower_case", true);
                 result.strips_accents_ = is("strip_accents", result.lowers_);
                 result.splits_chinese_ = is("tokenize_chinese_chars", true);
@@ -3606,24 +3634,29 @@ public:
         result.unknown_ = id_of("[UNK]");
         result.begin_ = id_of("[CLS]");
         result.end_ = id_of("[SEP]");
-        if (const auto mask = result.ids_.find("[MASK]"); mask != result.ids_.end()) result.specials_.push_back({mask->first, mask->second});
+        if (const auto mask = result.ids_.find("[MASK]"); mask != result.ids_.end())
+            result.specials_.push_back({mask->first, mask->second});
         result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
         return result;
     }
 
     std::size_t vocabulary() const { return ids_.size(); }
 
-    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is left out.
+    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is
+    /// left out.
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)), ids);
+        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
+                    ids);
         ids.push_back(end_);
         return ids;
     }
 
-    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the last id
-    /// ends the text. Throws Error if `out` has no room for begin and end.
-    void encode(std::string_view text, std::span<Id> out) const { detail::fit_ids("WordPiece::encode", encode(text), end_, padding_, out); }
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
+    /// last id ends the text. Throws Error if `out` has no room for begin and end.
+    void encode(std::string_view text, std::span<Id> out) const {
+        detail::fit_ids("WordPiece::encode", encode(text), end_, padding_, out);
+    }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
     std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
@@ -3664,8 +3697,9 @@ private:
     }
 
     void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(text, specials_, [&](std::string_view part) { append_part(part, ids); },
-                              [&](Id special) { ids.push_back(special); });
+        detail::for_each_part(
+            text, specials_, [&](std::string_view part) { append_part(part, ids); },
+            [&](Id special) { ids.push_back(special); });
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
@@ -3699,7 +3733,8 @@ private:
         for (std::size_t at = 0; is_known && at < word.size();) {
             std::size_t end = word.size();
             for (; end > at; --end) {
-                const std::string piece = (at > 0 ? "##" : "") + detail::encode_utf8(std::u32string_view(word).substr(at, end - at));
+                const std::string piece =
+                    (at > 0 ? "##" : "") + detail::encode_utf8(std::u32string_view(word).substr(at, end - at));
                 if (const auto found = ids_.find(piece); found != ids_.end()) {
                     ids.push_back(found->second);
                     break;
@@ -3733,14 +3768,14 @@ private:
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer. Immutable once built: any number of
-/// threads may encode at once.
+/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer. Immutable once built: any number
+/// of threads may encode at once.
 class XlmRobertaTokenizer {
 public:
-    /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model is
-    /// Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before as
-    /// open_clip does (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or it is
-    /// damaged.
+    /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model
+    /// is Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before
+    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or
+    /// it is damaged.
     [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
                                                   std::optional<Cleaning> cleaning = std::nullopt) {
         std::filesystem::path file = path;
@@ -3763,13 +3798,14 @@ public:
     /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD.
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)), ids);
+        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
+                    ids);
         ids.push_back(end_);
         return ids;
     }
 
-    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the last id
-    /// ends the text. Throws Error if `out` has no room for begin and end.
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
+    /// last id ends the text. Throws Error if `out` has no room for begin and end.
     void encode(std::string_view text, std::span<Id> out) const {
         detail::fit_ids("XlmRobertaTokenizer::encode", encode(text), end_, padding_, out);
     }
@@ -3795,14 +3831,18 @@ private:
         memory_->file.emplace(path);
         const auto bytes = memory_->file->bytes();
         try {
-            model_ = std::make_shared<const detail::UnigramModel>(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+            model_ = std::make_shared<const detail::UnigramModel>(
+                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
         } catch (const Error& error) {
             throw Error(path.string(), "a model of SentencePiece", error.what());
         }
-        if (model_->unknown() != 0) throw Error(path.string(), "the piece for what is unknown first", "at " + std::to_string(model_->unknown()));
+        if (model_->unknown() != 0)
+            throw Error(path.string(), "the piece for what is unknown first",
+                        "at " + std::to_string(model_->unknown()));
         shift_ = 1;
         unknown_ = 3;
-        specials_ = {{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", static_cast<Id>(model_->size() + 1)}};
+        specials_ = {
+            {"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", static_cast<Id>(model_->size() + 1)}};
     }
 
     [[gnu::cold]] void read_json(const std::filesystem::path& path) {
@@ -3814,18 +3854,24 @@ private:
         const std::string type = json.value("model.type"), unknown = json.value("model.unk_id");
         refuse_unless(type == "Unigram" || (type.empty() && !json.pieces.empty()), "model.type = Unigram", type);
         refuse_unless(json.value("model.byte_fallback", "false") == "false", "model.byte_fallback = false", "true");
-        for (const detail::SpecialToken& special : std::vector<detail::SpecialToken>{{"<s>", 0}, {"<pad>", 0}, {"</s>", 0}}) {
-            const auto found = std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
+        for (const detail::SpecialToken& special :
+             std::vector<detail::SpecialToken>{{"<s>", 0}, {"<pad>", 0}, {"</s>", 0}}) {
+            const auto found =
+                std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
             refuse_unless(found != json.pieces.end(), "a piece " + special.text + " in model.vocab", "none");
-            (special.text == "<s>" ? begin_ : special.text == "</s>" ? end_ : padding_) = static_cast<Id>(found - json.pieces.begin());
+            (special.text == "<s>"    ? begin_
+             : special.text == "</s>" ? end_
+                                      : padding_) = static_cast<Id>(found - json.pieces.begin());
         }
         for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
             const std::string at = "added_tokens." + std::to_string(i);
-            specials_.push_back({json.value(at + ".content"), static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
+            specials_.push_back({json.value(at + ".content"),
+                                 static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
         }
         memory_->pieces = std::move(json.pieces);
         for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
-            if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty()) memory_->character_map = from_base64(map, where);
+            if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
+                memory_->character_map = from_base64(map, where);
         }
         unknown_ = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
         try {
@@ -3842,7 +3888,8 @@ private:
             constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
             if (letter == '=') break;
             const std::size_t digit = digits.find(letter);
-            if (digit == std::string_view::npos) throw Error(where, "a precompiled_charsmap in base64", std::string(1, letter));
+            if (digit == std::string_view::npos)
+                throw Error(where, "a precompiled_charsmap in base64", std::string(1, letter));
             group = group << 6 | static_cast<std::uint32_t>(digit);
             if ((bits += 6) >= 8) bytes += static_cast<char>(group >> (bits -= 8) & 0xFFU);
         }
@@ -3850,8 +3897,9 @@ private:
     }
 
     void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(text, specials_, [&](std::string_view part) { append_part(part, ids); },
-                              [&](Id special) { ids.push_back(special); });
+        detail::for_each_part(
+            text, specials_, [&](std::string_view part) { append_part(part, ids); },
+            [&](Id special) { ids.push_back(special); });
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
@@ -3863,7 +3911,8 @@ private:
         }
         const std::size_t first = ids.size();
         model_->append_words(mapped, ids);
-        for (std::size_t i = first; i < ids.size(); ++i) ids[i] = ids[i] == model_->unknown() ? unknown_ : ids[i] + shift_;
+        for (std::size_t i = first; i < ids.size(); ++i)
+            ids[i] = ids[i] == model_->unknown() ? unknown_ : ids[i] + shift_;
     }
 
     /// Where the extended grapheme cluster ends that begins there.
@@ -3872,7 +3921,9 @@ private:
         utf8proc_int32_t state = 0;
         while ((at += before.bytes) < text.size()) {
             const detail::CodePoint next = detail::front_code_point(text.substr(at));
-            if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before.value), static_cast<utf8proc_int32_t>(next.value), &state)) break;
+            if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before.value),
+                                                 static_cast<utf8proc_int32_t>(next.value), &state))
+                break;
             before = next;
         }
         return at;
@@ -3901,8 +3952,8 @@ namespace tandem::inline TANDEM_ABI {
 class AnyTokenizer {
 public:
     template <Tokenizer T>
-        requires(!std::same_as<T, AnyTokenizer>)
-    AnyTokenizer(T tokenizer) : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
+    requires(!std::same_as<T, AnyTokenizer>) AnyTokenizer(T tokenizer)
+        : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
 
     /// As the tokenizer's own.
     void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
@@ -3932,7 +3983,8 @@ private:
 namespace detail {
 
 /// A tokenizer.json by the model it names.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file, const std::filesystem::path& path) {
+[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
+                                                      const std::filesystem::path& path) {
     const TokenizerFile json = TokenizerFile::read(file);
     const std::string type = json.value("model.type");
     if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
@@ -3944,8 +3996,8 @@ namespace detail {
 }  // namespace detail
 
 /// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
-/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file. Throws Error that lists the names
-/// it looked for.
+/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file.
+/// Throws Error that lists the names it looked for.
 [[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
     const std::string name = path.filename().string();
     if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path);
@@ -3961,7 +4013,10 @@ namespace detail {
     if (has("vocab.txt")) return WordPiece::load(folder);
     if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder);
     if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
-    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
+    throw Error(folder.string(),
+                "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, "
+                "vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz",
+                "none of them");
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -6005,12 +6060,14 @@ namespace detail {
 }
 
 /// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
-[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where, Preprocess recipe) {
+[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where,
+                                                     Preprocess recipe) {
     const std::string at = "preprocess_cfg.";
     read_channels(config, at + "mean", where, recipe.mean);
     read_channels(config, at + "std", where, recipe.deviation);
     const std::string filter = config.find(at + "interpolation").value_or("bicubic");
-    if (filter != "bicubic" && filter != "bilinear") throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
+    if (filter != "bicubic" && filter != "bilinear")
+        throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
     recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
     const std::string mode = config.find(at + "resize_mode").value_or("shortest");
     if (mode == "shortest") {
@@ -6025,10 +6082,13 @@ namespace detail {
     return recipe;
 }
 
-/// preprocessor_config.json of transformers' CLIPImageProcessor, SiglipImageProcessor and EfficientNetImageProcessor (of
-/// ALIGN). `recipe` has the defaults of the first or the second.
-[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, const std::string& where, Preprocess recipe) {
-    const auto is = [&](const char* name, bool otherwise) { return config.find(name).value_or(otherwise ? "true" : "false") == "true"; };
+/// preprocessor_config.json of transformers' CLIPImageProcessor, SiglipImageProcessor and EfficientNetImageProcessor
+/// (of ALIGN). `recipe` has the defaults of the first or the second.
+[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, const std::string& where,
+                                                        Preprocess recipe) {
+    const auto is = [&](const char* name, bool otherwise) {
+        return config.find(name).value_or(otherwise ? "true" : "false") == "true";
+    };
     recipe.floor_crop = true;
     read_channels(config, "image_mean", where, recipe.mean);
     read_channels(config, "image_std", where, recipe.deviation);
@@ -6037,10 +6097,13 @@ namespace detail {
     recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
     const auto height = config.find("size.height"), width = config.find("size.width");
     const auto shortest = config.find("size.shortest_edge"), plain = config.find("size");
-    if (height != width) throw Error(where, "a size of equal height and width", height.value_or("none") + " and " + width.value_or("none"));
+    if (height != width)
+        throw Error(where, "a size of equal height and width",
+                    height.value_or("none") + " and " + width.value_or("none"));
     if (height) recipe.fit = Fit::squash;
     if (shortest) recipe.fit = Fit::shortest_then_crop;
-    if (const auto size = height ? height : shortest ? shortest : plain) recipe.resize = read_pixels(*size, "size", where);
+    if (const auto size = height ? height : shortest ? shortest : plain)
+        recipe.resize = read_pixels(*size, "size", where);
     if (!is("do_resize", true)) throw Error(where, "do_resize true: every picture is resized", "false");
     if (is("do_center_crop", recipe.fit == Fit::shortest_then_crop)) {
         const auto crop = config.find("crop_size.height"), old = config.find("crop_size");
@@ -6053,7 +6116,10 @@ namespace detail {
     if (recipe.resize == recipe.size) recipe.resize = 0;
     // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
     const bool normalizes = is("do_normalize", true);
-    const float factor = is("do_rescale", true) ? 255 * std::strtof(config.find("rescale_factor").value_or("0.00392156862745098").c_str(), nullptr) : 255;
+    const float factor =
+        is("do_rescale", true)
+            ? 255 * std::strtof(config.find("rescale_factor").value_or("0.00392156862745098").c_str(), nullptr)
+            : 255;
     const float offset = is("rescale_offset", false) ? 1.0F : 0.0F;
     for (std::size_t i = 0; i < 3; ++i) {
         const float deviation = normalizes ? recipe.deviation[i] : 1.0F, mean = normalizes ? recipe.mean[i] : 0.0F;
@@ -6073,15 +6139,17 @@ namespace detail {
 }  // namespace detail
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either, `otherwise`: what the model was
-/// trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
+/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either,
+/// `otherwise`: what the model was trained with, if the caller knows. Throws Error that names the file for what it asks
+/// for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
         const detail::ConfigReader config(file);
         if (config.has_below("preprocess_cfg.")) {
             Preprocess recipe = openai_preprocess(otherwise.size);
-            if (const auto image = config.find("model_cfg.vision_cfg.image_size")) recipe.size = detail::read_pixels(*image, "image_size", file.string());
+            if (const auto image = config.find("model_cfg.vision_cfg.image_size"))
+                recipe.size = detail::read_pixels(*image, "image_size", file.string());
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }
@@ -6095,9 +6163,11 @@ namespace detail {
         } else if (file.filename() == "processor_config.json") {
             continue;
         }
-        const std::string type = config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
+        const std::string type =
+            config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
         const bool squashes = type.starts_with("Siglip") || type.starts_with("EfficientNet");
-        return detail::transformers_preprocess(config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
+        return detail::transformers_preprocess(
+            config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
     }
     return otherwise;
 }
@@ -21303,8 +21373,8 @@ namespace tandem::inline TANDEM_ABI::nn {
 template <Real C>
 using Pixels = Tensor<C, Shape<dynamic, dynamic>>;
 
-/// Where a convolution reads: side · side pixels of `in` channels, windows of kernel · kernel pixels every `stride` of them,
-/// `pad` rows and columns of zeros before the image and as many as it takes behind it.
+/// Where a convolution reads: side · side pixels of `in` channels, windows of kernel · kernel pixels every `stride` of
+/// them, `pad` rows and columns of zeros before the image and as many as it takes behind it.
 struct ConvolutionShape {
     std::size_t side = 0, in = 0, out = 0, kernel = 1, stride = 1, pad = 0;
     std::size_t out_side = 0;
@@ -21315,7 +21385,8 @@ struct ConvolutionShape {
     constexpr bool is_plain() const { return kernel == 1 && stride == 1; }
 
     /// With `pad` zeros on every side, as torch.nn.Conv2d.
-    static constexpr ConvolutionShape padded(std::size_t side, std::size_t in, std::size_t out, std::size_t kernel, std::size_t stride) {
+    static constexpr ConvolutionShape padded(std::size_t side, std::size_t in, std::size_t out, std::size_t kernel,
+                                             std::size_t stride) {
         const std::size_t pad = kernel / 2;
         return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
     }
@@ -21325,8 +21396,8 @@ struct ConvolutionShape {
     }
 };
 
-/// Calls body(row, column, pixel) for every place of every window, image by image in parallel: `column` begins the kernel
-/// position's elements of the first channel, `pixel` is -1 in the padding.
+/// Calls body(row, column, pixel) for every place of every window, image by image in parallel: `column` begins the
+/// kernel position's elements of the first channel, `pixel` is -1 in the padding.
 template <class Body>
 void for_each_window(const ConvolutionShape& shape, std::size_t count, const Body& body) {
     const std::size_t side = shape.out_side, kernel = shape.kernel;
@@ -21336,7 +21407,8 @@ void for_each_window(const ConvolutionShape& shape, std::size_t count, const Bod
             for (std::size_t x = 0; x < side; ++x) {
                 for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
                     // Behind the first line or column of an image, these wrap around to huge numbers.
-                    const std::size_t row = top + tap / kernel - shape.pad, column = x * shape.stride + tap % kernel - shape.pad;
+                    const std::size_t row = top + tap / kernel - shape.pad,
+                                      column = x * shape.stride + tap % kernel - shape.pad;
                     const bool inside = row < shape.side && column < shape.side;
                     body(line * side + x, tap, inside ? image + row * shape.side + column : ~std::size_t{0});
                 }
@@ -21361,7 +21433,9 @@ struct Convolution {
     }
 
     /// torch.nn.Conv2d draws uniformly; this has its variance, 1 / (3 · depth).
-    void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth()))); }
+    void initialise(Random& random) {
+        fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth())));
+    }
 
     /// x <N · side², in> to y <N · out_side², out>; `windows` is scratch.
     void forward(std::size_t count, const C* x, C* y, Pixels<C>& windows) const {
@@ -21387,7 +21461,8 @@ struct Convolution {
             for (std::size_t row = begin * pixels; row < end * pixels; ++row) {
                 const std::size_t image = row / pixels * shape.side * shape.side;
                 for (std::size_t tap = 0; tap < taps; ++tap) {
-                    const std::size_t line = row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
+                    const std::size_t line =
+                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
                     const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
                     if (line >= shape.side || column >= shape.side) continue;
                     C* const to = dx + (image + line * shape.side + column) * shape.in;
@@ -21406,13 +21481,15 @@ private:
         windows.resize(shape.rows(count), depth);
         for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
             C* const to = windows.data() + row * depth + tap;
-            for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == ~std::size_t{0} ? C{0} : x[pixel * shape.in + c];
+            for (std::size_t c = 0; c < shape.in; ++c)
+                to[c * taps] = pixel == ~std::size_t{0} ? C{0} : x[pixel * shape.in + c];
         });
         return windows.data();
     }
 };
 
-/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is shape.out.
+/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is
+/// shape.out.
 template <Arithmetic T>
 struct DepthwiseConvolution {
     using C = Compute<T>;
@@ -21451,7 +21528,8 @@ struct DepthwiseConvolution {
         parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t row = 0; row < count * pixels; ++row) {
                 for (std::size_t tap = 0; tap < taps(); ++tap) {
-                    const std::size_t line = row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
+                    const std::size_t line =
+                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
                     const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
                     if (line >= shape.side || column >= shape.side) continue;
                     const std::size_t pixel = row / pixels * shape.side * shape.side + line * shape.side + column;
@@ -21472,8 +21550,8 @@ private:
 /// What becomes of the numbers behind a batch norm.
 enum class Rectifier { none, relu, silu };
 
-/// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the running
-/// means of those of all batches. Then the rectifier.
+/// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the
+/// running means of those of all batches. Then the rectifier.
 template <Arithmetic T>
 struct BatchNorm {
     using C = Compute<T>;
@@ -21508,7 +21586,8 @@ struct BatchNorm {
         saved.mean.resize(width);
         saved.inverse.resize(width);
         for_each_channel(width, [&](std::size_t c) {
-            double mean = static_cast<double>(running_mean.data()[c]), variance = static_cast<double>(running_var.data()[c]);
+            double mean = static_cast<double>(running_mean.data()[c]),
+                   variance = static_cast<double>(running_var.data()[c]);
             if (by_batch) {
                 mean = variance = 0;
                 for (std::size_t row = 0; row < rows; ++row) mean += static_cast<double>(x[row * width + c]);
@@ -21535,7 +21614,8 @@ struct BatchNorm {
         const std::size_t width = weight.size();
         const auto count = static_cast<double>(rows);
         for_each_channel(width, [&](std::size_t c) {
-            const double mean = static_cast<double>(saved.mean.data()[c]), inverse = static_cast<double>(saved.inverse.data()[c]);
+            const double mean = static_cast<double>(saved.mean.data()[c]),
+                         inverse = static_cast<double>(saved.inverse.data()[c]);
             double sum = 0, along = 0;
             for (std::size_t row = 0; row < rows; ++row) {
                 C& slope = g[row * width + c];
@@ -21553,7 +21633,8 @@ struct BatchNorm {
                 slope = static_cast<C>(scale * (static_cast<double>(slope) - through));
             }
             if (!saved.is_batch) return;
-            const double variance = (1 / (inverse * inverse) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
+            const double variance =
+                (1 / (inverse * inverse) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
             gradient.running_mean.data()[c] += running_mean.data()[c] - static_cast<C>(mean);
             gradient.running_var.data()[c] += running_var.data()[c] - static_cast<C>(variance);
         });
@@ -21572,7 +21653,8 @@ private:
     }
     void rectify(C* row, std::size_t width) const {
         if (rectifier == Rectifier::relu) std::transform(row, row + width, row, [](C x) { return std::max(x, C{0}); });
-        if (rectifier == Rectifier::silu) std::transform(row, row + width, row, [](C x) { return x / (1 + std::exp(-x)); });
+        if (rectifier == Rectifier::silu)
+            std::transform(row, row + width, row, [](C x) { return x / (1 + std::exp(-x)); });
     }
     C rectifier_slope(C x) const {
         if (rectifier == Rectifier::relu) return x > 0 ? C{1} : C{0};
@@ -21635,7 +21717,8 @@ void average_pool(std::size_t count, std::size_t side, std::size_t size, std::si
 }
 
 template <Real C>
-void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy, C* dx) {
+void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy,
+                           C* dx) {
     const std::size_t out = side / size;
     parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t row = begin * side; row < end * side; ++row) {
@@ -21677,8 +21760,9 @@ namespace tandem::inline TANDEM_ABI {
 template <Arithmetic T, auto config, std::size_t Embedding>
 class EfficientNet;
 
-/// transformers' AlignVisionModel (modeling_align.py; Tan, Le 2019, table 1, scaled by two coefficients; ALIGN's are B7's):
-/// a stem, inverted bottlenecks with squeeze and excitation, the mean of the last pixels, which is the embedding.
+/// transformers' AlignVisionModel (modeling_align.py; Tan, Le 2019, table 1, scaled by two coefficients; ALIGN's are
+/// B7's): a stem, inverted bottlenecks with squeeze and excitation, the mean of the last pixels, which is the
+/// embedding.
 struct EfficientNetConfig {
     std::size_t image = 289;
     double width_coefficient = 2.0;
@@ -21704,7 +21788,9 @@ struct EfficientNetConfig {
     /// Channels of the base model, scaled (round_filters).
     constexpr std::size_t channels(std::size_t base) const {
         const double scaled = static_cast<double>(base) * width_coefficient;
-        const std::size_t rounded = std::max(depth_divisor, static_cast<std::size_t>(scaled + static_cast<double>(depth_divisor) / 2) / depth_divisor * depth_divisor);
+        const std::size_t rounded =
+            std::max(depth_divisor, static_cast<std::size_t>(scaled + static_cast<double>(depth_divisor) / 2) /
+                                        depth_divisor * depth_divisor);
         return static_cast<double>(rounded) < 0.9 * scaled ? rounded + depth_divisor : rounded;
     }
     /// Blocks of a stage of the base model, scaled and rounded up.
@@ -21715,7 +21801,9 @@ struct EfficientNetConfig {
     }
     constexpr std::size_t features() const { return channels(320); }
     constexpr std::size_t stem_side() const { return (image + 1 - 3) / 2 + 1; }
-    constexpr bool is_valid() const { return image >= 32 && width_coefficient > 0 && depth_coefficient > 0 && depth_divisor > 0; }
+    constexpr bool is_valid() const {
+        return image >= 32 && width_coefficient > 0 && depth_coefficient > 0 && depth_divisor > 0;
+    }
 
     template <class Other>
     constexpr EfficientNetConfig with_activation(Other) const {
@@ -21739,7 +21827,8 @@ struct EfficientNetConfig {
             for (std::size_t i = 0; i < repeats(stage.repeats); ++i) {
                 const std::size_t in = channels(i == 0 ? stage.in : stage.out), stride = i == 0 ? stage.stride : 1;
                 const std::size_t after = stride == 1 ? side : (side - 2) / 2 + 1;
-                visit(BlockShape{in, in * stage.expansion, std::max<std::size_t>(1, in / 4), channels(stage.out), stage.kernel, stride, side, after, i > 0});
+                visit(BlockShape{in, in * stage.expansion, std::max<std::size_t>(1, in / 4), channels(stage.out),
+                                 stage.kernel, stride, side, after, i > 0});
                 side = after;
             }
         }
@@ -21761,12 +21850,16 @@ struct EfficientNetConfig {
         Cost total = stem().cost() + norm(channels(32), stem_side() * stem_side());
         for_each_block([&](const BlockShape& block) {
             const std::size_t before = block.side * block.side, after = block.out_side * block.out_side;
-            if (block.expands()) total = total + nn::linear_cost(block.in, block.expanded, false, before) + before * block.expanded * held_cost(1) + norm(block.expanded, before);
+            if (block.expands())
+                total = total + nn::linear_cost(block.in, block.expanded, false, before) +
+                        before * block.expanded * held_cost(1) + norm(block.expanded, before);
             const std::size_t taps = block.kernel * block.kernel;
-            total = total + Cost{.parameters = taps * block.expanded} + product_cost(2 * taps * after * block.expanded) +
-                    2 * (after * block.expanded * held_cost(1)) + norm(block.expanded, after) +
-                    nn::linear_cost(block.expanded, block.squeezed, true, 1) + nn::linear_cost(block.squeezed, block.expanded, true, 1) +
-                    nn::linear_cost(block.expanded, block.out, false, after) + 2 * (after * block.out * held_cost(1)) + norm(block.out, after);
+            total = total + Cost{.parameters = taps * block.expanded} +
+                    product_cost(2 * taps * after * block.expanded) + 2 * (after * block.expanded * held_cost(1)) +
+                    norm(block.expanded, after) + nn::linear_cost(block.expanded, block.squeezed, true, 1) +
+                    nn::linear_cost(block.squeezed, block.expanded, true, 1) +
+                    nn::linear_cost(block.expanded, block.out, false, after) + 2 * (after * block.out * held_cost(1)) +
+                    norm(block.out, after);
         });
         return total;
     }
@@ -21808,7 +21901,9 @@ struct InvertedBottleneck {
           reduce_bias(sizes.squeezed),
           expand_bias(sizes.expanded),
           projection(ConvolutionShape::padded(sizes.out_side, sizes.expanded, sizes.out, 1, 1), Rectifier::none, eps) {
-        if (shape.expands()) expansion.emplace_back(ConvolutionShape::padded(sizes.side, sizes.in, sizes.expanded, 1, 1), Rectifier::silu, eps);
+        if (shape.expands())
+            expansion.emplace_back(ConvolutionShape::padded(sizes.side, sizes.in, sizes.expanded, 1, 1),
+                                   Rectifier::silu, eps);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -21836,7 +21931,8 @@ struct InvertedBottleneck {
 
     /// x to saved.out.
     void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
-        const std::size_t width = shape.expanded, rows = depthwise.shape.rows(count), pixels = shape.out_side * shape.out_side;
+        const std::size_t width = shape.expanded, rows = depthwise.shape.rows(count),
+                          pixels = shape.out_side * shape.out_side;
         const C* from = x;
         if (!expansion.empty()) {
             expansion.front().forward(count, x, saved.expansion, scratch.windows, by_batch);
@@ -21850,15 +21946,19 @@ struct InvertedBottleneck {
         saved.before.resize(count, shape.squeezed);
         saved.reduced.resize(count, shape.squeezed);
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) mean_of(saved.normed.data() + i * pixels * width, pixels, width, saved.means.data() + i * width);
+            for (std::size_t i = begin; i < end; ++i)
+                mean_of(saved.normed.data() + i * pixels * width, pixels, width, saved.means.data() + i * width);
         });
-        reduce.product(count, {saved.means.data(), width}, {saved.before.data(), shape.squeezed}, {.bias = reduce_bias.data()});
+        reduce.product(count, {saved.means.data(), width}, {saved.before.data(), shape.squeezed},
+                       {.bias = reduce_bias.data()});
         activate(Silu{}, saved.before.data(), saved.reduced.data(), saved.reduced.size());
-        expand.product(count, {saved.reduced.data(), shape.squeezed}, {saved.gates.data(), width}, {.bias = expand_bias.data()});
+        expand.product(count, {saved.reduced.data(), shape.squeezed}, {saved.gates.data(), width},
+                       {.bias = expand_bias.data()});
         for (C& gate : saved.gates.elements()) gate = 1 / (1 + std::exp(-gate));
         parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
             for (std::size_t row = begin; row < end; ++row) {
-                const C *const value = saved.normed.data() + row * width, *const gate = saved.gates.data() + row / pixels * width;
+                const C *const value = saved.normed.data() + row * width, *const gate =
+                                                                              saved.gates.data() + row / pixels * width;
                 std::transform(value, value + width, gate, saved.gated.data() + row * width, std::multiplies<C>());
             }
         });
@@ -21874,7 +21974,8 @@ struct InvertedBottleneck {
     /// g is the gradient of saved.out, and is overwritten; writes dx.
     void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
                   InvertedBottleneck& gradient) const requires Trainable<T> {
-        const std::size_t width = shape.expanded, squeezed = shape.squeezed, rows = depthwise.shape.rows(count), pixels = shape.out_side * shape.out_side;
+        const std::size_t width = shape.expanded, squeezed = shape.squeezed, rows = depthwise.shape.rows(count),
+                          pixels = shape.out_side * shape.out_side;
         const std::size_t before = count * shape.side * shape.side;
         dx.resize(before, shape.in);
         if (shape.is_residual) {
@@ -21883,8 +21984,8 @@ struct InvertedBottleneck {
             dx.fill(0);
         }
         scratch.dgated.resize(rows, width);
-        projection.backward(count, saved.gated.data(), g.data(), scratch.dgated.data(), saved.projection, scratch.windows, scratch.dwindows,
-                            gradient.projection);
+        projection.backward(count, saved.gated.data(), g.data(), scratch.dgated.data(), saved.projection,
+                            scratch.windows, scratch.dwindows, gradient.projection);
         scratch.dnormed.resize(rows, width);
         scratch.dgates.resize(count, width);
         scratch.dgates.fill(0);
@@ -21897,25 +21998,29 @@ struct InvertedBottleneck {
                 scratch.dnormed(row, c) = slope * saved.gates(row / pixels, c);
             }
         }
-        for (std::size_t i = 0; i < scratch.dgates.size(); ++i) scratch.dgates.data()[i] *= saved.gates.data()[i] * (1 - saved.gates.data()[i]);
-        expand.product_backward(count, {saved.reduced.data(), squeezed}, {scratch.dgates.data(), width}, {scratch.dreduced.data(), squeezed},
-                                gradient.expand, 0, width);
+        for (std::size_t i = 0; i < scratch.dgates.size(); ++i)
+            scratch.dgates.data()[i] *= saved.gates.data()[i] * (1 - saved.gates.data()[i]);
+        expand.product_backward(count, {saved.reduced.data(), squeezed}, {scratch.dgates.data(), width},
+                                {scratch.dreduced.data(), squeezed}, gradient.expand, 0, width);
         detail::add_column_sums<C>(count, width, {scratch.dgates.data(), width}, gradient.expand_bias.data());
         activate_backward(Silu{}, saved.before.data(), scratch.dreduced.data(), scratch.dreduced.size());
-        reduce.product_backward(count, {saved.means.data(), width}, {scratch.dreduced.data(), squeezed}, {scratch.dmeans.data(), width},
-                                gradient.reduce, 0, squeezed);
+        reduce.product_backward(count, {saved.means.data(), width}, {scratch.dreduced.data(), squeezed},
+                                {scratch.dmeans.data(), width}, gradient.reduce, 0, squeezed);
         detail::add_column_sums<C>(count, squeezed, {scratch.dreduced.data(), squeezed}, gradient.reduce_bias.data());
         for (std::size_t row = 0; row < rows; ++row) {
-            for (std::size_t c = 0; c < width; ++c) scratch.dnormed(row, c) += scratch.dmeans(row / pixels, c) / static_cast<C>(pixels);
+            for (std::size_t c = 0; c < width; ++c)
+                scratch.dnormed(row, c) += scratch.dmeans(row / pixels, c) / static_cast<C>(pixels);
         }
-        depthwise_norm.backward(rows, saved.convolved.data(), scratch.dnormed.data(), saved.norm, gradient.depthwise_norm);
+        depthwise_norm.backward(rows, saved.convolved.data(), scratch.dnormed.data(), saved.norm,
+                                gradient.depthwise_norm);
         scratch.dexpanded.resize(before, width);
-        depthwise.backward(count, expansion.empty() ? x : saved.expansion.out.data(), scratch.dnormed.data(), scratch.dexpanded.data(), gradient.depthwise);
+        depthwise.backward(count, expansion.empty() ? x : saved.expansion.out.data(), scratch.dnormed.data(),
+                           scratch.dexpanded.data(), gradient.depthwise);
         const C* through = scratch.dexpanded.data();
         if (!expansion.empty()) {
             g.resize(before, shape.in);
-            expansion.front().backward(count, x, scratch.dexpanded.data(), g.data(), saved.expansion, scratch.windows, scratch.dwindows,
-                                       gradient.expansion.front());
+            expansion.front().backward(count, x, scratch.dexpanded.data(), g.data(), saved.expansion, scratch.windows,
+                                       scratch.dwindows, gradient.expansion.front());
             through = g.data();
         }
         std::transform(dx.data(), dx.data() + dx.size(), through, dx.data(), std::plus<C>());
@@ -21924,18 +22029,21 @@ struct InvertedBottleneck {
     /// The mean of `pixels` rows.
     static void mean_of(const C* x, std::size_t pixels, std::size_t width, C* mean) {
         std::fill_n(mean, width, C{0});
-        for (std::size_t i = 0; i < pixels; ++i) std::transform(mean, mean + width, x + i * width, mean, std::plus<C>());
+        for (std::size_t i = 0; i < pixels; ++i)
+            std::transform(mean, mean + width, x + i * width, mean, std::plus<C>());
         for (std::size_t c = 0; c < width; ++c) mean[c] /= static_cast<C>(pixels);
     }
 };
 
 }  // namespace nn
 
-/// The tower of an EfficientNetConfig, without the dropouts that transformers' has in training. It trains by the statistics of
-/// every batch, and infers, and is differentiated with respect to images, by the running means.
+/// The tower of an EfficientNetConfig, without the dropouts that transformers' has in training. It trains by the
+/// statistics of every batch, and infers, and is differentiated with respect to images, by the running means.
 template <Arithmetic T, auto config, std::size_t Embedding>
 class EfficientNet {
-    static constexpr EfficientNetConfig stand_in = config.is_valid() ? config : EfficientNetConfig{.image = 32, .width_coefficient = 0.1, .depth_coefficient = 0.1};
+    static constexpr EfficientNetConfig stand_in =
+        config.is_valid() ? config
+                          : EfficientNetConfig{.image = 32, .width_coefficient = 0.1, .depth_coefficient = 0.1};
     static constexpr std::size_t image = stand_in.image;
 
 public:
@@ -21983,7 +22091,8 @@ public:
             blocks_[i].forward(count, x, saved, work.scratch, by_batch);
             x = saved.out.data();
         }
-        for (std::size_t i = 0; i < count; ++i) Block::mean_of(x + i * last_pixels * Embedding, last_pixels, Embedding, embeddings.data() + i * Embedding);
+        for (std::size_t i = 0; i < count; ++i)
+            Block::mean_of(x + i * last_pixels * Embedding, last_pixels, Embedding, embeddings.data() + i * Embedding);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
@@ -21993,7 +22102,9 @@ public:
         const std::size_t count = gradient_of_embeddings.extent(0);
         work.g.resize(count * last_pixels, Embedding);
         for (std::size_t i = 0; i < work.g.size(); ++i)
-            work.g.data()[i] = gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] / static_cast<C>(last_pixels);
+            work.g.data()[i] =
+                gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] /
+                static_cast<C>(last_pixels);
         for (std::size_t i = blocks_.size(); i-- > 0;) {
             const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.stem.out.data();
             blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
@@ -22001,8 +22112,8 @@ public:
         }
         const bool needed = gradient_of_images.size() > 0;
         work.dx.resize(count * image * image, std::size_t{3});
-        stem_.backward(count, work.pixels.data(), work.g.data(), needed ? work.dx.data() : nullptr, work.stem, work.scratch.windows,
-                       work.scratch.dwindows, gradient.stem_);
+        stem_.backward(count, work.pixels.data(), work.g.data(), needed ? work.dx.data() : nullptr, work.stem,
+                       work.scratch.windows, work.scratch.dwindows, gradient.stem_);
         if (needed) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
     }
 
@@ -22012,8 +22123,11 @@ private:
     nn::NormedConvolution<T> stem_;
     std::vector<Block> blocks_;
 
-    static_assert(config.is_valid(), "tandem: EfficientNetConfig: image must be at least 32 pixels, and the coefficients above 0");
-    static_assert(!config.is_valid() || stand_in.features() == Embedding, "tandem: EfficientNetConfig: its last channels are the embedding: set the ClipConfig's embedding to features()");
+    static_assert(config.is_valid(),
+                  "tandem: EfficientNetConfig: image must be at least 32 pixels, and the coefficients above 0");
+    static_assert(!config.is_valid() || stand_in.features() == Embedding,
+                  "tandem: EfficientNetConfig: its last channels are the embedding: set the ClipConfig's embedding to "
+                  "features()");
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -22027,8 +22141,8 @@ namespace tandem::inline TANDEM_ABI {
 template <Arithmetic T, auto config, std::size_t Embedding>
 class ResNet;
 
-/// open_clip's ModifiedResNet (CLIP/clip/model.py:94-154; He et al. 2016, with the stem and the anti-aliased strides of He
-/// et al. 2019 and Zhang 2019): a stem of three convolutions, four stages of bottleneck blocks, attention pooling.
+/// open_clip's ModifiedResNet (CLIP/clip/model.py:94-154; He et al. 2016, with the stem and the anti-aliased strides of
+/// He et al. 2019 and Zhang 2019): a stem of three convolutions, four stages of bottleneck blocks, attention pooling.
 struct ResNetConfig {
     std::size_t image = 224;
     std::array<std::size_t, 4> layers{3, 4, 6, 3};  ///< blocks of every stage
@@ -22043,7 +22157,8 @@ struct ResNetConfig {
     constexpr std::size_t grid() const { return image / 32; }
     constexpr std::size_t heads() const { return features() / head_width; }
     constexpr bool is_valid() const {
-        return image > 0 && image % 32 == 0 && width > 0 && width % 2 == 0 && head_width > 0 && features() % head_width == 0 &&
+        return image > 0 && image % 32 == 0 && width > 0 && width % 2 == 0 && head_width > 0 &&
+               features() % head_width == 0 &&
                std::ranges::all_of(layers, [](std::size_t blocks) { return blocks > 0; });
     }
 
@@ -22055,19 +22170,22 @@ struct ResNetConfig {
 
     /// For one image, without the projection.
     constexpr Cost cost() const {
-        if (!is_valid()) throw Error("ResNetConfig", "an image of a multiple of 32 pixels, an even width, blocks in every stage and heads that fit");
+        if (!is_valid())
+            throw Error("ResNetConfig",
+                        "an image of a multiple of 32 pixels, an even width, blocks in every stage and heads that fit");
         Cost total;
         for_each_convolution([&](const nn::ConvolutionShape& shape) {
             const std::size_t pixels = shape.out_side * shape.out_side;
-            total = total + shape.cost() + Cost{.parameters = 2 * shape.out, .inference = pixels * shape.out, .saved = pixels * shape.out};
+            total = total + shape.cost() +
+                    Cost{.parameters = 2 * shape.out, .inference = pixels * shape.out, .saved = pixels * shape.out};
         });
         const std::size_t tokens = grid() * grid() + 1;
         const Cost keys = 2 * nn::linear_cost(features(), features(), true, tokens);
         // open_clip pools by all queries, and drops all rows but the first.
         Cost query = nn::linear_cost(features(), features(), true, 1) + product_cost(4 * tokens * features());
         query.flops *= tokens;
-        return total + keys + query +
-               Cost{.parameters = tokens * features()} + tokens * features() * Cost{.inference = 3, .saved = 3, .scratch = 3};
+        return total + keys + query + Cost{.parameters = tokens * features()} +
+               tokens * features() * Cost{.inference = 3, .saved = 3, .scratch = 3};
     }
 
     /// The projection is the pooling's last dense layer.
@@ -22124,7 +22242,8 @@ struct Bottleneck {
           conv1(ConvolutionShape::padded(side, in, planes, 1, 1), Rectifier::relu),
           conv2(ConvolutionShape::padded(side, planes, planes, 3, 1), Rectifier::relu),
           conv3(ConvolutionShape::padded(side / stride, planes, 4 * planes, 1, 1), Rectifier::none) {
-        if (stride > 1 || in != 4 * planes) downsample.emplace_back(ConvolutionShape::padded(side / stride, in, 4 * planes, 1, 1), Rectifier::none);
+        if (stride > 1 || in != 4 * planes)
+            downsample.emplace_back(ConvolutionShape::padded(side / stride, in, 4 * planes, 1, 1), Rectifier::none);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -22172,9 +22291,8 @@ struct Bottleneck {
     }
 
     /// g is the gradient of saved.out, and is overwritten; writes dx.
-    void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch, Bottleneck& gradient) const
-        requires Trainable<T>
-    {
+    void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
+                  Bottleneck& gradient) const requires Trainable<T> {
         const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
         const std::size_t before = conv1.shape().rows(count), after = conv3.shape().rows(count);
         for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = saved.out.data()[i] > 0 ? g.data()[i] : C{0};
@@ -22186,17 +22304,20 @@ struct Bottleneck {
         scratch.g2.resize(before, planes);
         scratch.g1.resize(std::max(before, after), planes);
         conv3.backward(count, pools ? saved.pooled.data() : saved.conv2.out.data(), scratch.g3.data(),
-                       pools ? scratch.g1.data() : scratch.g2.data(), saved.conv3, scratch.windows, scratch.dwindows, gradient.conv3);
+                       pools ? scratch.g1.data() : scratch.g2.data(), saved.conv3, scratch.windows, scratch.dwindows,
+                       gradient.conv3);
         if (pools) average_pool_backward(count, side, stride, planes, scratch.g1.data(), scratch.g2.data());
-        conv2.backward(count, saved.conv1.out.data(), scratch.g2.data(), scratch.g1.data(), saved.conv2, scratch.windows,
-                       scratch.dwindows, gradient.conv2);
-        conv1.backward(count, x, scratch.g1.data(), dx.data(), saved.conv1, scratch.windows, scratch.dwindows, gradient.conv1);
+        conv2.backward(count, saved.conv1.out.data(), scratch.g2.data(), scratch.g1.data(), saved.conv2,
+                       scratch.windows, scratch.dwindows, gradient.conv2);
+        conv1.backward(count, x, scratch.g1.data(), dx.data(), saved.conv1, scratch.windows, scratch.dwindows,
+                       gradient.conv1);
         // The shortcut.
         const C* through = g.data();
         if (!downsample.empty()) {
             scratch.dshortcut.resize(after, in);
-            downsample.front().backward(count, pools ? saved.shortcut.data() : x, g.data(), scratch.dshortcut.data(), saved.downsample,
-                                        scratch.windows, scratch.dwindows, gradient.downsample.front());
+            downsample.front().backward(count, pools ? saved.shortcut.data() : x, g.data(), scratch.dshortcut.data(),
+                                        saved.downsample, scratch.windows, scratch.dwindows,
+                                        gradient.downsample.front());
             through = scratch.dshortcut.data();
             if (pools) {
                 g.resize(before, in);
@@ -22208,7 +22329,8 @@ struct Bottleneck {
     }
 };
 
-/// The mean pixel, and the pixels behind it, with learned positions; the mean attends to all (CLIP/clip/model.py:58-91).
+/// The mean pixel, and the pixels behind it, with learned positions; the mean attends to all
+/// (CLIP/clip/model.py:58-91).
 template <Arithmetic T, std::size_t Tokens, std::size_t Width, std::size_t Heads, std::size_t Embedding>
 struct MeanQueryPool {
     using C = Compute<T>;
@@ -22250,9 +22372,11 @@ struct MeanQueryPool {
                 for (std::size_t token = 1; token < Tokens; ++token) {
                     const C* const pixel = pixels + (i * (Tokens - 1) + token - 1) * Width;
                     std::transform(mean, mean + Width, pixel, mean, std::plus<C>());
-                    std::transform(pixel, pixel + Width, positional_embedding.data() + token * Width, mean + token * Width, std::plus<C>());
+                    std::transform(pixel, pixel + Width, positional_embedding.data() + token * Width,
+                                   mean + token * Width, std::plus<C>());
                 }
-                for (std::size_t j = 0; j < Width; ++j) mean[j] = mean[j] / static_cast<C>(Tokens - 1) + positional_embedding.data()[j];
+                for (std::size_t j = 0; j < Width; ++j)
+                    mean[j] = mean[j] / static_cast<C>(Tokens - 1) + positional_embedding.data()[j];
                 std::copy_n(mean, Width, saved.first.data() + i * Width);
             }
         });
@@ -22266,9 +22390,8 @@ struct MeanQueryPool {
     }
 
     /// Adds to the gradients, and writes dpixels.
-    void backward(std::size_t count, Rows<const C, Embedding> dy, C* dpixels, Saved& saved, MeanQueryPool& gradient) const
-        requires Trainable<T>
-    {
+    void backward(std::size_t count, Rows<const C, Embedding> dy, C* dpixels, Saved& saved,
+                  MeanQueryPool& gradient) const requires Trainable<T> {
         for (Stream* stream : {&saved.dtokens, &saved.dk, &saved.dv, &saved.scratch}) stream->resize(count * Tokens);
         saved.dq.resize(count);
         Stream& dmixed = saved.first;  // its rows stand in tokens as well
@@ -22277,20 +22400,24 @@ struct MeanQueryPool {
                                        {saved.dq.data(), Width, saved.dk.data(), Width, saved.dv.data(), Width});
         k_proj.backward(saved.tokens, saved.dk, saved.dtokens, gradient.k_proj);
         v_proj.backward(saved.tokens, saved.dv, saved.scratch, gradient.v_proj);
-        std::transform(saved.dtokens.data(), saved.dtokens.data() + saved.dtokens.size(), saved.scratch.data(), saved.dtokens.data(), std::plus<C>());
-        for (std::size_t i = 0; i < count; ++i) std::copy_n(saved.tokens.data() + i * Tokens * Width, Width, saved.first.data() + i * Width);
+        std::transform(saved.dtokens.data(), saved.dtokens.data() + saved.dtokens.size(), saved.scratch.data(),
+                       saved.dtokens.data(), std::plus<C>());
+        for (std::size_t i = 0; i < count; ++i)
+            std::copy_n(saved.tokens.data() + i * Tokens * Width, Width, saved.first.data() + i * Width);
         const Rows<C, Width> dfirst(saved.scratch.data(), {{count, Width}});
         q_proj.backward(saved.first, saved.dq, dfirst, gradient.q_proj);
         for (std::size_t i = 0; i < count; ++i) {
             C* const first = saved.dtokens.data() + i * Tokens * Width;
             std::transform(first, first + Width, dfirst.data() + i * Width, first, std::plus<C>());
         }
-        detail::add_column_sums<C>(count, Tokens * Width, {saved.dtokens.data(), Tokens * Width}, gradient.positional_embedding.data());
+        detail::add_column_sums<C>(count, Tokens * Width, {saved.dtokens.data(), Tokens * Width},
+                                   gradient.positional_embedding.data());
         for (std::size_t i = 0; i < count; ++i) {
             const C* const mean = saved.dtokens.data() + i * Tokens * Width;
             for (std::size_t token = 1; token < Tokens; ++token) {
                 C* const to = dpixels + (i * (Tokens - 1) + token - 1) * Width;
-                for (std::size_t j = 0; j < Width; ++j) to[j] = mean[token * Width + j] + mean[j] / static_cast<C>(Tokens - 1);
+                for (std::size_t j = 0; j < Width; ++j)
+                    to[j] = mean[token * Width + j] + mean[j] / static_cast<C>(Tokens - 1);
             }
         }
     }
@@ -22311,11 +22438,12 @@ private:
 
 }  // namespace nn
 
-/// The tower of a ResNetConfig. It trains by the statistics of every batch, as PyTorch's model in train() does, and infers,
-/// and is differentiated with respect to images, by the running means.
+/// The tower of a ResNetConfig. It trains by the statistics of every batch, as PyTorch's model in train() does, and
+/// infers, and is differentiated with respect to images, by the running means.
 template <Arithmetic T, auto config, std::size_t Embedding>
 class ResNet {
-    static constexpr ResNetConfig stand_in = config.is_valid() ? config : ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2};
+    static constexpr ResNetConfig stand_in =
+        config.is_valid() ? config : ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2};
     static constexpr std::size_t image = stand_in.image, width = stand_in.features(), grid = stand_in.grid();
 
 public:
@@ -22414,11 +22542,12 @@ public:
             const C* const x = i > 0 ? work.stem[i - 1].out.data() : work.pixels.data();
             const bool needed = i > 0 || gradient_of_images.size() > 0;
             work.g.resize(stem_[i].shape().side * stem_[i].shape().side * count, stem_[i].shape().in);
-            stem_[i].backward(count, x, work.dx.data(), needed ? work.g.data() : nullptr, work.stem[i], work.scratch.windows,
-                              work.scratch.dwindows, gradient.stem_[i]);
+            stem_[i].backward(count, x, work.dx.data(), needed ? work.g.data() : nullptr, work.stem[i],
+                              work.scratch.windows, work.scratch.dwindows, gradient.stem_[i]);
             std::swap(work.g, work.dx);
         }
-        if (gradient_of_images.size() > 0) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+        if (gradient_of_images.size() > 0)
+            nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
     }
 
 private:
@@ -22426,7 +22555,9 @@ private:
     std::vector<Block> blocks_;
     Pool pool_;
 
-    static_assert(config.is_valid(), "tandem: ResNetConfig: image must be a multiple of 32, width even, every stage have blocks, and head_width divide 32 width");
+    static_assert(config.is_valid(),
+                  "tandem: ResNetConfig: image must be a multiple of 32, width even, every stage have blocks, and "
+                  "head_width divide 32 width");
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -23614,7 +23745,8 @@ namespace tandem::inline TANDEM_ABI {
 struct OpenOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
-    /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config says.
+    /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config
+    /// says.
     std::string activation;
 };
 
@@ -23623,8 +23755,8 @@ struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
     std::size_t image = 0;     ///< pixels along a side
     std::size_t context = 0, embedding = 0;
-    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches; a
-                                                     ///< convolutional tower has none
+    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
+                                                     ///< patches; a convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
 };
 
@@ -23646,9 +23778,9 @@ public:
 
 }  // namespace detail
 
-/// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so that
-/// one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types carry them.
-/// It infers.
+/// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so
+/// that one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types
+/// carry them. It infers.
 class AnyClip {
 public:
     AnyClip(ModelSizes sizes, Towers towers, std::unique_ptr<const detail::OpenedModel> model)
@@ -23659,8 +23791,8 @@ public:
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return model_->logit_bias(); }
 
-    /// pixels [N, 3, image, image], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels that
-    /// are no whole images, and if the image tower was not loaded.
+    /// pixels [N, 3, image, image], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
+    /// that are no whole images, and if the image tower was not loaded.
     Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
         const std::size_t count = images("encode_image", pixels);
         Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
@@ -23677,7 +23809,8 @@ public:
         return embeddings;
     }
 
-    /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens, tokens>.
+    /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens,
+    /// tokens>.
     Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
                                                                              int layer = -1) const {
         require_tokens("image_attention");
@@ -23687,9 +23820,9 @@ public:
         return weights;
     }
 
-    /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the tower's
-    /// norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption say where
-    /// in the image it is.
+    /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the
+    /// tower's norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption
+    /// say where in the image it is.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
         require_tokens("patch_embeddings");
         const std::size_t count = images("patch_embeddings", pixels);
@@ -23705,7 +23838,8 @@ private:
             throw Error(std::string("AnyClip::") + where, "a model opened with this tower", "one with the other");
     }
     void require_tokens(const char* where) const {
-        if (sizes_.image_tokens == 0) throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
+        if (sizes_.image_tokens == 0)
+            throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
         require(Towers::image, where);
@@ -23713,7 +23847,8 @@ private:
     }
     static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
         if (size % each != 0)
-            throw Error(std::string("AnyClip::") + where, "a multiple of " + std::to_string(each) + " " + what, std::to_string(size));
+            throw Error(std::string("AnyClip::") + where, "a multiple of " + std::to_string(each) + " " + what,
+                        std::to_string(size));
         return size / each;
     }
 
@@ -23752,7 +23887,8 @@ struct StoredModel {
         }
         return std::ranges::none_of(fields, [&](const ArchitectureField& stored) {
             return std::ranges::any_of(ours, [&](const ArchitectureField& field) {
-                return stored.name == field.name && !field.name.ends_with(".activation") && !same_value(stored.value, field.value);
+                return stored.name == field.name && !field.name.ends_with(".activation") &&
+                       !same_value(stored.value, field.value);
             });
         });
     }
@@ -23762,7 +23898,9 @@ struct StoredModel {
         if (name == "quick_gelu") return kernels::Activation::quick_gelu;
         if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
         if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
-        throw Error(where, "a config beside the weights, or OpenOptions::activation, to say which GELU they were trained with", "neither");
+        throw Error(where,
+                    "a config beside the weights, or OpenOptions::activation, to say which GELU they were trained with",
+                    "neither");
     }
 };
 
@@ -23785,7 +23923,8 @@ public:
         model_.encode_image(input(count, pixels), Rows(embeddings, {{count, Model::embedding}}));
     }
     void encode_text(std::size_t count, const Id* ids, float* embeddings) const override {
-        model_.encode_text(typename Text::Input(ids, {{count, Text::context}}), Rows(embeddings, {{count, Model::embedding}}));
+        model_.encode_text(typename Text::Input(ids, {{count, Text::context}}),
+                           Rows(embeddings, {{count, Model::embedding}}));
     }
     void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const override {
         if constexpr (is_transformer) {
@@ -23826,7 +23965,10 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
 }
 
 [[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config) {
-    ModelSizes sizes{.architecture = name, .image = config.vision.image, .context = config.text.context, .embedding = config.embedding};
+    ModelSizes sizes{.architecture = name,
+                     .image = config.vision.image,
+                     .context = config.text.context,
+                     .embedding = config.embedding};
     if constexpr (requires { config.vision.tokens(); }) {
         sizes.image_tokens = config.vision.tokens();
         sizes.image_prefix = config.vision.prefix();
@@ -23836,7 +23978,8 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
     return sizes;
 }
 
-/// Calls visit.operator()<config>(name) for every architecture that open() knows, each with the GELU that the checkpoint names.
+/// Calls visit.operator()<config>(name) for every architecture that open() knows, each with the GELU that the
+/// checkpoint names.
 template <class Visit>
 void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_b_32>("vit_b_32");
@@ -23914,11 +24057,17 @@ void for_each_architecture(const Visit& visit) {
     if (stored.value("vision.pooling") == "map") {
         auto vision = siglip_vision(image, number("vision.patch", 1), width, number("vision.layers"),
                                     number("vision.heads", width / 64), ratio("vision.hidden", width));
-        return text_of(vision, siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
-                                           number("text.heads", text_width / 64), ratio("text.hidden", text_width), number("text.context")), true);
+        return text_of(vision,
+                       siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
+                                   number("text.heads", text_width / 64), ratio("text.hidden", text_width),
+                                   number("text.context")),
+                       true);
     }
-    const TextConfig text{.vocabulary = number("text.vocabulary"), .context = number("text.context"), .width = text_width,
-                          .layers = number("text.layers"), .heads = number("text.heads", text_width / 64),
+    const TextConfig text{.vocabulary = number("text.vocabulary"),
+                          .context = number("text.context"),
+                          .width = text_width,
+                          .layers = number("text.layers"),
+                          .heads = number("text.heads", text_width / 64),
                           .mlp_ratio = ratio("text.hidden", text_width)};
     if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
         ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
@@ -23929,18 +24078,24 @@ void for_each_architecture(const Visit& visit) {
         }
         return text_of(vision, text, false);
     }
-    const VitConfig vision{.image = image, .patch = number("vision.patch"), .width = width, .layers = number("vision.layers"),
-                           .heads = number("vision.heads", width / 64), .mlp_ratio = ratio("vision.hidden", width)};
+    const VitConfig vision{.image = image,
+                           .patch = number("vision.patch"),
+                           .width = width,
+                           .layers = number("vision.layers"),
+                           .heads = number("vision.heads", width / 64),
+                           .mlp_ratio = ratio("vision.hidden", width)};
     return text_of(vision, text, false);
 }
 
 /// Reads what configs and shapes tell, and settles the activations.
-[[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files, const std::string& activation) {
+[[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
+                                              const std::string& activation) {
     StoredModel stored{files, path.string(), {}};
     if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
     for (ArchitectureField& size : stored_sizes(files)) {
         // Where a config says it as well, it counts; where the two differ, loading names the tensors.
-        const bool is_said = !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
+        const bool is_said =
+            !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
         if (!is_said) stored.fields.push_back(std::move(size));
     }
     for (const char* const name : {"vision.activation", "text.activation"}) {
@@ -23954,10 +24109,10 @@ void for_each_architecture(const Visit& visit) {
 
 }  // namespace detail
 
-/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that its
-/// config and the shapes of its tensors tell. Weights without a config do not say which GELU they were trained with: then
-/// options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an architecture
-/// outside the zoo with the constant that td::load needs.
+/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
+/// its config and the shapes of its tensors tell. Weights without a config do not say which GELU they were trained
+/// with: then options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an
+/// architecture outside the zoo with the constant that td::load needs.
 template <Arithmetic T = float>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
     const WeightFiles files = WeightFiles::open(path);
@@ -23971,8 +24126,10 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
         }
     });
     if (make == nullptr) {
-        throw Error(stored.where, "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
-                                  "inline constexpr td::ClipConfig mine = " + detail::constant_of(stored) + ";");
+        throw Error(stored.where,
+                    "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
+                    "inline constexpr td::ClipConfig mine = " +
+                        detail::constant_of(stored) + ";");
     }
     return AnyClip(std::move(sizes), options.towers, make(stored, {options.towers, options.check_finite}));
 }

@@ -25,7 +25,8 @@ public:
     Folder(const Folder&) = delete;
     Folder& operator=(const Folder&) = delete;
     void write(const char* name, const std::string& text) const {
-        for (const char* other : {"open_clip_config.json", "preprocessor_config.json", "processor_config.json"}) fs::remove(path / other);
+        for (const char* other : {"open_clip_config.json", "preprocessor_config.json", "processor_config.json"})
+            fs::remove(path / other);
         std::ofstream(path / name) << text;
     }
     Preprocess load() const { return tandem::load_preprocess(path, tandem::openai_preprocess(224)); }
@@ -37,7 +38,8 @@ public:
 
 TEST_CASE("open_clip's preprocess_cfg") {
     const Folder folder;
-    folder.write("open_clip_config.json", R"({"model_cfg": {"vision_cfg": {"image_size": 256}}, "preprocess_cfg": {"mean": [0.5, 0.4, 0.3],
+    folder.write("open_clip_config.json",
+                 R"({"model_cfg": {"vision_cfg": {"image_size": 256}}, "preprocess_cfg": {"mean": [0.5, 0.4, 0.3],
         "std": [0.1, 0.2, 0.3], "interpolation": "bilinear", "resize_mode": "squash"}})");
     const Preprocess recipe = folder.load();
     CHECK(recipe.size == 256);
@@ -50,7 +52,8 @@ TEST_CASE("open_clip's preprocess_cfg") {
     CHECK(folder.load().fit == Fit::pad);
     CHECK(folder.load().mean == tandem::openai_preprocess(224).mean);
     folder.write("open_clip_config.json", R"({"preprocess_cfg": {"resize_mode": "stretch"}})");
-    CHECK_THROWS_WITH(folder.load(), Contains("open_clip_config.json: expected preprocess_cfg.resize_mode of shortest, squash or longest, found stretch"));
+    CHECK_THROWS_WITH(folder.load(), Contains("open_clip_config.json: expected preprocess_cfg.resize_mode of shortest, "
+                                              "squash or longest, found stretch"));
     folder.write("open_clip_config.json", R"({"preprocess_cfg": {"interpolation": "lanczos"}})");
     CHECK_THROWS_WITH(folder.load(), Contains("found lanczos"));
     folder.write("open_clip_config.json", R"({"preprocess_cfg": {"mean": [1, 2]}})");
@@ -59,7 +62,8 @@ TEST_CASE("open_clip's preprocess_cfg") {
 
 TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_config.json") {
     const Folder folder;
-    const std::string clip = R"({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224},
+    const std::string clip =
+        R"({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224},
         "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 3, "rescale_factor": 0.00392156862745098})";
     folder.write("preprocessor_config.json", clip);
     const Preprocess recipe = folder.load();
@@ -69,20 +73,25 @@ TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_co
     CHECK(recipe.floor_crop);
     CHECK(recipe.mean == std::array{0.1F, 0.2F, 0.3F});
     CHECK(recipe.deviation == std::array{0.4F, 0.5F, 0.6F});
-    folder.write("processor_config.json", R"({"image_processor": )" + clip + R"(, "processor_class": "CLIPProcessor"})");
+    folder.write("processor_config.json",
+                 R"({"image_processor": )" + clip + R"(, "processor_class": "CLIPProcessor"})");
     CHECK(folder.load().resize == 256);
     CHECK(folder.load().mean == recipe.mean);
     folder.write("processor_config.json", R"({"processor_class": "CLIPProcessor"})");
     CHECK(folder.load().mean == tandem::openai_preprocess(224).mean);
-    folder.write("preprocessor_config.json", R"({"feature_extractor_type": "CLIPFeatureExtractor", "size": 336, "crop_size": 336, "resample": 3})");
+    folder.write("preprocessor_config.json",
+                 R"({"feature_extractor_type": "CLIPFeatureExtractor", "size": 336, "crop_size": 336, "resample": 3})");
     CHECK(folder.load().size == 336);
     CHECK(folder.load().resize == 0);
-    folder.write("preprocessor_config.json", R"({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}, "resample": 2})");
+    folder.write(
+        "preprocessor_config.json",
+        R"({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}, "resample": 2})");
     CHECK(folder.load().fit == Fit::squash);
     CHECK(folder.load().size == 384);
     CHECK(folder.load().filter == Filter::bilinear);
     CHECK(folder.load().mean == std::array{0.5F, 0.5F, 0.5F});
-    folder.write("preprocessor_config.json", R"({"image_processor_type": "EfficientNetImageProcessor", "size": {"height": 346, "width": 346},
+    folder.write("preprocessor_config.json",
+                 R"({"image_processor_type": "EfficientNetImageProcessor", "size": {"height": 346, "width": 346},
         "crop_size": {"height": 289, "width": 289}, "do_center_crop": true, "do_normalize": false, "rescale_factor": 0.00784313725490196,
         "rescale_offset": true, "include_top": false, "resample": 2})");
     const Preprocess align = folder.load();
@@ -93,11 +102,15 @@ TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_co
         CHECK(align.mean[i] == Approx(0.5));
         CHECK(align.deviation[i] == Approx(0.5));
     }
-    folder.write("preprocessor_config.json", R"({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 192}})");
-    CHECK_THROWS_WITH(folder.load(), Contains("preprocessor_config.json: expected a size of equal height and width, found 384 and 192"));
+    folder.write("preprocessor_config.json",
+                 R"({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 192}})");
+    CHECK_THROWS_WITH(
+        folder.load(),
+        Contains("preprocessor_config.json: expected a size of equal height and width, found 384 and 192"));
     folder.write("preprocessor_config.json", R"({"image_processor_type": "CLIPImageProcessor", "resample": 1})");
     CHECK_THROWS_WITH(folder.load(), Contains("expected resample 2 (bilinear) or 3 (bicubic), found 1"));
-    folder.write("preprocessor_config.json", R"({"image_processor_type": "CLIPImageProcessor", "crop_size": {"height": 0, "width": 0}})");
+    folder.write("preprocessor_config.json",
+                 R"({"image_processor_type": "CLIPImageProcessor", "crop_size": {"height": 0, "width": 0}})");
     CHECK_THROWS_WITH(folder.load(), Contains("expected crop_size of 1 to 16384 pixels, found 0"));
 }
 
@@ -105,9 +118,11 @@ TEST_CASE("a squash that is cropped is the middle of the larger square; floored 
     tandem::Image image{12, 9, std::vector<std::uint8_t>(12 * 9 * 3)};
     for (std::size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<std::uint8_t>(i * 7 % 251);
     Preprocess recipe{.size = 5, .fit = Fit::squash, .resize = 8};
-    CHECK(tandem::fit_square(image, recipe) == tandem::crop(tandem::resize(image, 8, 8, Filter::bicubic), {2, 2, 5, 5}));
+    CHECK(tandem::fit_square(image, recipe) ==
+          tandem::crop(tandem::resize(image, 8, 8, Filter::bicubic), {2, 2, 5, 5}));
     recipe.floor_crop = true;
-    CHECK(tandem::fit_square(image, recipe) == tandem::crop(tandem::resize(image, 8, 8, Filter::bicubic), {1, 1, 5, 5}));
+    CHECK(tandem::fit_square(image, recipe) ==
+          tandem::crop(tandem::resize(image, 8, 8, Filter::bicubic), {1, 1, 5, 5}));
     recipe.resize = 4;
     CHECK_THROWS_WITH(tandem::fit_square(image, recipe), Contains("expected a resize to 5 pixels or more, found 4"));
 }

@@ -24,10 +24,11 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 }
 
 /// The sum that defines a convolution; `group` channels of the input make one of the output.
-std::vector<double> convolve(const ConvolutionShape& shape, std::size_t count, std::size_t group, const std::vector<double>& weight,
-                             const std::vector<double>& x) {
+std::vector<double> convolve(const ConvolutionShape& shape, std::size_t count, std::size_t group,
+                             const std::vector<double>& weight, const std::vector<double>& x) {
     std::vector<double> y(shape.rows(count) * shape.out);
-    const auto side = static_cast<long>(shape.side), out_side = static_cast<long>(shape.out_side), kernel = static_cast<long>(shape.kernel);
+    const auto side = static_cast<long>(shape.side), out_side = static_cast<long>(shape.out_side),
+               kernel = static_cast<long>(shape.kernel);
     for (std::size_t n = 0; n < count; ++n) {
         for (long v = 0; v < out_side; ++v) {
             for (long u = 0; u < out_side; ++u) {
@@ -36,14 +37,22 @@ std::vector<double> convolve(const ConvolutionShape& shape, std::size_t count, s
                     for (std::size_t in = 0; in < group; ++in) {
                         const std::size_t channel = group == 1 ? out : in;
                         for (long tap = 0; tap < kernel * kernel; ++tap) {
-                            const long line = v * static_cast<long>(shape.stride) + tap / kernel - static_cast<long>(shape.pad);
-                            const long column = u * static_cast<long>(shape.stride) + tap % kernel - static_cast<long>(shape.pad);
+                            const long line =
+                                v * static_cast<long>(shape.stride) + tap / kernel - static_cast<long>(shape.pad);
+                            const long column =
+                                u * static_cast<long>(shape.stride) + tap % kernel - static_cast<long>(shape.pad);
                             if (line < 0 || column < 0 || line >= side || column >= side) continue;
-                            const auto pixel = n * shape.side * shape.side + static_cast<std::size_t>(line * side + column);
-                            sum += weight[(out * group + in) * static_cast<std::size_t>(kernel * kernel) + static_cast<std::size_t>(tap)] * x[pixel * shape.in + channel];
+                            const auto pixel =
+                                n * shape.side * shape.side + static_cast<std::size_t>(line * side + column);
+                            sum += weight[(out * group + in) * static_cast<std::size_t>(kernel * kernel) +
+                                          static_cast<std::size_t>(tap)] *
+                                   x[pixel * shape.in + channel];
                         }
                     }
-                    y[((n * shape.out_side + static_cast<std::size_t>(v)) * shape.out_side + static_cast<std::size_t>(u)) * shape.out + out] = sum;
+                    y[((n * shape.out_side + static_cast<std::size_t>(v)) * shape.out_side +
+                       static_cast<std::size_t>(u)) *
+                          shape.out +
+                      out] = sum;
                 }
             }
         }
@@ -59,20 +68,24 @@ std::vector<ConvolutionShape> shapes(bool depthwise) {
                 const std::size_t in = 3, out = depthwise ? 3 : 4;
                 all.push_back(ConvolutionShape::padded(side, in, out, kernel, stride));
                 // ALIGN's stride, which pads one less before than behind.
-                if (kernel > 1 && stride == 2 && side > 1) all.push_back({side, in, out, kernel, stride, kernel / 2 - 1, (side - 2) / 2 + 1});
+                if (kernel > 1 && stride == 2 && side > 1)
+                    all.push_back({side, in, out, kernel, stride, kernel / 2 - 1, (side - 2) / 2 + 1});
             }
         }
     }
     return all;
 }
 
-/// y is linear in x and in the weight: g · y(x, w) = dx · x = dw · w, and the products with other x and w agree as well.
+/// y is linear in x and in the weight: g · y(x, w) = dx · x = dw · w, and the products with other x and w agree as
+/// well.
 template <class Layer, class Forward, class Backward>
 void check(const ConvolutionShape& shape, std::size_t group, const Forward& forward, const Backward& backward) {
     constexpr std::size_t count = 3;
     td::Random random{td::Seed{7}};
-    const auto weight = draw(random, shape.out * group * shape.kernel * shape.kernel), x = draw(random, count * shape.side * shape.side * shape.in);
-    const auto g = draw(random, shape.rows(count) * shape.out), other_x = draw(random, x.size()), other_weight = draw(random, weight.size());
+    const auto weight = draw(random, shape.out * group * shape.kernel * shape.kernel),
+               x = draw(random, count * shape.side * shape.side * shape.in);
+    const auto g = draw(random, shape.rows(count) * shape.out), other_x = draw(random, x.size()),
+               other_weight = draw(random, weight.size());
     Layer layer(shape), gradient(shape);
     const auto expected = convolve(shape, count, group, weight, x);
     std::vector<double> y(expected.size()), dx(x.size()), dweight(weight.size());
@@ -156,7 +169,8 @@ TEST_CASE("batch norm: its gradient by the batch and by the running means") {
                 CHECK(gradient.bias.data()[c] == Approx(slope(norm.bias.data()[c])).margin(1e-8));
                 double mean = 0;
                 for (std::size_t row = 0; row < rows; ++row) mean += x[row * width + c] / rows;
-                CHECK(gradient.running_mean.data()[c] == Approx(by_batch ? norm.running_mean.data()[c] - mean : 0.0).margin(1e-12));
+                CHECK(gradient.running_mean.data()[c] ==
+                      Approx(by_batch ? norm.running_mean.data()[c] - mean : 0.0).margin(1e-12));
             }
         }
     }

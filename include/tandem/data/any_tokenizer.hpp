@@ -29,8 +29,8 @@ namespace tandem::inline TANDEM_ABI {
 class AnyTokenizer {
 public:
     template <Tokenizer T>
-        requires(!std::same_as<T, AnyTokenizer>)
-    AnyTokenizer(T tokenizer) : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
+    requires(!std::same_as<T, AnyTokenizer>) AnyTokenizer(T tokenizer)
+        : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
 
     /// As the tokenizer's own.
     void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
@@ -60,7 +60,8 @@ private:
 namespace detail {
 
 /// A tokenizer.json by the model it names.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file, const std::filesystem::path& path) {
+[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
+                                                      const std::filesystem::path& path) {
     const TokenizerFile json = TokenizerFile::read(file);
     const std::string type = json.value("model.type");
     if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
@@ -72,8 +73,8 @@ namespace detail {
 }  // namespace detail
 
 /// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
-/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file. Throws Error that lists the names
-/// it looked for.
+/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file.
+/// Throws Error that lists the names it looked for.
 [[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
     const std::string name = path.filename().string();
     if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path);
@@ -89,7 +90,10 @@ namespace detail {
     if (has("vocab.txt")) return WordPiece::load(folder);
     if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder);
     if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
-    throw Error(folder.string(), "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz", "none of them");
+    throw Error(folder.string(),
+                "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, "
+                "vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz",
+                "none of them");
 }
 
 }  // namespace tandem::inline TANDEM_ABI

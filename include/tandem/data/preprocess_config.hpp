@@ -35,12 +35,14 @@ namespace detail {
 }
 
 /// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
-[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where, Preprocess recipe) {
+[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where,
+                                                     Preprocess recipe) {
     const std::string at = "preprocess_cfg.";
     read_channels(config, at + "mean", where, recipe.mean);
     read_channels(config, at + "std", where, recipe.deviation);
     const std::string filter = config.find(at + "interpolation").value_or("bicubic");
-    if (filter != "bicubic" && filter != "bilinear") throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
+    if (filter != "bicubic" && filter != "bilinear")
+        throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
     recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
     const std::string mode = config.find(at + "resize_mode").value_or("shortest");
     if (mode == "shortest") {
@@ -55,10 +57,13 @@ namespace detail {
     return recipe;
 }
 
-/// preprocessor_config.json of transformers' CLIPImageProcessor, SiglipImageProcessor and EfficientNetImageProcessor (of
-/// ALIGN). `recipe` has the defaults of the first or the second.
-[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, const std::string& where, Preprocess recipe) {
-    const auto is = [&](const char* name, bool otherwise) { return config.find(name).value_or(otherwise ? "true" : "false") == "true"; };
+/// preprocessor_config.json of transformers' CLIPImageProcessor, SiglipImageProcessor and EfficientNetImageProcessor
+/// (of ALIGN). `recipe` has the defaults of the first or the second.
+[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, const std::string& where,
+                                                        Preprocess recipe) {
+    const auto is = [&](const char* name, bool otherwise) {
+        return config.find(name).value_or(otherwise ? "true" : "false") == "true";
+    };
     recipe.floor_crop = true;
     read_channels(config, "image_mean", where, recipe.mean);
     read_channels(config, "image_std", where, recipe.deviation);
@@ -67,10 +72,13 @@ namespace detail {
     recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
     const auto height = config.find("size.height"), width = config.find("size.width");
     const auto shortest = config.find("size.shortest_edge"), plain = config.find("size");
-    if (height != width) throw Error(where, "a size of equal height and width", height.value_or("none") + " and " + width.value_or("none"));
+    if (height != width)
+        throw Error(where, "a size of equal height and width",
+                    height.value_or("none") + " and " + width.value_or("none"));
     if (height) recipe.fit = Fit::squash;
     if (shortest) recipe.fit = Fit::shortest_then_crop;
-    if (const auto size = height ? height : shortest ? shortest : plain) recipe.resize = read_pixels(*size, "size", where);
+    if (const auto size = height ? height : shortest ? shortest : plain)
+        recipe.resize = read_pixels(*size, "size", where);
     if (!is("do_resize", true)) throw Error(where, "do_resize true: every picture is resized", "false");
     if (is("do_center_crop", recipe.fit == Fit::shortest_then_crop)) {
         const auto crop = config.find("crop_size.height"), old = config.find("crop_size");
@@ -83,7 +91,10 @@ namespace detail {
     if (recipe.resize == recipe.size) recipe.resize = 0;
     // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
     const bool normalizes = is("do_normalize", true);
-    const float factor = is("do_rescale", true) ? 255 * std::strtof(config.find("rescale_factor").value_or("0.00392156862745098").c_str(), nullptr) : 255;
+    const float factor =
+        is("do_rescale", true)
+            ? 255 * std::strtof(config.find("rescale_factor").value_or("0.00392156862745098").c_str(), nullptr)
+            : 255;
     const float offset = is("rescale_offset", false) ? 1.0F : 0.0F;
     for (std::size_t i = 0; i < 3; ++i) {
         const float deviation = normalizes ? recipe.deviation[i] : 1.0F, mean = normalizes ? recipe.mean[i] : 0.0F;
@@ -103,15 +114,17 @@ namespace detail {
 }  // namespace detail
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either, `otherwise`: what the model was
-/// trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
+/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either,
+/// `otherwise`: what the model was trained with, if the caller knows. Throws Error that names the file for what it asks
+/// for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
         const detail::ConfigReader config(file);
         if (config.has_below("preprocess_cfg.")) {
             Preprocess recipe = openai_preprocess(otherwise.size);
-            if (const auto image = config.find("model_cfg.vision_cfg.image_size")) recipe.size = detail::read_pixels(*image, "image_size", file.string());
+            if (const auto image = config.find("model_cfg.vision_cfg.image_size"))
+                recipe.size = detail::read_pixels(*image, "image_size", file.string());
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }
@@ -125,9 +138,11 @@ namespace detail {
         } else if (file.filename() == "processor_config.json") {
             continue;
         }
-        const std::string type = config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
+        const std::string type =
+            config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
         const bool squashes = type.starts_with("Siglip") || type.starts_with("EfficientNet");
-        return detail::transformers_preprocess(config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
+        return detail::transformers_preprocess(
+            config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
     }
     return otherwise;
 }

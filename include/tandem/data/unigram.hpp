@@ -34,11 +34,20 @@ public:
         const std::uint64_t key = varint();
         field = static_cast<std::size_t>(key >> 3);
         switch (key & 7) {
-            case 0: number = varint(); return true;
-            case 1: bytes = take(8); return true;
-            case 2: bytes = take(varint()); return true;
-            case 5: bytes = take(4); return true;
-            default: throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
+            case 0:
+                number = varint();
+                return true;
+            case 1:
+                bytes = take(8);
+                return true;
+            case 2:
+                bytes = take(varint());
+                return true;
+            case 5:
+                bytes = take(4);
+                return true;
+            default:
+                throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
         }
     }
 
@@ -73,7 +82,8 @@ private:
     std::string_view rest_;
 };
 
-/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply it.
+/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply
+/// it.
 class UnigramModel {
 public:
     /// Throws Error if the bytes are no such model. They must stay as long as the object.
@@ -88,8 +98,10 @@ public:
         std::sort(trie_.begin(), trie_.end());
     }
 
-    /// The same of a tokenizer.json: pieces whose ids are their places. They and the map must stay as long as the object.
-    [[gnu::cold]] UnigramModel(std::span<const std::pair<std::string, double>> pieces, Id unknown, std::string_view character_map)
+    /// The same of a tokenizer.json: pieces whose ids are their places. They and the map must stay as long as the
+    /// object.
+    [[gnu::cold]] UnigramModel(std::span<const std::pair<std::string, double>> pieces, Id unknown,
+                               std::string_view character_map)
         : size_(pieces.size()), unknown_(unknown) {
         for (std::size_t i = 0; i < pieces.size(); ++i) {
             const auto& [text, score] = pieces[i];
@@ -111,8 +123,8 @@ public:
         return ids;
     }
 
-    /// As the tokenizers package does with Precompiled, WhitespaceSplit and Metaspace: word by word, each behind a mark of
-    /// its space, with scores in double. `text` is a text's part that the character map has been applied to.
+    /// As the tokenizers package does with Precompiled, WhitespaceSplit and Metaspace: word by word, each behind a mark
+    /// of its space, with scores in double. `text` is a text's part that the character map has been applied to.
     void append_words(std::string_view text, std::vector<Id>& ids) const {
         for (std::size_t at = 0; at < text.size();) {
             const std::size_t begin = at;
@@ -122,9 +134,9 @@ public:
         }
     }
 
-    /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of the
-    /// shortest prefix that the map knows, what stands behind it is dropped; else, or if it has 6 bytes or more, of every
-    /// letter alone.
+    /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of
+    /// the shortest prefix that the map knows, what stands behind it is dropped; else, or if it has 6 bytes or more, of
+    /// every letter alone.
     void append_mapped(std::string_view grapheme, std::string& out) const {
         if (grapheme.size() < 6) {
             if (const auto found = map_shortest(grapheme); found.data() != nullptr) {
@@ -205,7 +217,8 @@ private:
         replacements_ = map.substr(sizeof size + size);
     }
 
-    /// Calls body(length, replacement) for every prefix of the text that the character map knows, until it returns false.
+    /// Calls body(length, replacement) for every prefix of the text that the character map knows, until it returns
+    /// false.
     template <class Body>
     void for_each_mapped_prefix(std::string_view text, const Body& body) const {
         if (units_.empty()) return;
@@ -219,7 +232,9 @@ private:
             node ^= offset(units_[node]);
             if (node >= units_.size()) return;
             const std::uint32_t replacement = units_[node] & 0x7FFFFFFFU;
-            if (has_leaf && replacement < replacements_.size() && !body(i + 1, std::string_view(replacements_.data() + replacement))) return;
+            if (has_leaf && replacement < replacements_.size() &&
+                !body(i + 1, std::string_view(replacements_.data() + replacement)))
+                return;
         }
     }
 
@@ -256,7 +271,8 @@ private:
         const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
         if (length == 1) return text[at] == ' ' || (text[at] >= 9 && text[at] <= 13) ? 1 : 0;
         if (length == 2) return byte(0) == 0xC2 && (byte(1) == 0x85 || byte(1) == 0xA0) ? 2 : 0;
-        static constexpr std::array<std::string_view, 7> others{"\u1680", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\u200a"};
+        static constexpr std::array<std::string_view, 7> others{"\u1680", "\u2028", "\u2029", "\u202f",
+                                                                "\u205f", "\u3000", "\u200a"};
         const std::string_view letter = text.substr(at, length);
         const bool is_wide = letter >= "\u2000" && letter <= "\u200a";
         return length == 3 && (is_wide || std::ranges::find(others, letter) != others.end()) ? 3 : 0;
@@ -330,13 +346,15 @@ private:
                 const std::string_view prefix = text.substr(from, length);
                 narrow_to_prefix(low, high, prefix);
                 if (low == high || low->text.size() != length || low->kind == unused) continue;
-                const Score score = low->kind == user_defined
-                                        ? static_cast<Score>(length) * static_cast<Score>(highest_) - static_cast<Score>(0.1F)
-                                        : static_cast<Score>(low->score);
+                const Score score =
+                    low->kind == user_defined
+                        ? static_cast<Score>(length) * static_cast<Score>(highest_) - static_cast<Score>(0.1F)
+                        : static_cast<Score>(low->score);
                 offer(from + length, low->id, so_far + score, from);
                 has_letter = has_letter || length == letter;
             }
-            if (!has_letter) offer(from + letter, unknown_, so_far + static_cast<Score>(lowest_) - unknown_penalty, from);
+            if (!has_letter)
+                offer(from + letter, unknown_, so_far + static_cast<Score>(lowest_) - unknown_penalty, from);
             from += letter;
         }
         const std::size_t first = ids.size();

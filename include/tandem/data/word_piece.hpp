@@ -32,33 +32,35 @@ namespace detail {
 
 // tokenizers takes its classes of characters from Unicode 8: these came later.
 inline constexpr CodeRange marks_after_unicode_8[] = {
-    {0x7fd, 0x7fd}, {0x898, 0x89f}, {0x8ca, 0x8e1}, {0x9fe, 0x9fe}, {0xafa, 0xaff}, {0xb55, 0xb55}, {0xc04, 0xc04},
-    {0xc3c, 0xc3c}, {0xd00, 0xd00}, {0xd3b, 0xd3c}, {0xd81, 0xd81}, {0xeba, 0xeba}, {0x180f, 0x180f},
-    {0x1885, 0x1886}, {0x1abf, 0x1ace}, {0x1df6, 0x1dfb}, {0xa82c, 0xa82c}, {0xa8c5, 0xa8c5}, {0xa8ff, 0xa8ff},
-    {0xa9bd, 0xa9bd}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85},
-    {0x11070, 0x11070}, {0x11073, 0x11074}, {0x110c2, 0x110c2}, {0x111c9, 0x111c9}, {0x111cf, 0x111cf},
-    {0x1123e, 0x1123e}, {0x1133b, 0x1133b}, {0x11438, 0x1143f}, {0x11442, 0x11444}, {0x11446, 0x11446},
-    {0x1145e, 0x1145e}, {0x1182f, 0x11837}, {0x11839, 0x1183a}, {0x1193b, 0x1193c}, {0x1193e, 0x1193e},
-    {0x11943, 0x11943}, {0x119d4, 0x119d7}, {0x119da, 0x119db}, {0x119e0, 0x119e0}, {0x11a01, 0x11a0a},
-    {0x11a33, 0x11a38}, {0x11a3b, 0x11a3e}, {0x11a47, 0x11a47}, {0x11a51, 0x11a56}, {0x11a59, 0x11a5b},
-    {0x11a8a, 0x11a96}, {0x11a98, 0x11a99}, {0x11c30, 0x11c36}, {0x11c38, 0x11c3d}, {0x11c3f, 0x11c3f},
-    {0x11c92, 0x11ca7}, {0x11caa, 0x11cb0}, {0x11cb2, 0x11cb3}, {0x11cb5, 0x11cb6}, {0x11d31, 0x11d36},
-    {0x11d3a, 0x11d3a}, {0x11d3c, 0x11d3d}, {0x11d3f, 0x11d45}, {0x11d47, 0x11d47}, {0x11d90, 0x11d91},
-    {0x11d95, 0x11d95}, {0x11d97, 0x11d97}, {0x11ef3, 0x11ef4}, {0x16f4f, 0x16f4f}, {0x16fe4, 0x16fe4},
-    {0x1cf00, 0x1cf2d}, {0x1cf30, 0x1cf46}, {0x1e000, 0x1e006}, {0x1e008, 0x1e018}, {0x1e01b, 0x1e021},
-    {0x1e023, 0x1e024}, {0x1e026, 0x1e02a}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
-    {0x1e944, 0x1e94a}};
+    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8e1},     {0x9fe, 0x9fe},     {0xafa, 0xaff},
+    {0xb55, 0xb55},     {0xc04, 0xc04},     {0xc3c, 0xc3c},     {0xd00, 0xd00},     {0xd3b, 0xd3c},
+    {0xd81, 0xd81},     {0xeba, 0xeba},     {0x180f, 0x180f},   {0x1885, 0x1886},   {0x1abf, 0x1ace},
+    {0x1df6, 0x1dfb},   {0xa82c, 0xa82c},   {0xa8c5, 0xa8c5},   {0xa8ff, 0xa8ff},   {0xa9bd, 0xa9bd},
+    {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070},
+    {0x11073, 0x11074}, {0x110c2, 0x110c2}, {0x111c9, 0x111c9}, {0x111cf, 0x111cf}, {0x1123e, 0x1123e},
+    {0x1133b, 0x1133b}, {0x11438, 0x1143f}, {0x11442, 0x11444}, {0x11446, 0x11446}, {0x1145e, 0x1145e},
+    {0x1182f, 0x11837}, {0x11839, 0x1183a}, {0x1193b, 0x1193c}, {0x1193e, 0x1193e}, {0x11943, 0x11943},
+    {0x119d4, 0x119d7}, {0x119da, 0x119db}, {0x119e0, 0x119e0}, {0x11a01, 0x11a0a}, {0x11a33, 0x11a38},
+    {0x11a3b, 0x11a3e}, {0x11a47, 0x11a47}, {0x11a51, 0x11a56}, {0x11a59, 0x11a5b}, {0x11a8a, 0x11a96},
+    {0x11a98, 0x11a99}, {0x11c30, 0x11c36}, {0x11c38, 0x11c3d}, {0x11c3f, 0x11c3f}, {0x11c92, 0x11ca7},
+    {0x11caa, 0x11cb0}, {0x11cb2, 0x11cb3}, {0x11cb5, 0x11cb6}, {0x11d31, 0x11d36}, {0x11d3a, 0x11d3a},
+    {0x11d3c, 0x11d3d}, {0x11d3f, 0x11d45}, {0x11d47, 0x11d47}, {0x11d90, 0x11d91}, {0x11d95, 0x11d95},
+    {0x11d97, 0x11d97}, {0x11ef3, 0x11ef4}, {0x16f4f, 0x16f4f}, {0x16fe4, 0x16fe4}, {0x1cf00, 0x1cf2d},
+    {0x1cf30, 0x1cf46}, {0x1e000, 0x1e006}, {0x1e008, 0x1e018}, {0x1e01b, 0x1e021}, {0x1e023, 0x1e024},
+    {0x1e026, 0x1e02a}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e944, 0x1e94a}};
 inline constexpr CodeRange punctuation_after_unicode_8[] = {
-    {0x61d, 0x61d}, {0x9fd, 0x9fd}, {0xa76, 0xa76}, {0xc77, 0xc77}, {0xc84, 0xc84}, {0x1b7d, 0x1b7e},
-    {0x2e43, 0x2e4f}, {0x2e52, 0x2e5d}, {0x10ead, 0x10ead}, {0x10f55, 0x10f59}, {0x10f86, 0x10f89},
-    {0x1144b, 0x1144f}, {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c}, {0x116b9, 0x116b9},
-    {0x1183b, 0x1183b}, {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46}, {0x11a9a, 0x11a9c},
-    {0x11a9e, 0x11aa2}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8}, {0x11fff, 0x11fff},
-    {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a}, {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
-inline constexpr CodeRange formats_after_unicode_8[] = {{0x890, 0x891}, {0x8e2, 0x8e2}, {0x110cd, 0x110cd}, {0x13430, 0x13438}};
+    {0x61d, 0x61d},     {0x9fd, 0x9fd},     {0xa76, 0xa76},     {0xc77, 0xc77},     {0xc84, 0xc84},
+    {0x1b7d, 0x1b7e},   {0x2e43, 0x2e4f},   {0x2e52, 0x2e5d},   {0x10ead, 0x10ead}, {0x10f55, 0x10f59},
+    {0x10f86, 0x10f89}, {0x1144b, 0x1144f}, {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c},
+    {0x116b9, 0x116b9}, {0x1183b, 0x1183b}, {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46},
+    {0x11a9a, 0x11a9c}, {0x11a9e, 0x11aa2}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8},
+    {0x11fff, 0x11fff}, {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a}, {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
+inline constexpr CodeRange formats_after_unicode_8[] = {
+    {0x890, 0x891}, {0x8e2, 0x8e2}, {0x110cd, 0x110cd}, {0x13430, 0x13438}};
 // tokenizers/src/normalizers/bert.rs, is_chinese_char; 0x2B920 is its own.
-inline constexpr CodeRange chinese_characters[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},  {0x20000, 0x2a6df},
-                                                   {0x2a700, 0x2b81f}, {0x2b920, 0x2ceaf}, {0x2f800, 0x2fa1f}};
+inline constexpr CodeRange chinese_characters[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},
+                                                   {0x20000, 0x2a6df}, {0x2a700, 0x2b81f}, {0x2b920, 0x2ceaf},
+                                                   {0x2f800, 0x2fa1f}};
 
 /// What BertNormalizer leaves out: NUL, the replacement character, controls, formats, private and unpaired code points.
 inline bool is_bert_control(char32_t c) {
@@ -66,7 +68,8 @@ inline bool is_bert_control(char32_t c) {
     if (c == U'\t' || c == U'\n' || c == U'\r') return false;
     const utf8proc_category_t kind = category(c);
     return (kind == UTF8PROC_CATEGORY_CC || kind == UTF8PROC_CATEGORY_CF || kind == UTF8PROC_CATEGORY_CO ||
-            kind == UTF8PROC_CATEGORY_CS) && !in_ranges(formats_after_unicode_8, c);
+            kind == UTF8PROC_CATEGORY_CS) &&
+           !in_ranges(formats_after_unicode_8, c);
 }
 
 /// A nonspacing mark, which BertNormalizer strips together with case.
@@ -77,7 +80,9 @@ inline bool is_accent(char32_t c) {
 
 /// What BertPreTokenizer makes words of their own.
 inline bool is_bert_punctuation(char32_t c) {
-    if (c < 0x80) return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') || (c >= U'{' && c <= U'~');
+    if (c < 0x80)
+        return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') ||
+               (c >= U'{' && c <= U'~');
     if (c == 0x166d || c == 0x111c9) return true;  // were punctuation in Unicode 8
     const utf8proc_category_t kind = category(c);
     return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO && !in_ranges(punctuation_after_unicode_8, c);
@@ -85,21 +90,24 @@ inline bool is_bert_punctuation(char32_t c) {
 
 }  // namespace detail
 
-/// The tokenizer of ALIGN's checkpoints: transformers' BertTokenizer. Immutable once built: any number of threads may encode
-/// at once.
+/// The tokenizer of ALIGN's checkpoints: transformers' BertTokenizer. Immutable once built: any number of threads may
+/// encode at once.
 class WordPiece {
 public:
-    /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a folder
-    /// with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and tokenize_chinese_chars. Where
-    /// the folder has open_clip_config.json, texts are cleaned before as open_clip does (clean = "whitespace"); `cleaning`
-    /// overrides that. Throws Error if there is no such file, or it lacks a special token.
-    [[gnu::cold]] static WordPiece load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a
+    /// folder with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and
+    /// tokenize_chinese_chars. Where the folder has open_clip_config.json, texts are cleaned before as open_clip does
+    /// (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or it lacks a special
+    /// token.
+    [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
+                                        std::optional<Cleaning> cleaning = std::nullopt) {
         std::filesystem::path file = path;
         if (std::filesystem::is_directory(path)) {
             file = path / "vocab.txt";
             if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
         }
-        if (!std::filesystem::is_regular_file(file)) throw Error(path.string(), "a vocab.txt, or a tokenizer.json", "no file");
+        if (!std::filesystem::is_regular_file(file))
+            throw Error(path.string(), "a vocab.txt, or a tokenizer.json", "no file");
         WordPiece result;
         if (file.extension() == ".json") {
             result.read_json(file);
@@ -107,7 +115,9 @@ public:
             result.read_vocabulary(file);
             if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
                 const detail::ConfigReader settings(config);
-                const auto is = [&](const char* name, bool otherwise) { return settings.find(name).value_or(otherwise ? "true" : "false") == "true"; };
+                const auto is = [&](const char* name, bool otherwise) {
+                    return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
+                };
                 result.lowers_ = is("do_lower_case", true);
                 result.strips_accents_ = is("strip_accents", result.lowers_);
                 result.splits_chinese_ = is("tokenize_chinese_chars", true);
@@ -123,24 +133,29 @@ public:
         result.unknown_ = id_of("[UNK]");
         result.begin_ = id_of("[CLS]");
         result.end_ = id_of("[SEP]");
-        if (const auto mask = result.ids_.find("[MASK]"); mask != result.ids_.end()) result.specials_.push_back({mask->first, mask->second});
+        if (const auto mask = result.ids_.find("[MASK]"); mask != result.ids_.end())
+            result.specials_.push_back({mask->first, mask->second});
         result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
         return result;
     }
 
     std::size_t vocabulary() const { return ids_.size(); }
 
-    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is left out.
+    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is
+    /// left out.
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)), ids);
+        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
+                    ids);
         ids.push_back(end_);
         return ids;
     }
 
-    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the last id
-    /// ends the text. Throws Error if `out` has no room for begin and end.
-    void encode(std::string_view text, std::span<Id> out) const { detail::fit_ids("WordPiece::encode", encode(text), end_, padding_, out); }
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
+    /// last id ends the text. Throws Error if `out` has no room for begin and end.
+    void encode(std::string_view text, std::span<Id> out) const {
+        detail::fit_ids("WordPiece::encode", encode(text), end_, padding_, out);
+    }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
     std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
@@ -181,8 +196,9 @@ private:
     }
 
     void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(text, specials_, [&](std::string_view part) { append_part(part, ids); },
-                              [&](Id special) { ids.push_back(special); });
+        detail::for_each_part(
+            text, specials_, [&](std::string_view part) { append_part(part, ids); },
+            [&](Id special) { ids.push_back(special); });
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
@@ -216,7 +232,8 @@ private:
         for (std::size_t at = 0; is_known && at < word.size();) {
             std::size_t end = word.size();
             for (; end > at; --end) {
-                const std::string piece = (at > 0 ? "##" : "") + detail::encode_utf8(std::u32string_view(word).substr(at, end - at));
+                const std::string piece =
+                    (at > 0 ? "##" : "") + detail::encode_utf8(std::u32string_view(word).substr(at, end - at));
                 if (const auto found = ids_.find(piece); found != ids_.end()) {
                     ids.push_back(found->second);
                     break;

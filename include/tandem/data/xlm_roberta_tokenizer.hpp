@@ -30,14 +30,14 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer. Immutable once built: any number of
-/// threads may encode at once.
+/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer. Immutable once built: any number
+/// of threads may encode at once.
 class XlmRobertaTokenizer {
 public:
-    /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model is
-    /// Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before as
-    /// open_clip does (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or it is
-    /// damaged.
+    /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model
+    /// is Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before
+    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or
+    /// it is damaged.
     [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
                                                   std::optional<Cleaning> cleaning = std::nullopt) {
         std::filesystem::path file = path;
@@ -60,13 +60,14 @@ public:
     /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD.
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)), ids);
+        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
+                    ids);
         ids.push_back(end_);
         return ids;
     }
 
-    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the last id
-    /// ends the text. Throws Error if `out` has no room for begin and end.
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
+    /// last id ends the text. Throws Error if `out` has no room for begin and end.
     void encode(std::string_view text, std::span<Id> out) const {
         detail::fit_ids("XlmRobertaTokenizer::encode", encode(text), end_, padding_, out);
     }
@@ -92,14 +93,18 @@ private:
         memory_->file.emplace(path);
         const auto bytes = memory_->file->bytes();
         try {
-            model_ = std::make_shared<const detail::UnigramModel>(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+            model_ = std::make_shared<const detail::UnigramModel>(
+                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
         } catch (const Error& error) {
             throw Error(path.string(), "a model of SentencePiece", error.what());
         }
-        if (model_->unknown() != 0) throw Error(path.string(), "the piece for what is unknown first", "at " + std::to_string(model_->unknown()));
+        if (model_->unknown() != 0)
+            throw Error(path.string(), "the piece for what is unknown first",
+                        "at " + std::to_string(model_->unknown()));
         shift_ = 1;
         unknown_ = 3;
-        specials_ = {{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", static_cast<Id>(model_->size() + 1)}};
+        specials_ = {
+            {"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", static_cast<Id>(model_->size() + 1)}};
     }
 
     [[gnu::cold]] void read_json(const std::filesystem::path& path) {
@@ -111,18 +116,24 @@ private:
         const std::string type = json.value("model.type"), unknown = json.value("model.unk_id");
         refuse_unless(type == "Unigram" || (type.empty() && !json.pieces.empty()), "model.type = Unigram", type);
         refuse_unless(json.value("model.byte_fallback", "false") == "false", "model.byte_fallback = false", "true");
-        for (const detail::SpecialToken& special : std::vector<detail::SpecialToken>{{"<s>", 0}, {"<pad>", 0}, {"</s>", 0}}) {
-            const auto found = std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
+        for (const detail::SpecialToken& special :
+             std::vector<detail::SpecialToken>{{"<s>", 0}, {"<pad>", 0}, {"</s>", 0}}) {
+            const auto found =
+                std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
             refuse_unless(found != json.pieces.end(), "a piece " + special.text + " in model.vocab", "none");
-            (special.text == "<s>" ? begin_ : special.text == "</s>" ? end_ : padding_) = static_cast<Id>(found - json.pieces.begin());
+            (special.text == "<s>"    ? begin_
+             : special.text == "</s>" ? end_
+                                      : padding_) = static_cast<Id>(found - json.pieces.begin());
         }
         for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
             const std::string at = "added_tokens." + std::to_string(i);
-            specials_.push_back({json.value(at + ".content"), static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
+            specials_.push_back({json.value(at + ".content"),
+                                 static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
         }
         memory_->pieces = std::move(json.pieces);
         for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
-            if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty()) memory_->character_map = from_base64(map, where);
+            if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
+                memory_->character_map = from_base64(map, where);
         }
         unknown_ = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
         try {
@@ -139,7 +150,8 @@ private:
             constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
             if (letter == '=') break;
             const std::size_t digit = digits.find(letter);
-            if (digit == std::string_view::npos) throw Error(where, "a precompiled_charsmap in base64", std::string(1, letter));
+            if (digit == std::string_view::npos)
+                throw Error(where, "a precompiled_charsmap in base64", std::string(1, letter));
             group = group << 6 | static_cast<std::uint32_t>(digit);
             if ((bits += 6) >= 8) bytes += static_cast<char>(group >> (bits -= 8) & 0xFFU);
         }
@@ -147,8 +159,9 @@ private:
     }
 
     void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(text, specials_, [&](std::string_view part) { append_part(part, ids); },
-                              [&](Id special) { ids.push_back(special); });
+        detail::for_each_part(
+            text, specials_, [&](std::string_view part) { append_part(part, ids); },
+            [&](Id special) { ids.push_back(special); });
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
@@ -160,7 +173,8 @@ private:
         }
         const std::size_t first = ids.size();
         model_->append_words(mapped, ids);
-        for (std::size_t i = first; i < ids.size(); ++i) ids[i] = ids[i] == model_->unknown() ? unknown_ : ids[i] + shift_;
+        for (std::size_t i = first; i < ids.size(); ++i)
+            ids[i] = ids[i] == model_->unknown() ? unknown_ : ids[i] + shift_;
     }
 
     /// Where the extended grapheme cluster ends that begins there.
@@ -169,7 +183,9 @@ private:
         utf8proc_int32_t state = 0;
         while ((at += before.bytes) < text.size()) {
             const detail::CodePoint next = detail::front_code_point(text.substr(at));
-            if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before.value), static_cast<utf8proc_int32_t>(next.value), &state)) break;
+            if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before.value),
+                                                 static_cast<utf8proc_int32_t>(next.value), &state))
+                break;
             before = next;
         }
         return at;

@@ -20,8 +20,9 @@ namespace tandem::inline TANDEM_ABI {
 template <Arithmetic T, auto config, std::size_t Embedding>
 class EfficientNet;
 
-/// transformers' AlignVisionModel (modeling_align.py; Tan, Le 2019, table 1, scaled by two coefficients; ALIGN's are B7's):
-/// a stem, inverted bottlenecks with squeeze and excitation, the mean of the last pixels, which is the embedding.
+/// transformers' AlignVisionModel (modeling_align.py; Tan, Le 2019, table 1, scaled by two coefficients; ALIGN's are
+/// B7's): a stem, inverted bottlenecks with squeeze and excitation, the mean of the last pixels, which is the
+/// embedding.
 struct EfficientNetConfig {
     std::size_t image = 289;
     double width_coefficient = 2.0;
@@ -47,7 +48,9 @@ struct EfficientNetConfig {
     /// Channels of the base model, scaled (round_filters).
     constexpr std::size_t channels(std::size_t base) const {
         const double scaled = static_cast<double>(base) * width_coefficient;
-        const std::size_t rounded = std::max(depth_divisor, static_cast<std::size_t>(scaled + static_cast<double>(depth_divisor) / 2) / depth_divisor * depth_divisor);
+        const std::size_t rounded =
+            std::max(depth_divisor, static_cast<std::size_t>(scaled + static_cast<double>(depth_divisor) / 2) /
+                                        depth_divisor * depth_divisor);
         return static_cast<double>(rounded) < 0.9 * scaled ? rounded + depth_divisor : rounded;
     }
     /// Blocks of a stage of the base model, scaled and rounded up.
@@ -58,7 +61,9 @@ struct EfficientNetConfig {
     }
     constexpr std::size_t features() const { return channels(320); }
     constexpr std::size_t stem_side() const { return (image + 1 - 3) / 2 + 1; }
-    constexpr bool is_valid() const { return image >= 32 && width_coefficient > 0 && depth_coefficient > 0 && depth_divisor > 0; }
+    constexpr bool is_valid() const {
+        return image >= 32 && width_coefficient > 0 && depth_coefficient > 0 && depth_divisor > 0;
+    }
 
     template <class Other>
     constexpr EfficientNetConfig with_activation(Other) const {
@@ -82,7 +87,8 @@ struct EfficientNetConfig {
             for (std::size_t i = 0; i < repeats(stage.repeats); ++i) {
                 const std::size_t in = channels(i == 0 ? stage.in : stage.out), stride = i == 0 ? stage.stride : 1;
                 const std::size_t after = stride == 1 ? side : (side - 2) / 2 + 1;
-                visit(BlockShape{in, in * stage.expansion, std::max<std::size_t>(1, in / 4), channels(stage.out), stage.kernel, stride, side, after, i > 0});
+                visit(BlockShape{in, in * stage.expansion, std::max<std::size_t>(1, in / 4), channels(stage.out),
+                                 stage.kernel, stride, side, after, i > 0});
                 side = after;
             }
         }
@@ -104,12 +110,16 @@ struct EfficientNetConfig {
         Cost total = stem().cost() + norm(channels(32), stem_side() * stem_side());
         for_each_block([&](const BlockShape& block) {
             const std::size_t before = block.side * block.side, after = block.out_side * block.out_side;
-            if (block.expands()) total = total + nn::linear_cost(block.in, block.expanded, false, before) + before * block.expanded * held_cost(1) + norm(block.expanded, before);
+            if (block.expands())
+                total = total + nn::linear_cost(block.in, block.expanded, false, before) +
+                        before * block.expanded * held_cost(1) + norm(block.expanded, before);
             const std::size_t taps = block.kernel * block.kernel;
-            total = total + Cost{.parameters = taps * block.expanded} + product_cost(2 * taps * after * block.expanded) +
-                    2 * (after * block.expanded * held_cost(1)) + norm(block.expanded, after) +
-                    nn::linear_cost(block.expanded, block.squeezed, true, 1) + nn::linear_cost(block.squeezed, block.expanded, true, 1) +
-                    nn::linear_cost(block.expanded, block.out, false, after) + 2 * (after * block.out * held_cost(1)) + norm(block.out, after);
+            total = total + Cost{.parameters = taps * block.expanded} +
+                    product_cost(2 * taps * after * block.expanded) + 2 * (after * block.expanded * held_cost(1)) +
+                    norm(block.expanded, after) + nn::linear_cost(block.expanded, block.squeezed, true, 1) +
+                    nn::linear_cost(block.squeezed, block.expanded, true, 1) +
+                    nn::linear_cost(block.expanded, block.out, false, after) + 2 * (after * block.out * held_cost(1)) +
+                    norm(block.out, after);
         });
         return total;
     }
@@ -151,7 +161,9 @@ struct InvertedBottleneck {
           reduce_bias(sizes.squeezed),
           expand_bias(sizes.expanded),
           projection(ConvolutionShape::padded(sizes.out_side, sizes.expanded, sizes.out, 1, 1), Rectifier::none, eps) {
-        if (shape.expands()) expansion.emplace_back(ConvolutionShape::padded(sizes.side, sizes.in, sizes.expanded, 1, 1), Rectifier::silu, eps);
+        if (shape.expands())
+            expansion.emplace_back(ConvolutionShape::padded(sizes.side, sizes.in, sizes.expanded, 1, 1),
+                                   Rectifier::silu, eps);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -179,7 +191,8 @@ struct InvertedBottleneck {
 
     /// x to saved.out.
     void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
-        const std::size_t width = shape.expanded, rows = depthwise.shape.rows(count), pixels = shape.out_side * shape.out_side;
+        const std::size_t width = shape.expanded, rows = depthwise.shape.rows(count),
+                          pixels = shape.out_side * shape.out_side;
         const C* from = x;
         if (!expansion.empty()) {
             expansion.front().forward(count, x, saved.expansion, scratch.windows, by_batch);
@@ -193,15 +206,19 @@ struct InvertedBottleneck {
         saved.before.resize(count, shape.squeezed);
         saved.reduced.resize(count, shape.squeezed);
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) mean_of(saved.normed.data() + i * pixels * width, pixels, width, saved.means.data() + i * width);
+            for (std::size_t i = begin; i < end; ++i)
+                mean_of(saved.normed.data() + i * pixels * width, pixels, width, saved.means.data() + i * width);
         });
-        reduce.product(count, {saved.means.data(), width}, {saved.before.data(), shape.squeezed}, {.bias = reduce_bias.data()});
+        reduce.product(count, {saved.means.data(), width}, {saved.before.data(), shape.squeezed},
+                       {.bias = reduce_bias.data()});
         activate(Silu{}, saved.before.data(), saved.reduced.data(), saved.reduced.size());
-        expand.product(count, {saved.reduced.data(), shape.squeezed}, {saved.gates.data(), width}, {.bias = expand_bias.data()});
+        expand.product(count, {saved.reduced.data(), shape.squeezed}, {saved.gates.data(), width},
+                       {.bias = expand_bias.data()});
         for (C& gate : saved.gates.elements()) gate = 1 / (1 + std::exp(-gate));
         parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
             for (std::size_t row = begin; row < end; ++row) {
-                const C *const value = saved.normed.data() + row * width, *const gate = saved.gates.data() + row / pixels * width;
+                const C *const value = saved.normed.data() + row * width, *const gate =
+                                                                              saved.gates.data() + row / pixels * width;
                 std::transform(value, value + width, gate, saved.gated.data() + row * width, std::multiplies<C>());
             }
         });
@@ -217,7 +234,8 @@ struct InvertedBottleneck {
     /// g is the gradient of saved.out, and is overwritten; writes dx.
     void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
                   InvertedBottleneck& gradient) const requires Trainable<T> {
-        const std::size_t width = shape.expanded, squeezed = shape.squeezed, rows = depthwise.shape.rows(count), pixels = shape.out_side * shape.out_side;
+        const std::size_t width = shape.expanded, squeezed = shape.squeezed, rows = depthwise.shape.rows(count),
+                          pixels = shape.out_side * shape.out_side;
         const std::size_t before = count * shape.side * shape.side;
         dx.resize(before, shape.in);
         if (shape.is_residual) {
@@ -226,8 +244,8 @@ struct InvertedBottleneck {
             dx.fill(0);
         }
         scratch.dgated.resize(rows, width);
-        projection.backward(count, saved.gated.data(), g.data(), scratch.dgated.data(), saved.projection, scratch.windows, scratch.dwindows,
-                            gradient.projection);
+        projection.backward(count, saved.gated.data(), g.data(), scratch.dgated.data(), saved.projection,
+                            scratch.windows, scratch.dwindows, gradient.projection);
         scratch.dnormed.resize(rows, width);
         scratch.dgates.resize(count, width);
         scratch.dgates.fill(0);
@@ -240,25 +258,29 @@ struct InvertedBottleneck {
                 scratch.dnormed(row, c) = slope * saved.gates(row / pixels, c);
             }
         }
-        for (std::size_t i = 0; i < scratch.dgates.size(); ++i) scratch.dgates.data()[i] *= saved.gates.data()[i] * (1 - saved.gates.data()[i]);
-        expand.product_backward(count, {saved.reduced.data(), squeezed}, {scratch.dgates.data(), width}, {scratch.dreduced.data(), squeezed},
-                                gradient.expand, 0, width);
+        for (std::size_t i = 0; i < scratch.dgates.size(); ++i)
+            scratch.dgates.data()[i] *= saved.gates.data()[i] * (1 - saved.gates.data()[i]);
+        expand.product_backward(count, {saved.reduced.data(), squeezed}, {scratch.dgates.data(), width},
+                                {scratch.dreduced.data(), squeezed}, gradient.expand, 0, width);
         detail::add_column_sums<C>(count, width, {scratch.dgates.data(), width}, gradient.expand_bias.data());
         activate_backward(Silu{}, saved.before.data(), scratch.dreduced.data(), scratch.dreduced.size());
-        reduce.product_backward(count, {saved.means.data(), width}, {scratch.dreduced.data(), squeezed}, {scratch.dmeans.data(), width},
-                                gradient.reduce, 0, squeezed);
+        reduce.product_backward(count, {saved.means.data(), width}, {scratch.dreduced.data(), squeezed},
+                                {scratch.dmeans.data(), width}, gradient.reduce, 0, squeezed);
         detail::add_column_sums<C>(count, squeezed, {scratch.dreduced.data(), squeezed}, gradient.reduce_bias.data());
         for (std::size_t row = 0; row < rows; ++row) {
-            for (std::size_t c = 0; c < width; ++c) scratch.dnormed(row, c) += scratch.dmeans(row / pixels, c) / static_cast<C>(pixels);
+            for (std::size_t c = 0; c < width; ++c)
+                scratch.dnormed(row, c) += scratch.dmeans(row / pixels, c) / static_cast<C>(pixels);
         }
-        depthwise_norm.backward(rows, saved.convolved.data(), scratch.dnormed.data(), saved.norm, gradient.depthwise_norm);
+        depthwise_norm.backward(rows, saved.convolved.data(), scratch.dnormed.data(), saved.norm,
+                                gradient.depthwise_norm);
         scratch.dexpanded.resize(before, width);
-        depthwise.backward(count, expansion.empty() ? x : saved.expansion.out.data(), scratch.dnormed.data(), scratch.dexpanded.data(), gradient.depthwise);
+        depthwise.backward(count, expansion.empty() ? x : saved.expansion.out.data(), scratch.dnormed.data(),
+                           scratch.dexpanded.data(), gradient.depthwise);
         const C* through = scratch.dexpanded.data();
         if (!expansion.empty()) {
             g.resize(before, shape.in);
-            expansion.front().backward(count, x, scratch.dexpanded.data(), g.data(), saved.expansion, scratch.windows, scratch.dwindows,
-                                       gradient.expansion.front());
+            expansion.front().backward(count, x, scratch.dexpanded.data(), g.data(), saved.expansion, scratch.windows,
+                                       scratch.dwindows, gradient.expansion.front());
             through = g.data();
         }
         std::transform(dx.data(), dx.data() + dx.size(), through, dx.data(), std::plus<C>());
@@ -267,18 +289,21 @@ struct InvertedBottleneck {
     /// The mean of `pixels` rows.
     static void mean_of(const C* x, std::size_t pixels, std::size_t width, C* mean) {
         std::fill_n(mean, width, C{0});
-        for (std::size_t i = 0; i < pixels; ++i) std::transform(mean, mean + width, x + i * width, mean, std::plus<C>());
+        for (std::size_t i = 0; i < pixels; ++i)
+            std::transform(mean, mean + width, x + i * width, mean, std::plus<C>());
         for (std::size_t c = 0; c < width; ++c) mean[c] /= static_cast<C>(pixels);
     }
 };
 
 }  // namespace nn
 
-/// The tower of an EfficientNetConfig, without the dropouts that transformers' has in training. It trains by the statistics of
-/// every batch, and infers, and is differentiated with respect to images, by the running means.
+/// The tower of an EfficientNetConfig, without the dropouts that transformers' has in training. It trains by the
+/// statistics of every batch, and infers, and is differentiated with respect to images, by the running means.
 template <Arithmetic T, auto config, std::size_t Embedding>
 class EfficientNet {
-    static constexpr EfficientNetConfig stand_in = config.is_valid() ? config : EfficientNetConfig{.image = 32, .width_coefficient = 0.1, .depth_coefficient = 0.1};
+    static constexpr EfficientNetConfig stand_in =
+        config.is_valid() ? config
+                          : EfficientNetConfig{.image = 32, .width_coefficient = 0.1, .depth_coefficient = 0.1};
     static constexpr std::size_t image = stand_in.image;
 
 public:
@@ -326,7 +351,8 @@ public:
             blocks_[i].forward(count, x, saved, work.scratch, by_batch);
             x = saved.out.data();
         }
-        for (std::size_t i = 0; i < count; ++i) Block::mean_of(x + i * last_pixels * Embedding, last_pixels, Embedding, embeddings.data() + i * Embedding);
+        for (std::size_t i = 0; i < count; ++i)
+            Block::mean_of(x + i * last_pixels * Embedding, last_pixels, Embedding, embeddings.data() + i * Embedding);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
@@ -336,7 +362,9 @@ public:
         const std::size_t count = gradient_of_embeddings.extent(0);
         work.g.resize(count * last_pixels, Embedding);
         for (std::size_t i = 0; i < work.g.size(); ++i)
-            work.g.data()[i] = gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] / static_cast<C>(last_pixels);
+            work.g.data()[i] =
+                gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] /
+                static_cast<C>(last_pixels);
         for (std::size_t i = blocks_.size(); i-- > 0;) {
             const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.stem.out.data();
             blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
@@ -344,8 +372,8 @@ public:
         }
         const bool needed = gradient_of_images.size() > 0;
         work.dx.resize(count * image * image, std::size_t{3});
-        stem_.backward(count, work.pixels.data(), work.g.data(), needed ? work.dx.data() : nullptr, work.stem, work.scratch.windows,
-                       work.scratch.dwindows, gradient.stem_);
+        stem_.backward(count, work.pixels.data(), work.g.data(), needed ? work.dx.data() : nullptr, work.stem,
+                       work.scratch.windows, work.scratch.dwindows, gradient.stem_);
         if (needed) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
     }
 
@@ -355,8 +383,11 @@ private:
     nn::NormedConvolution<T> stem_;
     std::vector<Block> blocks_;
 
-    static_assert(config.is_valid(), "tandem: EfficientNetConfig: image must be at least 32 pixels, and the coefficients above 0");
-    static_assert(!config.is_valid() || stand_in.features() == Embedding, "tandem: EfficientNetConfig: its last channels are the embedding: set the ClipConfig's embedding to features()");
+    static_assert(config.is_valid(),
+                  "tandem: EfficientNetConfig: image must be at least 32 pixels, and the coefficients above 0");
+    static_assert(!config.is_valid() || stand_in.features() == Embedding,
+                  "tandem: EfficientNetConfig: its last channels are the embedding: set the ClipConfig's embedding to "
+                  "features()");
 };
 
 }  // namespace tandem::inline TANDEM_ABI

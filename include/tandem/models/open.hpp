@@ -28,7 +28,8 @@ namespace tandem::inline TANDEM_ABI {
 struct OpenOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
-    /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config says.
+    /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config
+    /// says.
     std::string activation;
 };
 
@@ -37,8 +38,8 @@ struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
     std::size_t image = 0;     ///< pixels along a side
     std::size_t context = 0, embedding = 0;
-    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the patches; a
-                                                     ///< convolutional tower has none
+    std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
+                                                     ///< patches; a convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
 };
 
@@ -60,9 +61,9 @@ public:
 
 }  // namespace detail
 
-/// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so that
-/// one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types carry them.
-/// It infers.
+/// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so
+/// that one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types
+/// carry them. It infers.
 class AnyClip {
 public:
     AnyClip(ModelSizes sizes, Towers towers, std::unique_ptr<const detail::OpenedModel> model)
@@ -73,8 +74,8 @@ public:
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return model_->logit_bias(); }
 
-    /// pixels [N, 3, image, image], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels that
-    /// are no whole images, and if the image tower was not loaded.
+    /// pixels [N, 3, image, image], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
+    /// that are no whole images, and if the image tower was not loaded.
     Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
         const std::size_t count = images("encode_image", pixels);
         Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
@@ -91,7 +92,8 @@ public:
         return embeddings;
     }
 
-    /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens, tokens>.
+    /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens,
+    /// tokens>.
     Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
                                                                              int layer = -1) const {
         require_tokens("image_attention");
@@ -101,9 +103,9 @@ public:
         return weights;
     }
 
-    /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the tower's
-    /// norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption say where
-    /// in the image it is.
+    /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the
+    /// tower's norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption
+    /// say where in the image it is.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
         require_tokens("patch_embeddings");
         const std::size_t count = images("patch_embeddings", pixels);
@@ -119,7 +121,8 @@ private:
             throw Error(std::string("AnyClip::") + where, "a model opened with this tower", "one with the other");
     }
     void require_tokens(const char* where) const {
-        if (sizes_.image_tokens == 0) throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
+        if (sizes_.image_tokens == 0)
+            throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
         require(Towers::image, where);
@@ -127,7 +130,8 @@ private:
     }
     static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
         if (size % each != 0)
-            throw Error(std::string("AnyClip::") + where, "a multiple of " + std::to_string(each) + " " + what, std::to_string(size));
+            throw Error(std::string("AnyClip::") + where, "a multiple of " + std::to_string(each) + " " + what,
+                        std::to_string(size));
         return size / each;
     }
 
@@ -166,7 +170,8 @@ struct StoredModel {
         }
         return std::ranges::none_of(fields, [&](const ArchitectureField& stored) {
             return std::ranges::any_of(ours, [&](const ArchitectureField& field) {
-                return stored.name == field.name && !field.name.ends_with(".activation") && !same_value(stored.value, field.value);
+                return stored.name == field.name && !field.name.ends_with(".activation") &&
+                       !same_value(stored.value, field.value);
             });
         });
     }
@@ -176,7 +181,9 @@ struct StoredModel {
         if (name == "quick_gelu") return kernels::Activation::quick_gelu;
         if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
         if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
-        throw Error(where, "a config beside the weights, or OpenOptions::activation, to say which GELU they were trained with", "neither");
+        throw Error(where,
+                    "a config beside the weights, or OpenOptions::activation, to say which GELU they were trained with",
+                    "neither");
     }
 };
 
@@ -199,7 +206,8 @@ public:
         model_.encode_image(input(count, pixels), Rows(embeddings, {{count, Model::embedding}}));
     }
     void encode_text(std::size_t count, const Id* ids, float* embeddings) const override {
-        model_.encode_text(typename Text::Input(ids, {{count, Text::context}}), Rows(embeddings, {{count, Model::embedding}}));
+        model_.encode_text(typename Text::Input(ids, {{count, Text::context}}),
+                           Rows(embeddings, {{count, Model::embedding}}));
     }
     void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const override {
         if constexpr (is_transformer) {
@@ -240,7 +248,10 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
 }
 
 [[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config) {
-    ModelSizes sizes{.architecture = name, .image = config.vision.image, .context = config.text.context, .embedding = config.embedding};
+    ModelSizes sizes{.architecture = name,
+                     .image = config.vision.image,
+                     .context = config.text.context,
+                     .embedding = config.embedding};
     if constexpr (requires { config.vision.tokens(); }) {
         sizes.image_tokens = config.vision.tokens();
         sizes.image_prefix = config.vision.prefix();
@@ -250,7 +261,8 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
     return sizes;
 }
 
-/// Calls visit.operator()<config>(name) for every architecture that open() knows, each with the GELU that the checkpoint names.
+/// Calls visit.operator()<config>(name) for every architecture that open() knows, each with the GELU that the
+/// checkpoint names.
 template <class Visit>
 void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_b_32>("vit_b_32");
@@ -328,11 +340,17 @@ void for_each_architecture(const Visit& visit) {
     if (stored.value("vision.pooling") == "map") {
         auto vision = siglip_vision(image, number("vision.patch", 1), width, number("vision.layers"),
                                     number("vision.heads", width / 64), ratio("vision.hidden", width));
-        return text_of(vision, siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
-                                           number("text.heads", text_width / 64), ratio("text.hidden", text_width), number("text.context")), true);
+        return text_of(vision,
+                       siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
+                                   number("text.heads", text_width / 64), ratio("text.hidden", text_width),
+                                   number("text.context")),
+                       true);
     }
-    const TextConfig text{.vocabulary = number("text.vocabulary"), .context = number("text.context"), .width = text_width,
-                          .layers = number("text.layers"), .heads = number("text.heads", text_width / 64),
+    const TextConfig text{.vocabulary = number("text.vocabulary"),
+                          .context = number("text.context"),
+                          .width = text_width,
+                          .layers = number("text.layers"),
+                          .heads = number("text.heads", text_width / 64),
                           .mlp_ratio = ratio("text.hidden", text_width)};
     if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
         ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
@@ -343,18 +361,24 @@ void for_each_architecture(const Visit& visit) {
         }
         return text_of(vision, text, false);
     }
-    const VitConfig vision{.image = image, .patch = number("vision.patch"), .width = width, .layers = number("vision.layers"),
-                           .heads = number("vision.heads", width / 64), .mlp_ratio = ratio("vision.hidden", width)};
+    const VitConfig vision{.image = image,
+                           .patch = number("vision.patch"),
+                           .width = width,
+                           .layers = number("vision.layers"),
+                           .heads = number("vision.heads", width / 64),
+                           .mlp_ratio = ratio("vision.hidden", width)};
     return text_of(vision, text, false);
 }
 
 /// Reads what configs and shapes tell, and settles the activations.
-[[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files, const std::string& activation) {
+[[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
+                                              const std::string& activation) {
     StoredModel stored{files, path.string(), {}};
     if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
     for (ArchitectureField& size : stored_sizes(files)) {
         // Where a config says it as well, it counts; where the two differ, loading names the tensors.
-        const bool is_said = !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
+        const bool is_said =
+            !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
         if (!is_said) stored.fields.push_back(std::move(size));
     }
     for (const char* const name : {"vision.activation", "text.activation"}) {
@@ -368,10 +392,10 @@ void for_each_architecture(const Visit& visit) {
 
 }  // namespace detail
 
-/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that its
-/// config and the shapes of its tensors tell. Weights without a config do not say which GELU they were trained with: then
-/// options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an architecture
-/// outside the zoo with the constant that td::load needs.
+/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
+/// its config and the shapes of its tensors tell. Weights without a config do not say which GELU they were trained
+/// with: then options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an
+/// architecture outside the zoo with the constant that td::load needs.
 template <Arithmetic T = float>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
     const WeightFiles files = WeightFiles::open(path);
@@ -385,8 +409,10 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
         }
     });
     if (make == nullptr) {
-        throw Error(stored.where, "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
-                                  "inline constexpr td::ClipConfig mine = " + detail::constant_of(stored) + ";");
+        throw Error(stored.where,
+                    "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
+                    "inline constexpr td::ClipConfig mine = " +
+                        detail::constant_of(stored) + ";");
     }
     return AnyClip(std::move(sizes), options.towers, make(stored, {options.towers, options.check_finite}));
 }

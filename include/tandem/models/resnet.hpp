@@ -20,8 +20,8 @@ namespace tandem::inline TANDEM_ABI {
 template <Arithmetic T, auto config, std::size_t Embedding>
 class ResNet;
 
-/// open_clip's ModifiedResNet (CLIP/clip/model.py:94-154; He et al. 2016, with the stem and the anti-aliased strides of He
-/// et al. 2019 and Zhang 2019): a stem of three convolutions, four stages of bottleneck blocks, attention pooling.
+/// open_clip's ModifiedResNet (CLIP/clip/model.py:94-154; He et al. 2016, with the stem and the anti-aliased strides of
+/// He et al. 2019 and Zhang 2019): a stem of three convolutions, four stages of bottleneck blocks, attention pooling.
 struct ResNetConfig {
     std::size_t image = 224;
     std::array<std::size_t, 4> layers{3, 4, 6, 3};  ///< blocks of every stage
@@ -36,7 +36,8 @@ struct ResNetConfig {
     constexpr std::size_t grid() const { return image / 32; }
     constexpr std::size_t heads() const { return features() / head_width; }
     constexpr bool is_valid() const {
-        return image > 0 && image % 32 == 0 && width > 0 && width % 2 == 0 && head_width > 0 && features() % head_width == 0 &&
+        return image > 0 && image % 32 == 0 && width > 0 && width % 2 == 0 && head_width > 0 &&
+               features() % head_width == 0 &&
                std::ranges::all_of(layers, [](std::size_t blocks) { return blocks > 0; });
     }
 
@@ -48,19 +49,22 @@ struct ResNetConfig {
 
     /// For one image, without the projection.
     constexpr Cost cost() const {
-        if (!is_valid()) throw Error("ResNetConfig", "an image of a multiple of 32 pixels, an even width, blocks in every stage and heads that fit");
+        if (!is_valid())
+            throw Error("ResNetConfig",
+                        "an image of a multiple of 32 pixels, an even width, blocks in every stage and heads that fit");
         Cost total;
         for_each_convolution([&](const nn::ConvolutionShape& shape) {
             const std::size_t pixels = shape.out_side * shape.out_side;
-            total = total + shape.cost() + Cost{.parameters = 2 * shape.out, .inference = pixels * shape.out, .saved = pixels * shape.out};
+            total = total + shape.cost() +
+                    Cost{.parameters = 2 * shape.out, .inference = pixels * shape.out, .saved = pixels * shape.out};
         });
         const std::size_t tokens = grid() * grid() + 1;
         const Cost keys = 2 * nn::linear_cost(features(), features(), true, tokens);
         // open_clip pools by all queries, and drops all rows but the first.
         Cost query = nn::linear_cost(features(), features(), true, 1) + product_cost(4 * tokens * features());
         query.flops *= tokens;
-        return total + keys + query +
-               Cost{.parameters = tokens * features()} + tokens * features() * Cost{.inference = 3, .saved = 3, .scratch = 3};
+        return total + keys + query + Cost{.parameters = tokens * features()} +
+               tokens * features() * Cost{.inference = 3, .saved = 3, .scratch = 3};
     }
 
     /// The projection is the pooling's last dense layer.
@@ -117,7 +121,8 @@ struct Bottleneck {
           conv1(ConvolutionShape::padded(side, in, planes, 1, 1), Rectifier::relu),
           conv2(ConvolutionShape::padded(side, planes, planes, 3, 1), Rectifier::relu),
           conv3(ConvolutionShape::padded(side / stride, planes, 4 * planes, 1, 1), Rectifier::none) {
-        if (stride > 1 || in != 4 * planes) downsample.emplace_back(ConvolutionShape::padded(side / stride, in, 4 * planes, 1, 1), Rectifier::none);
+        if (stride > 1 || in != 4 * planes)
+            downsample.emplace_back(ConvolutionShape::padded(side / stride, in, 4 * planes, 1, 1), Rectifier::none);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -165,9 +170,8 @@ struct Bottleneck {
     }
 
     /// g is the gradient of saved.out, and is overwritten; writes dx.
-    void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch, Bottleneck& gradient) const
-        requires Trainable<T>
-    {
+    void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
+                  Bottleneck& gradient) const requires Trainable<T> {
         const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
         const std::size_t before = conv1.shape().rows(count), after = conv3.shape().rows(count);
         for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = saved.out.data()[i] > 0 ? g.data()[i] : C{0};
@@ -179,17 +183,20 @@ struct Bottleneck {
         scratch.g2.resize(before, planes);
         scratch.g1.resize(std::max(before, after), planes);
         conv3.backward(count, pools ? saved.pooled.data() : saved.conv2.out.data(), scratch.g3.data(),
-                       pools ? scratch.g1.data() : scratch.g2.data(), saved.conv3, scratch.windows, scratch.dwindows, gradient.conv3);
+                       pools ? scratch.g1.data() : scratch.g2.data(), saved.conv3, scratch.windows, scratch.dwindows,
+                       gradient.conv3);
         if (pools) average_pool_backward(count, side, stride, planes, scratch.g1.data(), scratch.g2.data());
-        conv2.backward(count, saved.conv1.out.data(), scratch.g2.data(), scratch.g1.data(), saved.conv2, scratch.windows,
-                       scratch.dwindows, gradient.conv2);
-        conv1.backward(count, x, scratch.g1.data(), dx.data(), saved.conv1, scratch.windows, scratch.dwindows, gradient.conv1);
+        conv2.backward(count, saved.conv1.out.data(), scratch.g2.data(), scratch.g1.data(), saved.conv2,
+                       scratch.windows, scratch.dwindows, gradient.conv2);
+        conv1.backward(count, x, scratch.g1.data(), dx.data(), saved.conv1, scratch.windows, scratch.dwindows,
+                       gradient.conv1);
         // The shortcut.
         const C* through = g.data();
         if (!downsample.empty()) {
             scratch.dshortcut.resize(after, in);
-            downsample.front().backward(count, pools ? saved.shortcut.data() : x, g.data(), scratch.dshortcut.data(), saved.downsample,
-                                        scratch.windows, scratch.dwindows, gradient.downsample.front());
+            downsample.front().backward(count, pools ? saved.shortcut.data() : x, g.data(), scratch.dshortcut.data(),
+                                        saved.downsample, scratch.windows, scratch.dwindows,
+                                        gradient.downsample.front());
             through = scratch.dshortcut.data();
             if (pools) {
                 g.resize(before, in);
@@ -201,7 +208,8 @@ struct Bottleneck {
     }
 };
 
-/// The mean pixel, and the pixels behind it, with learned positions; the mean attends to all (CLIP/clip/model.py:58-91).
+/// The mean pixel, and the pixels behind it, with learned positions; the mean attends to all
+/// (CLIP/clip/model.py:58-91).
 template <Arithmetic T, std::size_t Tokens, std::size_t Width, std::size_t Heads, std::size_t Embedding>
 struct MeanQueryPool {
     using C = Compute<T>;
@@ -243,9 +251,11 @@ struct MeanQueryPool {
                 for (std::size_t token = 1; token < Tokens; ++token) {
                     const C* const pixel = pixels + (i * (Tokens - 1) + token - 1) * Width;
                     std::transform(mean, mean + Width, pixel, mean, std::plus<C>());
-                    std::transform(pixel, pixel + Width, positional_embedding.data() + token * Width, mean + token * Width, std::plus<C>());
+                    std::transform(pixel, pixel + Width, positional_embedding.data() + token * Width,
+                                   mean + token * Width, std::plus<C>());
                 }
-                for (std::size_t j = 0; j < Width; ++j) mean[j] = mean[j] / static_cast<C>(Tokens - 1) + positional_embedding.data()[j];
+                for (std::size_t j = 0; j < Width; ++j)
+                    mean[j] = mean[j] / static_cast<C>(Tokens - 1) + positional_embedding.data()[j];
                 std::copy_n(mean, Width, saved.first.data() + i * Width);
             }
         });
@@ -259,9 +269,8 @@ struct MeanQueryPool {
     }
 
     /// Adds to the gradients, and writes dpixels.
-    void backward(std::size_t count, Rows<const C, Embedding> dy, C* dpixels, Saved& saved, MeanQueryPool& gradient) const
-        requires Trainable<T>
-    {
+    void backward(std::size_t count, Rows<const C, Embedding> dy, C* dpixels, Saved& saved,
+                  MeanQueryPool& gradient) const requires Trainable<T> {
         for (Stream* stream : {&saved.dtokens, &saved.dk, &saved.dv, &saved.scratch}) stream->resize(count * Tokens);
         saved.dq.resize(count);
         Stream& dmixed = saved.first;  // its rows stand in tokens as well
@@ -270,20 +279,24 @@ struct MeanQueryPool {
                                        {saved.dq.data(), Width, saved.dk.data(), Width, saved.dv.data(), Width});
         k_proj.backward(saved.tokens, saved.dk, saved.dtokens, gradient.k_proj);
         v_proj.backward(saved.tokens, saved.dv, saved.scratch, gradient.v_proj);
-        std::transform(saved.dtokens.data(), saved.dtokens.data() + saved.dtokens.size(), saved.scratch.data(), saved.dtokens.data(), std::plus<C>());
-        for (std::size_t i = 0; i < count; ++i) std::copy_n(saved.tokens.data() + i * Tokens * Width, Width, saved.first.data() + i * Width);
+        std::transform(saved.dtokens.data(), saved.dtokens.data() + saved.dtokens.size(), saved.scratch.data(),
+                       saved.dtokens.data(), std::plus<C>());
+        for (std::size_t i = 0; i < count; ++i)
+            std::copy_n(saved.tokens.data() + i * Tokens * Width, Width, saved.first.data() + i * Width);
         const Rows<C, Width> dfirst(saved.scratch.data(), {{count, Width}});
         q_proj.backward(saved.first, saved.dq, dfirst, gradient.q_proj);
         for (std::size_t i = 0; i < count; ++i) {
             C* const first = saved.dtokens.data() + i * Tokens * Width;
             std::transform(first, first + Width, dfirst.data() + i * Width, first, std::plus<C>());
         }
-        detail::add_column_sums<C>(count, Tokens * Width, {saved.dtokens.data(), Tokens * Width}, gradient.positional_embedding.data());
+        detail::add_column_sums<C>(count, Tokens * Width, {saved.dtokens.data(), Tokens * Width},
+                                   gradient.positional_embedding.data());
         for (std::size_t i = 0; i < count; ++i) {
             const C* const mean = saved.dtokens.data() + i * Tokens * Width;
             for (std::size_t token = 1; token < Tokens; ++token) {
                 C* const to = dpixels + (i * (Tokens - 1) + token - 1) * Width;
-                for (std::size_t j = 0; j < Width; ++j) to[j] = mean[token * Width + j] + mean[j] / static_cast<C>(Tokens - 1);
+                for (std::size_t j = 0; j < Width; ++j)
+                    to[j] = mean[token * Width + j] + mean[j] / static_cast<C>(Tokens - 1);
             }
         }
     }
@@ -304,11 +317,12 @@ private:
 
 }  // namespace nn
 
-/// The tower of a ResNetConfig. It trains by the statistics of every batch, as PyTorch's model in train() does, and infers,
-/// and is differentiated with respect to images, by the running means.
+/// The tower of a ResNetConfig. It trains by the statistics of every batch, as PyTorch's model in train() does, and
+/// infers, and is differentiated with respect to images, by the running means.
 template <Arithmetic T, auto config, std::size_t Embedding>
 class ResNet {
-    static constexpr ResNetConfig stand_in = config.is_valid() ? config : ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2};
+    static constexpr ResNetConfig stand_in =
+        config.is_valid() ? config : ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2};
     static constexpr std::size_t image = stand_in.image, width = stand_in.features(), grid = stand_in.grid();
 
 public:
@@ -407,11 +421,12 @@ public:
             const C* const x = i > 0 ? work.stem[i - 1].out.data() : work.pixels.data();
             const bool needed = i > 0 || gradient_of_images.size() > 0;
             work.g.resize(stem_[i].shape().side * stem_[i].shape().side * count, stem_[i].shape().in);
-            stem_[i].backward(count, x, work.dx.data(), needed ? work.g.data() : nullptr, work.stem[i], work.scratch.windows,
-                              work.scratch.dwindows, gradient.stem_[i]);
+            stem_[i].backward(count, x, work.dx.data(), needed ? work.g.data() : nullptr, work.stem[i],
+                              work.scratch.windows, work.scratch.dwindows, gradient.stem_[i]);
             std::swap(work.g, work.dx);
         }
-        if (gradient_of_images.size() > 0) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+        if (gradient_of_images.size() > 0)
+            nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
     }
 
 private:
@@ -419,7 +434,9 @@ private:
     std::vector<Block> blocks_;
     Pool pool_;
 
-    static_assert(config.is_valid(), "tandem: ResNetConfig: image must be a multiple of 32, width even, every stage have blocks, and head_width divide 32 width");
+    static_assert(config.is_valid(),
+                  "tandem: ResNetConfig: image must be a multiple of 32, width even, every stage have blocks, and "
+                  "head_width divide 32 width");
 };
 
 }  // namespace tandem::inline TANDEM_ABI

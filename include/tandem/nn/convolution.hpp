@@ -19,8 +19,8 @@ namespace tandem::inline TANDEM_ABI::nn {
 template <Real C>
 using Pixels = Tensor<C, Shape<dynamic, dynamic>>;
 
-/// Where a convolution reads: side · side pixels of `in` channels, windows of kernel · kernel pixels every `stride` of them,
-/// `pad` rows and columns of zeros before the image and as many as it takes behind it.
+/// Where a convolution reads: side · side pixels of `in` channels, windows of kernel · kernel pixels every `stride` of
+/// them, `pad` rows and columns of zeros before the image and as many as it takes behind it.
 struct ConvolutionShape {
     std::size_t side = 0, in = 0, out = 0, kernel = 1, stride = 1, pad = 0;
     std::size_t out_side = 0;
@@ -31,7 +31,8 @@ struct ConvolutionShape {
     constexpr bool is_plain() const { return kernel == 1 && stride == 1; }
 
     /// With `pad` zeros on every side, as torch.nn.Conv2d.
-    static constexpr ConvolutionShape padded(std::size_t side, std::size_t in, std::size_t out, std::size_t kernel, std::size_t stride) {
+    static constexpr ConvolutionShape padded(std::size_t side, std::size_t in, std::size_t out, std::size_t kernel,
+                                             std::size_t stride) {
         const std::size_t pad = kernel / 2;
         return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
     }
@@ -41,8 +42,8 @@ struct ConvolutionShape {
     }
 };
 
-/// Calls body(row, column, pixel) for every place of every window, image by image in parallel: `column` begins the kernel
-/// position's elements of the first channel, `pixel` is -1 in the padding.
+/// Calls body(row, column, pixel) for every place of every window, image by image in parallel: `column` begins the
+/// kernel position's elements of the first channel, `pixel` is -1 in the padding.
 template <class Body>
 void for_each_window(const ConvolutionShape& shape, std::size_t count, const Body& body) {
     const std::size_t side = shape.out_side, kernel = shape.kernel;
@@ -52,7 +53,8 @@ void for_each_window(const ConvolutionShape& shape, std::size_t count, const Bod
             for (std::size_t x = 0; x < side; ++x) {
                 for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
                     // Behind the first line or column of an image, these wrap around to huge numbers.
-                    const std::size_t row = top + tap / kernel - shape.pad, column = x * shape.stride + tap % kernel - shape.pad;
+                    const std::size_t row = top + tap / kernel - shape.pad,
+                                      column = x * shape.stride + tap % kernel - shape.pad;
                     const bool inside = row < shape.side && column < shape.side;
                     body(line * side + x, tap, inside ? image + row * shape.side + column : ~std::size_t{0});
                 }
@@ -77,7 +79,9 @@ struct Convolution {
     }
 
     /// torch.nn.Conv2d draws uniformly; this has its variance, 1 / (3 · depth).
-    void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth()))); }
+    void initialise(Random& random) {
+        fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth())));
+    }
 
     /// x <N · side², in> to y <N · out_side², out>; `windows` is scratch.
     void forward(std::size_t count, const C* x, C* y, Pixels<C>& windows) const {
@@ -103,7 +107,8 @@ struct Convolution {
             for (std::size_t row = begin * pixels; row < end * pixels; ++row) {
                 const std::size_t image = row / pixels * shape.side * shape.side;
                 for (std::size_t tap = 0; tap < taps; ++tap) {
-                    const std::size_t line = row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
+                    const std::size_t line =
+                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
                     const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
                     if (line >= shape.side || column >= shape.side) continue;
                     C* const to = dx + (image + line * shape.side + column) * shape.in;
@@ -122,13 +127,15 @@ private:
         windows.resize(shape.rows(count), depth);
         for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
             C* const to = windows.data() + row * depth + tap;
-            for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == ~std::size_t{0} ? C{0} : x[pixel * shape.in + c];
+            for (std::size_t c = 0; c < shape.in; ++c)
+                to[c * taps] = pixel == ~std::size_t{0} ? C{0} : x[pixel * shape.in + c];
         });
         return windows.data();
     }
 };
 
-/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is shape.out.
+/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is
+/// shape.out.
 template <Arithmetic T>
 struct DepthwiseConvolution {
     using C = Compute<T>;
@@ -167,7 +174,8 @@ struct DepthwiseConvolution {
         parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t row = 0; row < count * pixels; ++row) {
                 for (std::size_t tap = 0; tap < taps(); ++tap) {
-                    const std::size_t line = row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
+                    const std::size_t line =
+                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
                     const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
                     if (line >= shape.side || column >= shape.side) continue;
                     const std::size_t pixel = row / pixels * shape.side * shape.side + line * shape.side + column;
@@ -188,8 +196,8 @@ private:
 /// What becomes of the numbers behind a batch norm.
 enum class Rectifier { none, relu, silu };
 
-/// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the running
-/// means of those of all batches. Then the rectifier.
+/// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the
+/// running means of those of all batches. Then the rectifier.
 template <Arithmetic T>
 struct BatchNorm {
     using C = Compute<T>;
@@ -224,7 +232,8 @@ struct BatchNorm {
         saved.mean.resize(width);
         saved.inverse.resize(width);
         for_each_channel(width, [&](std::size_t c) {
-            double mean = static_cast<double>(running_mean.data()[c]), variance = static_cast<double>(running_var.data()[c]);
+            double mean = static_cast<double>(running_mean.data()[c]),
+                   variance = static_cast<double>(running_var.data()[c]);
             if (by_batch) {
                 mean = variance = 0;
                 for (std::size_t row = 0; row < rows; ++row) mean += static_cast<double>(x[row * width + c]);
@@ -251,7 +260,8 @@ struct BatchNorm {
         const std::size_t width = weight.size();
         const auto count = static_cast<double>(rows);
         for_each_channel(width, [&](std::size_t c) {
-            const double mean = static_cast<double>(saved.mean.data()[c]), inverse = static_cast<double>(saved.inverse.data()[c]);
+            const double mean = static_cast<double>(saved.mean.data()[c]),
+                         inverse = static_cast<double>(saved.inverse.data()[c]);
             double sum = 0, along = 0;
             for (std::size_t row = 0; row < rows; ++row) {
                 C& slope = g[row * width + c];
@@ -269,7 +279,8 @@ struct BatchNorm {
                 slope = static_cast<C>(scale * (static_cast<double>(slope) - through));
             }
             if (!saved.is_batch) return;
-            const double variance = (1 / (inverse * inverse) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
+            const double variance =
+                (1 / (inverse * inverse) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
             gradient.running_mean.data()[c] += running_mean.data()[c] - static_cast<C>(mean);
             gradient.running_var.data()[c] += running_var.data()[c] - static_cast<C>(variance);
         });
@@ -288,7 +299,8 @@ private:
     }
     void rectify(C* row, std::size_t width) const {
         if (rectifier == Rectifier::relu) std::transform(row, row + width, row, [](C x) { return std::max(x, C{0}); });
-        if (rectifier == Rectifier::silu) std::transform(row, row + width, row, [](C x) { return x / (1 + std::exp(-x)); });
+        if (rectifier == Rectifier::silu)
+            std::transform(row, row + width, row, [](C x) { return x / (1 + std::exp(-x)); });
     }
     C rectifier_slope(C x) const {
         if (rectifier == Rectifier::relu) return x > 0 ? C{1} : C{0};
@@ -351,7 +363,8 @@ void average_pool(std::size_t count, std::size_t side, std::size_t size, std::si
 }
 
 template <Real C>
-void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy, C* dx) {
+void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy,
+                           C* dx) {
     const std::size_t out = side / size;
     parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t row = begin * side; row < end * side; ++row) {
