@@ -15,7 +15,8 @@ namespace {
 
 using Matrix = td::Tensor<float, td::Shape<td::dynamic, td::dynamic>>;
 
-constexpr std::size_t batch = 64;
+/// Enough to keep the cores busy; what is decoded ahead is memory.
+constexpr std::size_t batch = 16;
 
 /// One line on a terminal that is written over; elsewhere a line every ten seconds.
 class Progress {
