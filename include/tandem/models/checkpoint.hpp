@@ -408,8 +408,10 @@ private:
             return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
                    std::string(tandem::name(stored->type));
         }
-        if (const std::size_t count = options.check_finite ? count_not_finite(*stored) : 0; count > 0)
-            return "expected finite elements, found " + std::to_string(count) + " that are infinite or NaN";
+        if (!options.check_finite) return {};
+        const std::size_t count = count_not_finite(*stored);
+        file_.forget(*stored);  // or all of the file would be held at once
+        if (count > 0) return "expected finite elements, found " + std::to_string(count) + " that are infinite or NaN";
         return {};
     }
 
