@@ -30,7 +30,7 @@ namespace td = tandem;
 namespace {
 
 constexpr auto config = td::vit_b_32;
-constexpr std::size_t image_size = std::size_t{3} * config.vision.image * config.vision.image;
+constexpr std::size_t image_size = 3 * config.vision.image.area();
 constexpr std::size_t context = config.text.context;
 constexpr std::size_t checked = 32;
 

@@ -150,12 +150,12 @@ void decode(benchmark::State& state) {
 
 void resize(benchmark::State& state) {
     const td::Image image = td::decode_image(picture, "picture");
-    for (auto _ : state) benchmark::DoNotOptimize(td::fit_square(image, recipe));
+    for (auto _ : state) benchmark::DoNotOptimize(td::fit_image(image, recipe));
     count(state);
 }
 
 void normalise(benchmark::State& state) {
-    const td::Image square = td::fit_square(td::decode_image(picture, "picture"), recipe);
+    const td::Image square = td::fit_image(td::decode_image(picture, "picture"), recipe);
     std::vector<float> out(recipe.count());
     for (auto _ : state) {
         td::normalise(square, recipe.mean, recipe.deviation, out);

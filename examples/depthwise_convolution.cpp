@@ -11,8 +11,8 @@ namespace td = tandem;
 struct DepthwiseConvolution {
     template <td::Arithmetic T, td::BlockShape shape, auto parts>
     struct Layer {
-        static_assert(shape.grid > 0 && shape.prefix == 0, "DepthwiseConvolution: the tokens must be a grid of patches");
-        static constexpr std::size_t width = shape.width, side = shape.grid;
+        static_assert(shape.grid.area() > 0 && shape.prefix == 0, "DepthwiseConvolution: the tokens must be a grid of patches");
+        static constexpr std::size_t width = shape.width, lines = shape.grid.height, columns = shape.grid.width;
         using C = td::Compute<T>;
         td::Tensor<C, td::Shape<9, width>> weight;
         struct Saved {};
@@ -41,10 +41,10 @@ struct DepthwiseConvolution {
 
         static void each_tap(std::size_t rows, const auto& body) {
             for (std::size_t row = 0; row < rows; ++row) {
-                const std::size_t first = row / (side * side) * side * side, y = row / side % side, x = row % side;
+                const std::size_t y = row / columns % lines, x = row % columns, first = row - y * columns - x;
                 for (std::size_t tap = 0; tap < 9; ++tap) {
                     const std::size_t above = y + tap / 3 - 1, left = x + tap % 3 - 1;    // -1 wraps to a large number
-                    if (above < side && left < side) body(row, first + above * side + left, tap);
+                    if (above < lines && left < columns) body(row, first + above * columns + left, tap);
                 }
             }
         }

@@ -103,8 +103,8 @@ int run(int count, char** arguments) {
         map = attention_map(opened, pixels, std::stoi(options.get("--layer", "-1")));
     }
     const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(map.size()))));
-    const int large = std::max(448, opened.preprocess.size);
-    const td::Image seen = td::resize(td::fit_square(picture, opened.preprocess), large, large, td::Filter::bicubic);
+    const int large = std::max(448, static_cast<int>(opened.preprocess.size.height));
+    const td::Image seen = td::resize(td::fit_image(picture, opened.preprocess), large, large, td::Filter::bicubic);
     const std::vector<std::byte> png = td::encode_png(overlay(seen, map, side));
     const std::span<const std::byte> bytes(png);
     td::write_file_atomically(options.require("--out"), std::span(&bytes, 1));

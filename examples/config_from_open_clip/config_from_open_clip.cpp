@@ -66,6 +66,18 @@ private:
     std::set<std::string> read_;
 };
 
+/// An image_size, a number or [height, width], as a config's field.
+std::string image_text(Fields& cfg) {
+    const Json size = cfg.get("image_size", Json(224));
+    if (size.is_number_integer()) return size.dump();
+    const bool is_pair = size.is_array() && size.size() == 2 && size[0].is_number_integer() && size[1].is_number_integer();
+    if (!is_pair) {
+        cfg.fault("image_size", "a number, or height and width");
+        return "";
+    }
+    return size[0] == size[1] ? size[0].dump() : "{" + size[0].dump() + ", " + size[1].dump() + "}";
+}
+
 std::string number(double value) {
     const Json text = value;
     return text.dump();
@@ -122,19 +134,28 @@ std::string siglip_text(Fields& cfg) {
            (is_tanh ? ", .activation = td::TanhGelu{}" : "") + ", .pooling = td::AttentionPool{}}";
 }
 
+/// A ModifiedResNet; its heads are 64 wide unless the config says otherwise. It has no GELU.
+std::string resnet_text(Fields& cfg) {
+    if (cfg["layers"].size() != 4) cfg.fault("layers", "a ResNet has 4 stages");
+    if (cfg.has("image_size") && cfg["image_size"].is_array()) cfg.fault("image_size", "a ResNet's images are square");
+    std::string layers;
+    for (const int blocks : cfg.get("layers", std::vector<int>{})) layers += (layers.empty() ? "" : ", ") + std::to_string(blocks);
+    const int head_width = cfg.get("head_width", 64);
+    cfg.ignore("patch_size");
+    return "td::ResNetConfig{.image = " + image_text(cfg) + ", .layers = {" + layers + "}, .width = " +
+           std::to_string(cfg.get("width", 64)) + (head_width == 64 ? "" : ", .head_width = " + std::to_string(head_width)) + "}";
+}
+
 std::string vision_text(Fields& cfg, bool quick_gelu) {
     if (std::string siglip = siglip_text(cfg); !siglip.empty()) return siglip;
-    for (const char* key : {"timm_model_name", "layers"}) {
-        if (!cfg.has(key) || (std::string(key) == "layers" && cfg["layers"].is_number())) continue;
-        cfg.fault(key, "another kind of tower");
+    if (cfg.has("timm_model_name")) {
+        cfg.fault("timm_model_name", "another kind of tower");
         return "";
     }
+    if (cfg.has("layers") && cfg["layers"].is_array()) return resnet_text(cfg);
     const int width = cfg.get("width", 768), head_width = cfg.get("head_width", 64);
     if (head_width <= 0 || width % head_width != 0) cfg.fault("head_width", "width must be a multiple of it");
-    Json image = cfg.get("image_size", Json(224));
-    if (image.is_array() && image.size() == 2 && image[0] == image[1]) image = image[0];
-    if (!image.is_number_integer()) cfg.fault("image_size", "images are square");
-    std::string sizes = "td::VitConfig{.image = " + image.dump() + ", .patch = " + std::to_string(cfg.get("patch_size", 16)) +
+    std::string sizes = "td::VitConfig{.image = " + image_text(cfg) + ", .patch = " + std::to_string(cfg.get("patch_size", 16)) +
                         ", .width = " + std::to_string(width) + ", .layers = " + std::to_string(cfg.get("layers", 12)) +
                         ", .heads = " + std::to_string(width / std::max(1, head_width));
     std::string middle, dropout, pooling;
@@ -172,10 +193,10 @@ std::string text_text(Fields& cfg, bool quick_gelu) {
     if (cfg.get("no_causal_mask", false)) middle += ", .causal = false";
     if (cfg.get("final_ln_after_pool", false)) middle += ", .final_ln_after_pool = true";
     const auto pool = cfg.get<std::string>("pool_type", "argmax");
-    if (pool == "last") {
-        pooling = ", .pooling = td::Last{}";
+    if (pool == "last" || pool == "first") {
+        pooling = std::string(", .pooling = td::") + (pool == "last" ? "Last{}" : "First{}");
     } else if (pool != "argmax") {
-        cfg.fault("pool_type", "argmax and last have counterparts");
+        cfg.fault("pool_type", "argmax, first and last have counterparts");
     }
     cfg.require("embed_cls", false);
     std::string projection;

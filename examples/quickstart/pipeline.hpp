@@ -59,11 +59,11 @@ inline std::string class_name(const std::string& folder) {
     return name;
 }
 
-inline td::PairOptions pair_options(std::size_t image) {
-    td::Preprocess recipe = td::openai_preprocess(static_cast<int>(image));
+inline td::PairOptions pair_options(td::ImageSize image) {
+    td::Preprocess recipe = td::openai_preprocess(image);
     recipe.fit = td::Fit::pad;
     recipe.padding = td::white;
-    td::PairOptions options{.preprocess = recipe, .stored = static_cast<int>(image) * 4 / 3};
+    td::PairOptions options{.preprocess = recipe, .stored = {image.height * 4 / 3, image.width * 4 / 3}};
     options.decode.background = td::white;
     return options;
 }
@@ -71,7 +71,7 @@ inline td::PairOptions pair_options(std::size_t image) {
 /// Reads and splits the pairs, for images and captions of the config's sizes, and learns a tokenizer from the training
 /// captions. A held-out image's caption is that of options.retrieval, or " " where that has none. Throws Error if fewer
 /// than 2 pairs are left on a side.
-inline Data read_data(const DataOptions& options, std::size_t image, std::size_t vocabulary, std::size_t context) {
+inline Data read_data(const DataOptions& options, td::ImageSize image, std::size_t vocabulary, std::size_t context) {
     td::SkipCounts skipped;
     std::map<std::string, std::size_t> folders;
     std::vector<td::CaptionedImage> training, testing;

@@ -88,12 +88,12 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     td::AnyClip clip = precision == "f32"    ? td::open<float>(path, options)
                        : precision == "bf16" ? td::open<td::bf16>(path, options)
                                              : td::open<td::int8>(path, options);
-    const int size = static_cast<int>(clip.sizes().image);
+    const td::ImageSize size = clip.sizes().image;
     const td::Preprocess recipe =
         td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
     if (recipe.size != size)
-        throw td::Error(path.string(), "preprocessing to the model's " + std::to_string(size) + " pixels",
-                        std::to_string(recipe.size));
+        throw td::Error(path.string(), "preprocessing to the model's " + to_string(size) + " pixels",
+                        to_string(recipe.size));
     std::optional<td::AnyTokenizer> tokenizer;
     if (towers != td::Towers::image) {
         tokenizer = td::open_tokenizer(

@@ -2652,6 +2652,15 @@ public:
         fields.push_back({std::move(name), found.value_or(std::string(otherwise)),
                           file_ + ", " + path + (found ? "" : " by default")});
     }
+    /// Adds the size of an image, a number or [height, width].
+    void add_size(std::string name, const std::string& path, std::string_view otherwise) {
+        const std::vector<std::string> sides = all(path);
+        if (sides.size() == 2 && sides[0] != sides[1]) {
+            conclude(std::move(name), sides[0] + " x " + sides[1], path);
+        } else {
+            add(std::move(name), path, otherwise);
+        }
+    }
     /// Adds what follows from the file.
     void conclude(std::string name, std::string value, const std::string& path) {
         fields.push_back({std::move(name), std::move(value), file_ + ", " + path});
@@ -2669,8 +2678,7 @@ private:
     struct Entry {
         const char *name, *path, *clip, *siglip;
     };
-    static constexpr std::array<Entry, 16> entries{{
-        {"vision.image", "vision_config.image_size", "224", "224"},
+    static constexpr std::array<Entry, 15> entries{{
         {"vision.patch", "vision_config.patch_size", "32", "16"},
         {"vision.width", "vision_config.hidden_size", "768", "768"},
         {"vision.hidden", "vision_config.intermediate_size", "3072", "3072"},
@@ -2687,6 +2695,7 @@ private:
         {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
         {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6"},
     }};
+    config.add_size("vision.image", "vision_config.image_size", "224");
     for (const Entry& entry : entries) config.add(entry.name, entry.path, siglip ? entry.siglip : entry.clip);
     config.conclude("vision.pooling", siglip ? "map" : "tok", "model_type");
     config.conclude("text.pooling", siglip ? "last" : "argmax", "model_type");
@@ -2729,7 +2738,7 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
         return std::to_string(static_cast<std::size_t>(number(tower + ".width", width) * number(tower + ".mlp_ratio", 4.0)));
     };
     config.add("embedding", "model_cfg.embed_dim", "512");
-    config.add("vision.image", vision + ".image_size", "224");
+    config.add_size("vision.image", vision + ".image_size", "224");
     if (const auto timm = config.find(vision + ".timm_model_name")) {
         // timm/models/vision_transformer.py: these say act_layer = 'gelu_tanh', the other towers of SigLIP share erf's.
         static constexpr std::array<std::string_view, 4> tanh{"_patch32_siglip", "large_patch16_siglip_512",
@@ -2796,7 +2805,9 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
             throw Error(path.string(), "a model_type of clip, siglip or align", *type);
         if (type == "align") {
             read_align_config(config);
-        } else if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
+        } else if (type || config.has_below("vision_config.")) {
+            read_transformers_config(config, type == "siglip");
+        }
         return std::move(config.fields);
     }
     return {};
@@ -4670,6 +4681,39 @@ inline std::vector<std::byte> encode_png(const Image& image) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/core/image_size.hpp ----
+
+// Height and width, as one structural value.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The size of an image in pixels, or of a grid in patches. One number makes a square, two are height and width, as in
+/// open_clip's image_size.
+struct ImageSize {
+    std::size_t height = 0;
+    std::size_t width = 0;
+
+    constexpr ImageSize() = default;
+    constexpr ImageSize(std::integral auto side)
+        : height(static_cast<std::size_t>(side)), width(static_cast<std::size_t>(side)) {}
+    constexpr ImageSize(std::integral auto rows, std::integral auto columns)
+        : height(static_cast<std::size_t>(rows)), width(static_cast<std::size_t>(columns)) {}
+
+    constexpr bool operator==(const ImageSize&) const = default;
+    constexpr std::size_t area() const { return height * width; }
+    constexpr bool is_square() const { return height == width; }
+    constexpr bool is_multiple_of(std::size_t patch) const { return height % patch == 0 && width % patch == 0; }
+    /// The grid of whole patches.
+    constexpr ImageSize operator/(std::size_t patch) const { return {height / patch, width / patch}; }
+};
+
+/// "224", or "384 x 256": height, then width.
+inline std::string to_string(const ImageSize& size) {
+    return std::to_string(size.height) + (size.is_square() ? "" : " x " + std::to_string(size.width));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/data/filter.hpp ----
 
 // Filters that resize, antialiased: of images, and of tables of positions.
@@ -4721,31 +4765,32 @@ inline int filter_taps(int source, float low, float high, int size, int i, Filte
     return first;
 }
 
-/// A table of positions, `prefix` rows and then `from` x `from` patches, for `to` x `to` patches: bicubic and antialiased, as
+/// A table of positions, `prefix` rows and then those of a grid `from`, for a grid `to`: bicubic and antialiased, as
 /// open_clip/model.py's resize_pos_embed has torch.nn.functional.interpolate do it. Rows of `width`; the prefix stays.
-inline std::vector<float> resize_positions(const std::vector<float>& table, std::size_t prefix, std::size_t from,
-                                           std::size_t to, std::size_t width) {
-    const auto pass = [&](const float* in, float* out, std::size_t lines, std::size_t line_in, std::size_t line_out,
-                          std::size_t step_in, std::size_t step_out) {
+inline std::vector<float> resize_positions(const std::vector<float>& table, std::size_t prefix, const ImageSize& from,
+                                           const ImageSize& to, std::size_t width) {
+    const auto pass = [&](const float* in, float* out, std::size_t size_in, std::size_t size_out, std::size_t lines,
+                          std::size_t line_in, std::size_t line_out, std::size_t step) {
         std::vector<double> weights;
-        for (std::size_t i = 0; i < to; ++i) {
-            const auto first = static_cast<std::size_t>(filter_taps(static_cast<int>(from), 0, static_cast<float>(from),
-                                                                    static_cast<int>(to), static_cast<int>(i),
-                                                                    Filter::bicubic, weights));
+        for (std::size_t i = 0; i < size_out; ++i) {
+            const auto first = static_cast<std::size_t>(
+                filter_taps(static_cast<int>(size_in), 0, static_cast<float>(size_in), static_cast<int>(size_out),
+                            static_cast<int>(i), Filter::bicubic, weights));
             for (std::size_t line = 0; line < lines; ++line) {
                 for (std::size_t j = 0; j < width; ++j) {
                     double sum = 0;
                     for (std::size_t t = 0; t < weights.size(); ++t)
-                        sum += weights[t] * static_cast<double>(in[line * line_in + (first + t) * step_in + j]);
-                    out[line * line_out + i * step_out + j] = static_cast<float>(sum);
+                        sum += weights[t] * static_cast<double>(in[line * line_in + (first + t) * step + j]);
+                    out[line * line_out + i * step + j] = static_cast<float>(sum);
                 }
             }
         }
     };
-    std::vector<float> across(from * to * width), resized((prefix + to * to) * width);
+    std::vector<float> across(from.height * to.width * width), resized((prefix + to.area()) * width);
     std::copy_n(table.begin(), prefix * width, resized.begin());
-    pass(table.data() + prefix * width, across.data(), from, from * width, to * width, width, width);
-    pass(across.data(), resized.data() + prefix * width, to, width, width, to * width, to * width);
+    pass(table.data() + prefix * width, across.data(), from.width, to.width, from.height, from.width * width,
+         to.width * width, width);
+    pass(across.data(), resized.data() + prefix * width, from.height, to.height, to.width, width, width, to.width * width);
     return resized;
 }
 
@@ -5607,8 +5652,9 @@ constexpr int half_to_even(int n) {
     return n / 2 + (n % 2) * (n / 2 % 2);
 }
 
-inline void check_target(int size, std::string_view where) {
-    if (size < 1 || size > 1 << 14) throw Error(where, "a size of 1 to 16384 pixels", std::to_string(size));
+inline void check_target(const ImageSize& size, std::string_view where) {
+    const auto fits = [](std::size_t side) { return side >= 1 && side <= 1 << 14; };
+    if (!fits(size.height) || !fits(size.width)) throw Error(where, "a size of 1 to 16384 pixels", to_string(size));
 }
 
 /// What resize_shortest makes of width x height: torchvision 0.20, functional.py, _compute_resized_output_size.
@@ -5625,7 +5671,20 @@ inline std::array<int, 2> shortest_sides(int width, int height, int size) {
     return width <= height ? std::array{size, across} : std::array{across, size};
 }
 
-/// Where a centred window of size x size begins in `side`; negative where the window is larger, by the padding.
+/// The sides a crop of `size` is taken from, which the picture just covers: open_clip, transform.py, ResizeKeepRatio. With
+/// `longest`, those that just fit into it.
+inline std::array<int, 2> covering_sides(int width, int height, const ImageSize& size, bool longest) {
+    const double down = height / static_cast<double>(size.height), across = width / static_cast<double>(size.width);
+    const double ratio = longest ? std::max(down, across) : std::min(down, across);
+    const auto scaled = [&](int side) { return std::max(1.0, std::nearbyint(side / ratio)); };
+    if (scaled(width) > resize_side_limit || scaled(height) > resize_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+                    std::to_string(width) + " x " + std::to_string(height));
+    }
+    return {static_cast<int>(scaled(width)), static_cast<int>(scaled(height))};
+}
+
+/// Where a centred window of `size` pixels begins in `side`; negative where the window is larger, by the padding.
 /// (torchvision functional.py, center_crop: Python's round inside, floor of the half for padding.)
 constexpr int centre_offset(int side, int size, bool floor = false) {
     if (side < size) return -((size - side) / 2);
@@ -5678,13 +5737,14 @@ inline Image resize_shortest(const Image& image, int size, Filter filter, PassOr
     return resize(image, width, height, filter, order);
 }
 
-/// The middle size x size pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
+/// The middle pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
 /// are padded with black, the odd pixel at the right and below (torchvision 0.20, functional.py, center_crop).
-inline Image center_crop(const Image& image, int size) {
+inline Image center_crop(const Image& image, const ImageSize& size) {
     detail::check_image(image, "center_crop");
     detail::check_target(size, "center_crop");
-    return detail::place(detail::view(image), size, size, -detail::centre_offset(image.width, size),
-                         -detail::centre_offset(image.height, size), black);
+    const int width = static_cast<int>(size.width), height = static_cast<int>(size.height);
+    return detail::place(detail::view(image), width, height, -detail::centre_offset(image.width, width),
+                         -detail::centre_offset(image.height, height), black);
 }
 
 /// The image in the middle of a square of its longer side; an odd pixel is added at the right or below.
@@ -5707,7 +5767,7 @@ inline Image flip_horizontal(const Image& image) {
     return out;
 }
 
-/// A random part of the image, resized to a square: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
+/// A random part of the image, resized: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
 /// scale are open_clip's training recipe (transform.py, AugmentationCfg); torchvision's own is 0.08 to 1.
 struct RandomResizedCrop {
     double scale_low = 0.9;  ///< of the image's area
@@ -5750,43 +5810,41 @@ struct RandomResizedCrop {
         return region;
     }
 
-    /// The sampled part resized to size x size. Pixels outside it do not bleed in: cropped first, as torchvision.
-    Image operator()(const Image& image, int size, Filter filter, Random& random) const {
+    /// The sampled part resized to `size`. Pixels outside it do not bleed in: cropped first, as torchvision.
+    Image operator()(const Image& image, const ImageSize& size, Filter filter, Random& random) const {
         detail::check_image(image, "RandomResizedCrop");
         detail::check_target(size, "RandomResizedCrop");
         const Region region = sample(image.width, image.height, random);
         detail::check_resize_size(region.width, region.height, "a crop with");
-        return detail::resize_view(detail::view(image, region), size, size, {filter, PassOrder::pillow_13});
+        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, PassOrder::pillow_13});
     }
 };
 
-/// How a picture of any shape becomes a square of `size`.
+/// How a picture of any shape becomes one of `size`.
 enum class Fit {
-    shortest_then_crop,  ///< shorter side to size, centre crop (OpenAI, open_clip "shortest")
+    shortest_then_crop,  ///< until it covers the size, centre crop (OpenAI, open_clip "shortest")
     squash,              ///< both sides to size (SigLIP, open_clip "squash"), centre crop where `resize` is larger (ALIGN)
-    pad,                 ///< longer side to size, the rest filled (open_clip "longest")
+    pad,                 ///< until it fits into the size, the rest filled (open_clip "longest")
 };
 
 /// A model's image preprocessing; mean and deviation are of channels in [0, 1].
 struct Preprocess {
-    int size = 224;
+    ImageSize size = 224;  ///< {height, width}, or the side of a square
     Fit fit = Fit::shortest_then_crop;
     Filter filter = Filter::bicubic;
     std::array<float, 3> mean{0, 0, 0};
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
     PassOrder order = PassOrder::pillow_13;
-    int resize = 0;           ///< what the picture is resized to before it is cropped to size; 0: to size
+    int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 
-    /// Floats of one picture: 3 * size * size.
-    constexpr std::size_t count() const {
-        return std::size_t{3} * static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
-    }
+    /// Floats of one picture: 3 * height * width.
+    constexpr std::size_t count() const { return 3 * size.area(); }
 };
 
 /// OpenAI's CLIP and most of open_clip (CLIP/clip.py, _transform).
-constexpr Preprocess openai_preprocess(int size) {
+constexpr Preprocess openai_preprocess(ImageSize size) {
     return {.size = size,
             .fit = Fit::shortest_then_crop,
             .filter = Filter::bicubic,
@@ -5795,7 +5853,7 @@ constexpr Preprocess openai_preprocess(int size) {
 }
 
 /// SigLIP and SigLIP 2 as open_clip runs them (pretrained.py, _slpcfg).
-constexpr Preprocess siglip_preprocess(int size) {
+constexpr Preprocess siglip_preprocess(ImageSize size) {
     return {.size = size,
             .fit = Fit::squash,
             .filter = Filter::bicubic,
@@ -5803,30 +5861,30 @@ constexpr Preprocess siglip_preprocess(int size) {
             .deviation = {0.5F, 0.5F, 0.5F}};
 }
 
-/// The picture as a size x size square, still in 8 bits.
-inline Image fit_square(const Image& image, const Preprocess& recipe) {
+/// The picture in the recipe's size, still in 8 bits.
+inline Image fit_image(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
-    const int size = recipe.size;
-    const int resized = recipe.resize == 0 ? size : recipe.resize;
-    if (resized < size) throw Error("preprocess", "a resize to " + std::to_string(size) + " pixels or more", std::to_string(resized));
-    if (recipe.fit == Fit::squash && resized == size) return resize(image, size, size, recipe.filter, recipe.order);
+    const int width = static_cast<int>(recipe.size.width), height = static_cast<int>(recipe.size.height);
+    const int largest = std::max(width, height), resized = recipe.resize;
+    if (resized != 0 && resized < largest)
+        throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more", std::to_string(resized));
+    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.order);
     if (recipe.fit != Fit::pad) {
         detail::check_resize_size(image.width, image.height, "an image with");
-        const auto [width, height] = recipe.fit == Fit::squash ? std::array{resized, resized}
-                                                               : detail::shortest_sides(image.width, image.height, resized);
-        const Region window{detail::centre_offset(width, size, recipe.floor_crop),
-                            detail::centre_offset(height, size, recipe.floor_crop), size, size};
+        const auto [across, down] =
+            recipe.fit == Fit::squash                    ? std::array{resized, resized}
+            : resized == 0 && !recipe.size.is_square() ? detail::covering_sides(image.width, image.height, recipe.size, false)
+                                                         : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
+        const Region window{detail::centre_offset(across, width, recipe.floor_crop),
+                            detail::centre_offset(down, height, recipe.floor_crop), width, height};
         return detail::resize_window(detail::view(image),
-                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, width,
-                                     height, window, {recipe.filter, recipe.order});
+                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, across, down,
+                                     window, {recipe.filter, recipe.order});
     }
-    // open_clip, transform.py, ResizeKeepRatio(longest=1) and CenterCropOrPad.
-    const double ratio = std::max(image.width, image.height) / static_cast<double>(size);
-    const int width = std::max(1, static_cast<int>(std::nearbyint(image.width / ratio)));
-    const int height = std::max(1, static_cast<int>(std::nearbyint(image.height / ratio)));
-    const Image inner = resize(image, width, height, recipe.filter, recipe.order);
-    return detail::place(detail::view(inner), size, size, (size - width) / 2, (size - height) / 2, recipe.padding);
+    const auto [across, down] = detail::covering_sides(image.width, image.height, recipe.size, true);
+    const Image inner = resize(image, across, down, recipe.filter, recipe.order);
+    return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2, recipe.padding);
 }
 
 /// Writes three planes, red, green, blue, each [height][width]: (value / 255 - mean) / deviation in float, as
@@ -5843,9 +5901,9 @@ inline void normalise(const Image& image, const std::array<float, 3>& mean, cons
     loops.normalise(image.pixels.data(), plane, kernels::normalise_table(mean, deviation, loops), out.data(), plane);
 }
 
-/// Fits the picture and normalises it into out, [3][size][size]. Throws Error unless out has recipe.count() floats.
+/// Fits the picture and normalises it into out, [3][height][width]. Throws Error unless out has recipe.count() floats.
 inline void preprocess(const Image& image, const Preprocess& recipe, std::span<float> out) {
-    normalise(fit_square(image, recipe), recipe.mean, recipe.deviation, out);
+    normalise(fit_image(image, recipe), recipe.mean, recipe.deviation, out);
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -5903,9 +5961,8 @@ inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& fi
 /// How a pair becomes what a model reads.
 struct PairOptions {
     Preprocess preprocess{};
-    /// Each image is reduced once, by preprocess.fit, to a square of this side, from which crops are taken; 0 keeps the
-    /// whole image.
-    int stored = 0;
+    /// Each image is reduced once, by preprocess.fit, to this size, from which crops are taken; 0 keeps the whole image.
+    ImageSize stored{};
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image
     DecodeOptions decode{};
@@ -5956,10 +6013,10 @@ public:
         std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
-        Image square =
-            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_square(whole, recipe);
-        if (options_.flip > 0 && random.uniform() < options_.flip) square = flip_horizontal(square);
-        normalise(square, recipe.mean, recipe.deviation, image);
+        Image seen =
+            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_image(whole, recipe);
+        if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
+        normalise(seen, recipe.mean, recipe.deviation, image);
     }
 
     /// Image `index` as evaluation sees it: nothing random.
@@ -5977,10 +6034,10 @@ private:
 
     Image stored_image(const std::string& path) const {
         const Image whole = read_image(folder_ / path, options_.decode);
-        if (options_.stored == 0) return whole;
+        if (options_.stored == ImageSize{}) return whole;
         Preprocess recipe = options_.preprocess;
         recipe.size = options_.stored;
-        return fit_square(whole, recipe);
+        return fit_image(whole, recipe);
     }
 
     void read_images(std::vector<CaptionedImage> images) {
@@ -6059,6 +6116,19 @@ namespace detail {
     return static_cast<int>(pixels);
 }
 
+/// A number, [height, width], or an object of both; none, where the file says nothing.
+[[gnu::cold]] inline std::optional<ImageSize> read_size(const ConfigReader& config, const std::string& path,
+                                                        const std::string& where) {
+    std::vector<std::string> sides = config.all(path);
+    const auto height = config.find(path + ".height"), width = config.find(path + ".width");
+    if (height.has_value() != width.has_value())
+        throw Error(where, path + " with height and width", height ? "height alone" : "width alone");
+    if (height) sides = {*height, *width};
+    if (sides.empty()) return std::nullopt;
+    if (sides.size() > 2) throw Error(where, path + " of 1 or 2 numbers", std::to_string(sides.size()));
+    return ImageSize(read_pixels(sides.front(), path, where), read_pixels(sides.back(), path, where));
+}
+
 /// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
 [[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where,
                                                      Preprocess recipe) {
@@ -6079,6 +6149,8 @@ namespace detail {
     } else {
         throw Error(where, "preprocess_cfg.resize_mode of shortest, squash or longest", mode);
     }
+    // open_clip/transform.py hands the interpolation to every other resize.
+    if (recipe.fit == Fit::shortest_then_crop && !recipe.size.is_square()) recipe.filter = Filter::bicubic;
     return recipe;
 }
 
@@ -6095,25 +6167,21 @@ namespace detail {
     const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
     if (filter != "2" && filter != "3") throw Error(where, "resample 2 (bilinear) or 3 (bicubic)", filter);
     recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
-    const auto height = config.find("size.height"), width = config.find("size.width");
-    const auto shortest = config.find("size.shortest_edge"), plain = config.find("size");
-    if (height != width)
-        throw Error(where, "a size of equal height and width",
-                    height.value_or("none") + " and " + width.value_or("none"));
-    if (height) recipe.fit = Fit::squash;
+    const auto shortest = config.find("size.shortest_edge");
+    if (config.find("size.height")) recipe.fit = Fit::squash;
     if (shortest) recipe.fit = Fit::shortest_then_crop;
-    if (const auto size = height ? height : shortest ? shortest : plain)
-        recipe.resize = read_pixels(*size, "size", where);
+    const auto resized = shortest ? ImageSize(read_pixels(*shortest, "size", where)) : read_size(config, "size", where);
     if (!is("do_resize", true)) throw Error(where, "do_resize true: every picture is resized", "false");
     if (is("do_center_crop", recipe.fit == Fit::shortest_then_crop)) {
-        const auto crop = config.find("crop_size.height"), old = config.find("crop_size");
-        if (const auto size = crop ? crop : old) recipe.size = read_pixels(*size, "crop_size", where);
+        recipe.size = read_size(config, "crop_size", where).value_or(recipe.size);
+        if (resized && !resized->is_square())
+            throw Error(where, "a size of equal height and width, of which a part is cropped", to_string(*resized));
+        if (resized && *resized != recipe.size) recipe.resize = static_cast<int>(resized->height);
     } else if (recipe.fit == Fit::shortest_then_crop) {
         throw Error(where, "do_center_crop true, for a size that is the shortest edge's", "false");
-    } else if (recipe.resize > 0) {
-        recipe.size = recipe.resize;
+    } else {
+        recipe.size = resized.value_or(recipe.size);
     }
-    if (recipe.resize == recipe.size) recipe.resize = 0;
     // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
     const bool normalizes = is("do_normalize", true);
     const float factor =
@@ -6148,8 +6216,7 @@ namespace detail {
         const detail::ConfigReader config(file);
         if (config.has_below("preprocess_cfg.")) {
             Preprocess recipe = openai_preprocess(otherwise.size);
-            if (const auto image = config.find("model_cfg.vision_cfg.image_size"))
-                recipe.size = detail::read_pixels(*image, "image_size", file.string());
+            recipe.size = detail::read_size(config, "model_cfg.vision_cfg.image_size", file.string()).value_or(recipe.size);
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }
@@ -16869,12 +16936,13 @@ struct BlockShape {
     std::size_t tokens = 0;      ///< the longest sequence
     std::size_t prefix = 0;      ///< tokens in front of the patches: class token and registers
     bool rotary = false;         ///< queries and keys are rotated (Sequences::rotations)
-    std::size_t grid = 0;        ///< patches along a side, all there, row by row; 0: the tokens are no grid
+    ImageSize grid{};            ///< of the patches, all there, row by row; 0: the tokens are no grid
 
     /// What is left of it for layers that take sequences of any length: towers that differ in nothing else share them.
     constexpr BlockShape of_any_length() const {
         BlockShape shape = *this;
-        shape.tokens = shape.prefix = shape.grid = 0;
+        shape.tokens = shape.prefix = 0;
+        shape.grid = {};
         return shape;
     }
 };
@@ -18616,15 +18684,15 @@ namespace nn {
 
 /// Row 1 + p of the table is patch p's: sines, then cosines of its column in the first half, of its row in the second;
 /// row 0, the class token's, is zero (open_clip/pos_embed.py:22-70).
-template <Real C, std::size_t Side, std::size_t Width>
-const Tensor<C, Shape<1 + Side * Side, Width>>& sin_cos_2d() {
+template <Real C, ImageSize grid, std::size_t Width>
+const Tensor<C, Shape<1 + grid.area(), Width>>& sin_cos_2d() {
     static const auto table = [] {
-        Tensor<C, Shape<1 + Side * Side, Width>> rows;
+        Tensor<C, Shape<1 + grid.area(), Width>> rows;
         constexpr std::size_t bands = Width / 4;
         rows.fill(0);
-        for (std::size_t patch = 0; patch < Side * Side; ++patch) {
+        for (std::size_t patch = 0; patch < grid.area(); ++patch) {
             C* to = rows.data() + (1 + patch) * Width;
-            for (const std::size_t place : {patch % Side, patch / Side}) {
+            for (const std::size_t place : {patch % grid.width, patch / grid.width}) {
                 for (std::size_t j = 0; j < bands; ++j, ++to) {
                     const double angle = static_cast<double>(place) *
                                          std::pow(10000.0, -static_cast<double>(j) / static_cast<double>(bands));
@@ -18659,18 +18727,18 @@ const Tensor<C, Shape<Places, HeadWidth>>& rotations_1d() {
     return table;
 }
 
-/// The rotations of `Prefix` tokens that are not rotated, then of Side x Side patches: half of the pairs turn with a
+/// The rotations of `Prefix` tokens that are not rotated, then of a grid of patches: half of the pairs turn with a
 /// patch's row, the other half with its column (timm/layers/pos_embed_sincos.py, RotaryEmbeddingCat with in_pixels =
 /// False, as EVA-02 has it).
-template <Real C, std::size_t Prefix, std::size_t Side, std::size_t HeadWidth>
-const Tensor<C, Shape<Prefix + Side * Side, HeadWidth>>& rotations_2d() {
+template <Real C, std::size_t Prefix, ImageSize grid, std::size_t HeadWidth>
+const Tensor<C, Shape<Prefix + grid.area(), HeadWidth>>& rotations_2d() {
     static const auto table = [] {
-        Tensor<C, Shape<Prefix + Side * Side, HeadWidth>> rows;
+        Tensor<C, Shape<Prefix + grid.area(), HeadWidth>> rows;
         constexpr std::size_t pairs = HeadWidth / 2, bands = HeadWidth / 4;
-        for (std::size_t token = 0; token < Prefix + Side * Side; ++token) {
+        for (std::size_t token = 0; token < Prefix + grid.area(); ++token) {
             for (std::size_t j = 0; j < pairs; ++j) {
                 const std::size_t patch = token < Prefix ? 0 : token - Prefix;
-                const std::size_t place = token < Prefix ? 0 : j < bands ? patch / Side : patch % Side;
+                const std::size_t place = token < Prefix ? 0 : j < bands ? patch / grid.width : patch % grid.width;
                 const double angle =
                     static_cast<double>(place) *
                     std::pow(10000.0, -static_cast<double>(j % bands) / static_cast<double>(bands));
@@ -18693,38 +18761,38 @@ const Tensor<C, Shape<Prefix + Side * Side, HeadWidth>>& rotations_2d() {
 
 namespace tandem::inline TANDEM_ABI {
 
-/// What a stem knows of the tower it stands in: it makes (image / patch)² rows of `width`.
+/// What a stem knows of the tower it stands in: it makes a row of `width` of every patch of an image.
 struct StemShape {
-    std::size_t image = 0;
+    ImageSize image{};
     std::size_t patch = 0;
     std::size_t width = 0;
     bool bias = false;  ///< of the convolution that cuts into patches
 
-    constexpr std::size_t grid() const { return image / patch; }
-    constexpr std::size_t patches() const { return grid() * grid(); }
+    constexpr ImageSize grid() const { return image / patch; }
+    constexpr std::size_t patches() const { return grid().area(); }
 };
 
-template <class C, std::size_t Image>
-using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
+template <class C, ImageSize image>
+using Images = View<const C, Shape<dynamic, 3, image.height, image.width>>;
 /// Where the gradient of images is written; an empty one: it is not asked for.
-template <class C, std::size_t Image>
-using ImagesGradient = View<C, Shape<dynamic, 3, Image, Image>>;
+template <class C, ImageSize image>
+using ImagesGradient = View<C, Shape<dynamic, 3, image.height, image.width>>;
 
 namespace nn {
 
 /// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in parallel.
-template <std::size_t Image, std::size_t Patch, std::size_t Row, class Body>
+template <ImageSize image, std::size_t Patch, std::size_t Row, class Body>
 void for_each_patch_line(std::size_t count, const Body& body) {
-    constexpr std::size_t side = Image / Patch;
-    parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+    constexpr ImageSize grid = image / Patch;
+    parallel_for(count * grid.height, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t band = begin; band < end; ++band) {
-            const std::size_t image = band / side * 3 * Image * Image;
-            for (std::size_t patch = 0; patch < side; ++patch) {
-                std::size_t element = (band * side + patch) * Row;
+            const std::size_t first_line = band / grid.height * 3 * image.height + band % grid.height * Patch;
+            for (std::size_t patch = 0; patch < grid.width; ++patch) {
+                std::size_t element = (band * grid.width + patch) * Row;
                 for (std::size_t channel = 0; channel < 3; ++channel) {
                     for (std::size_t y = 0; y < Patch; ++y, element += Patch) {
-                        const std::size_t line = channel * Image + band % side * Patch + y;
-                        body(image + line * Image + patch * Patch, element);
+                        const std::size_t line = first_line + channel * image.height + y;
+                        body(line * image.width + patch * Patch, element);
                     }
                 }
             }
@@ -18732,21 +18800,21 @@ void for_each_patch_line(std::size_t count, const Body& body) {
     });
 }
 
-/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
+/// Cuts images <N, 3, height, width> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
 /// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
 /// left out, as a convolution without padding leaves them.
-template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
-void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
-    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+template <ImageSize image, std::size_t Patch, Real C, std::size_t Row>
+void extract_patches(Images<C, image> images, Rows<C, Row> rows) {
+    for_each_patch_line<image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
         std::copy_n(images.data() + pixel, Patch, rows.data() + element);
     });
 }
 
 /// The way back: pixels in no patch become 0.
-template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
-void join_patches(Rows<const C, Row> rows, ImagesGradient<C, Image> images) {
-    if (Image % Patch != 0) std::fill_n(images.data(), images.size(), C{0});
-    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+template <ImageSize image, std::size_t Patch, Real C, std::size_t Row>
+void join_patches(Rows<const C, Row> rows, ImagesGradient<C, image> images) {
+    if (!image.is_multiple_of(Patch)) std::fill_n(images.data(), images.size(), C{0});
+    for_each_patch_line<image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
         std::copy_n(rows.data() + element, Patch, images.data() + pixel);
     });
 }
@@ -18754,7 +18822,8 @@ void join_patches(Rows<const C, Row> rows, ImagesGradient<C, Image> images) {
 /// A convolution of the patch's own size and stride: CLIP/clip/model.py:224, without a bias; SigLIP's has one.
 template <Arithmetic T, StemShape shape, auto parts>
 struct PatchStem {
-    static constexpr std::size_t image = shape.image, patch = shape.patch, width = shape.width;
+    static constexpr ImageSize image = shape.image;
+    static constexpr std::size_t patch = shape.patch, width = shape.width;
     static constexpr std::size_t depth = 3 * patch * patch;
     using C = Compute<T>;
     static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
@@ -18775,7 +18844,7 @@ struct PatchStem {
         fill_normal(conv, random, 1.0 / std::sqrt(static_cast<double>(depth)));
     }
 
-    /// images <N, 3, image, image> to y <N · patches, width>.
+    /// images <N, 3, height, width> to y <N · patches, width>.
     void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
         saved.patches.resize(y.extent(0));
         extract_patches<image, patch, C, depth_row>(images, saved.patches);
@@ -18785,7 +18854,7 @@ struct PatchStem {
 
     /// Adds to the gradients, given dy; writes that of the images where it is asked for.
     void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         if (dimages.size() > 0) saved.patches_gradient.resize(dy.extent(0));
         conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width},
                               {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv, 0,
@@ -18795,9 +18864,9 @@ struct PatchStem {
     }
 };
 
-/// A 3x3 convolution of stride 2 without a bias, then norm and activation, over rows that are the pixels of images of
-/// 2 Side x 2 Side. The weight's axes are [out, y, x, in].
-template <Arithmetic T, std::size_t In, std::size_t Out, std::size_t Side, auto parts>
+/// A 3x3 convolution of stride 2 without a bias, then norm and activation, over rows that are the pixels of images, to
+/// `half` of their size. The weight's axes are [out, y, x, in].
+template <Arithmetic T, std::size_t In, std::size_t Out, ImageSize half, auto parts>
 struct ConvStage {
     static constexpr std::size_t depth = 9 * In;
     using C = Compute<T>;
@@ -18822,7 +18891,7 @@ struct ConvStage {
     /// pixel(n, y, x) points to the In channels of a pixel; writes saved.activated.
     template <class Pixel>
     void forward(std::size_t count, const Pixel& pixel, Saved& saved) const {
-        const std::size_t rows = count * Side * Side;
+        const std::size_t rows = count * half.area();
         saved.windows.resize(rows);
         saved.convolved.resize(rows);
         saved.normed.resize(rows);
@@ -18844,18 +18913,18 @@ struct ConvStage {
     /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is its
     /// input's unless it is null.
     void backward(std::size_t count, C* dx, Saved& saved, ConvStage& gradient) const requires Trainable<T> {
-        const std::size_t rows = count * Side * Side;
+        const std::size_t rows = count * half.area();
         activate_backward(parts.activation, saved.normed.data(), saved.gradient.data(), saved.gradient.size());
         norm.backward(saved.convolved, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
         if (dx != nullptr) saved.windows_gradient.resize(rows);
         conv.product_backward(rows, {saved.windows.data(), depth}, {saved.gradient.data(), Out},
                               {dx == nullptr ? nullptr : saved.windows_gradient.data(), depth}, gradient.conv, 0, Out);
         if (dx == nullptr) return;
-        std::fill_n(dx, count * 4 * Side * Side * In, C{0});
+        std::fill_n(dx, count * 4 * half.area() * In, C{0});
         for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
                                    bool inside) {
             if (!inside) return;
-            C* const to = dx + ((n * 2 * Side + y) * 2 * Side + x) * In;
+            C* const to = dx + ((n * 2 * half.height + y) * 2 * half.width + x) * In;
             const C* const from = saved.windows_gradient.data() + row * depth + tap * In;
             std::transform(to, to + In, from, to, std::plus<C>());
         });
@@ -18867,12 +18936,12 @@ private:
     template <class Body>
     static void for_each_window(std::size_t count, const Body& body) {
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin * Side * Side; row < end * Side * Side; ++row) {
-                const std::size_t n = row / (Side * Side), top = row / Side % Side * 2, left = row % Side * 2;
+            for (std::size_t row = begin * half.area(); row < end * half.area(); ++row) {
+                const std::size_t n = row / half.area(), top = row / half.width % half.height * 2, left = row % half.width * 2;
                 for (std::size_t tap = 0; tap < 9; ++tap) {
                     // One row and column of zeros around the image: pixel -1 is the padding's.
                     const std::size_t y = top + tap / 3 - 1, x = left + tap % 3 - 1;
-                    body(row, n, y, x, tap, y < 2 * Side && x < 2 * Side);
+                    body(row, n, y, x, tap, y < 2 * half.height && x < 2 * half.width);
                 }
             }
         });
@@ -18883,21 +18952,24 @@ private:
 /// the next, then a 1x1 convolution: after Xiao et al. 2021, with the tower's norm and activation.
 template <Arithmetic T, StemShape shape, auto parts>
 struct ConvStem {
-    static constexpr std::size_t image = shape.image, width = shape.width;
+    static constexpr ImageSize image = shape.image;
+    static constexpr std::size_t width = shape.width;
     static constexpr std::size_t stages = static_cast<std::size_t>(std::bit_width(shape.patch)) - 1;
     using C = Compute<T>;
 
     static constexpr std::size_t channels(std::size_t stage) {
         return stage == 0 ? 3 : width >> (stages - stage);
     }
+    /// Of a stage's input.
+    static constexpr ImageSize size(std::size_t stage) { return image / (std::size_t{1} << stage); }
 
     template <class Stages>
     struct Chain;
     template <std::size_t... I>
     struct Chain<std::index_sequence<I...>> {
-        using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>...>;
+        using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>...>;
         using Saved = std::tuple<
-            typename ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>::Saved...>;
+            typename ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>::Saved...>;
     };
     using Stages = Chain<std::make_index_sequence<stages>>;
 
@@ -18926,17 +18998,18 @@ struct ConvStem {
     void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
         const std::size_t count = images.extent(0);
         for_each_stage([&](auto stage) {
-            constexpr std::size_t in = channels(stage()), side = image >> stage();
+            constexpr std::size_t in = channels(stage());
+            constexpr ImageSize from_size = size(stage());
             const auto& layer = std::get<stage()>(convolutions);
             if constexpr (stage() == 0) {
                 layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
                     for (std::size_t c = 0; c < 3; ++c)
-                        to[c] = images.data()[((n * 3 + c) * side + y_at) * side + x_at];
+                        to[c] = images.data()[((n * 3 + c) * from_size.height + y_at) * from_size.width + x_at];
                 }, std::get<0>(saved.stages));
             } else {
                 const C* const from = std::get<stage() - 1>(saved.stages).activated.data();
                 layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
-                    std::copy_n(from + ((n * side + y_at) * side + x_at) * in, in, to);
+                    std::copy_n(from + ((n * from_size.height + y_at) * from_size.width + x_at) * in, in, to);
                 }, std::get<stage()>(saved.stages));
             }
         });
@@ -18944,9 +19017,9 @@ struct ConvStem {
     }
 
     void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / shape.patches();
-        if (dimages.size() > 0) saved.pixels_gradient.resize(count * image * image);
+        if (dimages.size() > 0) saved.pixels_gradient.resize(count * image.area());
         auto& last = std::get<stages - 1>(saved.stages);
         last.gradient.resize(dy.extent(0));
         proj.backward(last.activated, dy, last.gradient, gradient.proj);
@@ -18962,8 +19035,8 @@ struct ConvStem {
                                                    std::get<stage>(gradient.convolutions));
         });
         for (std::size_t i = 0; i < dimages.size(); ++i) {
-            const std::size_t n = i / (3 * image * image), channel = i / (image * image) % 3, pixel = i % (image * image);
-            dimages.data()[i] = saved.pixels_gradient(n * image * image + pixel, channel);
+            const std::size_t n = i / (3 * image.area()), channel = i / image.area() % 3, pixel = i % image.area();
+            dimages.data()[i] = saved.pixels_gradient(n * image.area() + pixel, channel);
         }
     }
 
@@ -19005,12 +19078,13 @@ struct ConvStem {
 
     static constexpr Cost cost(const StemShape& shape, const auto& parts) {
         Cost total = nn::linear_cost(shape.width, shape.width, true, shape.patches());
-        for (std::size_t side = shape.image / 2, in = 3, out = 2 * shape.width / shape.patch; side >= shape.grid();
-             side /= 2, in = out, out *= 2) {
-            total = total + nn::linear_cost(9 * in, out, false, side * side) + parts.norm.cost(out, side * side) +
-                    side * side * Cost{.inference = 9 * in + 3 * out,
-                                       .saved = 9 * in + 3 * out,
-                                       .scratch = (side == shape.image / 2 ? 0 : 9 * in) + out};
+        std::size_t in = 3, out = 2 * shape.width / shape.patch;
+        for (std::size_t stride = 2; stride <= shape.patch; stride *= 2, in = out, out *= 2) {
+            const std::size_t pixels = (shape.image / stride).area();
+            total = total + nn::linear_cost(9 * in, out, false, pixels) + parts.norm.cost(out, pixels) +
+                    pixels * Cost{.inference = 9 * in + 3 * out,
+                                  .saved = 9 * in + 3 * out,
+                                  .scratch = (stride == 2 ? 0 : 9 * in) + out};
         }
         return total;
     }
@@ -19088,7 +19162,7 @@ constexpr std::size_t hidden_of(const auto& config) {
 template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
           class Pooling = ClassToken, class Stem = PatchStem>
 struct VitConfig {
-    std::size_t image = 224;
+    ImageSize image = 224;  ///< {height, width}, or the side of a square
     std::size_t patch = 32;
     std::size_t width = 768;
     std::size_t layers = 12;
@@ -19123,9 +19197,9 @@ struct VitConfig {
     template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape>
     using Tower = VisionTransformer<T, self, Embedding, shape>;
 
-    constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
+    constexpr bool sizes_are_positive() const { return image.area() > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
     constexpr bool patches_fit() const {
-        return patch > 0 && (image % patch == 0 || (floor_patches && image >= patch));
+        return patch > 0 && (image.is_multiple_of(patch) || (floor_patches && patches() > 0));
     }
     constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool heads_fit() const { return detail::heads_fit(*this); }
@@ -19149,14 +19223,15 @@ struct VitConfig {
         return !PicksRow<Pooling> || requires { Pooling::needs_class_token; };
     }
     constexpr bool stem_fits() const {
-        return stem.fits(stem_shape()) && (image % patch == 0 || std::is_same_v<Stem, PatchStem>);
+        return stem.fits(stem_shape()) && (image.is_multiple_of(patch) || std::is_same_v<Stem, PatchStem>);
     }
     constexpr bool is_valid() const {
         return sizes_are_positive() && patches_fit() && heads_fit() && kv_heads_fit() && norms_fit() &&
                rates_are_shares() && positions_fit() && pooling_fits() && pooling_is_for_images() && stem_fits();
     }
 
-    constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
+    constexpr ImageSize grid() const { return image / patch; }
+    constexpr std::size_t patches() const { return grid().area(); }
     constexpr std::size_t prefix() const { return (class_token ? 1 : 0) + reg_tokens; }
     constexpr std::size_t tokens() const { return prefix() + patches(); }
     constexpr StemShape stem_shape() const {
@@ -19171,7 +19246,7 @@ struct VitConfig {
                 .tokens = tokens(),
                 .prefix = prefix(),
                 .rotary = pos_embed_type == PosEmbed::rotary,
-                .grid = patch_dropout > 0 ? 0 : image / patch};
+                .grid = patch_dropout > 0 ? ImageSize{} : grid()};
     }
     constexpr auto block_parts() const { return detail::block_parts_of(*this); }
 
@@ -19213,7 +19288,7 @@ private:
             if (!holds) throw Error("VitConfig", sentence);
         };
         rule(sizes_are_positive(), "all sizes must be positive");
-        rule(patches_fit(), "image must be a multiple of patch, or floor_patches be set and a patch fit");
+        rule(patches_fit(), "image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
         rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
         rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
     }
@@ -19516,9 +19591,9 @@ namespace tandem::inline TANDEM_ABI::nn {
 /// The tokens of images: a learned class token where asked for, learned registers (Darcet et al. 2024), patches; positions
 /// are added to class token and patches, as `positions` says (CLIP/clip/model.py:223-228). Registers have none: a
 /// learned row beside a learned row would be one too many.
-template <Arithmetic T, std::size_t Side, std::size_t Width, bool HasClass, std::size_t Registers, PosEmbed positions>
+template <Arithmetic T, ImageSize grid, std::size_t Width, bool HasClass, std::size_t Registers, PosEmbed positions>
 struct ImageTokens {
-    static constexpr std::size_t patches = Side * Side, prefix = (HasClass ? 1 : 0) + Registers;
+    static constexpr std::size_t patches = grid.area(), prefix = (HasClass ? 1 : 0) + Registers;
     static constexpr std::size_t tokens = prefix + patches;
     static constexpr bool is_learned = positions == PosEmbed::learnable;
     using C = Compute<T>;
@@ -19583,7 +19658,7 @@ private:
         if constexpr (is_learned) {
             return positional_embedding.data();
         } else if constexpr (positions == PosEmbed::sin_cos_2d) {
-            return sin_cos_2d<C, Side, Width>().data() + (HasClass ? 0 : Width);
+            return sin_cos_2d<C, grid, Width>().data() + (HasClass ? 0 : Width);
         } else {
             return nullptr;
         }
@@ -19978,7 +20053,7 @@ class VisionTransformer {
             return VitConfig<>{.image = 1, .patch = 1, .width = 1, .layers = 1, .heads = 1};
         }
     }();
-    static constexpr std::size_t side = stand_in.image / stand_in.patch;
+    static constexpr ImageSize image = stand_in.image, grid = stand_in.grid();
     static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
     static constexpr auto parts = stand_in.block_parts();
 
@@ -19986,11 +20061,11 @@ public:
     static constexpr std::size_t width = stand_in.width, tokens = stand_in.tokens(), layers = stand_in.layers;
     static constexpr std::size_t heads = stand_in.heads, patches = stand_in.patches();
     using C = Compute<T>;
-    using Input = Images<C, stand_in.image>;
-    using InputGradient = ImagesGradient<C, stand_in.image>;
+    using Input = Images<C, image>;
+    using InputGradient = ImagesGradient<C, image>;
     using Stem = typename decltype(stand_in.stem)::template Layer<T, stand_in.stem_shape(), parts>;
     using Tokens =
-        nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
+        nn::ImageTokens<T, grid, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
     using LayerNorm = typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>;
     using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
     using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
@@ -20031,7 +20106,7 @@ public:
         head_.initialise(random, scale);
     }
 
-    /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
+    /// images <N, 3, height, width>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         embed(images, work, keep);
@@ -20068,7 +20143,7 @@ public:
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
     /// writes that of the images where it is asked for.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient,
-                  InputGradient gradient_of_images = {nullptr, {{0, 3, stand_in.image, stand_in.image}}}) const
+                  InputGradient gradient_of_images = {nullptr, {{0, 3, image.height, image.width}}}) const
         requires Trainable<T>
     {
         const Sequences<C> sequences = work.sequences();
@@ -20116,7 +20191,7 @@ private:
 
     static const C* rotations() {
         if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
-            return nn::rotations_2d<C, Tokens::prefix, side, shape.head_width>().data();
+            return nn::rotations_2d<C, Tokens::prefix, grid, shape.head_width>().data();
         } else {
             return nullptr;
         }
@@ -20193,7 +20268,7 @@ private:
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch, or floor_patches be set and a patch fit");
+    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
     static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
     static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
     static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
@@ -22810,6 +22885,12 @@ struct LoadTarget {
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
 
+/// The side of the square that so many patches make up, or 0.
+inline std::size_t side_of_square(std::size_t patches) {
+    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(patches))));
+    return side * side == patches ? side : 0;
+}
+
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
@@ -22822,10 +22903,12 @@ public:
             used_[position_of(*stored)] = true;
     }
 
-    /// Image positions of another number of patches are resized; behind `prefix` rows they make up a square.
-    void resize_positions(std::string name, std::size_t prefix) {
+    /// Image positions of another number of patches are resized to `grid`; behind `prefix` rows the file's are those of a
+    /// square, as open_clip takes them to be.
+    void resize_positions(std::string name, std::size_t prefix, const ImageSize& grid) {
         positions_ = std::move(name);
         prefix_ = prefix;
+        grid_ = grid;
     }
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
@@ -22893,18 +22976,11 @@ private:
         return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
     }
 
-    /// The side of the square that a table of `rows` positions is, or 0.
-    std::size_t grid_of(std::size_t rows) const {
-        if (rows <= *prefix_) return 0;
-        const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(rows - *prefix_))));
-        return side * side == rows - *prefix_ ? side : 0;
-    }
-
     bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
-        if (!prefix_ || name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
+        if (name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
             return false;
         const std::size_t rows = elements_of(stored) / stored.back();
-        return grid_of(rows) > 0 && grid_of(wanted[0]) > 0;
+        return rows > prefix_ && side_of_square(rows - prefix_) > 0;
     }
 
     template <class T>
@@ -22913,7 +22989,7 @@ private:
         std::vector<float> table(rows * width);
         read_elements(stored, std::span(table));
         const std::vector<float> resized =
-            detail::resize_positions(table, *prefix_, grid_of(rows), grid_of(shape[0]), width);
+            detail::resize_positions(table, prefix_, side_of_square(rows - prefix_), grid_, width);
         std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
     }
 
@@ -22962,7 +23038,8 @@ private:
     Naming naming_;
     std::vector<bool> used_;  ///< of the file's tensors
     std::string positions_;
-    std::optional<std::size_t> prefix_;
+    std::size_t prefix_ = 0;
+    ImageSize grid_;
     std::string faults_;
 };
 
@@ -23034,8 +23111,9 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 }
 
 /// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. Learned positions of
-/// images of another size are resized, bicubic and antialiased, as open_clip does. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
-/// was.
+/// square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many rows as the
+/// model has stays as it is. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or
+/// of another shape, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options = {}) {
     detail::LoadTargets targets;
@@ -23046,10 +23124,11 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
             fit.expect_computed("visual.positional_embedding");
         if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
-            fit.resize_positions("visual.positional_embedding", Model::architecture.vision.class_token ? 1 : 0);
+            fit.resize_positions("visual.positional_embedding", Model::architecture.vision.class_token ? 1 : 0,
+                                 Model::architecture.vision.grid());
     }
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(Model::architecture.vision)>, ResNetConfig>)
-        fit.resize_positions("visual.attnpool.positional_embedding", 1);
+        fit.resize_positions("visual.attnpool.positional_embedding", 1, Model::architecture.vision.grid());
     fit.load(targets.all(), where, options);
 }
 
@@ -23168,15 +23247,14 @@ template <class Tower>
         fields.push_back({"vision.stages", stages, "the tensors"});
         add("vision.width", first[0]);
         if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
-            add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(positions[0] - 1)))));
+            add("vision.grid", side_of_square(positions[0] - 1));
     } else if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
         add("vision.width", patches[0]);
         add("vision.patch", patches[2]);
     }
     const bool has_class_token = !shape("visual.class_embedding").empty();
     if (const auto positions = shape("visual.positional_embedding"); positions.size() == 2) {
-        const double patches = static_cast<double>(positions[0] - (has_class_token ? 1 : 0));
-        add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(patches))));
+        add("vision.grid", side_of_square(positions[0] - (has_class_token ? 1 : 0)));
     }
     if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
     if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors"});
@@ -23323,6 +23401,11 @@ private:
     std::string text_;
 };
 
+inline std::string size_text(const ImageSize& size) {
+    if (size.is_square()) return std::to_string(size.height);
+    return "{" + std::to_string(size.height) + ", " + std::to_string(size.width) + "}";
+}
+
 [[gnu::cold]] void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.add("norm_position", config.norm_position, usual.norm_position);
     fields.add("parallel", config.parallel, usual.parallel);
@@ -23361,7 +23444,7 @@ template <class N, class A, class M, class F, class P, class S>
 [[gnu::cold]] std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
     const VitConfig<> usual;
     detail::FieldWriter fields;
-    fields.put("image", std::to_string(config.image));
+    fields.put("image", detail::size_text(config.image));
     fields.put("patch", std::to_string(config.patch));
     detail::write_size_fields(fields, config, usual);
     fields.add("class_token", config.class_token, usual.class_token);
@@ -23633,7 +23716,7 @@ constexpr auto align_text(std::size_t vocabulary, std::size_t context, std::size
 /// SigLIP's towers (Zhai et al. 2023, section 4; timm/models/vision_transformer.py, vit_base_patch16_siglip_224 and those
 /// after it; transformers/models/siglip): no class token, a bias on the patches, attention pooling instead of a
 /// projection; bidirectional text pooled at its last place, with a biased projection.
-constexpr auto siglip_vision(std::size_t image, std::size_t patch, std::size_t width, std::size_t layers,
+constexpr auto siglip_vision(ImageSize image, std::size_t patch, std::size_t width, std::size_t layers,
                              std::size_t heads, double mlp_ratio = 4.0) {
     return VitConfig{.image = image,
                      .patch = patch,
@@ -23644,7 +23727,7 @@ constexpr auto siglip_vision(std::size_t image, std::size_t patch, std::size_t w
                      .class_token = false,
                      .no_ln_pre = true,
                      .patch_bias = true,
-                     .floor_patches = image % patch != 0,
+                     .floor_patches = !image.is_multiple_of(patch),
                      .proj_type = Projection::none,
                      .norm = LayerNorm{1e-6F},
                      .activation = TanhGelu{},
@@ -23717,8 +23800,9 @@ inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(51
 inline constexpr ClipConfig vit_gopt_16_siglip2_256 = detail::siglip_gopt(256);
 inline constexpr ClipConfig vit_gopt_16_siglip2_384 = detail::siglip_gopt(384);
 
-/// The same architecture for square images of another side, in pixels. load() resizes the positions of a checkpoint.
-constexpr auto with_image(auto config, std::size_t image) {
+/// The same architecture for images of another size: {height, width}, or the side of a square, in pixels. load() resizes the
+/// positions of a checkpoint.
+constexpr auto with_image(auto config, decltype(config.vision.image) image) {
     config.vision.image = image;
     return config;
 }
@@ -23755,7 +23839,7 @@ struct OpenOptions {
 /// The sizes of a model whose architecture is known at run time.
 struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
-    std::size_t image = 0;     ///< pixels along a side
+    ImageSize image;
     std::size_t context = 0, embedding = 0;
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
@@ -23767,8 +23851,6 @@ namespace detail {
 /// What a model does, whatever its architecture.
 class OpenedModel {
 public:
-    using Matrix = View<float, Shape<dynamic, dynamic>>;
-
     virtual ~OpenedModel() = default;
     virtual void encode_image(std::size_t count, const float* pixels, float* embeddings) const = 0;
     virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
@@ -23793,7 +23875,7 @@ public:
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return model_->logit_bias(); }
 
-    /// pixels [N, 3, image, image], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
+    /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
     /// that are no whole images, and if the image tower was not loaded.
     Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
         const std::size_t count = images("encode_image", pixels);
@@ -23845,7 +23927,7 @@ private:
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
         require(Towers::image, where);
-        return items(where, pixels.size(), 3 * sizes_.image * sizes_.image, "floats");
+        return items(where, pixels.size(), 3 * sizes_.image.area(), "floats");
     }
     static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
         if (size % each != 0)
@@ -23876,12 +23958,9 @@ struct StoredModel {
     /// Whether nothing in it contradicts a constant.
     [[gnu::cold]] bool is(const auto& config) const {
         std::vector<ArchitectureField> ours = architecture_fields(config);
-        ours.push_back({"vision.image", std::to_string(config.vision.image), ""});
-        if constexpr (requires { config.vision.patch; }) {
-            ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
-        } else if constexpr (requires { config.vision.grid(); }) {
-            ours.push_back({"vision.grid", std::to_string(config.vision.grid()), ""});
-        }
+        ours.push_back({"vision.image", to_string(ImageSize(config.vision.image)), ""});
+        if constexpr (requires { config.vision.grid(); })
+            ours.push_back({"vision.grid", to_string(ImageSize(config.vision.grid())), ""});
         // What one kind of tower has, the others have not.
         for (const char* const kind : {"vision.stages", "vision.patch", "vision.blocks"}) {
             const auto is_kind = [&](const ArchitectureField& field) { return field.name == kind; };
@@ -23953,7 +24032,8 @@ private:
     static constexpr bool is_transformer = requires { config.vision.tokens(); };
 
     static typename Vision::Input input(std::size_t count, const float* pixels) {
-        return typename Vision::Input(pixels, {{count, 3, config.vision.image, config.vision.image}});
+        constexpr ImageSize image = config.vision.image;
+        return typename Vision::Input(pixels, {{count, 3, image.height, image.width}});
     }
 
     Model model_;
@@ -24036,6 +24116,14 @@ void for_each_architecture(const Visit& visit) {
     return value.empty() ? otherwise : static_cast<std::size_t>(std::strtoull(value.c_str(), nullptr, 10));
 }
 
+/// What a config says, or the square that the positions make up.
+[[gnu::cold]] inline ImageSize image_of(const StoredModel& stored) {
+    const std::string sides = stored.value("vision.image");
+    if (sides.empty()) return number_of(stored, "vision.grid") * number_of(stored, "vision.patch");
+    const std::size_t cross = sides.find('x'), height = std::strtoull(sides.c_str(), nullptr, 10);
+    return {height, cross == std::string::npos ? height : std::strtoull(sides.c_str() + cross + 1, nullptr, 10)};
+}
+
 /// The constant of an architecture that is not in the zoo, as far as the checkpoint tells.
 [[gnu::cold]] inline std::string constant_of(const StoredModel& stored) {
     const auto number = [&](const char* name, std::size_t otherwise = 0) { return number_of(stored, name, otherwise); };
@@ -24055,7 +24143,7 @@ void for_each_architecture(const Visit& visit) {
         });
     };
     const std::size_t width = number("vision.width"), text_width = number("text.width");
-    const std::size_t image = number("vision.image", number("vision.grid") * number("vision.patch"));
+    const ImageSize image = image_of(stored);
     if (stored.value("vision.pooling") == "map") {
         auto vision = siglip_vision(image, number("vision.patch", 1), width, number("vision.layers"),
                                     number("vision.heads", width / 64), ratio("vision.hidden", width));
@@ -24618,9 +24706,9 @@ void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_sca
 template <class Model>
 std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer, const Image& picture,
                              const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {
-    constexpr std::size_t size = Model::architecture.vision.image;
-    const Preprocess standard = Model::architecture.logit_bias ? siglip_preprocess(static_cast<int>(size)) : openai_preprocess(static_cast<int>(size));
-    std::vector<float> pixels(3 * size * size);
+    constexpr ImageSize size = Model::architecture.vision.image;
+    const Preprocess standard = Model::architecture.logit_bias ? siglip_preprocess(size) : openai_preprocess(size);
+    std::vector<float> pixels(3 * size.area());
     preprocess(picture, recipe == nullptr ? standard : *recipe, pixels);
     const auto image = model.encode_image(typename Model::Vision::Input(std::span<const float>(pixels), 1));
     const auto texts = embed_texts(model, tokenizer, captions);

@@ -34,6 +34,11 @@ VIT_SO400M_14_SIGLIP_384 = {
                  "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 1152, "heads": 16, "layers": 27, "mlp_ratio": 3.7362,
                  "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}},
 }  # fmt: skip
+RN50 = {
+    "embed_dim": 1024,
+    "vision_cfg": {"image_size": 224, "layers": [3, 4, 6, 3], "width": 64, "patch_size": None},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
+}
 EVERY_OPTION = {
     "model_cfg": {
         "embed_dim": 64,
@@ -42,14 +47,16 @@ EVERY_OPTION = {
         "vision_cfg": {"image_size": [32, 32], "layers": 2, "width": 64, "head_width": 16, "patch_size": 8, "mlp_ratio": 2.5,
                        "ls_init_value": 0.1, "patch_dropout": 0.5, "pos_embed_type": "sin_cos_2d", "qk_norm": True,
                        "norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"}, "attentional_pool": False},
-        "text_cfg": {"context_length": 16, "vocab_size": 100, "width": 64, "heads": 4, "layers": 2, "ls_init_value": None},
+        "text_cfg": {"context_length": 16, "vocab_size": 100, "width": 64, "heads": 4, "layers": 2, "ls_init_value": None,
+                     "pool_type": "first"},
     }
 }  # fmt: skip
+WIDE = {"embed_dim": 512, "vision_cfg": {"image_size": [64, 128], "patch_size": 32}, "text_cfg": {}}
 NOT_OURS = {
     "embed_dim": 64,
     "multimodal_cfg": {"layers": 2},
-    "vision_cfg": {"layers": [3, 4, 6, 3], "width": 64, "image_size": 224},
-    "text_cfg": {"width": 64, "heads": 4, "layers": 2, "proj_type": "mlp", "pool_type": "first", "no_such_field": 3},
+    "vision_cfg": {"layers": [3, 4, 6], "width": 64, "image_size": [224, 192]},
+    "text_cfg": {"width": 64, "heads": 4, "layers": 2, "proj_type": "mlp", "pool_type": "eos", "no_such_field": 3},
 }
 
 
@@ -62,9 +69,10 @@ def main():
             path.write_text(config if isinstance(config, str) else json.dumps(config))
             return subprocess.run([tool, path], text=True, capture_output=True, check=False)
 
-        program = "#include <tandem/models/clip.hpp>\nnamespace td = tandem;\n"
+        program = "#include <tandem/models/clip.hpp>\n#include <tandem/models/resnet.hpp>\nnamespace td = tandem;\n"
         for index, (config, parameters) in enumerate(
-            ((VIT_B_32, 151277313), (VIT_L_14_CLIPA, 414210561), (VIT_SO400M_14_SIGLIP_384, 877960498), (EVERY_OPTION, None))
+            ((VIT_B_32, 151277313), (VIT_L_14_CLIPA, 414210561), (VIT_SO400M_14_SIGLIP_384, 877960498), (RN50, 102007137),
+             (WIDE, None), (EVERY_OPTION, None))
         ):
             result = run(config)
             if result.returncode:
@@ -74,7 +82,8 @@ def main():
                 program += f"static_assert(td::parameter_count(model_2nd_model) == {parameters});\n"
             program += "}\n"
         for text in ("QuickGelu{}", ".pooling = td::Last{}", ".head", "PosEmbed::sin_cos_2d", "LayerNorm{.eps = 1e-06f}",
-                     "TanhGelu{}", ".proj_bias = true", "Projection::none", ".floor_patches = true", ".patch_dropout = 0.5", ".logit_bias = true", ".qk_norm = true"):  # fmt: skip
+                     "TanhGelu{}", ".proj_bias = true", "Projection::none", ".floor_patches = true", ".patch_dropout = 0.5", ".logit_bias = true", ".qk_norm = true",
+                     ".image = {64, 128}", ".pooling = td::First{}", ".layers = {3, 4, 6, 3}, .width = 64}"):  # fmt: skip
             if text not in program:
                 sys.exit(f"expected {text} in\n{program}")
         compiled = subprocess.run(
@@ -84,8 +93,9 @@ def main():
             sys.exit(f"does not compile:\n{program}")
 
         result = run(NOT_OURS)
-        expected = ("multimodal_cfg", "vision_cfg.layers = [3,4,6,3]: another kind of tower", 'text_cfg.proj_type = "mlp"',
-                    'text_cfg.pool_type = "first"', "text_cfg.no_such_field = 3")  # fmt: skip
+        expected = ("multimodal_cfg", "vision_cfg.layers = [3,4,6]: a ResNet has 4 stages",
+                    "vision_cfg.image_size = [224,192]: a ResNet's images are square", 'text_cfg.proj_type = "mlp"',
+                    'text_cfg.pool_type = "eos"', "text_cfg.no_such_field = 3")  # fmt: skip
         missing = [text for text in expected if text not in result.stderr]
         if result.returncode != 1 or result.stdout or missing:
             sys.exit(f"expected {missing} among the faults, found\n{result.stdout}{result.stderr}")

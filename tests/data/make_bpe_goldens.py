@@ -62,6 +62,9 @@ EMOJI = ("👩‍💻 👨‍👩‍👧‍👦 🏳️‍🌈 🏴‍☠️ �
          "→ ⇒ ∞ ≠ 🅰 🆗 ㊗ 🀄 🃏 🧑🏻‍❤️‍💋‍🧑🏿").split()
 
 
+SEED_TEXTS = 3000
+
+
 def escape(data):
     return data.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
 
@@ -226,13 +229,57 @@ def block_text(block):
     return " ".join("a" + chr(c) + "!" for c in codes if not 0xD800 <= c < 0xE000)
 
 
-def main():
+def decode(data):
+    return data.decode("utf-8", errors="replace")
+
+
+def join(ids):
+    return b" ".join(b"%d" % i for i in ids)
+
+
+# What the scripts beside this one make goldens of other tokenizers with.
+
+
+def parse_options(out):
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", default=pathlib.Path(__file__).parent / "fixtures/bpe/goldens.tsv.gz", type=pathlib.Path)
+    parser.add_argument("--out", default=pathlib.Path(__file__).parent / "fixtures" / out, type=pathlib.Path)
     parser.add_argument("--seed", default=1, type=int)
     parser.add_argument("--scale", default=1.0, type=float, help="multiplies the number of texts of each kind")
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def corpus():
+    """Captions and samples to learn a vocabulary of. It does not depend on the options: other seeds try other texts on it."""
+    texts = Texts(random.Random(0))
+    return [texts.caption() for _ in range(SEED_TEXTS)], [texts.sample() for _ in range(SEED_TEXTS)]
+
+
+def draw(texts, edge_cases, scale):
+    """The edge cases, every sample, and PLAN's texts, all as bytes; and how many were set aside as mis-decoded ones, which
+    ftfy mends and tandem does not."""
+    chosen = list(dict.fromkeys(edge_cases + [s.encode() for s in SAMPLES]))
+    guessed = 0
+    for kind, count in PLAN.items():
+        for _ in range(round(count * scale)):
+            while True:
+                text = getattr(texts, kind)()
+                data = text if isinstance(text, bytes) else text.encode()
+                if ftfy.fix_text(decode(data)) == ftfy.fix_text(decode(data), fix_encoding=False):
+                    break
+                guessed += 1
+            chosen.append(data)
+    return chosen, guessed
+
+
+def write_rows(path, rows, chosen, guessed):
+    packed = gzip.compress(b"\n".join(rows) + b"\n", 9, mtime=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed)
+    print(f"{path}: {len(chosen)} texts ({len(set(chosen))} different; {guessed} set aside as mojibake), {len(rows)} rows, {len(packed)} bytes")
+
+
+def main():
+    options = parse_options("bpe/goldens.tsv.gz")
     original = open_clip_tokenizer()
     fast = transformers_tokenizer(original)
     fix_text = ftfy.fix_text
@@ -240,30 +287,17 @@ def main():
     fast_ids = lambda text: fast.backend_tokenizer.encode(text, add_special_tokens=False).ids
 
     texts = Texts(random.Random(options.seed))
-    chosen = list(dict.fromkeys(EDGE_CASES + [s.encode() for s in SAMPLES]))
-    guessed = 0
-    for kind, count in PLAN.items():
-        for _ in range(round(count * options.scale)):
-            while True:
-                text = getattr(texts, kind)()
-                data = text if isinstance(text, bytes) else text.encode()
-                decoded = data.decode("utf-8", errors="replace")
-                # Texts that ftfy takes for mis-decoded ones are outside what tandem does.
-                if fix_text(decoded) == plain(decoded):
-                    break
-                guessed += 1
-            chosen.append(data)
+    chosen, guessed = draw(texts, EDGE_CASES, options.scale)
 
-    join = lambda ids: b" ".join(b"%d" % i for i in ids)
     rows = []
     encoded = []
     for data in chosen:
-        text = data.decode("utf-8", errors="replace")
+        text = decode(data)
         ours, theirs = original.encode(text), fast_ids(text)
         encoded.append(ours)
         rows.append(b"\t".join([b"e", escape(data), join(ours), b"=" if ours == theirs else join(theirs)]))
     for data in EDGE_CASES + chosen[-200::10]:
-        text = data.decode("utf-8", errors="replace")
+        text = decode(data)
         for context in (77, 16, 2):
             ours = original(text, context)[0].tolist()
             theirs = fast(text, truncation=True, max_length=context)["input_ids"]
@@ -283,10 +317,7 @@ def main():
             rows.append(b"\t".join([b"b", b"%d" % block, crc(original.encode(block_text(block))), crc(fast_ids(block_text(block)))]))
     ftfy.fix_text = fix_text
 
-    packed = gzip.compress(b"\n".join(rows) + b"\n", 9, mtime=0)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(packed)
-    print(f"{len(chosen)} texts ({len(set(chosen))} different; {guessed} set aside as mojibake), {len(rows)} rows, {len(packed)} bytes")
+    write_rows(options.out, rows, chosen, guessed)
 
 
 if __name__ == "__main__":

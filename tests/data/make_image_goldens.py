@@ -4,7 +4,7 @@ Run in a virtual environment with pillow>=13 and numpy:  python make_image_golde
 
 pixels.txt     file background width height hash   the file decoded: "none" is convert("RGB"), else pasted on a colour
 resize.txt     file filter width height x0 y0 x1 y1 hash hash_across_first
-transform.txt  name file size hash                 torchvision's geometry, rewritten below on top of Pillow
+transform.txt  name file height width hash         torchvision's geometry, rewritten below on top of Pillow
 *.jpg.png      the JPEG decoded, as an RGB PNG     (compared with a tolerance, hence not a hash)
 *.f32          normalised planes, little-endian floats
 
@@ -250,17 +250,17 @@ def pad(image, width, height, left, top, colour):
     return canvas
 
 
-def center_crop(image, size):
+def center_crop(image, rows, columns):
     """torchvision 0.20, functional.py, center_crop."""
     width, height = image.size
-    if size > width or size > height:
-        left, top = max(0, (size - width) // 2), max(0, (size - height) // 2)
-        image = pad(image, max(width, size), max(height, size), left, top, (0, 0, 0))
+    if columns > width or rows > height:
+        left, top = max(0, (columns - width) // 2), max(0, (rows - height) // 2)
+        image = pad(image, max(width, columns), max(height, rows), left, top, (0, 0, 0))
         width, height = image.size
-        if (width, height) == (size, size):
+        if (width, height) == (columns, rows):
             return image
-    top, left = int(round((height - size) / 2.0)), int(round((width - size) / 2.0))
-    return image.crop((left, top, left + size, top + size))
+    top, left = int(round((height - rows) / 2.0)), int(round((width - columns) / 2.0))
+    return image.crop((left, top, left + columns, top + rows))
 
 
 def pad_to_square(image, colour):
@@ -268,12 +268,16 @@ def pad_to_square(image, colour):
     return pad(image, side, side, (side - image.width) // 2, (side - image.height) // 2, colour)
 
 
-def fit_longest(image, size, kind, colour):
+def resize_keep_ratio(image, rows, columns, kind, choose):
+    """open_clip, transform.py, ResizeKeepRatio: `choose` is max for longest=1, and min."""
+    ratio = choose(image.height / rows, image.width / columns)
+    return image.resize(tuple(max(1, round(side / ratio)) for side in image.size), FILTERS[kind])
+
+
+def fit_longest(image, rows, columns, kind, colour):
     """open_clip, transform.py, ResizeKeepRatio(longest=1) and CenterCropOrPad."""
-    ratio = max(image.height / size, image.width / size)
-    width, height = (max(1, round(side / ratio)) for side in image.size)
-    inner = image.resize((width, height), FILTERS[kind])
-    return pad(inner, size, size, (size - width) // 2, (size - height) // 2, colour)
+    inner = resize_keep_ratio(image, rows, columns, kind, max)
+    return pad(inner, columns, rows, (columns - inner.width) // 2, (rows - inner.height) // 2, colour)
 
 
 def crop_of_strip(image, size, kind):
@@ -295,21 +299,26 @@ def write_transforms(out, numbers):
     tall.save(out / "tall.png", optimize=True)
     files["tall.png"] = tall
     for file, image in files.items():
-        for size in (7, 10, 32, 45, 61, 64, 96, 97, 98, 101):
-            lines.append(f"center_crop {file} {size} {fnv(center_crop(image, size))}")
+        squares = [(side, side) for side in (7, 10, 32, 45, 61, 64, 96, 97, 98, 101)]
+        for rows, columns in [*squares, (32, 45), (45, 32), (7, 64), (101, 10), (64, 97)]:
+            size = f"{file} {rows} {columns}"
+            lines.append(f"center_crop {size} {fnv(center_crop(image, rows, columns))}")
             for kind in FILTERS:
-                lines.append(f"shortest_{kind} {file} {size} {fnv(resize_shortest(image, size, kind))}")
-                cropped = center_crop(resize_shortest(image, size, kind), size)
-                lines.append(f"shortest_crop_{kind} {file} {size} {fnv(cropped)}")
-                lines.append(f"squash_{kind} {file} {size} {fnv(image.resize((size, size), FILTERS[kind]))}")
-                longest = fit_longest(image, size, kind, (9, 99, 199))
-                lines.append(f"longest_{kind} {file} {size} {fnv(longest)}")
-        lines.append(f"pad_to_square {file} 0 {fnv(pad_to_square(image, (9, 99, 199)))}")
-        lines.append(f"flip {file} 0 {fnv(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))}")
+                # open_clip, transform.py, image_transform.
+                if rows == columns:
+                    resized = resize_shortest(image, rows, kind)
+                    lines.append(f"shortest_{kind} {size} {fnv(resized)}")
+                else:
+                    resized = resize_keep_ratio(image, rows, columns, kind, min)
+                lines.append(f"shortest_crop_{kind} {size} {fnv(center_crop(resized, rows, columns))}")
+                lines.append(f"squash_{kind} {size} {fnv(image.resize((columns, rows), FILTERS[kind]))}")
+                lines.append(f"longest_{kind} {size} {fnv(fit_longest(image, rows, columns, kind, (9, 99, 199)))}")
+        lines.append(f"pad_to_square {file} 0 0 {fnv(pad_to_square(image, (9, 99, 199)))}")
+        lines.append(f"flip {file} 0 0 {fnv(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))}")
     picture(90, 6, numbers).save(out / "strip.png", optimize=True)
     for file in ("row.png", "column.png", "strip.png"):
         strip = Image.open(out / file)
-        lines.append(f"strip_crop {file} 8 {fnv(crop_of_strip(strip, 8, 'bicubic'))}")
+        lines.append(f"strip_crop {file} 8 8 {fnv(crop_of_strip(strip, 8, 'bicubic'))}")
     (out / "transform.txt").write_text("\n".join(lines) + "\n")
 
     def normalised(image, mean, deviation):
@@ -320,7 +329,7 @@ def write_transforms(out, numbers):
 
     mean, deviation = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
     photo = files["photo.png"]
-    crop = center_crop(resize_shortest(photo, 32, "bicubic"), 32)
+    crop = center_crop(resize_shortest(photo, 32, "bicubic"), 32, 32)
     (out / "openai_32.f32").write_bytes(normalised(crop, mean, deviation).astype("<f4").tobytes())
     squashed = photo.resize((32, 32), FILTERS["bicubic"])
     (out / "siglip_32.f32").write_bytes(normalised(squashed, [0.5] * 3, [0.5] * 3).astype("<f4").tobytes())

@@ -8,20 +8,15 @@ Rows of goldens.tsv.gz, tab-separated, texts escaped as in make_bpe_goldens.py:
     e  text  transformers ids  open_clip ids          with the end of text
     c  context  text  transformers ids                padded or cut
 """
-import argparse
-import gzip
 import io
-import pathlib
 import random
 
-import ftfy
 import sentencepiece
 from open_clip.tokenizer import _clean_canonicalize
 from transformers import SiglipTokenizer
 
 import make_bpe_goldens as bpe
 
-SEED_TEXTS = 3000
 EDGE_CASES = [b"</s>", b"a</s>", b" a  </s>  b ", b"<unk>", b"x <unk> y</s></s>", "▁".encode(), "a▁b".encode(), "▁▁ a".encode(),
               b"<UNK>", b"</S>", b"_a_b_", b"{} {}", b"'tis", b"<unk", b"  \t lead and trail \n"]  # fmt: skip
 
@@ -37,47 +32,28 @@ def train(texts):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", default=pathlib.Path(__file__).parent / "fixtures/sentence_piece", type=pathlib.Path)
-    parser.add_argument("--seed", default=1, type=int)
-    parser.add_argument("--scale", default=1.0, type=float, help="multiplies the number of texts of each kind")
-    options = parser.parse_args()
+    options = bpe.parse_options("sentence_piece")
     options.out.mkdir(parents=True, exist_ok=True)
 
-    # The vocabulary does not depend on the options: other seeds try other texts on it.
-    corpus = bpe.Texts(random.Random(0))
-    learned = [corpus.caption().lower() for _ in range(SEED_TEXTS)] + [corpus.sample() for _ in range(SEED_TEXTS)]
+    captions, samples = bpe.corpus()
+    learned = [caption.lower() for caption in captions] + samples
     (options.out / "spiece.model").write_bytes(train(learned))
     original = SiglipTokenizer(str(options.out / "spiece.model"))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(options.out / "spiece.model"))
 
-    texts = bpe.Texts(random.Random(options.seed))
-    chosen = list(dict.fromkeys(EDGE_CASES + bpe.EDGE_CASES + [s.encode() for s in bpe.SAMPLES]))
-    for kind, count in bpe.PLAN.items():
-        for _ in range(round(count * options.scale)):
-            while True:
-                text = getattr(texts, kind)()
-                data = text if isinstance(text, bytes) else text.encode()
-                decoded = data.decode("utf-8", errors="replace")
-                # Texts that ftfy takes for mis-decoded ones are outside what tandem does.
-                if ftfy.fix_text(decoded) == ftfy.fix_text(decoded, fix_encoding=False):
-                    break
-            chosen.append(data)
+    chosen, guessed = bpe.draw(bpe.Texts(random.Random(options.seed)), EDGE_CASES + bpe.EDGE_CASES, options.scale)
 
-    join = lambda ids: b" ".join(b"%d" % i for i in ids)
     rows = []
     for data in chosen:
-        text = data.decode("utf-8", errors="replace")
+        text = bpe.decode(data)
         theirs = processor.encode(_clean_canonicalize(text)) + [processor.eos_id()]
-        rows.append(b"\t".join([b"e", bpe.escape(data), join(original(text)["input_ids"]), join(theirs)]))
+        rows.append(b"\t".join([b"e", bpe.escape(data), bpe.join(original(text)["input_ids"]), bpe.join(theirs)]))
     for data in EDGE_CASES + chosen[-300::10]:
-        text = data.decode("utf-8", errors="replace")
+        text = bpe.decode(data)
         for context in (64, 16, 3, 1):
             ids = original(text, padding="max_length", truncation=True, max_length=context)["input_ids"]
-            rows.append(b"\t".join([b"c", b"%d" % context, bpe.escape(data), join(ids)]))
-    packed = gzip.compress(b"\n".join(rows) + b"\n", 9, mtime=0)
-    (options.out / "goldens.tsv.gz").write_bytes(packed)
-    print(f"{len(chosen)} texts ({len(set(chosen))} different), {len(rows)} rows, {len(packed)} bytes")
+            rows.append(b"\t".join([b"c", b"%d" % context, bpe.escape(data), bpe.join(ids)]))
+    bpe.write_rows(options.out / "goldens.tsv.gz", rows, chosen, guessed)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,18 @@ TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_co
     }
     folder.write("preprocessor_config.json",
                  R"({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 192}})");
-    CHECK_THROWS_WITH(
-        folder.load(),
-        Contains("preprocessor_config.json: expected a size of equal height and width, found 384 and 192"));
+    CHECK(folder.load().size == tandem::ImageSize(384, 192));
+    folder.write("preprocessor_config.json",
+                 R"({"image_processor_type": "CLIPImageProcessor", "crop_size": {"height": 192, "width": 224}})");
+    CHECK(folder.load().size == tandem::ImageSize(192, 224));
+    folder.write("preprocessor_config.json",
+                 R"({"image_processor_type": "SiglipImageProcessor", "size": {"height": 384}})");
+    CHECK_THROWS_WITH(folder.load(),
+                      Contains("preprocessor_config.json: expected size with height and width, found height alone"));
+    folder.write("preprocessor_config.json", R"({"image_processor_type": "EfficientNetImageProcessor",
+        "size": {"height": 384, "width": 192}, "do_center_crop": true, "crop_size": {"height": 64, "width": 64}})");
+    CHECK_THROWS_WITH(folder.load(), Contains("expected a size of equal height and width, of which a part is cropped, "
+                                              "found 384 x 192"));
     folder.write("preprocessor_config.json", R"({"image_processor_type": "CLIPImageProcessor", "resample": 1})");
     CHECK_THROWS_WITH(folder.load(), Contains("expected resample 2 (bilinear) or 3 (bicubic), found 1"));
     folder.write("preprocessor_config.json",
@@ -118,11 +127,11 @@ TEST_CASE("a squash that is cropped is the middle of the larger square; floored 
     tandem::Image image{12, 9, std::vector<std::uint8_t>(12 * 9 * 3)};
     for (std::size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<std::uint8_t>(i * 7 % 251);
     Preprocess recipe{.size = 5, .fit = Fit::squash, .resize = 8};
-    CHECK(tandem::fit_square(image, recipe) ==
+    CHECK(tandem::fit_image(image, recipe) ==
           tandem::crop(tandem::resize(image, 8, 8, Filter::bicubic), {2, 2, 5, 5}));
     recipe.floor_crop = true;
-    CHECK(tandem::fit_square(image, recipe) ==
+    CHECK(tandem::fit_image(image, recipe) ==
           tandem::crop(tandem::resize(image, 8, 8, Filter::bicubic), {1, 1, 5, 5}));
     recipe.resize = 4;
-    CHECK_THROWS_WITH(tandem::fit_square(image, recipe), Contains("expected a resize to 5 pixels or more, found 4"));
+    CHECK_THROWS_WITH(tandem::fit_image(image, recipe), Contains("expected a resize to 5 pixels or more, found 4"));
 }

@@ -16,16 +16,16 @@ namespace {
 
 constexpr Colour fill{9, 99, 199};
 
-Image transformed(const std::string& name, const Image& image, int size) {
+Image transformed(const std::string& name, const Image& image, const ImageSize& size) {
     const Filter filter = name.ends_with("bicubic") ? Filter::bicubic : Filter::bilinear;
     const auto fitted = [&](Fit fit) {
-        return fit_square(image, {.size = size, .fit = fit, .filter = filter, .padding = fill});
+        return fit_image(image, {.size = size, .fit = fit, .filter = filter, .padding = fill});
     };
     if (name == "center_crop") return center_crop(image, size);
     if (name == "pad_to_square") return pad_to_square(image, fill);
     if (name == "flip") return flip_horizontal(image);
     if (name.starts_with("shortest_crop_")) return fitted(Fit::shortest_then_crop);
-    if (name.starts_with("shortest_")) return resize_shortest(image, size, filter);
+    if (name.starts_with("shortest_")) return resize_shortest(image, static_cast<int>(size.height), filter);
     if (name.starts_with("squash_")) return fitted(Fit::squash);
     if (name.starts_with("longest_")) return fitted(Fit::pad);
     Random random(Seed{5});
@@ -52,9 +52,9 @@ TEST_CASE("crops, padding, flips and fits equal torchvision's on Pillow", "[tran
     REQUIRE(lines.size() > 200);
     for (auto& line : lines) {
         std::string name, file, hash;
-        int size = 0;
-        line >> name >> file >> size >> hash;
-        CAPTURE(name, file, size);
+        ImageSize size;
+        line >> name >> file >> size.height >> size.width >> hash;
+        CAPTURE(name, file, to_string(size));
         CHECK(image_fixtures::hash(transformed(name, read_image(image_fixtures::path(file)), size)) == hash);
     }
 }
@@ -118,10 +118,10 @@ TEST_CASE("a random crop is its region, cropped and then resized", "[transform]"
 TEST_CASE("a long strip is cropped without its full-size resize", "[transform]") {
     Image strip{100000, 10, std::vector<std::uint8_t>(std::size_t{3} * 100000 * 10)};
     for (std::size_t i = 0; i < strip.pixels.size(); ++i) strip.pixels[i] = static_cast<std::uint8_t>(i * 7 % 251);
-    const Image square = fit_square(strip, openai_preprocess(64));
+    const Image square = fit_image(strip, openai_preprocess(64));
     // Far from the ends, the middle of the whole equals the middle of a part around the same centre.
     const Image part = crop(strip, {50000 - 100, 0, 200, 10});
-    CHECK(square == fit_square(part, openai_preprocess(64)));
+    CHECK(square == fit_image(part, openai_preprocess(64)));
     CHECK_THROWS_WITH(resize_shortest(strip, 224, Filter::bicubic), Contains("100000 x 10") || Contains("2^20"));
 }
 

@@ -184,6 +184,7 @@ TEST_CASE("positions for another image size are resized as open_clip resizes the
     check(positions(td::load<small>(folder / "golden.safetensors")), "4");
     check(positions(td::load<td::with_image(small, 12)>(folder / "golden.safetensors")), "3");
     check(positions(td::load<td::with_image(small, 28)>(folder / "golden.safetensors")), "7");
+    check(positions(td::load<td::with_image(small, {12, 24})>(folder / "golden.safetensors")), "3x6");
 
     for (td::StoredTensor& tensor : tensors) {
         if (tensor.name != "visual.positional_embedding") continue;

@@ -10,7 +10,7 @@ namespace td = tandem;
 namespace {
 
 inline constexpr td::ClipConfig modern{
-    .vision = td::VitConfig{.image = 6, .patch = 2, .width = 6, .layers = 2, .heads = 4, .head_width = 4, .kv_heads = 2,
+    .vision = td::VitConfig{.image = {4, 6}, .patch = 2, .width = 6, .layers = 2, .heads = 4, .head_width = 4, .kv_heads = 2,
                             .mlp_ratio = 1.5, .class_token = false, .reg_tokens = 2, .pos_embed_type = td::PosEmbed::rotary,
                             .qk_norm = true, .ls_init_value = 0.3, .norm = td::RmsNorm{}, .activation = td::Silu{},
                             .mlp = td::GatedMlp{}, .pooling = td::Average{}},
@@ -20,7 +20,7 @@ inline constexpr td::ClipConfig modern{
     .embedding = 4};
 
 inline constexpr td::ClipConfig post{
-    .vision = td::VitConfig{.image = 6, .patch = 2, .width = 8, .layers = 2, .heads = 2, .mlp_ratio = 2.0,
+    .vision = td::VitConfig{.image = {6, 4}, .patch = 2, .width = 8, .layers = 2, .heads = 2, .mlp_ratio = 2.0,
                             .class_token = false, .pos_embed_type = td::PosEmbed::sin_cos_2d,
                             .norm_position = td::NormPosition::post, .activation = td::SquaredRelu{},
                             .pooling = td::AttentionPool{}},
@@ -30,7 +30,7 @@ inline constexpr td::ClipConfig post{
     .embedding = 4};
 
 inline constexpr td::ClipConfig parallel{
-    .vision = td::VitConfig{.image = 8, .patch = 4, .width = 8, .layers = 2, .heads = 2, .mlp_ratio = 2.0, .reg_tokens = 1,
+    .vision = td::VitConfig{.image = {12, 8}, .patch = 4, .width = 8, .layers = 2, .heads = 2, .mlp_ratio = 2.0, .reg_tokens = 1,
                             .no_ln_pre = true, .parallel = true, .patch_dropout = 0.5, .drop_path_rate = 0.5,
                             .stem = td::ConvStem{}},
     .text = td::TextConfig{.vocabulary = 12, .context = 6, .width = 6, .layers = 2, .heads = 3,

@@ -65,7 +65,9 @@ TEST_CASE("costs are constants and add up") {
 
 TEST_CASE("a wrong config names its fault at run time too") {
     CHECK_THROWS_WITH(td::parameter_count(td::VitConfig{.image = 30, .patch = 8}),
-                      "VitConfig: image must be a multiple of patch, or floor_patches be set and a patch fit");
+                      "VitConfig: image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
+    CHECK_THROWS_WITH(td::parameter_count(td::VitConfig{.image = {32, 30}, .patch = 8}),
+                      "VitConfig: image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
     CHECK_THROWS_WITH(td::parameter_count(td::TextConfig{.width = 10, .heads = 3}),
                       "TextConfig: width must be a multiple of heads, or head_width be given");
 }

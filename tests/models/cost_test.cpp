@@ -107,7 +107,7 @@ inline constexpr td::ClipConfig plain{
     .embedding = 128};
 
 inline constexpr td::ClipConfig modern{
-    .vision = td::VitConfig{.image = 64, .patch = 8, .width = 192, .layers = 6, .heads = 4, .head_width = 64, .kv_heads = 2,
+    .vision = td::VitConfig{.image = {64, 80}, .patch = 8, .width = 192, .layers = 6, .heads = 4, .head_width = 64, .kv_heads = 2,
                             .mlp_ratio = 2.0, .class_token = false, .reg_tokens = 4, .pos_embed_type = td::PosEmbed::rotary,
                             .qk_norm = true, .ls_init_value = 0.1, .norm = td::RmsNorm{}, .activation = td::Silu{},
                             .mlp = td::GatedMlp{}, .pooling = td::AttentionPool{}, .stem = td::ConvStem{}},
@@ -135,6 +135,7 @@ TEST_CASE("describe adds up, and gives the constant back") {
     CHECK(sum == td::detail::whole_cost(modern));
     CHECK(td::constant_text(plain.vision) ==
           "td::VitConfig{.image = 64, .patch = 8, .width = 192, .layers = 6, .heads = 3}");
+    CHECK(td::constant_text(modern.vision).starts_with("td::VitConfig{.image = {64, 80}, .patch = 8, "));
     CHECK(td::constant_text(modern.text) ==
           "td::TextConfig{.vocabulary = 4096, .context = 32, .width = 128, .layers = 5, .heads = 2, .causal = false, "
           ".norm_position = td::NormPosition::sandwich, .drop_path_rate = 0.1, .pooling = td::Average{}}");

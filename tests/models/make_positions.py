@@ -17,10 +17,10 @@ FOLDER = Path(__file__).resolve().parent / "fixtures"
 def main():
     table = torch.randn(1 + 4 * 4, 48, generator=torch.Generator().manual_seed(0))
     tensors = {"4": table}
-    for grid in (3, 7):
+    for name, grid in (("3", (3, 3)), ("7", (7, 7)), ("3x6", (3, 6))):
         state = {"visual.positional_embedding": table.clone()}
-        resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=(grid, grid))))
-        tensors[str(grid)] = state["visual.positional_embedding"].contiguous()
+        resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=grid)))
+        tensors[name] = state["visual.positional_embedding"].contiguous()
     FOLDER.mkdir(exist_ok=True)
     save_file(tensors, FOLDER / "positions.safetensors")
 

@@ -41,7 +41,13 @@ def reference_field(key, value):
         value = str(value).lower()
     elif isinstance(value, str):
         value = f"tandem::{value}{{}}"
+    elif key == "image":
+        value = size_text(value)
     return f".{key} = {value}"
+
+
+def size_text(image):
+    return str(image) if isinstance(image, int) else "{" + ", ".join(map(str, image)) + "}"
 
 
 def towers(config):
@@ -65,7 +71,7 @@ def towers(config):
 
     # In the order of the configs' fields.
     image = (
-        f".image = {vision['image_size']}, .patch = {vision['patch_size']}, .width = {vision['width']}, "
+        f".image = {size_text(vision['image_size'])}, .patch = {vision['patch_size']}, .width = {vision['width']}, "
         f".layers = {vision['layers']}, .heads = {vision['width'] // vision['head_width']}, "
         f".mlp_ratio = {float(vision['mlp_ratio'])!r}, {siglip_vision}"
         f"{options(vision, 'no_ln_pre', 'final_ln_after_pool', 'qk_norm', 'ls_init_value')}"

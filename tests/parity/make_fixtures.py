@@ -90,6 +90,9 @@ def normalise(config):
     sizes = {"embed_dim": config["embed_dim"], "batch": config["batch"]}
     sizes |= {f"vision_cfg.{k}": v for k, v in vision.items() if k in VISION_KEYS - {"mlp_ratio", "pool_type"}}
     sizes |= {f"text_cfg.{k}": v for k, v in text.items() if k in TEXT_KEYS - {"mlp_ratio"}}
+    if isinstance(vision["image_size"], list) and len(vision["image_size"]) == 2:
+        del sizes["vision_cfg.image_size"]
+        sizes |= {f"vision_cfg.image_size[{i}]": side for i, side in enumerate(vision["image_size"])}
     for key, value in sizes.items():
         check(type(value) is int and value > 0, f"{key}: expected a positive integer, found {value!r}")
     for tower, cfg in (("vision_cfg", vision), ("text_cfg", text)):
@@ -97,8 +100,8 @@ def normalise(config):
         check(type(ratio) in (int, float) and int(cfg["width"] * ratio) > 0, f"{tower}.mlp_ratio: found {ratio!r}")
 
     check(config["batch"] >= 2, "batch: expected 2 or more, a contrastive loss of one pair has no gradient")
-    fits = vision["image_size"] % vision["patch_size"] == 0 or config["library"] == "transformers_siglip"
-    check(fits, "vision_cfg.image_size: expected a multiple of patch_size")
+    fits = all(side % vision["patch_size"] == 0 for side in reference.sides(vision["image_size"]))
+    check(fits or config["library"] == "transformers_siglip", "vision_cfg.image_size: expected a multiple of patch_size")
     check(vision["width"] % vision["head_width"] == 0, "vision_cfg.width: expected a multiple of head_width")
     check(text["width"] % text["heads"] == 0, "text_cfg.width: expected a multiple of heads")
     check(text["context_length"] >= 3, "text_cfg.context_length: expected 3 or more")
@@ -482,8 +485,8 @@ def draw_inputs(config, generator):
     vision, text, batch = config["vision_cfg"], config["text_cfg"], config["batch"]
     if config["library"] in ("open_clip_xlm_roberta", "transformers_align"):
         return torch.randn(batch, 3, vision["image_size"], vision["image_size"], generator=generator), draw_padded(config, generator)
-    size = vision["image"] if config["library"] == "torch" else vision["image_size"]
-    image = torch.randn(batch, 3, size, size, generator=generator)
+    size = reference.sides(vision["image"] if config["library"] == "torch" else vision["image_size"])
+    image = torch.randn(batch, 3, *size, generator=generator)
     keys = ("context", "vocabulary") if config["library"] == "torch" else ("context_length", "vocab_size")
     context, vocabulary = (text[key] for key in keys)
     # The first row fills the context, so that every position has a gradient; the second is the empty text. Id 0 stands

@@ -227,11 +227,16 @@ class ConvStage(nn.Module):
         return self.activation(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
+def sides(image):
+    """(height, width) of an image size, a number or both."""
+    return tuple(image) if isinstance(image, list) else (image, image)
+
+
 class Vision(nn.Module):
     def __init__(self, cfg, embedding):
         super().__init__()
         self.cfg, width = cfg, cfg["width"]
-        self.side = cfg["image"] // cfg["patch"]
+        self.rows, self.columns = (side // cfg["patch"] for side in sides(cfg["image"]))
         if cfg["stem"] == "ConvStem":
             stages = int(math.log2(cfg["patch"]))
             channels = [3] + [width >> (stages - 1 - i) for i in range(stages)]
@@ -239,7 +244,7 @@ class Vision(nn.Module):
             self.stem["proj"] = nn.Linear(width, width)
         else:
             self.conv1 = nn.Conv2d(3, width, cfg["patch"], cfg["patch"], bias=False)
-        learned = self.side**2 + cfg["class_token"] if cfg["pos_embed_type"] == "learnable" else 0
+        learned = self.rows * self.columns + cfg["class_token"] if cfg["pos_embed_type"] == "learnable" else 0
         if cfg["class_token"]:
             self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
         if cfg["reg_tokens"]:
@@ -270,7 +275,7 @@ class Vision(nn.Module):
         elif cfg["pos_embed_type"] == "sin_cos_2d":
             from open_clip.pos_embed import get_2d_sincos_pos_embed
 
-            table = get_2d_sincos_pos_embed(cfg["width"], self.side, cls_token=has_class)
+            table = get_2d_sincos_pos_embed(cfg["width"], self.rows, cls_token=has_class)  # squares only
             places = torch.from_numpy(table).to(x.dtype)
         first = []
         if has_class:
@@ -282,7 +287,7 @@ class Vision(nn.Module):
         x = torch.cat([*first, x], 1)
         kept = torch.arange(x.shape[1]).expand(n, -1)
         if random is not None and cfg["patch_dropout"]:
-            patches = self.side**2
+            patches = self.rows * self.columns
             count = max(1, int(patches * (1 - cfg["patch_dropout"])))
             rows = []
             for _ in range(n):
@@ -294,8 +299,8 @@ class Vision(nn.Module):
         angles = None
         if cfg["pos_embed_type"] == "rotary":
             half = head_width(cfg) // 2
-            patch = torch.arange(self.side**2, dtype=torch.float64)
-            row, column = patch.div(self.side, rounding_mode="floor"), patch % self.side
+            patch = torch.arange(self.rows * self.columns, dtype=torch.float64)
+            row, column = patch.div(self.columns, rounding_mode="floor"), patch % self.columns
             turns = torch.cat([row[:, None] * bands(half // 2), column[:, None] * bands(half // 2)], 1)
             angles = torch.cat([torch.zeros(prefix, half), turns])[kept].unsqueeze(1).to(x.dtype)
         x = self.transformer(self.ln_pre(x), False, angles, cfg["drop_path_rate"], random)

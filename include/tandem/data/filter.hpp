@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <vector>
 
+#include <tandem/core/image_size.hpp>
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -55,31 +56,32 @@ inline int filter_taps(int source, float low, float high, int size, int i, Filte
     return first;
 }
 
-/// A table of positions, `prefix` rows and then `from` x `from` patches, for `to` x `to` patches: bicubic and antialiased, as
+/// A table of positions, `prefix` rows and then those of a grid `from`, for a grid `to`: bicubic and antialiased, as
 /// open_clip/model.py's resize_pos_embed has torch.nn.functional.interpolate do it. Rows of `width`; the prefix stays.
-inline std::vector<float> resize_positions(const std::vector<float>& table, std::size_t prefix, std::size_t from,
-                                           std::size_t to, std::size_t width) {
-    const auto pass = [&](const float* in, float* out, std::size_t lines, std::size_t line_in, std::size_t line_out,
-                          std::size_t step_in, std::size_t step_out) {
+inline std::vector<float> resize_positions(const std::vector<float>& table, std::size_t prefix, const ImageSize& from,
+                                           const ImageSize& to, std::size_t width) {
+    const auto pass = [&](const float* in, float* out, std::size_t size_in, std::size_t size_out, std::size_t lines,
+                          std::size_t line_in, std::size_t line_out, std::size_t step) {
         std::vector<double> weights;
-        for (std::size_t i = 0; i < to; ++i) {
-            const auto first = static_cast<std::size_t>(filter_taps(static_cast<int>(from), 0, static_cast<float>(from),
-                                                                    static_cast<int>(to), static_cast<int>(i),
-                                                                    Filter::bicubic, weights));
+        for (std::size_t i = 0; i < size_out; ++i) {
+            const auto first = static_cast<std::size_t>(
+                filter_taps(static_cast<int>(size_in), 0, static_cast<float>(size_in), static_cast<int>(size_out),
+                            static_cast<int>(i), Filter::bicubic, weights));
             for (std::size_t line = 0; line < lines; ++line) {
                 for (std::size_t j = 0; j < width; ++j) {
                     double sum = 0;
                     for (std::size_t t = 0; t < weights.size(); ++t)
-                        sum += weights[t] * static_cast<double>(in[line * line_in + (first + t) * step_in + j]);
-                    out[line * line_out + i * step_out + j] = static_cast<float>(sum);
+                        sum += weights[t] * static_cast<double>(in[line * line_in + (first + t) * step + j]);
+                    out[line * line_out + i * step + j] = static_cast<float>(sum);
                 }
             }
         }
     };
-    std::vector<float> across(from * to * width), resized((prefix + to * to) * width);
+    std::vector<float> across(from.height * to.width * width), resized((prefix + to.area()) * width);
     std::copy_n(table.begin(), prefix * width, resized.begin());
-    pass(table.data() + prefix * width, across.data(), from, from * width, to * width, width, width);
-    pass(across.data(), resized.data() + prefix * width, to, width, width, to * width, to * width);
+    pass(table.data() + prefix * width, across.data(), from.width, to.width, from.height, from.width * width,
+         to.width * width, width);
+    pass(across.data(), resized.data() + prefix * width, from.height, to.height, to.width, width, width, to.width * width);
     return resized;
 }
 

@@ -75,6 +75,15 @@ public:
         fields.push_back({std::move(name), found.value_or(std::string(otherwise)),
                           file_ + ", " + path + (found ? "" : " by default")});
     }
+    /// Adds the size of an image, a number or [height, width].
+    void add_size(std::string name, const std::string& path, std::string_view otherwise) {
+        const std::vector<std::string> sides = all(path);
+        if (sides.size() == 2 && sides[0] != sides[1]) {
+            conclude(std::move(name), sides[0] + " x " + sides[1], path);
+        } else {
+            add(std::move(name), path, otherwise);
+        }
+    }
     /// Adds what follows from the file.
     void conclude(std::string name, std::string value, const std::string& path) {
         fields.push_back({std::move(name), std::move(value), file_ + ", " + path});
@@ -92,8 +101,7 @@ private:
     struct Entry {
         const char *name, *path, *clip, *siglip;
     };
-    static constexpr std::array<Entry, 16> entries{{
-        {"vision.image", "vision_config.image_size", "224", "224"},
+    static constexpr std::array<Entry, 15> entries{{
         {"vision.patch", "vision_config.patch_size", "32", "16"},
         {"vision.width", "vision_config.hidden_size", "768", "768"},
         {"vision.hidden", "vision_config.intermediate_size", "3072", "3072"},
@@ -110,6 +118,7 @@ private:
         {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
         {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6"},
     }};
+    config.add_size("vision.image", "vision_config.image_size", "224");
     for (const Entry& entry : entries) config.add(entry.name, entry.path, siglip ? entry.siglip : entry.clip);
     config.conclude("vision.pooling", siglip ? "map" : "tok", "model_type");
     config.conclude("text.pooling", siglip ? "last" : "argmax", "model_type");
@@ -152,7 +161,7 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
         return std::to_string(static_cast<std::size_t>(number(tower + ".width", width) * number(tower + ".mlp_ratio", 4.0)));
     };
     config.add("embedding", "model_cfg.embed_dim", "512");
-    config.add("vision.image", vision + ".image_size", "224");
+    config.add_size("vision.image", vision + ".image_size", "224");
     if (const auto timm = config.find(vision + ".timm_model_name")) {
         // timm/models/vision_transformer.py: these say act_layer = 'gelu_tanh', the other towers of SigLIP share erf's.
         static constexpr std::array<std::string_view, 4> tanh{"_patch32_siglip", "large_patch16_siglip_512",
@@ -219,7 +228,9 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
             throw Error(path.string(), "a model_type of clip, siglip or align", *type);
         if (type == "align") {
             read_align_config(config);
-        } else if (type || config.has_below("vision_config.")) read_transformers_config(config, type == "siglip");
+        } else if (type || config.has_below("vision_config.")) {
+            read_transformers_config(config, type == "siglip");
+        }
         return std::move(config.fields);
     }
     return {};

@@ -71,9 +71,8 @@ inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& fi
 /// How a pair becomes what a model reads.
 struct PairOptions {
     Preprocess preprocess{};
-    /// Each image is reduced once, by preprocess.fit, to a square of this side, from which crops are taken; 0 keeps the
-    /// whole image.
-    int stored = 0;
+    /// Each image is reduced once, by preprocess.fit, to this size, from which crops are taken; 0 keeps the whole image.
+    ImageSize stored{};
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image
     DecodeOptions decode{};
@@ -124,10 +123,10 @@ public:
         std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
-        Image square =
-            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_square(whole, recipe);
-        if (options_.flip > 0 && random.uniform() < options_.flip) square = flip_horizontal(square);
-        normalise(square, recipe.mean, recipe.deviation, image);
+        Image seen =
+            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_image(whole, recipe);
+        if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
+        normalise(seen, recipe.mean, recipe.deviation, image);
     }
 
     /// Image `index` as evaluation sees it: nothing random.
@@ -145,10 +144,10 @@ private:
 
     Image stored_image(const std::string& path) const {
         const Image whole = read_image(folder_ / path, options_.decode);
-        if (options_.stored == 0) return whole;
+        if (options_.stored == ImageSize{}) return whole;
         Preprocess recipe = options_.preprocess;
         recipe.size = options_.stored;
-        return fit_square(whole, recipe);
+        return fit_image(whole, recipe);
     }
 
     void read_images(std::vector<CaptionedImage> images) {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +35,19 @@ namespace detail {
     return static_cast<int>(pixels);
 }
 
+/// A number, [height, width], or an object of both; none, where the file says nothing.
+[[gnu::cold]] inline std::optional<ImageSize> read_size(const ConfigReader& config, const std::string& path,
+                                                        const std::string& where) {
+    std::vector<std::string> sides = config.all(path);
+    const auto height = config.find(path + ".height"), width = config.find(path + ".width");
+    if (height.has_value() != width.has_value())
+        throw Error(where, path + " with height and width", height ? "height alone" : "width alone");
+    if (height) sides = {*height, *width};
+    if (sides.empty()) return std::nullopt;
+    if (sides.size() > 2) throw Error(where, path + " of 1 or 2 numbers", std::to_string(sides.size()));
+    return ImageSize(read_pixels(sides.front(), path, where), read_pixels(sides.back(), path, where));
+}
+
 /// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
 [[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where,
                                                      Preprocess recipe) {
@@ -54,6 +68,8 @@ namespace detail {
     } else {
         throw Error(where, "preprocess_cfg.resize_mode of shortest, squash or longest", mode);
     }
+    // open_clip/transform.py hands the interpolation to every other resize.
+    if (recipe.fit == Fit::shortest_then_crop && !recipe.size.is_square()) recipe.filter = Filter::bicubic;
     return recipe;
 }
 
@@ -70,25 +86,21 @@ namespace detail {
     const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
     if (filter != "2" && filter != "3") throw Error(where, "resample 2 (bilinear) or 3 (bicubic)", filter);
     recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
-    const auto height = config.find("size.height"), width = config.find("size.width");
-    const auto shortest = config.find("size.shortest_edge"), plain = config.find("size");
-    if (height != width)
-        throw Error(where, "a size of equal height and width",
-                    height.value_or("none") + " and " + width.value_or("none"));
-    if (height) recipe.fit = Fit::squash;
+    const auto shortest = config.find("size.shortest_edge");
+    if (config.find("size.height")) recipe.fit = Fit::squash;
     if (shortest) recipe.fit = Fit::shortest_then_crop;
-    if (const auto size = height ? height : shortest ? shortest : plain)
-        recipe.resize = read_pixels(*size, "size", where);
+    const auto resized = shortest ? ImageSize(read_pixels(*shortest, "size", where)) : read_size(config, "size", where);
     if (!is("do_resize", true)) throw Error(where, "do_resize true: every picture is resized", "false");
     if (is("do_center_crop", recipe.fit == Fit::shortest_then_crop)) {
-        const auto crop = config.find("crop_size.height"), old = config.find("crop_size");
-        if (const auto size = crop ? crop : old) recipe.size = read_pixels(*size, "crop_size", where);
+        recipe.size = read_size(config, "crop_size", where).value_or(recipe.size);
+        if (resized && !resized->is_square())
+            throw Error(where, "a size of equal height and width, of which a part is cropped", to_string(*resized));
+        if (resized && *resized != recipe.size) recipe.resize = static_cast<int>(resized->height);
     } else if (recipe.fit == Fit::shortest_then_crop) {
         throw Error(where, "do_center_crop true, for a size that is the shortest edge's", "false");
-    } else if (recipe.resize > 0) {
-        recipe.size = recipe.resize;
+    } else {
+        recipe.size = resized.value_or(recipe.size);
     }
-    if (recipe.resize == recipe.size) recipe.resize = 0;
     // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
     const bool normalizes = is("do_normalize", true);
     const float factor =
@@ -123,8 +135,7 @@ namespace detail {
         const detail::ConfigReader config(file);
         if (config.has_below("preprocess_cfg.")) {
             Preprocess recipe = openai_preprocess(otherwise.size);
-            if (const auto image = config.find("model_cfg.vision_cfg.image_size"))
-                recipe.size = detail::read_pixels(*image, "image_size", file.string());
+            recipe.size = detail::read_size(config, "model_cfg.vision_cfg.image_size", file.string()).value_or(recipe.size);
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/image_size.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/data/image.hpp>
 #include <tandem/data/resize.hpp>
@@ -27,8 +28,9 @@ constexpr int half_to_even(int n) {
     return n / 2 + (n % 2) * (n / 2 % 2);
 }
 
-inline void check_target(int size, std::string_view where) {
-    if (size < 1 || size > 1 << 14) throw Error(where, "a size of 1 to 16384 pixels", std::to_string(size));
+inline void check_target(const ImageSize& size, std::string_view where) {
+    const auto fits = [](std::size_t side) { return side >= 1 && side <= 1 << 14; };
+    if (!fits(size.height) || !fits(size.width)) throw Error(where, "a size of 1 to 16384 pixels", to_string(size));
 }
 
 /// What resize_shortest makes of width x height: torchvision 0.20, functional.py, _compute_resized_output_size.
@@ -45,7 +47,20 @@ inline std::array<int, 2> shortest_sides(int width, int height, int size) {
     return width <= height ? std::array{size, across} : std::array{across, size};
 }
 
-/// Where a centred window of size x size begins in `side`; negative where the window is larger, by the padding.
+/// The sides a crop of `size` is taken from, which the picture just covers: open_clip, transform.py, ResizeKeepRatio. With
+/// `longest`, those that just fit into it.
+inline std::array<int, 2> covering_sides(int width, int height, const ImageSize& size, bool longest) {
+    const double down = height / static_cast<double>(size.height), across = width / static_cast<double>(size.width);
+    const double ratio = longest ? std::max(down, across) : std::min(down, across);
+    const auto scaled = [&](int side) { return std::max(1.0, std::nearbyint(side / ratio)); };
+    if (scaled(width) > resize_side_limit || scaled(height) > resize_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+                    std::to_string(width) + " x " + std::to_string(height));
+    }
+    return {static_cast<int>(scaled(width)), static_cast<int>(scaled(height))};
+}
+
+/// Where a centred window of `size` pixels begins in `side`; negative where the window is larger, by the padding.
 /// (torchvision functional.py, center_crop: Python's round inside, floor of the half for padding.)
 constexpr int centre_offset(int side, int size, bool floor = false) {
     if (side < size) return -((size - side) / 2);
@@ -98,13 +113,14 @@ inline Image resize_shortest(const Image& image, int size, Filter filter, PassOr
     return resize(image, width, height, filter, order);
 }
 
-/// The middle size x size pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
+/// The middle pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
 /// are padded with black, the odd pixel at the right and below (torchvision 0.20, functional.py, center_crop).
-inline Image center_crop(const Image& image, int size) {
+inline Image center_crop(const Image& image, const ImageSize& size) {
     detail::check_image(image, "center_crop");
     detail::check_target(size, "center_crop");
-    return detail::place(detail::view(image), size, size, -detail::centre_offset(image.width, size),
-                         -detail::centre_offset(image.height, size), black);
+    const int width = static_cast<int>(size.width), height = static_cast<int>(size.height);
+    return detail::place(detail::view(image), width, height, -detail::centre_offset(image.width, width),
+                         -detail::centre_offset(image.height, height), black);
 }
 
 /// The image in the middle of a square of its longer side; an odd pixel is added at the right or below.
@@ -127,7 +143,7 @@ inline Image flip_horizontal(const Image& image) {
     return out;
 }
 
-/// A random part of the image, resized to a square: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
+/// A random part of the image, resized: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
 /// scale are open_clip's training recipe (transform.py, AugmentationCfg); torchvision's own is 0.08 to 1.
 struct RandomResizedCrop {
     double scale_low = 0.9;  ///< of the image's area
@@ -170,43 +186,41 @@ struct RandomResizedCrop {
         return region;
     }
 
-    /// The sampled part resized to size x size. Pixels outside it do not bleed in: cropped first, as torchvision.
-    Image operator()(const Image& image, int size, Filter filter, Random& random) const {
+    /// The sampled part resized to `size`. Pixels outside it do not bleed in: cropped first, as torchvision.
+    Image operator()(const Image& image, const ImageSize& size, Filter filter, Random& random) const {
         detail::check_image(image, "RandomResizedCrop");
         detail::check_target(size, "RandomResizedCrop");
         const Region region = sample(image.width, image.height, random);
         detail::check_resize_size(region.width, region.height, "a crop with");
-        return detail::resize_view(detail::view(image, region), size, size, {filter, PassOrder::pillow_13});
+        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, PassOrder::pillow_13});
     }
 };
 
-/// How a picture of any shape becomes a square of `size`.
+/// How a picture of any shape becomes one of `size`.
 enum class Fit {
-    shortest_then_crop,  ///< shorter side to size, centre crop (OpenAI, open_clip "shortest")
+    shortest_then_crop,  ///< until it covers the size, centre crop (OpenAI, open_clip "shortest")
     squash,              ///< both sides to size (SigLIP, open_clip "squash"), centre crop where `resize` is larger (ALIGN)
-    pad,                 ///< longer side to size, the rest filled (open_clip "longest")
+    pad,                 ///< until it fits into the size, the rest filled (open_clip "longest")
 };
 
 /// A model's image preprocessing; mean and deviation are of channels in [0, 1].
 struct Preprocess {
-    int size = 224;
+    ImageSize size = 224;  ///< {height, width}, or the side of a square
     Fit fit = Fit::shortest_then_crop;
     Filter filter = Filter::bicubic;
     std::array<float, 3> mean{0, 0, 0};
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
     PassOrder order = PassOrder::pillow_13;
-    int resize = 0;           ///< what the picture is resized to before it is cropped to size; 0: to size
+    int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 
-    /// Floats of one picture: 3 * size * size.
-    constexpr std::size_t count() const {
-        return std::size_t{3} * static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
-    }
+    /// Floats of one picture: 3 * height * width.
+    constexpr std::size_t count() const { return 3 * size.area(); }
 };
 
 /// OpenAI's CLIP and most of open_clip (CLIP/clip.py, _transform).
-constexpr Preprocess openai_preprocess(int size) {
+constexpr Preprocess openai_preprocess(ImageSize size) {
     return {.size = size,
             .fit = Fit::shortest_then_crop,
             .filter = Filter::bicubic,
@@ -215,7 +229,7 @@ constexpr Preprocess openai_preprocess(int size) {
 }
 
 /// SigLIP and SigLIP 2 as open_clip runs them (pretrained.py, _slpcfg).
-constexpr Preprocess siglip_preprocess(int size) {
+constexpr Preprocess siglip_preprocess(ImageSize size) {
     return {.size = size,
             .fit = Fit::squash,
             .filter = Filter::bicubic,
@@ -223,30 +237,30 @@ constexpr Preprocess siglip_preprocess(int size) {
             .deviation = {0.5F, 0.5F, 0.5F}};
 }
 
-/// The picture as a size x size square, still in 8 bits.
-inline Image fit_square(const Image& image, const Preprocess& recipe) {
+/// The picture in the recipe's size, still in 8 bits.
+inline Image fit_image(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
-    const int size = recipe.size;
-    const int resized = recipe.resize == 0 ? size : recipe.resize;
-    if (resized < size) throw Error("preprocess", "a resize to " + std::to_string(size) + " pixels or more", std::to_string(resized));
-    if (recipe.fit == Fit::squash && resized == size) return resize(image, size, size, recipe.filter, recipe.order);
+    const int width = static_cast<int>(recipe.size.width), height = static_cast<int>(recipe.size.height);
+    const int largest = std::max(width, height), resized = recipe.resize;
+    if (resized != 0 && resized < largest)
+        throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more", std::to_string(resized));
+    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.order);
     if (recipe.fit != Fit::pad) {
         detail::check_resize_size(image.width, image.height, "an image with");
-        const auto [width, height] = recipe.fit == Fit::squash ? std::array{resized, resized}
-                                                               : detail::shortest_sides(image.width, image.height, resized);
-        const Region window{detail::centre_offset(width, size, recipe.floor_crop),
-                            detail::centre_offset(height, size, recipe.floor_crop), size, size};
+        const auto [across, down] =
+            recipe.fit == Fit::squash                    ? std::array{resized, resized}
+            : resized == 0 && !recipe.size.is_square() ? detail::covering_sides(image.width, image.height, recipe.size, false)
+                                                         : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
+        const Region window{detail::centre_offset(across, width, recipe.floor_crop),
+                            detail::centre_offset(down, height, recipe.floor_crop), width, height};
         return detail::resize_window(detail::view(image),
-                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, width,
-                                     height, window, {recipe.filter, recipe.order});
+                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, across, down,
+                                     window, {recipe.filter, recipe.order});
     }
-    // open_clip, transform.py, ResizeKeepRatio(longest=1) and CenterCropOrPad.
-    const double ratio = std::max(image.width, image.height) / static_cast<double>(size);
-    const int width = std::max(1, static_cast<int>(std::nearbyint(image.width / ratio)));
-    const int height = std::max(1, static_cast<int>(std::nearbyint(image.height / ratio)));
-    const Image inner = resize(image, width, height, recipe.filter, recipe.order);
-    return detail::place(detail::view(inner), size, size, (size - width) / 2, (size - height) / 2, recipe.padding);
+    const auto [across, down] = detail::covering_sides(image.width, image.height, recipe.size, true);
+    const Image inner = resize(image, across, down, recipe.filter, recipe.order);
+    return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2, recipe.padding);
 }
 
 /// Writes three planes, red, green, blue, each [height][width]: (value / 255 - mean) / deviation in float, as
@@ -263,9 +277,9 @@ inline void normalise(const Image& image, const std::array<float, 3>& mean, cons
     loops.normalise(image.pixels.data(), plane, kernels::normalise_table(mean, deviation, loops), out.data(), plane);
 }
 
-/// Fits the picture and normalises it into out, [3][size][size]. Throws Error unless out has recipe.count() floats.
+/// Fits the picture and normalises it into out, [3][height][width]. Throws Error unless out has recipe.count() floats.
 inline void preprocess(const Image& image, const Preprocess& recipe, std::span<float> out) {
-    normalise(fit_square(image, recipe), recipe.mean, recipe.deviation, out);
+    normalise(fit_image(image, recipe), recipe.mean, recipe.deviation, out);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -277,6 +277,12 @@ struct LoadTarget {
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
 
+/// The side of the square that so many patches make up, or 0.
+inline std::size_t side_of_square(std::size_t patches) {
+    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(patches))));
+    return side * side == patches ? side : 0;
+}
+
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
@@ -289,10 +295,12 @@ public:
             used_[position_of(*stored)] = true;
     }
 
-    /// Image positions of another number of patches are resized; behind `prefix` rows they make up a square.
-    void resize_positions(std::string name, std::size_t prefix) {
+    /// Image positions of another number of patches are resized to `grid`; behind `prefix` rows the file's are those of a
+    /// square, as open_clip takes them to be.
+    void resize_positions(std::string name, std::size_t prefix, const ImageSize& grid) {
         positions_ = std::move(name);
         prefix_ = prefix;
+        grid_ = grid;
     }
 
     /// Reads the parameters of a model's towers, or throws before it has read any.
@@ -360,18 +368,11 @@ private:
         return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
     }
 
-    /// The side of the square that a table of `rows` positions is, or 0.
-    std::size_t grid_of(std::size_t rows) const {
-        if (rows <= *prefix_) return 0;
-        const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(rows - *prefix_))));
-        return side * side == rows - *prefix_ ? side : 0;
-    }
-
     bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
-        if (!prefix_ || name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
+        if (name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
             return false;
         const std::size_t rows = elements_of(stored) / stored.back();
-        return grid_of(rows) > 0 && grid_of(wanted[0]) > 0;
+        return rows > prefix_ && side_of_square(rows - prefix_) > 0;
     }
 
     template <class T>
@@ -380,7 +381,7 @@ private:
         std::vector<float> table(rows * width);
         read_elements(stored, std::span(table));
         const std::vector<float> resized =
-            detail::resize_positions(table, *prefix_, grid_of(rows), grid_of(shape[0]), width);
+            detail::resize_positions(table, prefix_, side_of_square(rows - prefix_), grid_, width);
         std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
     }
 
@@ -429,7 +430,8 @@ private:
     Naming naming_;
     std::vector<bool> used_;  ///< of the file's tensors
     std::string positions_;
-    std::optional<std::size_t> prefix_;
+    std::size_t prefix_ = 0;
+    ImageSize grid_;
     std::string faults_;
 };
 
@@ -501,8 +503,9 @@ void save_weights(const Model& model, const std::filesystem::path& path,
 }
 
 /// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. Learned positions of
-/// images of another size are resized, bicubic and antialiased, as open_clip does. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or of another shape, and the model is as it
-/// was.
+/// square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many rows as the
+/// model has stays as it is. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or
+/// of another shape, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options = {}) {
     detail::LoadTargets targets;
@@ -513,10 +516,11 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
             fit.expect_computed("visual.positional_embedding");
         if (Model::architecture.vision.pos_embed_type == PosEmbed::learnable)
-            fit.resize_positions("visual.positional_embedding", Model::architecture.vision.class_token ? 1 : 0);
+            fit.resize_positions("visual.positional_embedding", Model::architecture.vision.class_token ? 1 : 0,
+                                 Model::architecture.vision.grid());
     }
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(Model::architecture.vision)>, ResNetConfig>)
-        fit.resize_positions("visual.attnpool.positional_embedding", 1);
+        fit.resize_positions("visual.attnpool.positional_embedding", 1, Model::architecture.vision.grid());
     fit.load(targets.all(), where, options);
 }
 
@@ -635,15 +639,14 @@ template <class Tower>
         fields.push_back({"vision.stages", stages, "the tensors"});
         add("vision.width", first[0]);
         if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
-            add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(positions[0] - 1)))));
+            add("vision.grid", side_of_square(positions[0] - 1));
     } else if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
         add("vision.width", patches[0]);
         add("vision.patch", patches[2]);
     }
     const bool has_class_token = !shape("visual.class_embedding").empty();
     if (const auto positions = shape("visual.positional_embedding"); positions.size() == 2) {
-        const double patches = static_cast<double>(positions[0] - (has_class_token ? 1 : 0));
-        add("vision.grid", static_cast<std::size_t>(std::lround(std::sqrt(patches))));
+        add("vision.grid", side_of_square(positions[0] - (has_class_token ? 1 : 0)));
     }
     if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
     if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors"});

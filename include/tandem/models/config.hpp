@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/image_size.hpp>
 #include <tandem/nn/activation.hpp>
 #include <tandem/nn/block.hpp>
 #include <tandem/nn/layer_norm.hpp>
@@ -82,7 +83,7 @@ constexpr std::size_t hidden_of(const auto& config) {
 template <class Norm = LayerNorm, class Activation = Gelu, class Mixer = SelfAttention, class MlpKind = Mlp,
           class Pooling = ClassToken, class Stem = PatchStem>
 struct VitConfig {
-    std::size_t image = 224;
+    ImageSize image = 224;  ///< {height, width}, or the side of a square
     std::size_t patch = 32;
     std::size_t width = 768;
     std::size_t layers = 12;
@@ -117,9 +118,9 @@ struct VitConfig {
     template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape>
     using Tower = VisionTransformer<T, self, Embedding, shape>;
 
-    constexpr bool sizes_are_positive() const { return image > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
+    constexpr bool sizes_are_positive() const { return image.area() > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
     constexpr bool patches_fit() const {
-        return patch > 0 && (image % patch == 0 || (floor_patches && image >= patch));
+        return patch > 0 && (image.is_multiple_of(patch) || (floor_patches && patches() > 0));
     }
     constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool heads_fit() const { return detail::heads_fit(*this); }
@@ -143,14 +144,15 @@ struct VitConfig {
         return !PicksRow<Pooling> || requires { Pooling::needs_class_token; };
     }
     constexpr bool stem_fits() const {
-        return stem.fits(stem_shape()) && (image % patch == 0 || std::is_same_v<Stem, PatchStem>);
+        return stem.fits(stem_shape()) && (image.is_multiple_of(patch) || std::is_same_v<Stem, PatchStem>);
     }
     constexpr bool is_valid() const {
         return sizes_are_positive() && patches_fit() && heads_fit() && kv_heads_fit() && norms_fit() &&
                rates_are_shares() && positions_fit() && pooling_fits() && pooling_is_for_images() && stem_fits();
     }
 
-    constexpr std::size_t patches() const { return (image / patch) * (image / patch); }
+    constexpr ImageSize grid() const { return image / patch; }
+    constexpr std::size_t patches() const { return grid().area(); }
     constexpr std::size_t prefix() const { return (class_token ? 1 : 0) + reg_tokens; }
     constexpr std::size_t tokens() const { return prefix() + patches(); }
     constexpr StemShape stem_shape() const {
@@ -165,7 +167,7 @@ struct VitConfig {
                 .tokens = tokens(),
                 .prefix = prefix(),
                 .rotary = pos_embed_type == PosEmbed::rotary,
-                .grid = patch_dropout > 0 ? 0 : image / patch};
+                .grid = patch_dropout > 0 ? ImageSize{} : grid()};
     }
     constexpr auto block_parts() const { return detail::block_parts_of(*this); }
 
@@ -207,7 +209,7 @@ private:
             if (!holds) throw Error("VitConfig", sentence);
         };
         rule(sizes_are_positive(), "all sizes must be positive");
-        rule(patches_fit(), "image must be a multiple of patch, or floor_patches be set and a patch fit");
+        rule(patches_fit(), "image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
         rule(heads_fit(), "width must be a multiple of heads, or head_width be given");
         rule(is_valid(), "an architecture that Clip<config> takes: compile one to read why it does not");
     }

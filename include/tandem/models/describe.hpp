@@ -98,6 +98,11 @@ private:
     std::string text_;
 };
 
+inline std::string size_text(const ImageSize& size) {
+    if (size.is_square()) return std::to_string(size.height);
+    return "{" + std::to_string(size.height) + ", " + std::to_string(size.width) + "}";
+}
+
 [[gnu::cold]] void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.add("norm_position", config.norm_position, usual.norm_position);
     fields.add("parallel", config.parallel, usual.parallel);
@@ -136,7 +141,7 @@ template <class N, class A, class M, class F, class P, class S>
 [[gnu::cold]] std::string constant_text(const VitConfig<N, A, M, F, P, S>& config) {
     const VitConfig<> usual;
     detail::FieldWriter fields;
-    fields.put("image", std::to_string(config.image));
+    fields.put("image", detail::size_text(config.image));
     fields.put("patch", std::to_string(config.patch));
     detail::write_size_fields(fields, config, usual);
     fields.add("class_token", config.class_token, usual.class_token);

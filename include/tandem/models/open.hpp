@@ -36,7 +36,7 @@ struct OpenOptions {
 /// The sizes of a model whose architecture is known at run time.
 struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
-    std::size_t image = 0;     ///< pixels along a side
+    ImageSize image;
     std::size_t context = 0, embedding = 0;
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
@@ -48,8 +48,6 @@ namespace detail {
 /// What a model does, whatever its architecture.
 class OpenedModel {
 public:
-    using Matrix = View<float, Shape<dynamic, dynamic>>;
-
     virtual ~OpenedModel() = default;
     virtual void encode_image(std::size_t count, const float* pixels, float* embeddings) const = 0;
     virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
@@ -74,7 +72,7 @@ public:
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return model_->logit_bias(); }
 
-    /// pixels [N, 3, image, image], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
+    /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
     /// that are no whole images, and if the image tower was not loaded.
     Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
         const std::size_t count = images("encode_image", pixels);
@@ -126,7 +124,7 @@ private:
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
         require(Towers::image, where);
-        return items(where, pixels.size(), 3 * sizes_.image * sizes_.image, "floats");
+        return items(where, pixels.size(), 3 * sizes_.image.area(), "floats");
     }
     static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
         if (size % each != 0)
@@ -157,12 +155,9 @@ struct StoredModel {
     /// Whether nothing in it contradicts a constant.
     [[gnu::cold]] bool is(const auto& config) const {
         std::vector<ArchitectureField> ours = architecture_fields(config);
-        ours.push_back({"vision.image", std::to_string(config.vision.image), ""});
-        if constexpr (requires { config.vision.patch; }) {
-            ours.push_back({"vision.grid", std::to_string(config.vision.image / config.vision.patch), ""});
-        } else if constexpr (requires { config.vision.grid(); }) {
-            ours.push_back({"vision.grid", std::to_string(config.vision.grid()), ""});
-        }
+        ours.push_back({"vision.image", to_string(ImageSize(config.vision.image)), ""});
+        if constexpr (requires { config.vision.grid(); })
+            ours.push_back({"vision.grid", to_string(ImageSize(config.vision.grid())), ""});
         // What one kind of tower has, the others have not.
         for (const char* const kind : {"vision.stages", "vision.patch", "vision.blocks"}) {
             const auto is_kind = [&](const ArchitectureField& field) { return field.name == kind; };
@@ -234,7 +229,8 @@ private:
     static constexpr bool is_transformer = requires { config.vision.tokens(); };
 
     static typename Vision::Input input(std::size_t count, const float* pixels) {
-        return typename Vision::Input(pixels, {{count, 3, config.vision.image, config.vision.image}});
+        constexpr ImageSize image = config.vision.image;
+        return typename Vision::Input(pixels, {{count, 3, image.height, image.width}});
     }
 
     Model model_;
@@ -317,6 +313,14 @@ void for_each_architecture(const Visit& visit) {
     return value.empty() ? otherwise : static_cast<std::size_t>(std::strtoull(value.c_str(), nullptr, 10));
 }
 
+/// What a config says, or the square that the positions make up.
+[[gnu::cold]] inline ImageSize image_of(const StoredModel& stored) {
+    const std::string sides = stored.value("vision.image");
+    if (sides.empty()) return number_of(stored, "vision.grid") * number_of(stored, "vision.patch");
+    const std::size_t cross = sides.find('x'), height = std::strtoull(sides.c_str(), nullptr, 10);
+    return {height, cross == std::string::npos ? height : std::strtoull(sides.c_str() + cross + 1, nullptr, 10)};
+}
+
 /// The constant of an architecture that is not in the zoo, as far as the checkpoint tells.
 [[gnu::cold]] inline std::string constant_of(const StoredModel& stored) {
     const auto number = [&](const char* name, std::size_t otherwise = 0) { return number_of(stored, name, otherwise); };
@@ -336,7 +340,7 @@ void for_each_architecture(const Visit& visit) {
         });
     };
     const std::size_t width = number("vision.width"), text_width = number("text.width");
-    const std::size_t image = number("vision.image", number("vision.grid") * number("vision.patch"));
+    const ImageSize image = image_of(stored);
     if (stored.value("vision.pooling") == "map") {
         auto vision = siglip_vision(image, number("vision.patch", 1), width, number("vision.layers"),
                                     number("vision.heads", width / 64), ratio("vision.hidden", width));

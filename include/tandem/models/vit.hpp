@@ -27,7 +27,7 @@ class VisionTransformer {
             return VitConfig<>{.image = 1, .patch = 1, .width = 1, .layers = 1, .heads = 1};
         }
     }();
-    static constexpr std::size_t side = stand_in.image / stand_in.patch;
+    static constexpr ImageSize image = stand_in.image, grid = stand_in.grid();
     static constexpr BlockShape shape = valid ? wanted : stand_in.block_shape();
     static constexpr auto parts = stand_in.block_parts();
 
@@ -35,11 +35,11 @@ public:
     static constexpr std::size_t width = stand_in.width, tokens = stand_in.tokens(), layers = stand_in.layers;
     static constexpr std::size_t heads = stand_in.heads, patches = stand_in.patches();
     using C = Compute<T>;
-    using Input = Images<C, stand_in.image>;
-    using InputGradient = ImagesGradient<C, stand_in.image>;
+    using Input = Images<C, image>;
+    using InputGradient = ImagesGradient<C, image>;
     using Stem = typename decltype(stand_in.stem)::template Layer<T, stand_in.stem_shape(), parts>;
     using Tokens =
-        nn::ImageTokens<T, side, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
+        nn::ImageTokens<T, grid, width, stand_in.class_token, stand_in.reg_tokens, stand_in.pos_embed_type>;
     using LayerNorm = typename decltype(stand_in.norm)::template Layer<T, width, stand_in.norm>;
     using Norm = std::conditional_t<stand_in.no_ln_pre, nn::None, LayerNorm>;
     using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
@@ -80,7 +80,7 @@ public:
         head_.initialise(random, scale);
     }
 
-    /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
+    /// images <N, 3, height, width>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         embed(images, work, keep);
@@ -117,7 +117,7 @@ public:
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
     /// writes that of the images where it is asked for.
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient,
-                  InputGradient gradient_of_images = {nullptr, {{0, 3, stand_in.image, stand_in.image}}}) const
+                  InputGradient gradient_of_images = {nullptr, {{0, 3, image.height, image.width}}}) const
         requires Trainable<T>
     {
         const Sequences<C> sequences = work.sequences();
@@ -165,7 +165,7 @@ private:
 
     static const C* rotations() {
         if constexpr (stand_in.pos_embed_type == PosEmbed::rotary) {
-            return nn::rotations_2d<C, Tokens::prefix, side, shape.head_width>().data();
+            return nn::rotations_2d<C, Tokens::prefix, grid, shape.head_width>().data();
         } else {
             return nullptr;
         }
@@ -242,7 +242,7 @@ private:
 
     // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
     static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch, or floor_patches be set and a patch fit");
+    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
     static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
     static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
     static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");

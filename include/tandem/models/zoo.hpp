@@ -113,7 +113,7 @@ constexpr auto align_text(std::size_t vocabulary, std::size_t context, std::size
 /// SigLIP's towers (Zhai et al. 2023, section 4; timm/models/vision_transformer.py, vit_base_patch16_siglip_224 and those
 /// after it; transformers/models/siglip): no class token, a bias on the patches, attention pooling instead of a
 /// projection; bidirectional text pooled at its last place, with a biased projection.
-constexpr auto siglip_vision(std::size_t image, std::size_t patch, std::size_t width, std::size_t layers,
+constexpr auto siglip_vision(ImageSize image, std::size_t patch, std::size_t width, std::size_t layers,
                              std::size_t heads, double mlp_ratio = 4.0) {
     return VitConfig{.image = image,
                      .patch = patch,
@@ -124,7 +124,7 @@ constexpr auto siglip_vision(std::size_t image, std::size_t patch, std::size_t w
                      .class_token = false,
                      .no_ln_pre = true,
                      .patch_bias = true,
-                     .floor_patches = image % patch != 0,
+                     .floor_patches = !image.is_multiple_of(patch),
                      .proj_type = Projection::none,
                      .norm = LayerNorm{1e-6F},
                      .activation = TanhGelu{},
@@ -197,8 +197,9 @@ inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(51
 inline constexpr ClipConfig vit_gopt_16_siglip2_256 = detail::siglip_gopt(256);
 inline constexpr ClipConfig vit_gopt_16_siglip2_384 = detail::siglip_gopt(384);
 
-/// The same architecture for square images of another side, in pixels. load() resizes the positions of a checkpoint.
-constexpr auto with_image(auto config, std::size_t image) {
+/// The same architecture for images of another size: {height, width}, or the side of a square, in pixels. load() resizes the
+/// positions of a checkpoint.
+constexpr auto with_image(auto config, decltype(config.vision.image) image) {
     config.vision.image = image;
     return config;
 }

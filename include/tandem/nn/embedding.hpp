@@ -7,6 +7,7 @@
 #include <string>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/image_size.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/nn/linear.hpp>
 #include <tandem/nn/parameter.hpp>
@@ -18,9 +19,9 @@ namespace tandem::inline TANDEM_ABI::nn {
 /// The tokens of images: a learned class token where asked for, learned registers (Darcet et al. 2024), patches; positions
 /// are added to class token and patches, as `positions` says (CLIP/clip/model.py:223-228). Registers have none: a
 /// learned row beside a learned row would be one too many.
-template <Arithmetic T, std::size_t Side, std::size_t Width, bool HasClass, std::size_t Registers, PosEmbed positions>
+template <Arithmetic T, ImageSize grid, std::size_t Width, bool HasClass, std::size_t Registers, PosEmbed positions>
 struct ImageTokens {
-    static constexpr std::size_t patches = Side * Side, prefix = (HasClass ? 1 : 0) + Registers;
+    static constexpr std::size_t patches = grid.area(), prefix = (HasClass ? 1 : 0) + Registers;
     static constexpr std::size_t tokens = prefix + patches;
     static constexpr bool is_learned = positions == PosEmbed::learnable;
     using C = Compute<T>;
@@ -85,7 +86,7 @@ private:
         if constexpr (is_learned) {
             return positional_embedding.data();
         } else if constexpr (positions == PosEmbed::sin_cos_2d) {
-            return sin_cos_2d<C, Side, Width>().data() + (HasClass ? 0 : Width);
+            return sin_cos_2d<C, grid, Width>().data() + (HasClass ? 0 : Width);
         } else {
             return nullptr;
         }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include <tandem/core/image_size.hpp>
 #include <tandem/tensor/tensor.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -19,15 +20,15 @@ namespace nn {
 
 /// Row 1 + p of the table is patch p's: sines, then cosines of its column in the first half, of its row in the second;
 /// row 0, the class token's, is zero (open_clip/pos_embed.py:22-70).
-template <Real C, std::size_t Side, std::size_t Width>
-const Tensor<C, Shape<1 + Side * Side, Width>>& sin_cos_2d() {
+template <Real C, ImageSize grid, std::size_t Width>
+const Tensor<C, Shape<1 + grid.area(), Width>>& sin_cos_2d() {
     static const auto table = [] {
-        Tensor<C, Shape<1 + Side * Side, Width>> rows;
+        Tensor<C, Shape<1 + grid.area(), Width>> rows;
         constexpr std::size_t bands = Width / 4;
         rows.fill(0);
-        for (std::size_t patch = 0; patch < Side * Side; ++patch) {
+        for (std::size_t patch = 0; patch < grid.area(); ++patch) {
             C* to = rows.data() + (1 + patch) * Width;
-            for (const std::size_t place : {patch % Side, patch / Side}) {
+            for (const std::size_t place : {patch % grid.width, patch / grid.width}) {
                 for (std::size_t j = 0; j < bands; ++j, ++to) {
                     const double angle = static_cast<double>(place) *
                                          std::pow(10000.0, -static_cast<double>(j) / static_cast<double>(bands));
@@ -62,18 +63,18 @@ const Tensor<C, Shape<Places, HeadWidth>>& rotations_1d() {
     return table;
 }
 
-/// The rotations of `Prefix` tokens that are not rotated, then of Side x Side patches: half of the pairs turn with a
+/// The rotations of `Prefix` tokens that are not rotated, then of a grid of patches: half of the pairs turn with a
 /// patch's row, the other half with its column (timm/layers/pos_embed_sincos.py, RotaryEmbeddingCat with in_pixels =
 /// False, as EVA-02 has it).
-template <Real C, std::size_t Prefix, std::size_t Side, std::size_t HeadWidth>
-const Tensor<C, Shape<Prefix + Side * Side, HeadWidth>>& rotations_2d() {
+template <Real C, std::size_t Prefix, ImageSize grid, std::size_t HeadWidth>
+const Tensor<C, Shape<Prefix + grid.area(), HeadWidth>>& rotations_2d() {
     static const auto table = [] {
-        Tensor<C, Shape<Prefix + Side * Side, HeadWidth>> rows;
+        Tensor<C, Shape<Prefix + grid.area(), HeadWidth>> rows;
         constexpr std::size_t pairs = HeadWidth / 2, bands = HeadWidth / 4;
-        for (std::size_t token = 0; token < Prefix + Side * Side; ++token) {
+        for (std::size_t token = 0; token < Prefix + grid.area(); ++token) {
             for (std::size_t j = 0; j < pairs; ++j) {
                 const std::size_t patch = token < Prefix ? 0 : token - Prefix;
-                const std::size_t place = token < Prefix ? 0 : j < bands ? patch / Side : patch % Side;
+                const std::size_t place = token < Prefix ? 0 : j < bands ? patch / grid.width : patch % grid.width;
                 const double angle =
                     static_cast<double>(place) *
                     std::pow(10000.0, -static_cast<double>(j % bands) / static_cast<double>(bands));

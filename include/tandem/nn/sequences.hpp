@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 
+#include <tandem/core/image_size.hpp>
 #include <tandem/nn/linear.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -45,12 +46,13 @@ struct BlockShape {
     std::size_t tokens = 0;      ///< the longest sequence
     std::size_t prefix = 0;      ///< tokens in front of the patches: class token and registers
     bool rotary = false;         ///< queries and keys are rotated (Sequences::rotations)
-    std::size_t grid = 0;        ///< patches along a side, all there, row by row; 0: the tokens are no grid
+    ImageSize grid{};            ///< of the patches, all there, row by row; 0: the tokens are no grid
 
     /// What is left of it for layers that take sequences of any length: towers that differ in nothing else share them.
     constexpr BlockShape of_any_length() const {
         BlockShape shape = *this;
-        shape.tokens = shape.prefix = shape.grid = 0;
+        shape.tokens = shape.prefix = 0;
+        shape.grid = {};
         return shape;
     }
 };

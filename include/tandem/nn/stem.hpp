@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include <tandem/core/image_size.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/nn/activation.hpp>
 #include <tandem/nn/linear.hpp>
@@ -15,38 +16,38 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// What a stem knows of the tower it stands in: it makes (image / patch)² rows of `width`.
+/// What a stem knows of the tower it stands in: it makes a row of `width` of every patch of an image.
 struct StemShape {
-    std::size_t image = 0;
+    ImageSize image{};
     std::size_t patch = 0;
     std::size_t width = 0;
     bool bias = false;  ///< of the convolution that cuts into patches
 
-    constexpr std::size_t grid() const { return image / patch; }
-    constexpr std::size_t patches() const { return grid() * grid(); }
+    constexpr ImageSize grid() const { return image / patch; }
+    constexpr std::size_t patches() const { return grid().area(); }
 };
 
-template <class C, std::size_t Image>
-using Images = View<const C, Shape<dynamic, 3, Image, Image>>;
+template <class C, ImageSize image>
+using Images = View<const C, Shape<dynamic, 3, image.height, image.width>>;
 /// Where the gradient of images is written; an empty one: it is not asked for.
-template <class C, std::size_t Image>
-using ImagesGradient = View<C, Shape<dynamic, 3, Image, Image>>;
+template <class C, ImageSize image>
+using ImagesGradient = View<C, Shape<dynamic, 3, image.height, image.width>>;
 
 namespace nn {
 
 /// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in parallel.
-template <std::size_t Image, std::size_t Patch, std::size_t Row, class Body>
+template <ImageSize image, std::size_t Patch, std::size_t Row, class Body>
 void for_each_patch_line(std::size_t count, const Body& body) {
-    constexpr std::size_t side = Image / Patch;
-    parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+    constexpr ImageSize grid = image / Patch;
+    parallel_for(count * grid.height, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t band = begin; band < end; ++band) {
-            const std::size_t image = band / side * 3 * Image * Image;
-            for (std::size_t patch = 0; patch < side; ++patch) {
-                std::size_t element = (band * side + patch) * Row;
+            const std::size_t first_line = band / grid.height * 3 * image.height + band % grid.height * Patch;
+            for (std::size_t patch = 0; patch < grid.width; ++patch) {
+                std::size_t element = (band * grid.width + patch) * Row;
                 for (std::size_t channel = 0; channel < 3; ++channel) {
                     for (std::size_t y = 0; y < Patch; ++y, element += Patch) {
-                        const std::size_t line = channel * Image + band % side * Patch + y;
-                        body(image + line * Image + patch * Patch, element);
+                        const std::size_t line = first_line + channel * image.height + y;
+                        body(line * image.width + patch * Patch, element);
                     }
                 }
             }
@@ -54,21 +55,21 @@ void for_each_patch_line(std::size_t count, const Body& body) {
     });
 }
 
-/// Cuts images <N, 3, Image, Image> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
+/// Cuts images <N, 3, height, width> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
 /// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
 /// left out, as a convolution without padding leaves them.
-template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
-void extract_patches(Images<C, Image> images, Rows<C, Row> rows) {
-    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+template <ImageSize image, std::size_t Patch, Real C, std::size_t Row>
+void extract_patches(Images<C, image> images, Rows<C, Row> rows) {
+    for_each_patch_line<image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
         std::copy_n(images.data() + pixel, Patch, rows.data() + element);
     });
 }
 
 /// The way back: pixels in no patch become 0.
-template <std::size_t Image, std::size_t Patch, Real C, std::size_t Row>
-void join_patches(Rows<const C, Row> rows, ImagesGradient<C, Image> images) {
-    if (Image % Patch != 0) std::fill_n(images.data(), images.size(), C{0});
-    for_each_patch_line<Image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
+template <ImageSize image, std::size_t Patch, Real C, std::size_t Row>
+void join_patches(Rows<const C, Row> rows, ImagesGradient<C, image> images) {
+    if (!image.is_multiple_of(Patch)) std::fill_n(images.data(), images.size(), C{0});
+    for_each_patch_line<image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
         std::copy_n(rows.data() + element, Patch, images.data() + pixel);
     });
 }
@@ -76,7 +77,8 @@ void join_patches(Rows<const C, Row> rows, ImagesGradient<C, Image> images) {
 /// A convolution of the patch's own size and stride: CLIP/clip/model.py:224, without a bias; SigLIP's has one.
 template <Arithmetic T, StemShape shape, auto parts>
 struct PatchStem {
-    static constexpr std::size_t image = shape.image, patch = shape.patch, width = shape.width;
+    static constexpr ImageSize image = shape.image;
+    static constexpr std::size_t patch = shape.patch, width = shape.width;
     static constexpr std::size_t depth = 3 * patch * patch;
     using C = Compute<T>;
     static constexpr std::size_t depth_row = kernels::row_length<C>(depth);
@@ -97,7 +99,7 @@ struct PatchStem {
         fill_normal(conv, random, 1.0 / std::sqrt(static_cast<double>(depth)));
     }
 
-    /// images <N, 3, image, image> to y <N · patches, width>.
+    /// images <N, 3, height, width> to y <N · patches, width>.
     void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
         saved.patches.resize(y.extent(0));
         extract_patches<image, patch, C, depth_row>(images, saved.patches);
@@ -107,7 +109,7 @@ struct PatchStem {
 
     /// Adds to the gradients, given dy; writes that of the images where it is asked for.
     void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         if (dimages.size() > 0) saved.patches_gradient.resize(dy.extent(0));
         conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width},
                               {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv, 0,
@@ -117,9 +119,9 @@ struct PatchStem {
     }
 };
 
-/// A 3x3 convolution of stride 2 without a bias, then norm and activation, over rows that are the pixels of images of
-/// 2 Side x 2 Side. The weight's axes are [out, y, x, in].
-template <Arithmetic T, std::size_t In, std::size_t Out, std::size_t Side, auto parts>
+/// A 3x3 convolution of stride 2 without a bias, then norm and activation, over rows that are the pixels of images, to
+/// `half` of their size. The weight's axes are [out, y, x, in].
+template <Arithmetic T, std::size_t In, std::size_t Out, ImageSize half, auto parts>
 struct ConvStage {
     static constexpr std::size_t depth = 9 * In;
     using C = Compute<T>;
@@ -144,7 +146,7 @@ struct ConvStage {
     /// pixel(n, y, x) points to the In channels of a pixel; writes saved.activated.
     template <class Pixel>
     void forward(std::size_t count, const Pixel& pixel, Saved& saved) const {
-        const std::size_t rows = count * Side * Side;
+        const std::size_t rows = count * half.area();
         saved.windows.resize(rows);
         saved.convolved.resize(rows);
         saved.normed.resize(rows);
@@ -166,18 +168,18 @@ struct ConvStage {
     /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is its
     /// input's unless it is null.
     void backward(std::size_t count, C* dx, Saved& saved, ConvStage& gradient) const requires Trainable<T> {
-        const std::size_t rows = count * Side * Side;
+        const std::size_t rows = count * half.area();
         activate_backward(parts.activation, saved.normed.data(), saved.gradient.data(), saved.gradient.size());
         norm.backward(saved.convolved, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
         if (dx != nullptr) saved.windows_gradient.resize(rows);
         conv.product_backward(rows, {saved.windows.data(), depth}, {saved.gradient.data(), Out},
                               {dx == nullptr ? nullptr : saved.windows_gradient.data(), depth}, gradient.conv, 0, Out);
         if (dx == nullptr) return;
-        std::fill_n(dx, count * 4 * Side * Side * In, C{0});
+        std::fill_n(dx, count * 4 * half.area() * In, C{0});
         for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
                                    bool inside) {
             if (!inside) return;
-            C* const to = dx + ((n * 2 * Side + y) * 2 * Side + x) * In;
+            C* const to = dx + ((n * 2 * half.height + y) * 2 * half.width + x) * In;
             const C* const from = saved.windows_gradient.data() + row * depth + tap * In;
             std::transform(to, to + In, from, to, std::plus<C>());
         });
@@ -189,12 +191,12 @@ private:
     template <class Body>
     static void for_each_window(std::size_t count, const Body& body) {
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin * Side * Side; row < end * Side * Side; ++row) {
-                const std::size_t n = row / (Side * Side), top = row / Side % Side * 2, left = row % Side * 2;
+            for (std::size_t row = begin * half.area(); row < end * half.area(); ++row) {
+                const std::size_t n = row / half.area(), top = row / half.width % half.height * 2, left = row % half.width * 2;
                 for (std::size_t tap = 0; tap < 9; ++tap) {
                     // One row and column of zeros around the image: pixel -1 is the padding's.
                     const std::size_t y = top + tap / 3 - 1, x = left + tap % 3 - 1;
-                    body(row, n, y, x, tap, y < 2 * Side && x < 2 * Side);
+                    body(row, n, y, x, tap, y < 2 * half.height && x < 2 * half.width);
                 }
             }
         });
@@ -205,21 +207,24 @@ private:
 /// the next, then a 1x1 convolution: after Xiao et al. 2021, with the tower's norm and activation.
 template <Arithmetic T, StemShape shape, auto parts>
 struct ConvStem {
-    static constexpr std::size_t image = shape.image, width = shape.width;
+    static constexpr ImageSize image = shape.image;
+    static constexpr std::size_t width = shape.width;
     static constexpr std::size_t stages = static_cast<std::size_t>(std::bit_width(shape.patch)) - 1;
     using C = Compute<T>;
 
     static constexpr std::size_t channels(std::size_t stage) {
         return stage == 0 ? 3 : width >> (stages - stage);
     }
+    /// Of a stage's input.
+    static constexpr ImageSize size(std::size_t stage) { return image / (std::size_t{1} << stage); }
 
     template <class Stages>
     struct Chain;
     template <std::size_t... I>
     struct Chain<std::index_sequence<I...>> {
-        using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>...>;
+        using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>...>;
         using Saved = std::tuple<
-            typename ConvStage<T, channels(I), channels(I + 1), (image >> (I + 1)), parts>::Saved...>;
+            typename ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>::Saved...>;
     };
     using Stages = Chain<std::make_index_sequence<stages>>;
 
@@ -248,17 +253,18 @@ struct ConvStem {
     void forward(Images<C, image> images, Rows<C, width> y, Saved& saved, bool) const {
         const std::size_t count = images.extent(0);
         for_each_stage([&](auto stage) {
-            constexpr std::size_t in = channels(stage()), side = image >> stage();
+            constexpr std::size_t in = channels(stage());
+            constexpr ImageSize from_size = size(stage());
             const auto& layer = std::get<stage()>(convolutions);
             if constexpr (stage() == 0) {
                 layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
                     for (std::size_t c = 0; c < 3; ++c)
-                        to[c] = images.data()[((n * 3 + c) * side + y_at) * side + x_at];
+                        to[c] = images.data()[((n * 3 + c) * from_size.height + y_at) * from_size.width + x_at];
                 }, std::get<0>(saved.stages));
             } else {
                 const C* const from = std::get<stage() - 1>(saved.stages).activated.data();
                 layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
-                    std::copy_n(from + ((n * side + y_at) * side + x_at) * in, in, to);
+                    std::copy_n(from + ((n * from_size.height + y_at) * from_size.width + x_at) * in, in, to);
                 }, std::get<stage()>(saved.stages));
             }
         });
@@ -266,9 +272,9 @@ struct ConvStem {
     }
 
     void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / shape.patches();
-        if (dimages.size() > 0) saved.pixels_gradient.resize(count * image * image);
+        if (dimages.size() > 0) saved.pixels_gradient.resize(count * image.area());
         auto& last = std::get<stages - 1>(saved.stages);
         last.gradient.resize(dy.extent(0));
         proj.backward(last.activated, dy, last.gradient, gradient.proj);
@@ -284,8 +290,8 @@ struct ConvStem {
                                                    std::get<stage>(gradient.convolutions));
         });
         for (std::size_t i = 0; i < dimages.size(); ++i) {
-            const std::size_t n = i / (3 * image * image), channel = i / (image * image) % 3, pixel = i % (image * image);
-            dimages.data()[i] = saved.pixels_gradient(n * image * image + pixel, channel);
+            const std::size_t n = i / (3 * image.area()), channel = i / image.area() % 3, pixel = i % image.area();
+            dimages.data()[i] = saved.pixels_gradient(n * image.area() + pixel, channel);
         }
     }
 
@@ -327,12 +333,13 @@ struct ConvStem {
 
     static constexpr Cost cost(const StemShape& shape, const auto& parts) {
         Cost total = nn::linear_cost(shape.width, shape.width, true, shape.patches());
-        for (std::size_t side = shape.image / 2, in = 3, out = 2 * shape.width / shape.patch; side >= shape.grid();
-             side /= 2, in = out, out *= 2) {
-            total = total + nn::linear_cost(9 * in, out, false, side * side) + parts.norm.cost(out, side * side) +
-                    side * side * Cost{.inference = 9 * in + 3 * out,
-                                       .saved = 9 * in + 3 * out,
-                                       .scratch = (side == shape.image / 2 ? 0 : 9 * in) + out};
+        std::size_t in = 3, out = 2 * shape.width / shape.patch;
+        for (std::size_t stride = 2; stride <= shape.patch; stride *= 2, in = out, out *= 2) {
+            const std::size_t pixels = (shape.image / stride).area();
+            total = total + nn::linear_cost(9 * in, out, false, pixels) + parts.norm.cost(out, pixels) +
+                    pixels * Cost{.inference = 9 * in + 3 * out,
+                                  .saved = 9 * in + 3 * out,
+                                  .scratch = (stride == 2 ? 0 : 9 * in) + out};
         }
         return total;
     }

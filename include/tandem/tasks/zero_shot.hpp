@@ -154,9 +154,9 @@ void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_sca
 template <class Model>
 std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer, const Image& picture,
                              const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {
-    constexpr std::size_t size = Model::architecture.vision.image;
-    const Preprocess standard = Model::architecture.logit_bias ? siglip_preprocess(static_cast<int>(size)) : openai_preprocess(static_cast<int>(size));
-    std::vector<float> pixels(3 * size * size);
+    constexpr ImageSize size = Model::architecture.vision.image;
+    const Preprocess standard = Model::architecture.logit_bias ? siglip_preprocess(size) : openai_preprocess(size);
+    std::vector<float> pixels(3 * size.area());
     preprocess(picture, recipe == nullptr ? standard : *recipe, pixels);
     const auto image = model.encode_image(typename Model::Vision::Input(std::span<const float>(pixels), 1));
     const auto texts = embed_texts(model, tokenizer, captions);
