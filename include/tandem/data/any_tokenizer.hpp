@@ -62,12 +62,13 @@ namespace detail {
 /// A tokenizer.json by the model it names.
 [[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
                                                       const std::filesystem::path& path) {
-    const TokenizerFile json = TokenizerFile::read(file);
+    TokenizerFile json = TokenizerFile::read(file);
     const std::string type = json.value("model.type");
-    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
-    if (type == "WordPiece") return WordPiece::load(path);
-    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::load(path);
-    return JsonTokenizer::load(path);
+    const Cleaning cleaning = cleaning_of(path, std::nullopt);
+    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::from_json(std::move(json), cleaning);
+    if (type == "WordPiece") return WordPiece::from_json(std::move(json), cleaning);
+    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::from_json(json, cleaning);
+    return JsonTokenizer::from_json(json, path);
 }
 
 }  // namespace detail

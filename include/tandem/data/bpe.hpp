@@ -100,9 +100,32 @@ public:
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
                         "nothing there");
-        if (path.extension() == ".json") return load_json(path, cleaning.value_or(Cleaning::transformers));
+        if (path.extension() == ".json") return from_json(detail::TokenizerFile::read(path), cleaning.value_or(Cleaning::transformers));
         return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
+    }
+
+    /// Of a tokenizer.json that was read, as transformers saves CLIP's tokenizer: the same vocabulary and merges in one
+    /// file.
+    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, Cleaning cleaning) {
+        const std::string where = json.file.string();
+        if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
+            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
+        std::map<std::string, std::uint64_t> entries;
+        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
+        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
+            const std::string at = "added_tokens." + std::to_string(i);
+            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
+        }
+        Bpe bpe(cleaning);
+        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
+        bpe.merges_ = detail::MergeRules(json.merges.size());
+        for (const auto& [left, right] : json.merges) {
+            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
+            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
+            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
+        }
+        return bpe;
     }
 
     /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
@@ -290,7 +313,7 @@ private:
 
     static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
         if (!std::filesystem::exists(folder / "vocab.json") && std::filesystem::exists(folder / "tokenizer.json"))
-            return load_json(folder / "tokenizer.json", detail::cleaning_of(folder, cleaning));
+            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), detail::cleaning_of(folder, cleaning));
         const std::filesystem::path merges_path = folder / "merges.txt";
         const std::string text = detail::read_gzip(merges_path);
         std::string_view rest = text;
@@ -308,29 +331,6 @@ private:
             const std::string where = detail::at_line(merges_path, line);
             const auto [left, right] = parse_merge(content, where);
             bpe.add_merge(ids, left, right, where);
-        }
-        return bpe;
-    }
-
-    /// A tokenizer.json as transformers saves CLIP's tokenizer: the same vocabulary and merges in one file.
-    [[gnu::cold]] static Bpe load_json(const std::filesystem::path& path, Cleaning cleaning) {
-        const detail::TokenizerFile json = detail::TokenizerFile::read(path);
-        const std::string where = path.string();
-        if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
-            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
-        std::map<std::string, std::uint64_t> entries;
-        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
-        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
-        }
-        Bpe bpe(cleaning);
-        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
-        bpe.merges_ = detail::MergeRules(json.merges.size());
-        for (const auto& [left, right] : json.merges) {
-            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
-            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
-            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
         return bpe;
     }

@@ -40,10 +40,16 @@ public:
                                             std::optional<Cleaning> cleaning = std::nullopt) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
-        const detail::TokenizerFile json = detail::TokenizerFile::read(file);
-        JsonTokenizer result(json, file.string());
+        return from_json(detail::TokenizerFile::read(file), path, cleaning);
+    }
+
+    /// Of a tokenizer.json that was read, from the file or folder `path`.
+    [[gnu::cold]] static JsonTokenizer from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
+                                                 std::optional<Cleaning> cleaning = std::nullopt) {
+        JsonTokenizer result(json, json.file.string());
         result.pads_left_ = json.value("padding.direction") == "Left";
-        if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {
+        const auto config = path / "tokenizer_config.json";
+        if (std::filesystem::is_directory(path) && std::filesystem::exists(config)) {
             if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
         }
         result.canonicalizes_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;

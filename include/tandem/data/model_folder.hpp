@@ -96,51 +96,46 @@ private:
     JsonLeaves leaves_;
 };
 
-/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig and so on.
-[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, bool siglip) {
+/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig, AlignTextConfig and
+/// so on. `type` is its model_type: clip, siglip or align.
+[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, std::string_view type) {
     struct Entry {
-        const char *name, *path, *clip, *siglip;
+        const char *name, *path, *clip, *siglip, *align;  ///< the defaults; null: not in such a config
     };
-    static constexpr std::array<Entry, 15> entries{{
-        {"vision.patch", "vision_config.patch_size", "32", "16"},
-        {"vision.width", "vision_config.hidden_size", "768", "768"},
-        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072"},
-        {"vision.layers", "vision_config.num_hidden_layers", "12", "12"},
-        {"vision.heads", "vision_config.num_attention_heads", "12", "12"},
-        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
-        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6"},
-        {"text.vocabulary", "text_config.vocab_size", "49408", "32000"},
-        {"text.context", "text_config.max_position_embeddings", "77", "64"},
-        {"text.width", "text_config.hidden_size", "512", "768"},
-        {"text.hidden", "text_config.intermediate_size", "2048", "3072"},
-        {"text.layers", "text_config.num_hidden_layers", "12", "12"},
-        {"text.heads", "text_config.num_attention_heads", "8", "12"},
-        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
-        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6"},
+    static constexpr const char* none = nullptr;
+    static constexpr std::array<Entry, 19> entries{{
+        {"vision.patch", "vision_config.patch_size", "32", "16", none},
+        {"vision.width", "vision_config.hidden_size", "768", "768", none},
+        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072", none},
+        {"vision.layers", "vision_config.num_hidden_layers", "12", "12", none},
+        {"vision.heads", "vision_config.num_attention_heads", "12", "12", none},
+        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh", none},
+        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6", none},
+        {"vision.width_coefficient", "vision_config.width_coefficient", none, none, "2.0"},
+        {"vision.depth_coefficient", "vision_config.depth_coefficient", none, none, "3.1"},
+        {"text.vocabulary", "text_config.vocab_size", "49408", "32000", "30522"},
+        {"text.context", "text_config.max_position_embeddings", "77", "64", none},
+        {"text.positions", "text_config.max_position_embeddings", none, none, "512"},
+        {"text.width", "text_config.hidden_size", "512", "768", "768"},
+        {"text.hidden", "text_config.intermediate_size", "2048", "3072", "3072"},
+        {"text.layers", "text_config.num_hidden_layers", "12", "12", "12"},
+        {"text.heads", "text_config.num_attention_heads", "8", "12", "12"},
+        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh", "gelu"},
+        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6", "1e-12"},
+        {"embedding", "projection_dim", "512", none, "640"},
     }};
-    config.add_size("vision.image", "vision_config.image_size", "224");
-    for (const Entry& entry : entries) config.add(entry.name, entry.path, siglip ? entry.siglip : entry.clip);
-    config.conclude("vision.pooling", siglip ? "map" : "tok", "model_type");
-    config.conclude("text.pooling", siglip ? "last" : "argmax", "model_type");
-    config.conclude("text.causal", siglip ? "false" : "true", "model_type");
-    if (!siglip) config.add("embedding", "projection_dim", "512");
-}
-
-/// transformers' config.json of an AlignModel. Its image_size is not what its processor makes.
-[[gnu::cold]] inline void read_align_config(ConfigReader& config) {
-    config.add("vision.width_coefficient", "vision_config.width_coefficient", "2.0");
-    config.add("vision.depth_coefficient", "vision_config.depth_coefficient", "3.1");
-    config.add("text.vocabulary", "text_config.vocab_size", "30522");
-    config.add("text.positions", "text_config.max_position_embeddings", "512");
-    config.add("text.width", "text_config.hidden_size", "768");
-    config.add("text.hidden", "text_config.intermediate_size", "3072");
-    config.add("text.layers", "text_config.num_hidden_layers", "12");
-    config.add("text.heads", "text_config.num_attention_heads", "12");
-    config.add("text.activation", "text_config.hidden_act", "gelu");
-    config.add("text.norm.eps", "text_config.layer_norm_eps", "1e-12");
-    config.conclude("text.pooling", "first", "model_type");
-    config.conclude("text.causal", "false", "model_type");
-    config.add("embedding", "projection_dim", "640");
+    const bool is_siglip = type == "siglip", is_align = type == "align";
+    for (const Entry& entry : entries) {
+        const char* const otherwise = is_align ? entry.align : is_siglip ? entry.siglip : entry.clip;
+        if (otherwise != none) config.add(entry.name, entry.path, otherwise);
+    }
+    // An AlignModel's image_size is not what its processor makes.
+    if (!is_align) {
+        config.add_size("vision.image", "vision_config.image_size", "224");
+        config.conclude("vision.pooling", is_siglip ? "map" : "tok", "model_type");
+    }
+    config.conclude("text.pooling", is_align ? "first" : is_siglip ? "last" : "argmax", "model_type");
+    config.conclude("text.causal", is_align || is_siglip ? "false" : "true", "model_type");
 }
 
 /// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
@@ -226,11 +221,7 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
         const auto type = config.find("model_type");
         if (type && type != "clip" && type != "siglip" && type != "align")
             throw Error(path.string(), "a model_type of clip, siglip or align", *type);
-        if (type == "align") {
-            read_align_config(config);
-        } else if (type || config.has_below("vision_config.")) {
-            read_transformers_config(config, type == "siglip");
-        }
+        if (type || config.has_below("vision_config.")) read_transformers_config(config, type.value_or("clip"));
         return std::move(config.fields);
     }
     return {};

@@ -63,15 +63,51 @@ void for_each_part(std::string_view text, std::span<const SpecialToken> specials
     part(text.substr(begun));
 }
 
-/// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
-inline void fit_ids(std::string_view where, std::vector<Id> ids, Id end, Id padding, std::span<Id> out) {
-    if (out.size() < 2) throw Error(where, "a context of at least 2 tokens", std::to_string(out.size()));
-    if (ids.size() > out.size()) {
-        ids.resize(out.size());
-        ids.back() = end;
+/// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if there
+/// is none.
+[[gnu::cold]] inline std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own) {
+    std::filesystem::path file = path;
+    if (std::filesystem::is_directory(path)) {
+        file = path / own;
+        if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
     }
-    std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
+    if (!std::filesystem::is_regular_file(file))
+        throw Error(path.string(), std::string("a ") + own + ", or a tokenizer.json", "no file");
+    return file;
 }
+
+#if __has_include(<utf8proc.h>)
+
+/// What BERT's tokenizer and XLM-RoBERTa's have around the pieces of a text: a token before it and one behind it, literals
+/// in it that stand for special tokens, padding.
+struct BertFrame {
+    std::vector<SpecialToken> specials;
+    Id begin = 0, padding = 0, end = 0, unknown = 0;
+    bool cleans = false;  ///< as open_clip does (clean = "whitespace")
+
+    /// append(part, ids) makes ids of what stands between the literals.
+    template <class Append>
+    std::vector<Id> encode(std::string_view text, const Append& append) const {
+        std::vector<Id> ids{begin};
+        for_each_part(
+            cleans ? clean_space_as_open_clip(text) : encode_utf8(decode_utf8(text)), specials,
+            [&](std::string_view part) { append(part, ids); }, [&](Id special) { ids.push_back(special); });
+        ids.push_back(end);
+        return ids;
+    }
+
+    /// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
+    void fit(std::string_view where, std::vector<Id> ids, std::span<Id> out) const {
+        if (out.size() < 2) throw Error(where, "a context of at least 2 tokens", std::to_string(out.size()));
+        if (ids.size() > out.size()) {
+            ids.resize(out.size());
+            ids.back() = end;
+        }
+        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
+    }
+};
+
+#endif
 
 /// How a tokenizer's texts are cleaned: as asked for, or as the library does whose config lies beside it.
 inline Cleaning cleaning_of(const std::filesystem::path& path, std::optional<Cleaning> wanted) {

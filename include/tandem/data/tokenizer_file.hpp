@@ -25,6 +25,7 @@ public:
     std::unordered_map<std::string, Id> vocabulary;
     std::vector<std::pair<std::string, double>> pieces;  ///< of a unigram vocabulary, with their scores
     std::vector<std::pair<std::string, std::string>> merges;
+    std::filesystem::path file;
     std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
 
     /// Throws Error if there is no such file, or it is no JSON.
@@ -32,6 +33,7 @@ public:
         if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
         const MappedFile mapped(path);
         TokenizerFile json;
+        json.file = path;
         const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
         if (const auto fault = json_fault(text, json))
             throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));

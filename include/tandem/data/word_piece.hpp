@@ -101,41 +101,29 @@ public:
     /// token.
     [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
                                         std::optional<Cleaning> cleaning = std::nullopt) {
-        std::filesystem::path file = path;
-        if (std::filesystem::is_directory(path)) {
-            file = path / "vocab.txt";
-            if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
-        }
-        if (!std::filesystem::is_regular_file(file))
-            throw Error(path.string(), "a vocab.txt, or a tokenizer.json", "no file");
+        const std::filesystem::path file = detail::vocabulary_file(path, "vocab.txt");
+        const Cleaning chosen = detail::cleaning_of(path, cleaning);
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
         WordPiece result;
-        if (file.extension() == ".json") {
-            result.read_json(file);
-        } else {
-            result.read_vocabulary(file);
-            if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
-                const detail::ConfigReader settings(config);
-                const auto is = [&](const char* name, bool otherwise) {
-                    return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
-                };
-                result.lowers_ = is("do_lower_case", true);
-                result.strips_accents_ = is("strip_accents", result.lowers_);
-                result.splits_chinese_ = is("tokenize_chinese_chars", true);
-            }
+        result.read_vocabulary(file);
+        if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
+            const detail::ConfigReader settings(config);
+            const auto is = [&](const char* name, bool otherwise) {
+                return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
+            };
+            result.lowers_ = is("do_lower_case", true);
+            result.strips_accents_ = is("strip_accents", result.lowers_);
+            result.splits_chinese_ = is("tokenize_chinese_chars", true);
         }
-        const auto id_of = [&](const char* literal) {
-            const auto found = result.ids_.find(literal);
-            if (found == result.ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
-            result.specials_.push_back({literal, found->second});
-            return found->second;
-        };
-        result.padding_ = id_of("[PAD]");
-        result.unknown_ = id_of("[UNK]");
-        result.begin_ = id_of("[CLS]");
-        result.end_ = id_of("[SEP]");
-        if (const auto mask = result.ids_.find("[MASK]"); mask != result.ids_.end())
-            result.specials_.push_back({mask->first, mask->second});
-        result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+        result.find_specials(file, chosen);
+        return result;
+    }
+
+    /// Of a tokenizer.json that was read.
+    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, Cleaning cleaning) {
+        WordPiece result;
+        result.read_json(json);
+        result.find_specials(json.file, cleaning);
         return result;
     }
 
@@ -144,17 +132,13 @@ public:
     /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is
     /// left out.
     std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
-                    ids);
-        ids.push_back(end_);
-        return ids;
+        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
     }
 
     /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
     /// last id ends the text. Throws Error if `out` has no room for begin and end.
     void encode(std::string_view text, std::span<Id> out) const {
-        detail::fit_ids("WordPiece::encode", encode(text), end_, padding_, out);
+        frame_.fit("WordPiece::encode", encode(text), out);
     }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
@@ -176,11 +160,26 @@ private:
         }
     }
 
-    [[gnu::cold]] void read_json(const std::filesystem::path& path) {
-        detail::TokenizerFile json = detail::TokenizerFile::read(path);
+    [[gnu::cold]] void find_specials(const std::filesystem::path& file, Cleaning cleaning) {
+        const auto id_of = [&](const char* literal) {
+            const auto found = ids_.find(literal);
+            if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
+            frame_.specials.push_back({literal, found->second});
+            return found->second;
+        };
+        frame_.padding = id_of("[PAD]");
+        frame_.unknown = id_of("[UNK]");
+        frame_.begin = id_of("[CLS]");
+        frame_.end = id_of("[SEP]");
+        if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
+            frame_.specials.push_back({mask->first, mask->second});
+        frame_.cleans = cleaning == Cleaning::open_clip;
+    }
+
+    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
         const auto expect = [&](const std::string& at, const std::string& wanted, const std::string& otherwise) {
             if (const std::string found = json.value(at, otherwise); found != wanted)
-                throw Error(path.string(), at + " = " + wanted, found.empty() ? "nothing" : found);
+                throw Error(json.file.string(), at + " = " + wanted, found.empty() ? "nothing" : found);
         };
         expect("model.type", "WordPiece", "WordPiece");
         expect("model.continuing_subword_prefix", "##", "##");
@@ -193,12 +192,6 @@ private:
         strips_accents_ = strips == "null" ? lowers_ : strips == "true";
         splits_chinese_ = json.value("normalizer.handle_chinese_chars", "true") == "true";
         ids_ = std::move(json.vocabulary);
-    }
-
-    void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(
-            text, specials_, [&](std::string_view part) { append_part(part, ids); },
-            [&](Id special) { ids.push_back(special); });
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
@@ -244,14 +237,13 @@ private:
         }
         if (!is_known) {
             ids.resize(first);
-            ids.push_back(unknown_);
+            ids.push_back(frame_.unknown);
         }
     }
 
     std::unordered_map<std::string, Id> ids_;
-    std::vector<detail::SpecialToken> specials_;
-    Id padding_ = 0, unknown_ = 0, begin_ = 0, end_ = 0;
-    bool lowers_ = true, strips_accents_ = true, splits_chinese_ = true, cleans_ = false;
+    detail::BertFrame frame_;
+    bool lowers_ = true, strips_accents_ = true, splits_chinese_ = true;
 };
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -40,36 +40,32 @@ public:
     /// it is damaged.
     [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
                                                   std::optional<Cleaning> cleaning = std::nullopt) {
-        std::filesystem::path file = path;
-        if (std::filesystem::is_directory(path)) {
-            file = path / "sentencepiece.bpe.model";
-            if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
-        }
-        if (!std::filesystem::is_regular_file(file))
-            throw Error(path.string(), "a sentencepiece.bpe.model, or a tokenizer.json", "no file");
+        const std::filesystem::path file = detail::vocabulary_file(path, "sentencepiece.bpe.model");
+        const Cleaning chosen = detail::cleaning_of(path, cleaning);
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
         XlmRobertaTokenizer result;
-        if (file.extension() == ".json") {
-            result.read_json(file);
-        } else {
-            result.read_model(file);
-        }
-        result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+        result.read_model(file);
+        result.frame_.cleans = chosen == Cleaning::open_clip;
+        return result;
+    }
+
+    /// Of a tokenizer.json that was read.
+    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, Cleaning cleaning) {
+        XlmRobertaTokenizer result;
+        result.read_json(json);
+        result.frame_.cleans = cleaning == Cleaning::open_clip;
         return result;
     }
 
     /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD.
     std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
-                    ids);
-        ids.push_back(end_);
-        return ids;
+        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
     }
 
     /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
     /// last id ends the text. Throws Error if `out` has no room for begin and end.
     void encode(std::string_view text, std::span<Id> out) const {
-        detail::fit_ids("XlmRobertaTokenizer::encode", encode(text), end_, padding_, out);
+        frame_.fit("XlmRobertaTokenizer::encode", encode(text), out);
     }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
@@ -102,14 +98,12 @@ private:
             throw Error(path.string(), "the piece for what is unknown first",
                         "at " + std::to_string(model_->unknown()));
         shift_ = 1;
-        unknown_ = 3;
-        specials_ = {
-            {"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", static_cast<Id>(model_->size() + 1)}};
+        const auto mask = static_cast<Id>(model_->size() + 1);
+        frame_ = {{{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}, 0, 1, 2, 3};
     }
 
-    [[gnu::cold]] void read_json(const std::filesystem::path& path) {
-        detail::TokenizerFile json = detail::TokenizerFile::read(path);
-        const std::string where = path.string();
+    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
+        const std::string where = json.file.string();
         const auto refuse_unless = [&](bool holds, const std::string& expected, const std::string& found) {
             if (!holds) throw Error(where, expected, found.empty() ? "nothing" : found);
         };
@@ -121,13 +115,13 @@ private:
             const auto found =
                 std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
             refuse_unless(found != json.pieces.end(), "a piece " + special.text + " in model.vocab", "none");
-            (special.text == "<s>"    ? begin_
-             : special.text == "</s>" ? end_
-                                      : padding_) = static_cast<Id>(found - json.pieces.begin());
+            (special.text == "<s>"    ? frame_.begin
+             : special.text == "</s>" ? frame_.end
+                                      : frame_.padding) = static_cast<Id>(found - json.pieces.begin());
         }
         for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
             const std::string at = "added_tokens." + std::to_string(i);
-            specials_.push_back({json.value(at + ".content"),
+            frame_.specials.push_back({json.value(at + ".content"),
                                  static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
         }
         memory_->pieces = std::move(json.pieces);
@@ -135,9 +129,9 @@ private:
             if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
                 memory_->character_map = from_base64(map, where);
         }
-        unknown_ = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
+        frame_.unknown = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
         try {
-            model_ = std::make_shared<const detail::UnigramModel>(memory_->pieces, unknown_, memory_->character_map);
+            model_ = std::make_shared<const detail::UnigramModel>(memory_->pieces, frame_.unknown, memory_->character_map);
         } catch (const Error& error) {
             throw Error(where, "a unigram model", error.what());
         }
@@ -158,12 +152,6 @@ private:
         return bytes;
     }
 
-    void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(
-            text, specials_, [&](std::string_view part) { append_part(part, ids); },
-            [&](Id special) { ids.push_back(special); });
-    }
-
     void append_part(std::string_view text, std::vector<Id>& ids) const {
         std::string mapped;
         for (std::size_t begin = 0; begin < text.size();) {
@@ -174,7 +162,7 @@ private:
         const std::size_t first = ids.size();
         model_->append_words(mapped, ids);
         for (std::size_t i = first; i < ids.size(); ++i)
-            ids[i] = ids[i] == model_->unknown() ? unknown_ : ids[i] + shift_;
+            ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
     }
 
     /// Where the extended grapheme cluster ends that begins there.
@@ -193,9 +181,8 @@ private:
 
     std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
     std::shared_ptr<const detail::UnigramModel> model_;
-    std::vector<detail::SpecialToken> specials_;
-    Id begin_ = 0, padding_ = 1, end_ = 2, unknown_ = 3, shift_ = 0;
-    bool cleans_ = false;
+    detail::BertFrame frame_;
+    Id shift_ = 0;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
