@@ -1,7 +1,8 @@
 // Seconds that td::load needs for ViT-L/14 in float32, beside those of reading its file into memory that was not used
-// before, on all cores, in turn. The file was just written, or read in a first round that does not count, so it is in the
-// system's memory, and no disk is measured.
-//   loading [--rounds N] [FILE]        a checkpoint of ViT-L/14; without one, random weights are written to a temporary file
+// before, on all cores, in turn. The file was just written, or read in a first round that does not count, so it is in
+// the system's memory, and no disk is measured.
+//   loading [--rounds N] [FILE]        a checkpoint of ViT-L/14; without one, random weights are written to a temporary
+//   file
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -64,13 +65,15 @@ int run(int count, char** arguments) {
     }
     std::filesystem::path written;
     if (path.empty()) {
-        path = written = std::filesystem::temp_directory_path() / ("tandem-loading-" + std::to_string(::getpid()) + ".safetensors");
+        path = written =
+            std::filesystem::temp_directory_path() / ("tandem-loading-" + std::to_string(::getpid()) + ".safetensors");
         td::save_weights(td::Clip<td::vit_l_14>{td::Seed{0}}, path);
     }
     std::vector<double> reads, loads;
     for (std::size_t round = 0; round <= rounds; ++round) {
         const double read = seconds([&] { return read_whole(path); });
-        const double load = seconds([&] { return std::make_unique<td::Clip<td::vit_l_14>>(td::load<td::vit_l_14>(path)); });
+        const double load =
+            seconds([&] { return std::make_unique<td::Clip<td::vit_l_14>>(td::load<td::vit_l_14>(path)); });
         if (round == 0) continue;
         reads.push_back(read);
         loads.push_back(load);

@@ -2000,7 +2000,8 @@ namespace tandem::inline TANDEM_ABI {
 
 /// Turns texts into rows of ids of one length, cut and padded as its models were trained.
 template <class T>
-concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::span<Id> out, std::span<const std::string> texts) {
+concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::span<Id> out,
+                             std::span<const std::string> texts) {
     tokenizer.encode(text, out);
     { tokenizer.encode_batch(texts, std::size_t{}) } -> std::same_as<std::vector<Id>>;
 };
@@ -2011,8 +2012,9 @@ namespace detail {
 template <class Iterator>
 void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
     using Entry = typename std::iterator_traits<Iterator>::value_type;
-    low = std::lower_bound(low, high, prefix,
-                           [](const Entry& entry, std::string_view sought) { return std::string_view(entry.text) < sought; });
+    low = std::lower_bound(low, high, prefix, [](const Entry& entry, std::string_view sought) {
+        return std::string_view(entry.text) < sought;
+    });
     high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
         return sought < std::string_view(entry.text).substr(0, sought.size());
     });
@@ -2026,10 +2028,12 @@ struct SpecialToken {
 
 /// Calls part(text) for what stands between the literals of special tokens, and special(id) for each of them.
 template <class Part, class Special>
-void for_each_part(std::string_view text, std::span<const SpecialToken> specials, const Part& part, const Special& special) {
+void for_each_part(std::string_view text, std::span<const SpecialToken> specials, const Part& part,
+                   const Special& special) {
     std::size_t begun = 0;
     for (std::size_t at = 0; at < text.size();) {
-        const auto found = std::ranges::find_if(specials, [&](const SpecialToken& known) { return text.substr(at).starts_with(known.text); });
+        const auto found = std::ranges::find_if(
+            specials, [&](const SpecialToken& known) { return text.substr(at).starts_with(known.text); });
         if (found == specials.end()) {
             ++at;
             continue;
@@ -2041,20 +2045,56 @@ void for_each_part(std::string_view text, std::span<const SpecialToken> specials
     part(text.substr(begun));
 }
 
-/// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
-inline void fit_ids(std::string_view where, std::vector<Id> ids, Id end, Id padding, std::span<Id> out) {
-    if (out.size() < 2) throw Error(where, "a context of at least 2 tokens", std::to_string(out.size()));
-    if (ids.size() > out.size()) {
-        ids.resize(out.size());
-        ids.back() = end;
+/// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if
+/// there is none.
+[[gnu::cold]] inline std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own) {
+    std::filesystem::path file = path;
+    if (std::filesystem::is_directory(path)) {
+        file = path / own;
+        if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
     }
-    std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
+    if (!std::filesystem::is_regular_file(file))
+        throw Error(path.string(), std::string("a ") + own + ", or a tokenizer.json", "no file");
+    return file;
 }
+
+#if __has_include(<utf8proc.h>)
+
+/// What BERT's tokenizer and XLM-RoBERTa's have around the pieces of a text: a token before it and one behind it,
+/// literals in it that stand for special tokens, padding.
+struct BertFrame {
+    std::vector<SpecialToken> specials;
+    Id begin = 0, padding = 0, end = 0, unknown = 0;
+    bool cleans = false;  ///< as open_clip does (clean = "whitespace")
+
+    /// append(part, ids) makes ids of what stands between the literals.
+    template <class Append>
+    std::vector<Id> encode(std::string_view text, const Append& append) const {
+        std::vector<Id> ids{begin};
+        for_each_part(
+            cleans ? clean_space_as_open_clip(text) : encode_utf8(decode_utf8(text)), specials,
+            [&](std::string_view part) { append(part, ids); }, [&](Id special) { ids.push_back(special); });
+        ids.push_back(end);
+        return ids;
+    }
+
+    /// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
+    void fit(std::string_view where, std::vector<Id> ids, std::span<Id> out) const {
+        if (out.size() < 2) throw Error(where, "a context of at least 2 tokens", std::to_string(out.size()));
+        if (ids.size() > out.size()) {
+            ids.resize(out.size());
+            ids.back() = end;
+        }
+        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
+    }
+};
+
+#endif
 
 /// How a tokenizer's texts are cleaned: as asked for, or as the library does whose config lies beside it.
 inline Cleaning cleaning_of(const std::filesystem::path& path, std::optional<Cleaning> wanted) {
     return wanted.value_or(std::filesystem::exists(path / "open_clip_config.json") ? Cleaning::open_clip
-                                                                                  : Cleaning::transformers);
+                                                                                   : Cleaning::transformers);
 }
 
 /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
@@ -2062,7 +2102,8 @@ std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> 
     constexpr std::size_t texts_per_piece = 64;
     std::vector<Id> ids(texts.size() * context);
     parallel_for(texts.size(), texts_per_piece, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) tokenizer.encode(texts[i], std::span(ids).subspan(i * context, context));
+        for (std::size_t i = begin; i < end; ++i)
+            tokenizer.encode(texts[i], std::span(ids).subspan(i * context, context));
     });
     return ids;
 }
@@ -2083,6 +2124,7 @@ public:
     std::unordered_map<std::string, Id> vocabulary;
     std::vector<std::pair<std::string, double>> pieces;  ///< of a unigram vocabulary, with their scores
     std::vector<std::pair<std::string, std::string>> merges;
+    std::filesystem::path file;
     std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
 
     /// Throws Error if there is no such file, or it is no JSON.
@@ -2090,6 +2132,7 @@ public:
         if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
         const MappedFile mapped(path);
         TokenizerFile json;
+        json.file = path;
         const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
         if (const auto fault = json_fault(text, json))
             throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
@@ -2257,9 +2300,32 @@ public:
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
                         "nothing there");
-        if (path.extension() == ".json") return load_json(path, cleaning.value_or(Cleaning::transformers));
+        if (path.extension() == ".json") return from_json(detail::TokenizerFile::read(path), cleaning.value_or(Cleaning::transformers));
         return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
+    }
+
+    /// Of a tokenizer.json that was read, as transformers saves CLIP's tokenizer: the same vocabulary and merges in one
+    /// file.
+    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, Cleaning cleaning) {
+        const std::string where = json.file.string();
+        if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
+            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
+        std::map<std::string, std::uint64_t> entries;
+        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
+        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
+            const std::string at = "added_tokens." + std::to_string(i);
+            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
+        }
+        Bpe bpe(cleaning);
+        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
+        bpe.merges_ = detail::MergeRules(json.merges.size());
+        for (const auto& [left, right] : json.merges) {
+            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
+            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
+            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
+        }
+        return bpe;
     }
 
     /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
@@ -2447,7 +2513,7 @@ private:
 
     static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
         if (!std::filesystem::exists(folder / "vocab.json") && std::filesystem::exists(folder / "tokenizer.json"))
-            return load_json(folder / "tokenizer.json", detail::cleaning_of(folder, cleaning));
+            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), detail::cleaning_of(folder, cleaning));
         const std::filesystem::path merges_path = folder / "merges.txt";
         const std::string text = detail::read_gzip(merges_path);
         std::string_view rest = text;
@@ -2465,29 +2531,6 @@ private:
             const std::string where = detail::at_line(merges_path, line);
             const auto [left, right] = parse_merge(content, where);
             bpe.add_merge(ids, left, right, where);
-        }
-        return bpe;
-    }
-
-    /// A tokenizer.json as transformers saves CLIP's tokenizer: the same vocabulary and merges in one file.
-    [[gnu::cold]] static Bpe load_json(const std::filesystem::path& path, Cleaning cleaning) {
-        const detail::TokenizerFile json = detail::TokenizerFile::read(path);
-        const std::string where = path.string();
-        if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
-            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
-        std::map<std::string, std::uint64_t> entries;
-        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
-        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
-        }
-        Bpe bpe(cleaning);
-        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
-        bpe.merges_ = detail::MergeRules(json.merges.size());
-        for (const auto& [left, right] : json.merges) {
-            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
-            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
-            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
         return bpe;
     }
@@ -2673,51 +2716,46 @@ private:
     JsonLeaves leaves_;
 };
 
-/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig and so on.
-[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, bool siglip) {
+/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig, AlignTextConfig and
+/// so on. `type` is its model_type: clip, siglip or align.
+[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, std::string_view type) {
     struct Entry {
-        const char *name, *path, *clip, *siglip;
+        const char *name, *path, *clip, *siglip, *align;  ///< the defaults; null: not in such a config
     };
-    static constexpr std::array<Entry, 15> entries{{
-        {"vision.patch", "vision_config.patch_size", "32", "16"},
-        {"vision.width", "vision_config.hidden_size", "768", "768"},
-        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072"},
-        {"vision.layers", "vision_config.num_hidden_layers", "12", "12"},
-        {"vision.heads", "vision_config.num_attention_heads", "12", "12"},
-        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
-        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6"},
-        {"text.vocabulary", "text_config.vocab_size", "49408", "32000"},
-        {"text.context", "text_config.max_position_embeddings", "77", "64"},
-        {"text.width", "text_config.hidden_size", "512", "768"},
-        {"text.hidden", "text_config.intermediate_size", "2048", "3072"},
-        {"text.layers", "text_config.num_hidden_layers", "12", "12"},
-        {"text.heads", "text_config.num_attention_heads", "8", "12"},
-        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh"},
-        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6"},
+    static constexpr const char* none = nullptr;
+    static constexpr std::array<Entry, 19> entries{{
+        {"vision.patch", "vision_config.patch_size", "32", "16", none},
+        {"vision.width", "vision_config.hidden_size", "768", "768", none},
+        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072", none},
+        {"vision.layers", "vision_config.num_hidden_layers", "12", "12", none},
+        {"vision.heads", "vision_config.num_attention_heads", "12", "12", none},
+        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh", none},
+        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6", none},
+        {"vision.width_coefficient", "vision_config.width_coefficient", none, none, "2.0"},
+        {"vision.depth_coefficient", "vision_config.depth_coefficient", none, none, "3.1"},
+        {"text.vocabulary", "text_config.vocab_size", "49408", "32000", "30522"},
+        {"text.context", "text_config.max_position_embeddings", "77", "64", none},
+        {"text.positions", "text_config.max_position_embeddings", none, none, "512"},
+        {"text.width", "text_config.hidden_size", "512", "768", "768"},
+        {"text.hidden", "text_config.intermediate_size", "2048", "3072", "3072"},
+        {"text.layers", "text_config.num_hidden_layers", "12", "12", "12"},
+        {"text.heads", "text_config.num_attention_heads", "8", "12", "12"},
+        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh", "gelu"},
+        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6", "1e-12"},
+        {"embedding", "projection_dim", "512", none, "640"},
     }};
-    config.add_size("vision.image", "vision_config.image_size", "224");
-    for (const Entry& entry : entries) config.add(entry.name, entry.path, siglip ? entry.siglip : entry.clip);
-    config.conclude("vision.pooling", siglip ? "map" : "tok", "model_type");
-    config.conclude("text.pooling", siglip ? "last" : "argmax", "model_type");
-    config.conclude("text.causal", siglip ? "false" : "true", "model_type");
-    if (!siglip) config.add("embedding", "projection_dim", "512");
-}
-
-/// transformers' config.json of an AlignModel. Its image_size is not what its processor makes.
-[[gnu::cold]] inline void read_align_config(ConfigReader& config) {
-    config.add("vision.width_coefficient", "vision_config.width_coefficient", "2.0");
-    config.add("vision.depth_coefficient", "vision_config.depth_coefficient", "3.1");
-    config.add("text.vocabulary", "text_config.vocab_size", "30522");
-    config.add("text.positions", "text_config.max_position_embeddings", "512");
-    config.add("text.width", "text_config.hidden_size", "768");
-    config.add("text.hidden", "text_config.intermediate_size", "3072");
-    config.add("text.layers", "text_config.num_hidden_layers", "12");
-    config.add("text.heads", "text_config.num_attention_heads", "12");
-    config.add("text.activation", "text_config.hidden_act", "gelu");
-    config.add("text.norm.eps", "text_config.layer_norm_eps", "1e-12");
-    config.conclude("text.pooling", "first", "model_type");
-    config.conclude("text.causal", "false", "model_type");
-    config.add("embedding", "projection_dim", "640");
+    const bool is_siglip = type == "siglip", is_align = type == "align";
+    for (const Entry& entry : entries) {
+        const char* const otherwise = is_align ? entry.align : is_siglip ? entry.siglip : entry.clip;
+        if (otherwise != none) config.add(entry.name, entry.path, otherwise);
+    }
+    // An AlignModel's image_size is not what its processor makes.
+    if (!is_align) {
+        config.add_size("vision.image", "vision_config.image_size", "224");
+        config.conclude("vision.pooling", is_siglip ? "map" : "tok", "model_type");
+    }
+    config.conclude("text.pooling", is_align ? "first" : is_siglip ? "last" : "argmax", "model_type");
+    config.conclude("text.causal", is_align || is_siglip ? "false" : "true", "model_type");
 }
 
 /// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
@@ -2803,11 +2841,7 @@ inline std::string open_clip_activation(const ConfigReader& config, const std::s
         const auto type = config.find("model_type");
         if (type && type != "clip" && type != "siglip" && type != "align")
             throw Error(path.string(), "a model_type of clip, siglip or align", *type);
-        if (type == "align") {
-            read_align_config(config);
-        } else if (type || config.has_below("vision_config.")) {
-            read_transformers_config(config, type == "siglip");
-        }
+        if (type || config.has_below("vision_config.")) read_transformers_config(config, type.value_or("clip"));
         return std::move(config.fields);
     }
     return {};
@@ -2835,10 +2869,16 @@ public:
                                             std::optional<Cleaning> cleaning = std::nullopt) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
-        const detail::TokenizerFile json = detail::TokenizerFile::read(file);
-        JsonTokenizer result(json, file.string());
+        return from_json(detail::TokenizerFile::read(file), path, cleaning);
+    }
+
+    /// Of a tokenizer.json that was read, from the file or folder `path`.
+    [[gnu::cold]] static JsonTokenizer from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
+                                                 std::optional<Cleaning> cleaning = std::nullopt) {
+        JsonTokenizer result(json, json.file.string());
         result.pads_left_ = json.value("padding.direction") == "Left";
-        if (const auto config = path / "tokenizer_config.json"; is_folder && std::filesystem::exists(config)) {
+        const auto config = path / "tokenizer_config.json";
+        if (std::filesystem::is_directory(path) && std::filesystem::exists(config)) {
             if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
         }
         result.canonicalizes_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
@@ -3613,41 +3653,29 @@ public:
     /// token.
     [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
                                         std::optional<Cleaning> cleaning = std::nullopt) {
-        std::filesystem::path file = path;
-        if (std::filesystem::is_directory(path)) {
-            file = path / "vocab.txt";
-            if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
-        }
-        if (!std::filesystem::is_regular_file(file))
-            throw Error(path.string(), "a vocab.txt, or a tokenizer.json", "no file");
+        const std::filesystem::path file = detail::vocabulary_file(path, "vocab.txt");
+        const Cleaning chosen = detail::cleaning_of(path, cleaning);
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
         WordPiece result;
-        if (file.extension() == ".json") {
-            result.read_json(file);
-        } else {
-            result.read_vocabulary(file);
-            if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
-                const detail::ConfigReader settings(config);
-                const auto is = [&](const char* name, bool otherwise) {
-                    return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
-                };
-                result.lowers_ = is("do_lower_case", true);
-                result.strips_accents_ = is("strip_accents", result.lowers_);
-                result.splits_chinese_ = is("tokenize_chinese_chars", true);
-            }
+        result.read_vocabulary(file);
+        if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
+            const detail::ConfigReader settings(config);
+            const auto is = [&](const char* name, bool otherwise) {
+                return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
+            };
+            result.lowers_ = is("do_lower_case", true);
+            result.strips_accents_ = is("strip_accents", result.lowers_);
+            result.splits_chinese_ = is("tokenize_chinese_chars", true);
         }
-        const auto id_of = [&](const char* literal) {
-            const auto found = result.ids_.find(literal);
-            if (found == result.ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
-            result.specials_.push_back({literal, found->second});
-            return found->second;
-        };
-        result.padding_ = id_of("[PAD]");
-        result.unknown_ = id_of("[UNK]");
-        result.begin_ = id_of("[CLS]");
-        result.end_ = id_of("[SEP]");
-        if (const auto mask = result.ids_.find("[MASK]"); mask != result.ids_.end())
-            result.specials_.push_back({mask->first, mask->second});
-        result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+        result.find_specials(file, chosen);
+        return result;
+    }
+
+    /// Of a tokenizer.json that was read.
+    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, Cleaning cleaning) {
+        WordPiece result;
+        result.read_json(json);
+        result.find_specials(json.file, cleaning);
         return result;
     }
 
@@ -3656,18 +3684,12 @@ public:
     /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is
     /// left out.
     std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
-                    ids);
-        ids.push_back(end_);
-        return ids;
+        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
     }
 
     /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
     /// last id ends the text. Throws Error if `out` has no room for begin and end.
-    void encode(std::string_view text, std::span<Id> out) const {
-        detail::fit_ids("WordPiece::encode", encode(text), end_, padding_, out);
-    }
+    void encode(std::string_view text, std::span<Id> out) const { frame_.fit("WordPiece::encode", encode(text), out); }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
     std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
@@ -3688,11 +3710,26 @@ private:
         }
     }
 
-    [[gnu::cold]] void read_json(const std::filesystem::path& path) {
-        detail::TokenizerFile json = detail::TokenizerFile::read(path);
+    [[gnu::cold]] void find_specials(const std::filesystem::path& file, Cleaning cleaning) {
+        const auto id_of = [&](const char* literal) {
+            const auto found = ids_.find(literal);
+            if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
+            frame_.specials.push_back({literal, found->second});
+            return found->second;
+        };
+        frame_.padding = id_of("[PAD]");
+        frame_.unknown = id_of("[UNK]");
+        frame_.begin = id_of("[CLS]");
+        frame_.end = id_of("[SEP]");
+        if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
+            frame_.specials.push_back({mask->first, mask->second});
+        frame_.cleans = cleaning == Cleaning::open_clip;
+    }
+
+    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
         const auto expect = [&](const std::string& at, const std::string& wanted, const std::string& otherwise) {
             if (const std::string found = json.value(at, otherwise); found != wanted)
-                throw Error(path.string(), at + " = " + wanted, found.empty() ? "nothing" : found);
+                throw Error(json.file.string(), at + " = " + wanted, found.empty() ? "nothing" : found);
         };
         expect("model.type", "WordPiece", "WordPiece");
         expect("model.continuing_subword_prefix", "##", "##");
@@ -3705,12 +3742,6 @@ private:
         strips_accents_ = strips == "null" ? lowers_ : strips == "true";
         splits_chinese_ = json.value("normalizer.handle_chinese_chars", "true") == "true";
         ids_ = std::move(json.vocabulary);
-    }
-
-    void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(
-            text, specials_, [&](std::string_view part) { append_part(part, ids); },
-            [&](Id special) { ids.push_back(special); });
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
@@ -3756,14 +3787,13 @@ private:
         }
         if (!is_known) {
             ids.resize(first);
-            ids.push_back(unknown_);
+            ids.push_back(frame_.unknown);
         }
     }
 
     std::unordered_map<std::string, Id> ids_;
-    std::vector<detail::SpecialToken> specials_;
-    Id padding_ = 0, unknown_ = 0, begin_ = 0, end_ = 0;
-    bool lowers_ = true, strips_accents_ = true, splits_chinese_ = true, cleans_ = false;
+    detail::BertFrame frame_;
+    bool lowers_ = true, strips_accents_ = true, splits_chinese_ = true;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -3789,36 +3819,32 @@ public:
     /// it is damaged.
     [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
                                                   std::optional<Cleaning> cleaning = std::nullopt) {
-        std::filesystem::path file = path;
-        if (std::filesystem::is_directory(path)) {
-            file = path / "sentencepiece.bpe.model";
-            if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
-        }
-        if (!std::filesystem::is_regular_file(file))
-            throw Error(path.string(), "a sentencepiece.bpe.model, or a tokenizer.json", "no file");
+        const std::filesystem::path file = detail::vocabulary_file(path, "sentencepiece.bpe.model");
+        const Cleaning chosen = detail::cleaning_of(path, cleaning);
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
         XlmRobertaTokenizer result;
-        if (file.extension() == ".json") {
-            result.read_json(file);
-        } else {
-            result.read_model(file);
-        }
-        result.cleans_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+        result.read_model(file);
+        result.frame_.cleans = chosen == Cleaning::open_clip;
+        return result;
+    }
+
+    /// Of a tokenizer.json that was read.
+    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, Cleaning cleaning) {
+        XlmRobertaTokenizer result;
+        result.read_json(json);
+        result.frame_.cleans = cleaning == Cleaning::open_clip;
         return result;
     }
 
     /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD.
     std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids{begin_};
-        append_text(cleans_ ? detail::clean_space_as_open_clip(text) : detail::encode_utf8(detail::decode_utf8(text)),
-                    ids);
-        ids.push_back(end_);
-        return ids;
+        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
     }
 
     /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
     /// last id ends the text. Throws Error if `out` has no room for begin and end.
     void encode(std::string_view text, std::span<Id> out) const {
-        detail::fit_ids("XlmRobertaTokenizer::encode", encode(text), end_, padding_, out);
+        frame_.fit("XlmRobertaTokenizer::encode", encode(text), out);
     }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
@@ -3851,14 +3877,12 @@ private:
             throw Error(path.string(), "the piece for what is unknown first",
                         "at " + std::to_string(model_->unknown()));
         shift_ = 1;
-        unknown_ = 3;
-        specials_ = {
-            {"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", static_cast<Id>(model_->size() + 1)}};
+        const auto mask = static_cast<Id>(model_->size() + 1);
+        frame_ = {{{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}, 0, 1, 2, 3};
     }
 
-    [[gnu::cold]] void read_json(const std::filesystem::path& path) {
-        detail::TokenizerFile json = detail::TokenizerFile::read(path);
-        const std::string where = path.string();
+    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
+        const std::string where = json.file.string();
         const auto refuse_unless = [&](bool holds, const std::string& expected, const std::string& found) {
             if (!holds) throw Error(where, expected, found.empty() ? "nothing" : found);
         };
@@ -3870,23 +3894,24 @@ private:
             const auto found =
                 std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
             refuse_unless(found != json.pieces.end(), "a piece " + special.text + " in model.vocab", "none");
-            (special.text == "<s>"    ? begin_
-             : special.text == "</s>" ? end_
-                                      : padding_) = static_cast<Id>(found - json.pieces.begin());
+            (special.text == "<s>"    ? frame_.begin
+             : special.text == "</s>" ? frame_.end
+                                      : frame_.padding) = static_cast<Id>(found - json.pieces.begin());
         }
         for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
             const std::string at = "added_tokens." + std::to_string(i);
-            specials_.push_back({json.value(at + ".content"),
-                                 static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
+            frame_.specials.push_back({json.value(at + ".content"),
+                                       static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
         }
         memory_->pieces = std::move(json.pieces);
         for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
             if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
                 memory_->character_map = from_base64(map, where);
         }
-        unknown_ = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
+        frame_.unknown = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
         try {
-            model_ = std::make_shared<const detail::UnigramModel>(memory_->pieces, unknown_, memory_->character_map);
+            model_ =
+                std::make_shared<const detail::UnigramModel>(memory_->pieces, frame_.unknown, memory_->character_map);
         } catch (const Error& error) {
             throw Error(where, "a unigram model", error.what());
         }
@@ -3907,12 +3932,6 @@ private:
         return bytes;
     }
 
-    void append_text(std::string_view text, std::vector<Id>& ids) const {
-        detail::for_each_part(
-            text, specials_, [&](std::string_view part) { append_part(part, ids); },
-            [&](Id special) { ids.push_back(special); });
-    }
-
     void append_part(std::string_view text, std::vector<Id>& ids) const {
         std::string mapped;
         for (std::size_t begin = 0; begin < text.size();) {
@@ -3923,7 +3942,7 @@ private:
         const std::size_t first = ids.size();
         model_->append_words(mapped, ids);
         for (std::size_t i = first; i < ids.size(); ++i)
-            ids[i] = ids[i] == model_->unknown() ? unknown_ : ids[i] + shift_;
+            ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
     }
 
     /// Where the extended grapheme cluster ends that begins there.
@@ -3942,9 +3961,8 @@ private:
 
     std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
     std::shared_ptr<const detail::UnigramModel> model_;
-    std::vector<detail::SpecialToken> specials_;
-    Id begin_ = 0, padding_ = 1, end_ = 2, unknown_ = 3, shift_ = 0;
-    bool cleans_ = false;
+    detail::BertFrame frame_;
+    Id shift_ = 0;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -3996,12 +4014,13 @@ namespace detail {
 /// A tokenizer.json by the model it names.
 [[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
                                                       const std::filesystem::path& path) {
-    const TokenizerFile json = TokenizerFile::read(file);
+    TokenizerFile json = TokenizerFile::read(file);
     const std::string type = json.value("model.type");
-    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::load(path);
-    if (type == "WordPiece") return WordPiece::load(path);
-    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::load(path);
-    return JsonTokenizer::load(path);
+    const Cleaning cleaning = cleaning_of(path, std::nullopt);
+    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::from_json(std::move(json), cleaning);
+    if (type == "WordPiece") return WordPiece::from_json(std::move(json), cleaning);
+    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::from_json(json, cleaning);
+    return JsonTokenizer::from_json(json, path);
 }
 
 }  // namespace detail
@@ -8359,7 +8378,7 @@ auto relu(A&& a) {
 namespace tandem::inline TANDEM_ABI::kernels {
 
 /// The activations that kernels know. Any other is an expression, applied after the product.
-enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, squared_relu };
+enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, relu, squared_relu };
 
 /// Bytes that a tile fetches with every group, from memory that comes next. Half a line: fetched faster, they would take
 /// the buffers that the tile's own loads wait for.
@@ -8380,11 +8399,12 @@ struct TileKernel {
                      const B* b, Sum* out, const void* ahead);
 };
 
-/// What becomes of a finished product: c = activation(product + bias) · factor + residual, with `product + bias` kept in
-/// `before`. Null pointers are left out. A factor_stride of 0 is one factor a column. residual may be c itself.
+/// What becomes of a finished product: c = activation(product · scale + bias) · factor + residual, with what the activation
+/// gets kept in `before`. Null pointers are left out. A factor_stride of 0 is one factor a column. residual may be c itself.
 template <Real T>
 struct Finish {
-    const T* bias = nullptr;  ///< one a column
+    const T* scale = nullptr;  ///< one a column
+    const T* bias = nullptr;   ///< likewise
     Activation activation = Activation::none;
     T* before = nullptr;
     std::size_t before_stride = 0;
@@ -8396,6 +8416,7 @@ struct Finish {
     /// For the part of the product that begins at this element.
     Finish at(std::size_t row, std::size_t column) const {
         Finish part = *this;
+        if (scale != nullptr) part.scale += column;
         if (bias != nullptr) part.bias += column;
         if (before != nullptr) part.before += row * before_stride + column;
         if (factor != nullptr) part.factor += row * factor_stride + column;
@@ -8431,6 +8452,11 @@ struct KernelSet {
 
     /// In place x = softmax(scale · x) over one row of `count` elements.
     void (*softmax)(T* x, std::size_t count, T scale);
+
+    /// y = activation(Σ x[i] · factors[i] + bias), elementwise over `terms` pairs of rows of `width` elements, in order; a null
+    /// bias is none.
+    void (*sum_of_products)(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                            Activation activation, T* y, std::size_t width);
 };
 
 /// What training needs beside that. A table of its own, so that programs that only infer do not compile it.
@@ -8724,6 +8750,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -8866,6 +8893,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -8886,7 +8934,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -8994,6 +9043,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -9016,6 +9066,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -9378,6 +9433,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -9520,6 +9576,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -9540,7 +9617,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -9648,6 +9726,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -9670,6 +9749,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -9914,6 +9998,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -10056,6 +10141,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -10076,7 +10182,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -10184,6 +10291,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -10206,6 +10314,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -10441,6 +10554,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -10583,6 +10697,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -10603,7 +10738,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -10711,6 +10847,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -10733,6 +10870,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -11078,6 +11220,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -11220,6 +11363,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -11240,7 +11404,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -11348,6 +11513,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -11370,6 +11536,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -11667,6 +11838,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -11809,6 +11981,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -11829,7 +12022,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -11937,6 +12131,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -11959,6 +12154,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -12252,6 +12452,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -12394,6 +12595,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -12414,7 +12636,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -12522,6 +12745,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -12544,6 +12768,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -12783,6 +13012,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -12925,6 +13155,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -12945,7 +13196,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -13053,6 +13305,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -13075,6 +13328,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -13309,6 +13567,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -13451,6 +13710,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -13471,7 +13751,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -13579,6 +13860,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -13601,6 +13883,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;
@@ -13725,6 +14012,7 @@ struct Scalar {
             for (std::size_t j = 0; j < columns; ++j) {
                 T value = product[i * product_stride + j];
                 if (accumulate) value += c[i * c_stride + j];
+                if (finish.scale != nullptr) value *= finish.scale[j];
                 if (finish.bias != nullptr) value += finish.bias[j];
                 if (finish.before != nullptr) finish.before[i * finish.before_stride + j] = value;
                 value = activated(finish.activation, value);
@@ -13739,6 +14027,15 @@ struct Scalar {
                           std::size_t to_stride) {
         for (std::size_t i = 0; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        for (std::size_t j = 0; j < width; ++j) {
+            T total = bias == nullptr ? T{0} : bias[j];
+            for (std::size_t i = 0; i < terms; ++i) total += x[i][j] * factors[i][j];
+            y[j] = activated(activation, total);
         }
     }
 
@@ -13834,6 +14131,8 @@ private:
                 return x * tanh_gate(x);
             case Activation::silu:
                 return x * sigmoid(x);
+            case Activation::relu:
+                return x <= 0 ? T{0} : x;  // keeps a NaN
             case Activation::squared_relu:
                 return x > 0 ? x * x : T{0} * x;  // keeps a NaN
             case Activation::none:
@@ -13858,6 +14157,8 @@ private:
                 const T gate = sigmoid(x);
                 return gate * (1 + x * (1 - gate));
             }
+            case Activation::relu:
+                return x <= 0 ? T{0} : x > 0 ? T{1} : x;
             case Activation::squared_relu:
                 return x > 0 ? 2 * x : T{0} * x;
             case Activation::none:
@@ -13922,7 +14223,8 @@ inline constexpr KernelSet<T> scalar_kernels{
     .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
     .layer_norm = Scalar<T>::layer_norm,
-    .softmax = Scalar<T>::softmax};
+    .softmax = Scalar<T>::softmax,
+    .sum_of_products = Scalar<T>::sum_of_products};
 
 template <Real T>
 inline constexpr GradientKernels<T> scalar_gradient_kernels{
@@ -15943,6 +16245,11 @@ struct Silu {
     auto operator()(auto x) const { return x * sigmoid(x); }
 };
 
+/// max(0, x).
+struct Relu {
+    auto operator()(auto x) const { return relu(x); }
+};
+
 /// max(0, x)² (So et al. 2021, Primer).
 struct SquaredRelu {
     auto operator()(auto x) const { return square(relu(x)); }
@@ -15961,6 +16268,8 @@ template <>
 inline constexpr kernels::Activation kernel_activation<TanhGelu> = kernels::Activation::tanh_gelu;
 template <>
 inline constexpr kernels::Activation kernel_activation<Silu> = kernels::Activation::silu;
+template <>
+inline constexpr kernels::Activation kernel_activation<Relu> = kernels::Activation::relu;
 template <>
 inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::Activation::squared_relu;
 
@@ -20626,13 +20935,13 @@ private:
         nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
     }
 
-    /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
-    /// not depend on it.
+    /// Images of about 400 tokens a core, or one of a convolutional tower: what passes between layers then stays in the
+    /// caches. An embedding's bits do not depend on it.
     static std::size_t images_at_once() {
         if constexpr (requires { config.vision.tokens(); }) {
             return std::max<std::size_t>(1, 400 * core_count() / config.vision.tokens());
         } else {
-            return std::numeric_limits<std::size_t>::max() / 2;
+            return core_count();
         }
     }
 
@@ -21465,31 +21774,55 @@ struct ConvolutionShape {
         const std::size_t pad = kernel / 2;
         return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
     }
-    constexpr Cost cost() const {
-        const std::size_t pixels = out_side * out_side;
-        return linear_cost(depth(), out, false, pixels) + pixels * out * held_cost(1);
-    }
+    /// Of the product with the weight; memory is the layers'.
+    constexpr Cost cost() const { return linear_cost(depth(), out, false, out_side * out_side); }
 };
 
-/// Calls body(row, column, pixel) for every place of every window, image by image in parallel: `column` begins the
-/// kernel position's elements of the first channel, `pixel` is -1 in the padding.
+/// What a chain of blocks holds (see BlockChain), in elements for one image: in inference the buffers of two blocks in
+/// turn, in training those of all, and of what the backward pass needs the largest of each.
+class ChainMemory {
+public:
+    template <std::size_t Held, std::size_t Needed>
+    constexpr void add(const std::array<std::size_t, Held>& held, std::size_t saved,
+                       const std::array<std::size_t, Needed>& needed) {
+        for (std::size_t i = 0; i < Held; ++i) turns_[count_ % 2][i] = std::max(turns_[count_ % 2][i], held[i]);
+        for (std::size_t i = 0; i < Needed; ++i) needed_[i] = std::max(needed_[i], needed[i]);
+        saved_ += saved;
+        ++count_;
+    }
+    constexpr Cost cost() const {
+        Cost cost{.saved = saved_};
+        for (const auto& turn : turns_) {
+            for (const std::size_t buffer : turn) cost.inference += buffer;
+        }
+        for (const std::size_t buffer : needed_) cost.scratch += buffer;
+        return cost;
+    }
+
+private:
+    std::array<std::array<std::size_t, 8>, 2> turns_{};
+    std::array<std::size_t, 8> needed_{};
+    std::size_t saved_ = 0, count_ = 0;
+};
+
+/// Calls body(row, tap, pixel) for every place of every window of the lines [first, last) of the result, which count on
+/// from image to image: `row` is the result's, `pixel` the one that the kernel's position `tap` lies on, or outside.
+inline constexpr std::size_t outside = ~std::size_t{0};
 template <class Body>
-void for_each_window(const ConvolutionShape& shape, std::size_t count, const Body& body) {
+void for_each_window(const ConvolutionShape& shape, std::size_t first, std::size_t last, const Body& body) {
     const std::size_t side = shape.out_side, kernel = shape.kernel;
-    parallel_for(count * side, std::max<std::size_t>(1, 64 / side), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t line = begin; line < end; ++line) {
-            const std::size_t image = line / side * shape.side * shape.side, top = line % side * shape.stride;
-            for (std::size_t x = 0; x < side; ++x) {
-                for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
-                    // Behind the first line or column of an image, these wrap around to huge numbers.
-                    const std::size_t row = top + tap / kernel - shape.pad,
-                                      column = x * shape.stride + tap % kernel - shape.pad;
-                    const bool inside = row < shape.side && column < shape.side;
-                    body(line * side + x, tap, inside ? image + row * shape.side + column : ~std::size_t{0});
-                }
+    for (std::size_t line = first; line < last; ++line) {
+        const std::size_t image = line / side * shape.side * shape.side, top = line % side * shape.stride;
+        for (std::size_t x = 0; x < side; ++x) {
+            for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
+                // In the padding before the first line or column, these wrap around to huge numbers.
+                const std::size_t row = top + tap / kernel - shape.pad,
+                                  column = x * shape.stride + tap % kernel - shape.pad;
+                const bool inside = row < shape.side && column < shape.side;
+                body(line * side + x, tap, inside ? image + row * shape.side + column : outside);
             }
         }
-    });
+    }
 }
 
 /// A convolution without a bias. The weight has PyTorch's shape, [out, in, kernel, kernel].
@@ -21512,54 +21845,59 @@ struct Convolution {
         fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth())));
     }
 
-    /// x <N · side², in> to y <N · out_side², out>; `windows` is scratch.
-    void forward(std::size_t count, const C* x, C* y, Pixels<C>& windows) const {
-        weight.product(shape.rows(count), {input(count, x, windows), shape.depth()}, {y, shape.out}, {});
+    /// x <N · side², in> to y <N · out_side², out>, then what `finish` says.
+    void forward(std::size_t count, const C* x, C* y, const kernels::Finish<C>& finish = {}) const {
+        const std::size_t side = shape.out_side, depth = shape.depth(), out = shape.out;
+        if (shape.is_plain()) return weight.product(shape.rows(count), {x, depth}, {y, out}, finish);
+        // As many lines of windows as stay in a core's cache until they are multiplied.
+        const std::size_t lines = std::max<std::size_t>(1, 131072 / (side * depth));
+        parallel_for(count * side, lines, [&](std::size_t begin, std::size_t end) {
+            thread_local Buffer<C> windows;
+            for (std::size_t first = begin; first < end; first += lines) {
+                const std::size_t last = std::min(end, first + lines), row = first * side, rows = (last - first) * side;
+                windows.resize(rows * depth);
+                write_windows(first, last, x, windows.data());
+                weight.product(rows, {windows.data(), depth}, {y + row * out, out}, finish.at(row, 0));
+            }
+        });
     }
 
     /// Adds to the weight's gradient, and writes dx unless it is null.
     void backward(std::size_t count, const C* x, const C* dy, C* dx, Pixels<C>& windows, Pixels<C>& dwindows,
                   Convolution& gradient) const requires Trainable<T> {
-        const std::size_t rows = shape.rows(count), depth = shape.depth();
-        const C* const from = input(count, x, windows);
-        C* into = dx;
-        if (dx != nullptr && !shape.is_plain()) {
-            dwindows.resize(rows, depth);
-            into = dwindows.data();
-        }
-        weight.product_backward(rows, {from, depth}, {dy, shape.out}, {into, depth}, gradient.weight, 0, shape.out);
-        if (dx == nullptr || shape.is_plain()) return;
+        const std::size_t rows = shape.rows(count), depth = shape.depth(), side = shape.out_side;
+        if (shape.is_plain())
+            return weight.product_backward(rows, {x, depth}, {dy, shape.out}, {dx, depth}, gradient.weight, 0,
+                                           shape.out);
+        windows.resize(rows, depth);
+        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+            write_windows(begin, end, x, windows.data() + begin * side * depth);
+        });
+        if (dx != nullptr) dwindows.resize(rows, depth);
+        weight.product_backward(rows, {windows.data(), depth}, {dy, shape.out},
+                                {dx == nullptr ? nullptr : dwindows.data(), depth}, gradient.weight, 0, shape.out);
+        if (dx == nullptr) return;
         std::fill_n(dx, count * shape.side * shape.side * shape.in, C{0});
         // Windows overlap: image by image, not line by line.
-        const std::size_t taps = shape.kernel * shape.kernel, pixels = shape.out_side * shape.out_side;
+        const std::size_t taps = shape.kernel * shape.kernel;
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin * pixels; row < end * pixels; ++row) {
-                const std::size_t image = row / pixels * shape.side * shape.side;
-                for (std::size_t tap = 0; tap < taps; ++tap) {
-                    const std::size_t line =
-                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
-                    const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
-                    if (line >= shape.side || column >= shape.side) continue;
-                    C* const to = dx + (image + line * shape.side + column) * shape.in;
-                    const C* const g = dwindows.data() + row * depth + tap;
-                    for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
-                }
-            }
+            for_each_window(shape, begin * side, end * side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                if (pixel == outside) return;
+                C* const to = dx + pixel * shape.in;
+                const C* const g = dwindows.data() + row * depth + tap;
+                for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
+            });
         });
     }
 
 private:
-    /// What the product reads: x itself, or its windows, channel by channel as the weight has them.
-    const C* input(std::size_t count, const C* x, Pixels<C>& windows) const {
-        if (shape.is_plain()) return x;
-        const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel;
-        windows.resize(shape.rows(count), depth);
-        for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-            C* const to = windows.data() + row * depth + tap;
-            for (std::size_t c = 0; c < shape.in; ++c)
-                to[c * taps] = pixel == ~std::size_t{0} ? C{0} : x[pixel * shape.in + c];
+    /// The windows of the lines [first, last), channel by channel as the weight has them.
+    void write_windows(std::size_t first, std::size_t last, const C* x, C* windows) const {
+        const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel, before = first * shape.out_side;
+        for_each_window(shape, first, last, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+            C* const to = windows + (row - before) * depth + tap;
+            for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == outside ? C{0} : x[pixel * shape.in + c];
         });
-        return windows.data();
     }
 };
 
@@ -21581,40 +21919,44 @@ struct DepthwiseConvolution {
 
     void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(taps()))); }
 
-    /// x <N · side², channels> to y <N · out_side², channels>.
-    void forward(std::size_t count, const C* x, C* y) const {
-        const std::size_t width = shape.in;
+    /// x <N · side², channels> to y <N · out_side², channels>: activation(scale · the sums + bias), where scale and
+    /// bias are one a channel, or null.
+    void forward(std::size_t count, const C* x, C* y, const C* scale = nullptr, const C* bias = nullptr,
+                 kernels::Activation activation = kernels::Activation::none) const {
+        const std::size_t width = shape.in, side = shape.out_side;
+        const kernels::KernelSet<C>& set = kernels::active<C>();
         std::vector<C> by_tap(taps() * width);
-        kernels::active<C>().transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
-        std::fill_n(y, shape.rows(count) * width, C{0});
-        for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-            if (pixel == ~std::size_t{0}) return;
-            const C *const from = x + pixel * width, *const factors = by_tap.data() + tap * width;
-            C* const to = y + row * width;
-            for (std::size_t c = 0; c < width; ++c) to[c] += factors[c] * from[c];
+        set.transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
+        for (std::size_t i = 0; scale != nullptr && i < by_tap.size(); ++i) by_tap[i] *= scale[i % width];
+        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+            std::vector<const C*> pixels(taps()), factors(taps());
+            std::size_t terms = 0;
+            for_each_window(shape, begin, end, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                if (tap == 0) terms = 0;
+                if (pixel != outside) {
+                    pixels[terms] = x + pixel * width;
+                    factors[terms++] = by_tap.data() + tap * width;
+                }
+                if (tap + 1 == taps())
+                    set.sum_of_products(terms, pixels.data(), factors.data(), bias, activation, y + row * width, width);
+            });
         });
     }
 
     /// Adds to the weight's gradient, and writes dx.
     void backward(std::size_t count, const C* x, const C* dy, C* dx, DepthwiseConvolution& gradient) const {
-        const std::size_t width = shape.in, pixels = shape.out_side * shape.out_side;
+        const std::size_t width = shape.in;
         std::fill_n(dx, count * shape.side * shape.side * width, C{0});
         // Channels in parallel: windows overlap, and every channel has a gradient of its own.
         parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = 0; row < count * pixels; ++row) {
-                for (std::size_t tap = 0; tap < taps(); ++tap) {
-                    const std::size_t line =
-                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
-                    const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
-                    if (line >= shape.side || column >= shape.side) continue;
-                    const std::size_t pixel = row / pixels * shape.side * shape.side + line * shape.side + column;
-                    for (std::size_t c = begin * 16; c < std::min(end * 16, width); ++c) {
-                        const C g = dy[row * width + c];
-                        gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
-                        dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
-                    }
+            const std::size_t last = std::min(end * 16, width);
+            for_each_window(shape, 0, count * shape.out_side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                for (std::size_t c = begin * 16; pixel != outside && c < last; ++c) {
+                    const C g = dy[row * width + c];
+                    gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
+                    dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
                 }
-            }
+            });
         });
     }
 
@@ -21622,11 +21964,16 @@ private:
     std::size_t taps() const { return shape.kernel * shape.kernel; }
 };
 
-/// What becomes of the numbers behind a batch norm.
-enum class Rectifier { none, relu, silu };
+/// What a batch norm norms with: the running means, in the convolution before it and with nothing kept for backward;
+/// the same, with that kept; or the batch's own.
+enum class Statistics { folded, running, batch };
+
+constexpr Statistics statistics_of(bool keep, bool uses_running_means) {
+    return !keep ? Statistics::folded : uses_running_means ? Statistics::running : Statistics::batch;
+}
 
 /// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the
-/// running means of those of all batches. Then the rectifier.
+/// running means of those of all batches. Then the activation: none, relu or silu.
 template <Arithmetic T>
 struct BatchNorm {
     using C = Compute<T>;
@@ -21634,15 +21981,16 @@ struct BatchNorm {
     Tensor<C, Shape<dynamic>> weight, bias;
     RunningMean<C> running_mean, running_var;
     double eps;
-    Rectifier rectifier;
+    kernels::Activation activation;
 
     struct Saved {
         Tensor<C, Shape<dynamic>> mean, inverse;  ///< what the rows were normed with
+        Tensor<C, Shape<dynamic>> scale, shift;   ///< the same as one factor and one addend
         bool is_batch = false;
     };
 
-    BatchNorm(std::size_t width, Rectifier behind, double eps_of = 1e-5)
-        : weight(width), bias(width), running_mean(width), running_var(width), eps(eps_of), rectifier(behind) {
+    BatchNorm(std::size_t width, kernels::Activation behind, double eps_of = 1e-5)
+        : weight(width), bias(width), running_mean(width), running_var(width), eps(eps_of), activation(behind) {
         weight.fill(1);
         running_var.fill(1);
     }
@@ -21652,6 +22000,19 @@ struct BatchNorm {
         visit(at + "bias", self.bias...);
         visit(at + "running_mean", self.running_mean...);
         visit(at + "running_var", self.running_var...);
+    }
+
+    /// By the running means it is activation(scale · x + shift), whatever the rows are.
+    void fold(Saved& saved) const {
+        saved.scale.resize(weight.size());
+        saved.shift.resize(weight.size());
+        for (std::size_t c = 0; c < weight.size(); ++c) {
+            const double scale =
+                static_cast<double>(weight.data()[c]) / std::sqrt(static_cast<double>(running_var.data()[c]) + eps);
+            saved.scale.data()[c] = static_cast<C>(scale);
+            saved.shift.data()[c] = static_cast<C>(static_cast<double>(bias.data()[c]) -
+                                                   static_cast<double>(running_mean.data()[c]) * scale);
+        }
     }
 
     /// In place or not. `by_batch` norms by the rows given.
@@ -21679,7 +22040,7 @@ struct BatchNorm {
         parallel_for(rows, std::max<std::size_t>(1, 4096 / width), [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin * width; i < end * width; i += width) {
                 for (std::size_t c = 0; c < width; ++c) y[i + c] = normed(x[i + c], c, saved);
-                rectify(y + i, width);
+                kernels::active<C>().activate(activation, y + i, y + i, width);
             }
         });
     }
@@ -21694,7 +22055,7 @@ struct BatchNorm {
             double sum = 0, along = 0;
             for (std::size_t row = 0; row < rows; ++row) {
                 C& slope = g[row * width + c];
-                if (rectifier != Rectifier::none) slope *= rectifier_slope(normed(x[row * width + c], c, saved));
+                if (activation != kernels::Activation::none) slope *= slope_at(normed(x[row * width + c], c, saved));
                 sum += static_cast<double>(slope);
                 along += static_cast<double>(slope) * (static_cast<double>(x[row * width + c]) - mean) * inverse;
             }
@@ -21726,19 +22087,15 @@ private:
     C normed(C x, std::size_t c, const Saved& saved) const {
         return (x - saved.mean.data()[c]) * (saved.inverse.data()[c] * weight.data()[c]) + bias.data()[c];
     }
-    void rectify(C* row, std::size_t width) const {
-        if (rectifier == Rectifier::relu) std::transform(row, row + width, row, [](C x) { return std::max(x, C{0}); });
-        if (rectifier == Rectifier::silu)
-            std::transform(row, row + width, row, [](C x) { return x / (1 + std::exp(-x)); });
-    }
-    C rectifier_slope(C x) const {
-        if (rectifier == Rectifier::relu) return x > 0 ? C{1} : C{0};
+    /// The activation's.
+    C slope_at(C x) const {
+        if (activation == kernels::Activation::relu) return x > 0 ? C{1} : C{0};
         const C sigmoid = 1 / (1 + std::exp(-x));
         return sigmoid * (1 + x * (1 - sigmoid));
     }
 };
 
-/// A convolution and the batch norm and rectifier behind it.
+/// A convolution and the batch norm and activation behind it.
 template <Arithmetic T>
 struct NormedConvolution {
     using C = Compute<T>;
@@ -21751,18 +22108,25 @@ struct NormedConvolution {
         typename BatchNorm<T>::Saved norm;
     };
 
-    NormedConvolution(const ConvolutionShape& shape, Rectifier rectifier, double eps = 1e-5)
-        : convolution(shape), norm(shape.out, rectifier, eps) {}
+    NormedConvolution(const ConvolutionShape& shape, kernels::Activation activation, double eps = 1e-5)
+        : convolution(shape), norm(shape.out, activation, eps) {}
 
     const ConvolutionShape& shape() const { return convolution.shape; }
 
-    /// x to saved.out. With `by_batch` or `keep`, what backward needs stays in `saved`.
-    void forward(std::size_t count, const C* x, Saved& saved, Pixels<C>& windows, bool by_batch) const {
+    /// x to saved.out. Unless they are folded, what backward needs stays in `saved`.
+    void forward(std::size_t count, const C* x, Saved& saved, Statistics statistics) const {
         const std::size_t rows = shape().rows(count);
-        saved.convolved.resize(rows, shape().out);
         saved.out.resize(rows, shape().out);
-        convolution.forward(count, x, saved.convolved.data(), windows);
-        norm.forward(rows, saved.convolved.data(), saved.out.data(), saved.norm, by_batch);
+        if (statistics == Statistics::folded) {
+            norm.fold(saved.norm);
+            convolution.forward(
+                count, x, saved.out.data(),
+                {.scale = saved.norm.scale.data(), .bias = saved.norm.shift.data(), .activation = norm.activation});
+            return;
+        }
+        saved.convolved.resize(rows, shape().out);
+        convolution.forward(count, x, saved.convolved.data());
+        norm.forward(rows, saved.convolved.data(), saved.out.data(), saved.norm, statistics == Statistics::batch);
     }
 
     /// g is the gradient of saved.out, and is overwritten; writes dx unless it is null.
@@ -21772,6 +22136,49 @@ struct NormedConvolution {
         convolution.backward(count, x, g, dx, windows, dwindows, gradient.convolution);
     }
 };
+
+/// Blocks that follow one another, from pixels to pixels. In inference, two share their memory in turn.
+template <class Block>
+struct BlockChain {
+    using C = typename Block::C;
+
+    std::vector<Block> blocks;
+
+    struct Saved {
+        std::vector<typename Block::Saved> blocks;
+        typename Block::Scratch scratch;
+        Pixels<C> g, dx;
+    };
+
+    /// x to what it returns, which stands in `saved`.
+    const C* forward(std::size_t count, const C* x, Saved& saved, bool keep, Statistics statistics) const {
+        saved.blocks.resize(keep ? blocks.size() : 2);
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            auto& own = saved.blocks[keep ? i : i % 2];
+            blocks[i].forward(count, x, own, statistics);
+            x = own.out().data();
+        }
+        return x;
+    }
+
+    /// In place saved.g, the gradient of what forward returned, becomes that of x.
+    void backward(std::size_t count, const C* x, Saved& saved, BlockChain& gradient) const {
+        for (std::size_t i = blocks.size(); i-- > 0;) {
+            const C* const from = i > 0 ? saved.blocks[i - 1].out().data() : x;
+            blocks[i].backward(count, from, saved.g, saved.dx, saved.blocks[i], saved.scratch, gradient.blocks[i]);
+            std::swap(saved.g, saved.dx);
+        }
+    }
+};
+
+/// y = x + other, elementwise; y may be one of them.
+template <Real C>
+void add(const C* x, const C* other, C* y, std::size_t size) {
+    parallel_for(size, 16384, [&](std::size_t begin, std::size_t end) {
+        kernels::active<C>().finish_tile(x + begin, 0, 1, end - begin, y + begin, 0, false,
+                                         {.residual = other + begin});
+    });
+}
 
 /// The mean of every window of size · size pixels, which do not overlap: torch.nn.AvgPool2d(size).
 template <Real C>
@@ -21853,6 +22260,8 @@ struct EfficientNetConfig {
         bool is_residual = false;
 
         constexpr bool expands() const { return expanded != in; }
+        constexpr std::size_t before() const { return side * side; }
+        constexpr std::size_t after() const { return out_side * out_side; }
         /// A stride pads one pixel less before the image than behind it.
         constexpr nn::ConvolutionShape depthwise() const {
             const std::size_t pad = stride == 1 ? kernel / 2 : kernel / 2 - 1;
@@ -21919,24 +22328,34 @@ struct EfficientNetConfig {
     /// For one image.
     constexpr Cost cost() const {
         if (!is_valid()) throw Error("EfficientNetConfig", "an image of at least 32 pixels, and coefficients above 0");
-        const auto norm = [](std::size_t width, std::size_t pixels) {
-            return Cost{.parameters = 2 * width, .inference = pixels * width, .saved = pixels * width};
-        };
-        Cost total = stem().cost() + norm(channels(32), stem_side() * stem_side());
+        Cost total = memory() + stem().cost() + Cost{.parameters = 2 * channels(32)};
         for_each_block([&](const BlockShape& block) {
-            const std::size_t before = block.side * block.side, after = block.out_side * block.out_side;
             if (block.expands())
-                total = total + nn::linear_cost(block.in, block.expanded, false, before) +
-                        before * block.expanded * held_cost(1) + norm(block.expanded, before);
+                total = total + nn::linear_cost(block.in, block.expanded, false, block.before()) +
+                        Cost{.parameters = 2 * block.expanded};
             const std::size_t taps = block.kernel * block.kernel;
-            total = total + Cost{.parameters = taps * block.expanded} +
-                    product_cost(2 * taps * after * block.expanded) + 2 * (after * block.expanded * held_cost(1)) +
-                    norm(block.expanded, after) + nn::linear_cost(block.expanded, block.squeezed, true, 1) +
+            total = total + Cost{.parameters = (taps + 2) * block.expanded + 2 * block.out} +
+                    product_cost(2 * taps * block.after() * block.expanded) +
+                    nn::linear_cost(block.expanded, block.squeezed, true, 1) +
                     nn::linear_cost(block.squeezed, block.expanded, true, 1) +
-                    nn::linear_cost(block.expanded, block.out, false, after) + 2 * (after * block.out * held_cost(1)) +
-                    norm(block.out, after);
+                    nn::linear_cost(block.expanded, block.out, false, block.after());
         });
         return total;
+    }
+
+private:
+    constexpr Cost memory() const {
+        const nn::ConvolutionShape first = stem();
+        const std::size_t half = first.out_side * first.out_side;
+        nn::ChainMemory blocks;
+        for_each_block([&](const BlockShape& block) {
+            const std::size_t wide = block.before() * block.expanded, inner = block.after() * block.expanded,
+                              outer = block.after() * block.out, gates = 2 * (block.expanded + block.squeezed);
+            const std::size_t expansion = block.expands() ? wide : 0, in = block.before() * block.in;
+            blocks.add(std::array{expansion, inner, inner, gates, outer}, 2 * expansion + 3 * inner + gates + 2 * outer,
+                       std::array{half * first.depth(), inner, inner, gates, wide, std::max(in, outer), in});
+        });
+        return blocks.cost() + held_cost(3 * image * image + half * first.out) + Cost{.saved = half * first.out};
     }
 };
 
@@ -21961,7 +22380,9 @@ struct InvertedBottleneck {
     struct Saved {
         typename NormedConvolution<T>::Saved expansion, projection;
         typename BatchNorm<T>::Saved norm;
-        Pixels<C> convolved, normed, means, before, reduced, gates, gated, out;
+        Pixels<C> convolved, normed, means, before, reduced, gates, gated;
+
+        const Pixels<C>& out() const { return projection.out; }
     };
     struct Scratch {
         Pixels<C> windows, dwindows, dgated, dnormed, dgates, dreduced, dmeans, dexpanded;
@@ -21970,15 +22391,16 @@ struct InvertedBottleneck {
     explicit InvertedBottleneck(const EfficientNetConfig::BlockShape& sizes)
         : shape(sizes),
           depthwise(sizes.depthwise()),
-          depthwise_norm(sizes.expanded, Rectifier::silu, eps),
+          depthwise_norm(sizes.expanded, kernels::Activation::silu, eps),
           reduce(Extents<4>{{sizes.squeezed, sizes.expanded, 1, 1}}),
           expand(Extents<4>{{sizes.expanded, sizes.squeezed, 1, 1}}),
           reduce_bias(sizes.squeezed),
           expand_bias(sizes.expanded),
-          projection(ConvolutionShape::padded(sizes.out_side, sizes.expanded, sizes.out, 1, 1), Rectifier::none, eps) {
+          projection(ConvolutionShape::padded(sizes.out_side, sizes.expanded, sizes.out, 1, 1),
+                     kernels::Activation::none, eps) {
         if (shape.expands())
             expansion.emplace_back(ConvolutionShape::padded(sizes.side, sizes.in, sizes.expanded, 1, 1),
-                                   Rectifier::silu, eps);
+                                   kernels::Activation::silu, eps);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -22004,18 +22426,26 @@ struct InvertedBottleneck {
         projection.convolution.initialise(random);
     }
 
-    /// x to saved.out.
-    void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
+    /// x to saved.out().
+    void forward(std::size_t count, const C* x, Saved& saved, Statistics statistics) const {
         const std::size_t width = shape.expanded, rows = depthwise.shape.rows(count),
                           pixels = shape.out_side * shape.out_side;
         const C* from = x;
         if (!expansion.empty()) {
-            expansion.front().forward(count, x, saved.expansion, scratch.windows, by_batch);
+            expansion.front().forward(count, x, saved.expansion, statistics);
             from = saved.expansion.out.data();
         }
-        for (Pixels<C>* stream : {&saved.convolved, &saved.normed, &saved.gated}) stream->resize(rows, width);
-        depthwise.forward(count, from, saved.convolved.data());
-        depthwise_norm.forward(rows, saved.convolved.data(), saved.normed.data(), saved.norm, by_batch);
+        for (Pixels<C>* stream : {&saved.normed, &saved.gated}) stream->resize(rows, width);
+        if (statistics == Statistics::folded) {
+            depthwise_norm.fold(saved.norm);
+            depthwise.forward(count, from, saved.normed.data(), saved.norm.scale.data(), saved.norm.shift.data(),
+                              depthwise_norm.activation);
+        } else {
+            saved.convolved.resize(rows, width);
+            depthwise.forward(count, from, saved.convolved.data());
+            depthwise_norm.forward(rows, saved.convolved.data(), saved.normed.data(), saved.norm,
+                                   statistics == Statistics::batch);
+        }
         saved.means.resize(count, width);
         saved.gates.resize(count, width);
         saved.before.resize(count, shape.squeezed);
@@ -22031,22 +22461,16 @@ struct InvertedBottleneck {
                        {.bias = expand_bias.data()});
         for (C& gate : saved.gates.elements()) gate = 1 / (1 + std::exp(-gate));
         parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin; row < end; ++row) {
-                const C *const value = saved.normed.data() + row * width, *const gate =
-                                                                              saved.gates.data() + row / pixels * width;
-                std::transform(value, value + width, gate, saved.gated.data() + row * width, std::multiplies<C>());
-            }
+            for (std::size_t row = begin; row < end; ++row)
+                kernels::active<C>().finish_tile(saved.normed.data() + row * width, width, 1, width,
+                                                 saved.gated.data() + row * width, width, false,
+                                                 {.factor = saved.gates.data() + row / pixels * width});
         });
-        projection.forward(count, saved.gated.data(), saved.projection, scratch.windows, by_batch);
-        saved.out.resize(saved.projection.out.extents());
-        if (shape.is_residual) {
-            std::transform(x, x + saved.out.size(), saved.projection.out.data(), saved.out.data(), std::plus<C>());
-        } else {
-            std::copy_n(saved.projection.out.data(), saved.out.size(), saved.out.data());
-        }
+        projection.forward(count, saved.gated.data(), saved.projection, statistics);
+        if (shape.is_residual) add(x, saved.out().data(), saved.projection.out.data(), saved.out().size());
     }
 
-    /// g is the gradient of saved.out, and is overwritten; writes dx.
+    /// g is the gradient of saved.out(), and is overwritten; writes dx.
     void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
                   InvertedBottleneck& gradient) const requires Trainable<T> {
         const std::size_t width = shape.expanded, squeezed = shape.squeezed, rows = depthwise.shape.rows(count),
@@ -22126,46 +22550,40 @@ public:
     using Input = Images<C, image>;
     using InputGradient = ImagesGradient<C, image>;
     using Block = nn::InvertedBottleneck<T>;
+    using Blocks = nn::BlockChain<Block>;
 
     struct Workspace {
         bool uses_running_means = false;  ///< also in a forward with `keep`
         nn::Pixels<C> pixels;
         typename nn::NormedConvolution<T>::Saved stem;
-        std::vector<typename Block::Saved> blocks;
-        typename Block::Scratch scratch;
-        nn::Pixels<C> g, dx;
+        typename Blocks::Saved chain;
     };
 
-    EfficientNet() : stem_(stand_in.stem(), nn::Rectifier::silu, Block::eps) {
-        stand_in.for_each_block([&](const EfficientNetConfig::BlockShape& shape) { blocks_.emplace_back(shape); });
+    EfficientNet() : stem_(stand_in.stem(), kernels::Activation::silu, Block::eps) {
+        stand_in.for_each_block(
+            [&](const EfficientNetConfig::BlockShape& shape) { chain_.blocks.emplace_back(shape); });
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         nn::Convolution<T>::parameters(visit, at + "embeddings.convolution.", self.stem_.convolution...);
         nn::BatchNorm<T>::parameters(visit, at + "embeddings.batchnorm.", self.stem_.norm...);
-        for (std::size_t i = 0; i < std::min({self.blocks_.size()...}); ++i)
-            Block::parameters(visit, at + "encoder.blocks." + std::to_string(i) + ".", self.blocks_[i]...);
+        for (std::size_t i = 0; i < std::min({self.chain_.blocks.size()...}); ++i)
+            Block::parameters(visit, at + "encoder.blocks." + std::to_string(i) + ".", self.chain_.blocks[i]...);
     }
 
     void initialise(Random& random) {
         stem_.convolution.initialise(random);
-        for (Block& block : blocks_) block.initialise(random);
+        for (Block& block : chain_.blocks) block.initialise(random);
     }
 
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        const bool by_batch = keep && !work.uses_running_means;
+        const auto statistics = nn::statistics_of(keep, work.uses_running_means);
         work.pixels.resize(count * image * image, std::size_t{3});
         nn::channels_last(count, 3, image * image, images.data(), work.pixels.data());
-        stem_.forward(count, work.pixels.data(), work.stem, work.scratch.windows, by_batch);
-        const C* x = work.stem.out.data();
-        work.blocks.resize(keep ? blocks_.size() : 2);
-        for (std::size_t i = 0; i < blocks_.size(); ++i) {
-            auto& saved = work.blocks[keep ? i : i % 2];
-            blocks_[i].forward(count, x, saved, work.scratch, by_batch);
-            x = saved.out.data();
-        }
+        stem_.forward(count, work.pixels.data(), work.stem, statistics);
+        const C* const x = chain_.forward(count, work.stem.out.data(), work.chain, keep, statistics);
         for (std::size_t i = 0; i < count; ++i)
             Block::mean_of(x + i * last_pixels * Embedding, last_pixels, Embedding, embeddings.data() + i * Embedding);
     }
@@ -22175,28 +22593,24 @@ public:
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, EfficientNet& gradient,
                   InputGradient gradient_of_images = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
         const std::size_t count = gradient_of_embeddings.extent(0);
-        work.g.resize(count * last_pixels, Embedding);
-        for (std::size_t i = 0; i < work.g.size(); ++i)
-            work.g.data()[i] =
-                gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] /
-                static_cast<C>(last_pixels);
-        for (std::size_t i = blocks_.size(); i-- > 0;) {
-            const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.stem.out.data();
-            blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
-            std::swap(work.g, work.dx);
-        }
+        auto &g = work.chain.g, &dx = work.chain.dx;
+        g.resize(count * last_pixels, Embedding);
+        for (std::size_t i = 0; i < g.size(); ++i)
+            g.data()[i] = gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] /
+                          static_cast<C>(last_pixels);
+        chain_.backward(count, work.stem.out.data(), work.chain, gradient.chain_);
         const bool needed = gradient_of_images.size() > 0;
-        work.dx.resize(count * image * image, std::size_t{3});
-        stem_.backward(count, work.pixels.data(), work.g.data(), needed ? work.dx.data() : nullptr, work.stem,
-                       work.scratch.windows, work.scratch.dwindows, gradient.stem_);
-        if (needed) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+        if (needed) dx.resize(count * image * image, std::size_t{3});
+        stem_.backward(count, work.pixels.data(), g.data(), needed ? dx.data() : nullptr, work.stem,
+                       work.chain.scratch.windows, work.chain.scratch.dwindows, gradient.stem_);
+        if (needed) nn::channels_first(count, 3, image * image, dx.data(), gradient_of_images.data());
     }
 
 private:
     static constexpr std::size_t last_pixels = stand_in.last_side() * stand_in.last_side();
 
     nn::NormedConvolution<T> stem_;
-    std::vector<Block> blocks_;
+    Blocks chain_;
 
     static_assert(config.is_valid(),
                   "tandem: EfficientNetConfig: image must be at least 32 pixels, and the coefficients above 0");
@@ -22243,16 +22657,24 @@ struct ResNetConfig {
         return *this;
     }
 
+    /// One bottleneck, from side · side pixels.
+    struct BlockShape {
+        std::size_t side = 0, in = 0, planes = 0, stride = 0;
+
+        constexpr std::size_t before() const { return side * side; }
+        constexpr std::size_t after() const { return before() / (stride * stride); }
+        constexpr bool pools() const { return stride > 1; }
+        constexpr bool has_downsample() const { return pools() || in != 4 * planes; }
+    };
+
     /// For one image, without the projection.
     constexpr Cost cost() const {
         if (!is_valid())
             throw Error("ResNetConfig",
                         "an image of a multiple of 32 pixels, an even width, blocks in every stage and heads that fit");
-        Cost total;
+        Cost total = memory();
         for_each_convolution([&](const nn::ConvolutionShape& shape) {
-            const std::size_t pixels = shape.out_side * shape.out_side;
-            total = total + shape.cost() +
-                    Cost{.parameters = 2 * shape.out, .inference = pixels * shape.out, .saved = pixels * shape.out};
+            total = total + shape.cost() + Cost{.parameters = 2 * shape.out};
         });
         const std::size_t tokens = grid() * grid() + 1;
         const Cost keys = 2 * nn::linear_cost(features(), features(), true, tokens);
@@ -22270,25 +22692,56 @@ struct ResNetConfig {
         return cost;
     }
 
-    /// Calls visit(shape) for the convolutions in the order in which they compute.
-    constexpr void for_each_convolution(const auto& visit) const {
+    constexpr std::array<nn::ConvolutionShape, 3> stem() const {
         using nn::ConvolutionShape;
-        visit(ConvolutionShape::padded(image, 3, width / 2, 3, 2));
-        visit(ConvolutionShape::padded(image / 2, width / 2, width / 2, 3, 1));
-        visit(ConvolutionShape::padded(image / 2, width / 2, width, 3, 1));
+        return {ConvolutionShape::padded(image, 3, width / 2, 3, 2),
+                ConvolutionShape::padded(image / 2, width / 2, width / 2, 3, 1),
+                ConvolutionShape::padded(image / 2, width / 2, width, 3, 1)};
+    }
+
+    /// Calls visit(BlockShape) for all blocks in their order.
+    constexpr void for_each_block(const auto& visit) const {
         std::size_t side = image / 4, in = width;
         for (std::size_t stage = 0; stage < 4; ++stage) {
             const std::size_t planes = width << stage;
             for (std::size_t block = 0; block < layers[stage]; ++block) {
                 const std::size_t stride = stage > 0 && block == 0 ? 2 : 1;
-                visit(ConvolutionShape::padded(side, in, planes, 1, 1));
-                visit(ConvolutionShape::padded(side, planes, planes, 3, 1));
+                visit(BlockShape{side, in, planes, stride});
                 side /= stride;
-                visit(ConvolutionShape::padded(side, planes, 4 * planes, 1, 1));
-                if (block == 0) visit(ConvolutionShape::padded(side, in, 4 * planes, 1, 1));
                 in = 4 * planes;
             }
         }
+    }
+
+private:
+    constexpr void for_each_convolution(const auto& visit) const {
+        using nn::ConvolutionShape;
+        for (const ConvolutionShape& shape : stem()) visit(shape);
+        for_each_block([&](const BlockShape& block) {
+            const std::size_t planes = block.planes, after = block.side / block.stride;
+            visit(ConvolutionShape::padded(block.side, block.in, planes, 1, 1));
+            visit(ConvolutionShape::padded(block.side, planes, planes, 3, 1));
+            visit(ConvolutionShape::padded(after, planes, 4 * planes, 1, 1));
+            if (block.has_downsample()) visit(ConvolutionShape::padded(after, block.in, 4 * planes, 1, 1));
+        });
+    }
+
+    constexpr Cost memory() const {
+        const std::size_t half = image * image / 4;
+        nn::ChainMemory blocks;
+        for_each_block([&](const BlockShape& block) {
+            const std::size_t inner = block.before() * block.planes, outer = block.after() * 4 * block.planes;
+            const std::size_t pooled = block.pools() ? block.after() * (block.planes + block.in) : 0;
+            const std::size_t down = block.has_downsample() ? outer : 0;
+            blocks.add(std::array{inner, inner, pooled, outer, down, outer}, 4 * inner + pooled + 3 * outer + 2 * down,
+                       std::array{std::max(half * width / 2 * 9, 9 * inner), std::max(half * width / 2 * 9, 9 * inner),
+                                  outer, inner, std::max(inner, block.after() * block.planes),
+                                  block.has_downsample() ? block.after() * block.in : 0,
+                                  std::max(half * width, block.before() * block.in),
+                                  std::max(half * width, block.before() * block.in)});
+        });
+        const std::size_t stem = 3 * image * image + half * 2 * width, pooled = half / 4 * width;
+        return blocks.cost() + held_cost(stem + pooled) + Cost{.saved = half * 2 * width};
     }
 };
 
@@ -22305,20 +22758,24 @@ struct Bottleneck {
 
     struct Saved {
         typename NormedConvolution<T>::Saved conv1, conv2, conv3, downsample;
-        Pixels<C> pooled, shortcut, out;
+        Pixels<C> pooled, shortcut, sum;
+
+        const Pixels<C>& out() const { return sum; }
     };
     /// What one block needs at a time.
     struct Scratch {
         Pixels<C> windows, dwindows, g1, g2, g3, dshortcut;
     };
 
-    Bottleneck(std::size_t side, std::size_t in, std::size_t planes, std::size_t stride_of)
-        : stride(stride_of),
-          conv1(ConvolutionShape::padded(side, in, planes, 1, 1), Rectifier::relu),
-          conv2(ConvolutionShape::padded(side, planes, planes, 3, 1), Rectifier::relu),
-          conv3(ConvolutionShape::padded(side / stride, planes, 4 * planes, 1, 1), Rectifier::none) {
-        if (stride > 1 || in != 4 * planes)
-            downsample.emplace_back(ConvolutionShape::padded(side / stride, in, 4 * planes, 1, 1), Rectifier::none);
+    explicit Bottleneck(const ResNetConfig::BlockShape& shape)
+        : stride(shape.stride),
+          conv1(ConvolutionShape::padded(shape.side, shape.in, shape.planes, 1, 1), kernels::Activation::relu),
+          conv2(ConvolutionShape::padded(shape.side, shape.planes, shape.planes, 3, 1), kernels::Activation::relu),
+          conv3(ConvolutionShape::padded(shape.side / stride, shape.planes, 4 * shape.planes, 1, 1),
+                kernels::Activation::none) {
+        if (shape.has_downsample())
+            downsample.emplace_back(ConvolutionShape::padded(shape.side / stride, shape.in, 4 * shape.planes, 1, 1),
+                                    kernels::Activation::none);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -22338,11 +22795,11 @@ struct Bottleneck {
         conv3.norm.weight.fill(0);  // the block begins as its shortcut (CLIP/clip/model.py:308-311)
     }
 
-    /// x to saved.out.
-    void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
+    /// x to saved.out().
+    void forward(std::size_t count, const C* x, Saved& saved, Statistics statistics) const {
         const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
-        conv1.forward(count, x, saved.conv1, scratch.windows, by_batch);
-        conv2.forward(count, saved.conv1.out.data(), saved.conv2, scratch.windows, by_batch);
+        conv1.forward(count, x, saved.conv1, statistics);
+        conv2.forward(count, saved.conv1.out.data(), saved.conv2, statistics);
         const C *middle = saved.conv2.out.data(), *shortcut = x;
         if (stride > 1) {
             saved.pooled.resize(conv3.shape().rows(count), planes);
@@ -22352,25 +22809,22 @@ struct Bottleneck {
             average_pool(count, side, stride, in, x, saved.shortcut.data());
             shortcut = saved.shortcut.data();
         }
-        conv3.forward(count, middle, saved.conv3, scratch.windows, by_batch);
+        conv3.forward(count, middle, saved.conv3, statistics);
         if (!downsample.empty()) {
-            downsample.front().forward(count, shortcut, saved.downsample, scratch.windows, by_batch);
+            downsample.front().forward(count, shortcut, saved.downsample, statistics);
             shortcut = saved.downsample.out.data();
         }
-        saved.out.resize(saved.conv3.out.extents());
-        const C* const branch = saved.conv3.out.data();
-        C* const out = saved.out.data();
-        parallel_for(saved.out.size(), 16384, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) out[i] = std::max(branch[i] + shortcut[i], C{0});
-        });
+        saved.sum.resize(saved.conv3.out.extents());
+        add(saved.conv3.out.data(), shortcut, saved.sum.data(), saved.sum.size());
+        activate(Relu{}, saved.sum.data(), saved.sum.data(), saved.sum.size());
     }
 
-    /// g is the gradient of saved.out, and is overwritten; writes dx.
+    /// g is the gradient of saved.out(), and is overwritten; writes dx.
     void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
                   Bottleneck& gradient) const requires Trainable<T> {
         const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
         const std::size_t before = conv1.shape().rows(count), after = conv3.shape().rows(count);
-        for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = saved.out.data()[i] > 0 ? g.data()[i] : C{0};
+        for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = saved.sum.data()[i] > 0 ? g.data()[i] : C{0};
         dx.resize(before, in);
         // The branch: its gradient is that of the sum, which the shortcut needs as well.
         scratch.g3.resize(g.extents());
@@ -22526,33 +22980,19 @@ public:
     using Input = Images<C, image>;
     using InputGradient = ImagesGradient<C, image>;
     using Pool = nn::MeanQueryPool<T, grid * grid + 1, width, stand_in.heads(), Embedding>;
-    using Block = nn::Bottleneck<T>;
+    using Blocks = nn::BlockChain<nn::Bottleneck<T>>;
 
     struct Workspace {
         bool uses_running_means = false;  ///< also in a forward with `keep`
         nn::Pixels<C> pixels, pooled;
         std::array<typename nn::NormedConvolution<T>::Saved, 3> stem;
-        std::vector<typename Block::Saved> blocks;
-        typename Block::Scratch scratch;
+        typename Blocks::Saved chain;
         typename Pool::Saved pool;
-        nn::Pixels<C> g, dx;
     };
 
     ResNet() {
-        using nn::ConvolutionShape;
-        const std::size_t first = stand_in.width;
-        stem_.emplace_back(ConvolutionShape::padded(image, 3, first / 2, 3, 2), nn::Rectifier::relu);
-        stem_.emplace_back(ConvolutionShape::padded(image / 2, first / 2, first / 2, 3, 1), nn::Rectifier::relu);
-        stem_.emplace_back(ConvolutionShape::padded(image / 2, first / 2, first, 3, 1), nn::Rectifier::relu);
-        std::size_t side = image / 4, in = first;
-        for (std::size_t stage = 0; stage < 4; ++stage) {
-            for (std::size_t block = 0; block < stand_in.layers[stage]; ++block) {
-                const std::size_t stride = stage > 0 && block == 0 ? 2 : 1, planes = first << stage;
-                blocks_.emplace_back(side, in, planes, stride);
-                side /= stride;
-                in = 4 * planes;
-            }
-        }
+        for (const nn::ConvolutionShape& shape : stand_in.stem()) stem_.emplace_back(shape, kernels::Activation::relu);
+        stand_in.for_each_block([&](const ResNetConfig::BlockShape& shape) { chain_.blocks.emplace_back(shape); });
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -22565,38 +23005,32 @@ public:
         for (std::size_t stage = 0; stage < 4; ++stage) {
             const ParameterName layer = at + "layer" + std::to_string(stage + 1) + ".";
             for (std::size_t block = 0; block < stand_in.layers[stage]; ++block, ++index)
-                Block::parameters(visit, layer + std::to_string(block) + ".", self.blocks_[index]...);
+                nn::Bottleneck<T>::parameters(visit, layer + std::to_string(block) + ".", self.chain_.blocks[index]...);
         }
         Pool::parameters(visit, at + "attnpool.", self.pool_...);
     }
 
     void initialise(Random& random) {
         for (auto& layer : stem_) layer.convolution.initialise(random);
-        for (Block& block : blocks_) block.initialise(random);
+        for (auto& block : chain_.blocks) block.initialise(random);
         pool_.initialise(random);
     }
 
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0), first = stand_in.width;
-        const bool by_batch = keep && !work.uses_running_means;
+        const auto statistics = nn::statistics_of(keep, work.uses_running_means);
         work.pixels.resize(count * image * image, std::size_t{3});
         nn::channels_last(count, 3, image * image, images.data(), work.pixels.data());
         const C* x = work.pixels.data();
         for (std::size_t i = 0; i < 3; ++i) {
-            stem_[i].forward(count, x, work.stem[i], work.scratch.windows, by_batch);
+            stem_[i].forward(count, x, work.stem[i], statistics);
             x = work.stem[i].out.data();
         }
         work.pooled.resize(count * image / 4 * (image / 4), first);
         nn::average_pool(count, image / 2, 2, first, x, work.pooled.data());
-        x = work.pooled.data();
-        work.blocks.resize(keep ? blocks_.size() : 2);
-        for (std::size_t i = 0; i < blocks_.size(); ++i) {
-            auto& saved = work.blocks[keep ? i : i % 2];
-            blocks_[i].forward(count, x, saved, work.scratch, by_batch);
-            x = saved.out.data();
-        }
-        pool_.forward(count, x, embeddings, work.pool);
+        pool_.forward(count, chain_.forward(count, work.pooled.data(), work.chain, keep, statistics), embeddings,
+                      work.pool);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
@@ -22604,30 +23038,27 @@ public:
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, ResNet& gradient,
                   InputGradient gradient_of_images = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
         const std::size_t count = gradient_of_embeddings.extent(0), first = stand_in.width;
-        work.g.resize(work.blocks.back().out.extents());
-        pool_.backward(count, gradient_of_embeddings, work.g.data(), work.pool, gradient.pool_);
-        for (std::size_t i = blocks_.size(); i-- > 0;) {
-            const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.pooled.data();
-            blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
-            std::swap(work.g, work.dx);
-        }
-        work.dx.resize(work.stem[2].out.extents());
-        nn::average_pool_backward(count, image / 2, 2, first, work.g.data(), work.dx.data());
+        auto &g = work.chain.g, &dx = work.chain.dx;
+        g.resize(work.chain.blocks.back().out().extents());
+        pool_.backward(count, gradient_of_embeddings, g.data(), work.pool, gradient.pool_);
+        chain_.backward(count, work.pooled.data(), work.chain, gradient.chain_);
+        dx.resize(work.stem[2].out.extents());
+        nn::average_pool_backward(count, image / 2, 2, first, g.data(), dx.data());
         for (std::size_t i = 3; i-- > 0;) {
             const C* const x = i > 0 ? work.stem[i - 1].out.data() : work.pixels.data();
             const bool needed = i > 0 || gradient_of_images.size() > 0;
-            work.g.resize(stem_[i].shape().side * stem_[i].shape().side * count, stem_[i].shape().in);
-            stem_[i].backward(count, x, work.dx.data(), needed ? work.g.data() : nullptr, work.stem[i],
-                              work.scratch.windows, work.scratch.dwindows, gradient.stem_[i]);
-            std::swap(work.g, work.dx);
+            g.resize(stem_[i].shape().side * stem_[i].shape().side * count, stem_[i].shape().in);
+            stem_[i].backward(count, x, dx.data(), needed ? g.data() : nullptr, work.stem[i],
+                              work.chain.scratch.windows, work.chain.scratch.dwindows, gradient.stem_[i]);
+            std::swap(g, dx);
         }
         if (gradient_of_images.size() > 0)
-            nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+            nn::channels_first(count, 3, image * image, dx.data(), gradient_of_images.data());
     }
 
 private:
     std::vector<nn::NormedConvolution<T>> stem_;
-    std::vector<Block> blocks_;
+    Blocks chain_;
     Pool pool_;
 
     static_assert(config.is_valid(),

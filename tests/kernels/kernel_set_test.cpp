@@ -218,6 +218,36 @@ TEMPLATE_TEST_CASE("column sums, every instruction set against scalar", "[kernel
     }
 }
 
+TEMPLATE_TEST_CASE("sums of products, every instruction set against scalar", "[kernels]", float, double) {
+    using T = TestType;
+    using tandem::kernels::Activation;
+    const Pair<T> sets{GENERATE(from_range(available_isas()))};
+    CAPTURE(sets.tested.name);
+    Random random(Seed{5});
+    constexpr std::size_t most_terms = 3;
+    const Guarded<T> x_memory[] = {Guarded<T>(largest_width), Guarded<T>(largest_width), Guarded<T>(largest_width)};
+    const Guarded<T> factor_memory[] = {Guarded<T>(largest_width), Guarded<T>(largest_width), Guarded<T>(largest_width)};
+    const Guarded<T> bias_memory(largest_width), y_memory(largest_width);
+    for (std::size_t width = 1; width <= largest_width; ++width) {
+        for (const std::size_t terms : {std::size_t{0}, std::size_t{1}, most_terms}) {
+            for (const Activation activation : {Activation::none, Activation::relu, Activation::silu}) {
+                CAPTURE(width, terms);
+                std::vector<const T*> x, factors;
+                for (std::size_t i = 0; i < terms; ++i) {
+                    x.push_back(x_memory[i].random(width, random));
+                    factors.push_back(factor_memory[i].random(width, random));
+                }
+                const T* const bias = width % 3 == 0 ? nullptr : bias_memory.random(width, random);
+                T* const y = y_memory.random(width, random);
+                std::vector<T> expected(width);
+                sets.scalar.sum_of_products(terms, x.data(), factors.data(), bias, activation, expected.data(), width);
+                sets.tested.sum_of_products(terms, x.data(), factors.data(), bias, activation, y, width);
+                REQUIRE(largest_difference(expected, y) <= 64 * epsilon<T>);
+            }
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("softmax and its gradient, every instruction set against scalar", "[kernels]", float, double) {
     using T = TestType;
     const Pair<T> sets{GENERATE(from_range(available_isas()))};
@@ -282,7 +312,7 @@ TEMPLATE_TEST_CASE("activations and their derivatives, every instruction set aga
     using tandem::kernels::Activation;
     const Pair<T> sets{GENERATE(from_range(available_isas()))};
     const auto kind = GENERATE(Activation::none, Activation::gelu, Activation::quick_gelu, Activation::tanh_gelu,
-                               Activation::silu, Activation::squared_relu);
+                               Activation::silu, Activation::relu, Activation::squared_relu);
     CAPTURE(sets.tested.name, static_cast<int>(kind));
     const auto& exact = tandem::kernels::kernels_of<double>(tandem::kernels::Isa::scalar);
     const auto& exact_gradients = tandem::kernels::gradient_kernels_of<double>(tandem::kernels::Isa::scalar);
@@ -348,17 +378,18 @@ TEMPLATE_TEST_CASE("a finished tile is what its parts say, every instruction set
     Random random(Seed{6});
     const std::size_t width = sets.tested.tile.columns, rows = 3;
     const Guarded<T> c_memory(rows * (width + 3)), bias_memory(width), residual_memory(rows * (width + 3)),
-        before_memory(rows * (width + 3)), factor_memory(rows * (width + 3));
+        before_memory(rows * (width + 3)), factor_memory(rows * (width + 3)), scale_memory(width);
     std::vector<T> product(rows * width);
     for (T& value : product) value = static_cast<T>(random.uniform(-2, 2));
     for (std::size_t columns = 1; columns <= width; ++columns) {
-        for (unsigned mode = 0; mode < 128; ++mode) {
+        for (unsigned mode = 0; mode < 256; ++mode) {
             CAPTURE(columns, mode);
             const std::size_t stride = columns + 3, size = (rows - 1) * stride + columns;
             T* const c = c_memory.random(size, random);
             T* const before = before_memory.random(size, random);
             const bool accumulate = (mode & 1) != 0;
             tandem::kernels::Finish<T> finish;
+            if (mode & 128) finish.scale = scale_memory.random(columns, random);
             if (mode & 2) finish.bias = bias_memory.random(columns, random);
             if (mode & 4) finish.residual = residual_memory.random(size, random);
             if (mode & 8) finish.before = before;
@@ -373,6 +404,7 @@ TEMPLATE_TEST_CASE("a finished tile is what its parts say, every instruction set
                 for (std::size_t j = 0; j < columns; ++j) {
                     const std::size_t at = i * stride + j;
                     T value = product[i * width + j] + (accumulate ? expected[at] : T{0});
+                    if (finish.scale != nullptr) value *= finish.scale[j];
                     if (finish.bias != nullptr) value += finish.bias[j];
                     if (finish.before != nullptr) expected_before[at] = value;
                     sets.scalar.activate(finish.activation, &value, &value, 1);

@@ -56,10 +56,41 @@ constexpr bool is_within(double found, double expected, double share) {
 
 /// Packed operands of a few products, one set a thread, come on top of what the constants count.
 template <auto config>
-void check() {
+void check_memory() {
     using Model = td::Clip<config>;
     constexpr std::size_t count = 48, tokens = config.text.context - 3;
     Model model{td::Seed{0}}, gradient;
+    const Batch<Model> batch(count, tokens);
+    typename Model::Embeddings embeddings(count);
+    typename Model::Workspace work;
+    const auto step = [&] { model.loss_and_gradient(batch.images, batch.ids, td::InfoNce{}, gradient, work); };
+    const auto training = static_cast<double>(count_bytes(step));
+    const double expected =
+        static_cast<double>(count * sizeof(float) *
+                            (td::image_cost(config).training() + td::text_cost(config, tokens).training()));
+    CAPTURE(training, expected);
+    CHECK(is_within(training, expected, 0.1));
+
+    Model fresh{td::Seed{0}};
+    // No more than a model takes at once.
+    const std::size_t few = requires { config.vision.tokens(); } ? 4 : td::core_count();
+    typename Model::Embeddings some(few);
+    const auto image = static_cast<double>(
+        count_bytes([&] { fresh.encode_image(batch.images.view().slice(0, few), some); }));
+    const double expected_image = static_cast<double>(few * td::inference_bytes(config.vision));
+    CAPTURE(image, expected_image);
+    CHECK(is_within(image, expected_image, 0.1));
+    const auto text = static_cast<double>(count_bytes([&] { fresh.encode_text(batch.ids, embeddings); }));
+    const double expected_text = static_cast<double>(count * sizeof(float) * td::text_cost(config, tokens).inference);
+    CAPTURE(text, expected_text);
+    CHECK(is_within(text, expected_text, 0.1));
+}
+
+template <auto config>
+void check() {
+    using Model = td::Clip<config>;
+    constexpr std::size_t count = 48, tokens = config.text.context - 3;
+    Model model{td::Seed{0}};
     CHECK(td::count_parameters(model) == td::parameter_count(config));
     const Batch<Model> batch(count, tokens);
     typename Model::Embeddings embeddings(count);
@@ -78,27 +109,7 @@ void check() {
     const Batch<Model> whole(2, config.text.context);
     CHECK(count_flops([&] { model.encode_text(whole.ids, embeddings.view().slice(0, 2)); }) == 2 * td::text_cost(config).executed);
 
-    typename Model::Workspace work;
-    const auto step = [&] { model.loss_and_gradient(batch.images, batch.ids, td::InfoNce{}, gradient, work); };
-    const auto training = static_cast<double>(count_bytes(step));
-    const double expected =
-        static_cast<double>(count * sizeof(float) *
-                            (td::image_cost(config).training() + td::text_cost(config, tokens).training()));
-    CAPTURE(training, expected);
-    CHECK(is_within(training, expected, 0.1));
-
-    Model fresh{td::Seed{0}};
-    constexpr std::size_t few = 4;  // fewer than a model takes at once
-    typename Model::Embeddings some(few);
-    const auto image = static_cast<double>(
-        count_bytes([&] { fresh.encode_image(batch.images.view().slice(0, few), some); }));
-    const double expected_image = static_cast<double>(few * td::inference_bytes(config.vision));
-    CAPTURE(image, expected_image);
-    CHECK(is_within(image, expected_image, 0.1));
-    const auto text = static_cast<double>(count_bytes([&] { fresh.encode_text(batch.ids, embeddings); }));
-    const double expected_text = static_cast<double>(count * sizeof(float) * td::text_cost(config, tokens).inference);
-    CAPTURE(text, expected_text);
-    CHECK(is_within(text, expected_text, 0.1));
+    check_memory<config>();
 }
 
 inline constexpr td::ClipConfig plain{
@@ -121,11 +132,20 @@ inline constexpr td::ClipConfig parallel{
     .text = td::TextConfig{.vocabulary = 4096, .context = 32, .width = 192, .layers = 4, .heads = 3, .parallel = true},
     .embedding = 128};
 
+inline constexpr td::ClipConfig residual{td::ResNetConfig{.image = 160, .layers = {2, 1, 3, 1}, .width = 32}, plain.text, 64};
+inline constexpr td::ClipConfig scaled{
+    td::EfficientNetConfig{.image = 161, .width_coefficient = 0.5, .depth_coefficient = 0.6}, plain.text, 160};
+
 }  // namespace
 
 TEST_CASE("the cost of a plain model") { check<plain>(); }
 TEST_CASE("the cost of a modern model") { check<modern>(); }
 TEST_CASE("the cost of post-norm and parallel blocks") { check<parallel>(); }
+
+TEST_CASE("the memory of convolutional towers") {
+    check_memory<residual>();
+    check_memory<scaled>();
+}
 
 TEST_CASE("describe adds up, and gives the constant back") {
     td::Cost sum;

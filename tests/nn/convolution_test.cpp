@@ -106,7 +106,7 @@ TEST_CASE("convolutions are the sums that define them, backward as well") {
             shape, shape.in,
             [&](auto& layer, const auto& weight, std::size_t count, const auto& x, auto& y) {
                 layer.weight.pack(weight.data());
-                layer.forward(count, x.data(), y.data(), windows);
+                layer.forward(count, x.data(), y.data());
             },
             [&](auto& layer, std::size_t count, const auto& x, const auto& g, auto& dx, auto& gradient, auto& dweight) {
                 gradient.weight.fill(0);
@@ -133,12 +133,12 @@ TEST_CASE("depthwise convolutions are the sums that define them, backward as wel
 }
 
 TEST_CASE("batch norm: its gradient by the batch and by the running means") {
-    using td::nn::Rectifier;
+    using td::kernels::Activation;
     constexpr std::size_t rows = 7, width = 5;
-    for (const Rectifier rectifier : {Rectifier::none, Rectifier::silu}) {
+    for (const Activation activation : {Activation::none, Activation::silu}) {
         for (const bool by_batch : {true, false}) {
             td::Random random{td::Seed{3}};
-            td::nn::BatchNorm<double> norm(width, rectifier), gradient(width, rectifier);
+            td::nn::BatchNorm<double> norm(width, activation), gradient(width, activation);
             td::zero_parameters(gradient);
             for (auto* vector : {&norm.weight, &norm.bias}) td::fill_normal(*vector, random, 1);
             for (double& mean : norm.running_mean.elements()) mean = random.normal();

@@ -22,7 +22,8 @@ namespace tandem::inline TANDEM_ABI {
 
 /// Turns texts into rows of ids of one length, cut and padded as its models were trained.
 template <class T>
-concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::span<Id> out, std::span<const std::string> texts) {
+concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::span<Id> out,
+                             std::span<const std::string> texts) {
     tokenizer.encode(text, out);
     { tokenizer.encode_batch(texts, std::size_t{}) } -> std::same_as<std::vector<Id>>;
 };
@@ -33,8 +34,9 @@ namespace detail {
 template <class Iterator>
 void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
     using Entry = typename std::iterator_traits<Iterator>::value_type;
-    low = std::lower_bound(low, high, prefix,
-                           [](const Entry& entry, std::string_view sought) { return std::string_view(entry.text) < sought; });
+    low = std::lower_bound(low, high, prefix, [](const Entry& entry, std::string_view sought) {
+        return std::string_view(entry.text) < sought;
+    });
     high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
         return sought < std::string_view(entry.text).substr(0, sought.size());
     });
@@ -48,10 +50,12 @@ struct SpecialToken {
 
 /// Calls part(text) for what stands between the literals of special tokens, and special(id) for each of them.
 template <class Part, class Special>
-void for_each_part(std::string_view text, std::span<const SpecialToken> specials, const Part& part, const Special& special) {
+void for_each_part(std::string_view text, std::span<const SpecialToken> specials, const Part& part,
+                   const Special& special) {
     std::size_t begun = 0;
     for (std::size_t at = 0; at < text.size();) {
-        const auto found = std::ranges::find_if(specials, [&](const SpecialToken& known) { return text.substr(at).starts_with(known.text); });
+        const auto found = std::ranges::find_if(
+            specials, [&](const SpecialToken& known) { return text.substr(at).starts_with(known.text); });
         if (found == specials.end()) {
             ++at;
             continue;
@@ -63,8 +67,8 @@ void for_each_part(std::string_view text, std::span<const SpecialToken> specials
     part(text.substr(begun));
 }
 
-/// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if there
-/// is none.
+/// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if
+/// there is none.
 [[gnu::cold]] inline std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own) {
     std::filesystem::path file = path;
     if (std::filesystem::is_directory(path)) {
@@ -78,8 +82,8 @@ void for_each_part(std::string_view text, std::span<const SpecialToken> specials
 
 #if __has_include(<utf8proc.h>)
 
-/// What BERT's tokenizer and XLM-RoBERTa's have around the pieces of a text: a token before it and one behind it, literals
-/// in it that stand for special tokens, padding.
+/// What BERT's tokenizer and XLM-RoBERTa's have around the pieces of a text: a token before it and one behind it,
+/// literals in it that stand for special tokens, padding.
 struct BertFrame {
     std::vector<SpecialToken> specials;
     Id begin = 0, padding = 0, end = 0, unknown = 0;
@@ -112,7 +116,7 @@ struct BertFrame {
 /// How a tokenizer's texts are cleaned: as asked for, or as the library does whose config lies beside it.
 inline Cleaning cleaning_of(const std::filesystem::path& path, std::optional<Cleaning> wanted) {
     return wanted.value_or(std::filesystem::exists(path / "open_clip_config.json") ? Cleaning::open_clip
-                                                                                  : Cleaning::transformers);
+                                                                                   : Cleaning::transformers);
 }
 
 /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
@@ -120,7 +124,8 @@ std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> 
     constexpr std::size_t texts_per_piece = 64;
     std::vector<Id> ids(texts.size() * context);
     parallel_for(texts.size(), texts_per_piece, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) tokenizer.encode(texts[i], std::span(ids).subspan(i * context, context));
+        for (std::size_t i = begin; i < end; ++i)
+            tokenizer.encode(texts[i], std::span(ids).subspan(i * context, context));
     });
     return ids;
 }

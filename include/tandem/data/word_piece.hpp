@@ -137,9 +137,7 @@ public:
 
     /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
     /// last id ends the text. Throws Error if `out` has no room for begin and end.
-    void encode(std::string_view text, std::span<Id> out) const {
-        frame_.fit("WordPiece::encode", encode(text), out);
-    }
+    void encode(std::string_view text, std::span<Id> out) const { frame_.fit("WordPiece::encode", encode(text), out); }
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
     std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {

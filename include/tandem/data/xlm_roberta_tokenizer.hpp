@@ -122,7 +122,7 @@ private:
         for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
             const std::string at = "added_tokens." + std::to_string(i);
             frame_.specials.push_back({json.value(at + ".content"),
-                                 static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
+                                       static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
         }
         memory_->pieces = std::move(json.pieces);
         for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
@@ -131,7 +131,8 @@ private:
         }
         frame_.unknown = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
         try {
-            model_ = std::make_shared<const detail::UnigramModel>(memory_->pieces, frame_.unknown, memory_->character_map);
+            model_ =
+                std::make_shared<const detail::UnigramModel>(memory_->pieces, frame_.unknown, memory_->character_map);
         } catch (const Error& error) {
             throw Error(where, "a unigram model", error.what());
         }

@@ -21,7 +21,8 @@ inline constexpr KernelSet<T> scalar_kernels{
     .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
     .layer_norm = Scalar<T>::layer_norm,
-    .softmax = Scalar<T>::softmax};
+    .softmax = Scalar<T>::softmax,
+    .sum_of_products = Scalar<T>::sum_of_products};
 
 template <Real T>
 inline constexpr GradientKernels<T> scalar_gradient_kernels{

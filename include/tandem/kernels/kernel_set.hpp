@@ -3,13 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include <tandem/core/dtype.hpp>
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
 /// The activations that kernels know. Any other is an expression, applied after the product.
-enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, squared_relu };
+enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, relu, squared_relu };
 
 /// Bytes that a tile fetches with every group, from memory that comes next. Half a line: fetched faster, they would take
 /// the buffers that the tile's own loads wait for.
@@ -30,11 +31,12 @@ struct TileKernel {
                      const B* b, Sum* out, const void* ahead);
 };
 
-/// What becomes of a finished product: c = activation(product + bias) · factor + residual, with `product + bias` kept in
-/// `before`. Null pointers are left out. A factor_stride of 0 is one factor a column. residual may be c itself.
+/// What becomes of a finished product: c = activation(product · scale + bias) · factor + residual, with what the activation
+/// gets kept in `before`. Null pointers are left out. A factor_stride of 0 is one factor a column. residual may be c itself.
 template <Real T>
 struct Finish {
-    const T* bias = nullptr;  ///< one a column
+    const T* scale = nullptr;  ///< one a column
+    const T* bias = nullptr;   ///< likewise
     Activation activation = Activation::none;
     T* before = nullptr;
     std::size_t before_stride = 0;
@@ -46,6 +48,7 @@ struct Finish {
     /// For the part of the product that begins at this element.
     Finish at(std::size_t row, std::size_t column) const {
         Finish part = *this;
+        if (scale != nullptr) part.scale += column;
         if (bias != nullptr) part.bias += column;
         if (before != nullptr) part.before += row * before_stride + column;
         if (factor != nullptr) part.factor += row * factor_stride + column;
@@ -81,6 +84,11 @@ struct KernelSet {
 
     /// In place x = softmax(scale · x) over one row of `count` elements.
     void (*softmax)(T* x, std::size_t count, T scale);
+
+    /// y = activation(Σ x[i] · factors[i] + bias), elementwise over `terms` pairs of rows of `width` elements, in order; a null
+    /// bias is none.
+    void (*sum_of_products)(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                            Activation activation, T* y, std::size_t width);
 };
 
 /// What training needs beside that. A table of its own, so that programs that only infer do not compile it.

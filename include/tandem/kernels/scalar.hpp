@@ -38,6 +38,7 @@ struct Scalar {
             for (std::size_t j = 0; j < columns; ++j) {
                 T value = product[i * product_stride + j];
                 if (accumulate) value += c[i * c_stride + j];
+                if (finish.scale != nullptr) value *= finish.scale[j];
                 if (finish.bias != nullptr) value += finish.bias[j];
                 if (finish.before != nullptr) finish.before[i * finish.before_stride + j] = value;
                 value = activated(finish.activation, value);
@@ -52,6 +53,15 @@ struct Scalar {
                           std::size_t to_stride) {
         for (std::size_t i = 0; i < rows; ++i) {
             for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        for (std::size_t j = 0; j < width; ++j) {
+            T total = bias == nullptr ? T{0} : bias[j];
+            for (std::size_t i = 0; i < terms; ++i) total += x[i][j] * factors[i][j];
+            y[j] = activated(activation, total);
         }
     }
 
@@ -147,6 +157,8 @@ private:
                 return x * tanh_gate(x);
             case Activation::silu:
                 return x * sigmoid(x);
+            case Activation::relu:
+                return x <= 0 ? T{0} : x;  // keeps a NaN
             case Activation::squared_relu:
                 return x > 0 ? x * x : T{0} * x;  // keeps a NaN
             case Activation::none:
@@ -171,6 +183,8 @@ private:
                 const T gate = sigmoid(x);
                 return gate * (1 + x * (1 - gate));
             }
+            case Activation::relu:
+                return x <= 0 ? T{0} : x > 0 ? T{1} : x;
             case Activation::squared_relu:
                 return x > 0 ? 2 * x : T{0} * x;
             case Activation::none:

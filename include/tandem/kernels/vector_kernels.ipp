@@ -132,6 +132,7 @@ struct VectorKernels {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
                 if (accumulate) value = value + load(to + j, count);
+                if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
                 value = activated(finish.activation, value);
@@ -274,6 +275,27 @@ struct VectorKernels {
         }
     }
 
+    static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
+                                Activation activation, T* y, std::size_t width) {
+        std::size_t j = 0;
+        // Two vectors at a time: one sum would wait for itself.
+        for (; j + 2 * lanes <= width; j += 2 * lanes) {
+            V left = bias == nullptr ? V(0) : V::load(bias + j), right = bias == nullptr ? V(0) : V::load(bias + j + lanes);
+            for (std::size_t i = 0; i < terms; ++i) {
+                left = fma(V::load(x[i] + j), V::load(factors[i] + j), left);
+                right = fma(V::load(x[i] + j + lanes), V::load(factors[i] + j + lanes), right);
+            }
+            activated(activation, left).store(y + j);
+            activated(activation, right).store(y + j + lanes);
+        }
+        for (; j < width; j += lanes) {
+            const std::size_t count = width - j < lanes ? width - j : lanes;
+            V total = bias == nullptr ? V(0) : load(bias + j, count);
+            for (std::size_t i = 0; i < terms; ++i) total = fma(load(x[i] + j, count), load(factors[i] + j, count), total);
+            store(y + j, activated(activation, total), count);
+        }
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -294,7 +316,8 @@ struct VectorKernels {
                 .transpose = transpose,
                 .activate = activate,
                 .layer_norm = layer_norm,
-                .softmax = softmax};
+                .softmax = softmax,
+                .sum_of_products = sum_of_products};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,
@@ -402,6 +425,7 @@ private:
             case Activation::quick_gelu:
             case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
             case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
         }
@@ -424,6 +448,11 @@ private:
                 const V gate = tanh_gate(x);
                 const V slope = V(twice_root) * fma(V(3 * cubic) * x, x, one);
                 return gate * fma(x * slope, one - gate, one);
+            }
+            case Activation::relu: {
+                // Any number above 0, multiplied by the largest twice, is 1 or more.
+                const V most(std::numeric_limits<T>::max());
+                return V(0) - max(V(-1), (V(0) - max(V(0), x)) * most * most);
             }
             case Activation::squared_relu: return V(2) * max(V(0), x);
             case Activation::none: break;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 #include <string>
 
 #include <tandem/core/memory.hpp>
@@ -306,13 +305,13 @@ private:
         nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
     }
 
-    /// Images of about 400 tokens a core: what passes between layers then stays in the caches. An embedding's bits do
-    /// not depend on it.
+    /// Images of about 400 tokens a core, or one of a convolutional tower: what passes between layers then stays in the
+    /// caches. An embedding's bits do not depend on it.
     static std::size_t images_at_once() {
         if constexpr (requires { config.vision.tokens(); }) {
             return std::max<std::size_t>(1, 400 * core_count() / config.vision.tokens());
         } else {
-            return std::numeric_limits<std::size_t>::max() / 2;
+            return core_count();
         }
     }
 

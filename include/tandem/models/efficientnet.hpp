@@ -38,6 +38,8 @@ struct EfficientNetConfig {
         bool is_residual = false;
 
         constexpr bool expands() const { return expanded != in; }
+        constexpr std::size_t before() const { return side * side; }
+        constexpr std::size_t after() const { return out_side * out_side; }
         /// A stride pads one pixel less before the image than behind it.
         constexpr nn::ConvolutionShape depthwise() const {
             const std::size_t pad = stride == 1 ? kernel / 2 : kernel / 2 - 1;
@@ -104,24 +106,34 @@ struct EfficientNetConfig {
     /// For one image.
     constexpr Cost cost() const {
         if (!is_valid()) throw Error("EfficientNetConfig", "an image of at least 32 pixels, and coefficients above 0");
-        const auto norm = [](std::size_t width, std::size_t pixels) {
-            return Cost{.parameters = 2 * width, .inference = pixels * width, .saved = pixels * width};
-        };
-        Cost total = stem().cost() + norm(channels(32), stem_side() * stem_side());
+        Cost total = memory() + stem().cost() + Cost{.parameters = 2 * channels(32)};
         for_each_block([&](const BlockShape& block) {
-            const std::size_t before = block.side * block.side, after = block.out_side * block.out_side;
             if (block.expands())
-                total = total + nn::linear_cost(block.in, block.expanded, false, before) +
-                        before * block.expanded * held_cost(1) + norm(block.expanded, before);
+                total = total + nn::linear_cost(block.in, block.expanded, false, block.before()) +
+                        Cost{.parameters = 2 * block.expanded};
             const std::size_t taps = block.kernel * block.kernel;
-            total = total + Cost{.parameters = taps * block.expanded} +
-                    product_cost(2 * taps * after * block.expanded) + 2 * (after * block.expanded * held_cost(1)) +
-                    norm(block.expanded, after) + nn::linear_cost(block.expanded, block.squeezed, true, 1) +
+            total = total + Cost{.parameters = (taps + 2) * block.expanded + 2 * block.out} +
+                    product_cost(2 * taps * block.after() * block.expanded) +
+                    nn::linear_cost(block.expanded, block.squeezed, true, 1) +
                     nn::linear_cost(block.squeezed, block.expanded, true, 1) +
-                    nn::linear_cost(block.expanded, block.out, false, after) + 2 * (after * block.out * held_cost(1)) +
-                    norm(block.out, after);
+                    nn::linear_cost(block.expanded, block.out, false, block.after());
         });
         return total;
+    }
+
+private:
+    constexpr Cost memory() const {
+        const nn::ConvolutionShape first = stem();
+        const std::size_t half = first.out_side * first.out_side;
+        nn::ChainMemory blocks;
+        for_each_block([&](const BlockShape& block) {
+            const std::size_t wide = block.before() * block.expanded, inner = block.after() * block.expanded,
+                              outer = block.after() * block.out, gates = 2 * (block.expanded + block.squeezed);
+            const std::size_t expansion = block.expands() ? wide : 0, in = block.before() * block.in;
+            blocks.add(std::array{expansion, inner, inner, gates, outer}, 2 * expansion + 3 * inner + gates + 2 * outer,
+                       std::array{half * first.depth(), inner, inner, gates, wide, std::max(in, outer), in});
+        });
+        return blocks.cost() + held_cost(3 * image * image + half * first.out) + Cost{.saved = half * first.out};
     }
 };
 
@@ -146,7 +158,9 @@ struct InvertedBottleneck {
     struct Saved {
         typename NormedConvolution<T>::Saved expansion, projection;
         typename BatchNorm<T>::Saved norm;
-        Pixels<C> convolved, normed, means, before, reduced, gates, gated, out;
+        Pixels<C> convolved, normed, means, before, reduced, gates, gated;
+
+        const Pixels<C>& out() const { return projection.out; }
     };
     struct Scratch {
         Pixels<C> windows, dwindows, dgated, dnormed, dgates, dreduced, dmeans, dexpanded;
@@ -155,15 +169,16 @@ struct InvertedBottleneck {
     explicit InvertedBottleneck(const EfficientNetConfig::BlockShape& sizes)
         : shape(sizes),
           depthwise(sizes.depthwise()),
-          depthwise_norm(sizes.expanded, Rectifier::silu, eps),
+          depthwise_norm(sizes.expanded, kernels::Activation::silu, eps),
           reduce(Extents<4>{{sizes.squeezed, sizes.expanded, 1, 1}}),
           expand(Extents<4>{{sizes.expanded, sizes.squeezed, 1, 1}}),
           reduce_bias(sizes.squeezed),
           expand_bias(sizes.expanded),
-          projection(ConvolutionShape::padded(sizes.out_side, sizes.expanded, sizes.out, 1, 1), Rectifier::none, eps) {
+          projection(ConvolutionShape::padded(sizes.out_side, sizes.expanded, sizes.out, 1, 1),
+                     kernels::Activation::none, eps) {
         if (shape.expands())
             expansion.emplace_back(ConvolutionShape::padded(sizes.side, sizes.in, sizes.expanded, 1, 1),
-                                   Rectifier::silu, eps);
+                                   kernels::Activation::silu, eps);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -189,18 +204,26 @@ struct InvertedBottleneck {
         projection.convolution.initialise(random);
     }
 
-    /// x to saved.out.
-    void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
+    /// x to saved.out().
+    void forward(std::size_t count, const C* x, Saved& saved, Statistics statistics) const {
         const std::size_t width = shape.expanded, rows = depthwise.shape.rows(count),
                           pixels = shape.out_side * shape.out_side;
         const C* from = x;
         if (!expansion.empty()) {
-            expansion.front().forward(count, x, saved.expansion, scratch.windows, by_batch);
+            expansion.front().forward(count, x, saved.expansion, statistics);
             from = saved.expansion.out.data();
         }
-        for (Pixels<C>* stream : {&saved.convolved, &saved.normed, &saved.gated}) stream->resize(rows, width);
-        depthwise.forward(count, from, saved.convolved.data());
-        depthwise_norm.forward(rows, saved.convolved.data(), saved.normed.data(), saved.norm, by_batch);
+        for (Pixels<C>* stream : {&saved.normed, &saved.gated}) stream->resize(rows, width);
+        if (statistics == Statistics::folded) {
+            depthwise_norm.fold(saved.norm);
+            depthwise.forward(count, from, saved.normed.data(), saved.norm.scale.data(), saved.norm.shift.data(),
+                              depthwise_norm.activation);
+        } else {
+            saved.convolved.resize(rows, width);
+            depthwise.forward(count, from, saved.convolved.data());
+            depthwise_norm.forward(rows, saved.convolved.data(), saved.normed.data(), saved.norm,
+                                   statistics == Statistics::batch);
+        }
         saved.means.resize(count, width);
         saved.gates.resize(count, width);
         saved.before.resize(count, shape.squeezed);
@@ -216,22 +239,16 @@ struct InvertedBottleneck {
                        {.bias = expand_bias.data()});
         for (C& gate : saved.gates.elements()) gate = 1 / (1 + std::exp(-gate));
         parallel_for(rows, 64, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin; row < end; ++row) {
-                const C *const value = saved.normed.data() + row * width, *const gate =
-                                                                              saved.gates.data() + row / pixels * width;
-                std::transform(value, value + width, gate, saved.gated.data() + row * width, std::multiplies<C>());
-            }
+            for (std::size_t row = begin; row < end; ++row)
+                kernels::active<C>().finish_tile(saved.normed.data() + row * width, width, 1, width,
+                                                 saved.gated.data() + row * width, width, false,
+                                                 {.factor = saved.gates.data() + row / pixels * width});
         });
-        projection.forward(count, saved.gated.data(), saved.projection, scratch.windows, by_batch);
-        saved.out.resize(saved.projection.out.extents());
-        if (shape.is_residual) {
-            std::transform(x, x + saved.out.size(), saved.projection.out.data(), saved.out.data(), std::plus<C>());
-        } else {
-            std::copy_n(saved.projection.out.data(), saved.out.size(), saved.out.data());
-        }
+        projection.forward(count, saved.gated.data(), saved.projection, statistics);
+        if (shape.is_residual) add(x, saved.out().data(), saved.projection.out.data(), saved.out().size());
     }
 
-    /// g is the gradient of saved.out, and is overwritten; writes dx.
+    /// g is the gradient of saved.out(), and is overwritten; writes dx.
     void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
                   InvertedBottleneck& gradient) const requires Trainable<T> {
         const std::size_t width = shape.expanded, squeezed = shape.squeezed, rows = depthwise.shape.rows(count),
@@ -311,46 +328,40 @@ public:
     using Input = Images<C, image>;
     using InputGradient = ImagesGradient<C, image>;
     using Block = nn::InvertedBottleneck<T>;
+    using Blocks = nn::BlockChain<Block>;
 
     struct Workspace {
         bool uses_running_means = false;  ///< also in a forward with `keep`
         nn::Pixels<C> pixels;
         typename nn::NormedConvolution<T>::Saved stem;
-        std::vector<typename Block::Saved> blocks;
-        typename Block::Scratch scratch;
-        nn::Pixels<C> g, dx;
+        typename Blocks::Saved chain;
     };
 
-    EfficientNet() : stem_(stand_in.stem(), nn::Rectifier::silu, Block::eps) {
-        stand_in.for_each_block([&](const EfficientNetConfig::BlockShape& shape) { blocks_.emplace_back(shape); });
+    EfficientNet() : stem_(stand_in.stem(), kernels::Activation::silu, Block::eps) {
+        stand_in.for_each_block(
+            [&](const EfficientNetConfig::BlockShape& shape) { chain_.blocks.emplace_back(shape); });
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         nn::Convolution<T>::parameters(visit, at + "embeddings.convolution.", self.stem_.convolution...);
         nn::BatchNorm<T>::parameters(visit, at + "embeddings.batchnorm.", self.stem_.norm...);
-        for (std::size_t i = 0; i < std::min({self.blocks_.size()...}); ++i)
-            Block::parameters(visit, at + "encoder.blocks." + std::to_string(i) + ".", self.blocks_[i]...);
+        for (std::size_t i = 0; i < std::min({self.chain_.blocks.size()...}); ++i)
+            Block::parameters(visit, at + "encoder.blocks." + std::to_string(i) + ".", self.chain_.blocks[i]...);
     }
 
     void initialise(Random& random) {
         stem_.convolution.initialise(random);
-        for (Block& block : blocks_) block.initialise(random);
+        for (Block& block : chain_.blocks) block.initialise(random);
     }
 
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        const bool by_batch = keep && !work.uses_running_means;
+        const auto statistics = nn::statistics_of(keep, work.uses_running_means);
         work.pixels.resize(count * image * image, std::size_t{3});
         nn::channels_last(count, 3, image * image, images.data(), work.pixels.data());
-        stem_.forward(count, work.pixels.data(), work.stem, work.scratch.windows, by_batch);
-        const C* x = work.stem.out.data();
-        work.blocks.resize(keep ? blocks_.size() : 2);
-        for (std::size_t i = 0; i < blocks_.size(); ++i) {
-            auto& saved = work.blocks[keep ? i : i % 2];
-            blocks_[i].forward(count, x, saved, work.scratch, by_batch);
-            x = saved.out.data();
-        }
+        stem_.forward(count, work.pixels.data(), work.stem, statistics);
+        const C* const x = chain_.forward(count, work.stem.out.data(), work.chain, keep, statistics);
         for (std::size_t i = 0; i < count; ++i)
             Block::mean_of(x + i * last_pixels * Embedding, last_pixels, Embedding, embeddings.data() + i * Embedding);
     }
@@ -360,28 +371,24 @@ public:
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, EfficientNet& gradient,
                   InputGradient gradient_of_images = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
         const std::size_t count = gradient_of_embeddings.extent(0);
-        work.g.resize(count * last_pixels, Embedding);
-        for (std::size_t i = 0; i < work.g.size(); ++i)
-            work.g.data()[i] =
-                gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] /
-                static_cast<C>(last_pixels);
-        for (std::size_t i = blocks_.size(); i-- > 0;) {
-            const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.stem.out.data();
-            blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
-            std::swap(work.g, work.dx);
-        }
+        auto &g = work.chain.g, &dx = work.chain.dx;
+        g.resize(count * last_pixels, Embedding);
+        for (std::size_t i = 0; i < g.size(); ++i)
+            g.data()[i] = gradient_of_embeddings.data()[i / (last_pixels * Embedding) * Embedding + i % Embedding] /
+                          static_cast<C>(last_pixels);
+        chain_.backward(count, work.stem.out.data(), work.chain, gradient.chain_);
         const bool needed = gradient_of_images.size() > 0;
-        work.dx.resize(count * image * image, std::size_t{3});
-        stem_.backward(count, work.pixels.data(), work.g.data(), needed ? work.dx.data() : nullptr, work.stem,
-                       work.scratch.windows, work.scratch.dwindows, gradient.stem_);
-        if (needed) nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+        if (needed) dx.resize(count * image * image, std::size_t{3});
+        stem_.backward(count, work.pixels.data(), g.data(), needed ? dx.data() : nullptr, work.stem,
+                       work.chain.scratch.windows, work.chain.scratch.dwindows, gradient.stem_);
+        if (needed) nn::channels_first(count, 3, image * image, dx.data(), gradient_of_images.data());
     }
 
 private:
     static constexpr std::size_t last_pixels = stand_in.last_side() * stand_in.last_side();
 
     nn::NormedConvolution<T> stem_;
-    std::vector<Block> blocks_;
+    Blocks chain_;
 
     static_assert(config.is_valid(),
                   "tandem: EfficientNetConfig: image must be at least 32 pixels, and the coefficients above 0");

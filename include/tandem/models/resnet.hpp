@@ -47,16 +47,24 @@ struct ResNetConfig {
         return *this;
     }
 
+    /// One bottleneck, from side · side pixels.
+    struct BlockShape {
+        std::size_t side = 0, in = 0, planes = 0, stride = 0;
+
+        constexpr std::size_t before() const { return side * side; }
+        constexpr std::size_t after() const { return before() / (stride * stride); }
+        constexpr bool pools() const { return stride > 1; }
+        constexpr bool has_downsample() const { return pools() || in != 4 * planes; }
+    };
+
     /// For one image, without the projection.
     constexpr Cost cost() const {
         if (!is_valid())
             throw Error("ResNetConfig",
                         "an image of a multiple of 32 pixels, an even width, blocks in every stage and heads that fit");
-        Cost total;
+        Cost total = memory();
         for_each_convolution([&](const nn::ConvolutionShape& shape) {
-            const std::size_t pixels = shape.out_side * shape.out_side;
-            total = total + shape.cost() +
-                    Cost{.parameters = 2 * shape.out, .inference = pixels * shape.out, .saved = pixels * shape.out};
+            total = total + shape.cost() + Cost{.parameters = 2 * shape.out};
         });
         const std::size_t tokens = grid() * grid() + 1;
         const Cost keys = 2 * nn::linear_cost(features(), features(), true, tokens);
@@ -74,25 +82,56 @@ struct ResNetConfig {
         return cost;
     }
 
-    /// Calls visit(shape) for the convolutions in the order in which they compute.
-    constexpr void for_each_convolution(const auto& visit) const {
+    constexpr std::array<nn::ConvolutionShape, 3> stem() const {
         using nn::ConvolutionShape;
-        visit(ConvolutionShape::padded(image, 3, width / 2, 3, 2));
-        visit(ConvolutionShape::padded(image / 2, width / 2, width / 2, 3, 1));
-        visit(ConvolutionShape::padded(image / 2, width / 2, width, 3, 1));
+        return {ConvolutionShape::padded(image, 3, width / 2, 3, 2),
+                ConvolutionShape::padded(image / 2, width / 2, width / 2, 3, 1),
+                ConvolutionShape::padded(image / 2, width / 2, width, 3, 1)};
+    }
+
+    /// Calls visit(BlockShape) for all blocks in their order.
+    constexpr void for_each_block(const auto& visit) const {
         std::size_t side = image / 4, in = width;
         for (std::size_t stage = 0; stage < 4; ++stage) {
             const std::size_t planes = width << stage;
             for (std::size_t block = 0; block < layers[stage]; ++block) {
                 const std::size_t stride = stage > 0 && block == 0 ? 2 : 1;
-                visit(ConvolutionShape::padded(side, in, planes, 1, 1));
-                visit(ConvolutionShape::padded(side, planes, planes, 3, 1));
+                visit(BlockShape{side, in, planes, stride});
                 side /= stride;
-                visit(ConvolutionShape::padded(side, planes, 4 * planes, 1, 1));
-                if (block == 0) visit(ConvolutionShape::padded(side, in, 4 * planes, 1, 1));
                 in = 4 * planes;
             }
         }
+    }
+
+private:
+    constexpr void for_each_convolution(const auto& visit) const {
+        using nn::ConvolutionShape;
+        for (const ConvolutionShape& shape : stem()) visit(shape);
+        for_each_block([&](const BlockShape& block) {
+            const std::size_t planes = block.planes, after = block.side / block.stride;
+            visit(ConvolutionShape::padded(block.side, block.in, planes, 1, 1));
+            visit(ConvolutionShape::padded(block.side, planes, planes, 3, 1));
+            visit(ConvolutionShape::padded(after, planes, 4 * planes, 1, 1));
+            if (block.has_downsample()) visit(ConvolutionShape::padded(after, block.in, 4 * planes, 1, 1));
+        });
+    }
+
+    constexpr Cost memory() const {
+        const std::size_t half = image * image / 4;
+        nn::ChainMemory blocks;
+        for_each_block([&](const BlockShape& block) {
+            const std::size_t inner = block.before() * block.planes, outer = block.after() * 4 * block.planes;
+            const std::size_t pooled = block.pools() ? block.after() * (block.planes + block.in) : 0;
+            const std::size_t down = block.has_downsample() ? outer : 0;
+            blocks.add(std::array{inner, inner, pooled, outer, down, outer}, 4 * inner + pooled + 3 * outer + 2 * down,
+                       std::array{std::max(half * width / 2 * 9, 9 * inner), std::max(half * width / 2 * 9, 9 * inner),
+                                  outer, inner, std::max(inner, block.after() * block.planes),
+                                  block.has_downsample() ? block.after() * block.in : 0,
+                                  std::max(half * width, block.before() * block.in),
+                                  std::max(half * width, block.before() * block.in)});
+        });
+        const std::size_t stem = 3 * image * image + half * 2 * width, pooled = half / 4 * width;
+        return blocks.cost() + held_cost(stem + pooled) + Cost{.saved = half * 2 * width};
     }
 };
 
@@ -109,20 +148,24 @@ struct Bottleneck {
 
     struct Saved {
         typename NormedConvolution<T>::Saved conv1, conv2, conv3, downsample;
-        Pixels<C> pooled, shortcut, out;
+        Pixels<C> pooled, shortcut, sum;
+
+        const Pixels<C>& out() const { return sum; }
     };
     /// What one block needs at a time.
     struct Scratch {
         Pixels<C> windows, dwindows, g1, g2, g3, dshortcut;
     };
 
-    Bottleneck(std::size_t side, std::size_t in, std::size_t planes, std::size_t stride_of)
-        : stride(stride_of),
-          conv1(ConvolutionShape::padded(side, in, planes, 1, 1), Rectifier::relu),
-          conv2(ConvolutionShape::padded(side, planes, planes, 3, 1), Rectifier::relu),
-          conv3(ConvolutionShape::padded(side / stride, planes, 4 * planes, 1, 1), Rectifier::none) {
-        if (stride > 1 || in != 4 * planes)
-            downsample.emplace_back(ConvolutionShape::padded(side / stride, in, 4 * planes, 1, 1), Rectifier::none);
+    explicit Bottleneck(const ResNetConfig::BlockShape& shape)
+        : stride(shape.stride),
+          conv1(ConvolutionShape::padded(shape.side, shape.in, shape.planes, 1, 1), kernels::Activation::relu),
+          conv2(ConvolutionShape::padded(shape.side, shape.planes, shape.planes, 3, 1), kernels::Activation::relu),
+          conv3(ConvolutionShape::padded(shape.side / stride, shape.planes, 4 * shape.planes, 1, 1),
+                kernels::Activation::none) {
+        if (shape.has_downsample())
+            downsample.emplace_back(ConvolutionShape::padded(shape.side / stride, shape.in, 4 * shape.planes, 1, 1),
+                                    kernels::Activation::none);
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -142,11 +185,11 @@ struct Bottleneck {
         conv3.norm.weight.fill(0);  // the block begins as its shortcut (CLIP/clip/model.py:308-311)
     }
 
-    /// x to saved.out.
-    void forward(std::size_t count, const C* x, Saved& saved, Scratch& scratch, bool by_batch) const {
+    /// x to saved.out().
+    void forward(std::size_t count, const C* x, Saved& saved, Statistics statistics) const {
         const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
-        conv1.forward(count, x, saved.conv1, scratch.windows, by_batch);
-        conv2.forward(count, saved.conv1.out.data(), saved.conv2, scratch.windows, by_batch);
+        conv1.forward(count, x, saved.conv1, statistics);
+        conv2.forward(count, saved.conv1.out.data(), saved.conv2, statistics);
         const C *middle = saved.conv2.out.data(), *shortcut = x;
         if (stride > 1) {
             saved.pooled.resize(conv3.shape().rows(count), planes);
@@ -156,25 +199,22 @@ struct Bottleneck {
             average_pool(count, side, stride, in, x, saved.shortcut.data());
             shortcut = saved.shortcut.data();
         }
-        conv3.forward(count, middle, saved.conv3, scratch.windows, by_batch);
+        conv3.forward(count, middle, saved.conv3, statistics);
         if (!downsample.empty()) {
-            downsample.front().forward(count, shortcut, saved.downsample, scratch.windows, by_batch);
+            downsample.front().forward(count, shortcut, saved.downsample, statistics);
             shortcut = saved.downsample.out.data();
         }
-        saved.out.resize(saved.conv3.out.extents());
-        const C* const branch = saved.conv3.out.data();
-        C* const out = saved.out.data();
-        parallel_for(saved.out.size(), 16384, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) out[i] = std::max(branch[i] + shortcut[i], C{0});
-        });
+        saved.sum.resize(saved.conv3.out.extents());
+        add(saved.conv3.out.data(), shortcut, saved.sum.data(), saved.sum.size());
+        activate(Relu{}, saved.sum.data(), saved.sum.data(), saved.sum.size());
     }
 
-    /// g is the gradient of saved.out, and is overwritten; writes dx.
+    /// g is the gradient of saved.out(), and is overwritten; writes dx.
     void backward(std::size_t count, const C* x, Pixels<C>& g, Pixels<C>& dx, Saved& saved, Scratch& scratch,
                   Bottleneck& gradient) const requires Trainable<T> {
         const std::size_t side = conv1.shape().side, planes = conv1.shape().out, in = conv1.shape().in;
         const std::size_t before = conv1.shape().rows(count), after = conv3.shape().rows(count);
-        for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = saved.out.data()[i] > 0 ? g.data()[i] : C{0};
+        for (std::size_t i = 0; i < g.size(); ++i) g.data()[i] = saved.sum.data()[i] > 0 ? g.data()[i] : C{0};
         dx.resize(before, in);
         // The branch: its gradient is that of the sum, which the shortcut needs as well.
         scratch.g3.resize(g.extents());
@@ -330,33 +370,19 @@ public:
     using Input = Images<C, image>;
     using InputGradient = ImagesGradient<C, image>;
     using Pool = nn::MeanQueryPool<T, grid * grid + 1, width, stand_in.heads(), Embedding>;
-    using Block = nn::Bottleneck<T>;
+    using Blocks = nn::BlockChain<nn::Bottleneck<T>>;
 
     struct Workspace {
         bool uses_running_means = false;  ///< also in a forward with `keep`
         nn::Pixels<C> pixels, pooled;
         std::array<typename nn::NormedConvolution<T>::Saved, 3> stem;
-        std::vector<typename Block::Saved> blocks;
-        typename Block::Scratch scratch;
+        typename Blocks::Saved chain;
         typename Pool::Saved pool;
-        nn::Pixels<C> g, dx;
     };
 
     ResNet() {
-        using nn::ConvolutionShape;
-        const std::size_t first = stand_in.width;
-        stem_.emplace_back(ConvolutionShape::padded(image, 3, first / 2, 3, 2), nn::Rectifier::relu);
-        stem_.emplace_back(ConvolutionShape::padded(image / 2, first / 2, first / 2, 3, 1), nn::Rectifier::relu);
-        stem_.emplace_back(ConvolutionShape::padded(image / 2, first / 2, first, 3, 1), nn::Rectifier::relu);
-        std::size_t side = image / 4, in = first;
-        for (std::size_t stage = 0; stage < 4; ++stage) {
-            for (std::size_t block = 0; block < stand_in.layers[stage]; ++block) {
-                const std::size_t stride = stage > 0 && block == 0 ? 2 : 1, planes = first << stage;
-                blocks_.emplace_back(side, in, planes, stride);
-                side /= stride;
-                in = 4 * planes;
-            }
-        }
+        for (const nn::ConvolutionShape& shape : stand_in.stem()) stem_.emplace_back(shape, kernels::Activation::relu);
+        stand_in.for_each_block([&](const ResNetConfig::BlockShape& shape) { chain_.blocks.emplace_back(shape); });
     }
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -369,38 +395,32 @@ public:
         for (std::size_t stage = 0; stage < 4; ++stage) {
             const ParameterName layer = at + "layer" + std::to_string(stage + 1) + ".";
             for (std::size_t block = 0; block < stand_in.layers[stage]; ++block, ++index)
-                Block::parameters(visit, layer + std::to_string(block) + ".", self.blocks_[index]...);
+                nn::Bottleneck<T>::parameters(visit, layer + std::to_string(block) + ".", self.chain_.blocks[index]...);
         }
         Pool::parameters(visit, at + "attnpool.", self.pool_...);
     }
 
     void initialise(Random& random) {
         for (auto& layer : stem_) layer.convolution.initialise(random);
-        for (Block& block : blocks_) block.initialise(random);
+        for (auto& block : chain_.blocks) block.initialise(random);
         pool_.initialise(random);
     }
 
     /// images <N, 3, image, image>, already normalised, to embeddings <N, Embedding>, not normalised.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0), first = stand_in.width;
-        const bool by_batch = keep && !work.uses_running_means;
+        const auto statistics = nn::statistics_of(keep, work.uses_running_means);
         work.pixels.resize(count * image * image, std::size_t{3});
         nn::channels_last(count, 3, image * image, images.data(), work.pixels.data());
         const C* x = work.pixels.data();
         for (std::size_t i = 0; i < 3; ++i) {
-            stem_[i].forward(count, x, work.stem[i], work.scratch.windows, by_batch);
+            stem_[i].forward(count, x, work.stem[i], statistics);
             x = work.stem[i].out.data();
         }
         work.pooled.resize(count * image / 4 * (image / 4), first);
         nn::average_pool(count, image / 2, 2, first, x, work.pooled.data());
-        x = work.pooled.data();
-        work.blocks.resize(keep ? blocks_.size() : 2);
-        for (std::size_t i = 0; i < blocks_.size(); ++i) {
-            auto& saved = work.blocks[keep ? i : i % 2];
-            blocks_[i].forward(count, x, saved, work.scratch, by_batch);
-            x = saved.out.data();
-        }
-        pool_.forward(count, x, embeddings, work.pool);
+        pool_.forward(count, chain_.forward(count, work.pooled.data(), work.chain, keep, statistics), embeddings,
+                      work.pool);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
@@ -408,30 +428,27 @@ public:
     void backward(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, ResNet& gradient,
                   InputGradient gradient_of_images = {nullptr, {{0, 3, image, image}}}) const requires Trainable<T> {
         const std::size_t count = gradient_of_embeddings.extent(0), first = stand_in.width;
-        work.g.resize(work.blocks.back().out.extents());
-        pool_.backward(count, gradient_of_embeddings, work.g.data(), work.pool, gradient.pool_);
-        for (std::size_t i = blocks_.size(); i-- > 0;) {
-            const C* const x = i > 0 ? work.blocks[i - 1].out.data() : work.pooled.data();
-            blocks_[i].backward(count, x, work.g, work.dx, work.blocks[i], work.scratch, gradient.blocks_[i]);
-            std::swap(work.g, work.dx);
-        }
-        work.dx.resize(work.stem[2].out.extents());
-        nn::average_pool_backward(count, image / 2, 2, first, work.g.data(), work.dx.data());
+        auto &g = work.chain.g, &dx = work.chain.dx;
+        g.resize(work.chain.blocks.back().out().extents());
+        pool_.backward(count, gradient_of_embeddings, g.data(), work.pool, gradient.pool_);
+        chain_.backward(count, work.pooled.data(), work.chain, gradient.chain_);
+        dx.resize(work.stem[2].out.extents());
+        nn::average_pool_backward(count, image / 2, 2, first, g.data(), dx.data());
         for (std::size_t i = 3; i-- > 0;) {
             const C* const x = i > 0 ? work.stem[i - 1].out.data() : work.pixels.data();
             const bool needed = i > 0 || gradient_of_images.size() > 0;
-            work.g.resize(stem_[i].shape().side * stem_[i].shape().side * count, stem_[i].shape().in);
-            stem_[i].backward(count, x, work.dx.data(), needed ? work.g.data() : nullptr, work.stem[i],
-                              work.scratch.windows, work.scratch.dwindows, gradient.stem_[i]);
-            std::swap(work.g, work.dx);
+            g.resize(stem_[i].shape().side * stem_[i].shape().side * count, stem_[i].shape().in);
+            stem_[i].backward(count, x, dx.data(), needed ? g.data() : nullptr, work.stem[i],
+                              work.chain.scratch.windows, work.chain.scratch.dwindows, gradient.stem_[i]);
+            std::swap(g, dx);
         }
         if (gradient_of_images.size() > 0)
-            nn::channels_first(count, 3, image * image, work.dx.data(), gradient_of_images.data());
+            nn::channels_first(count, 3, image * image, dx.data(), gradient_of_images.data());
     }
 
 private:
     std::vector<nn::NormedConvolution<T>> stem_;
-    std::vector<Block> blocks_;
+    Blocks chain_;
     Pool pool_;
 
     static_assert(config.is_valid(),

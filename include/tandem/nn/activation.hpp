@@ -40,6 +40,11 @@ struct Silu {
     auto operator()(auto x) const { return x * sigmoid(x); }
 };
 
+/// max(0, x).
+struct Relu {
+    auto operator()(auto x) const { return relu(x); }
+};
+
 /// max(0, x)² (So et al. 2021, Primer).
 struct SquaredRelu {
     auto operator()(auto x) const { return square(relu(x)); }
@@ -58,6 +63,8 @@ template <>
 inline constexpr kernels::Activation kernel_activation<TanhGelu> = kernels::Activation::tanh_gelu;
 template <>
 inline constexpr kernels::Activation kernel_activation<Silu> = kernels::Activation::silu;
+template <>
+inline constexpr kernels::Activation kernel_activation<Relu> = kernels::Activation::relu;
 template <>
 inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::Activation::squared_relu;
 

@@ -2,13 +2,16 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include <tandem/core/memory.hpp>
 #include <tandem/core/parallel.hpp>
+#include <tandem/kernels/dispatch.hpp>
 #include <tandem/nn/linear.hpp>
 #include <tandem/nn/parameter.hpp>
 
@@ -36,31 +39,57 @@ struct ConvolutionShape {
         const std::size_t pad = kernel / 2;
         return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
     }
-    constexpr Cost cost() const {
-        const std::size_t pixels = out_side * out_side;
-        return linear_cost(depth(), out, false, pixels) + pixels * out * held_cost(1);
-    }
+    /// Of the product with the weight; memory is the layers'.
+    constexpr Cost cost() const { return linear_cost(depth(), out, false, out_side * out_side); }
 };
 
-/// Calls body(row, column, pixel) for every place of every window, image by image in parallel: `column` begins the
-/// kernel position's elements of the first channel, `pixel` is -1 in the padding.
+/// What a chain of blocks holds (see BlockChain), in elements for one image: in inference the buffers of two blocks in
+/// turn, in training those of all, and of what the backward pass needs the largest of each.
+class ChainMemory {
+public:
+    template <std::size_t Held, std::size_t Needed>
+    constexpr void add(const std::array<std::size_t, Held>& held, std::size_t saved,
+                       const std::array<std::size_t, Needed>& needed) {
+        for (std::size_t i = 0; i < Held; ++i) turns_[count_ % 2][i] = std::max(turns_[count_ % 2][i], held[i]);
+        for (std::size_t i = 0; i < Needed; ++i) needed_[i] = std::max(needed_[i], needed[i]);
+        saved_ += saved;
+        ++count_;
+    }
+    constexpr Cost cost() const {
+        Cost cost{.saved = saved_};
+        for (const auto& turn : turns_) {
+            for (const std::size_t buffer : turn) cost.inference += buffer;
+        }
+        for (const std::size_t buffer : needed_) cost.scratch += buffer;
+        return cost;
+    }
+
+private:
+    std::array<std::array<std::size_t, 8>, 2> turns_{};
+    std::array<std::size_t, 8> needed_{};
+    std::size_t saved_ = 0, count_ = 0;
+};
+
+/// A pixel in the padding.
+inline constexpr std::size_t outside = ~std::size_t{0};
+
+/// Calls body(row, tap, pixel) for every place of every window of the lines [first, last) of the result, which count on
+/// from image to image: `row` is the result's, `pixel` the one that the kernel's position `tap` lies on, or outside.
 template <class Body>
-void for_each_window(const ConvolutionShape& shape, std::size_t count, const Body& body) {
+void for_each_window(const ConvolutionShape& shape, std::size_t first, std::size_t last, const Body& body) {
     const std::size_t side = shape.out_side, kernel = shape.kernel;
-    parallel_for(count * side, std::max<std::size_t>(1, 64 / side), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t line = begin; line < end; ++line) {
-            const std::size_t image = line / side * shape.side * shape.side, top = line % side * shape.stride;
-            for (std::size_t x = 0; x < side; ++x) {
-                for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
-                    // Behind the first line or column of an image, these wrap around to huge numbers.
-                    const std::size_t row = top + tap / kernel - shape.pad,
-                                      column = x * shape.stride + tap % kernel - shape.pad;
-                    const bool inside = row < shape.side && column < shape.side;
-                    body(line * side + x, tap, inside ? image + row * shape.side + column : ~std::size_t{0});
-                }
+    for (std::size_t line = first; line < last; ++line) {
+        const std::size_t image = line / side * shape.side * shape.side, top = line % side * shape.stride;
+        for (std::size_t x = 0; x < side; ++x) {
+            for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
+                // In the padding before the first line or column, these wrap around to huge numbers.
+                const std::size_t row = top + tap / kernel - shape.pad,
+                                  column = x * shape.stride + tap % kernel - shape.pad;
+                const bool inside = row < shape.side && column < shape.side;
+                body(line * side + x, tap, inside ? image + row * shape.side + column : outside);
             }
         }
-    });
+    }
 }
 
 /// A convolution without a bias. The weight has PyTorch's shape, [out, in, kernel, kernel].
@@ -83,54 +112,59 @@ struct Convolution {
         fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth())));
     }
 
-    /// x <N · side², in> to y <N · out_side², out>; `windows` is scratch.
-    void forward(std::size_t count, const C* x, C* y, Pixels<C>& windows) const {
-        weight.product(shape.rows(count), {input(count, x, windows), shape.depth()}, {y, shape.out}, {});
+    /// x <N · side², in> to y <N · out_side², out>, then what `finish` says.
+    void forward(std::size_t count, const C* x, C* y, const kernels::Finish<C>& finish = {}) const {
+        const std::size_t side = shape.out_side, depth = shape.depth(), out = shape.out;
+        if (shape.is_plain()) return weight.product(shape.rows(count), {x, depth}, {y, out}, finish);
+        // As many lines of windows as stay in a core's cache until they are multiplied.
+        const std::size_t lines = std::max<std::size_t>(1, 131072 / (side * depth));
+        parallel_for(count * side, lines, [&](std::size_t begin, std::size_t end) {
+            thread_local Buffer<C> windows;
+            for (std::size_t first = begin; first < end; first += lines) {
+                const std::size_t last = std::min(end, first + lines), row = first * side, rows = (last - first) * side;
+                windows.resize(rows * depth);
+                write_windows(first, last, x, windows.data());
+                weight.product(rows, {windows.data(), depth}, {y + row * out, out}, finish.at(row, 0));
+            }
+        });
     }
 
     /// Adds to the weight's gradient, and writes dx unless it is null.
     void backward(std::size_t count, const C* x, const C* dy, C* dx, Pixels<C>& windows, Pixels<C>& dwindows,
                   Convolution& gradient) const requires Trainable<T> {
-        const std::size_t rows = shape.rows(count), depth = shape.depth();
-        const C* const from = input(count, x, windows);
-        C* into = dx;
-        if (dx != nullptr && !shape.is_plain()) {
-            dwindows.resize(rows, depth);
-            into = dwindows.data();
-        }
-        weight.product_backward(rows, {from, depth}, {dy, shape.out}, {into, depth}, gradient.weight, 0, shape.out);
-        if (dx == nullptr || shape.is_plain()) return;
+        const std::size_t rows = shape.rows(count), depth = shape.depth(), side = shape.out_side;
+        if (shape.is_plain())
+            return weight.product_backward(rows, {x, depth}, {dy, shape.out}, {dx, depth}, gradient.weight, 0,
+                                           shape.out);
+        windows.resize(rows, depth);
+        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+            write_windows(begin, end, x, windows.data() + begin * side * depth);
+        });
+        if (dx != nullptr) dwindows.resize(rows, depth);
+        weight.product_backward(rows, {windows.data(), depth}, {dy, shape.out},
+                                {dx == nullptr ? nullptr : dwindows.data(), depth}, gradient.weight, 0, shape.out);
+        if (dx == nullptr) return;
         std::fill_n(dx, count * shape.side * shape.side * shape.in, C{0});
         // Windows overlap: image by image, not line by line.
-        const std::size_t taps = shape.kernel * shape.kernel, pixels = shape.out_side * shape.out_side;
+        const std::size_t taps = shape.kernel * shape.kernel;
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin * pixels; row < end * pixels; ++row) {
-                const std::size_t image = row / pixels * shape.side * shape.side;
-                for (std::size_t tap = 0; tap < taps; ++tap) {
-                    const std::size_t line =
-                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
-                    const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
-                    if (line >= shape.side || column >= shape.side) continue;
-                    C* const to = dx + (image + line * shape.side + column) * shape.in;
-                    const C* const g = dwindows.data() + row * depth + tap;
-                    for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
-                }
-            }
+            for_each_window(shape, begin * side, end * side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                if (pixel == outside) return;
+                C* const to = dx + pixel * shape.in;
+                const C* const g = dwindows.data() + row * depth + tap;
+                for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
+            });
         });
     }
 
 private:
-    /// What the product reads: x itself, or its windows, channel by channel as the weight has them.
-    const C* input(std::size_t count, const C* x, Pixels<C>& windows) const {
-        if (shape.is_plain()) return x;
-        const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel;
-        windows.resize(shape.rows(count), depth);
-        for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-            C* const to = windows.data() + row * depth + tap;
-            for (std::size_t c = 0; c < shape.in; ++c)
-                to[c * taps] = pixel == ~std::size_t{0} ? C{0} : x[pixel * shape.in + c];
+    /// The windows of the lines [first, last), channel by channel as the weight has them.
+    void write_windows(std::size_t first, std::size_t last, const C* x, C* windows) const {
+        const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel, before = first * shape.out_side;
+        for_each_window(shape, first, last, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+            C* const to = windows + (row - before) * depth + tap;
+            for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == outside ? C{0} : x[pixel * shape.in + c];
         });
-        return windows.data();
     }
 };
 
@@ -152,40 +186,44 @@ struct DepthwiseConvolution {
 
     void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(taps()))); }
 
-    /// x <N · side², channels> to y <N · out_side², channels>.
-    void forward(std::size_t count, const C* x, C* y) const {
-        const std::size_t width = shape.in;
+    /// x <N · side², channels> to y <N · out_side², channels>: activation(scale · the sums + bias), where scale and
+    /// bias are one a channel, or null.
+    void forward(std::size_t count, const C* x, C* y, const C* scale = nullptr, const C* bias = nullptr,
+                 kernels::Activation activation = kernels::Activation::none) const {
+        const std::size_t width = shape.in, side = shape.out_side;
+        const kernels::KernelSet<C>& set = kernels::active<C>();
         std::vector<C> by_tap(taps() * width);
-        kernels::active<C>().transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
-        std::fill_n(y, shape.rows(count) * width, C{0});
-        for_each_window(shape, count, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-            if (pixel == ~std::size_t{0}) return;
-            const C *const from = x + pixel * width, *const factors = by_tap.data() + tap * width;
-            C* const to = y + row * width;
-            for (std::size_t c = 0; c < width; ++c) to[c] += factors[c] * from[c];
+        set.transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
+        for (std::size_t i = 0; scale != nullptr && i < by_tap.size(); ++i) by_tap[i] *= scale[i % width];
+        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+            std::vector<const C*> pixels(taps()), factors(taps());
+            std::size_t terms = 0;
+            for_each_window(shape, begin, end, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                if (tap == 0) terms = 0;
+                if (pixel != outside) {
+                    pixels[terms] = x + pixel * width;
+                    factors[terms++] = by_tap.data() + tap * width;
+                }
+                if (tap + 1 == taps())
+                    set.sum_of_products(terms, pixels.data(), factors.data(), bias, activation, y + row * width, width);
+            });
         });
     }
 
     /// Adds to the weight's gradient, and writes dx.
     void backward(std::size_t count, const C* x, const C* dy, C* dx, DepthwiseConvolution& gradient) const {
-        const std::size_t width = shape.in, pixels = shape.out_side * shape.out_side;
+        const std::size_t width = shape.in;
         std::fill_n(dx, count * shape.side * shape.side * width, C{0});
         // Channels in parallel: windows overlap, and every channel has a gradient of its own.
         parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = 0; row < count * pixels; ++row) {
-                for (std::size_t tap = 0; tap < taps(); ++tap) {
-                    const std::size_t line =
-                        row % pixels / shape.out_side * shape.stride + tap / shape.kernel - shape.pad;
-                    const std::size_t column = row % shape.out_side * shape.stride + tap % shape.kernel - shape.pad;
-                    if (line >= shape.side || column >= shape.side) continue;
-                    const std::size_t pixel = row / pixels * shape.side * shape.side + line * shape.side + column;
-                    for (std::size_t c = begin * 16; c < std::min(end * 16, width); ++c) {
-                        const C g = dy[row * width + c];
-                        gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
-                        dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
-                    }
+            const std::size_t last = std::min(end * 16, width);
+            for_each_window(shape, 0, count * shape.out_side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                for (std::size_t c = begin * 16; pixel != outside && c < last; ++c) {
+                    const C g = dy[row * width + c];
+                    gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
+                    dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
                 }
-            }
+            });
         });
     }
 
@@ -193,11 +231,16 @@ private:
     std::size_t taps() const { return shape.kernel * shape.kernel; }
 };
 
-/// What becomes of the numbers behind a batch norm.
-enum class Rectifier { none, relu, silu };
+/// What a batch norm norms with: the running means, in the convolution before it and with nothing kept for backward;
+/// the same, with that kept; or the batch's own.
+enum class Statistics { folded, running, batch };
+
+constexpr Statistics statistics_of(bool keep, bool uses_running_means) {
+    return !keep ? Statistics::folded : uses_running_means ? Statistics::running : Statistics::batch;
+}
 
 /// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the
-/// running means of those of all batches. Then the rectifier.
+/// running means of those of all batches. Then the activation: none, relu or silu.
 template <Arithmetic T>
 struct BatchNorm {
     using C = Compute<T>;
@@ -205,15 +248,16 @@ struct BatchNorm {
     Tensor<C, Shape<dynamic>> weight, bias;
     RunningMean<C> running_mean, running_var;
     double eps;
-    Rectifier rectifier;
+    kernels::Activation activation;
 
     struct Saved {
         Tensor<C, Shape<dynamic>> mean, inverse;  ///< what the rows were normed with
+        Tensor<C, Shape<dynamic>> scale, shift;   ///< the same as one factor and one addend
         bool is_batch = false;
     };
 
-    BatchNorm(std::size_t width, Rectifier behind, double eps_of = 1e-5)
-        : weight(width), bias(width), running_mean(width), running_var(width), eps(eps_of), rectifier(behind) {
+    BatchNorm(std::size_t width, kernels::Activation behind, double eps_of = 1e-5)
+        : weight(width), bias(width), running_mean(width), running_var(width), eps(eps_of), activation(behind) {
         weight.fill(1);
         running_var.fill(1);
     }
@@ -223,6 +267,19 @@ struct BatchNorm {
         visit(at + "bias", self.bias...);
         visit(at + "running_mean", self.running_mean...);
         visit(at + "running_var", self.running_var...);
+    }
+
+    /// By the running means it is activation(scale · x + shift), whatever the rows are.
+    void fold(Saved& saved) const {
+        saved.scale.resize(weight.size());
+        saved.shift.resize(weight.size());
+        for (std::size_t c = 0; c < weight.size(); ++c) {
+            const double scale =
+                static_cast<double>(weight.data()[c]) / std::sqrt(static_cast<double>(running_var.data()[c]) + eps);
+            saved.scale.data()[c] = static_cast<C>(scale);
+            saved.shift.data()[c] = static_cast<C>(static_cast<double>(bias.data()[c]) -
+                                                   static_cast<double>(running_mean.data()[c]) * scale);
+        }
     }
 
     /// In place or not. `by_batch` norms by the rows given.
@@ -250,7 +307,7 @@ struct BatchNorm {
         parallel_for(rows, std::max<std::size_t>(1, 4096 / width), [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin * width; i < end * width; i += width) {
                 for (std::size_t c = 0; c < width; ++c) y[i + c] = normed(x[i + c], c, saved);
-                rectify(y + i, width);
+                kernels::active<C>().activate(activation, y + i, y + i, width);
             }
         });
     }
@@ -265,7 +322,7 @@ struct BatchNorm {
             double sum = 0, along = 0;
             for (std::size_t row = 0; row < rows; ++row) {
                 C& slope = g[row * width + c];
-                if (rectifier != Rectifier::none) slope *= rectifier_slope(normed(x[row * width + c], c, saved));
+                if (activation != kernels::Activation::none) slope *= slope_at(normed(x[row * width + c], c, saved));
                 sum += static_cast<double>(slope);
                 along += static_cast<double>(slope) * (static_cast<double>(x[row * width + c]) - mean) * inverse;
             }
@@ -297,19 +354,15 @@ private:
     C normed(C x, std::size_t c, const Saved& saved) const {
         return (x - saved.mean.data()[c]) * (saved.inverse.data()[c] * weight.data()[c]) + bias.data()[c];
     }
-    void rectify(C* row, std::size_t width) const {
-        if (rectifier == Rectifier::relu) std::transform(row, row + width, row, [](C x) { return std::max(x, C{0}); });
-        if (rectifier == Rectifier::silu)
-            std::transform(row, row + width, row, [](C x) { return x / (1 + std::exp(-x)); });
-    }
-    C rectifier_slope(C x) const {
-        if (rectifier == Rectifier::relu) return x > 0 ? C{1} : C{0};
+    /// The activation's.
+    C slope_at(C x) const {
+        if (activation == kernels::Activation::relu) return x > 0 ? C{1} : C{0};
         const C sigmoid = 1 / (1 + std::exp(-x));
         return sigmoid * (1 + x * (1 - sigmoid));
     }
 };
 
-/// A convolution and the batch norm and rectifier behind it.
+/// A convolution and the batch norm and activation behind it.
 template <Arithmetic T>
 struct NormedConvolution {
     using C = Compute<T>;
@@ -322,18 +375,25 @@ struct NormedConvolution {
         typename BatchNorm<T>::Saved norm;
     };
 
-    NormedConvolution(const ConvolutionShape& shape, Rectifier rectifier, double eps = 1e-5)
-        : convolution(shape), norm(shape.out, rectifier, eps) {}
+    NormedConvolution(const ConvolutionShape& shape, kernels::Activation activation, double eps = 1e-5)
+        : convolution(shape), norm(shape.out, activation, eps) {}
 
     const ConvolutionShape& shape() const { return convolution.shape; }
 
-    /// x to saved.out. With `by_batch` or `keep`, what backward needs stays in `saved`.
-    void forward(std::size_t count, const C* x, Saved& saved, Pixels<C>& windows, bool by_batch) const {
+    /// x to saved.out. Unless they are folded, what backward needs stays in `saved`.
+    void forward(std::size_t count, const C* x, Saved& saved, Statistics statistics) const {
         const std::size_t rows = shape().rows(count);
-        saved.convolved.resize(rows, shape().out);
         saved.out.resize(rows, shape().out);
-        convolution.forward(count, x, saved.convolved.data(), windows);
-        norm.forward(rows, saved.convolved.data(), saved.out.data(), saved.norm, by_batch);
+        if (statistics == Statistics::folded) {
+            norm.fold(saved.norm);
+            convolution.forward(
+                count, x, saved.out.data(),
+                {.scale = saved.norm.scale.data(), .bias = saved.norm.shift.data(), .activation = norm.activation});
+            return;
+        }
+        saved.convolved.resize(rows, shape().out);
+        convolution.forward(count, x, saved.convolved.data());
+        norm.forward(rows, saved.convolved.data(), saved.out.data(), saved.norm, statistics == Statistics::batch);
     }
 
     /// g is the gradient of saved.out, and is overwritten; writes dx unless it is null.
@@ -343,6 +403,49 @@ struct NormedConvolution {
         convolution.backward(count, x, g, dx, windows, dwindows, gradient.convolution);
     }
 };
+
+/// Blocks that follow one another, from pixels to pixels. In inference, two share their memory in turn.
+template <class Block>
+struct BlockChain {
+    using C = typename Block::C;
+
+    std::vector<Block> blocks;
+
+    struct Saved {
+        std::vector<typename Block::Saved> blocks;
+        typename Block::Scratch scratch;
+        Pixels<C> g, dx;
+    };
+
+    /// x to what it returns, which stands in `saved`.
+    const C* forward(std::size_t count, const C* x, Saved& saved, bool keep, Statistics statistics) const {
+        saved.blocks.resize(keep ? blocks.size() : 2);
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            auto& own = saved.blocks[keep ? i : i % 2];
+            blocks[i].forward(count, x, own, statistics);
+            x = own.out().data();
+        }
+        return x;
+    }
+
+    /// In place saved.g, the gradient of what forward returned, becomes that of x.
+    void backward(std::size_t count, const C* x, Saved& saved, BlockChain& gradient) const {
+        for (std::size_t i = blocks.size(); i-- > 0;) {
+            const C* const from = i > 0 ? saved.blocks[i - 1].out().data() : x;
+            blocks[i].backward(count, from, saved.g, saved.dx, saved.blocks[i], saved.scratch, gradient.blocks[i]);
+            std::swap(saved.g, saved.dx);
+        }
+    }
+};
+
+/// y = x + other, elementwise; y may be one of them.
+template <Real C>
+void add(const C* x, const C* other, C* y, std::size_t size) {
+    parallel_for(size, 16384, [&](std::size_t begin, std::size_t end) {
+        kernels::active<C>().finish_tile(x + begin, 0, 1, end - begin, y + begin, 0, false,
+                                         {.residual = other + begin});
+    });
+}
 
 /// The mean of every window of size · size pixels, which do not overlap: torch.nn.AvgPool2d(size).
 template <Real C>
