@@ -71,14 +71,10 @@ std::vector<float> attention_map(const zoo::Opened& opened, std::span<const floa
 int run(int count, char** arguments) {
     const zoo::Arguments options(
         count, arguments, "attention --weights PATH --image FILE --out FILE.png [--text CAPTION | --layer N]",
-        {{"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
-         {"--image", "FILE", "a picture"},
+        {{"--image", "FILE", "a picture"},
          {"--out", "FILE.png", "the picture as the model sees it, and the map over it"},
          {"--text", "CAPTION", "maps the patches' cosines with it, instead of attention"},
-         {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"},
-         {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
-         {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
-         {"--tokenizer", "PATH", "where it does not lie beside the weights"}});
+         {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"}});
     const bool has_text = options.has("--text");
     const zoo::Opened opened = zoo::open(options, has_text ? td::Towers::both : td::Towers::image);
     const td::Image picture = td::read_image(options.require("--image"));

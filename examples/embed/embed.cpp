@@ -121,13 +121,9 @@ std::vector<float> embed_all(const char* what, Journal& journal, std::size_t cou
 int run(int count, char** arguments) {
     const zoo::Arguments options(
         count, arguments, "embed --weights PATH (--images FILE|DIR | --texts FILE)... --out FILE.safetensors",
-        {{"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
-         {"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
+        {{"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
          {"--texts", "FILE", "a caption a line"},
          {"--out", "FILE.safetensors|.npy", "image_embeddings and text_embeddings [N, E]; .npy holds one of them"},
-         {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
-         {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
-         {"--tokenizer", "PATH", "where it does not lie beside the weights"},
          {"--threads", "N", "(default: one a core)"}});
     const std::filesystem::path out = options.require("--out");
     const bool npy = out.extension() == ".npy";
@@ -155,7 +151,8 @@ int run(int count, char** arguments) {
 
     const auto written = std::filesystem::last_write_time(weights).time_since_epoch().count();
     const std::string kind = weights.string() + " " + std::to_string(written) + "\n" +
-                             options.get("--precision", "f32") + options.get("--activation") + "\n";
+                             options.get("--precision", "f32") + options.get("--activation") +
+                             options.get("--resampling") + "\n";
     std::vector<td::StoredTensor> tensors;
     std::map<std::string, std::string> metadata{{"architecture", sizes.architecture}};
     std::vector<float> image_rows, text_rows;

@@ -30,16 +30,12 @@ std::vector<std::string> read_labels(const std::string& argument) {
 int run(int count, char** arguments) {
     const zoo::Arguments options(
         count, arguments, "zero_shot --weights PATH --images FILE|DIR --labels FILE|\"LABEL, LABEL\"",
-        {{"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
-         {"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
+        {{"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
          {"--labels", "FILE|LABELS", "a file with a label a line, or labels with commas between"},
          {"--templates", "FILE",
           "a prompt a line, with {} for the label; all of them count (default: a photo of a {}.)"},
          {"--top", "K", "labels shown of every picture (default 5)"},
-         {"--json", "", "JSON instead of a table"},
-         {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
-         {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
-         {"--tokenizer", "PATH", "where it does not lie beside the weights"}});
+         {"--json", "", "JSON instead of a table"}});
     const std::vector<std::filesystem::path> images = zoo::list_images(options.require("--images"));
     const std::vector<std::string> labels = read_labels(options.require("--labels"));
     const std::vector<std::string> templates = options.has("--templates")

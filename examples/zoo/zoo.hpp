@@ -30,10 +30,20 @@ struct Option {
     const char *name, *value, *help;
 };
 
+/// What open() reads.
+inline const std::vector<Option> checkpoint_options{
+    {"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
+    {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
+    {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
+    {"--tokenizer", "PATH", "where it does not lie beside the weights"},
+    {"--resampling", "pillow|torchvision", "whose pixels a resize gives (default: torchvision for the configs of transformers)"}};
+
 class Arguments {
 public:
-    /// Throws Error for an option that is not listed, or lacks its value. --help prints the list and ends the program.
+    /// Takes checkpoint_options as well. Throws Error for an option that is not listed, or lacks its value. --help prints the
+    /// list and ends the program.
     Arguments(int count, char** arguments, const char* purpose, std::vector<Option> options) {
+        options.insert(options.end(), checkpoint_options.begin(), checkpoint_options.end());
         for (int i = 1; i < count; ++i) {
             const std::string name = arguments[i];
             if (name == "--help" || name == "-h") {
@@ -78,7 +88,7 @@ struct Opened {
     std::optional<td::AnyTokenizer> tokenizer;
 };
 
-/// Opens --weights in --precision, with --activation for weights without a config.
+/// Opens what checkpoint_options say.
 inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::both) {
     const std::filesystem::path path = arguments.require("--weights");
     const td::OpenOptions options{.towers = towers, .check_finite = true, .activation = arguments.get("--activation")};
@@ -89,11 +99,16 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
                        : precision == "bf16" ? td::open<td::bf16>(path, options)
                                              : td::open<td::int8>(path, options);
     const td::ImageSize size = clip.sizes().image;
-    const td::Preprocess recipe =
+    td::Preprocess recipe =
         td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
     if (recipe.size != size)
         throw td::Error(path.string(), "preprocessing to the model's " + to_string(size) + " pixels",
                         to_string(recipe.size));
+    if (const std::string resampling = arguments.get("--resampling"); !resampling.empty()) {
+        if (resampling != "pillow" && resampling != "torchvision")
+            throw td::Error("--resampling", "pillow or torchvision", resampling);
+        recipe.resampling = resampling == "pillow" ? td::Resampling::pillow_13 : td::Resampling::torchvision;
+    }
     std::optional<td::AnyTokenizer> tokenizer;
     if (towers != td::Towers::image) {
         tokenizer = td::open_tokenizer(

@@ -5441,14 +5441,15 @@ inline NormaliseTable normalise_table(const std::array<float, 3>& mean, const st
 
 // ---- tandem/data/resize.hpp ----
 
-// Antialiased resizing, bit for bit Pillow's.
+// Antialiased resizing, bit for bit Pillow's or PyTorch's.
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Which of the two passes goes first. Each rounds to 8 bits, so the order shows, by a level or two beside sharp edges.
-enum class PassOrder {
-    pillow_13,     ///< since Pillow 13.0: down first where height shrinks by more than twice the pixels that width does
-    across_first,  ///< always across first: Pillow up to 12, with which the published models were trained
+/// Whose result it is, to the bit. They differ by a level in some pixels.
+enum class Resampling {
+    pillow_13,    ///< since Pillow 13.0: down first where height shrinks by more than twice the pixels that width does
+    pillow_12,    ///< always across first: Pillow up to 12, with which the published models were trained
+    torchvision,  ///< across first, and weights of 16 bits: torch.nn.functional.interpolate of bytes, antialias = True
 };
 
 /// A box of whole pixels.
@@ -5490,10 +5491,24 @@ struct ResizeWeights {
     std::size_t inputs() const { return outputs.back().first + outputs.back().taps; }
 };
 
-/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
-/// (Resample.c:185-286, normalize_coeffs_8bpc.)
+/// The fraction's bits that weights have in PyTorch: the most with which the largest one is below 2^15
+/// (ATen/native/cpu/UpSampleKernel.cpp, _compute_index_ranges_int16_weights).
+inline int torch_weight_bits(int source, float low, float high, int size, Filter filter) {
+    double largest = 0;
+    std::vector<double> values;
+    for (int i = 0; i < size; ++i) {
+        filter_taps(source, low, high, size, i, filter, values);
+        for (const double value : values) largest = std::max(largest, value);
+    }
+    int bits = 0;
+    while (bits < kernels::resize_weight_bits && static_cast<int>(0.5 + largest * (2 << bits)) < 1 << 15) ++bits;
+    return bits;
+}
+
+/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs, of `bits`
+/// bits. (Resample.c:185-286, normalize_coeffs_8bpc.)
 inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter,
-                                    const kernels::ResizeKernels& loops) {
+                                    int bits, const kernels::ResizeKernels& loops) {
     ResizeWeights weights;
     weights.outputs.reserve(static_cast<std::size_t>(count));
     std::vector<double> values;
@@ -5504,8 +5519,10 @@ inline ResizeWeights resize_weights(int source, float low, float high, int size,
         weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
         fixed.assign(groups * loops.group, 0);
         for (std::size_t t = 0; t < values.size(); ++t) {
-            const double scaled = values[t] * (1 << kernels::resize_weight_bits);
-            fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
+            const double scaled = values[t] * (1 << bits);
+            // Fewer bits, moved up, give the same sums and roundings: the kernels know one format.
+            fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5) *
+                       (1 << (kernels::resize_weight_bits - bits));
         }
         weights.packed.resize(weights.packed.size() + groups * loops.words);
         std::int32_t* packed = weights.packed.data() + weights.outputs.back().packed;
@@ -5581,7 +5598,7 @@ inline void pass_down(const ImageView& source, const ResizeWeights& weights, con
 /// How a resize is done, beside its sizes.
 struct ResizeMethod {
     Filter filter = Filter::bicubic;
-    PassOrder order = PassOrder::pillow_13;
+    Resampling resampling = Resampling::pillow_13;
 };
 
 /// The part `window` of the width x height result of resizing the box (x0, y0, x1, y1) of source. Only what the window
@@ -5595,13 +5612,17 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
         box[2] == static_cast<float>(width) && box[3] == static_cast<float>(height)) {
         return copy({source.pixels + top * source.stride + left * 3, source.stride, window.width, window.height});
     }
-    ResizeWeights across =
-        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method.filter, loops);
-    ResizeWeights down =
-        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method.filter, loops);
+    const auto weights = [&](int inputs, float low, float high, int size, int begin, int count) {
+        const int bits = method.resampling == Resampling::torchvision
+                             ? torch_weight_bits(inputs, low, high, size, method.filter)
+                             : kernels::resize_weight_bits;
+        return resize_weights(inputs, low, high, size, begin, count, method.filter, bits, loops);
+    };
+    ResizeWeights across = weights(source.width, box[0], box[2], width, window.left, window.width);
+    ResizeWeights down = weights(source.height, box[1], box[3], height, window.top, window.height);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
-    const bool down_first = method.order == PassOrder::pillow_13 && height < source.height &&
+    const bool down_first = method.resampling == Resampling::pillow_13 && height < source.height &&
                             source.height - height > 2 * (source.width - width);
     const int half_width = down_first ? part.width : window.width;
     const int half_height = down_first ? window.height : part.height;
@@ -5629,11 +5650,11 @@ inline Image resize_view(const ImageView& source, int width, int height, ResizeM
 }  // namespace detail
 
 /// The box (x0, y0) to (x1, y1), in pixels and fractions of them, resized to width x height. Bit for bit Pillow's
-/// image.resize((width, height), filter, box) (libImaging/Resample.c): two passes in 22-bit integer weights, each
+/// image.resize((width, height), filter, box) (libImaging/Resample.c), or PyTorch's: two passes in integer weights, each
 /// rounded and clamped to 8 bits; pixels just outside the box still count at its border.
 /// Throws Error for an empty box, one that leaves the image, and sides beyond 2^20 or 2^28 pixels.
 inline Image resize_region(const Image& image, float x0, float y0, float x1, float y1, int width, int height,
-                           Filter filter, PassOrder order = PassOrder::pillow_13) {
+                           Filter filter, Resampling resampling = Resampling::pillow_13) {
     detail::check_image(image, "resize");
     detail::check_resize_size(image.width, image.height, "an image with");
     detail::check_resize_size(width, height, "a result with");
@@ -5647,13 +5668,13 @@ inline Image resize_region(const Image& image, float x0, float y0, float x1, flo
                         std::to_string(y1) + ")");
     }
     return detail::resize_window(detail::view(image), {x0, y0, x1, y1}, width, height, {0, 0, width, height},
-                                 {filter, order});
+                                 {filter, resampling});
 }
 
 /// The whole image resized to width x height; see resize_region.
-inline Image resize(const Image& image, int width, int height, Filter filter, PassOrder order = PassOrder::pillow_13) {
+inline Image resize(const Image& image, int width, int height, Filter filter, Resampling resampling = Resampling::pillow_13) {
     return resize_region(image, 0, 0, static_cast<float>(image.width), static_cast<float>(image.height), width, height,
-                         filter, order);
+                         filter, resampling);
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -5749,11 +5770,11 @@ inline Image crop(const Image& image, const Region& region) {
 }
 
 /// The shorter side becomes `size`, the longer one int(size * longer / shorter): torchvision's Resize(size).
-inline Image resize_shortest(const Image& image, int size, Filter filter, PassOrder order = PassOrder::pillow_13) {
+inline Image resize_shortest(const Image& image, int size, Filter filter, Resampling resampling = Resampling::pillow_13) {
     detail::check_image(image, "resize_shortest");
     detail::check_target(size, "resize_shortest");
     const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
-    return resize(image, width, height, filter, order);
+    return resize(image, width, height, filter, resampling);
 }
 
 /// The middle pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
@@ -5835,7 +5856,7 @@ struct RandomResizedCrop {
         detail::check_target(size, "RandomResizedCrop");
         const Region region = sample(image.width, image.height, random);
         detail::check_resize_size(region.width, region.height, "a crop with");
-        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, PassOrder::pillow_13});
+        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, Resampling::pillow_13});
     }
 };
 
@@ -5854,7 +5875,7 @@ struct Preprocess {
     std::array<float, 3> mean{0, 0, 0};
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
-    PassOrder order = PassOrder::pillow_13;
+    Resampling resampling = Resampling::pillow_13;
     int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 
@@ -5888,7 +5909,7 @@ inline Image fit_image(const Image& image, const Preprocess& recipe) {
     const int largest = std::max(width, height), resized = recipe.resize;
     if (resized != 0 && resized < largest)
         throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more", std::to_string(resized));
-    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.order);
+    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.resampling);
     if (recipe.fit != Fit::pad) {
         detail::check_resize_size(image.width, image.height, "an image with");
         const auto [across, down] =
@@ -5899,10 +5920,10 @@ inline Image fit_image(const Image& image, const Preprocess& recipe) {
                             detail::centre_offset(down, height, recipe.floor_crop), width, height};
         return detail::resize_window(detail::view(image),
                                      {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, across, down,
-                                     window, {recipe.filter, recipe.order});
+                                     window, {recipe.filter, recipe.resampling});
     }
     const auto [across, down] = detail::covering_sides(image.width, image.height, recipe.size, true);
-    const Image inner = resize(image, across, down, recipe.filter, recipe.order);
+    const Image inner = resize(image, across, down, recipe.filter, recipe.resampling);
     return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2, recipe.padding);
 }
 
@@ -6181,6 +6202,7 @@ namespace detail {
         return config.find(name).value_or(otherwise ? "true" : "false") == "true";
     };
     recipe.floor_crop = true;
+    recipe.resampling = Resampling::torchvision;
     read_channels(config, "image_mean", where, recipe.mean);
     read_channels(config, "image_std", where, recipe.deviation);
     const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
@@ -6226,7 +6248,9 @@ namespace detail {
 }  // namespace detail
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either,
+/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. For the latter it
+/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of version
+/// 4, which leave the same files, have Pillow's pixels: set .resampling. Without either,
 /// `otherwise`: what the model was trained with, if the caller knows. Throws Error that names the file for what it asks
 /// for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
@@ -21805,9 +21829,11 @@ private:
     std::size_t saved_ = 0, count_ = 0;
 };
 
+/// A pixel in the padding.
+inline constexpr std::size_t outside = ~std::size_t{0};
+
 /// Calls body(row, tap, pixel) for every place of every window of the lines [first, last) of the result, which count on
 /// from image to image: `row` is the result's, `pixel` the one that the kernel's position `tap` lies on, or outside.
-inline constexpr std::size_t outside = ~std::size_t{0};
 template <class Body>
 void for_each_window(const ConvolutionShape& shape, std::size_t first, std::size_t last, const Body& body) {
     const std::size_t side = shape.out_side, kernel = shape.kernel;

@@ -1,9 +1,11 @@
 """Writes tests/data/fixtures/image: small PNG and JPEG files, and what Pillow makes of them.
 
-Run in a virtual environment with pillow>=13 and numpy:  python make_image_goldens.py [--out DIR]
+    tests/parity/venv.sh
+    .venv-parity/bin/python tests/data/make_image_goldens.py [--out DIR]
 
 pixels.txt     file background width height hash   the file decoded: "none" is convert("RGB"), else pasted on a colour
 resize.txt     file filter width height x0 y0 x1 y1 hash hash_across_first
+resize_torchvision.txt  file filter width height hash
 transform.txt  name file height width hash         torchvision's geometry, rewritten below on top of Pillow
 *.jpg.png      the JPEG decoded, as an RGB PNG     (compared with a tolerance, hence not a hash)
 *.f32          normalised planes, little-endian floats
@@ -20,7 +22,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, features
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
@@ -235,6 +240,18 @@ def write_resizes(out, numbers, chance):
         kind = chance.choice(list(FILTERS))
         add(file, image, kind, chance.randint(1, 90), chance.randint(1, 90), tuple(float(v) for v in (x0, y0, x1, y1)))
     (out / "resize.txt").write_text("\n".join(lines) + "\n")
+
+    lines = []
+    modes = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+    for file, image in sources.items():
+        planes = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        for kind, mode in modes.items():
+            for width, height in sizes + [(image.width, 19), (23, image.height), (300, 190)]:
+                if 1 in (width, height, *image.size):
+                    continue  # an assertion of PyTorch 2.14's own fails
+                result = resize(planes, [height, width], interpolation=mode, antialias=True).permute(1, 2, 0).contiguous()
+                lines.append(f"{file} {kind} {width} {height} {fnv(Image.fromarray(result.numpy()))}")
+    (out / "resize_torchvision.txt").write_text("\n".join(lines) + "\n")
 
 
 def resize_shortest(image, size, kind):

@@ -48,6 +48,7 @@ TEST_CASE("open_clip's preprocess_cfg") {
     CHECK(recipe.mean == std::array{0.5F, 0.4F, 0.3F});
     CHECK(recipe.deviation == std::array{0.1F, 0.2F, 0.3F});
     CHECK_FALSE(recipe.floor_crop);
+    CHECK(recipe.resampling == tandem::Resampling::pillow_13);
     folder.write("open_clip_config.json", R"({"model_cfg": {}, "preprocess_cfg": {"resize_mode": "longest"}})");
     CHECK(folder.load().fit == Fit::pad);
     CHECK(folder.load().mean == tandem::openai_preprocess(224).mean);
@@ -71,6 +72,7 @@ TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_co
     CHECK(recipe.resize == 256);
     CHECK(recipe.fit == Fit::shortest_then_crop);
     CHECK(recipe.floor_crop);
+    CHECK(recipe.resampling == tandem::Resampling::torchvision);
     CHECK(recipe.mean == std::array{0.1F, 0.2F, 0.3F});
     CHECK(recipe.deviation == std::array{0.4F, 0.5F, 0.6F});
     folder.write("processor_config.json",

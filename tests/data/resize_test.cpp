@@ -30,11 +30,25 @@ TEST_CASE("resizing equals Pillow's, bit for bit", "[resize]") {
         CHECK(result.width == width);
         CHECK(result.height == height);
         CHECK(image_fixtures::hash(result) == hash);
-        const Image earlier = resize_region(image, x0, y0, x1, y1, width, height, filter, PassOrder::across_first);
+        const Image earlier = resize_region(image, x0, y0, x1, y1, width, height, filter, Resampling::pillow_12);
         CHECK(image_fixtures::hash(earlier) == hash_across_first);
         if (x0 == 0 && y0 == 0 && x1 == static_cast<float>(image.width) && y1 == static_cast<float>(image.height)) {
             CHECK(resize(image, width, height, filter) == result);
         }
+    }
+}
+
+TEST_CASE("resizing equals PyTorch's, bit for bit", "[resize]") {
+    auto lines = image_fixtures::table("resize_torchvision.txt");
+    REQUIRE(lines.size() > 50);
+    for (auto& line : lines) {
+        std::string file, kind, hash;
+        int width = 0, height = 0;
+        line >> file >> kind >> width >> height >> hash;
+        CAPTURE(file, kind, width, height);
+        const Image image = read_image(image_fixtures::path(file));
+        const Filter filter = kind == "bicubic" ? Filter::bicubic : Filter::bilinear;
+        CHECK(image_fixtures::hash(resize(image, width, height, filter, Resampling::torchvision)) == hash);
     }
 }
 
@@ -55,7 +69,8 @@ TEST_CASE("every instruction set resizes to the same bytes, and touches nothing 
             const int new_width = 1 + static_cast<int>(random.below(70));
             const int new_height = 1 + static_cast<int>(random.below(70));
             const detail::ResizeMethod method{random.below(2) == 0 ? Filter::bicubic : Filter::bilinear,
-                                              random.below(2) == 0 ? PassOrder::pillow_13 : PassOrder::across_first};
+                                              std::array{Resampling::pillow_13, Resampling::pillow_12,
+                                                         Resampling::torchvision}[random.below(3)]};
             const Image expected = resized(source, new_width, new_height, method, kernels::Isa::scalar);
             for (const kernels::Isa isa : {kernels::Isa::avx2, kernels::Isa::avx512}) {
                 if (!kernels::has(kernels::cpu_features(), isa)) continue;

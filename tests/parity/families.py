@@ -148,7 +148,7 @@ def make_transformers(name, folder, pictures):
         clip.save_pretrained(folder)  # a tokenizer.json
         encode = lambda text, context: clip(text, padding="max_length", truncation=True, max_length=context)["input_ids"]
         size = config.vision_config.image_size
-        processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+        processor = transformers.CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     elif name.endswith("align-base"):
         config = transformers.AlignConfig(vision_config={"hidden_dim": 640}, projection_dim=embedding, temperature_init_value=0.01)
         model = transformers.AlignModel(config)
@@ -156,7 +156,7 @@ def make_transformers(name, folder, pictures):
         bert.save_pretrained(folder)  # a tokenizer.json
         encode = lambda text, _: bert(text, padding="max_length", truncation=True, max_length=64)["input_ids"]
         # What the hub has beside the checkpoint.
-        processor = transformers.EfficientNetImageProcessorPil(
+        processor = transformers.EfficientNetImageProcessor(
             size={"height": 346, "width": 346}, crop_size={"height": 289, "width": 289}, do_center_crop=True, resample=2,
             rescale_factor=1 / 127.5, rescale_offset=True, do_normalize=False, include_top=False,
         )  # fmt: skip
@@ -168,7 +168,7 @@ def make_transformers(name, folder, pictures):
         model = transformers.SiglipModel(config)
         encode = siglip_tokenizer(folder, 2 if "siglip2" in name else 1)
         size = config.vision_config.image_size
-        processor = transformers.SiglipImageProcessorPil(
+        processor = transformers.SiglipImageProcessor(
             size={"height": size, "width": size}, **({"resample": 2} if "siglip2" in name else {})
         )
     model.eval()

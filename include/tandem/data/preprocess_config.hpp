@@ -81,6 +81,7 @@ namespace detail {
         return config.find(name).value_or(otherwise ? "true" : "false") == "true";
     };
     recipe.floor_crop = true;
+    recipe.resampling = Resampling::torchvision;
     read_channels(config, "image_mean", where, recipe.mean);
     read_channels(config, "image_std", where, recipe.deviation);
     const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
@@ -126,7 +127,9 @@ namespace detail {
 }  // namespace detail
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. Without either,
+/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. For the latter it
+/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of version
+/// 4, which leave the same files, have Pillow's pixels: set .resampling. Without either,
 /// `otherwise`: what the model was trained with, if the caller knows. Throws Error that names the file for what it asks
 /// for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {

@@ -1,4 +1,4 @@
-// Antialiased resizing, bit for bit Pillow's.
+// Antialiased resizing, bit for bit Pillow's or PyTorch's.
 #pragma once
 
 #include <algorithm>
@@ -19,10 +19,11 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Which of the two passes goes first. Each rounds to 8 bits, so the order shows, by a level or two beside sharp edges.
-enum class PassOrder {
-    pillow_13,     ///< since Pillow 13.0: down first where height shrinks by more than twice the pixels that width does
-    across_first,  ///< always across first: Pillow up to 12, with which the published models were trained
+/// Whose result it is, to the bit. They differ by a level in some pixels.
+enum class Resampling {
+    pillow_13,    ///< since Pillow 13.0: down first where height shrinks by more than twice the pixels that width does
+    pillow_12,    ///< always across first: Pillow up to 12, with which the published models were trained
+    torchvision,  ///< across first, and weights of 16 bits: torch.nn.functional.interpolate of bytes, antialias = True
 };
 
 /// A box of whole pixels.
@@ -64,10 +65,24 @@ struct ResizeWeights {
     std::size_t inputs() const { return outputs.back().first + outputs.back().taps; }
 };
 
-/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
-/// (Resample.c:185-286, normalize_coeffs_8bpc.)
+/// The fraction's bits that weights have in PyTorch: the most with which the largest one is below 2^15
+/// (ATen/native/cpu/UpSampleKernel.cpp, _compute_index_ranges_int16_weights).
+inline int torch_weight_bits(int source, float low, float high, int size, Filter filter) {
+    double largest = 0;
+    std::vector<double> values;
+    for (int i = 0; i < size; ++i) {
+        filter_taps(source, low, high, size, i, filter, values);
+        for (const double value : values) largest = std::max(largest, value);
+    }
+    int bits = 0;
+    while (bits < kernels::resize_weight_bits && static_cast<int>(0.5 + largest * (2 << bits)) < 1 << 15) ++bits;
+    return bits;
+}
+
+/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs, of `bits`
+/// bits. (Resample.c:185-286, normalize_coeffs_8bpc.)
 inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter,
-                                    const kernels::ResizeKernels& loops) {
+                                    int bits, const kernels::ResizeKernels& loops) {
     ResizeWeights weights;
     weights.outputs.reserve(static_cast<std::size_t>(count));
     std::vector<double> values;
@@ -78,8 +93,10 @@ inline ResizeWeights resize_weights(int source, float low, float high, int size,
         weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
         fixed.assign(groups * loops.group, 0);
         for (std::size_t t = 0; t < values.size(); ++t) {
-            const double scaled = values[t] * (1 << kernels::resize_weight_bits);
-            fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
+            const double scaled = values[t] * (1 << bits);
+            // Fewer bits, moved up, give the same sums and roundings: the kernels know one format.
+            fixed[t] = static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5) *
+                       (1 << (kernels::resize_weight_bits - bits));
         }
         weights.packed.resize(weights.packed.size() + groups * loops.words);
         std::int32_t* packed = weights.packed.data() + weights.outputs.back().packed;
@@ -155,7 +172,7 @@ inline void pass_down(const ImageView& source, const ResizeWeights& weights, con
 /// How a resize is done, beside its sizes.
 struct ResizeMethod {
     Filter filter = Filter::bicubic;
-    PassOrder order = PassOrder::pillow_13;
+    Resampling resampling = Resampling::pillow_13;
 };
 
 /// The part `window` of the width x height result of resizing the box (x0, y0, x1, y1) of source. Only what the window
@@ -169,13 +186,17 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
         box[2] == static_cast<float>(width) && box[3] == static_cast<float>(height)) {
         return copy({source.pixels + top * source.stride + left * 3, source.stride, window.width, window.height});
     }
-    ResizeWeights across =
-        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method.filter, loops);
-    ResizeWeights down =
-        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method.filter, loops);
+    const auto weights = [&](int inputs, float low, float high, int size, int begin, int count) {
+        const int bits = method.resampling == Resampling::torchvision
+                             ? torch_weight_bits(inputs, low, high, size, method.filter)
+                             : kernels::resize_weight_bits;
+        return resize_weights(inputs, low, high, size, begin, count, method.filter, bits, loops);
+    };
+    ResizeWeights across = weights(source.width, box[0], box[2], width, window.left, window.width);
+    ResizeWeights down = weights(source.height, box[1], box[3], height, window.top, window.height);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
-    const bool down_first = method.order == PassOrder::pillow_13 && height < source.height &&
+    const bool down_first = method.resampling == Resampling::pillow_13 && height < source.height &&
                             source.height - height > 2 * (source.width - width);
     const int half_width = down_first ? part.width : window.width;
     const int half_height = down_first ? window.height : part.height;
@@ -203,11 +224,11 @@ inline Image resize_view(const ImageView& source, int width, int height, ResizeM
 }  // namespace detail
 
 /// The box (x0, y0) to (x1, y1), in pixels and fractions of them, resized to width x height. Bit for bit Pillow's
-/// image.resize((width, height), filter, box) (libImaging/Resample.c): two passes in 22-bit integer weights, each
+/// image.resize((width, height), filter, box) (libImaging/Resample.c), or PyTorch's: two passes in integer weights, each
 /// rounded and clamped to 8 bits; pixels just outside the box still count at its border.
 /// Throws Error for an empty box, one that leaves the image, and sides beyond 2^20 or 2^28 pixels.
 inline Image resize_region(const Image& image, float x0, float y0, float x1, float y1, int width, int height,
-                           Filter filter, PassOrder order = PassOrder::pillow_13) {
+                           Filter filter, Resampling resampling = Resampling::pillow_13) {
     detail::check_image(image, "resize");
     detail::check_resize_size(image.width, image.height, "an image with");
     detail::check_resize_size(width, height, "a result with");
@@ -221,13 +242,13 @@ inline Image resize_region(const Image& image, float x0, float y0, float x1, flo
                         std::to_string(y1) + ")");
     }
     return detail::resize_window(detail::view(image), {x0, y0, x1, y1}, width, height, {0, 0, width, height},
-                                 {filter, order});
+                                 {filter, resampling});
 }
 
 /// The whole image resized to width x height; see resize_region.
-inline Image resize(const Image& image, int width, int height, Filter filter, PassOrder order = PassOrder::pillow_13) {
+inline Image resize(const Image& image, int width, int height, Filter filter, Resampling resampling = Resampling::pillow_13) {
     return resize_region(image, 0, 0, static_cast<float>(image.width), static_cast<float>(image.height), width, height,
-                         filter, order);
+                         filter, resampling);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

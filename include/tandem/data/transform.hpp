@@ -106,11 +106,11 @@ inline Image crop(const Image& image, const Region& region) {
 }
 
 /// The shorter side becomes `size`, the longer one int(size * longer / shorter): torchvision's Resize(size).
-inline Image resize_shortest(const Image& image, int size, Filter filter, PassOrder order = PassOrder::pillow_13) {
+inline Image resize_shortest(const Image& image, int size, Filter filter, Resampling resampling = Resampling::pillow_13) {
     detail::check_image(image, "resize_shortest");
     detail::check_target(size, "resize_shortest");
     const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
-    return resize(image, width, height, filter, order);
+    return resize(image, width, height, filter, resampling);
 }
 
 /// The middle pixels, with torchvision's rounding (a half offset to the even pixel); sides that are shorter
@@ -192,7 +192,7 @@ struct RandomResizedCrop {
         detail::check_target(size, "RandomResizedCrop");
         const Region region = sample(image.width, image.height, random);
         detail::check_resize_size(region.width, region.height, "a crop with");
-        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, PassOrder::pillow_13});
+        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, Resampling::pillow_13});
     }
 };
 
@@ -211,7 +211,7 @@ struct Preprocess {
     std::array<float, 3> mean{0, 0, 0};
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
-    PassOrder order = PassOrder::pillow_13;
+    Resampling resampling = Resampling::pillow_13;
     int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 
@@ -245,7 +245,7 @@ inline Image fit_image(const Image& image, const Preprocess& recipe) {
     const int largest = std::max(width, height), resized = recipe.resize;
     if (resized != 0 && resized < largest)
         throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more", std::to_string(resized));
-    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.order);
+    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.resampling);
     if (recipe.fit != Fit::pad) {
         detail::check_resize_size(image.width, image.height, "an image with");
         const auto [across, down] =
@@ -256,10 +256,10 @@ inline Image fit_image(const Image& image, const Preprocess& recipe) {
                             detail::centre_offset(down, height, recipe.floor_crop), width, height};
         return detail::resize_window(detail::view(image),
                                      {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, across, down,
-                                     window, {recipe.filter, recipe.order});
+                                     window, {recipe.filter, recipe.resampling});
     }
     const auto [across, down] = detail::covering_sides(image.width, image.height, recipe.size, true);
-    const Image inner = resize(image, across, down, recipe.filter, recipe.order);
+    const Image inner = resize(image, across, down, recipe.filter, recipe.resampling);
     return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2, recipe.padding);
 }
 
