@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Pictures to embeddings, end to end: examples/embed beside open_clip with a DataLoader, in turn, in one run.
 
-    benchmarks/embed.sh [--pictures N] [--rounds N] [--threads N]
+    benchmarks/embed.sh [--model NAME] [--pictures N] [--rounds N] [--threads N]
 
-Both start as processes of their own, load the same ViT-B/32, decode and preprocess the same JPEGs and write the same rows,
+Both start as processes of their own, load the same model of open_clip's name (ViT-B-32), decode and preprocess the same JPEGs and write the same rows,
 whose largest difference is printed. Time is from start to end; memory is the most that a process and its workers held at
 once (proportional set size, every 50 ms). The peer runs with one and with two workers; its better figure counts.
 """
@@ -66,6 +66,7 @@ def measure(command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="ViT-B-32", metavar="NAME")
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -78,9 +79,9 @@ def main():
         images.mkdir()
         torch.manual_seed(0)
         random.seed(0)
-        model = open_clip.create_model("ViT-B-32", load_weights=False)
+        model = open_clip.create_model(options.model, load_weights=False)
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, weights / "open_clip_model.safetensors")
-        (weights / "open_clip_config.json").write_text(json.dumps({"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}))
+        (weights / "open_clip_config.json").write_text(json.dumps({"model_cfg": open_clip.get_model_config(options.model), "preprocess_cfg": {}}))
         del model
         for i in range(options.pictures):
             coarse = [Image.effect_noise((63, 47), 80) for _ in range(3)]
@@ -89,7 +90,7 @@ def main():
         shared = ["--weights", weights, "--images", images, "--threads", str(options.threads)]
         commands = {"tandem": [options.program, *shared, "--out", ours]}
         for workers in (1, 2):
-            commands[f"open_clip, {workers} workers"] = [sys.executable, HERE / "embed_peer.py", *shared, "--out", theirs, "--workers", str(workers)]
+            commands[f"open_clip, {workers} workers"] = [sys.executable, HERE / "embed_peer.py", "--model", options.model, *shared, "--out", theirs, "--workers", str(workers)]
         seconds, memory = {name: [] for name in commands}, {name: 0 for name in commands}
         for _ in range(options.rounds):
             for name, command in commands.items():
@@ -97,7 +98,7 @@ def main():
                 seconds[name].append(took)
                 memory[name] = max(memory[name], peak)
         difference = numpy.abs(numpy.load(ours) - numpy.load(theirs)).max()
-        print(f"{options.pictures} JPEGs of 500 x 375, ViT-B/32, float32, {options.threads} threads, {options.rounds} rounds in turn")
+        print(f"{options.pictures} JPEGs of 500 x 375, {options.model}, float32, {options.threads} threads, {options.rounds} rounds in turn")
         for name in commands:
             median = statistics.median(seconds[name])
             print(f"  {name:22} {median:7.2f} s  {options.pictures / median:7.1f} pictures/s  {memory[name] / 2**20:7.0f} MiB")

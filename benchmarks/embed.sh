@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pictures to embeddings, end to end: examples/embed beside open_clip with a DataLoader.
-#   benchmarks/embed.sh [--pictures N] [--rounds N] [--threads N]
+#   benchmarks/embed.sh [--model NAME] [--pictures N] [--rounds N] [--threads N]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tests/parity/venv.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The peer of examples/embed: open_clip, a DataLoader that decodes and preprocesses, batches of 64.
 
-usage: embed_peer.py --weights FOLDER --images FOLDER --out FILE.npy --threads N --workers N
+usage: embed_peer.py --model NAME --weights FOLDER --images FOLDER --out FILE.npy --threads N --workers N
 """
 
 import argparse
@@ -27,13 +27,13 @@ class Pictures(torch.utils.data.Dataset):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--weights", "--images", "--out"):
+    for name in ("--model", "--weights", "--images", "--out"):
         parser.add_argument(name, required=True)
     for name in ("--threads", "--workers"):
         parser.add_argument(name, required=True, type=int)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model, _, transform = open_clip.create_model_and_transforms("ViT-B-32", load_weights=False)
+    model, _, transform = open_clip.create_model_and_transforms(options.model, load_weights=False)
     model.load_state_dict(load_file(Path(options.weights) / "open_clip_model.safetensors"))
     model.eval()
     loader = torch.utils.data.DataLoader(Pictures(options.images, transform), batch_size=64, num_workers=options.workers)

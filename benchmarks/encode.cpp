@@ -106,6 +106,7 @@ int main(int count, char** arguments) {
     add<td::vit_h_14>("vit_h_14");
     add<td::vit_g_14>("vit_g_14");
     add<td::vit_bigg_14>("vit_bigg_14");
+    add<td::rn50>("rn50");
     benchmark::RunSpecifiedBenchmarks();
     held.reset();
 }
