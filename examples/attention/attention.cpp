@@ -76,8 +76,12 @@ int run(int count, char** arguments) {
          {"--text", "CAPTION", "maps the patches' cosines with it, instead of attention"},
          {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"}});
     const bool has_text = options.has("--text");
+    if (!options.require("--out").ends_with(".png"))
+        throw td::Error("--out", "a name that ends in .png", options.get("--out"));
     const zoo::Opened opened = zoo::open(options, has_text ? td::Towers::both : td::Towers::image);
-    const td::Image picture = td::read_image(options.require("--image"));
+    td::DecodeOptions decode;
+    decode.background = opened.preprocess.background;
+    const td::Image picture = td::read_image(options.require("--image"), decode);
     std::vector<float> pixels(opened.preprocess.count());
     td::preprocess(picture, opened.preprocess, pixels);
 

@@ -155,6 +155,15 @@ int run(int count, char** arguments) {
                              options.get("--resampling") + "\n";
     std::vector<td::StoredTensor> tensors;
     std::map<std::string, std::string> metadata{{"architecture", sizes.architecture}};
+    // Which row is whose: in the metadata, or, beyond what that may hold and beside .npy, in a file of its own.
+    const auto name_rows = [&](const std::string& what, const nlohmann::json& names) {
+        const std::string text = names.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        if (!npy && text.size() <= 400'000) {
+            metadata[what] = text;
+            return;
+        }
+        td::write_file_atomically(out.string() + "." + what + ".json", text);
+    };
     std::vector<float> image_rows, text_rows;
     std::optional<Journal> image_journal, text_journal;
     if (has_images) {
@@ -163,9 +172,7 @@ int run(int count, char** arguments) {
         image_journal.emplace(out.string() + ".images.partial", signature, sizes.embedding);
         const std::size_t floats = opened.preprocess.count();
         std::vector<float> pixels;
-        const auto read = [&](std::size_t image, std::span<float> to) {
-            td::preprocess(td::read_image(images[image]), opened.preprocess, to);
-        };
+        const auto read = [&](std::size_t image, std::span<float> to) { zoo::read_picture(opened, images[image], to); };
         const std::vector<float> rows =
             embed_all("images", *image_journal, images.size(), [&](std::size_t first, std::size_t end) {
                 pixels.resize((end - first) * floats);
@@ -200,15 +207,17 @@ int run(int count, char** arguments) {
             failures.push_back(images[i].string());
             try {
                 read(i, scratch);
-                std::fprintf(stderr, "left out: %s: could not be read before\n", images[i].string().c_str());
+                std::fprintf(stderr, "left out: %s: could not be read, or gave no numbers, before\n",
+                             images[i].string().c_str());
             } catch (const td::Error& error) {
                 std::fprintf(stderr, "left out: %s\n", error.what());
             }
         }
-        metadata["images"] = names.dump();
+        name_rows("images", names);
         if (!failures.empty()) {
-            metadata["failed"] = failures.dump();
+            name_rows("failed", failures);
             std::fprintf(stderr, "%zu of %zu pictures left out\n", failures.size(), images.size());
+            if (names.empty()) throw td::Error("embed", "a picture that can be read", "none");
         }
         const std::size_t embedded = image_rows.size() / sizes.embedding;
         tensors.push_back(td::stored_tensor<float>("image_embeddings", {embedded, sizes.embedding},
@@ -222,7 +231,7 @@ int run(int count, char** arguments) {
             return opened.clip.encode_text(
                 opened.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context));
         });
-        metadata["texts"] = nlohmann::json(texts).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        name_rows("texts", texts);
         tensors.push_back(td::stored_tensor<float>("text_embeddings", {texts.size(), sizes.embedding},
                                                    std::span<const float>(text_rows)));
     }

@@ -36,12 +36,13 @@ inline const std::vector<Option> checkpoint_options{
     {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
     {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
     {"--tokenizer", "PATH", "where it does not lie beside the weights"},
-    {"--resampling", "pillow|torchvision", "whose pixels a resize gives (default: torchvision for the configs of transformers)"}};
+    {"--resampling", "pillow|torchvision",
+     "whose pixels a resize gives (default: torchvision for the configs of transformers)"}};
 
 class Arguments {
 public:
-    /// Takes checkpoint_options as well. Throws Error for an option that is not listed, or lacks its value. --help prints the
-    /// list and ends the program.
+    /// Takes checkpoint_options as well. Throws Error for an option that is not listed, or lacks its value. --help
+    /// prints the list and ends the program.
     Arguments(int count, char** arguments, const char* purpose, std::vector<Option> options) {
         options.insert(options.end(), checkpoint_options.begin(), checkpoint_options.end());
         for (int i = 1; i < count; ++i) {
@@ -117,15 +118,25 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     return {std::move(clip), recipe, std::move(tokenizer)};
 }
 
+/// The lines of a text file, without a byte order mark. Throws Error if there is none.
 inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
     std::ifstream file(path);
     if (!file) throw td::Error(path.string(), "cannot read the file");
     std::vector<std::string> lines;
     for (std::string line; std::getline(file, line);) {
+        if (lines.empty() && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
         if (line.ends_with('\r')) line.pop_back();
         lines.push_back(line);
     }
+    if (lines.empty()) throw td::Error(path.string(), "a text file with lines", "none");
     return lines;
+}
+
+/// A picture, as the model's input.
+inline void read_picture(const Opened& opened, const std::filesystem::path& path, std::span<float> pixels) {
+    td::DecodeOptions options;
+    options.background = opened.preprocess.background;
+    td::preprocess(td::read_image(path, options), opened.preprocess, pixels);
 }
 
 /// The pictures of a folder, by name; one picture; or those that a text file lists, a path a line.

@@ -2754,7 +2754,15 @@ private:
         config.add_size("vision.image", "vision_config.image_size", "224");
         config.conclude("vision.pooling", is_siglip ? "map" : "tok", "model_type");
     }
-    config.conclude("text.pooling", is_align ? "first" : is_siglip ? "last" : "argmax", "model_type");
+    // transformers pools a CLIP at the first token of this id, or where that is 2, at the largest id.
+    const auto end = config.find("text_config.eos_token_id");
+    const auto last = config.find("text_config.vocab_size").value_or("49408");
+    const bool is_largest = !end || end == "2" || std::strtol(end->c_str(), nullptr, 10) + 1 == std::strtol(last.c_str(), nullptr, 10);
+    if (is_align || is_siglip || is_largest) {
+        config.conclude("text.pooling", is_align ? "first" : is_siglip ? "last" : "argmax", "model_type");
+    } else {
+        config.conclude("text.pooling", "token " + *end, "text_config.eos_token_id");
+    }
     config.conclude("text.causal", is_align || is_siglip ? "false" : "true", "model_type");
 }
 
@@ -5876,6 +5884,7 @@ struct Preprocess {
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
     Resampling resampling = Resampling::pillow_13;
+    std::optional<Colour> background{};  ///< what transparent pixels lie on: for DecodeOptions, when the picture is read
     int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 
@@ -6147,7 +6156,12 @@ namespace detail {
     if (found.empty()) return;
     if (found.size() != 1 && found.size() != 3)
         throw Error(where, path + " of 1 or 3 numbers", std::to_string(found.size()));
-    for (std::size_t i = 0; i < 3; ++i) channels[i] = std::strtof(found[found.size() == 1 ? 0 : i].c_str(), nullptr);
+    for (std::size_t i = 0; i < 3; ++i) {
+        const std::string& text = found[found.size() == 1 ? 0 : i];
+        char* end = nullptr;
+        channels[i] = std::strtof(text.c_str(), &end);
+        if (text.empty() || *end != 0) throw Error(where, path + " of numbers", text);
+    }
 }
 
 [[gnu::cold]] inline int read_pixels(const std::string& number, const std::string& path, const std::string& where) {
@@ -6169,12 +6183,19 @@ namespace detail {
     return ImageSize(read_pixels(sides.front(), path, where), read_pixels(sides.back(), path, where));
 }
 
+[[gnu::cold]] inline void require_deviation(const Preprocess& recipe, const char* path, const std::string& where) {
+    for (const float deviation : recipe.deviation) {
+        if (!(deviation > 0)) throw Error(where, std::string(path) + " above 0", std::to_string(deviation));
+    }
+}
+
 /// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
 [[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where,
                                                      Preprocess recipe) {
     const std::string at = "preprocess_cfg.";
     read_channels(config, at + "mean", where, recipe.mean);
     read_channels(config, at + "std", where, recipe.deviation);
+    require_deviation(recipe, "preprocess_cfg.std", where);
     const std::string filter = config.find(at + "interpolation").value_or("bicubic");
     if (filter != "bicubic" && filter != "bilinear")
         throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
@@ -6205,9 +6226,15 @@ namespace detail {
     recipe.resampling = Resampling::torchvision;
     read_channels(config, "image_mean", where, recipe.mean);
     read_channels(config, "image_std", where, recipe.deviation);
+    require_deviation(recipe, "image_std", where);
+    recipe.background = white;  // transformers/image_transforms.py, convert_to_rgb
     const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
     if (filter != "2" && filter != "3") throw Error(where, "resample 2 (bilinear) or 3 (bicubic)", filter);
     recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
+    for (const char* const name : {"size.longest_edge", "size.max_height", "size.max_width", "pad_size.height"}) {
+        if (const auto found = config.find(name))
+            throw Error(where, "a size of shortest_edge, or of height and width", std::string(name) + " = " + *found);
+    }
     const auto shortest = config.find("size.shortest_edge");
     if (config.find("size.height")) recipe.fit = Fit::squash;
     if (shortest) recipe.fit = Fit::shortest_then_crop;
@@ -6223,6 +6250,10 @@ namespace detail {
     } else {
         recipe.size = resized.value_or(recipe.size);
     }
+    if (const auto largest = std::max(recipe.size.height, recipe.size.width);
+        recipe.resize != 0 && static_cast<std::size_t>(recipe.resize) < largest)
+        throw Error(where, "a size of the crop_size, " + std::to_string(largest) + ", or more",
+                    std::to_string(recipe.resize));
     // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
     const bool normalizes = is("do_normalize", true);
     const float factor =
@@ -6249,17 +6280,17 @@ namespace detail {
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
 /// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. For the latter it
-/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of version
-/// 4, which leave the same files, have Pillow's pixels: set .resampling. Without either,
-/// `otherwise`: what the model was trained with, if the caller knows. Throws Error that names the file for what it asks
-/// for and is not here.
+/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of
+/// version 4, which leave the same files, have Pillow's pixels: set .resampling. Without either, `otherwise`: what the
+/// model was trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
         const detail::ConfigReader config(file);
         if (config.has_below("preprocess_cfg.")) {
             Preprocess recipe = openai_preprocess(otherwise.size);
-            recipe.size = detail::read_size(config, "model_cfg.vision_cfg.image_size", file.string()).value_or(recipe.size);
+            recipe.size =
+                detail::read_size(config, "model_cfg.vision_cfg.image_size", file.string()).value_or(recipe.size);
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }
@@ -24405,6 +24436,7 @@ struct StoredModel {
     const WeightFiles& files;
     std::string where;
     std::vector<ArchitectureField> fields;
+    std::string faults;  ///< where configs and tensors differ
 
     std::string value(std::string_view name, std::string otherwise = {}) const {
         for (const ArchitectureField& field : fields) {
@@ -24587,6 +24619,10 @@ void for_each_architecture(const Visit& visit) {
     const auto ratio = [&](const char* hidden, std::size_t width) {
         return width == 0 ? 4.0 : static_cast<double>(number(hidden, 4 * width)) / static_cast<double>(width);
     };
+    const auto norm = [&](const char* eps) {
+        const std::string value = stored.value(eps);
+        return value.empty() ? LayerNorm{} : LayerNorm{std::strtof(value.c_str(), nullptr)};
+    };
     const auto text_of = [&](const auto& vision, const auto& text, bool bias) {
         const auto with = [](const auto& tower, std::string_view activation, const auto& then) {
             if (activation == "quick_gelu") return then(tower.with_activation(QuickGelu{}));
@@ -24615,7 +24651,8 @@ void for_each_architecture(const Visit& visit) {
                           .width = text_width,
                           .layers = number("text.layers"),
                           .heads = number("text.heads", text_width / 64),
-                          .mlp_ratio = ratio("text.hidden", text_width)};
+                          .mlp_ratio = ratio("text.hidden", text_width),
+                          .norm = norm("text.norm.eps")};
     if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
         ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
         std::istringstream numbers(stages);
@@ -24630,16 +24667,22 @@ void for_each_architecture(const Visit& visit) {
                            .width = width,
                            .layers = number("vision.layers"),
                            .heads = number("vision.heads", width / 64),
-                           .mlp_ratio = ratio("vision.hidden", width)};
+                           .mlp_ratio = ratio("vision.hidden", width),
+                           .norm = norm("vision.norm.eps")};
     return text_of(vision, text, false);
 }
 
 /// Reads what configs and shapes tell, and settles the activations.
 [[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
                                               const std::string& activation) {
-    StoredModel stored{files, path.string(), {}};
+    StoredModel stored{files, path.string(), {}, {}};
     if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
     for (ArchitectureField& size : stored_sizes(files)) {
+        for (const ArchitectureField& said : stored.fields) {
+            if (said.name == size.name && !said.value.empty() && !same_value(said.value, size.value))
+                stored.faults += "\n  " + size.name + ": expected " + said.value + " (" + said.source + "), found " +
+                                 size.value + " in the tensors";
+        }
         // Where a config says it as well, it counts; where the two differ, loading names the tensors.
         const bool is_said =
             !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
@@ -24673,6 +24716,7 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
         }
     });
     if (make == nullptr) {
+        if (!stored.faults.empty()) throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
         throw Error(stored.where,
                     "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
                     "inline constexpr td::ClipConfig mine = " +

@@ -73,6 +73,7 @@ TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_co
     CHECK(recipe.fit == Fit::shortest_then_crop);
     CHECK(recipe.floor_crop);
     CHECK(recipe.resampling == tandem::Resampling::torchvision);
+    CHECK(recipe.background == tandem::white);
     CHECK(recipe.mean == std::array{0.1F, 0.2F, 0.3F});
     CHECK(recipe.deviation == std::array{0.4F, 0.5F, 0.6F});
     folder.write("processor_config.json",
@@ -118,6 +119,14 @@ TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_co
         "size": {"height": 384, "width": 192}, "do_center_crop": true, "crop_size": {"height": 64, "width": 64}})");
     CHECK_THROWS_WITH(folder.load(), Contains("expected a size of equal height and width, of which a part is cropped, "
                                               "found 384 x 192"));
+    const auto refused = [&](const std::string& fields, const std::string& message) {
+        folder.write("preprocessor_config.json", R"({"image_processor_type": "CLIPImageProcessor", )" + fields + "}");
+        CHECK_THROWS_WITH(folder.load(), Contains("preprocessor_config.json: expected " + message));
+    };
+    refused(R"("image_std": [0.5, 0, 0.5])", "image_std above 0");
+    refused(R"("image_mean": "grey")", "image_mean of numbers, found grey");
+    refused(R"("size": {"shortest_edge": 100})", "a size of the crop_size, 224, or more, found 100");
+    refused(R"("size": {"shortest_edge": 224, "longest_edge": 300})", "a size of shortest_edge, or of height and width, found size.longest_edge = 300");
     folder.write("preprocessor_config.json", R"({"image_processor_type": "CLIPImageProcessor", "resample": 1})");
     CHECK_THROWS_WITH(folder.load(), Contains("expected resample 2 (bilinear) or 3 (bicubic), found 1"));
     folder.write("preprocessor_config.json",

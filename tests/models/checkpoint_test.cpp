@@ -58,6 +58,8 @@ TEST_CASE("a folder whose config contradicts the architecture is refused, both v
             "vision.activation: expected quick_gelu, found gelu (config.json, vision_config.hidden_act)\n  with_activation");
     refused("config.json", replaced(transformers_config, R"("num_attention_heads": 3)", R"("num_attention_heads": 6)"),
             "vision.heads: expected 3, found 6");
+    refused("config.json", replaced(transformers_config, R"("num_attention_heads": 2)", R"("num_attention_heads": 2, "eos_token_id": 7)"),
+            "text.pooling: expected argmax, found token 7 (config.json, text_config.eos_token_id)");
     refused("config.json", replaced(transformers_config, R"(, "num_attention_heads": 2)", ""),
             "text.heads: expected 2, found 8 (config.json, text_config.num_attention_heads by default)");
     refused("config.json", replaced(transformers_config, R"("vocab_size": 40)", R"("vocab_size": 40, "layer_norm_eps": 1e-06)"),

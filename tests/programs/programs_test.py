@@ -205,6 +205,10 @@ class Programs(unittest.TestCase):
         config = json.loads((other / "open_clip_config.json").read_text())
         config["model_cfg"]["vision_cfg"]["layers"] = 11
         (other / "open_clip_config.json").write_text(json.dumps(config))
+        (other / "open_clip_model.safetensors").symlink_to(weights)
+        error = self.run_program("embed", "--weights", other, "--texts", self.captions, "--out", self.folder / "y.npy", fails=True)
+        self.assertIn("the config contradicts the tensors:\n  vision.layers: expected 11 (open_clip_config.json, model_cfg.vision_cfg.layers), found 12", error.stderr)
+        (other / "open_clip_model.safetensors").unlink()
         write_checkpoint(other / "open_clip_model.safetensors", layers=11)
         error = self.run_program("embed", "--weights", other, "--texts", self.captions, "--out", self.folder / "y.npy", fails=True)
         self.assertIn("no architecture of the zoo fits", error.stderr)

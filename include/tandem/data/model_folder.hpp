@@ -134,7 +134,15 @@ private:
         config.add_size("vision.image", "vision_config.image_size", "224");
         config.conclude("vision.pooling", is_siglip ? "map" : "tok", "model_type");
     }
-    config.conclude("text.pooling", is_align ? "first" : is_siglip ? "last" : "argmax", "model_type");
+    // transformers pools a CLIP at the first token of this id, or where that is 2, at the largest id.
+    const auto end = config.find("text_config.eos_token_id");
+    const auto last = config.find("text_config.vocab_size").value_or("49408");
+    const bool is_largest = !end || end == "2" || std::strtol(end->c_str(), nullptr, 10) + 1 == std::strtol(last.c_str(), nullptr, 10);
+    if (is_align || is_siglip || is_largest) {
+        config.conclude("text.pooling", is_align ? "first" : is_siglip ? "last" : "argmax", "model_type");
+    } else {
+        config.conclude("text.pooling", "token " + *end, "text_config.eos_token_id");
+    }
     config.conclude("text.causal", is_align || is_siglip ? "false" : "true", "model_type");
 }
 

@@ -1,6 +1,7 @@
 // A model's preprocessing as the files beside its weights tell it.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -26,7 +27,12 @@ namespace detail {
     if (found.empty()) return;
     if (found.size() != 1 && found.size() != 3)
         throw Error(where, path + " of 1 or 3 numbers", std::to_string(found.size()));
-    for (std::size_t i = 0; i < 3; ++i) channels[i] = std::strtof(found[found.size() == 1 ? 0 : i].c_str(), nullptr);
+    for (std::size_t i = 0; i < 3; ++i) {
+        const std::string& text = found[found.size() == 1 ? 0 : i];
+        char* end = nullptr;
+        channels[i] = std::strtof(text.c_str(), &end);
+        if (text.empty() || *end != 0) throw Error(where, path + " of numbers", text);
+    }
 }
 
 [[gnu::cold]] inline int read_pixels(const std::string& number, const std::string& path, const std::string& where) {
@@ -48,12 +54,19 @@ namespace detail {
     return ImageSize(read_pixels(sides.front(), path, where), read_pixels(sides.back(), path, where));
 }
 
+[[gnu::cold]] inline void require_deviation(const Preprocess& recipe, const char* path, const std::string& where) {
+    for (const float deviation : recipe.deviation) {
+        if (!(deviation > 0)) throw Error(where, std::string(path) + " above 0", std::to_string(deviation));
+    }
+}
+
 /// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
 [[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where,
                                                      Preprocess recipe) {
     const std::string at = "preprocess_cfg.";
     read_channels(config, at + "mean", where, recipe.mean);
     read_channels(config, at + "std", where, recipe.deviation);
+    require_deviation(recipe, "preprocess_cfg.std", where);
     const std::string filter = config.find(at + "interpolation").value_or("bicubic");
     if (filter != "bicubic" && filter != "bilinear")
         throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
@@ -84,9 +97,15 @@ namespace detail {
     recipe.resampling = Resampling::torchvision;
     read_channels(config, "image_mean", where, recipe.mean);
     read_channels(config, "image_std", where, recipe.deviation);
+    require_deviation(recipe, "image_std", where);
+    recipe.background = white;  // transformers/image_transforms.py, convert_to_rgb
     const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
     if (filter != "2" && filter != "3") throw Error(where, "resample 2 (bilinear) or 3 (bicubic)", filter);
     recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
+    for (const char* const name : {"size.longest_edge", "size.max_height", "size.max_width", "pad_size.height"}) {
+        if (const auto found = config.find(name))
+            throw Error(where, "a size of shortest_edge, or of height and width", std::string(name) + " = " + *found);
+    }
     const auto shortest = config.find("size.shortest_edge");
     if (config.find("size.height")) recipe.fit = Fit::squash;
     if (shortest) recipe.fit = Fit::shortest_then_crop;
@@ -102,6 +121,10 @@ namespace detail {
     } else {
         recipe.size = resized.value_or(recipe.size);
     }
+    if (const auto largest = std::max(recipe.size.height, recipe.size.width);
+        recipe.resize != 0 && static_cast<std::size_t>(recipe.resize) < largest)
+        throw Error(where, "a size of the crop_size, " + std::to_string(largest) + ", or more",
+                    std::to_string(recipe.resize));
     // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
     const bool normalizes = is("do_normalize", true);
     const float factor =
@@ -128,17 +151,17 @@ namespace detail {
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
 /// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. For the latter it
-/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of version
-/// 4, which leave the same files, have Pillow's pixels: set .resampling. Without either,
-/// `otherwise`: what the model was trained with, if the caller knows. Throws Error that names the file for what it asks
-/// for and is not here.
+/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of
+/// version 4, which leave the same files, have Pillow's pixels: set .resampling. Without either, `otherwise`: what the
+/// model was trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
         const detail::ConfigReader config(file);
         if (config.has_below("preprocess_cfg.")) {
             Preprocess recipe = openai_preprocess(otherwise.size);
-            recipe.size = detail::read_size(config, "model_cfg.vision_cfg.image_size", file.string()).value_or(recipe.size);
+            recipe.size =
+                detail::read_size(config, "model_cfg.vision_cfg.image_size", file.string()).value_or(recipe.size);
             return detail::open_clip_preprocess(config, file.string(), recipe);
         }
     }

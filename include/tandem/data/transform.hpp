@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -212,6 +213,7 @@ struct Preprocess {
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad
     Resampling resampling = Resampling::pillow_13;
+    std::optional<Colour> background{};  ///< what transparent pixels lie on: for DecodeOptions, when the picture is read
     int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
 

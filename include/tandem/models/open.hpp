@@ -145,6 +145,7 @@ struct StoredModel {
     const WeightFiles& files;
     std::string where;
     std::vector<ArchitectureField> fields;
+    std::string faults;  ///< where configs and tensors differ
 
     std::string value(std::string_view name, std::string otherwise = {}) const {
         for (const ArchitectureField& field : fields) {
@@ -327,6 +328,10 @@ void for_each_architecture(const Visit& visit) {
     const auto ratio = [&](const char* hidden, std::size_t width) {
         return width == 0 ? 4.0 : static_cast<double>(number(hidden, 4 * width)) / static_cast<double>(width);
     };
+    const auto norm = [&](const char* eps) {
+        const std::string value = stored.value(eps);
+        return value.empty() ? LayerNorm{} : LayerNorm{std::strtof(value.c_str(), nullptr)};
+    };
     const auto text_of = [&](const auto& vision, const auto& text, bool bias) {
         const auto with = [](const auto& tower, std::string_view activation, const auto& then) {
             if (activation == "quick_gelu") return then(tower.with_activation(QuickGelu{}));
@@ -355,7 +360,8 @@ void for_each_architecture(const Visit& visit) {
                           .width = text_width,
                           .layers = number("text.layers"),
                           .heads = number("text.heads", text_width / 64),
-                          .mlp_ratio = ratio("text.hidden", text_width)};
+                          .mlp_ratio = ratio("text.hidden", text_width),
+                          .norm = norm("text.norm.eps")};
     if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
         ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
         std::istringstream numbers(stages);
@@ -370,16 +376,22 @@ void for_each_architecture(const Visit& visit) {
                            .width = width,
                            .layers = number("vision.layers"),
                            .heads = number("vision.heads", width / 64),
-                           .mlp_ratio = ratio("vision.hidden", width)};
+                           .mlp_ratio = ratio("vision.hidden", width),
+                           .norm = norm("vision.norm.eps")};
     return text_of(vision, text, false);
 }
 
 /// Reads what configs and shapes tell, and settles the activations.
 [[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
                                               const std::string& activation) {
-    StoredModel stored{files, path.string(), {}};
+    StoredModel stored{files, path.string(), {}, {}};
     if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
     for (ArchitectureField& size : stored_sizes(files)) {
+        for (const ArchitectureField& said : stored.fields) {
+            if (said.name == size.name && !said.value.empty() && !same_value(said.value, size.value))
+                stored.faults += "\n  " + size.name + ": expected " + said.value + " (" + said.source + "), found " +
+                                 size.value + " in the tensors";
+        }
         // Where a config says it as well, it counts; where the two differ, loading names the tensors.
         const bool is_said =
             !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
@@ -413,6 +425,7 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
         }
     });
     if (make == nullptr) {
+        if (!stored.faults.empty()) throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
         throw Error(stored.where,
                     "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
                     "inline constexpr td::ClipConfig mine = " +
