@@ -79,9 +79,7 @@ int run(int count, char** arguments) {
     if (!options.require("--out").ends_with(".png"))
         throw td::Error("--out", "a name that ends in .png", options.get("--out"));
     const zoo::Opened opened = zoo::open(options, has_text ? td::Towers::both : td::Towers::image);
-    td::DecodeOptions decode;
-    decode.background = opened.preprocess.background;
-    const td::Image picture = td::read_image(options.require("--image"), decode);
+    const td::Image picture = zoo::read_picture(opened, options.require("--image"));
     std::vector<float> pixels(opened.preprocess.count());
     td::preprocess(picture, opened.preprocess, pixels);
 

@@ -172,7 +172,9 @@ int run(int count, char** arguments) {
         image_journal.emplace(out.string() + ".images.partial", signature, sizes.embedding);
         const std::size_t floats = opened.preprocess.count();
         std::vector<float> pixels;
-        const auto read = [&](std::size_t image, std::span<float> to) { zoo::read_picture(opened, images[image], to); };
+        const auto read = [&](std::size_t image, std::span<float> to) {
+            td::preprocess(zoo::read_picture(opened, images[image]), opened.preprocess, to);
+        };
         const std::vector<float> rows =
             embed_all("images", *image_journal, images.size(), [&](std::size_t first, std::size_t end) {
                 pixels.resize((end - first) * floats);

@@ -50,7 +50,7 @@ int run(int count, char** arguments) {
     std::vector<float> pixels(opened.preprocess.count());
     for (const std::filesystem::path& image : images) {
         try {
-            zoo::read_picture(opened, image, pixels);
+            td::preprocess(zoo::read_picture(opened, image), opened.preprocess, pixels);
         } catch (const td::Error& error) {
             std::fprintf(stderr, "left out: %s\n", error.what());
             continue;

@@ -132,11 +132,11 @@ inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
     return lines;
 }
 
-/// A picture, as the model's input.
-inline void read_picture(const Opened& opened, const std::filesystem::path& path, std::span<float> pixels) {
+/// A picture, on the background that the checkpoint's library gives it.
+inline td::Image read_picture(const Opened& opened, const std::filesystem::path& path) {
     td::DecodeOptions options;
     options.background = opened.preprocess.background;
-    td::preprocess(td::read_image(path, options), opened.preprocess, pixels);
+    return td::read_image(path, options);
 }
 
 /// The pictures of a folder, by name; one picture; or those that a text file lists, a path a line.
