@@ -78,10 +78,13 @@ int run(int count, char** arguments) {
     const bool has_text = options.has("--text");
     if (!options.require("--out").ends_with(".png"))
         throw td::Error("--out", "a name that ends in .png", options.get("--out"));
+    if (has_text && options.has("--layer")) throw td::Error("--layer", "it without --text, which maps no layer's attention", "both");
+    const int layer = options.layer("--layer", -1);
+    zoo::require_place(options.get("--out"));
     const zoo::Opened opened = zoo::open(options, has_text ? td::Towers::both : td::Towers::image);
     const td::Image picture = zoo::read_picture(opened, options.require("--image"));
     std::vector<float> pixels(opened.preprocess.count());
-    td::preprocess(picture, opened.preprocess, pixels);
+    zoo::read_pixels(opened, options.get("--image"), pixels);
 
     std::vector<float> map;
     if (has_text) {
@@ -98,7 +101,7 @@ int run(int count, char** arguments) {
                     static_cast<double>(lowest), static_cast<double>(highest),
                     static_cast<double>(td::similarity(opened.clip.encode_image(pixels), text)(0, 0)));
     } else {
-        map = attention_map(opened, pixels, std::stoi(options.get("--layer", "-1")));
+        map = attention_map(opened, pixels, layer);
     }
     const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(map.size()))));
     const int large = std::max(448, static_cast<int>(opened.preprocess.size.height));

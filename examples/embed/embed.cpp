@@ -1,19 +1,21 @@
 // Embeddings of pictures and captions by any checkpoint of the zoo, into safetensors or .npy.
 #include <unistd.h>
 
+#include <array>
+#include <bit>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 #include <nlohmann/json.hpp>
 
 #include "zoo.hpp"
 
 namespace {
-
-using Matrix = td::Tensor<float, td::Shape<td::dynamic, td::dynamic>>;
 
 /// Enough to keep the cores busy; what is decoded ahead is memory.
 constexpr std::size_t batch = 16;
@@ -43,19 +45,86 @@ private:
     Clock::time_point start_ = Clock::now(), shown_ = start_;
 };
 
+/// What the rows of a run depend on, by name. Two runs of which all is equal compute the same bits.
+class Inputs {
+public:
+    void add(const std::string& name, const std::string& value) { values_.emplace_back(name, value); }
+    /// A file by what it holds: one that was written anew with the same bytes is the same.
+    void add_contents(const std::filesystem::path& path) {
+        const td::MappedFile file(path);
+        add("file " + path.filename().string(), std::to_string(digest(file.bytes())) + " of " + std::to_string(file.bytes().size()) + " bytes");
+        file.forget(file.bytes());
+    }
+    /// The files of a folder that decide on its model's rows, or the file.
+    void add_folder(const std::filesystem::path& path) {
+        if (!std::filesystem::is_directory(path)) return add_contents(path);
+        std::vector<std::filesystem::path> files;
+        for (const auto& entry : std::filesystem::directory_iterator(path)) {
+            if (entry.is_regular_file() && is_of_model(entry.path())) files.push_back(entry.path());
+        }
+        std::ranges::sort(files);
+        for (const std::filesystem::path& file : files) add_contents(file);
+    }
+    /// Pictures by path, size and time of the last change: to read them all would take as long as to begin anew.
+    void add_pictures(std::span<const std::filesystem::path> paths) {
+        std::string all;
+        for (const std::filesystem::path& path : paths) {
+            std::error_code failed;
+            all += path.string() + '\n' + std::to_string(std::filesystem::file_size(path, failed)) + ' ' +
+                   std::to_string(std::filesystem::last_write_time(path, failed).time_since_epoch().count()) + '\n';
+        }
+        add("pictures", std::to_string(paths.size()) + " with digest " + std::to_string(digest(std::as_bytes(std::span(all)))));
+    }
+    void add_texts(std::span<const std::string> texts) {
+        std::string all;
+        for (const std::string& text : texts) all += text + '\n';
+        add("captions", std::to_string(texts.size()) + " with digest " + std::to_string(digest(std::as_bytes(std::span(all)))));
+    }
+
+    /// One line a name.
+    std::string text() const {
+        std::string lines;
+        for (const auto& [name, value] : values_) lines += name + ": " + value + "\n";
+        return lines;
+    }
+
+private:
+    static bool is_of_model(const std::filesystem::path& path) {
+        const std::string ending = path.extension().string();
+        return std::ranges::any_of(std::array{".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".gz"},
+                                   [&](const char* known) { return ending == known; });
+    }
+    /// As fast as memory is read: four independent chains of multiplications.
+    static std::uint64_t digest(std::span<const std::byte> bytes) {
+        std::array<std::uint64_t, 4> lanes{1, 2, 3, 4};
+        std::size_t at = 0;
+        for (; at + 32 <= bytes.size(); at += 32) {
+            for (std::size_t lane = 0; lane < 4; ++lane) {
+                std::uint64_t word;
+                std::memcpy(&word, bytes.data() + at + 8 * lane, 8);
+                lanes[lane] = (std::rotl(lanes[lane], 23) ^ word) * 0x9E3779B97F4A7C15U;
+            }
+        }
+        std::uint64_t sum = bytes.size();
+        for (const std::uint64_t lane : lanes) sum = (std::rotl(sum, 23) ^ lane) * 0x9E3779B97F4A7C15U;
+        for (; at < bytes.size(); ++at) sum = (std::rotl(sum, 23) ^ std::to_integer<std::uint64_t>(bytes[at])) * 0x9E3779B97F4A7C15U;
+        return sum ^ (sum >> 32U);
+    }
+
+    std::vector<std::pair<std::string, std::string>> values_;
+};
+
 /// The rows computed so far, in a file beside the output, so that a run that is killed goes on where it was.
 class Journal {
 public:
-    /// Opens what an earlier run of the same kind left. Throws Error if it is another run's.
-    Journal(std::filesystem::path path, const std::string& signature, std::size_t width)
-        : path_(std::move(path)), width_(width) {
-        const std::string header = "tandem embed " + std::to_string(std::hash<std::string>{}(signature)) + "\n";
+    /// Opens what an earlier run left. Throws Error that names what differs if its inputs were others.
+    Journal(std::filesystem::path path, const Inputs& inputs, std::size_t width) : path_(std::move(path)), width_(width) {
+        const std::string header = "tandem embed 2\n" + inputs.text() + "\n";
         if (std::ifstream before(path_, std::ios::binary); before) {
-            std::string found(header.size(), 0);
-            before.read(found.data(), static_cast<std::streamsize>(found.size()));
-            if (found != header)
-                throw td::Error(path_.string(), "what an earlier run left with the same weights, precision and inputs",
-                                "another run's: delete it to begin anew");
+            std::string found;
+            for (std::string line; std::getline(before, line) && !line.empty() && found.size() < 65536;) found += line + "\n";
+            found += "\n";
+            if (found != header) throw td::Error(path_.string(), difference(header, found));
             std::vector<float> row(width);
             while (
                 before.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * sizeof(float))))
@@ -82,6 +151,19 @@ public:
     }
 
 private:
+    /// The first line in which two headers differ.
+    static std::string difference(const std::string& wanted, const std::string& found) {
+        std::istringstream ours(wanted), theirs(found);
+        std::string a, b;
+        do {
+            a.clear();
+            b.clear();
+            std::getline(ours, a);
+            std::getline(theirs, b);
+        } while (a == b && (ours || theirs));
+        return "it holds rows of an earlier run with other inputs: delete it to begin anew, or give the same again: expected " +
+               (a.empty() ? "nothing more" : a) + ", found " + (b.empty() ? "nothing" : b);
+    }
     void flush() {
         if (!file_.flush()) throw td::Error(path_.string(), "cannot write");
     }
@@ -92,31 +174,197 @@ private:
     std::ofstream file_;
 };
 
-void save_npy(const std::filesystem::path& path, std::span<const float> rows, std::size_t width) {
-    std::string head = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(rows.size() / width) +
-                       ", " + std::to_string(width) + "), }";
+void save_npy(const std::filesystem::path& path, std::span<const float> values, std::span<const std::size_t> shape) {
+    std::string extents;
+    for (const std::size_t extent : shape) extents += std::to_string(extent) + ", ";
+    std::string head = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + extents.substr(0, extents.size() - 2) + "), }";
     head.resize((10 + head.size() + 1 + 63) / 64 * 64 - 10 - 1, ' ');
     head += '\n';
     std::string bytes("\x93NUMPY\x01\x00", 8);
     bytes += static_cast<char>(head.size() & 255U);
     bytes += static_cast<char>(head.size() >> 8U);
     bytes += head;
-    bytes.append(reinterpret_cast<const char*>(rows.data()), rows.size_bytes());
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
     td::write_file_atomically(path, bytes);
 }
 
-/// Rows of `width` for `count` items, a batch at a time; what a journal has is not computed again.
+/// Rows for `count` items, a batch at a time; what a journal has is not computed again.
 template <class Embed>
 std::vector<float> embed_all(const char* what, Journal& journal, std::size_t count, const Embed& embed) {
     Progress progress(what, journal.count(), count);
     while (journal.count() < count) {
         const std::size_t first = journal.count();
-        const Matrix rows = embed(first, std::min(first + batch, count));
-        journal.append(rows.elements());
+        journal.append(embed(first, std::min(first + batch, count)));
         progress.show(journal.count());
     }
     return journal.rows();
 }
+
+/// What is written of an item: its embedding, or what a layer holds of its tokens.
+struct Output {
+    bool tokens = false, normed = true;
+    int layer = -1;
+};
+
+/// A run with its options, models and pictures.
+class Embedder {
+public:
+    Embedder(const zoo::Arguments& options, std::filesystem::path out, const zoo::Opened& opened, Output output)
+        : out_(std::move(out)), is_npy_(out_.extension() == ".npy"), opened_(opened), output_(output) {
+        const std::filesystem::path weights = options.require("--weights");
+        metadata_["architecture"] = opened.clip.sizes().architecture;
+        inputs_.add("weights", weights.string());
+        for (const char* const name : {"--precision", "--activation", "--prefix", "--resampling", "--pixel-limit"})
+            inputs_.add(name, options.get(name, "by default"));
+        inputs_.add("output", output.tokens ? "tokens of layer " + std::to_string(output.layer) + (output.normed ? ", normed" : "") : "embeddings");
+        // Sums are rounded in another order on another instruction set.
+        inputs_.add("instruction set", std::string(td::kernels::name_of(td::kernels::active_isa())));
+        inputs_.add_folder(weights);
+        if (!std::filesystem::is_directory(weights)) {
+            for (const char* const name : {"open_clip_config.json", "preprocessor_config.json", "processor_config.json", "config.json"}) {
+                if (const auto beside = weights.parent_path() / name; std::filesystem::is_regular_file(beside)) inputs_.add_contents(beside);
+            }
+        }
+        tokenizer_ = options.has("--tokenizer") ? options.get("--tokenizer") : weights.string();
+        if (weights.string().ends_with(".index.json")) inputs_.add_folder(weights.parent_path());
+    }
+
+    void images(const zoo::Pictures& pictures) {
+        const td::ModelSizes& sizes = opened_.clip.sizes();
+        const std::vector<std::filesystem::path>& paths = pictures.paths;
+        Inputs inputs = inputs_;
+        inputs.add_pictures(paths);
+        const std::vector<std::size_t> shape = output_.tokens ? std::vector{sizes.image_tokens, sizes.image_width} : std::vector{sizes.embedding};
+        const std::size_t width = product(shape);
+        if (width == 0) opened_.clip.image_tokens({});  // which says why there is none
+        image_journal_.emplace(out_.string() + ".images.partial", inputs, width);
+        const std::size_t floats = opened_.preprocess.count();
+        std::vector<float> pixels;
+        const std::vector<float> rows = embed_all("images", *image_journal_, paths.size(), [&](std::size_t first, std::size_t end) {
+            pixels.resize((end - first) * floats);
+            std::vector<char> failed(end - first);
+            td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
+                for (; i < last; ++i) {
+                    const auto to = std::span(pixels).subspan(i * floats, floats);
+                    try {
+                        zoo::read_pixels(opened_, paths[first + i], to);
+                    } catch (const td::Error&) {
+                        failed[i] = 1;
+                        std::ranges::fill(to, 0.0F);
+                    }
+                }
+            });
+            std::vector<float> found = output_.tokens ? values_of(opened_.clip.image_tokens(pixels, output_.layer, output_.normed))
+                                                      : values_of(opened_.clip.encode_image(pixels));
+            for (std::size_t i = 0; i < failed.size(); ++i) {
+                const auto row = std::span(found).subspan(i * width, width);
+                if (failed[i] != 0 || !is_finite(row)) std::ranges::fill(row, std::numeric_limits<float>::quiet_NaN());
+            }
+            return found;
+        });
+        nlohmann::json names = nlohmann::json::array(), failures = nlohmann::json::array();
+        std::vector<float> scratch(floats);
+        for (std::size_t i = 0; i < paths.size(); ++i) {
+            const auto row = std::span(rows).subspan(i * width, width);
+            if (!std::isnan(row[0])) {
+                image_rows_.insert(image_rows_.end(), row.begin(), row.end());
+                names.push_back(paths[i].string());
+                continue;
+            }
+            // Read once more for its message, which an earlier run may have had.
+            failures.push_back(paths[i].string());
+            try {
+                zoo::read_pixels(opened_, paths[i], scratch);
+                std::fprintf(stderr, "left out: %s: the model gives no finite numbers for it, or it could not be read before\n",
+                             paths[i].string().c_str());
+            } catch (const td::Error& error) {
+                std::fprintf(stderr, "left out: %s\n", error.what());
+            }
+        }
+        pictures.report();
+        for (const auto& fault : pictures.faults) failures.push_back(fault.first);
+        if (paths.size() > names.size()) std::fprintf(stderr, "%zu of %zu pictures left out\n", paths.size() - names.size(), paths.size());
+        if (names.empty()) throw td::Error("embed", "a picture that can be read and gives numbers", "none");
+        name_rows("images", names);
+        if (!failures.empty()) name_rows("failed", failures);
+        add(output_.tokens ? "image_tokens" : "image_embeddings", names.size(), shape, image_rows_);
+    }
+
+    void texts(const std::vector<std::string>& texts) {
+        const td::ModelSizes& sizes = opened_.clip.sizes();
+        Inputs inputs = inputs_;
+        inputs.add("tokenizer", tokenizer_);
+        inputs.add_folder(std::filesystem::is_directory(tokenizer_) ? std::filesystem::path(tokenizer_) : beside(tokenizer_));
+        inputs.add_texts(texts);
+        const std::vector<std::size_t> shape = output_.tokens ? std::vector{sizes.context, sizes.text_width} : std::vector{sizes.embedding};
+        const std::size_t width = product(shape);
+        if (width == 0) opened_.clip.encode_text({});
+        text_journal_.emplace(out_.string() + ".texts.partial", inputs, width);
+        text_rows_ = embed_all("texts", *text_journal_, texts.size(), [&](std::size_t first, std::size_t end) {
+            const auto ids = opened_.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context);
+            std::vector<float> found = output_.tokens ? values_of(opened_.clip.text_tokens(ids, output_.layer, output_.normed))
+                                                      : values_of(opened_.clip.encode_text(ids));
+            if (!is_finite(found)) throw td::Error("captions " + std::to_string(first + 1) + " to " + std::to_string(end), "finite numbers from the model", "infinities or NaN");
+            return found;
+        });
+        name_rows("texts", texts);
+        add(output_.tokens ? "text_tokens" : "text_embeddings", texts.size(), shape, text_rows_);
+    }
+
+    void save() {
+        if (is_npy_) {
+            save_npy(out_, image_journal_ ? image_rows_ : text_rows_, tensors_.front().shape);
+        } else {
+            td::save_safetensors(out_, tensors_, metadata_);
+        }
+        if (image_journal_) image_journal_->remove();
+        if (text_journal_) text_journal_->remove();
+    }
+
+private:
+    static std::size_t product(const std::vector<std::size_t>& shape) {
+        return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
+    }
+    static bool is_finite(std::span<const float> values) {
+        return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
+    }
+    template <class Tensor>
+    static std::vector<float> values_of(const Tensor& tensor) {
+        return {tensor.data(), tensor.data() + tensor.size()};
+    }
+    /// The folder of a file's neighbours where the tokenizer is looked for among them, as open_tokenizer does.
+    static std::filesystem::path beside(const std::filesystem::path& file) {
+        const std::string name = file.filename().string();
+        const bool is_vocabulary = name.ends_with(".model") || name == "tokenizer.json" || name == "vocab.txt" || name.ends_with(".txt.gz");
+        return is_vocabulary ? file : file.parent_path().empty() ? std::filesystem::path(".") : file.parent_path();
+    }
+
+    /// Which row is whose: in the metadata, or, beyond what that may hold and beside .npy, in a file of its own.
+    void name_rows(const std::string& what, const nlohmann::json& names) {
+        const std::string text = names.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        if (!is_npy_ && text.size() <= 400'000) {
+            metadata_[what] = text;
+            return;
+        }
+        td::write_file_atomically(out_.string() + "." + what + ".json", text);
+    }
+    void add(const char* name, std::size_t count, const std::vector<std::size_t>& shape, std::span<const float> rows) {
+        std::vector<std::size_t> whole{count};
+        whole.insert(whole.end(), shape.begin(), shape.end());
+        tensors_.push_back(td::stored_tensor<float>(name, whole, rows));
+    }
+
+    std::filesystem::path out_;
+    bool is_npy_;
+    const zoo::Opened& opened_;
+    Output output_;
+    Inputs inputs_;
+    std::string tokenizer_;
+    std::vector<td::StoredTensor> tensors_;
+    std::map<std::string, std::string> metadata_;
+    std::vector<float> image_rows_, text_rows_;
+    std::optional<Journal> image_journal_, text_journal_;
+};
 
 int run(int count, char** arguments) {
     const zoo::Arguments options(
@@ -124,126 +372,40 @@ int run(int count, char** arguments) {
         {{"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
          {"--texts", "FILE", "a caption a line"},
          {"--out", "FILE.safetensors|.npy", "image_embeddings and text_embeddings [N, E]; .npy holds one of them"},
+         {"--tokens", "", "image_tokens and text_tokens [N, tokens, width] instead: what a tower holds of every token"},
+         {"--layer", "N", "behind which block: 0 is what enters the first, -1 what leaves the last (default -1)"},
+         {"--no-norm", "", "tokens without the tower's last norm. Stable Diffusion 1 and 2: --tokens; SDXL and LLaVA:\n"
+                           "                                           --tokens --layer -2 --no-norm"},
          {"--threads", "N", "(default: one a core)"}});
     const std::filesystem::path out = options.require("--out");
-    const bool npy = out.extension() == ".npy";
     const bool has_images = options.has("--images"), has_texts = options.has("--texts");
+    const Output output{options.has("--tokens"), !options.has("--no-norm"), options.layer("--layer", -1)};
     if (!has_images && !has_texts) throw td::Error("embed", "--images, --texts or both", "neither");
-    if (!npy && out.extension() != ".safetensors")
+    for (const char* const name : {"--layer", "--no-norm"}) {
+        if (!output.tokens && options.has(name)) throw td::Error(name, "it beside --tokens, which it is about", "embeddings");
+    }
+    if (out.extension() != ".npy" && out.extension() != ".safetensors")
         throw td::Error("--out", "a name that ends in .safetensors or .npy", out.string());
-    if (npy && has_images && has_texts)
+    if (out.extension() == ".npy" && has_images && has_texts)
         throw td::Error("--out", "a .safetensors file for both images and texts", out.string());
-    if (out.has_parent_path() && !std::filesystem::is_directory(out.parent_path()))
-        throw td::Error(out.string(), "a folder that is there", out.parent_path().string());
+    zoo::require_place(out);
     tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
-                                options.number("--threads", td::core_count()));
+                                options.number("--threads", td::core_count(), 4096));
 
-    const std::filesystem::path weights = options.require("--weights");
-    const std::vector<std::filesystem::path> images =
-        has_images ? zoo::list_images(options.get("--images")) : std::vector<std::filesystem::path>();
+    const zoo::Pictures pictures = has_images ? zoo::list_pictures(options.get("--images")) : zoo::Pictures();
     const std::vector<std::string> texts =
         has_texts ? zoo::read_lines(options.get("--texts")) : std::vector<std::string>();
     const auto opened = zoo::open(options, !has_texts    ? td::Towers::image
                                            : !has_images ? td::Towers::text
                                                          : td::Towers::both);
-    const td::ModelSizes& sizes = opened.clip.sizes();
-    std::fprintf(stderr, "%s: %s\n", weights.string().c_str(), sizes.architecture.c_str());
-
-    const auto written = std::filesystem::last_write_time(weights).time_since_epoch().count();
-    const std::string kind = weights.string() + " " + std::to_string(written) + "\n" +
-                             options.get("--precision", "f32") + options.get("--activation") +
-                             options.get("--resampling") + "\n";
-    std::vector<td::StoredTensor> tensors;
-    std::map<std::string, std::string> metadata{{"architecture", sizes.architecture}};
-    // Which row is whose: in the metadata, or, beyond what that may hold and beside .npy, in a file of its own.
-    const auto name_rows = [&](const std::string& what, const nlohmann::json& names) {
-        const std::string text = names.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-        if (!npy && text.size() <= 400'000) {
-            metadata[what] = text;
-            return;
-        }
-        td::write_file_atomically(out.string() + "." + what + ".json", text);
-    };
-    std::vector<float> image_rows, text_rows;
-    std::optional<Journal> image_journal, text_journal;
-    if (has_images) {
-        std::string signature = kind;
-        for (const auto& image : images) signature += image.string() + "\n";
-        image_journal.emplace(out.string() + ".images.partial", signature, sizes.embedding);
-        const std::size_t floats = opened.preprocess.count();
-        std::vector<float> pixels;
-        const auto read = [&](std::size_t image, std::span<float> to) {
-            td::preprocess(zoo::read_picture(opened, images[image]), opened.preprocess, to);
-        };
-        const std::vector<float> rows =
-            embed_all("images", *image_journal, images.size(), [&](std::size_t first, std::size_t end) {
-                pixels.resize((end - first) * floats);
-                std::vector<char> failed(end - first);
-                td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
-                    for (; i < last; ++i) {
-                        const auto to = std::span(pixels).subspan(i * floats, floats);
-                        try {
-                            read(first + i, to);
-                        } catch (const td::Error&) {
-                            failed[i] = 1;
-                            std::ranges::fill(to, 0.0F);
-                        }
-                    }
-                });
-                Matrix found = opened.clip.encode_image(pixels);
-                for (std::size_t i = 0; i < failed.size(); ++i) {
-                    if (failed[i] != 0) std::ranges::fill(found[i].elements(), std::numeric_limits<float>::quiet_NaN());
-                }
-                return found;
-            });
-        nlohmann::json names = nlohmann::json::array(), failures = nlohmann::json::array();
-        std::vector<float> scratch(floats);
-        for (std::size_t i = 0; i < images.size(); ++i) {
-            const auto row = std::span(rows).subspan(i * sizes.embedding, sizes.embedding);
-            if (!std::isnan(row[0])) {
-                image_rows.insert(image_rows.end(), row.begin(), row.end());
-                names.push_back(images[i].string());
-                continue;
-            }
-            // Read once more for its message, which an earlier run may have had.
-            failures.push_back(images[i].string());
-            try {
-                read(i, scratch);
-                std::fprintf(stderr, "left out: %s: could not be read, or gave no numbers, before\n",
-                             images[i].string().c_str());
-            } catch (const td::Error& error) {
-                std::fprintf(stderr, "left out: %s\n", error.what());
-            }
-        }
-        name_rows("images", names);
-        if (!failures.empty()) {
-            name_rows("failed", failures);
-            std::fprintf(stderr, "%zu of %zu pictures left out\n", failures.size(), images.size());
-            if (names.empty()) throw td::Error("embed", "a picture that can be read", "none");
-        }
-        const std::size_t embedded = image_rows.size() / sizes.embedding;
-        tensors.push_back(td::stored_tensor<float>("image_embeddings", {embedded, sizes.embedding},
-                                                   std::span<const float>(image_rows)));
-    }
-    if (has_texts) {
-        std::string signature = kind;
-        for (const std::string& text : texts) signature += text + "\n";
-        text_journal.emplace(out.string() + ".texts.partial", signature, sizes.embedding);
-        text_rows = embed_all("texts", *text_journal, texts.size(), [&](std::size_t first, std::size_t end) {
-            return opened.clip.encode_text(
-                opened.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context));
-        });
-        name_rows("texts", texts);
-        tensors.push_back(td::stored_tensor<float>("text_embeddings", {texts.size(), sizes.embedding},
-                                                   std::span<const float>(text_rows)));
-    }
-    if (npy) {
-        save_npy(out, has_images ? image_rows : text_rows, sizes.embedding);
-    } else {
-        td::save_safetensors(out, tensors, metadata);
-    }
-    if (image_journal) image_journal->remove();
-    if (text_journal) text_journal->remove();
+    const td::ModelParts& parts = opened.clip.parts();
+    if ((has_images && !parts.image) || (has_texts && !parts.text))
+        throw td::Error(options.get("--weights"), std::string("a tower for ") + (has_images && !parts.image ? "--images" : "--texts"), opened.clip.sizes().architecture);
+    std::fprintf(stderr, "%s: %s\n", options.get("--weights").c_str(), opened.clip.sizes().architecture.c_str());
+    Embedder embedder(options, out, opened, output);
+    if (has_images) embedder.images(pictures);
+    if (has_texts) embedder.texts(texts);
+    embedder.save();
     return 0;
 }
 

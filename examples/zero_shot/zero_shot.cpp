@@ -12,18 +12,27 @@ namespace {
 /// The lines of a file, or what stands between commas.
 std::vector<std::string> read_labels(const std::string& argument) {
     std::vector<std::string> labels;
-    if (std::filesystem::is_regular_file(argument)) {
+    std::error_code failed;
+    if (std::filesystem::exists(argument, failed)) {
         labels = zoo::read_lines(argument);
     } else {
+        // A path that leads nowhere is no label.
+        const std::string ending = std::filesystem::path(argument).extension().string();
+        if (argument.find('/') != std::string::npos || (argument.find(',') == std::string::npos && ending.size() > 1))
+            throw td::Error("--labels", "a file with a label a line, or labels with commas between", "no file " + argument);
         std::istringstream parts(argument);
         for (std::string label; std::getline(parts, label, ',');) {
             label.erase(0, label.find_first_not_of(' '));
             labels.push_back(label);
         }
     }
-    std::erase_if(labels, [](const std::string& label) { return label.empty(); });
+    std::erase_if(labels, [](const std::string& label) { return label.find_first_not_of(" \t") == std::string::npos; });
     if (labels.empty())
         throw td::Error("--labels", "a file with a label a line, or labels with commas between", argument);
+    std::vector<std::string> sorted = labels;
+    std::ranges::sort(sorted);
+    if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
+        throw td::Error("--labels", "every label once", *twice + " twice");
     return labels;
 }
 
@@ -36,29 +45,43 @@ int run(int count, char** arguments) {
           "a prompt a line, with {} for the label; all of them count (default: a photo of a {}.)"},
          {"--top", "K", "labels shown of every picture (default 5)"},
          {"--json", "", "JSON instead of a table"}});
-    const std::vector<std::filesystem::path> images = zoo::list_images(options.require("--images"));
     const std::vector<std::string> labels = read_labels(options.require("--labels"));
-    const std::vector<std::string> templates = options.has("--templates")
-                                                   ? zoo::read_lines(options.get("--templates"))
-                                                   : std::vector<std::string>{"a photo of a {}."};
+    std::vector<std::string> templates{"a photo of a {}."};
+    if (options.has("--templates")) {
+        templates = zoo::read_lines(options.get("--templates"));
+        std::erase(templates, "");
+        if (templates.empty()) throw td::Error(options.get("--templates"), "a prompt a line, with {} for the label", "empty lines");
+    }
+    const std::size_t top = std::min(options.number("--top", 5), labels.size());
+    const zoo::Pictures pictures = zoo::list_pictures(options.require("--images"));
     const zoo::Opened opened = zoo::open(options);
+    if (!opened.clip.parts().image || !opened.clip.parts().text)
+        throw td::Error(options.get("--weights"), "both towers of a model, to compare pictures and labels", opened.clip.sizes().architecture);
+    if (labels.size() < 2 && !opened.clip.logit_bias())
+        throw td::Error("--labels", "two labels or more: the probability of one alone is always 100 %", labels.front());
+    opened.clip.logit_scale();  // there, before the work
     const auto classifier = td::zero_shot_classifier(opened.clip, *opened.tokenizer, labels, templates);
 
     // A folder a label: then it is known what the pictures show.
-    std::size_t right = 0, known = 0;
+    std::size_t right = 0, known = 0, failed = 0;
     nlohmann::ordered_json report = nlohmann::ordered_json::array();
     std::vector<float> pixels(opened.preprocess.count());
-    for (const std::filesystem::path& image : images) {
+    for (const std::filesystem::path& image : pictures.paths) {
         try {
-            td::preprocess(zoo::read_picture(opened, image), opened.preprocess, pixels);
+            zoo::read_pixels(opened, image, pixels);
         } catch (const td::Error& error) {
             std::fprintf(stderr, "left out: %s\n", error.what());
+            ++failed;
             continue;
         }
         auto shares = td::similarity(opened.clip.encode_image(pixels), classifier);
         td::probabilities_from(shares, opened.clip.logit_scale(), opened.clip.logit_bias());
-        const auto best =
-            td::best_matches<float>(shares.elements(), std::min(options.number("--top", 5), labels.size()));
+        if (std::ranges::any_of(shares.elements(), [](float share) { return !std::isfinite(share); })) {
+            std::fprintf(stderr, "left out: %s: the model gives no finite numbers for it\n", image.string().c_str());
+            ++failed;
+            continue;
+        }
+        const auto best = td::best_matches<float>(shares.elements(), top);
         const auto truth = std::ranges::find(labels, image.parent_path().filename().string());
         if (truth != labels.end()) {
             ++known;
@@ -78,6 +101,9 @@ int run(int count, char** arguments) {
     } else if (known > 0) {
         std::printf("%zu of %zu pictures as their folders say\n", right, known);
     }
+    pictures.report();
+    if (failed > 0) std::fprintf(stderr, "%zu of %zu pictures left out\n", failed, pictures.paths.size());
+    if (failed == pictures.paths.size()) throw td::Error("zero_shot", "a picture that can be read and gives numbers", "none");
     return 0;
 }
 

@@ -259,6 +259,15 @@ TEST_CASE("bpe: a tokenizer.json is the vocabulary and merges in one file") {
     Bpe::load(vocabulary_file).save(folder / "saved");
     nlohmann::json json{{"added_tokens", {{{"id", 49407}, {"content", "<|endoftext|>"}}}},
                         {"model", {{"type", "BPE"}, {"end_of_word_suffix", "</w>"}}}};
+    // As transformers 5 saves it.
+    json.update(nlohmann::json::parse(R"({"version": "1.0", "truncation": null, "padding": null,
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "}, {"type": "Lowercase"}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Split", "behavior": "Removed", "invert": true,
+            "pattern": {"Regex": "<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"}},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]},
+        "post_processor": {"type": "RobertaProcessing", "sep": ["<|endoftext|>", 49407], "cls": ["<|startoftext|>", 49406],
+            "trim_offsets": false, "add_prefix_space": false}})"));
     json["model"]["vocab"] = nlohmann::json::parse(contents(folder / "saved/vocab.json"));
     json["model"]["vocab"].erase("<|endoftext|>");  // stands among the added ones
     std::istringstream merges(contents(folder / "saved/merges.txt"));
@@ -279,6 +288,49 @@ TEST_CASE("bpe: a tokenizer.json is the vocabulary and merges in one file") {
         put(folder / "json/tokenizer.json", json.dump());
         return error_of([&] { Bpe::load(folder / "json"); });
     };
+    // Ids of transformers 5.23, CLIPTokenizer.add_tokens of these.
+    const auto added = [](const char* content, int id, bool single_word, bool strips, bool normalized) {
+        return nlohmann::json{{"id", id}, {"content", content}, {"single_word", single_word}, {"lstrip", strips},
+                              {"rstrip", strips}, {"normalized", normalized}, {"special", false}};
+    };
+    const nlohmann::json plain = json["added_tokens"];
+    json["added_tokens"].push_back(added("<my-cat>", 49408, false, false, true));
+    json["added_tokens"].push_back(added("Foo", 49409, false, false, false));
+    json["added_tokens"].push_back(added("bar", 1040, true, false, true));
+    json["added_tokens"].push_back(added("\u00c4b", 49410, false, true, true));
+    json["added_tokens"].push_back(added("[SPX]", 49411, false, false, false));
+    put(folder / "json/tokenizer.json", json.dump());
+    const Bpe added_to = Bpe::load(folder / "json");
+    const auto ids = [&](const char* text) { return added_to.encode(text); };
+    CHECK(ids("a photo of <my-cat>") == std::vector<Id>{320, 1125, 539, 49408});
+    CHECK(ids("a photo of <MY-CAT> and<my-cat>s") == std::vector<Id>{320, 1125, 539, 49408, 537, 49408, 338});
+    CHECK(ids("Foo foo FOO") == std::vector<Id>{49409, 23435, 23435});
+    CHECK(ids("bar bars abar bar. (bar)") == std::vector<Id>{1040, 8616, 39805, 1040, 269, 263, 1040, 264});
+    CHECK(ids("x  \u00e4b  y \u00c4b z") == std::vector<Id>{343, 49410, 344, 49410, 345});
+    CHECK(ids("a [SPX] b [spx]") == std::vector<Id>{320, 49411, 321, 314, 20584, 316});
+    CHECK(ids("<|endoftext|> bar") == std::vector<Id>{49407, 1040});
+    json["added_tokens"] = plain;
+    // Padding is transformers' own, unless the folder names another: Stable Diffusion 2's is "!".
+    std::vector<Id> row(5);
+    put(folder / "json/tokenizer.json", json.dump());
+    Bpe::load(folder / "json").encode("cat", row);
+    CHECK(row == std::vector<Id>{49406, 2368, 49407, 49407, 49407});
+    put(folder / "json/tokenizer_config.json", R"({"tokenizer_class": "CLIPTokenizer", "pad_token": "!", "do_lower_case": true})");
+    Bpe::load(folder / "json").encode("cat", row);
+    CHECK(row == std::vector<Id>{49406, 2368, 49407, 0, 0});
+    put(folder / "json/tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})");
+    CHECK_THAT(error(), Contains("tokenizer_config.json: expected tokenizer_class = CLIPTokenizer"));
+    put(folder / "json/tokenizer_config.json", R"({"split_special_tokens": true})");
+    CHECK_THAT(error(), Contains("expected split_special_tokens = false, found true"));
+    put(folder / "json/tokenizer_config.json", R"({"no_such_key": 3})");
+    CHECK_THAT(error(), Contains("the file asks for what has no counterpart here:\n  no_such_key = 3"));
+    fs::remove(folder / "json/tokenizer_config.json");
+    json["normalizer"]["normalizers"][2]["type"] = "Strip";
+    CHECK_THAT(error(), Contains("tokenizer.json: expected normalizer.normalizers.2.type = Lowercase, found Strip"));
+    json["normalizer"]["normalizers"][2]["type"] = "Lowercase";
+    json["something"] = 1;
+    CHECK_THAT(error(), Contains("tokenizer.json: the file asks for what has no counterpart here:\n  something = 1"));
+    json.erase("something");
     json["model"]["merges"].push_back({left, right});
     CHECK_THAT(error(), Contains("tokenizer.json: the same merge stands earlier"));
     json["model"]["merges"].back() = {"qq", "zzz"};

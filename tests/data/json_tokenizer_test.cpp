@@ -117,7 +117,8 @@ TEST_CASE("what a tokenizer.json asks for and is not here is named") {
     refused(R"("type":"Split")", R"("type":"Metaspace")", "expected no pre_tokenizer, or a Split at what the normalizer replaces, found Metaspace");
     refused(R"("type":"TemplateProcessing")", R"("type":"ByteLevel")", "expected a post_processor of type TemplateProcessing, found ByteLevel");
     refused(R"("<0x41>")", R"("<0x4Z>")", R"(expected all bytes in model.vocab, found "<0x41>")");
-    refused(R"("lstrip":false)", R"("lstrip":true)", "added_tokens.0.lstrip = false, found true");
+    refused(R"("id":0,)", R"("id":"0x",)", "expected added_tokens.0.id = a whole number, found 0x");
+    refused(R"("version":"1.0")", R"("version":"1.0","sampling":0.5)", "the file asks for what has no counterpart here:\n  sampling = 0.5");
     refused(R"("merges":[[)", R"("merges":[["never seen","x"],[)", R"(expected all merges in model.vocab, found "never seen")");
     for (std::size_t size = 0; size < sound.size(); size += 997) {
         std::ofstream(folder / "tokenizer.json", std::ios::binary) << sound.substr(0, size);

@@ -17,6 +17,7 @@
 #include <tandem/data/json_tokenizer.hpp>
 #include <tandem/data/sentence_piece.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_config.hpp>
 #include <tandem/data/tokenizer_file.hpp>
 #include <tandem/data/word_piece.hpp>
 #include <tandem/data/xlm_roberta_tokenizer.hpp>
@@ -60,40 +61,46 @@ private:
 namespace detail {
 
 /// A tokenizer.json by the model it names.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
-                                                      const std::filesystem::path& path) {
+[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file, const std::filesystem::path& path,
+                                                      const std::filesystem::path& model) {
     TokenizerFile json = TokenizerFile::read(file);
     const std::string type = json.value("model.type");
-    const Cleaning cleaning = cleaning_of(path, std::nullopt);
-    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::from_json(std::move(json), cleaning);
-    if (type == "WordPiece") return WordPiece::from_json(std::move(json), cleaning);
-    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::from_json(json, cleaning);
-    return JsonTokenizer::from_json(json, path);
+    if (type == "Unigram" || !json.pieces.empty())
+        return XlmRobertaTokenizer::from_json(std::move(json), path, std::nullopt, model);
+    if (type == "WordPiece") return WordPiece::from_json(std::move(json), path, caption_rules(model, std::nullopt, "whitespace"));
+    if (json.value("model.end_of_word_suffix") == word_end)
+        return Bpe::from_json(json, path, caption_rules(model, std::nullopt, "lower").cleaning);
+    return JsonTokenizer::from_json(json, path, caption_rules(model, std::nullopt, "canonicalize"));
 }
 
 }  // namespace detail
 
-/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
-/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file.
-/// Throws Error that lists the names it looked for.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
+/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, tokenizer.json, vocab.json with
+/// merges.txt, sentencepiece.bpe.model, vocab.txt, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file; the
+/// configs beside it are not read then. `model` is the folder of the checkpoint where it is another: its
+/// open_clip_config.json says how captions are cleaned. Throws Error that lists the names it looked for.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path, const std::filesystem::path& model = {}) {
     const std::string name = path.filename().string();
-    if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path);
-    if (name.ends_with(".model")) return SentencePiece::load(path);
-    if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path);
-    if (name == "vocab.txt") return WordPiece::load(path);
-    if (name.ends_with(".txt.gz")) return Bpe::load(path);
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    if (!std::filesystem::is_directory(path)) {
+        const std::filesystem::path& rules = model.empty() ? path : model;
+        if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path, std::nullopt, rules);
+        if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
+        if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
+        if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
+        if (name.ends_with(".txt.gz")) return Bpe::load(path);
+    }
+    const std::filesystem::path& rules = model.empty() ? folder : model;
     const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
-    if (has("spiece.model")) return SentencePiece::load(folder);
-    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder);
-    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder);
-    if (has("vocab.txt")) return WordPiece::load(folder);
-    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder);
+    if (has("spiece.model")) return SentencePiece::load(folder, std::nullopt, rules);
+    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder, std::nullopt, rules);
+    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
+    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
+    if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
     if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
     throw Error(folder.string(),
-                "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, "
-                "vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz",
+                "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
+                "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
                 "none of them");
 }
 

@@ -35,6 +35,7 @@
 #include <tandem/data/clean_text.hpp>
 #include <tandem/data/json.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_config.hpp>
 #include <tandem/data/tokenizer_file.hpp>
 #include <tandem/data/unicode.hpp>
 
@@ -95,29 +96,34 @@ public:
     /// first 48,894 merges count; cleaned as open_clip does), a tokenizer.json, or a folder with vocab.json and merges.txt or
     /// with tokenizer.json alone (cleaned as transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
-    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt,
+                                  const std::filesystem::path& model = {}) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
                         "nothing there");
-        if (path.extension() == ".json") return from_json(detail::TokenizerFile::read(path), cleaning.value_or(Cleaning::transformers));
-        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
+        if (path.extension() == ".json")
+            return from_json(detail::TokenizerFile::read(path), path, cleaning.value_or(Cleaning::transformers));
+        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning, model.empty() ? path : model)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
     }
 
-    /// Of a tokenizer.json that was read, as transformers saves CLIP's tokenizer: the same vocabulary and merges in one
-    /// file.
-    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, Cleaning cleaning) {
+    /// Of a tokenizer.json that was read, from the file or folder `path`, as transformers saves CLIP's tokenizer: the same
+    /// vocabulary and merges in one file, and the tokens that were added.
+    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
+                                       Cleaning cleaning) {
         const std::string where = json.file.string();
         if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
             throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
+        read_pipeline(json);
+        Bpe bpe(cleaning);
+        const std::vector<detail::AddedToken> added = detail::added_tokens_of(json);
         std::map<std::string, std::uint64_t> entries;
         for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
-        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
+        for (const detail::AddedToken& token : added) {
+            if (is_special(token.text, &detail::SpecialLiterals::start) || is_special(token.text, &detail::SpecialLiterals::end))
+                entries.emplace(token.text, static_cast<std::uint64_t>(token.id));
         }
-        Bpe bpe(cleaning);
         const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
         bpe.merges_ = detail::MergeRules(json.merges.size());
         for (const auto& [left, right] : json.merges) {
@@ -125,6 +131,9 @@ public:
             if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
             bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
+        bpe.take_settings(path, where);
+        for (const detail::AddedToken& token : added) bpe.add_token(token);
+        json.refuse_unread();
         return bpe;
     }
 
@@ -186,19 +195,29 @@ public:
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids;
         Scratch scratch;
-        detail::split_text(
-            text, cleaning_, [&](std::string_view word) { append_word(word, scratch, ids); },
-            [&](bool is_start) { ids.push_back(is_start ? start_ : end_); });
+        const auto word = [&](std::string_view found) { append_word(found, scratch, ids); };
+        const auto special = [&](bool is_start) { ids.push_back(is_start ? start_ : end_); };
+        if (cleaning_ == Cleaning::open_clip) {
+            detail::split_cleaned(clean_text(text, cleaning_), cleaning_, word, special);
+            return ids;
+        }
+        // Added tokens, the special ones among them, are found as they are written, or in the cleaned text between those.
+        const auto token = [&](Id id) { ids.push_back(id); };
+        added_.split(text, [&](std::string_view part) {
+            normalized_.split(clean_text(part, cleaning_), [&](std::string_view rest) {
+                detail::split_cleaned(rest, cleaning_, word, special);
+            }, token);
+        }, token);
         return ids;
     }
 
-    /// Fills `out` with start of text, the ids, end of text, and zeros. What does not fit is cut, and the last id is
-    /// end of text then (open_clip's rule; transformers cuts likewise but pads with end of text, which pooling at the
-    /// first one does not see: here both modes pad with 0). Throws Error if `out` is empty.
+    /// Fills `out` with start of text, the ids, end of text, and padding: zeros as open_clip has it, or transformers'
+    /// pad_token, which is end of text unless the folder says otherwise (Stable Diffusion 2: "!", which is 0). What does
+    /// not fit is cut, and the last id is end of text then. Throws Error if `out` is empty.
     void encode(std::string_view text, std::span<Id> out) const {
         if (out.empty()) throw Error("Bpe::encode", "a context of at least 1 token", "0");
         const std::vector<Id> ids = encode(text);
-        std::fill(out.begin(), out.end(), 0);
+        std::fill(out.begin(), out.end(), padding_);
         out[0] = start_;
         const std::size_t kept = std::min(ids.size(), out.size() - 1);
         std::copy_n(ids.begin(), kept, out.begin() + 1);
@@ -261,6 +280,77 @@ private:
         const detail::SpecialLiterals literals = detail::special_literals(cleaning_);
         tokens_[static_cast<std::size_t>(start_)] = literals.start;
         tokens_[static_cast<std::size_t>(end_)] = literals.end;
+        if (cleaning_ == Cleaning::open_clip) return;
+        padding_ = end_;
+        added_.add({.text = std::string(literals.start), .id = start_});
+        added_.add({.text = std::string(literals.end), .id = end_});
+    }
+
+    /// transformers' pipeline for CLIP (tokenization_clip.py), which version 5 puts in the place of any other; one that
+    /// differs is refused.
+    [[gnu::cold]] static void read_pipeline(const detail::TokenizerFile& json) {
+        json.require("model.type", "BPE", "BPE");
+        json.require("model.byte_fallback", "false", "false");
+        json.require("model.ignore_merges", "false", "false");
+        json.require("model.continuing_subword_prefix", "", "");
+        json.require("model.dropout", "null", "null");
+        for (const char* const path : {"model.unk_token", "model.fuse_unk"}) json.ignore(path);  // every byte is a token
+        json.require("normalizer.type", "Sequence");
+        json.require("normalizer.normalizers.0.type", "NFC");
+        json.require("normalizer.normalizers.1.type", "Replace");
+        json.require("normalizer.normalizers.1.pattern.Regex", "\\s+");
+        json.require("normalizer.normalizers.1.content", " ");
+        json.require("normalizer.normalizers.2.type", "Lowercase");
+        json.require("pre_tokenizer.type", "Sequence");
+        const std::string split = "pre_tokenizer.pretokenizers.0.", bytes = "pre_tokenizer.pretokenizers.1.";
+        json.require(split + "type", "Split");
+        json.require(split + "behavior", "Removed");
+        json.require(split + "invert", "true");
+        // Older files lack the special tokens' literals in it, which are found before.
+        const std::string words = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
+        const std::string found = json.value(split + "pattern.Regex");
+        if (found != words && found != "<\\|startoftext\\|>|<\\|endoftext\\|>|" + words)
+            throw Error(json.file.string(), split + "pattern.Regex of CLIP's", found.empty() ? "nothing" : found);
+        json.require(bytes + "type", "ByteLevel");
+        json.require(bytes + "add_prefix_space", "false");
+        for (const char* const path : {"trim_offsets", "use_regex"}) json.ignore(bytes + path);  // words are split before
+        json.require("post_processor.type", "RobertaProcessing");
+        json.require("post_processor.cls.0", "<|startoftext|>");
+        json.require("post_processor.sep.0", "<|endoftext|>");
+        json.ignore("post_processor");
+    }
+
+    /// What the configs in a folder say: added tokens, padding.
+    [[gnu::cold]] void take_settings(const std::filesystem::path& path, const std::string& where) {
+        if (cleaning_ == Cleaning::open_clip) return;  // SimpleTokenizer reads none
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        settings.require(where, "bos_token", "<|startoftext|>");
+        settings.require(where, "eos_token", "<|endoftext|>");
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        for (const detail::AddedToken& token : settings.added) add_token(token);
+        const std::string padding = settings.special("pad_token", "<|endoftext|>");
+        const auto symbol = [&](const std::string& text) { return detail::byte_alphabet.bytes(text).value_or(text); };
+        const auto known = std::ranges::find(tokens_, symbol(padding));
+        const auto is_padding = [&](const detail::AddedToken& token) { return token.text == padding; };
+        const auto added = std::ranges::find_if(added_.tokens(), is_padding), normal = std::ranges::find_if(normalized_.tokens(), is_padding);
+        if (added != added_.tokens().end()) {
+            padding_ = added->id;
+        } else if (normal != normalized_.tokens().end()) {
+            padding_ = normal->id;
+        } else if (known != tokens_.end()) {
+            padding_ = static_cast<Id>(known - tokens_.begin());
+        } else {
+            throw Error(where, "a pad_token of the vocabulary", "\"" + padding + "\"");
+        }
+    }
+
+    [[gnu::cold]] void add_token(detail::AddedToken token) {
+        const auto id = static_cast<std::size_t>(token.id);
+        if (id >= tokens_.size()) tokens_.resize(id + 1);
+        if (tokens_[id].empty()) tokens_[id] = token.text;
+        if (token.normalized) token.text = clean_text(token.text, cleaning_);
+        (token.normalized ? normalized_ : added_).add(std::move(token));
     }
 
     std::string symbols(Id id) const { return detail::byte_alphabet.symbols(tokens_[static_cast<std::size_t>(id)]); }
@@ -311,16 +401,18 @@ private:
         return Bpe(merges, cleaning);
     }
 
-    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
-        if (!std::filesystem::exists(folder / "vocab.json") && std::filesystem::exists(folder / "tokenizer.json"))
-            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), detail::cleaning_of(folder, cleaning));
+    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning,
+                           const std::filesystem::path& model) {
+        const Cleaning rules = detail::caption_rules(model, cleaning, "lower").cleaning;
+        if (std::filesystem::exists(folder / "tokenizer.json"))
+            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), folder, rules);
         const std::filesystem::path merges_path = folder / "merges.txt";
         const std::string text = detail::read_gzip(merges_path);
         std::string_view rest = text;
         const bool has_version = rest.starts_with("#version");
         const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
         const bool marked = version.find(open_clip_mark) != std::string_view::npos;
-        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : Cleaning::transformers));
+        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : rules));
         const std::filesystem::path vocabulary = folder / "vocab.json";
         const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary(read_vocabulary(vocabulary), vocabulary.string());
 
@@ -332,6 +424,7 @@ private:
             const auto [left, right] = parse_merge(content, where);
             bpe.add_merge(ids, left, right, where);
         }
+        bpe.take_settings(folder, folder.string());
         return bpe;
     }
 
@@ -425,8 +518,8 @@ private:
     detail::MergeRules merges_;
     std::array<Id, 256> byte_ids_{};
     std::array<Id, 256> last_ids_{};
-    Id start_ = 0;
-    Id end_ = 0;
+    Id start_ = 0, end_ = 0, padding_ = 0;
+    detail::AddedTokens added_, normalized_;  ///< of transformers: found in a text as it is, and as it was cleaned
 };
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -81,6 +81,12 @@ template <class Text>
     return input.Tell() == text.size() ? std::nullopt : std::optional(input.Tell());
 }
 
+/// The shortest decimal that reads as the same number.
+inline std::string to_text(double value) {
+    std::array<char, 32> text;
+    return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
 /// Appends `text`, which must be UTF-8, as a JSON string.
 inline void append_json_string(std::string& json, std::string_view text) {
     json += '"';
@@ -104,6 +110,7 @@ struct JsonLeaf {
     std::string path;       ///< the keys from the root down, joined by dots; elements of arrays have none
     std::size_t depth = 0;  ///< how many keys those are
     Kind kind = Kind::other;
+    bool in_array = false;     ///< or below one
     std::string text;          ///< of a text, and of anything else as it would be printed
     std::uint64_t number = 0;  ///< of a whole number that is not negative
 };
@@ -128,8 +135,14 @@ public:
         keys_.pop_back();
         return true;
     }
-    bool start_array() override { return !keys_.empty(); }
-    bool end_array() override { return true; }
+    bool start_array() override {
+        ++arrays_;
+        return !keys_.empty();
+    }
+    bool end_array() override {
+        --arrays_;
+        return true;
+    }
 
 private:
     static constexpr std::size_t deepest = 64;
@@ -138,11 +151,12 @@ private:
         if (keys_.empty()) return false;
         std::string path = keys_[0];
         for (std::size_t i = 1; i < keys_.size(); ++i) path += "." + keys_[i];
-        leaves.push_back({std::move(path), keys_.size(), kind, std::move(text), number});
+        leaves.push_back({std::move(path), keys_.size(), kind, arrays_ > 0, std::move(text), number});
         return true;
     }
 
     std::vector<std::string> keys_;
+    std::size_t arrays_ = 0;
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail

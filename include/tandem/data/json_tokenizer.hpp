@@ -17,10 +17,11 @@
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
+#include <tandem/data/added_tokens.hpp>
 #include <tandem/data/bpe_merges.hpp>
 #include <tandem/data/clean_text.hpp>
-#include <tandem/data/model_folder.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_config.hpp>
 #include <tandem/data/tokenizer_file.hpp>
 #include <tandem/data/unicode.hpp>
 
@@ -34,25 +35,34 @@ class JsonTokenizer {
 public:
     /// Reads a tokenizer.json, or the one in a folder. A text is what the file makes of it, as in transformers; where the
     /// folder has open_clip_config.json, it is cleaned as open_clip does before (clean = "canonicalize"). `cleaning`
-    /// overrides that. What the file asks for and is not here (another model, normaliser or
+    /// overrides that, and `model` is the folder of that config where it is another. What the file asks for and is not here (another model, normaliser or
     /// pre-tokeniser) is an Error that names it, as is a file that contradicts itself.
     [[gnu::cold]] static JsonTokenizer load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt) {
+                                            std::optional<Cleaning> cleaning = std::nullopt,
+                                            const std::filesystem::path& model = {}) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
-        return from_json(detail::TokenizerFile::read(file), path, cleaning);
+        return from_json(detail::TokenizerFile::read(file), path,
+                         detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize"));
     }
 
     /// Of a tokenizer.json that was read, from the file or folder `path`.
     [[gnu::cold]] static JsonTokenizer from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
-                                                 std::optional<Cleaning> cleaning = std::nullopt) {
-        JsonTokenizer result(json, json.file.string());
-        result.pads_left_ = json.value("padding.direction") == "Left";
-        const auto config = path / "tokenizer_config.json";
-        if (std::filesystem::is_directory(path) && std::filesystem::exists(config)) {
-            if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
-        }
-        result.canonicalizes_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+                                                 const detail::CaptionRules& rules) {
+        JsonTokenizer result(json);
+        const std::string where = json.file.string();
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path, {"GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        result.pads_left_ = settings.pads_left.value_or(json.value("padding.direction") == "Left");
+        for (const detail::AddedToken& token : settings.added) result.add(token);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        result.padding_ = result.id_of(settings.special("pad_token", "<pad>")).value_or(0);
+        if (settings.adds_begin && *settings.adds_begin == result.before_.empty())
+            throw Error(where, "a post_processor as add_bos_token says", result.before_.empty() ? "none before a text" : "one before a text");
+        if (settings.adds_end && *settings.adds_end == result.behind_.empty())
+            throw Error(where, "a post_processor as add_eos_token says", result.behind_.empty() ? "none behind a text" : "one behind a text");
+        json.refuse_unread();
+        result.canonicalizes_ = rules.cleaning == Cleaning::open_clip;
         return result;
     }
 
@@ -93,32 +103,22 @@ private:
         bool lowers = false;
         std::string from, to;  ///< where it replaces
     };
-    struct Added {
-        std::string text;
-        Id id;
-        bool operator<(const Added& other) const { return text < other.text; }
-    };
 
-    [[gnu::cold]] JsonTokenizer(const detail::TokenizerFile& json, const std::string& where) {
-        const auto expect = [&](const std::string& at, const std::string& wanted) {
-            if (const std::string found = json.value(at); found != wanted)
-                throw Error(where, at + " = " + wanted, found.empty() ? "nothing" : found);
-        };
-        expect("model.type", "BPE");
-        expect("model.byte_fallback", "true");
+    [[gnu::cold]] explicit JsonTokenizer(const detail::TokenizerFile& json) {
+        const std::string where = json.file.string();
+        json.require("model.type", "BPE");
+        json.require("model.byte_fallback", "true");
+        json.require("model.ignore_merges", "false", "false");
+        for (const char* const path : {"model.unk_token", "model.fuse_unk"}) json.ignore(path);  // bytes stand for what is unknown
         for (const char* option : {"model.dropout", "model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
             const std::string found = json.value(option, "null");
             if (found != "null" && !found.empty()) throw Error(where, std::string(option) + " = null", found);
         }
-        if (json.value("model.ignore_merges", "false") != "false") expect("model.ignore_merges", "false");
 
         read_normalizers(json, "normalizer", where);
         read_pre_tokenizer(json, where);
         read_vocabulary(json, where);
-        read_added(json, where);
         read_template(json, where);
-        const auto padding = std::find_if(added_.begin(), added_.end(), [](const Added& added) { return added.text == "<pad>"; });
-        padding_ = padding == added_.end() ? 0 : padding->id;
     }
 
     void read_normalizers(const detail::TokenizerFile& json, const std::string& at, const std::string& where) {
@@ -142,6 +142,7 @@ private:
                                          [&](const Normalizer& step) { return !step.lowers && step.from == pattern; });
         if (!type.empty() && !(type == "Split" && is_idle))
             throw Error(where, "no pre_tokenizer, or a Split at what the normalizer replaces", type);
+        if (is_idle) json.ignore("pre_tokenizer");  // nothing is left to split at, however it would be
     }
 
     void read_vocabulary(const detail::TokenizerFile& json, const std::string& where) {
@@ -167,20 +168,18 @@ private:
         }
     }
 
-    /// Tokens that are found in a text before anything else is done to it.
-    void read_added(const detail::TokenizerFile& json, const std::string& where) {
-        for (std::size_t i = 0;; ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            const std::string content = json.value(at + ".content");
-            if (content.empty()) break;
-            for (const char* option : {".single_word", ".lstrip", ".rstrip", ".normalized"}) {
-                if (json.value(at + option, "false") != "false")
-                    throw Error(where, at + option + " = false", json.value(at + option) + " for \"" + content + "\"");
+    void add(detail::AddedToken token) {
+        size_ = std::max(size_, static_cast<std::size_t>(token.id) + 1);
+        if (token.normalized) token.text = normalized(token.text);
+        (token.normalized ? normalized_ : added_).add(std::move(token));
+    }
+    std::optional<Id> id_of(const std::string& text) const {
+        for (const detail::AddedTokens* const tokens : {&added_, &normalized_}) {
+            for (const detail::AddedToken& token : tokens->tokens()) {
+                if (token.text == text) return token.id;
             }
-            added_.push_back({content, static_cast<Id>(std::stoul(json.value(at + ".id", "0")))});
-            size_ = std::max(size_, static_cast<std::size_t>(added_.back().id) + 1);
         }
-        std::sort(added_.begin(), added_.end());
+        return std::nullopt;
     }
 
     /// The special tokens around a text.
@@ -201,39 +200,23 @@ private:
             } else {
                 break;
             }
+            json.ignore(at);
         }
-    }
-
-    /// The longest added token at the front of the text, or nullptr.
-    const Added* added_at(std::string_view text) const {
-        const Added* longest = nullptr;
-        auto low = added_.begin(), high = added_.end();
-        for (std::size_t length = 1; length <= text.size() && low != high; ++length) {
-            const std::string_view prefix = text.substr(0, length);
-            detail::narrow_to_prefix(low, high, prefix);
-            if (low != high && low->text.size() == length) longest = &*low;
-        }
-        return longest;
+        // Captions are single; the ids of its tokens were read.
+        json.ignore("post_processor.pair");
+        json.ignore("post_processor.special_tokens");
     }
 
     void append_text(std::string_view raw, std::vector<Id>& ids) const {
         const std::string text = canonicalizes_ ? detail::canonicalize_as_open_clip(raw)
                                                 : detail::encode_utf8(detail::decode_utf8(raw));  // which is valid
-        std::size_t begun = 0;
-        for (std::size_t at = 0; at < text.size();) {
-            const Added* const added = added_at(std::string_view(text).substr(at));
-            if (added == nullptr) {
-                ++at;
-                continue;
-            }
-            append_part(text.substr(begun, at - begun), ids);
-            ids.push_back(added->id);
-            begun = at += added->text.size();
-        }
-        append_part(text.substr(begun), ids);
+        const auto token = [&](Id id) { ids.push_back(id); };
+        added_.split(text, [&](std::string_view part) {
+            normalized_.split(normalized(std::string(part)), [&](std::string_view rest) { append_part(rest, ids); }, token);
+        }, token);
     }
 
-    void append_part(std::string part, std::vector<Id>& ids) const {
+    std::string normalized(std::string part) const {
         for (const Normalizer& step : normalizers_) {
             if (step.lowers) {
                 part = detail::encode_utf8(detail::lower_by_letter(detail::decode_utf8(part)));
@@ -242,6 +225,10 @@ private:
             for (std::size_t at = part.find(step.from); at != std::string::npos; at = part.find(step.from, at + step.to.size()))
                 part.replace(at, step.from.size(), step.to);
         }
+        return part;
+    }
+
+    void append_part(std::string_view part, std::vector<Id>& ids) const {
         std::vector<Id> word;
         for (const char32_t letter : detail::decode_utf8(part)) {
             if (const auto found = letter_ids_.find(letter); found != letter_ids_.end()) {
@@ -257,7 +244,7 @@ private:
     }
 
     std::vector<Normalizer> normalizers_;
-    std::vector<Added> added_;  ///< sorted: a prefix is a range
+    detail::AddedTokens added_, normalized_;  ///< those found in a text as it is, and as it was normalised
     std::unordered_map<char32_t, Id> letter_ids_;
     std::array<Id, 256> byte_ids_{};
     detail::MergeRules merges_;

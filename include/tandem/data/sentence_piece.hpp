@@ -18,6 +18,7 @@
 #include <tandem/core/platform.hpp>
 #include <tandem/data/clean_text.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_config.hpp>
 #include <tandem/data/unicode.hpp>
 #include <tandem/data/unigram.hpp>
 
@@ -30,15 +31,18 @@ class SentencePiece {
 public:
     /// Reads a vocabulary. `path` is a model of SentencePiece (spiece.model), or a folder with one. Texts are cleaned as
     /// transformers' SiglipTokenizer does, or, where the folder has open_clip_config.json, as open_clip does
-    /// (clean = "canonicalize"); `cleaning` overrides that. Throws Error if there is no such file, it is damaged, or it has
+    /// (clean = "canonicalize"); `cleaning` overrides that, and `model` is the folder of that config where it is
+    /// another. Throws Error if there is no such file, it is damaged, or it has
     /// no piece that ends a text.
     [[gnu::cold]] static SentencePiece load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt) {
+                                            std::optional<Cleaning> cleaning = std::nullopt,
+                                            const std::filesystem::path& model = {}) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
         if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
         SentencePiece result;
-        result.cleaning_ = detail::cleaning_of(path, cleaning);
+        result.cleaning_ = detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize").cleaning;
+        read_settings(path, file.string());
         try {
             result.file_ = std::make_shared<const MappedFile>(file);
             const auto bytes = result.file_->bytes();
@@ -81,6 +85,21 @@ private:
     static constexpr std::string_view unknown_literal = "<unk>", end_literal = "</s>";
 
     SentencePiece() = default;
+
+    /// Its configs may say what the vocabulary says anyway.
+    [[gnu::cold]] static void read_settings(const std::filesystem::path& path, const std::string& where) {
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path, {"SiglipTokenizer", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        settings.require(where, "eos_token", std::string(end_literal));
+        settings.require(where, "unk_token", std::string(unknown_literal));
+        settings.require(where, "pad_token", std::string(end_literal));
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        if (!settings.lowers.value_or(true)) throw Error(where, "do_lower_case = true", "false");
+        for (const detail::AddedToken& token : settings.added) {
+            if (token.text != end_literal && token.text != unknown_literal)
+                throw Error(where, "no added tokens but </s> and <unk>", "\"" + token.text + "\"");
+        }
+    }
 
     /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
     /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are dropped,

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -40,9 +41,31 @@ public:
         return json;
     }
 
+    bool has(const std::string& path) const { return values.contains(path); }
     std::string value(const std::string& path, const std::string& otherwise = "") const {
+        read_.insert(path);
         const auto found = values.find(path);
         return found == values.end() ? otherwise : found->second;
+    }
+    /// Throws Error unless the file says `wanted` there; with `otherwise`, its silence means that.
+    void require(const std::string& path, const std::string& wanted, const std::string& otherwise = "") const {
+        if (const std::string found = value(path, otherwise); found != wanted)
+            throw Error(file.string(), path + " = " + wanted, found.empty() ? "nothing" : found);
+    }
+    /// What stands at `path` and below it does not matter.
+    void ignore(const std::string& path) const {
+        for (auto at = values.lower_bound(path); at != values.end() && at->first.starts_with(path); ++at) {
+            if (at->first.size() == path.size() || at->first[path.size()] == '.') read_.insert(at->first);
+        }
+    }
+    /// Throws Error that lists what no one asked for: decoding, and what every call overrides, excepted.
+    [[gnu::cold]] void refuse_unread() const {
+        for (const char* const path : {"version", "truncation", "padding", "decoder"}) ignore(path);
+        std::string unread;
+        for (const auto& [path, text] : values) {
+            if (!read_.contains(path) && text != "null") unread += "\n  " + path + " = " + text.substr(0, 200);
+        }
+        if (!unread.empty()) throw Error(file.string(), "the file asks for what has no counterpart here:" + unread);
     }
 
     bool string(std::string_view text) override {
@@ -125,6 +148,7 @@ private:
     }
 
     std::vector<Level> levels_;
+    mutable std::set<std::string> read_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail

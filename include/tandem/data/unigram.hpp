@@ -19,7 +19,7 @@
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
-#include <tandem/data/tokenizer.hpp>
+#include <tandem/data/added_tokens.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
 
@@ -132,6 +132,14 @@ public:
             if (at > begin) append_word(text.substr(begin, at - begin), ids);
             if (at < text.size()) at += space_at(text, at);
         }
+    }
+
+    /// The same with Metaspace alone, which splits at spaces, each of which counts, and at no other white space.
+    void append_marked(std::string_view text, std::vector<Id>& ids) const {
+        if (text.empty()) return;
+        std::string marked;
+        for (const char letter : text) letter == ' ' ? marked += space_mark : marked += letter;
+        append_word(marked, ids);
     }
 
     /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -60,6 +61,23 @@ public:
         } else {
             archives_[file - first_archive].forget(tensor);
         }
+    }
+
+    /// Gives every tensor the name that `name` makes of its own, and leaves out those it makes nothing of. Throws Error
+    /// where two would have one name.
+    template <class Name>
+    void rename(const Name& name, std::string_view where) {
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < tensors_.size(); ++i) {
+            std::optional<std::string> to = name(tensors_[i].name);
+            if (!to) continue;
+            if (kept != i) tensors_[kept] = std::move(tensors_[i]);
+            tensors_[kept].name = std::move(*to);
+            file_of_[kept++] = file_of_[i];
+        }
+        tensors_.resize(kept);
+        file_of_.resize(kept);
+        by_name_ = detail::positions_by_name(tensors_, where);
     }
 
 private:

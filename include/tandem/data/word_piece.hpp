@@ -19,8 +19,8 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/data/clean_text.hpp>
-#include <tandem/data/model_folder.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_config.hpp>
 #include <tandem/data/tokenizer_file.hpp>
 #include <tandem/data/unicode.hpp>
 
@@ -97,33 +97,32 @@ public:
     /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a
     /// folder with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and
     /// tokenize_chinese_chars. Where the folder has open_clip_config.json, texts are cleaned before as open_clip does
-    /// (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or it lacks a special
-    /// token.
+    /// (clean = "whitespace"), and its strip_sep_token counts; `cleaning` overrides that, and `model` is the
+    /// folder of that config where it is another. Throws Error if there is no such file, it lacks a special token, or a config asks for what is not here.
     [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
-                                        std::optional<Cleaning> cleaning = std::nullopt) {
+                                        std::optional<Cleaning> cleaning = std::nullopt,
+                                        const std::filesystem::path& model = {}) {
         const std::filesystem::path file = detail::vocabulary_file(path, "vocab.txt");
-        const Cleaning chosen = detail::cleaning_of(path, cleaning);
-        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
+        const auto rules = detail::caption_rules(model.empty() ? path : model, cleaning, "whitespace");
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, rules);
         WordPiece result;
         result.read_vocabulary(file);
-        if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
-            const detail::ConfigReader settings(config);
-            const auto is = [&](const char* name, bool otherwise) {
-                return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
-            };
-            result.lowers_ = is("do_lower_case", true);
-            result.strips_accents_ = is("strip_accents", result.lowers_);
-            result.splits_chinese_ = is("tokenize_chinese_chars", true);
-        }
-        result.find_specials(file, chosen);
+        const detail::TokenizerSettings settings = read_settings(path);
+        result.lowers_ = settings.lowers.value_or(true);
+        result.strips_accents_ = settings.strips_accents.value_or(result.lowers_);
+        result.splits_chinese_ = settings.splits_chinese.value_or(true);
+        result.find_specials(file, settings, rules);
         return result;
     }
 
     /// Of a tokenizer.json that was read.
-    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, Cleaning cleaning) {
+    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, const std::filesystem::path& path,
+                                             const detail::CaptionRules& rules) {
         WordPiece result;
         result.read_json(json);
-        result.find_specials(json.file, cleaning);
+        result.find_specials(json.file, read_settings(path), rules);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
+        json.refuse_unread();
         return result;
     }
 
@@ -158,33 +157,64 @@ private:
         }
     }
 
-    [[gnu::cold]] void find_specials(const std::filesystem::path& file, Cleaning cleaning) {
-        const auto id_of = [&](const char* literal) {
+    [[gnu::cold]] static detail::TokenizerSettings read_settings(const std::filesystem::path& path) {
+        return detail::read_tokenizer_settings(path, {"BertTokenizer", "BertTokenizerFast", "TokenizersBackend",
+                                                      "PreTrainedTokenizerFast"});
+    }
+
+    [[gnu::cold]] void find_specials(const std::filesystem::path& file, const detail::TokenizerSettings& settings,
+                                     const detail::CaptionRules& rules) {
+        const auto id_of = [&](const char* role, const char* literal) {
+            settings.require(file.string(), role, literal);
             const auto found = ids_.find(literal);
             if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
-            frame_.specials.push_back({literal, found->second});
+            frame_.added.add({.text = literal, .id = found->second});
             return found->second;
         };
-        frame_.padding = id_of("[PAD]");
-        frame_.unknown = id_of("[UNK]");
-        frame_.begin = id_of("[CLS]");
-        frame_.end = id_of("[SEP]");
+        frame_.padding = id_of("pad_token", "[PAD]");
+        frame_.unknown = id_of("unk_token", "[UNK]");
+        frame_.begin = id_of("cls_token", "[CLS]");
+        frame_.end = id_of("sep_token", "[SEP]");
         if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
-            frame_.specials.push_back({mask->first, mask->second});
-        frame_.cleans = cleaning == Cleaning::open_clip;
+            frame_.added.add({.text = mask->first, .id = mask->second});
+        for (const detail::AddedToken& token : settings.added) add(file, token);
+        if (settings.pads_left.value_or(false)) throw Error(file.string(), "padding_side = right", "left");
+        frame_.cleans = rules.cleaning == Cleaning::open_clip;
+        frame_.strips_end = rules.strips_end;
+    }
+
+    /// BertNormalizer takes words apart where an added token may stand whole: such tokens are not here.
+    [[gnu::cold]] void add(const std::filesystem::path& file, const detail::AddedToken& token) {
+        if (token.normalized)
+            throw Error(file.string(), "added tokens that are special, or normalized = false", "\"" + token.text + "\"");
+        frame_.added.add(token);
     }
 
     [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
-        const auto expect = [&](const std::string& at, const std::string& wanted, const std::string& otherwise) {
-            if (const std::string found = json.value(at, otherwise); found != wanted)
-                throw Error(json.file.string(), at + " = " + wanted, found.empty() ? "nothing" : found);
-        };
-        expect("model.type", "WordPiece", "WordPiece");
-        expect("model.continuing_subword_prefix", "##", "##");
-        expect("model.max_input_chars_per_word", "100", "100");
-        expect("normalizer.type", "BertNormalizer", "");
-        expect("normalizer.clean_text", "true", "true");
-        expect("pre_tokenizer.type", "BertPreTokenizer", "");
+        json.require("model.type", "WordPiece", "WordPiece");
+        json.require("model.unk_token", "[UNK]", "[UNK]");
+        json.require("model.continuing_subword_prefix", "##", "##");
+        json.require("model.max_input_chars_per_word", "100", "100");
+        json.require("normalizer.type", "BertNormalizer");
+        json.require("normalizer.clean_text", "true", "true");
+        json.require("pre_tokenizer.type", "BertPreTokenizer");
+        // [CLS] text [SEP], in either of the two words for it.
+        const std::string frame = json.value("post_processor.type");
+        if (frame != "BertProcessing" && frame != "TemplateProcessing")
+            throw Error(json.file.string(), "post_processor.type = TemplateProcessing or BertProcessing", frame.empty() ? "nothing" : frame);
+        if (frame == "TemplateProcessing") {
+            json.require("post_processor.single.0.SpecialToken.id", "[CLS]");
+            json.require("post_processor.single.1.Sequence.id", "A");
+            json.require("post_processor.single.2.SpecialToken.id", "[SEP]");
+            if (json.has("post_processor.single.3.SpecialToken.id"))
+                throw Error(json.file.string(), "a post_processor of [CLS], text and [SEP]", "more");
+            for (const char* const token : {"[CLS]", "[SEP]"}) {
+                const std::string id = json.value(std::string("post_processor.special_tokens.") + token + ".ids.0");
+                if (const auto found = json.vocabulary.find(token); found == json.vocabulary.end() || std::to_string(found->second) != id)
+                    throw Error(json.file.string(), std::string("post_processor's id of ") + token + " as the vocabulary's", id);
+            }
+        }
+        json.ignore("post_processor");
         lowers_ = json.value("normalizer.lowercase", "true") == "true";
         const std::string strips = json.value("normalizer.strip_accents", "null");
         strips_accents_ = strips == "null" ? lowers_ : strips == "true";

@@ -21,6 +21,7 @@
 #include <tandem/core/platform.hpp>
 #include <tandem/data/clean_text.hpp>
 #include <tandem/data/tokenizer.hpp>
+#include <tandem/data/tokenizer_config.hpp>
 #include <tandem/data/tokenizer_file.hpp>
 #include <tandem/data/unicode.hpp>
 #include <tandem/data/unigram.hpp>
@@ -30,30 +31,37 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer. Immutable once built: any number
-/// of threads may encode at once.
+/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer; and that of a tokenizer.json of T5's
+/// form, which SigLIP's repositories have beside open_clip's configs (no <s>, and Metaspace alone to split at spaces).
+/// Immutable once built: any number of threads may encode at once.
 class XlmRobertaTokenizer {
 public:
     /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model
     /// is Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before
-    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or
-    /// it is damaged.
+    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that, and `model` is the folder of that
+    /// config where it is another. Throws Error if there is no such file, it is damaged, or a config asks for what is not here.
     [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
-                                                  std::optional<Cleaning> cleaning = std::nullopt) {
+                                                  std::optional<Cleaning> cleaning = std::nullopt,
+                                                  const std::filesystem::path& model = {}) {
         const std::filesystem::path file = detail::vocabulary_file(path, "sentencepiece.bpe.model");
-        const Cleaning chosen = detail::cleaning_of(path, cleaning);
-        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
+        const std::filesystem::path& folder = model.empty() ? path : model;
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, cleaning, folder);
         XlmRobertaTokenizer result;
         result.read_model(file);
-        result.frame_.cleans = chosen == Cleaning::open_clip;
+        result.read_settings(path, file.string(), detail::caption_rules(folder, cleaning, "whitespace"));
         return result;
     }
 
-    /// Of a tokenizer.json that was read.
-    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, Cleaning cleaning) {
+    /// Of a tokenizer.json that was read, from the file or folder `path`; the rest as load().
+    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, const std::filesystem::path& path,
+                                                       std::optional<Cleaning> cleaning,
+                                                       const std::filesystem::path& model) {
         XlmRobertaTokenizer result;
         result.read_json(json);
-        result.frame_.cleans = cleaning == Cleaning::open_clip;
+        result.read_settings(path, json.file.string(),
+                             detail::caption_rules(model, cleaning, result.frame_.begins ? "whitespace" : "canonicalize"));
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        json.refuse_unread();
         return result;
     }
 
@@ -99,7 +107,46 @@ private:
                         "at " + std::to_string(model_->unknown()));
         shift_ = 1;
         const auto mask = static_cast<Id>(model_->size() + 1);
-        frame_ = {{{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}, 0, 1, 2, 3};
+        frame_ = {.begin = 0, .padding = 1, .end = 2, .unknown = 3};
+        const std::array<std::pair<const char*, Id>, 5> specials{{{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}};
+        for (const auto& [text, id] : specials) frame_.added.add({.text = text, .id = id});
+    }
+
+    [[gnu::cold]] void read_settings(const std::filesystem::path& path, const std::string& where,
+                                     const detail::CaptionRules& rules) {
+        if (frame_.begins) {
+            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+                path, {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+            const std::array<std::array<const char*, 2>, 5> roles{{{"cls_token", "<s>"},
+                                                                   {"bos_token", "<s>"},
+                                                                   {"sep_token", "</s>"},
+                                                                   {"pad_token", "<pad>"},
+                                                                   {"unk_token", "<unk>"}}};
+            for (const auto& [role, token] : roles) settings.require(where, role, token);
+            take(settings, where);
+        } else {
+            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+                path, {"T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+            const std::array<std::array<const char*, 2>, 2> roles{{{"eos_token", "</s>"}, {"unk_token", "<unk>"}}};
+            for (const auto& [role, token] : roles) settings.require(where, role, token);
+            const std::string padding = settings.special("pad_token", "<pad>");
+            if (padding != "<pad>" && padding != "</s>") throw Error(where, "pad_token = <pad> or </s>", padding);
+            if (padding == "</s>") frame_.padding = frame_.end;
+            take(settings, where);
+        }
+        frame_.cleans = rules.cleaning == Cleaning::open_clip && frame_.begins;
+        frame_.canonicalizes = rules.cleaning == Cleaning::open_clip && !frame_.begins;
+        frame_.strips_end = rules.strips_end;
+    }
+
+    [[gnu::cold]] void take(const detail::TokenizerSettings& settings, const std::string& where) {
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        for (const detail::AddedToken& token : settings.added) add(token);
+    }
+
+    [[gnu::cold]] void add(detail::AddedToken token) {
+        if (token.normalized) token.text = mapped(token.text);
+        (token.normalized ? normalized_ : frame_.added).add(std::move(token));
     }
 
     [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
@@ -110,20 +157,16 @@ private:
         const std::string type = json.value("model.type"), unknown = json.value("model.unk_id");
         refuse_unless(type == "Unigram" || (type.empty() && !json.pieces.empty()), "model.type = Unigram", type);
         refuse_unless(json.value("model.byte_fallback", "false") == "false", "model.byte_fallback = false", "true");
-        for (const detail::SpecialToken& special :
-             std::vector<detail::SpecialToken>{{"<s>", 0}, {"<pad>", 0}, {"</s>", 0}}) {
-            const auto found =
-                std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
-            refuse_unless(found != json.pieces.end(), "a piece " + special.text + " in model.vocab", "none");
-            (special.text == "<s>"    ? frame_.begin
-             : special.text == "</s>" ? frame_.end
-                                      : frame_.padding) = static_cast<Id>(found - json.pieces.begin());
-        }
-        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            frame_.specials.push_back({json.value(at + ".content"),
-                                       static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
-        }
+        const auto id_of = [&](const char* piece) {
+            const auto found = std::ranges::find(json.pieces, piece, &std::pair<std::string, double>::first);
+            refuse_unless(found != json.pieces.end(), std::string("a piece ") + piece + " in model.vocab", "none");
+            return static_cast<Id>(found - json.pieces.begin());
+        };
+        frame_.begins = std::ranges::find(json.pieces, "<s>", &std::pair<std::string, double>::first) != json.pieces.end();
+        if (frame_.begins) frame_.begin = id_of("<s>");
+        frame_.end = id_of("</s>");
+        frame_.padding = id_of("<pad>");
+        read_pipeline(json);
         memory_->pieces = std::move(json.pieces);
         for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
             if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
@@ -136,6 +179,51 @@ private:
         } catch (const Error& error) {
             throw Error(where, "a unigram model", error.what());
         }
+    }
+
+    /// The steps around the model are XLM-RoBERTa's or T5's, or the file is refused.
+    [[gnu::cold]] void read_pipeline(const detail::TokenizerFile& json) {
+        const std::string normalizer = json.value("normalizer.type");
+        if (normalizer != "Precompiled" && normalizer != "Sequence")
+            throw Error(json.file.string(), "normalizer.type = Precompiled", normalizer.empty() ? "nothing" : normalizer);
+        if (normalizer == "Sequence") json.require("normalizer.normalizers.0.type", "Precompiled");
+        for (std::size_t i = 1; json.has("normalizer.normalizers." + std::to_string(i) + ".type"); ++i) {
+            const std::string at = "normalizer.normalizers." + std::to_string(i) + ".", type = json.value(at + "type");
+            if (type == "Strip") {
+                json.require(at + "strip_left", "false");
+                json.require(at + "strip_right", "true");
+                strips_right_ = true;
+            } else {
+                // Runs of spaces become one, or the mark that it becomes.
+                json.require(at + "type", "Replace");
+                json.require(at + "pattern.Regex", " {2,}");
+                const std::string content = json.value(at + "content");
+                if (content != " " && content != "\u2581") throw Error(json.file.string(), at + "content = a space", content);
+                collapses_spaces_ = true;
+            }
+        }
+        const std::string splitter = json.value("pre_tokenizer.type");
+        const bool is_sequence = splitter == "Sequence";
+        const std::string at = is_sequence ? "pre_tokenizer.pretokenizers.1." : "pre_tokenizer.";
+        if (is_sequence) json.require("pre_tokenizer.pretokenizers.0.type", "WhitespaceSplit");
+        splits_at_marks_alone_ = !is_sequence;
+        json.require(at + "type", "Metaspace");
+        json.require(at + "replacement", "\u2581");
+        json.require(at + "add_prefix_space", "true", "true");
+        json.require(at + "prepend_scheme", "always", "always");
+        json.require(at + "split", "true", "true");
+        json.ignore(at + "str_rep");  // the replacement in older files
+        json.require("post_processor.type", "TemplateProcessing");
+        std::size_t part = 0;
+        const auto expect = [&](const char* kind, const char* id) {
+            json.require("post_processor.single." + std::to_string(part++) + "." + kind + ".id", id);
+        };
+        if (frame_.begins) expect("SpecialToken", "<s>");
+        expect("Sequence", "A");
+        expect("SpecialToken", "</s>");
+        if (json.has("post_processor.single." + std::to_string(part) + ".SpecialToken.id"))
+            throw Error(json.file.string(), "a post_processor that ends with </s>", "more");
+        json.ignore("post_processor");
     }
 
     static std::string from_base64(std::string_view text, const std::string& where) {
@@ -154,16 +242,37 @@ private:
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
-        std::string mapped;
+        normalized_.split(
+            mapped(text),
+            [&](std::string_view part) {
+                const std::size_t first = ids.size();
+                splits_at_marks_alone_ ? model_->append_marked(part, ids) : model_->append_words(part, ids);
+                for (std::size_t i = first; i < ids.size(); ++i)
+                    ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
+            },
+            [&](Id token) { ids.push_back(token); });
+    }
+
+    std::string mapped(std::string_view text) const {
+        std::string result;
         for (std::size_t begin = 0; begin < text.size();) {
             const std::size_t end = grapheme_end(text, begin);
-            model_->append_mapped(text.substr(begin, end - begin), mapped);
+            model_->append_mapped(text.substr(begin, end - begin), result);
             begin = end;
         }
-        const std::size_t first = ids.size();
-        model_->append_words(mapped, ids);
-        for (std::size_t i = first; i < ids.size(); ++i)
-            ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
+        if (strips_right_) {
+            std::size_t end = result.size();
+            while (end > 0) {
+                std::size_t letter = end - 1;
+                while (letter > 0 && (static_cast<unsigned char>(result[letter]) & 0xC0U) == 0x80) --letter;
+                if (!detail::is_white_space(detail::front_code_point(std::string_view(result).substr(letter)).value)) break;
+                end = letter;
+            }
+            result.resize(end);
+        }
+        if (collapses_spaces_)
+            result.erase(std::ranges::unique(result, [](char a, char b) { return a == ' ' && b == ' '; }).begin(), result.end());
+        return result;
     }
 
     /// Where the extended grapheme cluster ends that begins there.
@@ -183,7 +292,9 @@ private:
     std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
     std::shared_ptr<const detail::UnigramModel> model_;
     detail::BertFrame frame_;
+    detail::AddedTokens normalized_;  ///< found in a text that the character map was applied to
     Id shift_ = 0;
+    bool strips_right_ = false, collapses_spaces_ = false, splits_at_marks_alone_ = false;
 };
 
 }  // namespace tandem::inline TANDEM_ABI

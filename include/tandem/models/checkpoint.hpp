@@ -11,6 +11,8 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
+#include <iostream>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -25,196 +27,28 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/memory.hpp>
 #include <tandem/data/filter.hpp>
-#include <tandem/data/model_folder.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/data/weight_files.hpp>
+#include <tandem/models/architecture.hpp>
 #include <tandem/models/clip.hpp>
-#include <tandem/models/efficientnet.hpp>
+#include <tandem/models/naming.hpp>
 #include <tandem/models/resnet.hpp>
 #include <tandem/nn/parameter.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-/// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
-/// that was made empty.
-enum class Towers { both, image, text };
-
 struct LoadOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
+    /// Projections and the logit scale may be missing, and stay as they are: for a model whose tokens alone are wanted.
+    bool tokens_only = false;
+    /// Where several models stand in a file (weights and their running average, a student and its teacher), what stands
+    /// before the names of the one to read: "ema.", say.
+    std::string prefix{};
+    std::ostream* log = &std::clog;  ///< a line on what was decided, such as a prefix left out; nullptr: none
 };
 
 namespace detail {
-
-/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
-/// several parameters share, the rows from share `first` to share `last` of `shares`.
-struct Source {
-    std::vector<std::string> names;
-    bool transposed = false;
-    std::size_t first = 0, last = 1, shares = 1;
-    bool is_temperature = false;  ///< its reciprocal's logarithm is the parameter
-};
-
-inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
-    if (!text.starts_with(from)) return false;
-    text.replace(0, from.size(), to);
-    return true;
-}
-
-/// Where transformers' SiglipModel keeps a parameter of the attention pooling (modeling_siglip.py,
-/// SiglipMultiheadAttentionPoolingHead; torch.nn.MultiheadAttention has queries, keys and values in one matrix).
-[[gnu::cold]] inline Source transformers_pool_source(std::string name) {
-    const std::string at = "vision_model.head.";
-    const auto rows = [&](const char* kind, std::size_t first, std::size_t last) {
-        return Source{{at + "attention.in_proj_" + kind}, false, first, last, 3};
-    };
-    if (name == "latent") return {{at + "probe"}};
-    if (name == "q.weight") return rows("weight", 0, 1);
-    if (name == "q.bias") return rows("bias", 0, 1);
-    if (name == "kv.weight") return rows("weight", 1, 3);
-    if (name == "kv.bias") return rows("bias", 1, 3);
-    replace_prefix(name, "proj.", "attention.out_proj.") || replace_prefix(name, "norm.", "layernorm.");
-    return {{at + name}};
-}
-
-/// Where transformers' CLIPModel and SiglipModel keep the parameter open_clip calls `name`. The pairs are those of
-/// transformers' convert_clip_original_pytorch_to_hf.py and convert_siglip_to_hf.py.
-[[gnu::cold]] inline Source transformers_source(std::string name) {
-    if (name == "visual.proj") return {{"visual_projection.weight"}, true};
-    if (name == "text_projection") return {{"text_projection.weight"}, true};
-    if (name == "logit_scale" || name == "logit_bias") return {{name}};
-    if (replace_prefix(name, "text_projection.", "text_model.head.")) return {{name}};  // SigLIP's has a bias
-    if (replace_prefix(name, "visual.attn_pool.", "")) return transformers_pool_source(name);
-    const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        const std::string at = tower + "encoder.layers." + name.substr(0, dot + 1);
-        std::string part = name.substr(dot + 1);
-        if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
-            const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
-            return {
-                {at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
-        }
-        replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
-            replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
-            replace_prefix(part, "mlp.c_proj.", "mlp.fc2.");
-        return {{at + part}};
-    }
-    replace_prefix(name, "conv1.", "embeddings.patch_embedding.") ||
-        replace_prefix(name, "class_embedding", "embeddings.class_embedding") ||
-        replace_prefix(name, "positional_embedding", "embeddings.position_embedding.weight") ||
-        replace_prefix(name, "token_embedding.", "embeddings.token_embedding.") ||
-        replace_prefix(name, "ln_pre.", "pre_layrnorm.") || replace_prefix(name, "ln_post.", "post_layernorm.") ||
-        replace_prefix(name, "ln_final.", "final_layer_norm.");
-    return {{tower + name}};
-}
-
-/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`, behind
-/// `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel beside it.
-[[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
-    if (name.starts_with("text_projection")) {
-        if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
-            return {{"text.proj." + name}};
-        return {{name}};
-    }
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        const std::string layer = at + "encoder.layer." + name.substr(0, dot + 1);
-        std::string part = name.substr(dot + 1);
-        if (replace_prefix(part, "attn.in_proj_", "")) {
-            const std::string self = layer + "attention.self.";
-            return {{self + "query." + part, self + "key." + part, self + "value." + part}};
-        }
-        replace_prefix(part, "attn.out_proj.", "attention.output.dense.") ||
-            replace_prefix(part, "ln_1.", "attention.output.LayerNorm.") ||
-            replace_prefix(part, "mlp.c_fc.", "intermediate.dense.") ||
-            replace_prefix(part, "mlp.c_proj.", "output.dense.") || replace_prefix(part, "ln_2.", "output.LayerNorm.");
-        return {{layer + part}};
-    }
-    replace_prefix(name, "token_embedding.", "word_embeddings.") ||
-        replace_prefix(name, "positional_embedding", "position_embeddings.weight") ||
-        replace_prefix(name, "token_type_embedding", "token_type_embeddings.weight") ||
-        replace_prefix(name, "ln_embed.", "LayerNorm.");
-    return {{at + "embeddings." + name}};
-}
-
-/// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
-/// timm/models/vision_transformer.py.
-[[gnu::cold]] inline Source timm_source(std::string name) {
-    replace_prefix(name, "visual.", "");
-    if (name == "proj") return {{"visual.head.proj.weight"}, true};
-    if (replace_prefix(name, "proj.", "visual.head.proj.")) return {{name}};
-    const std::string at = "visual.trunk.";
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        std::string part = name.substr(dot + 1);
-        static constexpr std::array<std::array<std::string_view, 2>, 10> names{{{"ln_1.", "norm1."},
-                                                                                {"ln_2.", "norm2."},
-                                                                                {"attn.in_proj_", "attn.qkv."},
-                                                                                {"attn.out_proj.", "attn.proj."},
-                                                                                {"attn.ln_q.", "attn.q_norm."},
-                                                                                {"attn.ln_k.", "attn.k_norm."},
-                                                                                {"mlp.c_fc.", "mlp.fc1."},
-                                                                                {"mlp.c_proj.", "mlp.fc2."},
-                                                                                {"ls_1.", "ls1."},
-                                                                                {"ls_2.", "ls2."}}};
-        for (const auto& [ours, theirs] : names) {
-            if (replace_prefix(part, ours, theirs)) break;
-        }
-        return {{at + "blocks." + name.substr(0, dot + 1) + part}};
-    }
-    replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
-        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
-    return {{at + name}};
-}
-
-/// How the parameters of a file are named, told from the names themselves.
-class Naming {
-public:
-    explicit Naming(const WeightFiles& file) {
-        for (const StoredTensor& tensor : file.tensors()) {
-            std::string_view name = tensor.name;
-            if (name.starts_with("module.")) {
-                module_prefix_ = true;
-                name.remove_prefix(7);
-            }
-            transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
-            timm_ = timm_ || name.starts_with("visual.trunk.");
-            temperature_ = temperature_ || name == "temperature";
-            text_prefix_ = text_prefix_ || name.starts_with("text.");
-            if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
-                bert_ = name.substr(0, end);
-        }
-    }
-
-    Source operator()(const std::string& name) const {
-        Source source = in_scheme(name);
-        if (module_prefix_) {
-            for (std::string& key : source.names) key.insert(0, "module.");
-        }
-        return source;
-    }
-
-    /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
-    static bool is_ignored(std::string_view name) {
-        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name.ends_with("num_batches_tracked") ||
-               name.starts_with("text_model.pooler.") || name == "input_resolution" ||
-               name == "context_length" || name == "vocab_size";
-    }
-
-private:
-    Source in_scheme(const std::string& name) const {
-        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
-        if (temperature_ && name == "logit_scale") return {.names = {"temperature"}, .is_temperature = true};
-        if (bert_ && of_text) return bert_source(name, *bert_);
-        if (transformers_) return transformers_source(name);
-        if (timm_ && name.starts_with("visual.")) return timm_source(name);
-        return {{(text_prefix_ && of_text ? "text." : "") + name}};
-    }
-
-    std::optional<std::string> bert_;  ///< what stands before the names of a BERT
-    bool temperature_ = false, transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
-};
 
 /// The shape the file must hold each of `parts` tensors in.
 inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, const Source& source) {
@@ -277,17 +111,12 @@ struct LoadTarget {
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
 
-/// The side of the square that so many patches make up, or 0.
-inline std::size_t side_of_square(std::size_t patches) {
-    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(patches))));
-    return side * side == patches ? side : 0;
-}
-
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
-    explicit CheckpointFit(const WeightFiles& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
+    explicit CheckpointFit(const WeightFiles& file, const LoadOptions& options)
+        : file_(file), naming_(file), options_(options), used_(file.tensors().size()) {}
 
     /// A tensor that a file may have and the model does without: it computes it.
     void expect_computed(const std::string& name) {
@@ -303,16 +132,15 @@ public:
         grid_ = grid;
     }
 
-    /// Reads the parameters of a model's towers, or throws before it has read any.
-    void load(const std::vector<LoadTarget>& targets, std::string_view where, const LoadOptions& options) {
-        for (const LoadTarget& target : targets) check(target, options);
-        require(where);
+    /// Reads the parameters of the towers asked for, or throws before it has read any. `assumed` says which architecture
+    /// they are those of.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where, std::string_view assumed) {
+        std::vector<const LoadTarget*> wanted;
         for (const LoadTarget& target : targets) {
-            const Towers needed = target.name.starts_with("visual.")  ? Towers::image
-                                  : target.name.starts_with("logit_") ? Towers::both
-                                                                      : Towers::text;
-            if (options.towers == Towers::both || needed == Towers::both || needed == options.towers) target.read(*this, target);
+            if (check(target)) wanted.push_back(&target);
         }
+        require(where, assumed);
+        for (const LoadTarget* const target : wanted) target->read(*this, *target);
     }
 
     /// Reads a tensor of elements T.
@@ -389,50 +217,94 @@ private:
         return static_cast<std::size_t>(&tensor - file_.tensors().data());
     }
 
-    [[gnu::cold]] void check(const LoadTarget& target, const LoadOptions& options) {
-        const Source source = naming_(target.name);
-        const auto expected = stored_shape(target.shape, source);
-        for (const std::string& key : source.names) {
-            const StoredTensor* stored = file_.find(key);
-            if (stored != nullptr) used_[position_of(*stored)] = true;
-            if (const std::string fault = fault_of(stored, target, expected, options); !fault.empty())
-                faults_ += "\n  " + key + ": " + fault;
-        }
+    /// Whether a parameter of that name, or a tensor of the file, is of what was not asked for.
+    bool is_left_out(std::string_view name) const {
+        const auto begins = [&](std::initializer_list<std::string_view> prefixes) {
+            return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return name.starts_with(prefix); });
+        };
+        if (options_.towers == Towers::both) return false;
+        if (begins({"logit_", "temperature"})) return true;
+        return begins({"visual.", "vision_model.", "visual_projection."}) != (options_.towers == Towers::image);
+    }
+    /// Whether tokens come without it.
+    static bool is_behind_tokens(std::string_view name) {
+        return name.starts_with("visual.proj") || name.starts_with("visual.attn_pool.") ||
+               name.starts_with("text_projection") || name.starts_with("logit_");
     }
 
-    [[gnu::cold]] std::string fault_of(const StoredTensor* stored, const LoadTarget& target,
-                                       const std::vector<std::size_t>& expected, const LoadOptions& options) const {
-        if (stored == nullptr) return "missing";
-        if (!same_shape(stored->shape, expected) && !resizes(target.name, stored->shape, expected))
-            return "expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
-        if (!is_floating(stored->type) || (stored->type == DataType::F64 && !target.is_double)) {
-            return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
-                   std::string(tandem::name(stored->type));
+    /// Collects the faults of what is there for a parameter; false where nothing is to be read.
+    [[gnu::cold]] bool check(const LoadTarget& target) {
+        const Source source = naming_(target.name);
+        const auto expected = stored_shape(target.shape, source);
+        const bool is_left = is_left_out(target.name);
+        bool is_there = true;
+        for (const std::string& key : source.names) {
+            const StoredTensor* stored = file_.find(key);
+            is_there = is_there && stored != nullptr;
+            if (stored != nullptr) used_[position_of(*stored)] = true;
+            if (is_left || (stored == nullptr && options_.tokens_only && is_behind_tokens(target.name))) continue;
+            ++asked_;
+            if (stored == nullptr) {
+                missing_.push_back(key + ": missing");
+            } else if (const std::string fault = fault_of(*stored, target, expected); !fault.empty()) {
+                unfit_.push_back(key + ": " + fault);
+            }
         }
-        if (!options.check_finite) return {};
-        const std::size_t count = count_not_finite(*stored);
-        file_.forget(*stored);  // or all of the file would be held at once
+        return is_there && !is_left;
+    }
+
+    [[gnu::cold]] std::string fault_of(const StoredTensor& stored, const LoadTarget& target,
+                                       const std::vector<std::size_t>& expected) const {
+        if (!same_shape(stored.shape, expected) && !resizes(target.name, stored.shape, expected))
+            return "expected " + shape_text(expected) + ", found " + shape_text(stored.shape);
+        if (!is_floating(stored.type) || (stored.type == DataType::F64 && !target.is_double)) {
+            return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
+                   std::string(tandem::name(stored.type));
+        }
+        if (!options_.check_finite) return {};
+        const std::size_t count = count_not_finite(stored);
+        file_.forget(stored);  // or all of the file would be held at once
         if (count > 0) return "expected finite elements, found " + std::to_string(count) + " that are infinite or NaN";
         return {};
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
-    [[gnu::cold]] void require(std::string_view where) {
+    [[gnu::cold]] void require(std::string_view where, std::string_view assumed) const {
+        std::vector<std::string> unexpected;
+        bool is_adapted = false;
         for (const StoredTensor& tensor : file_.tensors()) {
-            if (!used_[position_of(tensor)] && !Naming::is_ignored(tensor.name)) {
-                faults_ += "\n  " + tensor.name + ": unexpected";
+            if (used_[position_of(tensor)] || naming_.is_ignored(tensor.name) || is_left_out(tensor.name)) continue;
+            unexpected.push_back(tensor.name + ": unexpected");
+            is_adapted = is_adapted || tensor.name.find("lora_") != std::string::npos;
+        }
+        if (missing_.empty() && unfit_.empty() && unexpected.empty()) return;
+        const std::string of = " of " + std::to_string(asked_) + " tensors ";
+        std::string text = "the checkpoint does not fit the model: " + std::to_string(missing_.size()) + of + "are missing, " +
+                           std::to_string(unfit_.size()) + " do not fit, " + std::to_string(unexpected.size()) +
+                           " others are unexpected; assumed was " + std::string(assumed) + ", under the names of " +
+                           naming_.scheme();
+        if (is_adapted) text += "\n  lora_ tensors are adapters: save the model after merge_and_unload()";
+        for (const std::vector<std::string>* const faults : {&unfit_, &missing_, &std::as_const(unexpected)}) {
+            constexpr std::size_t most = 10;
+            for (std::size_t i = 0; i < std::min(most, faults->size()); ++i) text += "\n  " + (*faults)[i];
+            if (faults->size() > most) {
+                const std::string& kind = faults->front();
+                text += "\n  and " + std::to_string(faults->size() - most) + " more" +
+                        (faults == &unfit_ ? "" : kind.substr(kind.rfind(": ")));
             }
         }
-        if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
+        throw Error(where, text);
     }
 
     const WeightFiles& file_;
     Naming naming_;
+    const LoadOptions& options_;
     std::vector<bool> used_;  ///< of the file's tensors
     std::string positions_;
     std::size_t prefix_ = 0;
     ImageSize grid_;
-    std::string faults_;
+    std::size_t asked_ = 0;
+    std::vector<std::string> missing_, unfit_;
 };
 
 /// What is to be loaded, in the model's order.
@@ -502,15 +374,15 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. Learned positions of
-/// square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many rows as the
-/// model has stays as it is. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or
-/// of another shape, and the model is as it was.
+namespace detail {
+
+/// Loads what load_weights loads, from files whose names are plain. `assumed` says whose architecture the model's is.
 template <class Model>
-void load_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options = {}) {
-    detail::LoadTargets targets;
+void load_plain_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options,
+                        std::string_view assumed) {
+    LoadTargets targets;
     for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
-    detail::CheckpointFit fit(file);
+    CheckpointFit fit(file, options);
     if constexpr (requires { Model::architecture.vision.pos_embed_type; }) {
         // open_clip keeps its fixed table in the checkpoint.
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
@@ -521,7 +393,22 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
     }
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(Model::architecture.vision)>, ResNetConfig>)
         fit.resize_positions("visual.attnpool.positional_embedding", 1, Model::architecture.vision.grid());
-    fit.load(targets.all(), where, options);
+    fit.load(targets.all(), where, assumed);
+}
+
+}  // namespace detail
+
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a whole
+/// model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix). Learned
+/// positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many
+/// rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors are missing,
+/// unexpected or of another shape and names them, and the model is as it was.
+template <class Model>
+void load_weights(Model& model, WeightFiles file, std::string_view where, const LoadOptions& options = {}) {
+    for (const std::string& note : detail::unwrap(file, where, options.towers, options.prefix)) {
+        if (options.log != nullptr) *options.log << where << ": " << note << '\n';
+    }
+    detail::load_plain_weights(model, file, where, options, "the model's own architecture");
 }
 
 template <class Model>
@@ -529,173 +416,15 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
     load_weights(model, WeightFiles::open(path), path.string(), options);
 }
 
-namespace detail {
-
-/// Names as files have them; empty for a user's own part, which no file names.
-template <class Activation>
-constexpr std::string_view activation_name() {
-    if constexpr (std::is_same_v<Activation, QuickGelu>) return "quick_gelu";
-    if constexpr (std::is_same_v<Activation, Gelu>) return "gelu";
-    if constexpr (std::is_same_v<Activation, TanhGelu>) return "gelu_pytorch_tanh";
-    return {};
-}
-template <class Pooling>
-constexpr std::string_view pooling_name() {
-    if constexpr (std::is_same_v<Pooling, ClassToken>) return "tok";
-    if constexpr (std::is_same_v<Pooling, Average>) return "avg";
-    if constexpr (std::is_same_v<Pooling, AttentionPool>) return "map";
-    if constexpr (std::is_same_v<Pooling, Eot>) return "argmax";
-    if constexpr (std::is_same_v<Pooling, Last>) return "last";
-    if constexpr (std::is_same_v<Pooling, First>) return "first";
-    return {};
-}
-
-/// What a tower's constant has of what files tell. The image's size is not among it: positions are resized.
-template <class Tower>
-[[gnu::cold]] void add_tower_fields(std::vector<ArchitectureField>& fields, const std::string& at, const Tower& tower) {
-    const auto add = [&](const char* name, std::string value) {
-        if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
-    };
-    if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
-    if constexpr (std::is_same_v<Tower, EfficientNetConfig>) {
-        std::size_t blocks = 0;
-        tower.for_each_block([&](const auto&) { ++blocks; });
-        add("blocks", std::to_string(blocks));
-        std::array<char, 32> coefficient;
-        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient), std::pair("depth_coefficient", tower.depth_coefficient)}) {
-            std::snprintf(coefficient.data(), coefficient.size(), "%.6g", value);
-            add(name, coefficient.data());
-        }
-    }
-    if constexpr (std::is_same_v<Tower, ResNetConfig>) {
-        std::string layers;
-        for (const std::size_t blocks : tower.layers) layers += (layers.empty() ? "" : ",") + std::to_string(blocks);
-        add("stages", layers);
-        add("width", std::to_string(tower.width));
-    }
-    if constexpr (requires { tower.vocabulary; }) {
-        add("vocabulary", std::to_string(tower.vocabulary));
-        add("context", std::to_string(tower.context));
-        add("positions", std::to_string(tower.places()));
-        add("causal", tower.causal ? "true" : "false");
-    }
-    if constexpr (requires { tower.block_shape(); }) {
-        add("width", std::to_string(tower.width));
-        add("hidden", std::to_string(hidden_of(tower)));
-        add("layers", std::to_string(tower.layers));
-        add("heads", std::to_string(tower.heads));
-        add("activation", std::string(activation_name<std::remove_cvref_t<decltype(tower.activation)>>()));
-        add("pooling", std::string(pooling_name<std::remove_cvref_t<decltype(tower.pooling)>>()));
-        if constexpr (requires { tower.norm.eps; }) {
-            std::array<char, 32> eps;
-            std::snprintf(eps.data(), eps.size(), "%.3g", static_cast<double>(tower.norm.eps));
-            add("norm.eps", eps.data());
-        }
-    }
-}
-
-/// What files tell of a model, as its constant has it.
-[[gnu::cold]] std::vector<ArchitectureField> architecture_fields(const auto& config) {
-    std::vector<ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
-    add_tower_fields(fields, "vision.", config.vision);
-    add_tower_fields(fields, "text.", config.text);
-    return fields;
-}
-
-/// What the names and shapes of a file's tensors tell of the architecture.
-[[gnu::cold]] inline std::vector<ArchitectureField> stored_sizes(const WeightFiles& file) {
-    const Naming naming(file);
-    const auto shape = [&](const std::string& name) {
-        const Source source = naming(name);
-        const StoredTensor* const stored = file.find(source.names.front());
-        std::vector<std::size_t> extents;
-        if (stored == nullptr) return extents;
-        extents = stored->shape;
-        while (extents.size() > 2 && extents.front() == 1) extents.erase(extents.begin());
-        if (source.transposed) std::ranges::reverse(extents);
-        return extents;
-    };
-    std::vector<ArchitectureField> fields;
-    const auto add = [&](const char* name, std::size_t value) {
-        if (value > 0) fields.push_back({name, std::to_string(value), "the tensors"});
-    };
-    const auto blocks = [&](const std::string& at, const std::string& tower) {
-        std::size_t layers = 0;
-        while (!shape(at + std::to_string(layers) + ".ln_1.weight").empty()) ++layers;
-        add((tower + "layers").c_str(), layers);
-        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
-    };
-    const auto blocks_of_stage = [&](std::size_t stage) {
-        std::size_t found = 0;
-        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
-        return found;
-    };
-    std::size_t inverted = 0;
-    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty()) ++inverted;
-    add("vision.blocks", inverted);
-    if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
-        std::string stages;
-        for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
-        fields.push_back({"vision.stages", stages, "the tensors"});
-        add("vision.width", first[0]);
-        if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
-            add("vision.grid", side_of_square(positions[0] - 1));
-    } else if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
-        add("vision.width", patches[0]);
-        add("vision.patch", patches[2]);
-    }
-    const bool has_class_token = !shape("visual.class_embedding").empty();
-    if (const auto positions = shape("visual.positional_embedding"); positions.size() == 2) {
-        add("vision.grid", side_of_square(positions[0] - (has_class_token ? 1 : 0)));
-    }
-    if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
-    if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors"});
-    blocks("visual.transformer.resblocks.", "vision.");
-    if (const auto table = shape("token_embedding.weight"); table.size() == 2) {
-        add("text.vocabulary", table[0]);
-        add("text.width", table[1]);
-    }
-    if (const auto positions = shape("positional_embedding"); positions.size() == 2) {
-        // A BERT's table says how long a caption may be, not how long it is.
-        add(shape("token_type_embedding").empty() ? "text.context" : "text.positions", positions[0]);
-    }
-    blocks("transformer.resblocks.", "text.");
-    if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
-    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2) add("embedding", projection[0]);
-    if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
-    if (file.find("input_resolution") != nullptr) {
-        // OpenAI's archives; all of their models have it (CLIP/clip/model.py:171-180).
-        for (const char* const name : {"vision.activation", "text.activation"})
-            fields.push_back({name, "quick_gelu", "OpenAI's archive"});
-    }
-    return fields;
-}
-
-/// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
-/// embeddings.
-[[gnu::cold]] inline void require_agreement(const std::filesystem::path& folder,
-                                            const std::vector<ArchitectureField>& architecture) {
-    std::string faults;
-    for (const ArchitectureField& stored : stored_architecture(folder)) {
-        for (const ArchitectureField& ours : architecture) {
-            if (stored.name == ours.name && !same_value(stored.value, ours.value))
-                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
-        }
-    }
-    if (faults.find("activation") != std::string::npos) faults += "\n  with_activation makes the same architecture with another";
-    if (!faults.empty()) throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
-}
-
-}  // namespace detail
-
 /// A model of architecture `config` with the weights of `path`, or those of one tower: a file of safetensors or of
 /// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside the
 /// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
-/// the Error names both values.
+/// the Error names both values; what the config asks for and is not here is an Error too. The path of the weights' file
+/// leaves the config unread.
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
-        detail::require_agreement(path, detail::architecture_fields(config));
+        detail::require_agreement(path, detail::architecture_fields(config), options.towers);
     }
     Clip<config, T> model;
     load_weights(model, path, options);

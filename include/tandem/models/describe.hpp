@@ -84,6 +84,8 @@ public:
             put(name, "/* a lambda */");
         } else if constexpr (requires { part.eps; }) {
             put(name, "td::" + type + "{.eps = " + number_text(static_cast<double>(part.eps), 6) + "f}");
+        } else if constexpr (requires { part.id; }) {
+            put(name, "td::" + type + "{" + std::to_string(part.id) + "}");
         } else {
             put(name, "td::" + type + "{}");
         }

@@ -5,22 +5,24 @@
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
-#include <functional>
+#include <initializer_list>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <span>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/model_folder.hpp>
 #include <tandem/data/weight_files.hpp>
+#include <tandem/models/architecture.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
-#include <tandem/models/describe.hpp>
+#include <tandem/models/constant_of.hpp>
+#include <tandem/models/model_config.hpp>
+#include <tandem/models/naming.hpp>
 #include <tandem/models/zoo.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -31,13 +33,18 @@ struct OpenOptions {
     /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config
     /// says.
     std::string activation;
+    std::string prefix{};            ///< as LoadOptions::prefix
+    std::ostream* log = &std::clog;  ///< as LoadOptions::log
 };
 
-/// The sizes of a model whose architecture is known at run time.
+/// The sizes of a model whose architecture is known at run time. Those of a tower that is not there are 0.
 struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
-    ImageSize image;
-    std::size_t context = 0, embedding = 0;
+    ImageSize image{0};
+    std::size_t context = 0;
+    std::size_t embedding = 0;                      ///< 0 where no projection leads to embeddings
+    std::size_t image_width = 0, text_width = 0;    ///< of the towers' tokens; a convolutional tower has none
+    std::size_t text_layers = 0;
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
@@ -53,29 +60,43 @@ public:
     virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
     virtual void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const = 0;
     virtual void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const = 0;
+    virtual void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const = 0;
+    virtual void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const = 0;
     virtual float logit_scale() const = 0;
     virtual std::optional<float> logit_bias() const = 0;
 };
 
 }  // namespace detail
 
+/// What of a model a checkpoint has.
+struct ModelParts {
+    bool image = true, text = true;            ///< the towers
+    bool image_embeds = true, text_embeds = true;  ///< what leads from their tokens to embeddings
+    bool logit_scale = true;
+};
+
 /// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so
 /// that one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types
-/// carry them. It infers.
+/// carry them. It infers. Of a checkpoint that lacks a tower, a projection or the logit scale, what needs it is an Error.
 class AnyClip {
 public:
-    AnyClip(ModelSizes sizes, Towers towers, std::unique_ptr<const detail::OpenedModel> model)
-        : sizes_(std::move(sizes)), towers_(towers), model_(std::move(model)) {}
+    AnyClip(ModelSizes sizes, ModelParts parts, std::string where, std::unique_ptr<const detail::OpenedModel> model)
+        : sizes_(std::move(sizes)), parts_(parts), where_(std::move(where)), model_(std::move(model)) {}
 
     const ModelSizes& sizes() const { return sizes_; }
-    float logit_scale() const { return model_->logit_scale(); }
+    const ModelParts& parts() const { return parts_; }
+    float logit_scale() const {
+        if (!parts_.logit_scale) throw Error(where_, "a logit_scale, which probabilities need", "a checkpoint without");
+        return model_->logit_scale();
+    }
     /// Of models that were trained with the sigmoid loss.
-    std::optional<float> logit_bias() const { return model_->logit_bias(); }
+    std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
 
     /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
     /// that are no whole images, and if the image tower was not loaded.
     Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
         const std::size_t count = images("encode_image", pixels);
+        require_embeddings(parts_.image_embeds);
         Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
         model_->encode_image(count, pixels.data(), embeddings.data());
         return embeddings;
@@ -83,8 +104,8 @@ public:
 
     /// ids [N, context] to embeddings <N, embedding> of length 1, with the same errors.
     Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids) const {
-        require(Towers::text, "encode_text");
-        const std::size_t count = items("encode_text", ids.size(), sizes_.context, "ids");
+        const std::size_t count = captions("encode_text", ids);
+        require_embeddings(parts_.text_embeds);
         Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
         model_->encode_text(count, ids.data(), embeddings.data());
         return embeddings;
@@ -94,8 +115,8 @@ public:
     /// tokens>.
     Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
                                                                              int layer = -1) const {
-        require_tokens("image_attention");
         const std::size_t count = images("image_attention", pixels), tokens = sizes_.image_tokens;
+        require_tokens("image_attention");
         Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> weights(count, sizes_.image_heads, tokens, tokens);
         model_->image_attention(count, pixels.data(), layer, weights.data());
         return weights;
@@ -105,26 +126,50 @@ public:
     /// tower's norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption
     /// say where in the image it is.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
-        require_tokens("patch_embeddings");
         const std::size_t count = images("patch_embeddings", pixels);
+        require_tokens("patch_embeddings");
+        require_embeddings(parts_.image_embeds);
         Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
                                                                    sizes_.embedding);
         model_->patch_embeddings(count, pixels.data(), embeddings.data());
         return embeddings;
     }
 
+    /// What Clip::image_tokens gives, <N, tokens, image_width>.
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> image_tokens(std::span<const float> pixels, int layer = -1,
+                                                                 bool normed = false) const {
+        const std::size_t count = images("image_tokens", pixels);
+        require_tokens("image_tokens");
+        Tensor<float, Shape<dynamic, dynamic, dynamic>> tokens(count, sizes_.image_tokens, sizes_.image_width);
+        model_->image_tokens(count, pixels.data(), layer, normed, tokens.data());
+        return tokens;
+    }
+
+    /// What Clip::text_tokens gives, <N, context, text_width>.
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> text_tokens(std::span<const Id> ids, int layer = -1,
+                                                                bool normed = false) const {
+        const std::size_t count = captions("text_tokens", ids);
+        Tensor<float, Shape<dynamic, dynamic, dynamic>> tokens(count, sizes_.context, sizes_.text_width);
+        model_->text_tokens(count, ids.data(), layer, normed, tokens.data());
+        return tokens;
+    }
+
 private:
-    void require(Towers tower, const char* where) const {
-        if (towers_ != Towers::both && towers_ != tower)
-            throw Error(std::string("AnyClip::") + where, "a model opened with this tower", "one with the other");
+    void require_embeddings(bool has) const {
+        if (!has)
+            throw Error(where_, "a projection, which leads to embeddings", "a tower without: it has tokens alone");
     }
     void require_tokens(const char* where) const {
         if (sizes_.image_tokens == 0)
             throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
-        require(Towers::image, where);
+        if (!parts_.image) throw Error(where_, "an image tower", "a text tower alone");
         return items(where, pixels.size(), 3 * sizes_.image.area(), "floats");
+    }
+    std::size_t captions(const char* where, std::span<const Id> ids) const {
+        if (!parts_.text) throw Error(where_, "a text tower", "an image tower alone");
+        return items(where, ids.size(), sizes_.context, "ids");
     }
     static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
         if (size % each != 0)
@@ -134,7 +179,8 @@ private:
     }
 
     ModelSizes sizes_;
-    Towers towers_;
+    ModelParts parts_;
+    std::string where_;  ///< what was opened
     std::unique_ptr<const detail::OpenedModel> model_;
 };
 
@@ -145,14 +191,10 @@ struct StoredModel {
     const WeightFiles& files;
     std::string where;
     std::vector<ArchitectureField> fields;
+    ModelParts parts;
     std::string faults;  ///< where configs and tensors differ
 
-    std::string value(std::string_view name, std::string otherwise = {}) const {
-        for (const ArchitectureField& field : fields) {
-            if (field.name == name) return field.value;
-        }
-        return otherwise;
-    }
+    std::string value(std::string_view name) const { return FieldValues(fields)(name); }
     /// Whether nothing in it contradicts a constant.
     [[gnu::cold]] bool is(const auto& config) const {
         std::vector<ArchitectureField> ours = architecture_fields(config);
@@ -191,11 +233,12 @@ class OpenedClip final : public OpenedModel {
     using Rows = View<float, Shape<dynamic, Model::embedding>>;
 
 public:
-    OpenedClip(const StoredModel& stored, const LoadOptions& options) {
-        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); })
-            model_.visual().set_gelu(stored.gelu("vision.activation"));
-        model_.text().set_gelu(stored.gelu("text.activation"));
-        load_weights(model_, stored.files, stored.where, options);
+    OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed) {
+        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); }) {
+            if (stored.parts.image) model_.visual().set_gelu(stored.gelu("vision.activation"));
+        }
+        if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
+        load_plain_weights(model_, stored.files, stored.where, options, assumed);
     }
 
     void encode_image(std::size_t count, const float* pixels, float* embeddings) const override {
@@ -217,6 +260,16 @@ public:
             std::copy_n(found.data(), found.size(), embeddings);
         }
     }
+    void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const override {
+        if constexpr (is_transformer) {
+            const auto found = model_.image_tokens(input(count, pixels), layer, normed);
+            std::copy_n(found.data(), found.size(), tokens);
+        }
+    }
+    void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const override {
+        const auto found = model_.text_tokens(typename Text::Input(ids, {{count, Text::context}}), layer, normed);
+        std::copy_n(found.data(), found.size(), tokens);
+    }
     float logit_scale() const override { return model_.logit_scale(); }
     std::optional<float> logit_bias() const override {
         if constexpr (config.logit_bias) {
@@ -237,23 +290,36 @@ private:
     Model model_;
 };
 
-using MakeOpenedModel = std::unique_ptr<const OpenedModel> (*)(const StoredModel& stored, const LoadOptions& options);
+using MakeOpenedModel = std::unique_ptr<const OpenedModel> (*)(const StoredModel& stored, const LoadOptions& options,
+                                                               std::string_view assumed);
 
 template <auto config, Arithmetic T>
-std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const LoadOptions& options) {
-    return std::make_unique<OpenedClip<config, T>>(stored, options);
+std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const LoadOptions& options,
+                                               std::string_view assumed) {
+    return std::make_unique<OpenedClip<config, T>>(stored, options, assumed);
 }
 
-[[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config) {
-    ModelSizes sizes{.architecture = name,
-                     .image = config.vision.image,
-                     .context = config.text.context,
-                     .embedding = config.embedding};
+[[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config, const ModelParts& parts) {
+    ModelSizes sizes{.architecture = std::string(parts.image && parts.text ? ""
+                                                 : parts.text              ? "text tower of "
+                                                                           : "image tower of ") +
+                                     name};
+    const bool embeds = parts.image ? parts.image_embeds : parts.text_embeds;
+    if (embeds) sizes.embedding = config.embedding;
+    if (parts.image) sizes.image = config.vision.image;
+    if (parts.text) {
+        sizes.context = config.text.context;
+        sizes.text_width = config.text.width;
+        sizes.text_layers = config.text.layers;
+    }
     if constexpr (requires { config.vision.tokens(); }) {
-        sizes.image_tokens = config.vision.tokens();
-        sizes.image_prefix = config.vision.prefix();
-        sizes.image_heads = config.vision.heads;
-        sizes.image_layers = config.vision.layers;
+        if (parts.image) {
+            sizes.image_tokens = config.vision.tokens();
+            sizes.image_prefix = config.vision.prefix();
+            sizes.image_heads = config.vision.heads;
+            sizes.image_layers = config.vision.layers;
+            sizes.image_width = config.vision.width;
+        }
     }
     return sizes;
 }
@@ -307,88 +373,49 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_so400m_16_siglip2_512>("vit_so400m_16_siglip2_512");
     visit.template operator()<vit_gopt_16_siglip2_256>("vit_gopt_16_siglip2_256");
     visit.template operator()<vit_gopt_16_siglip2_384>("vit_gopt_16_siglip2_384");
+    visit.template operator()<vit_h_14_penultimate>("vit_h_14_penultimate");
 }
 
-[[gnu::cold]] inline std::size_t number_of(const StoredModel& stored, const char* name, std::size_t otherwise = 0) {
-    const std::string value = stored.value(name);
-    return value.empty() ? otherwise : static_cast<std::size_t>(std::strtoull(value.c_str(), nullptr, 10));
-}
-
-/// What a config says, or the square that the positions make up.
-[[gnu::cold]] inline ImageSize image_of(const StoredModel& stored) {
-    const std::string sides = stored.value("vision.image");
-    if (sides.empty()) return number_of(stored, "vision.grid") * number_of(stored, "vision.patch");
-    const std::size_t cross = sides.find('x'), height = std::strtoull(sides.c_str(), nullptr, 10);
-    return {height, cross == std::string::npos ? height : std::strtoull(sides.c_str() + cross + 1, nullptr, 10)};
-}
-
-/// The constant of an architecture that is not in the zoo, as far as the checkpoint tells.
-[[gnu::cold]] inline std::string constant_of(const StoredModel& stored) {
-    const auto number = [&](const char* name, std::size_t otherwise = 0) { return number_of(stored, name, otherwise); };
-    const auto ratio = [&](const char* hidden, std::size_t width) {
-        return width == 0 ? 4.0 : static_cast<double>(number(hidden, 4 * width)) / static_cast<double>(width);
+/// What of a model the tensors are, by those that every tower, projection and so on has.
+[[gnu::cold]] inline ModelParts stored_parts(const WeightFiles& files, Towers towers) {
+    const Naming naming(files);
+    const auto has = [&](std::initializer_list<const char*> names) {
+        return std::ranges::any_of(names, [&](const char* name) { return files.find(naming(name).names.front()) != nullptr; });
     };
-    const auto norm = [&](const char* eps) {
-        const std::string value = stored.value(eps);
-        return value.empty() ? LayerNorm{} : LayerNorm{std::strtof(value.c_str(), nullptr)};
-    };
-    const auto text_of = [&](const auto& vision, const auto& text, bool bias) {
-        const auto with = [](const auto& tower, std::string_view activation, const auto& then) {
-            if (activation == "quick_gelu") return then(tower.with_activation(QuickGelu{}));
-            if (activation == "gelu_pytorch_tanh") return then(tower.with_activation(TanhGelu{}));
-            return then(tower.with_activation(Gelu{}));
-        };
-        return with(vision, stored.value("vision.activation"), [&](const auto& image) {
-            return with(text, stored.value("text.activation"), [&](const auto& words) {
-                return constant_text(ClipConfig{image, words, number("embedding"), bias});
-            });
-        });
-    };
-    const std::size_t width = number("vision.width"), text_width = number("text.width");
-    const ImageSize image = image_of(stored);
-    if (stored.value("vision.pooling") == "map") {
-        auto vision = siglip_vision(image, number("vision.patch", 1), width, number("vision.layers"),
-                                    number("vision.heads", width / 64), ratio("vision.hidden", width));
-        return text_of(vision,
-                       siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
-                                   number("text.heads", text_width / 64), ratio("text.hidden", text_width),
-                                   number("text.context")),
-                       true);
+    ModelParts parts;
+    parts.image = towers != Towers::text && has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+    parts.text = towers != Towers::image && has({"token_embedding.weight"});
+    parts.logit_scale = has({"logit_scale"});
+    if (!parts.image || !parts.text) {
+        const bool is_convolutional = has({"visual.layer1.0.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+        parts.image_embeds = parts.image && (is_convolutional || has({"visual.proj", "visual.attn_pool.latent"}));
+        // A text tower that stands beside an image tower may do without (open_clip's proj_type none).
+        const bool is_whole = has({"visual.conv1.weight"}) && has({"token_embedding.weight"});
+        parts.text_embeds = parts.text && (is_whole || has({"text_projection", "text_projection.weight", "text_projection.0.weight"}));
     }
-    const TextConfig text{.vocabulary = number("text.vocabulary"),
-                          .context = number("text.context"),
-                          .width = text_width,
-                          .layers = number("text.layers"),
-                          .heads = number("text.heads", text_width / 64),
-                          .mlp_ratio = ratio("text.hidden", text_width),
-                          .norm = norm("text.norm.eps")};
-    if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
-        ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
-        std::istringstream numbers(stages);
-        for (std::size_t& blocks : vision.layers) {
-            numbers >> blocks;
-            numbers.ignore();
-        }
-        return text_of(vision, text, false);
-    }
-    const VitConfig vision{.image = image,
-                           .patch = number("vision.patch"),
-                           .width = width,
-                           .layers = number("vision.layers"),
-                           .heads = number("vision.heads", width / 64),
-                           .mlp_ratio = ratio("vision.hidden", width),
-                           .norm = norm("vision.norm.eps")};
-    return text_of(vision, text, false);
+    return parts;
 }
 
 /// Reads what configs and shapes tell, and settles the activations.
 [[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
-                                              const std::string& activation) {
-    StoredModel stored{files, path.string(), {}, {}};
+                                              const OpenOptions& options) {
+    StoredModel stored{files, path.string(), {}, stored_parts(files, options.towers), {}};
+    if (!stored.parts.image && !stored.parts.text) {
+        std::string some;
+        for (std::size_t i = 0; i < std::min<std::size_t>(3, files.tensors().size()); ++i)
+            some += (i == 0 ? ", such as " : ", ") + files.tensors()[i].name;
+        throw Error(stored.where,
+                    options.towers == Towers::both
+                        ? "the tensors of a CLIP under the names of open_clip, OpenAI, timm or transformers"
+                        : std::string("the tensors of ") + (options.towers == Towers::image ? "an image" : "a text") +
+                              " tower under the names of open_clip, OpenAI, timm or transformers",
+                    std::to_string(files.tensors().size()) + " others" + some);
+    }
     if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
     for (ArchitectureField& size : stored_sizes(files)) {
+        const bool is_usual = size.source.ends_with("by default");
         for (const ArchitectureField& said : stored.fields) {
-            if (said.name == size.name && !said.value.empty() && !same_value(said.value, size.value))
+            if (said.name == size.name && !is_usual && !said.value.empty() && !same_value(said.value, size.value))
                 stored.faults += "\n  " + size.name + ": expected " + said.value + " (" + said.source + "), found " +
                                  size.value + " in the tensors";
         }
@@ -397,10 +424,17 @@ void for_each_architecture(const Visit& visit) {
             !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
         if (!is_said) stored.fields.push_back(std::move(size));
     }
+    std::erase_if(stored.fields, [&](const ArchitectureField& field) {
+        if (field.name.starts_with("vision.")) return !stored.parts.image;
+        if (field.name.starts_with("text.")) return !stored.parts.text;
+        // A tower's config has a default for the width of a projection that it may lack.
+        if (field.name == "embedding") return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
+        return !stored.parts.image || !stored.parts.text;
+    });
     for (const char* const name : {"vision.activation", "text.activation"}) {
-        if (!activation.empty()) {
+        if (!options.activation.empty()) {
             std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
-            stored.fields.push_back({name, activation, "OpenOptions::activation"});
+            stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
         }
     }
     return stored;
@@ -409,29 +443,46 @@ void for_each_architecture(const Visit& visit) {
 }  // namespace detail
 
 /// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
-/// its config and the shapes of its tensors tell. Weights without a config do not say which GELU they were trained
-/// with: then options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an
-/// architecture outside the zoo with the constant that td::load needs.
+/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its CLIPTextModel,
+/// CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/, IP-Adapter's
+/// image_encoder/). Weights without a config do not say which GELU they were trained with: then options.activation must,
+/// but for OpenAI's own archives. Throws Error with what load() does, and for an architecture outside the zoo with the
+/// constant that td::load needs.
 template <Arithmetic T = float>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
-    const WeightFiles files = WeightFiles::open(path);
-    const detail::StoredModel stored = detail::stored_model(path, files, options.activation);
+    WeightFiles files = WeightFiles::open(path);
+    for (const std::string& note : detail::unwrap(files, path.string(), options.towers, options.prefix)) {
+        if (options.log != nullptr) *options.log << path.string() << ": " << note << '\n';
+    }
+    const detail::StoredModel stored = detail::stored_model(path, files, options);
+    const ModelParts& parts = stored.parts;
     ModelSizes sizes;
+    std::string name;
     detail::MakeOpenedModel make = nullptr;
-    detail::for_each_architecture([&]<auto config>(const char* name) {
+    detail::for_each_architecture([&]<auto config>(const char* known) {
         if (make == nullptr && stored.is(config)) {
-            sizes = detail::sizes_of(name, config);
+            name = known;
+            sizes = detail::sizes_of(known, config, parts);
             make = detail::make_opened<with_activation(config, AnyGelu{}), T>;
         }
     });
+    if (!stored.faults.empty() && make == nullptr)
+        throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
     if (make == nullptr) {
-        if (!stored.faults.empty()) throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
-        throw Error(stored.where,
-                    "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
-                    "inline constexpr td::ClipConfig mine = " +
-                        detail::constant_of(stored) + ";");
+        const std::string one = parts.image && parts.text ? ""
+                                : parts.text              ? ", {.towers = td::Towers::text}"
+                                                          : ", {.towers = td::Towers::image}";
+        throw Error(stored.where, "no architecture of the zoo fits; td::load<mine>(path" + one +
+                                      ") opens it, where heads are right, with\n"
+                                      "inline constexpr td::ClipConfig mine = " +
+                                      detail::constant_of(stored.fields) + ";");
     }
-    return AnyClip(std::move(sizes), options.towers, make(stored, {options.towers, options.check_finite}));
+    const LoadOptions load{.towers = parts.image && parts.text ? Towers::both : parts.text ? Towers::text : Towers::image,
+                           .check_finite = options.check_finite,
+                           .tokens_only = !(parts.image ? parts.image_embeds : parts.text_embeds)};
+    const bool has_config = std::ranges::any_of(stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
+    return AnyClip(std::move(sizes), parts, path.string(),
+                   make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -244,7 +244,7 @@ private:
 
     static std::size_t end_of(std::span<const Id> ids) {
         if constexpr (Head::picks_row) {
-            return Pooling::position(ids);
+            return stand_in.pooling.position(ids);
         } else {
             return Eot::position(ids);
         }

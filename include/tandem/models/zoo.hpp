@@ -39,6 +39,12 @@ inline constexpr ClipConfig vit_h_14_378{
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+/// Its text tower as Stable Diffusion 2 ships it: without the last block, whose tokens it does not use.
+inline constexpr ClipConfig vit_h_14_penultimate{
+    .vision = VitConfig{.image = 224, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
+    .text = TextConfig{.width = 1024, .layers = 23, .heads = 16},
+    .embedding = 1024};
+
 inline constexpr ClipConfig vit_g_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1408, .layers = 40, .heads = 16, .mlp_ratio = 4.3637},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
@@ -156,6 +162,13 @@ constexpr auto siglip_so400m(std::size_t image, std::size_t patch, std::size_t v
     return ClipConfig{siglip_vision(image, patch, 1152, 27, 16, ratio),
                       siglip_text(vocabulary, 1152, 27, 16, ratio, context), 1152, true};
 }
+/// The multilingual one, whose text tower has no projection (open_clip, ViT-SO400M-16-SigLIP-i18n-256.json).
+constexpr auto siglip_so400m_i18n() {
+    auto config = siglip_so400m(256, 16, 250000);
+    config.text.proj_type = Projection::none;
+    config.text.proj_bias = false;
+    return config;
+}
 constexpr auto siglip_gopt(std::size_t image) {
     return ClipConfig{siglip_vision(image, 16, 1536, 40, 16), siglip_text(256000, 1152, 27, 16, 3.7362), 1536, true};
 }
@@ -178,7 +191,7 @@ inline constexpr ClipConfig vit_so400m_14_siglip = detail::siglip_so400m(224, 14
 inline constexpr ClipConfig vit_so400m_14_siglip_378 = detail::siglip_so400m(378, 14, 32000);
 /// Its last six rows and columns of pixels are in no patch: 378 with another preprocessing.
 inline constexpr ClipConfig vit_so400m_14_siglip_384 = detail::siglip_so400m(384, 14, 32000);
-inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m(256, 16, 250000);
+inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m_i18n();
 
 inline constexpr ClipConfig vit_b_32_siglip2_256 = detail::siglip_b(256, 32, 256000);
 inline constexpr ClipConfig vit_b_16_siglip2 = detail::siglip_b(224, 16, 256000);

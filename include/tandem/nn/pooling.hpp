@@ -207,6 +207,18 @@ struct Eot {
     }
 };
 
+/// The pooling of a text tower: the row of the first token of this id, or where there is none, the first row (open_clip's
+/// pool_type "eos", open_clip/transformer.py, text_global_pool; transformers' CLIPTextModel with an eos_token_id).
+struct Eos {
+    static constexpr bool picks_row = true;
+    Id id = 2;
+
+    constexpr std::size_t position(std::span<const Id> ids) const {
+        const auto found = std::find(ids.begin(), ids.end(), id);
+        return found == ids.end() ? 0 : static_cast<std::size_t>(found - ids.begin());
+    }
+};
+
 /// The pooling of a text tower: the first row, where BERT has its class token.
 struct First {
     static constexpr bool picks_row = true;

@@ -123,7 +123,8 @@ auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, s
         std::vector<std::string> prompts;
         for (std::string prompt : templates) {
             const std::size_t hole = prompt.find("{}");
-            if (hole == std::string::npos) throw Error("zero_shot_classifier", "a template with {}", prompt);
+            if (hole == std::string::npos || prompt.find("{}", hole + 2) != std::string::npos)
+                throw Error("zero_shot_classifier", "a template with {} once", prompt);
             prompts.push_back(prompt.replace(hole, 2, classes[c]));
         }
         auto row = rows[c];
@@ -133,10 +134,14 @@ auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, s
 }
 
 /// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes, softmax(scale ·
-/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias).
+/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias). Throws Error for a
+/// scale that overflows, as damaged checkpoints have it.
 template <Real T>
 void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_scale, std::optional<T> logit_bias) {
     const T scale = std::exp(logit_scale);
+    if (!std::isfinite(scale))
+        throw Error("logit_scale", "the logarithm of a finite scale (models are trained to at most ln 100 = 4.6)",
+                    std::to_string(logit_scale));
     for (std::size_t i = 0; i < cosines.extent(0); ++i) {
         auto row = cosines[i].elements();
         if (logit_bias) {

@@ -29,12 +29,6 @@ struct RunState {
 
 namespace detail {
 
-inline std::string to_text(double value) {
-    std::array<char, 32> buffer;
-    const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr;
-    return {buffer.data(), end};
-}
-
 template <class Number>
 Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key, const std::string& where) {
     const auto entry = metadata.find(key);

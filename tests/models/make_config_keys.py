@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Writes fixtures/config_keys.jsonl: every key that the classes of open_clip and transformers take, set in turn to another value,
+and what the library then does with the same weights: "same" outputs, "other" ones, or an error ("raises").
+
+usage: make_config_keys.py fixtures/config_keys.jsonl      in the environment of tests/parity/venv.sh
+"""
+
+import copy
+import dataclasses
+import inspect
+import json
+import logging
+import sys
+import warnings
+
+import numpy
+import torch
+import transformers
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from PIL import Image
+from transformers.configuration_utils import PreTrainedConfig
+
+warnings.filterwarnings("ignore")
+logging.disable(logging.CRITICAL)
+transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+
+# Another value for a key of that name; for any other key, one of the same type as its default.
+VALUES = {
+    "layers": 2, "width": 32, "head_width": 4, "mlp_ratio": 2.0, "patch_size": 4, "image_size": 16, "ls_init_value": 0.1,
+    "patch_dropout": 0.5, "pos_embed_type": "sin_cos_2d", "pool_type": "avg", "act_kwargs": {"approximate": "tanh"},
+    "norm_kwargs": {"eps": 1e-2}, "block_type": "custom", "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "mlp",
+    "timm_drop_path": 0.1, "context_length": 6, "vocab_size": 50, "hf_tokenizer_name": "somewhere", "tokenizer_mode": "clips",
+    "tokenizer_kwargs": {"clean": "whitespace"}, "heads": 4, "proj_type": "none", "hf_model_name": "bert-base-uncased",
+    "hf_proj_type": "linear", "hf_pooler_type": "cls_pooler", "embed_dim": 6, "init_logit_bias": -10, "cast_dtype": "float32",
+    "hidden_size": 16, "intermediate_size": 24, "projection_dim": 6, "projection_size": 6, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_channels": 1, "hidden_act": "relu", "layer_norm_eps": 1e-2, "max_position_embeddings": 6,
+    "eos_token_id": 5, "bos_token_id": 3, "pad_token_id": 4, "model_type": "bert", "dtype": "bfloat16", "text_config": None,
+    "vision_config": None, "id2label": {"0": "x"}, "label2id": {"x": 0}, "problem_type": "regression", "architectures": ["X"],
+    "transformers_version": "4.0.0", "chunk_size_feed_forward": 2, "is_encoder_decoder": True, "output_hidden_states": True, "return_dict": False,
+    # of preprocessing
+    "size": {"height": 20, "width": 20}, "crop_size": {"height": 20, "width": 20}, "resample": 2, "rescale_factor": 0.5, "image_mean": [0.1, 0.2, 0.3],
+    "image_std": [0.3, 0.2, 0.1], "pad_size": {"height": 300, "width": 300}, "data_format": "channels_last", "input_data_format": "channels_first",
+    "device": "cpu", "return_tensors": "np", "disable_grouping": True, "image_seq_length": 7,
+}  # fmt: skip
+
+
+def other(key, default):
+    value = VALUES.get(key)
+    if value is not None and value != default:
+        return value
+    if isinstance(default, bool) or default is None:
+        return not default
+    if isinstance(default, (int, float)):
+        return default + 1
+    return "something"
+
+
+def outcome(run, base):
+    try:
+        with torch.no_grad():
+            found = [each[0] if isinstance(each, tuple) else each for each in run()]
+    except Exception:
+        return "raises"
+    # Sums depend on where tensors lie in memory, by a few units in the last place.
+    same = all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(found, base))
+    return "same" if same else "other"
+
+
+def rows(kind, base, places, run):
+    """`places`: paths of objects in the config, each with the keys and defaults of its class."""
+    expected = run(base)
+    again = run(base)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(expected, again)), kind
+    yield {"kind": kind, "config": base}
+    for path, fields in places:
+        for key, default in fields.items():
+            changed = copy.deepcopy(base)
+            at = changed
+            for part in path:
+                at = at.setdefault(part, {})
+            value = other(key, at.get(key, default))
+            at[key] = value
+            verdict = outcome(lambda: run(changed), expected)
+            yield {"kind": kind, "key": ".".join([*path, key]), "value": value, "verdict": verdict}
+
+
+def defaults(config_class):
+    return {field.name: field.default for field in dataclasses.fields(config_class)}
+
+
+def open_clip_rows():
+    base = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 8, "patch_size": 2, "width": 16, "head_width": 8, "layers": 1},
+        "text_cfg": {"context_length": 5, "vocab_size": 40, "width": 16, "heads": 2, "layers": 1},
+    }
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[38, 1, 2, 39, 0], [38, 5, 39, 0, 0]])
+
+    def build(config):
+        config = copy.deepcopy(config)
+        return (CustomTextCLIP if config.pop("custom_text", False) else CLIP)(**config).eval()
+
+    torch.manual_seed(0)
+    weights = build(base).state_dict()
+
+    def run(config):
+        model = build(config)
+        stored = weights
+        if config.get("custom_text"):
+            text = ("positional_embedding", "text_projection", "token_embedding", "transformer", "ln_final", "attn_mask")
+            stored = {("text." + name if name.startswith(text) else name): tensor for name, tensor in weights.items()}
+        model.load_state_dict(stored)
+        return model.encode_image(images), model.encode_text(ids)
+
+    top = {name: p.default for name, p in inspect.signature(CLIP.__init__).parameters.items() if name not in ("self", "vision_cfg", "text_cfg")}
+    yield from rows("open_clip", base, [((), top | {"custom_text": False}), (("vision_cfg",), defaults(CLIPVisionCfg)),
+                                        (("text_cfg",), defaults(CLIPTextCfg))], run)  # fmt: skip
+
+
+def transformers_rows():
+    text = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40,
+            "max_position_embeddings": 5, "eos_token_id": 39}  # fmt: skip
+    vision = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 2}
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[38, 1, 2, 39, 0], [38, 5, 39, 0, 0]])
+    common = defaults(PreTrainedConfig)
+
+    def pooled(result):
+        return result if isinstance(result, torch.Tensor) else result[1] if isinstance(result, tuple) else result.pooler_output
+
+    for family, dim in (("clip", {"projection_dim": 8}), ("siglip", {})):
+        name = {"clip": "CLIP", "siglip": "Siglip"}[family]
+        whole, config_class = getattr(transformers, name + "Model"), getattr(transformers, name + "Config")
+        text_class, vision_class = getattr(transformers, name + "TextConfig"), getattr(transformers, name + "VisionConfig")
+        base = {"model_type": family, **dim, "text_config": text, "vision_config": vision}
+        torch.manual_seed(0)
+        weights = whole(config_class(**copy.deepcopy(base))).state_dict()
+
+        def run(config):
+            if config.get("model_type") != family:
+                raise ValueError("another class")
+            model = whole(config_class(**copy.deepcopy(config))).eval()
+            model.load_state_dict(weights)
+            return pooled(model.get_image_features(pixel_values=images)), pooled(model.get_text_features(input_ids=ids))
+
+        own = {key: value for key, value in (common | defaults(config_class)).items() if key not in ("text_config", "vision_config")}
+        yield from rows(family, base, [((), own | {"model_type": family}), (("vision_config",), common | defaults(vision_class)),
+                                       (("text_config",), common | defaults(text_class))], run)  # fmt: skip
+
+
+def preprocess_rows():
+    draw = numpy.random.default_rng(0)
+    picture = Image.fromarray(draw.integers(0, 256, (260, 310, 3), dtype=numpy.uint8))
+    for name in ("CLIP", "Siglip", "ViT", "Blip", "EfficientNet"):
+        processor = getattr(transformers, name + "ImageProcessor")
+        base = {"image_processor_type": name + "ImageProcessor"}
+
+        def run(config):
+            if config["image_processor_type"] != name + "ImageProcessor":
+                raise ValueError("another class")
+            made = processor(**{key: value for key, value in config.items() if key != "image_processor_type"})
+            found = made(picture, return_tensors="pt")["pixel_values"]
+            return (torch.as_tensor(numpy.asarray(found)),)
+
+        keys = {key: getattr(processor, key, None) for key in processor.valid_kwargs.__annotations__}
+        if name == "CLIP":
+            keys["use_square_size"] = False
+        yield from rows("preprocess " + name, base, [((), keys | {"image_processor_type": base["image_processor_type"]})], run)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], "w", encoding="utf-8") as out:
+        for row in (*open_clip_rows(), *transformers_rows(), *preprocess_rows()):
+            out.write(json.dumps(row) + "\n")
