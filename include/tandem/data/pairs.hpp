@@ -124,7 +124,7 @@ public:
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
         Image seen =
-            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_image(whole, recipe);
+            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as) : fit_image(whole, recipe);
         if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
         normalise(seen, recipe.mean, recipe.deviation, image);
     }
@@ -143,8 +143,11 @@ private:
     };
 
     Image stored_image(const std::string& path) const {
-        const Image whole = read_image(folder_ / path, options_.decode);
-        if (options_.stored == ImageSize{}) return whole;
+        Image whole = read_image(folder_ / path, options_.decode);
+        if (options_.stored == ImageSize{}) {
+            if (options_.preprocess.resize_as == ResizeAs::stored) return whole;
+            return {whole.width, whole.height, std::move(whole.pixels)};
+        }
         Preprocess recipe = options_.preprocess;
         recipe.size = options_.stored;
         return fit_image(whole, recipe);
@@ -182,7 +185,7 @@ private:
                 ++skipped_[causes[i]];
                 continue;
             }
-            used += read[i].pixels.size();
+            used += read[i].pixels.size() + read[i].samples.size();
             if (used > options_.memory) read[i] = {};
             const std::size_t count = images[i].captions.size();
             items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});
