@@ -249,10 +249,18 @@ TEST_CASE("an image above the pixel limit is refused from its header", "[image]"
 }
 
 TEST_CASE("every truncation of a file that costs a pixel is an error, and every one of a JPEG", "[image]") {
-    const std::vector<std::string> files{"grey1.png",          "palette4_trns.png", "rgba16_interlaced.png",
-                                         "grey16.png",         "rgb8_3_interlaced.png", "greyalpha8.png",
-                                         "rgb8_many_idat.png", "small.jpg",         "small_progressive.jpg",
-                                         "grey.jpg",           "cmyk.jpg",          "oriented.jpg"};
+    const std::vector<std::string> files{"grey1.png",
+                                         "palette4_trns.png",
+                                         "rgba16_interlaced.png",
+                                         "grey16.png",
+                                         "rgb8_3_interlaced.png",
+                                         "greyalpha8.png",
+                                         "rgb8_many_idat.png",
+                                         "small.jpg",
+                                         "small_progressive.jpg",
+                                         "grey.jpg",
+                                         "cmyk.jpg",
+                                         "oriented.jpg"};
     for (const std::string& file : files) {
         const std::vector<std::byte> bytes = image_fixtures::read(file);
         for (const std::optional<Colour> background : {std::optional<Colour>{}, std::optional{white}}) {
@@ -297,30 +305,49 @@ TEST_CASE("a changed byte of a PNG is an error, or costs no pixel", "[image]") {
 }
 
 TEST_CASE("of a PNG's two checksums of pixels one has to be right", "[image]") {
-    const std::vector<std::byte> bytes = image_fixtures::read("rgb8_many_idat.png");
-    const Image whole = decode_image(bytes, "picture");
-    const std::size_t chunk_sum = bytes.size() - 12 - 4, zlib_sum = chunk_sum - 1;
-    const auto changed = [&](std::vector<std::size_t> places) {
-        std::vector<std::byte> copy = bytes;
-        for (const std::size_t at : places) copy[at] ^= std::byte{1};
-        return copy;
+    // Where the sum of zlib's data, the last bytes of the last chunk, is read with the pixels, it has to be right.
+    const auto changed = [](std::vector<std::byte> bytes, std::initializer_list<std::size_t> from_end) {
+        for (const std::size_t at : from_end) bytes[bytes.size() - at] ^= std::byte{1};
+        return bytes;
     };
-    CHECK(decode_image(changed({chunk_sum}), "picture") == whole);
-    CHECK_THAT(error_of(changed({zlib_sum, chunk_sum})), Contains("picture: damaged PNG: IDAT"));
-    CHECK_THAT(error_of(changed({zlib_sum})), Contains("picture: damaged PNG: IDAT"));
+    constexpr std::size_t chunk_sum = 12 + 4, zlib_sum = chunk_sum + 4;
+    const std::vector<std::byte> together = image_fixtures::read("rgb8.png");
+    CHECK(decode_image(changed(together, {chunk_sum}), "picture") == decode_image(together, "picture"));
+    CHECK_THAT(error_of(changed(together, {zlib_sum})), Contains("picture: damaged PNG: IDAT: incorrect data check"));
+
+    // In a chunk of its own it comes too late for that: the chunk's sum decides.
+    const Image whole = decode_image(image_fixtures::read("rgb8_many_idat.png"), "picture");
+    const std::vector<std::byte> apart = image_fixtures::read("rgb8_end_apart.png");
+    const std::vector<std::byte> wrong = image_fixtures::read("rgb8_wrong_end.png");
+    const std::vector<std::byte> none = image_fixtures::read("rgb8_no_end.png");
+    for (const auto& bytes : {apart, wrong, none}) CHECK(decode_image(bytes, "picture") == whole);
+    CHECK(decode_image(changed(apart, {chunk_sum}), "picture") == whole);
+    CHECK(decode_image(changed(apart, {chunk_sum + 16}), "picture") == whole);  // the sum of the chunk before
+    CHECK_THAT(error_of(changed(apart, {zlib_sum})), Contains("picture: damaged PNG: IDAT"));
+    CHECK_THAT(error_of(changed(wrong, {chunk_sum})), Contains("picture: damaged PNG: IDAT"));
+    CHECK_THAT(error_of(changed(none, {chunk_sum})), Contains("picture: damaged PNG"));
 }
 
 TEST_CASE("a decoded picture tells how its file holds it", "[image]") {
     const std::vector<std::tuple<std::string, Storage, std::size_t>> cases{
-        {"rgb8_trns.png", Storage::rgb, 0},          {"grey8_trns.png", Storage::rgb, 0},
-        {"grey2.png", Storage::rgb, 0},              {"rgb16.png", Storage::rgb, 0},
-        {"opaque.png", Storage::rgb, 0},             {"small.jpg", Storage::rgb, 0},
-        {"grey.jpg", Storage::rgb, 0},               {"grey1_trns.png", Storage::nearest, 768},
-        {"palette2.png", Storage::nearest, 12},      {"palette8_trns_interlaced.png", Storage::nearest, 600},
-        {"greyalpha8.png", Storage::alpha, 21 * 13}, {"greyalpha16_interlaced.png", Storage::alpha, 21 * 13},
-        {"rgba8.png", Storage::alpha, 21 * 13},      {"rgba16_interlaced.png", Storage::alpha, 21 * 13},
-        {"grey16.png", Storage::grey16, 2 * 21 * 13}, {"grey16_trns_interlaced.png", Storage::grey16, 2 * 21 * 13},
-        {"cmyk.jpg", Storage::ink, 4 * 35 * 26},     {"ycck.jpg", Storage::ink, 4 * 35 * 26}};
+        {"rgb8_trns.png", Storage::rgb, 0},
+        {"grey8_trns.png", Storage::rgb, 0},
+        {"grey2.png", Storage::rgb, 0},
+        {"rgb16.png", Storage::rgb, 0},
+        {"opaque.png", Storage::rgb, 0},
+        {"small.jpg", Storage::rgb, 0},
+        {"grey.jpg", Storage::rgb, 0},
+        {"grey1_trns.png", Storage::nearest, 768},
+        {"palette2.png", Storage::nearest, 12},
+        {"palette8_trns_interlaced.png", Storage::nearest, 600},
+        {"greyalpha8.png", Storage::alpha, 21 * 13},
+        {"greyalpha16_interlaced.png", Storage::alpha, 21 * 13},
+        {"rgba8.png", Storage::alpha, 21 * 13},
+        {"rgba16_interlaced.png", Storage::alpha, 21 * 13},
+        {"grey16.png", Storage::grey16, 2 * 21 * 13},
+        {"grey16_trns_interlaced.png", Storage::grey16, 2 * 21 * 13},
+        {"cmyk.jpg", Storage::ink, 4 * 35 * 26},
+        {"ycck.jpg", Storage::ink, 4 * 35 * 26}};
     for (const auto& [file, storage, count] : cases) {
         CAPTURE(file);
         const Image image = read_image(image_fixtures::path(file));
@@ -358,7 +385,7 @@ TEST_CASE("a JPEG of a kind that is not decoded is not called damaged", "[image]
     bytes[precision] = std::byte{12};
     CHECK(error_of(bytes) == "picture: expected a JPEG of 8 bits a sample, found 12 bits");
     bytes[precision] = std::byte{8};
-    bytes[precision - 3] = std::byte{0xc3};  // lossless
+    bytes[precision - 3] = std::byte{0xc5};  // hierarchical
     CHECK_THAT(error_of(bytes), Contains("Unsupported JPEG process") && !Contains("damaged"));
 }
 

@@ -85,6 +85,14 @@ def encode_png(samples, depth, colour_type, interlaced=False, palette=None, tran
     return out + chunk(b"IEND", b"")
 
 
+def with_end(png, end):
+    """A PNG of one IDAT whose last four bytes, zlib's checksum, become a chunk of their own: `end` where that is given."""
+    at = png.index(b"IDAT")
+    data = png[at + 4 : at + 4 + int.from_bytes(png[at - 4 : at])]
+    last = data[-4:] if end is None else end
+    return png[: at - 4] + chunk(b"IDAT", data[:-4]) + (chunk(b"IDAT", last) if last else b"") + chunk(b"IEND", b"")
+
+
 def png_cases(numbers):
     """(name, bytes) of every colour type and depth, plain, interlaced and with transparency."""
     width, height = 21, 13
@@ -118,7 +126,11 @@ def png_cases(numbers):
         yield f"rgb8_{side}_interlaced", encode_png(rgb, 8, 2, True)
     index = numbers.integers(0, 16, (height, width, 1))
     yield "palette_short", encode_png(index, 4, 3, palette=numbers.integers(0, 256, (5, 3)))
-    yield "rgb8_many_idat", encode_png(numbers.integers(0, 256, (height, width, 3)), 8, 2, parts=50)
+    rgb = numbers.integers(0, 256, (height, width, 3))
+    yield "rgb8_many_idat", encode_png(rgb, 8, 2, parts=50)
+    yield "rgb8_end_apart", with_end(encode_png(rgb, 8, 2), None)
+    yield "rgb8_wrong_end", with_end(encode_png(rgb, 8, 2), b"abcd")
+    yield "rgb8_no_end", with_end(encode_png(rgb, 8, 2), b"")
     yield "grey8_excess", encode_png(numbers.integers(0, 256, (height, width, 1)), 8, 0, excess=bytes(70))
 
 

@@ -44,7 +44,8 @@ Image stored_picture(const std::string& name) {
     for (std::size_t i = 0; i < image.samples.size(); ++i) {
         inks.insert(inks.end(), &image.pixels[3 * i], &image.pixels[3 * i] + 3);
         inks.push_back(image.samples[i]);
-        for (std::size_t c = 0; c < 3; ++c) image.pixels[3 * i + c] = detail::ink_level(inks[4 * i + c], inks[4 * i + 3]);
+        for (std::size_t c = 0; c < 3; ++c)
+            image.pixels[3 * i + c] = detail::ink_level(inks[4 * i + c], inks[4 * i + 3]);
     }
     image.storage = Storage::ink;
     image.samples = inks;
@@ -77,7 +78,8 @@ TEST_CASE("crops, padding, flips and fits equal torchvision's on Pillow", "[tran
     }
 }
 
-TEST_CASE("pictures that are not RGB are resized as open_clip resizes them, to the last bit of a float", "[transform]") {
+TEST_CASE("pictures that are not RGB are resized as open_clip resizes them, to the last bit of a float",
+          "[transform]") {
     auto lines = image_fixtures::table("stored.txt");
     REQUIRE(lines.size() > 500);
     for (auto& line : lines) {
@@ -106,7 +108,8 @@ TEST_CASE("pictures that are not RGB are resized as open_clip resizes them, to t
 }
 
 TEST_CASE("RGB first is a choice, and what every other operation does", "[transform]") {
-    for (const std::string name : {"transparent_white.png", "indexed.png", "bits.png", "dark16.png", "rgba8.png:inks"}) {
+    for (const std::string name :
+         {"transparent_white.png", "indexed.png", "bits.png", "dark16.png", "rgba8.png:inks"}) {
         CAPTURE(name);
         const Image image = stored_picture(name);
         REQUIRE(image.storage != Storage::rgb);
@@ -136,10 +139,11 @@ TEST_CASE("RGB first is a choice, and what every other operation does", "[transf
 }
 
 TEST_CASE("samples that do not fit the pixels are refused", "[transform]") {
-    for (const auto& [storage, count] :
-         std::vector<std::pair<Storage, std::size_t>>{{Storage::alpha, 11}, {Storage::ink, 12}, {Storage::grey16, 25}}) {
+    for (const auto& [storage, count] : std::vector<std::pair<Storage, std::size_t>>{
+             {Storage::alpha, 11}, {Storage::ink, 12}, {Storage::grey16, 25}}) {
         const Image image{4, 3, std::vector<std::uint8_t>(36), storage, std::vector<std::uint8_t>(count)};
-        CHECK_THROWS_WITH(fit_image(image, openai_preprocess(2)), Contains("samples") && Contains(std::to_string(count)));
+        CHECK_THROWS_WITH(fit_image(image, openai_preprocess(2)),
+                          Contains("samples") && Contains(std::to_string(count)));
         CHECK(fit_image(image, {.size = 2, .resize_as = ResizeAs::rgb}).width == 2);
     }
 }

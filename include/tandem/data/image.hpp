@@ -56,9 +56,9 @@ enum class Storage : std::uint8_t {
     grey16,   ///< grey of 16 bits; samples: [height][width][2], low bytes first
 };
 
-/// An RGB picture: `pixels` is [height][width][3], row by row from the top, and holds 3 * width * height bytes. A decoded
-/// one also has its file's storage; only fit_image, preprocess and RandomResizedCrop look at it, and every other
-/// operation is one of the RGB pixels and gives Storage::rgb.
+/// An RGB picture: `pixels` is [height][width][3], row by row from the top, and holds 3 * width * height bytes. A
+/// decoded one also has its file's storage; only fit_image, preprocess and RandomResizedCrop look at it, and every
+/// other operation is one of the RGB pixels and gives Storage::rgb.
 struct Image {
     int width = 0;
     int height = 0;
@@ -75,8 +75,8 @@ struct DecodeOptions {
     std::size_t pixel_limit = 178'956'970;
 
     /// What transparent PNG pixels lie on: (colour * alpha + background * (255 - alpha)) / 255, rounded, as Pillow's
-    /// paste with a mask; the picture is RGB from then on. Empty: alpha is dropped from the pixels, which have the stored
-    /// colours, as Pillow's convert("RGB"), and is kept in Image::samples.
+    /// paste with a mask; the picture is RGB from then on. Empty: alpha is dropped from the pixels, which have the
+    /// stored colours, as Pillow's convert("RGB"), and is kept in Image::samples.
     std::optional<Colour> background = std::nullopt;
 };
 
@@ -142,7 +142,8 @@ inline std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha) 
     return static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8);
 }
 
-/// Pillow's RGB of a colour of CMYK (libImaging/Convert.c, cmyk2rgb): of each ink the light that it and black let through.
+/// Pillow's RGB of a colour of CMYK (libImaging/Convert.c, cmyk2rgb): of each ink the light that it and black let
+/// through.
 inline std::uint8_t ink_level(unsigned ink, unsigned black_ink) {
     const unsigned light = 255U - black_ink;
     return static_cast<std::uint8_t>(light - blend(ink, 0, light));
@@ -187,7 +188,8 @@ public:
         guarded([&] { begin(options.background.has_value()); });
         const std::size_t channels = static_cast<std::size_t>(channels_);
         const bool direct = channels == 3, buffered = !direct && passes_ > 1;
-        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_), storage_};
+        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_),
+                    storage_};
         if (storage_ == Storage::nearest) image.samples = colours();
         if (storage_ == Storage::alpha) image.samples = allocate_pixels(width, height, 1, name_);
         if (storage_ == Storage::grey16) image.samples = allocate_pixels(width, height, 2, name_);
@@ -215,8 +217,8 @@ public:
         if (!survived && (!has_all_ || has_wrong_checksum_)) throw_damaged();
         if (has_wrong_end_ && (has_wrong_checksum_ || is_cut_)) throw_damaged();
         finish(height - 1);
-        const bool opaque = storage_ == Storage::alpha &&
-                            std::all_of(image.samples.begin(), image.samples.end(), [](int alpha) { return alpha == 255; });
+        const bool opaque = storage_ == Storage::alpha && std::all_of(image.samples.begin(), image.samples.end(),
+                                                                      [](int alpha) { return alpha == 255; });
         if (opaque) {
             image.storage = Storage::rgb;
             image.samples = {};
@@ -234,8 +236,8 @@ private:
         throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
     }
 
-    /// Of what libpng only warns while it reads rows: wrong checksums of chunks, and, behind the last row, an end of zlib's
-    /// data that is damaged. (More data than pixels is neither.)
+    /// Of what libpng only warns while it reads rows: wrong checksums of chunks, and, behind the last row, an end of
+    /// zlib's data that is damaged. (More data than pixels is neither.)
     static void warned(png_structp png, png_const_charp text) {
         auto* self = static_cast<PngReader*>(png_get_io_ptr(png));
         if (self == nullptr || !self->in_rows_) return;
@@ -262,7 +264,8 @@ private:
         png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
         png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
         png_read_info(png_, info_);
-        // Pillow, whose pixels these are, looks at no checksum from here on but zlib's, and at nothing behind the last row.
+        // Pillow, whose pixels these are, looks at no checksum from here on but zlib's, and at nothing behind the last
+        // row.
         png_set_crc_action(png_, PNG_CRC_WARN_USE, PNG_CRC_QUIET_USE);
         in_rows_ = true;
         png_set_read_user_transform_fn(png_, [](png_structp png, png_row_infop, png_bytep) {
@@ -294,7 +297,8 @@ private:
         channels_ = png_get_channels(png_, info_);
     }
 
-    /// The colours that indices stand for; of a 1-bit picture, black and then white for whatever is not 0, as in Pillow.
+    /// The colours that indices stand for; of a 1-bit picture, black and then white for whatever is not 0, as in
+    /// Pillow.
     std::vector<std::uint8_t> colours() const {
         png_colorp palette = nullptr;
         int count = 0;
@@ -303,12 +307,14 @@ private:
             values.assign(768, 255);
             std::fill_n(values.begin(), 3, std::uint8_t{0});
         }
-        for (int i = 0; i < count; ++i) values.insert(values.end(), {palette[i].red, palette[i].green, palette[i].blue});
+        for (int i = 0; i < count; ++i)
+            values.insert(values.end(), {palette[i].red, palette[i].green, palette[i].blue});
         return values;
     }
 
     /// Row y of the picture from libpng's row of RGBA, or of 16-bit grey.
-    void finish_row(const std::uint8_t* row, std::size_t y, const std::optional<Colour>& background, Image& image) const {
+    void finish_row(const std::uint8_t* row, std::size_t y, const std::optional<Colour>& background,
+                    Image& image) const {
         const auto width = static_cast<std::size_t>(image.width);
         std::uint8_t* rgb = image.pixels.data() + y * width * 3;
         if (background) return compose_row(row, width, *background, rgb);
@@ -374,8 +380,8 @@ private:
 }
 
 /// libjpeg only warns of damage and goes on with grey blocks. Warnings about stray bytes between segments and about odd
-/// header fields (a baseline scan's band of coefficients among them, which decoding does not use) stay silent, since every
-/// pixel is still there.
+/// header fields (a baseline scan's band of coefficients among them, which decoding does not use) stay silent, since
+/// every pixel is still there.
 inline void jpeg_warned(j_common_ptr info, int level) {
     const int code = info->err->msg_code;
     const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM ||
@@ -455,7 +461,8 @@ private:
         if (code == JERR_BAD_PRECISION) {
             throw Error(name_, "a JPEG of 8 bits a sample", std::to_string(info_.data_precision) + " bits");
         }
-        const bool unsupported = code == JERR_SOF_UNSUPPORTED || code == JERR_CONVERSION_NOTIMPL || code == JERR_ARITH_NOTIMPL;
+        const bool unsupported =
+            code == JERR_SOF_UNSUPPORTED || code == JERR_CONVERSION_NOTIMPL || code == JERR_ARITH_NOTIMPL;
         throw Error(name_, (unsupported ? "" : "damaged JPEG: ") + std::string(error_.message.data()));
     }
 
@@ -499,8 +506,8 @@ inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic
 /// Image::storage and samples tell how the file holds them; with options.background they are plain RGB.
 /// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data. A PNG is read, as
 /// by Pillow, where damage costs no pixel: its end is cut off behind them, or checksums of its pixels' chunks are wrong
-/// and zlib's is right. Of what Pillow lets pass, pictures that lack pixels are refused (a wrong Huffman code, rows that
-/// zlib's data lacks), and PNGs with a critical chunk that the standard does not know.
+/// and zlib's is right. Of what Pillow lets pass, pictures that lack pixels are refused (a wrong Huffman code, rows
+/// that zlib's data lacks), and PNGs with a critical chunk that the standard does not know.
 inline Image decode_image(std::span<const std::byte> bytes, std::string_view name,
                           [[maybe_unused]] DecodeOptions options = {}) {
     if (detail::starts_with(bytes, "\xff\xd8\xff")) {

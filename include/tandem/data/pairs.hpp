@@ -123,8 +123,8 @@ public:
         std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
-        Image seen =
-            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as) : fit_image(whole, recipe);
+        Image seen = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as)
+                                   : fit_image(whole, recipe);
         if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
         normalise(seen, recipe.mean, recipe.deviation, image);
     }

@@ -337,8 +337,8 @@ inline std::uint8_t clamped_grey(unsigned low, unsigned high) {
                         });
     }
     const auto resized = [&](const ImageView& source) {
-        return resize_window(source, {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)}, width, height,
-                             window, method);
+        return resize_window(source, {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)}, width,
+                             height, window, method);
     };
     if (copies) return resized(view(image, part));
     if (image.storage == Storage::nearest) {
@@ -379,8 +379,8 @@ inline std::uint8_t clamped_grey(unsigned low, unsigned high) {
 inline Image resize_part(const Image& image, const Region& part, Storage storage, int width, int height,
                          const Region& window, ResizeMethod method) {
     if (storage != Storage::rgb) return resize_other(image, part, width, height, window, method);
-    return resize_window(view(image, part), {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)}, width,
-                         height, window, method);
+    return resize_window(view(image, part), {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)},
+                         width, height, window, method);
 }
 
 }  // namespace detail

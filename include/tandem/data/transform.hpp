@@ -259,8 +259,9 @@ constexpr Preprocess siglip_preprocess(ImageSize size) {
 
 namespace detail {
 
-/// What a padding of `colour` is around a picture of this storage: torchvision pads before the picture becomes RGB, with
-/// open_clip's fill_color as the value of every sample. A colour that is not grey no sample can be; it stays itself.
+/// What a padding of `colour` is around a picture of this storage: torchvision pads before the picture becomes RGB,
+/// with open_clip's fill_color as the value of every sample. A colour that is not grey no sample can be; it stays
+/// itself.
 inline Colour stored_padding(const Image& image, Storage storage, Colour colour) {
     const std::uint8_t fill = colour.red;
     if (storage == Storage::rgb || colour != Colour{fill, fill, fill}) return colour;
@@ -279,7 +280,8 @@ inline Colour stored_padding(const Image& image, Storage storage, Colour colour)
 /// The picture in the recipe's size, in RGB of 8 bits, to the bit what open_clip's or OpenAI's transform makes of it
 /// before ToTensor. With ResizeAs::stored that holds for its file's storage as well: colours weigh by their alpha and
 /// transparent areas become black, palettes are sampled at nearest neighbours, CMYK is resized as inks, 16-bit grey is
-/// clamped to 255 after it, and a grey padding is a value of samples: an index of a palette, an amount of all four inks.
+/// clamped to 255 after it, and a grey padding is a value of samples: an index of a palette, an amount of all four
+/// inks.
 inline Image fit_image(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
@@ -293,9 +295,10 @@ inline Image fit_image(const Image& image, const Preprocess& recipe) {
     const detail::ResizeMethod method{recipe.filter, recipe.resampling};
     if (recipe.fit != Fit::pad) {
         const auto [across, down] =
-            recipe.fit == Fit::squash                  ? resized == 0 ? std::array{width, height} : std::array{resized, resized}
-            : resized == 0 && !recipe.size.is_square() ? detail::covering_sides(image.width, image.height, recipe.size, false)
-                                                         : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
+            recipe.fit == Fit::squash ? resized == 0 ? std::array{width, height} : std::array{resized, resized}
+            : resized == 0 && !recipe.size.is_square()
+                ? detail::covering_sides(image.width, image.height, recipe.size, false)
+                : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
         const Region window{detail::centre_offset(across, width, recipe.floor_crop),
                             detail::centre_offset(down, height, recipe.floor_crop), width, height};
         return detail::resize_part(image, whole, storage, across, down, window, method);
