@@ -85,15 +85,15 @@ TEST_CASE("pictures that are not RGB are resized as open_clip resizes them, to t
     for (auto& line : lines) {
         std::string name, file, hash;
         ImageSize size;
-        unsigned fill = 0;
-        line >> name >> file >> size.height >> size.width >> fill >> hash;
+        unsigned value = 0;
+        line >> name >> file >> size.height >> size.width >> value >> hash;
         CAPTURE(name, file, to_string(size));
         const Image image = stored_picture(file);
         Preprocess recipe = openai_preprocess(size);
         recipe.filter = name.ends_with("bicubic") ? Filter::bicubic : Filter::bilinear;
         if (name.starts_with("squash")) recipe.fit = Fit::squash;
         if (name.starts_with("longest")) recipe.fit = Fit::pad;
-        const auto level = static_cast<std::uint8_t>(fill);
+        const auto level = static_cast<std::uint8_t>(value);
         recipe.padding = {level, level, level};
         std::vector<float> found(recipe.count());
         if (name.starts_with("crop")) {

@@ -71,7 +71,8 @@ inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& fi
 /// How a pair becomes what a model reads.
 struct PairOptions {
     Preprocess preprocess{};
-    /// Each image is reduced once, by preprocess.fit, to this size, from which crops are taken; 0 keeps the whole image.
+    /// Each image is reduced once, by preprocess.fit, to this size in RGB, from which crops are taken; 0 keeps the
+    /// whole image as its file stores it.
     ImageSize stored{};
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image

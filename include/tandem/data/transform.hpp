@@ -201,7 +201,7 @@ struct RandomResizedCrop {
         return region;
     }
 
-    /// The sampled part resized to `size`. Pixels outside it do not bleed in: cropped first, as torchvision.
+    /// The sampled part resized to `size`, in RGB. Pixels outside it do not bleed in: cropped first, as torchvision.
     Image operator()(const Image& image, const ImageSize& size, Filter filter, Random& random,
                      ResizeAs resize_as = ResizeAs::stored) const {
         detail::check_image(image, "RandomResizedCrop");
@@ -277,11 +277,11 @@ inline Colour stored_padding(const Image& image, Storage storage, Colour colour)
 
 }  // namespace detail
 
-/// The picture in the recipe's size, in RGB of 8 bits, to the bit what open_clip's or OpenAI's transform makes of it
-/// before ToTensor. With ResizeAs::stored that holds for its file's storage as well: colours weigh by their alpha and
-/// transparent areas become black, palettes are sampled at nearest neighbours, CMYK is resized as inks, 16-bit grey is
-/// clamped to 255 after it, and a grey padding is a value of samples: an index of a palette, an amount of all four
-/// inks.
+/// The picture in the recipe's size, in RGB of 8 bits: with Resampling::pillow_13 and ResizeAs::stored, to the bit what
+/// open_clip's or OpenAI's transform gives to ToTensor, whatever the file's storage. Colours weigh by their alpha and
+/// transparent areas become black, palettes and bits are sampled at nearest neighbours, CMYK is resized as inks, 16-bit
+/// grey is clamped to 255 after it, and a grey padding is a value of samples: an index of a palette, an amount of every
+/// ink. (A side that Fit::pad reduces to nothing has one pixel; open_clip fails.)
 inline Image fit_image(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
