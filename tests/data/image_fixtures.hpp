@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -34,13 +35,17 @@ inline std::vector<std::istringstream> table(std::string_view file) {
     return lines;
 }
 
-/// 64-bit FNV-1a of the pixels.
-inline std::string hash(const tandem::Image& image) {
+/// 64-bit FNV-1a.
+inline std::string hash(std::span<const std::byte> bytes) {
     std::uint64_t value = 0xcbf29ce484222325ULL;
-    for (const std::uint8_t byte : image.pixels) value = (value ^ byte) * 0x100000001b3ULL;
+    for (const std::byte byte : bytes) value = (value ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001b3ULL;
     char text[17];
     std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
     return text;
+}
+
+inline std::string hash(const tandem::Image& image) {
+    return hash(std::as_bytes(std::span(image.pixels)));
 }
 
 }  // namespace image_fixtures

@@ -6,11 +6,13 @@
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <tuple>
 
 #include <unistd.h>
 
 #include <tandem/core/random.hpp>
 #include <tandem/data/image.hpp>
+#include <tandem/data/resize.hpp>
 
 #include "image_fixtures.hpp"
 
@@ -246,34 +248,145 @@ TEST_CASE("an image above the pixel limit is refused from its header", "[image]"
     CHECK_THAT(error_of(good, {.pixel_limit = 21 * 13 - 1}), Contains("21 x 13"));
 }
 
-TEST_CASE("every truncation of a file is an error", "[image]") {
-    const std::vector<std::string> files{"grey1.png",          "palette4_trns.png", "rgba16_interlaced.png",
-                                         "rgb8_many_idat.png", "small.jpg",         "small_progressive.jpg",
-                                         "grey.jpg",           "cmyk.jpg",          "oriented.jpg"};
+TEST_CASE("every truncation of a file that costs a pixel is an error, and every one of a JPEG", "[image]") {
+    const std::vector<std::string> files{"grey1.png",
+                                         "palette4_trns.png",
+                                         "rgba16_interlaced.png",
+                                         "grey16.png",
+                                         "rgb8_3_interlaced.png",
+                                         "greyalpha8.png",
+                                         "rgb8_many_idat.png",
+                                         "small.jpg",
+                                         "small_progressive.jpg",
+                                         "grey.jpg",
+                                         "cmyk.jpg",
+                                         "oriented.jpg"};
     for (const std::string& file : files) {
         const std::vector<std::byte> bytes = image_fixtures::read(file);
-        REQUIRE(error_of(bytes, {.background = white}).empty());
-        for (std::size_t size = 0; size < bytes.size(); ++size) {
-            // A copy of its own, so that a read beyond its end is seen.
-            const std::vector<std::byte> part(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
-            CAPTURE(file, size);
-            REQUIRE_FALSE(decodes(part, {.background = white}));
+        for (const std::optional<Colour> background : {std::optional<Colour>{}, std::optional{white}}) {
+            const DecodeOptions options{.background = background};
+            const Image whole = decode_image(bytes, file, options);
+            // Of the last chunk of pixels these come behind them: the end of zlib's data and checksums; then IEND.
+            const std::size_t spare = 12 + 4 + 4, pixels = file.ends_with(".jpg") ? bytes.size() : bytes.size() - spare;
+            for (std::size_t size = 0; size < bytes.size(); ++size) {
+                // A copy of its own, so that a read beyond its end is seen.
+                const std::vector<std::byte> part(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
+                CAPTURE(file, size, bytes.size());
+                if (size >= pixels) {
+                    REQUIRE(decode_image(part, file, options) == whole);
+                } else if (size + 2 < pixels) {
+                    REQUIRE_FALSE(decodes(part, options));
+                }
+            }
         }
     }
 }
 
-TEST_CASE("any changed byte of a PNG is an error", "[image]") {
-    for (const std::string file : {"palette8_trns.png", "rgb8_3_interlaced.png"}) {
+TEST_CASE("a changed byte of a PNG is an error, or costs no pixel", "[image]") {
+    for (const std::string file : {"palette8_trns.png", "rgb8_3_interlaced.png", "greyalpha8.png", "grey16.png"}) {
         const std::vector<std::byte> bytes = image_fixtures::read(file);
+        const Image whole = decode_image(bytes, file);
+        const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+        const std::size_t pixels = text.find("IDAT") + 4, end = text.find("IEND") - 8;
         for (std::size_t at = 0; at < bytes.size(); ++at) {
             for (const int bit : {0, 5, 7}) {
                 std::vector<std::byte> changed = bytes;
                 changed[at] ^= std::byte{1} << bit;
-                CAPTURE(file, at, bit);
-                REQUIRE_FALSE(decodes(changed, {}));
+                CAPTURE(file, at, bit, pixels, end);
+                if (decodes(changed, {})) {
+                    REQUIRE(decode_image(changed, file) == whole);
+                    REQUIRE(at + 8 >= pixels);
+                } else {
+                    REQUIRE(at < end);
+                }
             }
         }
     }
+}
+
+TEST_CASE("of a PNG's two checksums of pixels one has to be right", "[image]") {
+    // Where the sum of zlib's data, the last bytes of the last chunk, is read with the pixels, it has to be right.
+    const auto changed = [](std::vector<std::byte> bytes, std::initializer_list<std::size_t> from_end) {
+        for (const std::size_t at : from_end) bytes[bytes.size() - at] ^= std::byte{1};
+        return bytes;
+    };
+    constexpr std::size_t chunk_sum = 12 + 4, zlib_sum = chunk_sum + 4;
+    const std::vector<std::byte> together = image_fixtures::read("rgb8.png");
+    CHECK(decode_image(changed(together, {chunk_sum}), "picture") == decode_image(together, "picture"));
+    CHECK_THAT(error_of(changed(together, {zlib_sum})), Contains("picture: damaged PNG: IDAT: incorrect data check"));
+
+    // In a chunk of its own it comes too late for that: the chunk's sum decides.
+    const Image whole = decode_image(image_fixtures::read("rgb8_many_idat.png"), "picture");
+    const std::vector<std::byte> apart = image_fixtures::read("rgb8_end_apart.png");
+    const std::vector<std::byte> wrong = image_fixtures::read("rgb8_wrong_end.png");
+    const std::vector<std::byte> none = image_fixtures::read("rgb8_no_end.png");
+    for (const auto& bytes : {apart, wrong, none}) CHECK(decode_image(bytes, "picture") == whole);
+    CHECK(decode_image(changed(apart, {chunk_sum}), "picture") == whole);
+    CHECK(decode_image(changed(apart, {chunk_sum + 16}), "picture") == whole);  // the sum of the chunk before
+    CHECK_THAT(error_of(changed(apart, {zlib_sum})), Contains("picture: damaged PNG: IDAT"));
+    CHECK_THAT(error_of(changed(wrong, {chunk_sum})), Contains("picture: damaged PNG: IDAT"));
+    CHECK_THAT(error_of(changed(none, {chunk_sum})), Contains("picture: damaged PNG"));
+}
+
+TEST_CASE("a decoded picture tells how its file holds it", "[image]") {
+    const std::vector<std::tuple<std::string, Storage, std::size_t>> cases{
+        {"rgb8_trns.png", Storage::rgb, 0},
+        {"grey8_trns.png", Storage::rgb, 0},
+        {"grey2.png", Storage::rgb, 0},
+        {"rgb16.png", Storage::rgb, 0},
+        {"opaque.png", Storage::rgb, 0},
+        {"small.jpg", Storage::rgb, 0},
+        {"grey.jpg", Storage::rgb, 0},
+        {"grey1_trns.png", Storage::nearest, 768},
+        {"palette2.png", Storage::nearest, 12},
+        {"palette8_trns_interlaced.png", Storage::nearest, 600},
+        {"greyalpha8.png", Storage::alpha, 21 * 13},
+        {"greyalpha16_interlaced.png", Storage::alpha, 21 * 13},
+        {"rgba8.png", Storage::alpha, 21 * 13},
+        {"rgba16_interlaced.png", Storage::alpha, 21 * 13},
+        {"grey16.png", Storage::grey16, 2 * 21 * 13},
+        {"grey16_trns_interlaced.png", Storage::grey16, 2 * 21 * 13},
+        {"cmyk.jpg", Storage::ink, 4 * 35 * 26},
+        {"ycck.jpg", Storage::ink, 4 * 35 * 26}};
+    for (const auto& [file, storage, count] : cases) {
+        CAPTURE(file);
+        const Image image = read_image(image_fixtures::path(file));
+        CHECK(image.storage == storage);
+        CHECK(image.samples.size() == count);
+        const Image composed = read_image(image_fixtures::path(file), {.background = white});
+        CHECK(composed.storage == Storage::rgb);
+        CHECK(composed.samples.empty());
+    }
+    const Image inks = read_image(image_fixtures::path("cmyk.jpg"));
+    for (std::size_t i = 0; i < inks.pixels.size(); ++i) {
+        const std::uint8_t* ink = &inks.samples[i / 3 * 4];
+        REQUIRE(inks.pixels[i] == detail::ink_level(ink[i % 3], ink[3]));
+    }
+}
+
+TEST_CASE("the default limit is Pillow's", "[image]") {
+    CHECK(DecodeOptions{}.pixel_limit == std::size_t{2} * (1024 * 1024 * 1024 / 4 / 3));
+    CHECK(DecodeOptions{}.pixel_limit < detail::resize_pixel_limit);
+}
+
+TEST_CASE("a baseline scan that names no coefficients is read, as by libjpeg", "[image]") {
+    std::vector<std::byte> bytes = image_fixtures::read("small.jpg");
+    const Image whole = decode_image(bytes, "picture");
+    std::size_t scan = 0;
+    while (bytes[scan] != std::byte{0xff} || bytes[scan + 1] != std::byte{0xda}) ++scan;
+    REQUIRE(bytes[scan + 12] == std::byte{63});  // the last coefficient, before it the first, behind it the bits
+    bytes[scan + 12] = std::byte{0};
+    CHECK(decode_image(bytes, "picture") == whole);
+}
+
+TEST_CASE("a JPEG of a kind that is not decoded is not called damaged", "[image]") {
+    std::vector<std::byte> bytes = image_fixtures::read("small.jpg");
+    const std::size_t precision = jpeg_height_at(bytes) - 1;
+    bytes[precision] = std::byte{12};
+    CHECK(error_of(bytes) == "picture: expected a JPEG of 8 bits a sample, found 12 bits");
+    bytes[precision] = std::byte{8};
+    bytes[precision - 3] = std::byte{0xc5};  // hierarchical
+    CHECK_THAT(error_of(bytes), Contains("Unsupported JPEG process") && !Contains("damaged"));
 }
 
 TEST_CASE("random damage gives an image or an error", "[image]") {
@@ -335,7 +448,7 @@ TEST_CASE("stray bytes that cost no pixel are tolerated, and nothing is printed"
         png.resize(png.size() - 130);
         CHECK_THAT(error_of(png), Contains("picture: damaged PNG: the file ends too early"));
         png = image_fixtures::read("rgb8.png");
-        png[60] ^= std::byte{1};
+        png[60] ^= std::byte{1};  // of a text before the pixels
         CHECK_THAT(error_of(png), Contains("CRC error"));
     });
     CHECK(printed.empty());

@@ -7,10 +7,11 @@ pixels.txt     file background width height hash   the file decoded: "none" is c
 resize.txt     file filter width height x0 y0 x1 y1 hash hash_across_first
 resize_torchvision.txt  file filter width height hash
 transform.txt  name file height width hash         torchvision's geometry, rewritten below on top of Pillow
+stored.txt     name file height width fill hash    open_clip's transforms of pictures that are not RGB; of floats
 *.jpg.png      the JPEG decoded, as an RGB PNG     (compared with a tolerance, hence not a hash)
 *.f32          normalised planes, little-endian floats
 
-Hashes are 64-bit FNV-1a of the RGB bytes.
+Hashes are 64-bit FNV-1a, of the RGB bytes if nothing else is said.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transform import image_transform
 from PIL import Image, features
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, functional
 from torchvision.transforms.v2.functional import resize
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -32,6 +35,7 @@ ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 
 def fnv(image):
+    """Of anything that has tobytes()."""
     value = 0xCBF29CE484222325
     for byte in image.tobytes():
         value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
@@ -81,6 +85,14 @@ def encode_png(samples, depth, colour_type, interlaced=False, palette=None, tran
     return out + chunk(b"IEND", b"")
 
 
+def with_end(png, end):
+    """A PNG of one IDAT whose last four bytes, zlib's checksum, become a chunk of their own: `end` where that is given."""
+    at = png.index(b"IDAT")
+    data = png[at + 4 : at + 4 + int.from_bytes(png[at - 4 : at])]
+    last = data[-4:] if end is None else end
+    return png[: at - 4] + chunk(b"IDAT", data[:-4]) + (chunk(b"IDAT", last) if last else b"") + chunk(b"IEND", b"")
+
+
 def png_cases(numbers):
     """(name, bytes) of every colour type and depth, plain, interlaced and with transparency."""
     width, height = 21, 13
@@ -114,7 +126,11 @@ def png_cases(numbers):
         yield f"rgb8_{side}_interlaced", encode_png(rgb, 8, 2, True)
     index = numbers.integers(0, 16, (height, width, 1))
     yield "palette_short", encode_png(index, 4, 3, palette=numbers.integers(0, 256, (5, 3)))
-    yield "rgb8_many_idat", encode_png(numbers.integers(0, 256, (height, width, 3)), 8, 2, parts=50)
+    rgb = numbers.integers(0, 256, (height, width, 3))
+    yield "rgb8_many_idat", encode_png(rgb, 8, 2, parts=50)
+    yield "rgb8_end_apart", with_end(encode_png(rgb, 8, 2), None)
+    yield "rgb8_wrong_end", with_end(encode_png(rgb, 8, 2), b"abcd")
+    yield "rgb8_no_end", with_end(encode_png(rgb, 8, 2), b"")
     yield "grey8_excess", encode_png(numbers.integers(0, 256, (height, width, 1)), 8, 0, excess=bytes(70))
 
 
@@ -352,6 +368,63 @@ def write_transforms(out, numbers):
     (out / "siglip_32.f32").write_bytes(normalised(squashed, [0.5] * 3, [0.5] * 3).astype("<f4").tobytes())
 
 
+def stored_cases(numbers):
+    """(name, bytes) of pictures that Pillow does not open as RGB or L: smooth, with hard edges, larger than one target."""
+    width, height = 50, 37
+    colours = np.asarray(picture(width, height, numbers))
+    y, x = np.mgrid[0:height, 0:width]
+    alphas = np.clip(255 * np.sin(x / 6) * np.cos(y / 5) + 128, 0, 255).astype(np.uint8)[..., None]
+    areas = np.where((x // 9 + y // 7) % 3 == 0, 0, 255).astype(np.uint8)[..., None]
+    hidden = np.where(areas == 0, 255, colours)  # white under what is transparent
+    yield "transparent", encode_png(np.concatenate([colours, alphas], -1), 8, 6)
+    yield "transparent_white", encode_png(np.concatenate([hidden, areas], -1), 8, 6)
+    yield "transparent_grey", encode_png(np.concatenate([hidden[..., :1], alphas], -1), 8, 4)
+    yield "opaque", encode_png(np.concatenate([colours, np.full_like(alphas, 255)], -1), 8, 6)
+    yield "bits", encode_png((x // 3 + y // 4)[..., None] % 2, 1, 0)
+    index = ((x // 4) * (y // 3) % 30)[..., None]
+    yield "indexed", encode_png(index, 8, 3, palette=numbers.integers(0, 256, (30, 3)))
+    yield "dark16", encode_png((colours[..., :1].astype(int) * 2 - 60).clip(0), 16, 0)
+
+
+def write_stored(out, numbers):
+    files = []
+    for name, data in stored_cases(numbers):
+        (out / f"{name}.png").write_bytes(data)
+        files.append(f"{name}.png")
+    # Of what write_pngs has written, 21 by 13.
+    files += [f"{name}.png" for name in ("grey1_trns", "grey2_trns", "grey8", "grey16_trns", "palette1", "palette4_trns")]
+    files += [f"{name}.png" for name in ("palette_short", "rgb8_trns", "rgb16", "greyalpha16", "rgba8", "rgba16_interlaced")]
+    lines = []
+    for file in [*files, "rgba8.png as inks"]:
+        image = Image.open(out / file.split()[0])
+        if file.endswith("inks"):
+            image = Image.frombytes("CMYK", image.size, image.tobytes())
+        width, height = image.size
+        # Also where nothing is resized, only one side, and only half.
+        for rows, columns in ((16, 16), (7, 7), (height, width), (height, 9), (height, height), (30, 60)):
+            size = f"{file.replace(' as ', ':')} {rows} {columns}"
+            target = rows if rows == columns else (rows, columns)
+
+            def add(name, fill):
+                options = dict(resize_mode=name.split("_")[0], interpolation=name.split("_")[1], fill_color=fill)
+                lines.append(f"{name} {size} {fill} {fnv(image_transform(target, False, **options)(image).numpy())}")
+
+            for kind in FILTERS:
+                add(f"squash_{kind}", 0)
+                add(f"longest_{kind}", 0 if kind == "bicubic" else 9)
+            # open_clip gives a target that is not square no interpolation but bicubic.
+            for kind in FILTERS if rows == columns else ["bicubic"]:
+                add(f"shortest_{kind}", 0)
+            # torchvision, transforms.py, RandomResizedCrop of a whole area and ratio 1: what remains when ten tries fail.
+            part = functional.resized_crop(
+                image, 0, (width - height) // 2, height, height, [rows, columns], InterpolationMode.BICUBIC, antialias=True
+            )
+            planes = functional.to_tensor(part.convert("RGB"))
+            planes = functional.normalize(planes, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+            lines.append(f"crop_bicubic {size} 0 {fnv(planes.numpy())}")
+    (out / "stored.txt").write_text("\n".join(lines) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "fixtures" / "image")
@@ -363,6 +436,7 @@ def main():
     write_jpegs(out, numbers)
     write_resizes(out, numbers, random.Random(7))
     write_transforms(out, numbers)
+    write_stored(out, np.random.default_rng(8))
     versions = f"Pillow {Image.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}, numpy {np.__version__}"
     (out / "versions.txt").write_text(versions + "\n")
 

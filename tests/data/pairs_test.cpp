@@ -140,3 +140,35 @@ TEST_CASE("images that do not fit in memory are read again, with the same pixels
         CHECK(pixels[0] == Approx(expected));
     }
 }
+
+TEST_CASE("pictures that are not RGB are resized as the recipe says, in training and in evaluation") {
+    const fs::path folder = fs::path(TANDEM_TEST_DATA) / "data/fixtures/image";
+    const std::vector<td::CaptionedImage> images{{"transparent_white.png", {"zero"}}};
+    const td::Image whole = td::read_image(folder / images[0].path);
+    REQUIRE(whole.storage == td::Storage::alpha);
+    std::vector<std::vector<float>> seen;
+    for (const td::ResizeAs resize_as : {td::ResizeAs::stored, td::ResizeAs::rgb}) {
+        td::PairOptions made{.preprocess = td::openai_preprocess(8), .crop = td::RandomResizedCrop{}};
+        made.preprocess.resize_as = resize_as;
+        const td::Pairs pairs(folder, images, tokenizer(), 8, made);
+        std::vector<float> found(3 * 8 * 8), expected(3 * 8 * 8);
+        std::vector<td::Id> ids(8);
+        td::Random random{td::Seed{3}}, again{td::Seed{3}};
+        pairs.fetch(0, random, found, ids);
+        again.below(1);  // the caption
+        const td::Image part = (*made.crop)(whole, 8, made.preprocess.filter, again, resize_as);
+        td::normalise(part, made.preprocess.mean, made.preprocess.deviation, expected);
+        CHECK(found == expected);
+        seen.push_back(found);
+        pairs.fetch_image(0, found);
+        td::preprocess(whole, made.preprocess, expected);
+        CHECK(found == expected);
+        seen.push_back(found);
+        CHECK((pairs.image(0) == whole) == (resize_as == td::ResizeAs::stored));
+        // What is reduced when it is read is RGB from then on.
+        made.stored = 16;
+        CHECK(td::Pairs(folder, images, tokenizer(), 8, made).image(0).storage == td::Storage::rgb);
+    }
+    CHECK(seen[0] != seen[2]);
+    CHECK(seen[1] != seen[3]);
+}

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <span>
+#include <utility>
 
 #include <tandem/data/transform.hpp>
 
@@ -33,6 +35,23 @@ Image transformed(const std::string& name, const Image& image, const ImageSize& 
     return RandomResizedCrop{}(image, size, Filter::bicubic, random);
 }
 
+/// A file of stored.txt; ":inks" takes the four samples of its pixels for cyan, magenta, yellow and black.
+Image stored_picture(const std::string& name) {
+    const std::size_t colon = name.find(':');
+    Image image = read_image(image_fixtures::path(name.substr(0, colon)));
+    if (colon == name.npos) return image;
+    std::vector<std::uint8_t> inks;
+    for (std::size_t i = 0; i < image.samples.size(); ++i) {
+        inks.insert(inks.end(), &image.pixels[3 * i], &image.pixels[3 * i] + 3);
+        inks.push_back(image.samples[i]);
+        for (std::size_t c = 0; c < 3; ++c)
+            image.pixels[3 * i + c] = detail::ink_level(inks[4 * i + c], inks[4 * i + 3]);
+    }
+    image.storage = Storage::ink;
+    image.samples = inks;
+    return image;
+}
+
 void check_floats(const std::string& file, const Preprocess& recipe) {
     const std::vector<std::byte> bytes = image_fixtures::read(file);
     std::vector<float> expected(recipe.count());
@@ -56,6 +75,76 @@ TEST_CASE("crops, padding, flips and fits equal torchvision's on Pillow", "[tran
         line >> name >> file >> size.height >> size.width >> hash;
         CAPTURE(name, file, to_string(size));
         CHECK(image_fixtures::hash(transformed(name, read_image(image_fixtures::path(file)), size)) == hash);
+    }
+}
+
+TEST_CASE("pictures that are not RGB are resized as open_clip resizes them, to the last bit of a float",
+          "[transform]") {
+    auto lines = image_fixtures::table("stored.txt");
+    REQUIRE(lines.size() > 500);
+    for (auto& line : lines) {
+        std::string name, file, hash;
+        ImageSize size;
+        unsigned value = 0;
+        line >> name >> file >> size.height >> size.width >> value >> hash;
+        CAPTURE(name, file, to_string(size));
+        const Image image = stored_picture(file);
+        Preprocess recipe = openai_preprocess(size);
+        recipe.filter = name.ends_with("bicubic") ? Filter::bicubic : Filter::bilinear;
+        if (name.starts_with("squash")) recipe.fit = Fit::squash;
+        if (name.starts_with("longest")) recipe.fit = Fit::pad;
+        const auto level = static_cast<std::uint8_t>(value);
+        recipe.padding = {level, level, level};
+        std::vector<float> found(recipe.count());
+        if (name.starts_with("crop")) {
+            Random random(Seed{5});
+            const RandomResizedCrop square{.scale_low = 1, .scale_high = 1, .ratio_low = 1, .ratio_high = 1};
+            normalise(square(image, size, recipe.filter, random), recipe.mean, recipe.deviation, found);
+        } else {
+            preprocess(image, recipe, found);
+        }
+        CHECK(image_fixtures::hash(std::as_bytes(std::span(found))) == hash);
+    }
+}
+
+TEST_CASE("RGB first is a choice, and what every other operation does", "[transform]") {
+    for (const std::string name :
+         {"transparent_white.png", "indexed.png", "bits.png", "dark16.png", "rgba8.png:inks"}) {
+        CAPTURE(name);
+        const Image image = stored_picture(name);
+        REQUIRE(image.storage != Storage::rgb);
+        const Image plain{image.width, image.height, image.pixels};
+        for (const Fit fit : {Fit::shortest_then_crop, Fit::squash, Fit::pad}) {
+            const Preprocess recipe{.size = 16, .fit = fit, .resize_as = ResizeAs::rgb};
+            CHECK(fit_image(image, recipe) == fit_image(plain, recipe));
+            Preprocess stored = recipe;
+            stored.resize_as = ResizeAs::stored;
+            CHECK(fit_image(image, stored) != fit_image(plain, stored));
+        }
+        Random random(Seed{5});
+        Random again = random, third = random;
+        const Image seen = RandomResizedCrop{}(plain, 16, Filter::bicubic, again);
+        CHECK(RandomResizedCrop{}(image, 16, Filter::bicubic, random, ResizeAs::rgb) == seen);
+        CHECK(RandomResizedCrop{}(image, 16, Filter::bicubic, third) != seen);
+        CHECK(crop(image, {1, 2, 9, 8}) == crop(plain, {1, 2, 9, 8}));
+        CHECK(flip_horizontal(image) == flip_horizontal(plain));
+        CHECK(center_crop(image, 64) == center_crop(plain, 64));
+        CHECK(pad_to_square(image, fill) == pad_to_square(plain, fill));
+        CHECK(resize(image, 9, 9, Filter::bilinear) == resize(plain, 9, 9, Filter::bilinear));
+        CHECK(resize(image, image.width, image.height, Filter::bilinear) == plain);
+    }
+    // A padding that is not grey is a colour in every storage.
+    const Image seen = fit_image(stored_picture("indexed.png"), {.size = 50, .fit = Fit::pad, .padding = fill});
+    CHECK(Colour{seen.pixels[0], seen.pixels[1], seen.pixels[2]} == fill);
+}
+
+TEST_CASE("samples that do not fit the pixels are refused", "[transform]") {
+    for (const auto& [storage, count] : std::vector<std::pair<Storage, std::size_t>>{
+             {Storage::alpha, 11}, {Storage::ink, 12}, {Storage::grey16, 25}}) {
+        const Image image{4, 3, std::vector<std::uint8_t>(36), storage, std::vector<std::uint8_t>(count)};
+        CHECK_THROWS_WITH(fit_image(image, openai_preprocess(2)),
+                          Contains("samples") && Contains(std::to_string(count)));
+        CHECK(fit_image(image, {.size = 2, .resize_as = ResizeAs::rgb}).width == 2);
     }
 }
 
@@ -123,6 +212,9 @@ TEST_CASE("a long strip is cropped without its full-size resize", "[transform]")
     const Image part = crop(strip, {50000 - 100, 0, 200, 10});
     CHECK(square == fit_image(part, openai_preprocess(64)));
     CHECK_THROWS_WITH(resize_shortest(strip, 224, Filter::bicubic), Contains("100000 x 10") || Contains("2^20"));
+    // 224 x 1,120,000 pixels, of which only the middle is made.
+    Image thin{1, 5000, std::vector<std::uint8_t>(std::size_t{3} * 5000, 7)};
+    CHECK(fit_image(thin, openai_preprocess(224)).pixels == std::vector<std::uint8_t>(std::size_t{3} * 224 * 224, 7));
 }
 
 TEST_CASE("transforms refuse what cannot be", "[transform]") {

@@ -46,21 +46,37 @@ struct Colour {
 inline constexpr Colour black{0, 0, 0};
 inline constexpr Colour white{255, 255, 255};
 
-/// An RGB picture: `pixels` is [height][width][3], row by row from the top, and holds 3 * width * height bytes.
+/// How a file holds a picture: Pillow resizes it like that, and makes RGB of the result. Beside the RGB pixels,
+/// Image::samples holds what they do not tell.
+enum class Storage : std::uint8_t {
+    rgb,      ///< RGB or grey of 8 bits a channel, opaque: no samples
+    nearest,  ///< indices or bits, of which no mean can be taken; samples: the colours, [count <= 256][3]
+    alpha,    ///< RGB or grey under an alpha that is not 255 everywhere; samples: [height][width] alphas
+    ink,      ///< CMYK; samples: [height][width][4] inks, 255 is full
+    grey16,   ///< grey of 16 bits; samples: [height][width][2], low bytes first
+};
+
+/// An RGB picture: `pixels` is [height][width][3], row by row from the top, and holds 3 * width * height bytes. A
+/// decoded one also has its file's storage; only fit_image, preprocess and RandomResizedCrop look at it, and every
+/// other operation is one of the RGB pixels and gives Storage::rgb.
 struct Image {
     int width = 0;
     int height = 0;
     std::vector<std::uint8_t> pixels;
+    Storage storage = Storage::rgb;
+    std::vector<std::uint8_t> samples{};
 
     bool operator==(const Image&) const = default;
 };
 
 struct DecodeOptions {
-    /// An image of more pixels is refused from its header, before memory for it is asked for.
-    std::size_t pixel_limit = std::size_t{1} << 26;
+    /// An image of more pixels is refused from its header, before memory for it is asked for. Pillow refuses the same
+    /// (Image.py, _decompression_bomb_check: twice MAX_IMAGE_PIXELS).
+    std::size_t pixel_limit = 178'956'970;
 
     /// What transparent PNG pixels lie on: (colour * alpha + background * (255 - alpha)) / 255, rounded, as Pillow's
-    /// paste with a mask. Empty: alpha is dropped and the stored colours are used, as Pillow's convert("RGB").
+    /// paste with a mask; the picture is RGB from then on. Empty: alpha is dropped from the pixels, which have the
+    /// stored colours, as Pillow's convert("RGB"), and is kept in Image::samples.
     std::optional<Colour> background = std::nullopt;
 };
 
@@ -126,6 +142,13 @@ inline std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha) 
     return static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8);
 }
 
+/// Pillow's RGB of a colour of CMYK (libImaging/Convert.c, cmyk2rgb): of each ink the light that it and black let
+/// through.
+inline std::uint8_t ink_level(unsigned ink, unsigned black_ink) {
+    const unsigned light = 255U - black_ink;
+    return static_cast<std::uint8_t>(light - blend(ink, 0, light));
+}
+
 inline void compose_row(const std::uint8_t* rgba, std::size_t width, Colour background, std::uint8_t* rgb) {
     for (std::size_t x = 0; x < width; ++x, rgba += 4, rgb += 3) {
         rgb[0] = blend(rgba[0], background.red, rgba[3]);
@@ -148,7 +171,7 @@ inline void png_warned(png_structp, png_const_charp) {}
 class PngReader {
 public:
     PngReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
-        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error_, png_failed, png_warned);
+        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error_, png_failed, warned);
         if (png_ == nullptr) throw Error(name_, "libpng could not be started");
     }
     PngReader(const PngReader&) = delete;
@@ -162,32 +185,69 @@ public:
         const std::size_t height = big_endian(20);
         check_pixel_count(width, height, options.pixel_limit, name_);
 
-        const bool compose = options.background.has_value();
-        guarded([&] { begin(compose); });
-        const bool alpha = channels_ == 4;
-        const bool buffered = alpha && passes_ > 1;
-        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
-        std::vector<std::uint8_t> rgba;
-        if (alpha) rgba = allocate_pixels(width, buffered ? height : 1, 4, name_);
+        guarded([&] { begin(options.background.has_value()); });
+        const std::size_t channels = static_cast<std::size_t>(channels_);
+        const bool direct = channels == 3, buffered = !direct && passes_ > 1;
+        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_),
+                    storage_};
+        if (storage_ == Storage::nearest) image.samples = colours();
+        if (storage_ == Storage::alpha) image.samples = allocate_pixels(width, height, 1, name_);
+        if (storage_ == Storage::grey16) image.samples = allocate_pixels(width, height, 2, name_);
+        std::vector<std::uint8_t> rows;
+        if (!direct) rows = allocate_pixels(width, buffered ? height : 1, channels, name_);
+        const auto row = [&](std::size_t y) {
+            return direct ? image.pixels.data() + y * width * 3 : rows.data() + (buffered ? y * width * channels : 0);
+        };
+        const auto finish = [&](std::size_t y) {
+            if (!direct) finish_row(row(y), y, options.background, image);
+        };
 
-        guarded([&] {
+        const bool survived = survives_jump(error_, [&] {
             for (int pass = 0; pass < passes_; ++pass) {
                 for (std::size_t y = 0; y < height; ++y) {
-                    std::uint8_t* row = image.pixels.data() + y * width * 3;
-                    std::uint8_t* target = alpha ? rgba.data() + (buffered ? y * width * 4 : 0) : row;
-                    png_read_row(png_, target, nullptr);
-                    if (alpha && pass + 1 == passes_) compose_row(target, width, *options.background, row);
+                    in_last_row_ = pass + 1 == passes_ && y + 1 == height;
+                    // The last pass of an interlaced picture has nothing for rows of even numbers.
+                    has_all_ = in_last_row_ && passes_ > 1 && y % 2 == 0;
+                    png_read_row(png_, row(y), nullptr);
+                    if (pass + 1 == passes_ && !in_last_row_) finish(y);
                 }
             }
-            png_read_end(png_, nullptr);
         });
+        // One of the checksums, the chunks' and zlib's behind the pixels, has to be right, as far as they are there.
+        if (!survived && (!has_all_ || has_wrong_checksum_)) throw_damaged();
+        if (has_wrong_end_ && (has_wrong_checksum_ || is_cut_)) throw_damaged();
+        finish(height - 1);
+        const bool opaque = storage_ == Storage::alpha && std::all_of(image.samples.begin(), image.samples.end(),
+                                                                      [](int alpha) { return alpha == 255; });
+        if (opaque) {
+            image.storage = Storage::rgb;
+            image.samples = {};
+        }
         return image;
     }
 
 private:
     template <class Body>
     void guarded(const Body& body) {
-        if (!survives_jump(error_, body)) throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
+        if (!survives_jump(error_, body)) throw_damaged();
+    }
+
+    [[noreturn]] void throw_damaged() const {
+        throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
+    }
+
+    /// Of what libpng only warns while it reads rows: wrong checksums of chunks, and, behind the last row, an end of
+    /// zlib's data that is damaged. (More data than pixels is neither.)
+    static void warned(png_structp png, png_const_charp text) {
+        auto* self = static_cast<PngReader*>(png_get_io_ptr(png));
+        if (self == nullptr || !self->in_rows_) return;
+        const std::string_view message(text);
+        self->error_.set(text);
+        if (message.ends_with("CRC error")) {
+            self->has_wrong_checksum_ = true;
+        } else if (!message.ends_with("Extra compressed data") && !message.ends_with("Too much image data")) {
+            self->has_wrong_end_ = true;
+        }
     }
 
     void begin(bool compose) {
@@ -204,13 +264,84 @@ private:
         png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
         png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
         png_read_info(png_, info_);
+        // Pillow, whose pixels these are, looks at no checksum from here on but zlib's, and at nothing behind the last
+        // row.
+        png_set_crc_action(png_, PNG_CRC_WARN_USE, PNG_CRC_QUIET_USE);
+        in_rows_ = true;
+        png_set_read_user_transform_fn(png_, [](png_structp png, png_row_infop, png_bytep) {
+            auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
+            if (self.in_last_row_) self.has_all_ = true;
+        });
+        // Where the file ends inside the last of them, which may still have all pixels, libpng takes single bytes.
+        is_cut_ = ends_inside_pixels();
+        if (is_cut_) png_set_compression_buffer_size(png_, 1);
+        const int type = png_get_color_type(png_, info_), depth = png_get_bit_depth(png_, info_);
+        const bool has_alpha = (type & PNG_COLOR_MASK_ALPHA) != 0;
+        if (!compose) {
+            storage_ = type == PNG_COLOR_TYPE_PALETTE || (type == PNG_COLOR_TYPE_GRAY && depth == 1) ? Storage::nearest
+                       : type == PNG_COLOR_TYPE_GRAY && depth == 16                                  ? Storage::grey16
+                       : has_alpha                                                                   ? Storage::alpha
+                                                                                                     : Storage::rgb;
+        }
+        passes_ = png_set_interlace_handling(png_);
+        if (storage_ == Storage::grey16) {
+            png_read_update_info(png_, info_);
+            channels_ = 2;  // bytes, of one sample
+            return;
+        }
         png_set_expand(png_);  // palettes to RGB, 1, 2 and 4 bits to 8, tRNS to alpha
         png_set_strip_16(png_);
         png_set_gray_to_rgb(png_);
-        if (!compose) png_set_strip_alpha(png_);
-        passes_ = png_set_interlace_handling(png_);
+        if (!compose && !has_alpha) png_set_strip_alpha(png_);
         png_read_update_info(png_, info_);
         channels_ = png_get_channels(png_, info_);
+    }
+
+    /// The colours that indices stand for; of a 1-bit picture, black and then white for whatever is not 0, as in
+    /// Pillow.
+    std::vector<std::uint8_t> colours() const {
+        png_colorp palette = nullptr;
+        int count = 0;
+        std::vector<std::uint8_t> values;
+        if (png_get_PLTE(png_, info_, &palette, &count) == 0) {
+            values.assign(768, 255);
+            std::fill_n(values.begin(), 3, std::uint8_t{0});
+        }
+        for (int i = 0; i < count; ++i)
+            values.insert(values.end(), {palette[i].red, palette[i].green, palette[i].blue});
+        return values;
+    }
+
+    /// Row y of the picture from libpng's row of RGBA, or of 16-bit grey.
+    void finish_row(const std::uint8_t* row, std::size_t y, const std::optional<Colour>& background,
+                    Image& image) const {
+        const auto width = static_cast<std::size_t>(image.width);
+        std::uint8_t* rgb = image.pixels.data() + y * width * 3;
+        if (background) return compose_row(row, width, *background, rgb);
+        if (storage_ == Storage::grey16) {
+            std::uint8_t* samples = image.samples.data() + y * width * 2;
+            for (std::size_t x = 0; x < width; ++x, row += 2, rgb += 3, samples += 2) {
+                rgb[0] = rgb[1] = rgb[2] = samples[1] = row[0];
+                samples[0] = row[1];
+            }
+            return;
+        }
+        std::uint8_t* alphas = image.samples.data() + y * width;
+        for (std::size_t x = 0; x < width; ++x, row += 4, rgb += 3) {
+            std::copy_n(row, 3, rgb);
+            alphas[x] = row[3];
+        }
+    }
+
+    bool ends_inside_pixels() const {
+        constexpr std::size_t head = 8;  // length and name
+        std::size_t at = head;           // (behind the signature)
+        while (bytes_.size() - at >= head) {
+            const std::size_t length = big_endian(at);
+            if (length > bytes_.size() - at - head) return std::memcmp(bytes_.data() + at + 4, "IDAT", 4) == 0;
+            at += std::min(head + length + 4, bytes_.size() - at);
+        }
+        return false;
     }
 
     std::size_t big_endian(std::size_t at) const {
@@ -226,7 +357,14 @@ private:
     png_structp png_ = nullptr;
     png_infop info_ = nullptr;
     int passes_ = 1;
-    int channels_ = 3;
+    int channels_ = 3;  ///< bytes of a pixel as libpng gives it
+    Storage storage_ = Storage::rgb;
+    bool in_rows_ = false;
+    bool is_cut_ = false;
+    bool in_last_row_ = false;
+    bool has_wrong_checksum_ = false;
+    bool has_wrong_end_ = false;
+    bool has_all_ = false;  ///< every pixel is there, whatever libpng still finds
 };
 
 #endif
@@ -242,10 +380,12 @@ private:
 }
 
 /// libjpeg only warns of damage and goes on with grey blocks. Warnings about stray bytes between segments and about odd
-/// header fields stay silent, since every pixel is still there.
+/// header fields (a baseline scan's band of coefficients among them, which decoding does not use) stay silent, since
+/// every pixel is still there.
 inline void jpeg_warned(j_common_ptr info, int level) {
     const int code = info->err->msg_code;
-    const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM;
+    const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM ||
+                          code == JWRN_NOT_SEQUENTIAL;
     if (level < 0 && !harmless) jpeg_failed(info);
 }
 
@@ -285,16 +425,28 @@ public:
         const bool cmyk = info_.num_components == 4;
         Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
         std::vector<std::uint8_t> row;
+        const bool keeps_inks = cmyk && !options.background;
         if (cmyk) row = allocate_pixels(width, 1, 4, name_);
+        if (keeps_inks) {
+            image.storage = Storage::ink;
+            image.samples = allocate_pixels(width, height, 4, name_);
+        }
 
         guarded([&] {
             info_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
             jpeg_start_decompress(&info_);
             while (info_.output_scanline < info_.output_height) {
-                std::uint8_t* rgb = image.pixels.data() + info_.output_scanline * width * 3;
+                const std::size_t first = info_.output_scanline * width;
+                std::uint8_t* rgb = image.pixels.data() + first * 3;
                 std::uint8_t* target = cmyk ? row.data() : rgb;
                 jpeg_read_scanlines(&info_, &target, 1);
-                if (cmyk) convert_cmyk(row.data(), width, rgb);
+                if (!cmyk) continue;
+                // Files store inverted inks, as Adobe writes them (Pillow JpegImagePlugin.py, "CMYK;I").
+                for (std::uint8_t& ink : row) ink = static_cast<std::uint8_t>(255 - ink);
+                for (std::size_t x = 0; x < width; ++x) {
+                    for (std::size_t c = 0; c < 3; ++c) rgb[3 * x + c] = ink_level(row[4 * x + c], row[4 * x + 3]);
+                }
+                if (keeps_inks) std::copy(row.begin(), row.end(), image.samples.data() + first * 4);
             }
             jpeg_finish_decompress(&info_);
         });
@@ -304,17 +456,14 @@ public:
 private:
     template <class Body>
     void guarded(const Body& body) {
-        if (!survives_jump(error_, body)) throw Error(name_, "damaged JPEG: " + std::string(error_.message.data()));
-    }
-
-    /// Files store inverted inks, as Adobe writes them: black - black * ink / 255, each clamped by Pillow's integers
-    /// (Pillow JpegImagePlugin.py "CMYK;I", libImaging/Convert.c cmyk2rgb).
-    static void convert_cmyk(const std::uint8_t* cmyk, std::size_t width, std::uint8_t* rgb) {
-        for (std::size_t x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
-            for (std::size_t c = 0; c < 3; ++c) {
-                rgb[c] = static_cast<std::uint8_t>(cmyk[3] - blend(255U - cmyk[c], 0, cmyk[3]));
-            }
+        if (survives_jump(error_, body)) return;
+        const int code = manager_.msg_code;
+        if (code == JERR_BAD_PRECISION) {
+            throw Error(name_, "a JPEG of 8 bits a sample", std::to_string(info_.data_precision) + " bits");
         }
+        const bool unsupported =
+            code == JERR_SOF_UNSUPPORTED || code == JERR_CONVERSION_NOTIMPL || code == JERR_ARITH_NOTIMPL;
+        throw Error(name_, (unsupported ? "" : "damaged JPEG: ") + std::string(error_.message.data()));
     }
 
     std::span<const std::byte> bytes_;
@@ -354,8 +503,11 @@ inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic
 /// PNG pixels equal Pillow's open(...).convert("RGB"), with one exception: 16-bit grey is reduced by its high byte, as
 /// 16-bit RGB is (Pillow clamps it to 255 instead, which leaves nearly all of it white). JPEG pixels equal Pillow's up
 /// to the version of libjpeg-turbo (one or two levels). EXIF orientation and colour profiles are ignored, as Pillow's.
-/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data, which Pillow lets
-/// pass in some cases (a wrong Huffman code, a missing end marker).
+/// Image::storage and samples tell how the file holds them; with options.background they are plain RGB.
+/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data. A PNG is read, as
+/// by Pillow, where damage costs no pixel: its end is cut off behind them, or checksums of its pixels' chunks are wrong
+/// and zlib's is right. Of what Pillow lets pass, pictures that lack pixels are refused (a wrong Huffman code, rows
+/// that zlib's data lacks), and PNGs with a critical chunk that the standard does not know.
 inline Image decode_image(std::span<const std::byte> bytes, std::string_view name,
                           [[maybe_unused]] DecodeOptions options = {}) {
     if (detail::starts_with(bytes, "\xff\xd8\xff")) {

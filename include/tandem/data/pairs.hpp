@@ -71,7 +71,8 @@ inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& fi
 /// How a pair becomes what a model reads.
 struct PairOptions {
     Preprocess preprocess{};
-    /// Each image is reduced once, by preprocess.fit, to this size, from which crops are taken; 0 keeps the whole image.
+    /// Each image is reduced once, by preprocess.fit, to this size in RGB, from which crops are taken; 0 keeps the
+    /// whole image as its file stores it.
     ImageSize stored{};
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image
@@ -123,8 +124,8 @@ public:
         std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
-        Image seen =
-            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_image(whole, recipe);
+        Image seen = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as)
+                                   : fit_image(whole, recipe);
         if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
         normalise(seen, recipe.mean, recipe.deviation, image);
     }
@@ -143,8 +144,11 @@ private:
     };
 
     Image stored_image(const std::string& path) const {
-        const Image whole = read_image(folder_ / path, options_.decode);
-        if (options_.stored == ImageSize{}) return whole;
+        Image whole = read_image(folder_ / path, options_.decode);
+        if (options_.stored == ImageSize{}) {
+            if (options_.preprocess.resize_as == ResizeAs::stored) return whole;
+            return {whole.width, whole.height, std::move(whole.pixels)};
+        }
         Preprocess recipe = options_.preprocess;
         recipe.size = options_.stored;
         return fit_image(whole, recipe);
@@ -182,7 +186,7 @@ private:
                 ++skipped_[causes[i]];
                 continue;
             }
-            used += read[i].pixels.size();
+            used += read[i].pixels.size() + read[i].samples.size();
             if (used > options_.memory) read[i] = {};
             const std::size_t count = images[i].captions.size();
             items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <tandem/core/error.hpp>
@@ -40,6 +41,8 @@ namespace detail {
 
 /// Sides and pixel counts that resizing accepts: they bound its tables and int arithmetic, far beyond any camera.
 inline constexpr int resize_side_limit = 1 << 20;
+/// The sides of a result of which only a window is computed.
+inline constexpr int virtual_side_limit = 1 << 30;
 inline constexpr std::size_t resize_pixel_limit = std::size_t{1} << 28;
 
 inline void check_resize_size(int width, int height, std::string_view what) {
@@ -175,6 +178,11 @@ struct ResizeMethod {
     Resampling resampling = Resampling::pillow_13;
 };
 
+inline bool resizes_down_first(int source_width, int source_height, int width, int height, ResizeMethod method) {
+    return method.resampling == Resampling::pillow_13 && height < source_height &&
+           source_height - height > 2 * (source_width - width);
+}
+
 /// The part `window` of the width x height result of resizing the box (x0, y0, x1, y1) of source. Only what the window
 /// needs is computed, so a centre crop of a long strip costs no more than the crop.
 inline Image resize_window(const ImageView& source, const std::array<float, 4>& box, int width, int height,
@@ -196,8 +204,7 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
     ResizeWeights down = weights(source.height, box[1], box[3], height, window.top, window.height);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
-    const bool down_first = method.resampling == Resampling::pillow_13 && height < source.height &&
-                            source.height - height > 2 * (source.width - width);
+    const bool down_first = resizes_down_first(source.width, source.height, width, height, method);
     const int half_width = down_first ? part.width : window.width;
     const int half_height = down_first ? window.height : part.height;
     const std::size_t stride = static_cast<std::size_t>(half_width) * 3;
@@ -216,9 +223,164 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
     return result;
 }
 
-inline Image resize_view(const ImageView& source, int width, int height, ResizeMethod method) {
-    return resize_window(source, {0, 0, static_cast<float>(source.width), static_cast<float>(source.height)}, width,
-                         height, {0, 0, width, height}, method);
+/// Throws unless the samples are as many as the storage says.
+inline void check_samples(const Image& image, std::string_view where) {
+    const std::size_t pixels = image.pixels.size() / 3, found = image.samples.size();
+    const std::size_t expected = image.storage == Storage::alpha    ? pixels
+                                 : image.storage == Storage::ink    ? 4 * pixels
+                                 : image.storage == Storage::grey16 ? 2 * pixels
+                                                                    : found;
+    if (found == expected) return;
+    throw Error(where, std::to_string(expected) + " samples beside the pixels", std::to_string(found));
+}
+
+/// Three channels, written by `channels(index, out)`, of every pixel of a region.
+template <class Channels>
+Image gathered(const Image& image, const Region& region, const Channels& channels) {
+    Image out{region.width, region.height,
+              std::vector<std::uint8_t>(std::size_t{3} * static_cast<std::size_t>(region.width) *
+                                        static_cast<std::size_t>(region.height))};
+    std::uint8_t* target = out.pixels.data();
+    for (int y = region.top; y < region.top + region.height; ++y) {
+        const std::size_t first = static_cast<std::size_t>(y) * static_cast<std::size_t>(image.width);
+        for (int x = region.left; x < region.left + region.width; ++x, target += 3) {
+            channels(first + static_cast<std::size_t>(x), target);
+        }
+    }
+    return out;
+}
+
+/// Where Pillow's nearest neighbours lie: outputs [begin, begin + count) of `size` over `source` inputs, by repeated
+/// addition in doubles (libImaging/Geometry.c, ImagingScaleAffine).
+[[gnu::cold]] inline std::vector<int> nearest_inputs(int source, int size, int begin, int count) {
+    const double step = static_cast<double>(source) / size;
+    double at = step * 0.5;
+    std::vector<int> inputs;
+    for (int i = 0; i < begin + count; ++i, at += step) {
+        if (i >= begin) inputs.push_back(std::min(static_cast<int>(at), source - 1));
+    }
+    return inputs;
+}
+
+/// Pillow's RGB of a 16-bit grey: all that is brighter than 255 is white (libImaging/Convert.c, I16_RGB).
+inline std::uint8_t clamped_grey(unsigned low, unsigned high) {
+    return static_cast<std::uint8_t>(high == 0 ? low : 255U);
+}
+
+/// 16-bit grey resized in doubles, each pass rounded and clamped to 16 bits (Resample.c, the functions _16bpc), as RGB.
+[[gnu::cold]] inline Image resize_grey16(const Image& image, const Region& part, int width, int height,
+                                         const Region& window, ResizeMethod method) {
+    using Plane = std::vector<std::uint16_t>;
+    const auto columns = static_cast<std::size_t>(part.width), rows = static_cast<std::size_t>(part.height);
+    const auto out_columns = static_cast<std::size_t>(window.width), out_rows = static_cast<std::size_t>(window.height);
+    Plane plane(columns * rows);
+    for (std::size_t y = 0; y < rows; ++y) {
+        const std::size_t first = (y + static_cast<std::size_t>(part.top)) * static_cast<std::size_t>(image.width) +
+                                  static_cast<std::size_t>(part.left);
+        for (std::size_t x = 0; x < columns; ++x) {
+            const std::uint8_t* sample = image.samples.data() + 2 * (first + x);
+            plane[y * columns + x] = static_cast<std::uint16_t>(sample[0] | sample[1] << 8);
+        }
+    }
+    // Inputs of a line lie `step` samples apart, lines `line`; so do outputs.
+    struct Layout {
+        std::size_t line, step;
+    };
+    std::vector<double> weights;
+    const auto pass = [&](int source, int size, int begin, int count, std::size_t lines, Layout from, Layout to) {
+        Plane out(lines * static_cast<std::size_t>(count));
+        for (int i = 0; i < count; ++i) {
+            const auto first = static_cast<std::size_t>(
+                filter_taps(source, 0, static_cast<float>(source), size, begin + i, method.filter, weights));
+            for (std::size_t line = 0; line < lines; ++line) {
+                double sum = 0;
+                for (std::size_t t = 0; t < weights.size(); ++t) {
+                    sum += product(plane[line * from.line + (first + t) * from.step], weights[t]);
+                }
+                const int rounded = static_cast<int>(sum >= 0 ? sum + 0.5 : sum - 0.5);
+                out[line * to.line + static_cast<std::size_t>(i) * to.step] =
+                    static_cast<std::uint16_t>(std::clamp(rounded, 0, 0xffff));
+            }
+        }
+        plane = std::move(out);
+    };
+    const auto across = [&](std::size_t lines) {
+        pass(part.width, width, window.left, window.width, lines, {columns, 1}, {out_columns, 1});
+    };
+    const auto down = [&](std::size_t lines) {
+        pass(part.height, height, window.top, window.height, lines, {1, lines}, {1, lines});
+    };
+    if (resizes_down_first(part.width, part.height, width, height, method)) {
+        down(columns);
+        across(out_rows);
+    } else {
+        across(rows);
+        down(out_columns);
+    }
+    Image out{window.width, window.height, {}};
+    for (const unsigned value : plane) out.pixels.insert(out.pixels.end(), 3, clamped_grey(value & 255U, value >> 8));
+    return out;
+}
+
+/// The part `window` of the width x height result of resizing the region `part` of a picture that is stored otherwise
+/// than as RGB, as RGB: what Pillow's crop(part).resize((width, height)).convert("RGB") gives of it.
+[[gnu::cold]] inline Image resize_other(const Image& image, const Region& part, int width, int height,
+                                        const Region& window, ResizeMethod method) {
+    check_samples(image, "resize");
+    const std::vector<std::uint8_t>& samples = image.samples;
+    const bool copies = part.width == width && part.height == height;
+    if (image.storage == Storage::grey16) {
+        if (!copies) return resize_grey16(image, part, width, height, window, method);
+        return gathered(image, {part.left + window.left, part.top + window.top, window.width, window.height},
+                        [&](std::size_t i, std::uint8_t* out) {
+                            out[0] = out[1] = out[2] = clamped_grey(samples[2 * i], samples[2 * i + 1]);
+                        });
+    }
+    const auto resized = [&](const ImageView& source) {
+        return resize_window(source, {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)}, width,
+                             height, window, method);
+    };
+    if (copies) return resized(view(image, part));
+    if (image.storage == Storage::nearest) {
+        const std::vector<int> columns = nearest_inputs(part.width, width, window.left, window.width);
+        const std::vector<int> rows = nearest_inputs(part.height, height, window.top, window.height);
+        Image out{window.width, window.height, {}};
+        for (const int y : rows) {
+            const ImageView row = view(image, {part.left, part.top + y, part.width, 1});
+            for (const int x : columns) {
+                const std::uint8_t* pixel = row.pixels + 3 * static_cast<std::size_t>(x);
+                out.pixels.insert(out.pixels.end(), pixel, pixel + 3);
+            }
+        }
+        return out;
+    }
+    const auto resized_channels = [&](const auto& channels) { return resized(view(gathered(image, part, channels))); };
+    if (image.storage == Storage::ink) {
+        Image out = resized_channels([&](std::size_t i, std::uint8_t* to) { std::copy_n(&samples[4 * i], 3, to); });
+        const Image blacks =
+            resized_channels([&](std::size_t i, std::uint8_t* to) { to[0] = to[1] = to[2] = samples[4 * i + 3]; });
+        for (std::size_t i = 0; i < out.pixels.size(); ++i) out.pixels[i] = ink_level(out.pixels[i], blacks.pixels[i]);
+        return out;
+    }
+    // Colours weigh by their alpha (Pillow's modes RGBa and La; Convert.c, rgbA2rgba and rgba2rgbA): what lies under a
+    // transparent area has no weight, and the area is black.
+    Image out = resized_channels([&](std::size_t i, std::uint8_t* to) {
+        for (std::size_t c = 0; c < 3; ++c) to[c] = blend(image.pixels[3 * i + c], 0, samples[i]);
+    });
+    const Image alphas = resized_channels([&](std::size_t i, std::uint8_t* to) { to[0] = to[1] = to[2] = samples[i]; });
+    for (std::size_t i = 0; i < out.pixels.size(); ++i) {
+        const unsigned alpha = alphas.pixels[i];
+        if (alpha != 0) out.pixels[i] = static_cast<std::uint8_t>(std::min(255U * out.pixels[i] / alpha, 255U));
+    }
+    return out;
+}
+
+/// As resize_other, of any picture; `storage` is the image's, or Storage::rgb where its RGB pixels are to be resized.
+inline Image resize_part(const Image& image, const Region& part, Storage storage, int width, int height,
+                         const Region& window, ResizeMethod method) {
+    if (storage != Storage::rgb) return resize_other(image, part, width, height, window, method);
+    return resize_window(view(image, part), {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)},
+                         width, height, window, method);
 }
 
 }  // namespace detail

@@ -40,8 +40,8 @@ inline std::array<int, 2> shortest_sides(int width, int height, int size) {
     const int longer = std::max(width, height);
     const auto scaled = static_cast<std::int64_t>(size) * longer;
     const double side = static_cast<double>(scaled) / shorter;
-    if (side > resize_side_limit) {
-        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+    if (side > virtual_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^30 pixels",
                     std::to_string(width) + " x " + std::to_string(height));
     }
     const int across = static_cast<int>(side);
@@ -54,8 +54,8 @@ inline std::array<int, 2> covering_sides(int width, int height, const ImageSize&
     const double down = height / static_cast<double>(size.height), across = width / static_cast<double>(size.width);
     const double ratio = longest ? std::max(down, across) : std::min(down, across);
     const auto scaled = [&](int side) { return std::max(1.0, std::nearbyint(side / ratio)); };
-    if (scaled(width) > resize_side_limit || scaled(height) > resize_side_limit) {
-        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+    if (scaled(width) > virtual_side_limit || scaled(height) > virtual_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^30 pixels",
                     std::to_string(width) + " x " + std::to_string(height));
     }
     return {static_cast<int>(scaled(width)), static_cast<int>(scaled(height))};
@@ -144,6 +144,20 @@ inline Image flip_horizontal(const Image& image) {
     return out;
 }
 
+/// What a picture that is not stored as RGB is resized as.
+enum class ResizeAs {
+    stored,  ///< as its Image::storage says, and made RGB afterwards: open_clip and OpenAI's CLIP
+    rgb,     ///< as its RGB pixels: transformers
+};
+
+namespace detail {
+
+inline Storage resized_storage(const Image& image, ResizeAs resize_as) {
+    return resize_as == ResizeAs::stored ? image.storage : Storage::rgb;
+}
+
+}  // namespace detail
+
 /// A random part of the image, resized: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
 /// scale are open_clip's training recipe (transform.py, AugmentationCfg); torchvision's own is 0.08 to 1.
 struct RandomResizedCrop {
@@ -187,13 +201,16 @@ struct RandomResizedCrop {
         return region;
     }
 
-    /// The sampled part resized to `size`. Pixels outside it do not bleed in: cropped first, as torchvision.
-    Image operator()(const Image& image, const ImageSize& size, Filter filter, Random& random) const {
+    /// The sampled part resized to `size`, in RGB. Pixels outside it do not bleed in: cropped first, as torchvision.
+    Image operator()(const Image& image, const ImageSize& size, Filter filter, Random& random,
+                     ResizeAs resize_as = ResizeAs::stored) const {
         detail::check_image(image, "RandomResizedCrop");
         detail::check_target(size, "RandomResizedCrop");
         const Region region = sample(image.width, image.height, random);
         detail::check_resize_size(region.width, region.height, "a crop with");
-        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, Resampling::pillow_13});
+        const int width = static_cast<int>(size.width), height = static_cast<int>(size.height);
+        return detail::resize_part(image, region, detail::resized_storage(image, resize_as), width, height,
+                                   {0, 0, width, height}, {filter, Resampling::pillow_13});
     }
 };
 
@@ -211,11 +228,12 @@ struct Preprocess {
     Filter filter = Filter::bicubic;
     std::array<float, 3> mean{0, 0, 0};
     std::array<float, 3> deviation{1, 1, 1};
-    Colour padding = black;  ///< of Fit::pad
+    Colour padding = black;  ///< of Fit::pad; see fit_image
     Resampling resampling = Resampling::pillow_13;
     std::optional<Colour> background{};  ///< what transparent pixels lie on: for DecodeOptions, when the picture is read
     int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
+    ResizeAs resize_as = ResizeAs::stored;  ///< how pictures with a palette, alpha, CMYK or 16 bits of grey are resized
 
     /// Floats of one picture: 3 * height * width.
     constexpr std::size_t count() const { return 3 * size.area(); }
@@ -239,30 +257,56 @@ constexpr Preprocess siglip_preprocess(ImageSize size) {
             .deviation = {0.5F, 0.5F, 0.5F}};
 }
 
-/// The picture in the recipe's size, still in 8 bits.
+namespace detail {
+
+/// What a padding of `colour` is around a picture of this storage: torchvision pads before the picture becomes RGB,
+/// with open_clip's fill_color as the value of every sample. A colour that is not grey no sample can be; it stays
+/// itself.
+inline Colour stored_padding(const Image& image, Storage storage, Colour colour) {
+    const std::uint8_t fill = colour.red;
+    if (storage == Storage::rgb || colour != Colour{fill, fill, fill}) return colour;
+    if (storage == Storage::ink) {
+        const std::uint8_t level = ink_level(fill, fill);
+        return {level, level, level};
+    }
+    const std::size_t at = std::size_t{3} * fill;
+    if (storage != Storage::nearest) return colour;
+    if (at + 3 > image.samples.size()) return black;
+    return {image.samples[at], image.samples[at + 1], image.samples[at + 2]};
+}
+
+}  // namespace detail
+
+/// The picture in the recipe's size, in RGB of 8 bits: with Resampling::pillow_13 and ResizeAs::stored, to the bit what
+/// open_clip's or OpenAI's transform gives to ToTensor, whatever the file's storage. Colours weigh by their alpha and
+/// transparent areas become black, palettes and bits are sampled at nearest neighbours, CMYK is resized as inks, 16-bit
+/// grey is clamped to 255 after it, and a grey padding is a value of samples: an index of a palette, an amount of every
+/// ink. (A side that Fit::pad reduces to nothing has one pixel; open_clip fails.)
 inline Image fit_image(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
+    detail::check_resize_size(image.width, image.height, "an image with");
     const int width = static_cast<int>(recipe.size.width), height = static_cast<int>(recipe.size.height);
     const int largest = std::max(width, height), resized = recipe.resize;
     if (resized != 0 && resized < largest)
         throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more", std::to_string(resized));
-    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.resampling);
+    const Region whole{0, 0, image.width, image.height};
+    const Storage storage = detail::resized_storage(image, recipe.resize_as);
+    const detail::ResizeMethod method{recipe.filter, recipe.resampling};
     if (recipe.fit != Fit::pad) {
-        detail::check_resize_size(image.width, image.height, "an image with");
         const auto [across, down] =
-            recipe.fit == Fit::squash                    ? std::array{resized, resized}
-            : resized == 0 && !recipe.size.is_square() ? detail::covering_sides(image.width, image.height, recipe.size, false)
-                                                         : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
+            recipe.fit == Fit::squash ? resized == 0 ? std::array{width, height} : std::array{resized, resized}
+            : resized == 0 && !recipe.size.is_square()
+                ? detail::covering_sides(image.width, image.height, recipe.size, false)
+                : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
         const Region window{detail::centre_offset(across, width, recipe.floor_crop),
                             detail::centre_offset(down, height, recipe.floor_crop), width, height};
-        return detail::resize_window(detail::view(image),
-                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, across, down,
-                                     window, {recipe.filter, recipe.resampling});
+        return detail::resize_part(image, whole, storage, across, down, window, method);
     }
     const auto [across, down] = detail::covering_sides(image.width, image.height, recipe.size, true);
-    const Image inner = resize(image, across, down, recipe.filter, recipe.resampling);
-    return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2, recipe.padding);
+    const Image inner = detail::resize_part(image, whole, storage, across, down, {0, 0, across, down}, method);
+    return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2,
+                         detail::stored_padding(image, storage, recipe.padding));
 }
 
 /// Writes three planes, red, green, blue, each [height][width]: (value / 255 - mean) / deviation in float, as
