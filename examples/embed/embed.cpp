@@ -214,7 +214,7 @@ public:
         const std::filesystem::path weights = options.require("--weights");
         metadata_["architecture"] = opened.clip.sizes().architecture;
         inputs_.add("weights", weights.string());
-        for (const char* const name : {"--precision", "--activation", "--prefix", "--resampling", "--pixel-limit"})
+        for (const char* const name : {"--precision", "--activation", "--prefix", "--resampling", "--resize-as", "--pixel-limit"})
             inputs_.add(name, options.get(name, "by default"));
         inputs_.add("output", output.tokens ? "tokens of layer " + std::to_string(output.layer) + (output.normed ? ", normed" : "") : "embeddings");
         // Sums are rounded in another order on another instruction set.

@@ -47,6 +47,8 @@ inline const std::vector<Option> checkpoint_options{
     {"--tokenizer", "PATH", "where it does not lie beside the weights"},
     {"--resampling", "pillow|torchvision",
      "whose pixels a resize gives (default: torchvision for the configs of transformers)"},
+    {"--resize-as", "stored|rgb",
+     "whether a picture becomes RGB before it is resized (default: as the config's library: open_clip's does not)"},
     {"--pixel-limit", "N", "pixels of a picture, beyond which it is left out (default 178956970, as Pillow's)"}};
 
 /// A whole number, all of a text.
@@ -139,6 +141,7 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
         .log = &std::cerr};
     const std::string precision = arguments.choose("--precision", "f32", {"f32", "bf16", "int8"});
     const std::string resampling = arguments.choose("--resampling", "", {"pillow", "torchvision"});
+    const std::string resize_as = arguments.choose("--resize-as", "", {"stored", "rgb"});
     const std::size_t pixel_limit = arguments.number("--pixel-limit", td::DecodeOptions{}.pixel_limit, std::size_t{1} << 40);
     td::AnyClip clip = precision == "f32"    ? td::open<float>(path, options)
                        : precision == "bf16" ? td::open<td::bf16>(path, options)
@@ -152,6 +155,7 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
                             to_string(recipe.size));
         if (!resampling.empty())
             recipe.resampling = resampling == "pillow" ? td::Resampling::pillow_13 : td::Resampling::torchvision;
+        if (!resize_as.empty()) recipe.resize_as = resize_as == "rgb" ? td::ResizeAs::rgb : td::ResizeAs::stored;
     }
     std::optional<td::AnyTokenizer> tokenizer;
     if (towers != td::Towers::image && clip.parts().text) {

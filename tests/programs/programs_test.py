@@ -10,7 +10,9 @@ import argparse
 import array
 import json
 import math
+import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -53,8 +55,31 @@ def tensors(layers=LAYERS):
     yield from blocks("transformer", 12, TEXT_WIDTH)
 
 
-def write_checkpoint(path, layers=LAYERS):
-    """Small random numbers in bfloat16, a gain around 1: enough for embeddings that differ."""
+def transformers_text_tower(prefix=""):
+    """Names and shapes of transformers' CLIPTextModel, which has no projection; version 4 puts text_model. before them."""
+    yield (prefix + "embeddings.token_embedding.weight", [VOCABULARY, TEXT_WIDTH])
+    yield (prefix + "embeddings.position_embedding.weight", [77, TEXT_WIDTH])
+    for i in range(12):
+        layer = f"{prefix}encoder.layers.{i}."
+        for name in ("q", "k", "v", "out"):
+            yield (f"{layer}self_attn.{name}_proj.weight", [TEXT_WIDTH, TEXT_WIDTH])
+            yield (f"{layer}self_attn.{name}_proj.bias", [TEXT_WIDTH])
+        for name in ("layer_norm1", "layer_norm2"):
+            yield from ((f"{layer}{name}.{kind}", [TEXT_WIDTH]) for kind in ("weight", "bias"))
+        yield (layer + "mlp.fc1.weight", [4 * TEXT_WIDTH, TEXT_WIDTH])
+        yield (layer + "mlp.fc1.bias", [4 * TEXT_WIDTH])
+        yield (layer + "mlp.fc2.weight", [TEXT_WIDTH, 4 * TEXT_WIDTH])
+        yield (layer + "mlp.fc2.bias", [TEXT_WIDTH])
+    yield from ((f"{prefix}final_layer_norm.{kind}", [TEXT_WIDTH]) for kind in ("weight", "bias"))
+
+
+TEXT_CONFIG = {"model_type": "clip_text_model", "hidden_size": TEXT_WIDTH, "num_attention_heads": 8, "num_hidden_layers": 12,
+               "intermediate_size": 2048, "vocab_size": VOCABULARY, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+               "projection_dim": 768, "eos_token_id": 2}  # fmt: skip
+
+
+def write_checkpoint(path, layers=LAYERS, plan=None, scale=None):
+    """Small random numbers in bfloat16, a gain around 1: enough for embeddings that differ. `plan` holds names and shapes."""
     draw = random.Random(0)
     noise = [draw.gauss(0, 0.04) for _ in range(65521)]
 
@@ -63,7 +88,8 @@ def write_checkpoint(path, layers=LAYERS):
         return b"".join(floats[i + 2 : i + 4] for i in range(0, len(floats), 4))
 
     plain, gains = as_bytes(noise), as_bytes(1 + x for x in noise)
-    header, size, plan = {}, 0, list(tensors(layers))
+    header, size = {}, 0
+    plan = list(tensors(layers)) if plan is None else list(plan)
     for name, shape in plan:
         count = math.prod(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [size, size + 2 * count]}
@@ -73,7 +99,11 @@ def write_checkpoint(path, layers=LAYERS):
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for i, (name, shape) in enumerate(plan):
-            block = gains if ".ln_" in name and name.endswith("weight") or "ln_final.weight" in name else plain
+            is_gain = name.endswith("weight") and ("ln_" in name or "norm" in name)
+            block = gains if is_gain else plain
+            if name == "logit_scale" and scale is not None:
+                file.write(as_bytes([scale]))
+                continue
             start, left = 2 * (7919 * i % 65521), 2 * math.prod(shape)
             while left > 0:
                 part = block[start : start + left]
@@ -81,12 +111,15 @@ def write_checkpoint(path, layers=LAYERS):
                 left, start = left - len(part), 0
 
 
+def png(width, height, rows):
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def write_png(path, seed, side=40):
     draw = random.Random(seed)
-    rows = b"".join(b"\0" + bytes(draw.randrange(256) for _ in range(3 * side)) for _ in range(side))
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    path.write_bytes(png(side, side, b"".join(b"\0" + bytes(draw.randrange(256) for _ in range(3 * side)) for _ in range(side))))
 
 
 def read_safetensors(path):
@@ -186,9 +219,232 @@ class Programs(unittest.TestCase):
         with open(partial, "ab") as file:
             file.write(b"half a row")
         result = self.embed("--images", many, "--out", killed, "--precision", "int8", fails=True)
-        self.assertIn("another run's", result.stderr)
+        self.assertIn("other inputs: delete it to begin anew, or give the same again: expected --precision: int8, found --precision: by default", result.stderr)
         self.embed("--images", many, "--out", killed)
         self.assertEqual(killed.read_bytes(), whole.read_bytes())
+
+    def killed(self, out, folder, *arguments):
+        """Starts embed, kills it when it has some rows, and returns its journal."""
+        partial = Path(f"{out}.images.partial")
+        process = subprocess.Popen([Path(OPTIONS.programs) / "embed", "--weights", folder, *arguments, "--out", out], stderr=subprocess.DEVNULL)  # fmt: skip
+        while process.poll() is None and (not partial.exists() or partial.stat().st_size < 40_000):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.assertTrue(partial.exists(), "it was done before it was killed")
+        return partial
+
+    def test_goes_on_from_the_same_inputs_alone(self):
+        many, model = self.folder / "few", self.folder / "changing"
+        many.mkdir()
+        for i in range(120):
+            write_png(many / f"{i:03}.png", i, 8)
+        shutil.copytree(self.model, model)
+        weights = model / "open_clip_model.safetensors"
+        whole, out = self.folder / "w.safetensors", self.folder / "resumed.safetensors"
+        self.run_program("embed", "--weights", model, "--images", many, "--out", whole)
+        partial = self.killed(out, model, "--images", many)
+        journal = partial.read_bytes()
+
+        def refused(message, *options):
+            error = self.run_program("embed", "--weights", model, "--images", many, "--out", out, *options, fails=True)
+            self.assertIn("it holds rows of an earlier run with other inputs", error.stderr)
+            self.assertIn(message, error.stderr)
+            self.assertEqual(partial.read_bytes(), journal)
+
+        with open(weights, "r+b") as file:  # overwritten in place: the folder and the size stay
+            file.seek(-1000, 2)
+            before = file.read(8)
+            file.seek(-1000, 2)
+            file.write(bytes(8))
+        refused("file open_clip_model.safetensors")
+        with open(weights, "r+b") as file:
+            file.seek(-1000, 2)
+            file.write(before)
+        config = (model / "open_clip_config.json").read_text()
+        (model / "open_clip_config.json").write_text(config.replace('"preprocess_cfg": {}', '"preprocess_cfg": {"resize_mode": "squash"}'))
+        refused("file open_clip_config.json")
+        (model / "open_clip_config.json").write_text(config)
+        refused("--resampling", "--resampling", "torchvision")
+        refused("--resize-as", "--resize-as", "rgb")
+        refused("output: tokens", "--tokens")
+        write_png(many / "007.png", 1007, 8)
+        refused("pictures: 120 with digest")
+        write_png(many / "007.png", 7, 8)
+        times = partial.stat().st_mtime_ns
+        # Its time is another now, and that is all that is looked at.
+        refused("pictures: 120 with digest")
+        partial.unlink()
+        self.killed(out, model, "--images", many)
+        self.run_program("embed", "--weights", model, "--images", many, "--out", out)
+        self.assertEqual(out.read_bytes(), whole.read_bytes())
+
+    def test_a_journal_of_captions_knows_its_tokenizer(self):
+        texts = self.folder / "t.safetensors"
+        partial = Path(f"{texts}.texts.partial")
+        inputs = ["--texts", self.captions, "--out", texts]
+        self.embed(*inputs)
+        other = self.folder / "tokenizer"
+        other.mkdir()
+        shutil.copy(self.model / "bpe_simple_vocab_16e6.txt.gz", other)
+        # A run that is done leaves no journal; one is made here as a killed run leaves it.
+        wrapper = subprocess.Popen([Path(OPTIONS.programs) / "embed", "--weights", self.model, *inputs], stderr=subprocess.DEVNULL)
+        while wrapper.poll() is None and not (partial.exists() and partial.stat().st_size > 0):
+            time.sleep(0.0005)
+        wrapper.send_signal(signal.SIGKILL)
+        wrapper.wait()
+        if partial.exists():  # or it was faster
+            self.assertIn("tokenizer:", self.embed(*inputs, "--tokenizer", other, fails=True).stderr)
+
+    def test_accounts_for_every_file(self):
+        place = self.folder / "mixed"
+        (place / "sub").mkdir(parents=True)
+        (place / ".hidden").mkdir()
+        picture = (self.pictures / "0.png").read_bytes()
+        for name in ("a.png", "b.PNG", "sub/c.Jpg", "no_ending", ".hidden/x.png", "._a.png"):
+            (place / name).write_bytes(picture)
+        (place / "d.webp").write_bytes(b"RIFF\0\0\0\0WEBPVP8 ")
+        (place / "named.jpg").write_bytes(b"RIFF\0\0\0\0WEBPVP8 ")
+        (place / "e.gif").write_bytes(b"GIF89a")
+        (place / "f.bmp").write_bytes(b"BM0000")
+        (place / "page.jpg").write_bytes(b"<html>not found</html>")
+        (place / "empty.jpg").write_bytes(b"")
+        (place / "notes.txt").write_text("notes")
+        (place / "loop.png").symlink_to(place / "loop.png")
+        (place / "around").symlink_to(place)
+        os.mkfifo(place / "pipe.png")
+        out = self.folder / "mixed.safetensors"
+        result = self.embed("--images", place, "--out", out)
+        rows, metadata = read_safetensors(out)
+        self.assertEqual([str(Path(name).relative_to(place)) for name in json.loads(metadata["images"])], ["a.png", "b.PNG", "no_ending", "sub/c.Jpg"])
+        for message in ("loop.png: a link that leads to no file", "around: a link to a folder", "pipe.png: neither a file nor a folder",
+                        "page.jpg", "empty.jpg", "2 hidden files and folders", "1 files that are no pictures", "2 pictures of WebP",
+                        "1 pictures of GIF", "1 pictures of BMP"):  # fmt: skip
+            self.assertIn(message, result.stderr)
+        # A picture is one by its first bytes, whatever its name; a list likewise.
+        for name in ("no_ending", "sub/c.Jpg"):
+            self.embed("--images", place / name, "--out", self.folder / "one.npy")
+        error = self.embed("--images", place / "d.webp", "--out", self.folder / "two.npy", fails=True)
+        self.assertIn("a JPEG or PNG picture, found WebP data", error.stderr)
+        (place / "list.jpg").write_text("a.png\n")
+        self.embed("--images", place / "list.jpg", "--out", self.folder / "three.npy")
+        (place / "binary").write_bytes(b"\0\1\2")
+        self.assertIn("binary data at line 1", self.embed("--images", place / "binary", "--out", self.folder / "four.npy", fails=True).stderr)
+        self.assertFalse(list(self.folder.glob("*.partial")))
+        nothing = self.folder / "nothing"
+        nothing.mkdir()
+        self.assertIn("expected a JPEG or PNG picture", self.embed("--images", nothing, "--out", self.folder / "five.npy", fails=True).stderr)
+        for bad in ("page.jpg", "empty.jpg"):
+            shutil.copy(place / bad, nothing)
+        self.embed("--images", nothing, "--out", self.folder / "six.npy", fails=True)
+        self.run_program("zero_shot", "--weights", self.model, "--images", nothing, "--labels", "a, b", fails=True)
+        strip = self.folder / "strip"
+        strip.mkdir()
+        write_png(strip / "tall.png", 1, 2)
+        (strip / "tall.png").write_bytes(png(1, 1 << 17, b"\0" * ((3 + 1) << 17)))
+        self.assertIn("tall.png", self.embed("--images", strip, "--out", self.folder / "seven.npy", fails=True).stderr)
+
+    def test_towers_alone_and_wrapped_models(self):
+        """A tower of transformers 4 or 5 alone, with and without its config; names behind what trainers wrap around a model."""
+        tokens = {}
+        for version, prefix in ((4, "text_model."), (5, "")):
+            tower = self.folder / f"text_encoder_{version}"
+            tower.mkdir()
+            write_checkpoint(tower / "model.safetensors", plan=transformers_text_tower(prefix))
+            (tower / "config.json").write_text(json.dumps(TEXT_CONFIG))
+            out = self.folder / f"tokens_{version}.safetensors"
+            arguments = ["--weights", tower, "--tokenizer", self.model, "--texts", self.captions]
+            result = self.run_program("embed", *arguments, "--tokens", "--out", out)
+            self.assertIn("text tower of vit_b_32", result.stderr)
+            tokens[version] = out.read_bytes()
+            error = self.run_program("embed", *arguments, "--out", self.folder / "e.npy", fails=True)
+            self.assertIn("expected a projection, which leads to embeddings", error.stderr)
+            error = self.run_program("embed", "--weights", tower, "--images", self.pictures, "--out", self.folder / "e.npy", fails=True)
+            self.assertIn("the tensors of an image tower", error.stderr)
+            (tower / "config.json").unlink()
+            self.run_program("embed", *arguments, "--tokens", "--out", out, "--activation", "quick_gelu")
+            self.assertEqual(out.read_bytes(), tokens[version])
+        self.assertEqual(tokens[4], tokens[5])
+        header = json.loads(tokens[5][8 : 8 + struct.unpack("<Q", tokens[5][:8])[0]])
+        self.assertEqual(header["text_tokens"]["shape"], [3, 77, 512])
+        outputs = {tokens[5]}
+        for options in (["--layer", "-2"], ["--no-norm"], ["--layer", "0", "--no-norm"]):
+            self.run_program("embed", *arguments, "--tokens", "--out", out, "--activation", "quick_gelu", *options)
+            outputs.add(out.read_bytes())
+        self.assertEqual(len(outputs), 4)
+
+        wrapped, plain = self.folder / "wrapped", self.folder / "plain.npy"
+        self.embed("--texts", self.captions, "--out", plain)
+        shutil.copytree(self.model, wrapped, ignore=shutil.ignore_patterns("*.safetensors"))
+        weights = wrapped / "open_clip_model.safetensors"
+        for prefix, inner in (("module.", ""), ("_orig_mod.module.", ""), ("clip_model.", "_fsdp_wrapped_module."), ("base_model.model.", "")):
+            write_checkpoint(weights, plan=((prefix + name.replace("resblocks.3.", "resblocks.3." + inner), shape) for name, shape in tensors()))
+            result = self.run_program("embed", "--weights", wrapped, "--texts", self.captions, "--out", self.folder / "wrapped.npy")
+            self.assertEqual((self.folder / "wrapped.npy").read_bytes(), plain.read_bytes())
+            self.assertIn("are read without", result.stderr)
+        # A model and its running average: the model, unless it is asked for.
+        both = [("model." + name, shape) for name, shape in tensors()] + [("model_ema." + name, shape) for name, shape in tensors()]
+        write_checkpoint(weights, plan=both)
+        arguments = ["--weights", wrapped, "--texts", self.captions, "--out", self.folder / "ema.npy"]
+        result = self.run_program("embed", *arguments)
+        self.assertIn("that behind 'model.' is read", result.stderr.replace('"', "'"))
+        self.assertEqual((self.folder / "ema.npy").read_bytes(), plain.read_bytes())
+        self.run_program("embed", *arguments, "--prefix", "model_ema.")
+        self.assertNotEqual((self.folder / "ema.npy").read_bytes(), plain.read_bytes())
+        self.assertIn("model_ema.", self.run_program("embed", *arguments, "--prefix", "teacher", fails=True).stderr)
+        # What does not fit is counted first, and listed ten at most.
+        write_checkpoint(weights, plan=[(name, shape) for name, shape in tensors() if "ln_1" not in name and "visual" in name or "resblocks" not in name])
+        error = self.run_program("embed", "--weights", wrapped, "--images", self.pictures, "--texts", self.captions, "--out", self.folder / "x.safetensors", fails=True)
+        self.assertRegex(error.stderr.splitlines()[0], r"tandem|the config contradicts|tensors are missing")
+        self.assertLess(len(error.stderr.splitlines()), 40)
+
+    def test_a_scale_that_overflows_is_no_probability(self):
+        model = self.folder / "hot"
+        shutil.copytree(self.model, model, ignore=shutil.ignore_patterns("*.safetensors"))
+        write_checkpoint(model / "open_clip_model.safetensors", scale=200.0)
+        error = self.run_program("zero_shot", "--weights", model, "--images", self.pictures, "--labels", "a, b", fails=True)
+        self.assertIn("logit_scale: expected the logarithm of a finite scale", error.stderr)
+
+    def test_every_option_with_every_odd_value(self):
+        """Each answer names the option or the path; nothing is taken for something else."""
+        out = str(self.folder / "odd.safetensors")
+        usual = {
+            "embed": {"--weights": self.model, "--images": self.pictures, "--texts": self.captions, "--out": out},
+            "zero_shot": {"--weights": self.model, "--images": self.pictures, "--labels": "a, b"},
+            "attention": {"--weights": self.model, "--image": self.pictures / "0.png", "--out": self.folder / "odd.png"},
+        }
+        values = ("", "-1", "x", "1e99", str(self.folder), "/dev/null")
+        # What these mean: a label, a caption, layers from the back, a name of a model in the file that is not there.
+        sound = {("--layer", "-1"), ("--text", "-1"), ("--text", "x"), ("--text", "1e99"), ("--text", "/dev/null"), ("--text", str(self.folder)),
+                 ("--tokenizer", "x")}  # fmt: skip
+        for program, options in usual.items():
+            listing = self.run_program(program, "--help").stdout
+            known = re.findall(r"^  (--[a-z-]+) +(\S+)", listing, re.M)
+            self.assertGreater(len(known), 8)
+            for option, value_name in known:
+                if option in ("--tokens", "--no-norm", "--json"):
+                    continue
+                for value in values:
+                    if (option, value) in sound:
+                        continue
+                    arguments = [str(part) for pair in (options | {option: value}).items() for part in pair]
+                    if program == "embed" and option == "--layer":
+                        arguments.append("--tokens")
+                    result = subprocess.run([Path(OPTIONS.programs) / program, *arguments], capture_output=True, text=True)
+                    with self.subTest(program=program, option=option, value=value):
+                        self.assertEqual(result.returncode, 1, result.stderr)
+                        self.assertTrue(option in result.stderr or (value and value in result.stderr), result.stderr)
+                        self.assertFalse(re.search(r"std::|stoi|bad_alloc|basic_", result.stderr), result.stderr)
+            twice = [str(part) for pair in options.items() for part in pair] + ["--precision", "f32", "--precision", "bf16"]
+            error = self.run_program(program, *twice, fails=True)
+            self.assertIn("--precision: expected the option once", error.stderr)
+        error = self.run_program("zero_shot", "--weights", self.model, "--images", self.pictures, "--labels", "labls.txt", fails=True)
+        self.assertIn("no file labls.txt", error.stderr)
+        error = self.run_program("zero_shot", "--weights", self.model, "--images", self.pictures, "--labels", "cat", fails=True)
+        self.assertIn("two labels or more", error.stderr)
+        (self.folder / "twice.txt").write_text("{} and {}\n")
+        error = self.run_program("zero_shot", "--weights", self.model, "--images", self.pictures, "--labels", "a, b", "--templates", self.folder / "twice.txt", fails=True)  # fmt: skip
+        self.assertIn("a template with {} once", error.stderr)
 
     def test_names_what_is_wrong(self):
         weights = self.model / "open_clip_model.safetensors"
@@ -221,12 +477,12 @@ class Programs(unittest.TestCase):
         self.assertIn("expected a tokenizer beside the weights", error.stderr)
 
         for arguments, message in (
-            (["--images", self.folder / "none.txt", "--out", "x.npy"], "cannot read the file"),
+            (["--images", self.folder / "none.txt", "--out", "x.npy"], "none.txt"),
             (["--images", self.pictures, "--texts", self.captions, "--out", "x.npy"], "a .safetensors file for both"),
             (["--out", "x.npy"], "--images, --texts or both"),
             (["--images", self.pictures, "--out", "x.txt"], "a name that ends in"),
             (["--images", self.pictures, "--out", self.folder / "x.npy", "--precision", "f64"], "f32, bf16 or int8"),
-            (["--images", self.pictures, "--out", self.folder / "x.npy", "--threads", "0"], "a whole number above 0"),
+            (["--images", self.pictures, "--out", self.folder / "x.npy", "--threads", "0"], "a whole number from 1"),
             (["--image", "x"], "an option of --help"),
         ):
             self.assertIn(message, self.embed(*arguments, fails=True).stderr)
@@ -249,7 +505,7 @@ class Programs(unittest.TestCase):
         self.assertNotEqual(ensemble[0]["labels"], report[0]["labels"])
         templates.write_text("no hole\n")
         error = self.run_program("zero_shot", *arguments, "--templates", templates, fails=True)
-        self.assertIn("a template with {}", error.stderr)
+        self.assertIn("a template with {} once", error.stderr)
 
     def test_attention(self):
         maps = []

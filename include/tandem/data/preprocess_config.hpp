@@ -120,6 +120,7 @@ struct ProcessorDefaults {
     Preprocess recipe = usual.is_imagenet ? siglip_preprocess(usual.size) : openai_preprocess(usual.size);
     recipe.floor_crop = true;
     recipe.resampling = Resampling::torchvision;
+    recipe.resize_as = ResizeAs::rgb;  // converted before it is resized
     recipe.fit = usual.fit;
     read_channels(config, "image_mean", recipe.mean);
     read_channels(config, "image_std", recipe.deviation);

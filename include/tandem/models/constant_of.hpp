@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdlib>
 #include <sstream>
@@ -51,9 +52,10 @@ private:
 /// The shortest ratio of which a width makes the hidden one (hidden_of).
 [[gnu::cold]] inline double ratio_of(std::size_t hidden, std::size_t width) {
     if (hidden == 0 || width == 0) return 4.0;
-    const double exact = static_cast<double>(hidden) / static_cast<double>(width);
-    for (int digits = 1; digits < 15; ++digits) {
-        const double ratio = std::strtod(number_text(exact, digits).c_str(), nullptr);
+    // Rounded up, as the product is rounded down.
+    double scale = 1;
+    for (int digits = 0; digits < 12; ++digits, scale *= 10) {
+        const double ratio = std::ceil(static_cast<double>(hidden) / static_cast<double>(width) * scale) / scale;
         if (static_cast<std::size_t>(static_cast<double>(width) * ratio) == hidden) return ratio;
     }
     return (static_cast<double>(hidden) + 0.5) / static_cast<double>(width);
@@ -115,6 +117,7 @@ private:
                              .final_ln_after_pool = value.is("vision.final_ln_after_pool"),
                              .qk_norm = value.is("vision.qk_norm"),
                              .ls_init_value = std::strtod(value("vision.ls_init_value", "0").c_str(), nullptr),
+                             .patch_dropout = std::strtod(value("vision.patch_dropout", "0").c_str(), nullptr),
                              .patch_bias = is_map,
                              .floor_patches = !image.is_multiple_of(patch),
                              .proj_type = is_map ? Projection::none : Projection::linear};

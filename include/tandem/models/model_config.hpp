@@ -376,8 +376,7 @@ struct TimmSiglip {
 
 /// vision_cfg of an open_clip config.
 [[gnu::cold]] inline void read_open_clip_vision(ArchitectureReader& config, const std::string& at, bool quick_gelu) {
-    static constexpr IrrelevantKey training{"patch_dropout", of_training};
-    config.ignore({training}, at);
+    config.add_number("vision.patch_dropout", at + "patch_dropout", 0);  // of training alone
     config.add_image("vision.image", at + "image_size", 224);
     if (const auto timm = config.find(at + "timm_model_name")) {
         const auto sizes = timm_siglip(*timm);
