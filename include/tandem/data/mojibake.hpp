@@ -440,7 +440,7 @@ inline std::u32string fix_parts(std::u32string_view text, std::size_t& budget) {
     while (!text.empty()) {
         const std::size_t length = after_trail ? 0 : utf8_clue_length(text);
         const std::u32string_view part = text.substr(0, std::max<std::size_t>(length, 1));
-        if (length != 0 && length < whole && is_bad(part))
+        if (length != 0 && length < whole)
             out += fix_encoding(std::u32string(part), budget);
         else
             out += part;
@@ -450,11 +450,9 @@ inline std::u32string fix_parts(std::u32string_view text, std::size_t& budget) {
     return out;
 }
 
-inline std::u32string fix_c1_controls(std::u32string text) {
-    for (char32_t& c : text) {
-        if (c >= 0x80 && c <= 0x9F) c = windows_1252[c - 0x80];
-    }
-    return text;
+/// fixes.py, fix_c1_controls, of one character: what Windows-1252 has in the place of a C1 control.
+constexpr char32_t without_c1(char32_t c) {
+    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
 }
 
 /// ftfy.fix_encoding (ftfy 6.3.1, __init__.py): mends text that looks mis-decoded, again while that changes it.
@@ -469,7 +467,7 @@ inline std::u32string fix_encoding(std::u32string text, std::size_t& budget) {
         } else {
             fixed = fix_parts(text, budget);
             // Of its two ways with C1 controls, ftfy tries the one for Latin-1 first; both give Windows-1252.
-            if (fixed == text) fixed = fix_c1_controls(text);
+            if (fixed == text) std::transform(text.begin(), text.end(), fixed.begin(), without_c1);
         }
         if (fixed == text) break;
         text = std::move(fixed);
