@@ -147,8 +147,8 @@ inline std::u32string fix_controls(std::u32string_view text) {
     return out;
 }
 
-/// ftfy.fix_and_explain (ftfy 6.3.1): all fixes, again until nothing changes. Two kinds of text would take ftfy quadratic
-/// time and stay as they are after 100 rounds: references nested as deep, and more than some 200 characters whose
+/// ftfy.fix_and_explain (ftfy 6.3.1): all fixes, again until nothing changes. Two kinds of text cost ftfy quadratic
+/// time and stay as they are after 100 rounds: references nested as deep, and some of more than 200 characters whose
 /// encoding changes as often.
 inline std::u32string ftfy_fix_segment(std::u32string text, bool unescape) {
     constexpr std::size_t most_rounds = 100;

@@ -125,7 +125,7 @@ public:
     /// Of a character that no table names the class of letters and digits is left out: it takes long to tell, and no
     /// rule asks for it at its first two places.
     const MojibakeCharacter& roughly(char32_t c) const {
-        return characters_[c < 0x10000 ? positions_[pages_[c >> 8]][c & 0xFF] : other];
+        return characters_[c < 0x10000 ? positions_[pages_[c >> 8] * 256U + (c & 0xFF)] : other];
     }
 
     const MojibakeCharacter& at(char32_t c) const {
@@ -139,42 +139,37 @@ public:
 
 private:
     static constexpr std::string_view class_letters = "obwmSEnkAaUux1zZ_l.234tT";
+    static constexpr std::uint32_t named = std::uint32_t{1} << 31;  ///< a class for the member of a rule at hand
     static constexpr std::size_t other = 0;
     static constexpr std::size_t other_word = 1;
     static constexpr std::size_t end = 2;
 
-    [[gnu::cold]] MojibakeTables() : pages_{}, positions_(1), characters_(3) {
+    [[gnu::cold]] MojibakeTables() : pages_{}, positions_(256), characters_(3) {
         characters_[other].classes = classes(".");
         characters_[other_word].classes = classes(".l");
         for (char32_t c = 0; c <= 0x3000; ++c) {
             if (c < 0x80 || is_python_space(c)) insert(c);
         }
-        for_each_entry(mojibake_classes, ' ', [&](std::string_view entry) {
+        for (std::string_view table = mojibake_classes; !table.empty();) {
+            const std::string_view entry = cut_entry(table, ' ');
             for (const char32_t c : characters_of(entry.substr(1))) insert(c).classes |= classes(entry.substr(0, 1));
-        });
-        unsigned codec = 0;
-        const auto add_codec = [&](std::u32string_view upper) {
-            for (std::size_t i = 0; i < upper.size(); ++i)
-                insert(upper[i]).bytes[codec] = static_cast<unsigned char>(0x80 + i);
-            if (is_sloppy(codec)) insert(replacement_character).bytes[codec] = lost_byte;
-            ++codec;
-        };
+        }
         std::u32string upper = characters_of("80-ff");
-        add_codec(upper);
+        add_codec(0, upper);
         std::copy(windows_1252.begin(), windows_1252.end(), upper.begin());
-        add_codec(upper);
-        for_each_entry(mojibake_codecs, ' ', [&](std::string_view entry) { add_codec(characters_of(entry)); });
+        add_codec(1, upper);
+        unsigned codec = 2;
+        for (std::string_view table = mojibake_codecs; !table.empty(); ++codec)
+            add_codec(codec, characters_of(cut_entry(table, ' ')));
         unsigned rule = 0;
-        for_each_entry(mojibake_rules, ' ', [&](std::string_view entry) { add_rule(entry, rule++); });
+        for (std::string_view table = mojibake_rules; !table.empty(); ++rule) add_rule(rule, cut_entry(table, ' '));
     }
 
-    template <class Visit>
-    static void for_each_entry(std::string_view table, char separator, const Visit& visit) {
-        while (!table.empty()) {
-            const std::string_view entry = table.substr(0, table.find(separator));
-            visit(entry);
-            table.remove_prefix(std::min(table.size(), entry.size() + 1));
-        }
+    /// Takes the first entry off a list.
+    static std::string_view cut_entry(std::string_view& list, char separator) {
+        const std::string_view entry = list.substr(0, list.find(separator));
+        list.remove_prefix(std::min(list.size(), entry.size() + 1));
+        return entry;
     }
 
     static char32_t code_point(std::string_view digits) {
@@ -183,23 +178,24 @@ private:
         return value;
     }
 
-    static std::u32string characters_of(std::string_view ranges) {
+    [[gnu::cold]] static std::u32string characters_of(std::string_view ranges) {
         std::u32string out;
-        for_each_entry(ranges, ',', [&](std::string_view range) {
-            const std::size_t dash = std::min(range.find('-'), range.size());
-            const char32_t last = code_point(range.substr(dash == range.size() ? 0 : dash + 1));
-            for (char32_t c = code_point(range.substr(0, dash)); c <= last; ++c) out += c;
-        });
+        while (!ranges.empty()) {
+            std::string_view last = cut_entry(ranges, ',');
+            const std::string_view first = cut_entry(last, '-');
+            const char32_t end = code_point(last.empty() ? first : last);
+            for (char32_t c = code_point(first); c <= end; ++c) out += c;
+        }
         return out;
     }
 
-    MojibakeCharacter& insert(char32_t c) {
+    [[gnu::cold]] MojibakeCharacter& insert(char32_t c) {
         std::uint16_t& page = pages_[c >> 8];
         if (page == 0) {
-            page = static_cast<std::uint16_t>(positions_.size());
-            positions_.emplace_back();
+            page = static_cast<std::uint16_t>(positions_.size() / 256);
+            positions_.resize(positions_.size() + 256);
         }
-        std::uint16_t& position = positions_[page][c & 0xFF];
+        std::uint16_t& position = positions_[page * 256U + (c & 0xFF)];
         if (position == other) {
             position = static_cast<std::uint16_t>(characters_.size());
             characters_.emplace_back().classes = (c == '\n' ? 0 : classes(".")) |
@@ -209,34 +205,35 @@ private:
         return characters_[position];
     }
 
-    void add_rule(std::string_view members, unsigned rule) {
+    [[gnu::cold]] void add_codec(unsigned codec, std::u32string_view upper) {
+        unsigned char byte = 0x80;
+        for (const char32_t c : upper) insert(c).bytes[codec] = byte++;
+        if (is_sloppy(codec)) insert(replacement_character).bytes[codec] = lost_byte;
+    }
+
+    [[gnu::cold]] void add_rule(unsigned rule, std::string_view members) {
         const std::uint64_t bit = std::uint64_t{1} << rule;
         if (members.front() == '^') {
             at_start_ |= bit;
             members.remove_prefix(1);
         }
-        std::size_t place = 0;
-        for_each_entry(members, ',', [&](std::string_view member) {
-            const bool negated = member.front() == '!';
-            if (negated) member.remove_prefix(1);
-            const std::size_t equals = std::min(member.find('='), member.size());
-            const std::uint32_t wanted = classes(member.substr(0, equals));
-            std::vector<const MojibakeCharacter*> single;
-            for_each_entry(member.substr(std::min(equals + 1, member.size())), '+',
-                           [&](std::string_view digits) { single.push_back(&roughly(code_point(digits))); });
+        for (std::size_t place = 0; place < MojibakeCharacter::longest_rule; ++place) {
+            const bool over = members.empty();
+            std::string_view single = cut_entry(members, ',');
+            const bool negated = single.starts_with('!');
+            if (negated) single.remove_prefix(1);
+            const std::uint32_t wanted = classes(cut_entry(single, '=')) | named;
+            while (!single.empty()) insert(code_point(cut_entry(single, '+'))).classes |= named;
             for (MojibakeCharacter& c : characters_) {
-                const bool named = std::find(single.begin(), single.end(), &c) != single.end();
-                if (&c != &characters_[end] && ((c.classes & wanted) != 0 || named) != negated) c.rules[place] |= bit;
+                const bool fits = ((c.classes & wanted) != 0) != negated && &c != &characters_[end];
+                if (over || fits) c.rules[place] |= bit;
+                c.classes &= ~named;
             }
-            ++place;
-        });
-        for (; place < MojibakeCharacter::longest_rule; ++place) {
-            for (MojibakeCharacter& c : characters_) c.rules[place] |= bit;
         }
     }
 
     std::array<std::uint16_t, 256> pages_;
-    std::vector<std::array<std::uint16_t, 256>> positions_;
+    std::vector<std::uint16_t> positions_;  ///< pages of 256
     std::vector<MojibakeCharacter> characters_;
     std::uint64_t at_start_ = 0;
 };
@@ -271,7 +268,7 @@ constexpr bool is_trail_byte(unsigned byte) {
 
 /// The length of the UTF-8 sequence at the front of `bytes` that has a space for its byte 0xA0; 0 if none is there.
 /// Only such as make a likely character (chardata.py, ALTERED_UTF8_RE).
-constexpr std::size_t spaced_sequence_length(std::string_view bytes) {
+[[gnu::cold]] inline std::size_t spaced_sequence_length(std::string_view bytes) {
     const unsigned lead = byte_at(bytes, 0);
     if (lead == 0xF0) {
         std::size_t spaces = 0;
@@ -297,7 +294,7 @@ constexpr std::size_t spaced_sequence_length(std::string_view bytes) {
 
 /// fixes.py, restore_byte_a0: spaces back to 0xA0 where that makes UTF-8. "à" keeps its space, save at the front of a
 /// few Portuguese words.
-inline std::string restore_byte_a0(std::string_view bytes) {
+[[gnu::cold]] inline std::string restore_byte_a0(std::string_view bytes) {
     constexpr std::array<std::string_view, 5> joined = {" ", "quele", "quela", "quilo", "s "};
     std::string out;
     out.reserve(bytes.size());
@@ -316,7 +313,7 @@ inline std::string restore_byte_a0(std::string_view bytes) {
 
 /// The length of the UTF-8 or CESU-8 sequence at the front of `bytes` that has lost bytes: 0x1A, or one "?"; 0 if none
 /// is there (chardata.py, LOSSY_UTF8_RE).
-constexpr std::size_t lossy_sequence_length(std::string_view bytes) {
+[[gnu::cold]] inline std::size_t lossy_sequence_length(std::string_view bytes) {
     const auto is_lost = [&](std::size_t i) { return byte_at(bytes, i) == lost_byte; };
     const auto is_unknown = [&](std::size_t i) { return is_lost(i) || byte_at(bytes, i) == '?'; };
     const auto is_trail = [&](std::size_t i) { return is_trail_byte(byte_at(bytes, i)); };
@@ -344,7 +341,7 @@ constexpr std::size_t lossy_sequence_length(std::string_view bytes) {
 }
 
 /// fixes.py, replace_lossy_sequences: U+FFFD for each.
-inline std::string replace_lossy_sequences(std::string_view bytes) {
+[[gnu::cold]] inline std::string replace_lossy_sequences(std::string_view bytes) {
     std::string out;
     out.reserve(bytes.size());
     while (!bytes.empty()) {
@@ -360,7 +357,7 @@ inline std::string replace_lossy_sequences(std::string_view bytes) {
 
 /// Decodes UTF-8, CESU-8 and Java's two bytes of NUL (bad_codecs/utf8_variants.py); nothing if some byte is neither.
 /// Where a sequence of the latter two wants its last byte, ftfy takes the line feed that ends the text for it.
-inline std::optional<std::u32string> decode_utf8_variants(std::string_view bytes) {
+[[gnu::cold]] inline std::optional<std::u32string> decode_utf8_variants(std::string_view bytes) {
     std::u32string out;
     out.reserve(bytes.size());
     const auto is_last = [&](std::size_t i) {
@@ -387,7 +384,7 @@ inline std::optional<std::u32string> decode_utf8_variants(std::string_view bytes
 }
 
 /// The text as UTF-8 that one of the codecs has read; nothing if no codec gives UTF-8.
-inline std::optional<std::u32string> decode_again(std::u32string_view text) {
+[[gnu::cold]] inline std::optional<std::u32string> decode_again(std::u32string_view text) {
     const MojibakeTables& tables = MojibakeTables::get();
     for (unsigned codec = 0; codec < mojibake_codec_count; ++codec) {
         std::string bytes;
@@ -409,7 +406,7 @@ inline std::optional<std::u32string> decode_again(std::u32string_view text) {
 inline std::u32string fix_encoding(std::u32string text, std::size_t& budget);
 
 /// How many characters at the front of `text` look like mis-decoded UTF-8 (chardata.py, UTF8_DETECTOR_RE).
-inline std::size_t utf8_clue_length(std::u32string_view text) {
+[[gnu::cold]] inline std::size_t utf8_clue_length(std::u32string_view text) {
     const MojibakeTables& tables = MojibakeTables::get();
     const auto is = [&](std::size_t i, std::uint32_t classes) {
         return i < text.size() && (tables.roughly(text[i]).classes & classes) != 0;
@@ -431,7 +428,7 @@ inline std::size_t utf8_clue_length(std::u32string_view text) {
 }
 
 /// fixes.py, decode_inconsistent_utf8: mends the parts that look mis-decoded, each for itself.
-inline std::u32string fix_parts(std::u32string_view text, std::size_t& budget) {
+[[gnu::cold]] inline std::u32string fix_parts(std::u32string_view text, std::size_t& budget) {
     const MojibakeTables& tables = MojibakeTables::get();
     std::u32string out;
     out.reserve(text.size());
