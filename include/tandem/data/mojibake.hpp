@@ -183,8 +183,8 @@ private:
         while (!ranges.empty()) {
             std::string_view last = cut_entry(ranges, ',');
             const std::string_view first = cut_entry(last, '-');
-            const char32_t end = code_point(last.empty() ? first : last);
-            for (char32_t c = code_point(first); c <= end; ++c) out += c;
+            const char32_t until = code_point(last.empty() ? first : last);
+            for (char32_t c = code_point(first); c <= until; ++c) out += c;
         }
         return out;
     }
