@@ -55,7 +55,7 @@ def main():
         tokenizer = train(captions + samples)
         tokenizer.save(str(path), pretty=False)
 
-    chosen, guessed = bpe.draw(bpe.Texts(random.Random(options.seed)), EDGE_CASES + bpe.EDGE_CASES, options.scale)
+    chosen = bpe.draw(bpe.Texts(random.Random(options.seed)), EDGE_CASES + bpe.EDGE_CASES, options.scale)
 
     rows = []
     for data in chosen:
@@ -67,7 +67,7 @@ def main():
         for data in EDGE_CASES + chosen[-300::10]:
             ids = tokenizer.encode(bpe.decode(data)).ids
             rows.append(b"\t".join([b"c", b"%d" % context, bpe.escape(data), bpe.join(ids)]))
-    bpe.write_rows(options.out / "goldens.tsv.gz", rows, chosen, guessed)
+    bpe.write_rows(options.out / "goldens.tsv.gz", rows, chosen)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,17 @@
 
 #include <tandem/core/platform.hpp>
 #include <tandem/data/html_entities.hpp>
+#include <tandem/data/mojibake.hpp>
 #include <tandem/data/unicode.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
 /// How a text is cleaned before it becomes tokens.
 enum class Cleaning {
-    /// open_clip's SimpleTokenizer (tokenizer.py, clean='lower'): ftfy's fixes, html.unescape twice, white space
-    /// stripped and collapsed, Python's str.lower(). Of ftfy the character fixes are here (HTML references, C1
-    /// controls,
-    /// Latin ligatures, character width, curly quotes, line breaks, terminal escapes, control characters, NFC); its
-    /// guessing at text that was decoded in the wrong encoding ("cafÃ©") is not.
+    /// open_clip's SimpleTokenizer (tokenizer.py, clean='lower'): ftfy.fix_text, html.unescape twice, white space
+    /// stripped and collapsed, Python's str.lower(). All of ftfy's fixes are here: HTML references, text that was
+    /// decoded by the wrong encoding ("cafÃ©"), C1 controls, Latin ligatures, character width, curly quotes, line
+    /// breaks, terminal escapes, control characters, NFC.
     open_clip,
     /// transformers' CLIPTokenizerFast: NFC, runs of white space to one space, lower case code point by code point.
     /// As of transformers 5: "<|ENDOFTEXT|>" in capitals is text (version 4 takes it for the special token).
@@ -100,7 +100,7 @@ inline std::u32string fix_characters(std::u32string_view text) {
             out += c;
             continue;
         }
-        if (c <= 0x9F) c = windows_1252[c - 0x80];
+        c = without_c1(c);
         if (const std::u32string_view letters = ligature_letters(c); !letters.empty()) {
             for (const char32_t letter : letters) out += uncurled(letter);
         } else if (c >= 0xFF01 && c <= 0xFFEF) {
@@ -147,13 +147,15 @@ inline std::u32string fix_controls(std::u32string_view text) {
     return out;
 }
 
-/// ftfy.fix_and_explain (ftfy 6.3.1) without fix_encoding: all fixes, again until nothing changes. A text that still
-/// changes after 100 rounds, which takes references nested as deep, stays as it then is: ftfy would need quadratic
-/// time.
+/// ftfy.fix_and_explain (ftfy 6.3.1): all fixes, again until nothing changes. Two kinds of text cost ftfy quadratic
+/// time and stay as they are after 100 rounds: references nested as deep, and some of more than 200 characters whose
+/// encoding changes as often.
 inline std::u32string ftfy_fix_segment(std::u32string text, bool unescape) {
-    constexpr int most_rounds = 100;
-    for (int round = 0; round < most_rounds; ++round) {
-        std::u32string fixed = unescape ? ftfy_unescape(text) : text;
+    constexpr std::size_t most_rounds = 100;
+    constexpr std::size_t budget_of_short_text = 100'000;
+    std::size_t budget = most_rounds * text.size() + budget_of_short_text;
+    for (std::size_t round = 0; round < most_rounds; ++round) {
+        std::u32string fixed = fix_encoding(unescape ? ftfy_unescape(text) : text, budget);
         fixed = normalize(fix_controls(fix_characters(fixed)), NormalForm::nfc);
         const bool settled = fixed == text;
         text = std::move(fixed);

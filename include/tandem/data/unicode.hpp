@@ -223,6 +223,13 @@ inline bool is_decimal_digit(char32_t c) {
     return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND;
 }
 
+/// Python's \w: what str.isalnum() accepts, and the underscore. Of Unicode as the installed utf8proc knows it.
+inline bool is_python_word(char32_t c) {
+    const utf8proc_category_t kind = category(c);
+    return c == '_' || (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) ||
+           (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO);
+}
+
 enum class NormalForm {
     nfc,
     nfkc,
