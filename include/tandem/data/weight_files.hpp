@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -15,18 +16,57 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
+#include <tandem/data/file_kind.hpp>
 #include <tandem/data/json.hpp>
 #include <tandem/data/safetensors.hpp>
 #include <tandem/data/torch_archive.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// What weights are expected as, for errors.
+inline constexpr std::string_view weight_formats = "weights in safetensors or of torch.save";
+
+inline constexpr std::string_view distributed_advice =
+    "a distributed checkpoint (torch.distributed.checkpoint): torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, "
+    "\"weights.pt\") makes one file of it";
+inline constexpr std::string_view tensorflow_advice = "TensorFlow's: the model's PyTorch weights are read, as safetensors or of torch.save";
+
+/// What a folder has in place of weights under a known name; for errors.
+[[gnu::cold]] inline std::string other_contents(const std::filesystem::path& folder) {
+    std::string seen;
+    std::size_t count = 0;
+    bool is_distributed = false, is_tensorflow = std::filesystem::exists(folder / "saved_model.pb");
+    for (const auto& entry : std::filesystem::directory_iterator(folder, std::filesystem::directory_options::skip_permission_denied)) {
+        const std::string name = entry.path().filename().string();
+        is_distributed = is_distributed || name == ".metadata" || name.ends_with(".distcp");
+        is_tensorflow = is_tensorflow || name.find(".data-0") != name.npos;
+        for (const std::string_view end : {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".npz"}) {
+            if (name.ends_with(end) && ++count <= 5) seen += (seen.empty() ? "" : ", ") + in_quotes(name);
+        }
+    }
+    if (is_distributed) return "a folder of " + std::string(distributed_advice);
+    if (!seen.empty()) return "none, but " + seen + (count > 5 ? " and others" : "") + ": name the file";
+    if (is_tensorflow) return "a folder of " + std::string(tensorflow_advice);
+    return "none";
+}
+
+/// Throws for a file whose name, not its bytes, tells that it is a part of something else.
+[[gnu::cold]] inline void refuse_part(const std::filesystem::path& path) {
+    const std::string name = path.filename().string();
+    if (name.ends_with(".distcp") || name == ".metadata") throw Error(path.string(), weight_formats, "a part of " + std::string(distributed_advice));
+    if (name.find(".data-0") != name.npos) throw Error(path.string(), weight_formats, "a part of " + std::string(tensorflow_advice));
+}
+
+}  // namespace detail
+
 /// A safetensors file, the shards of one (an index whose weight_map says which file has which tensor), or a file of
 /// torch.save, told apart by what they hold. Nothing is copied that can be read in place. Move only.
 class WeightFiles {
 public:
     /// Opens a file, or what transformers and open_clip lay into a folder. Throws Error that names the file, or the shard,
-    /// and the fault; of a folder without weights, the names it looked for.
+    /// and the fault: of a file of another kind, what it is; of a folder without weights, the names it looked for.
     static WeightFiles open(const std::filesystem::path& path) {
         const std::filesystem::path file = std::filesystem::is_directory(path) ? in_folder(path) : path;
         WeightFiles result;
@@ -52,9 +92,30 @@ public:
         return found == by_name_.end() || tensors_[*found].name != name ? nullptr : &tensors_[*found];
     }
 
-    /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read.
+    /// What stands among the tensors of files of torch.save and cannot be read, with the reason.
+    std::span<const UnreadableTensor> unreadable() const { return unreadable_; }
+
+    /// The unreadable tensor of that name, or nullptr.
+    const UnreadableTensor* find_unreadable(std::string_view name) const {
+        const auto found = std::find_if(unreadable_.begin(), unreadable_.end(), [&](const UnreadableTensor& tensor) { return tensor.name == name; });
+        return found == unreadable_.end() ? nullptr : &*found;
+    }
+
+    /// What stands beside the "state_dict" of files of torch.save, under its keys ("ema_state_dict.visual.proj"); see
+    /// TorchArchive::others.
+    std::span<const StoredTensor> others() const { return others_; }
+    std::span<const UnreadableTensor> unreadable_others() const { return unreadable_others_; }
+
+    /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read. Of tensors() or
+    /// others().
     void forget(const StoredTensor& tensor) const {
-        const std::size_t file = file_of_[static_cast<std::size_t>(&tensor - tensors_.data())];
+        const auto position_in = [&](const std::vector<StoredTensor>& list) {
+            const auto found = std::lower_bound(list.begin(), list.end(), &tensor, [](const StoredTensor& a, const StoredTensor* b) { return std::less<>()(&a, b); });
+            return static_cast<std::size_t>(found - list.begin());
+        };
+        const std::size_t position = position_in(tensors_);
+        const bool is_other = position == tensors_.size() || &tensors_[position] != &tensor;
+        const std::size_t file = is_other ? file_of_other_[position_in(others_)] : file_of_[position];
         if (file < first_archive) {
             files_[file].forget(tensor);
         } else {
@@ -74,31 +135,47 @@ private:
             if (std::filesystem::exists(folder / name)) return folder / name;
             expected += (expected.empty() ? "" : ", ") + std::string(name);
         }
-        throw Error(folder.string(), "one of " + expected + " in the folder", "none");
+        throw Error(folder.string(), "one of " + expected + " in the folder", detail::other_contents(folder));
     }
 
-    static bool is_torch(const std::filesystem::path& path) {
+    enum class Format { safetensors, torch };
+
+    /// Throws Error for a file that is neither, with what it is.
+    [[gnu::cold]] static Format format_of(const std::filesystem::path& path) {
+        detail::refuse_part(path);
         const MappedFile file(path);
-        const auto begins = [&](std::array<unsigned char, 4> with) {
-            return file.bytes().size() >= with.size() &&
-                   std::equal(with.begin(), with.end(), file.bytes().begin(),
-                              [](unsigned char expected, std::byte found) { return std::byte{expected} == found; });
-        };
-        return begins({'P', 'K', 3, 4}) || begins({0x80, 2, 0x8a, 10});
+        if (detail::is_zip(file.bytes()) || detail::is_legacy_torch(file.bytes())) return Format::torch;
+        // The last bytes of LevelDB's tables, which TensorFlow's .index files are (leveldb/table/format.h).
+        constexpr std::string_view table_end = "\x57\xfb\x80\x8b\x24\x75\x47\xdb";
+        if (file.bytes().size() >= table_end.size() && detail::starts_with(file.bytes().last(table_end.size()), table_end))
+            throw Error(path.string(), detail::weight_formats, "a part of " + std::string(detail::tensorflow_advice));
+        const bool is_named = !detail::file_kind(file.bytes()).name.empty();
+        if (is_named || detail::is_text(file.bytes())) detail::throw_other_kind(path.string(), detail::weight_formats, file.bytes());
+        return Format::safetensors;
     }
 
     [[gnu::cold]] void add(const std::filesystem::path& path) {
-        const bool torch = is_torch(path);
+        const bool torch = format_of(path) == Format::torch;
         std::span<const StoredTensor> found;
         if (torch) {
             archives_.push_back(TorchArchive::open(path));
-            found = archives_.back().tensors();
+            const TorchArchive& archive = archives_.back();
+            found = archive.tensors();
+            unreadable_.insert(unreadable_.end(), archive.unreadable().begin(), archive.unreadable().end());
+            others_.insert(others_.end(), archive.others().begin(), archive.others().end());
+            unreadable_others_.insert(unreadable_others_.end(), archive.unreadable_others().begin(), archive.unreadable_others().end());
+            if (found.empty() && archive.unreadable().empty() && archive.others().empty()) {
+                throw Error(path.string(), detail::weight_formats,
+                            "a file of torch.save without tensors: save the model's, torch.save(model.state_dict(), \"weights.pt\")");
+            }
         } else {
             files_.push_back(Safetensors::open(path));
             found = files_.back().tensors();
         }
+        const std::size_t file = torch ? first_archive + archives_.size() - 1 : files_.size() - 1;
         tensors_.insert(tensors_.end(), found.begin(), found.end());
-        file_of_.resize(tensors_.size(), torch ? first_archive + archives_.size() - 1 : files_.size() - 1);
+        file_of_.resize(tensors_.size(), file);
+        file_of_other_.resize(others_.size(), file);
     }
 
     [[gnu::cold]] void add_shards(const std::filesystem::path& index) {
@@ -139,7 +216,10 @@ private:
     std::vector<Safetensors> files_;
     std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;
-    std::vector<std::size_t> file_of_;  ///< of every tensor, a position in files_, or from first_archive on in archives_
+    std::vector<StoredTensor> others_;
+    std::vector<UnreadableTensor> unreadable_, unreadable_others_;
+    /// Of every tensor, a position in files_, or from first_archive on in archives_.
+    std::vector<std::size_t> file_of_, file_of_other_;
     std::vector<std::uint32_t> by_name_;
 };
 

@@ -273,7 +273,6 @@ struct LoadTarget {
     std::vector<std::size_t> shape;
     void* parameter;
     std::size_t size;
-    bool is_double;
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
 
@@ -287,7 +286,7 @@ inline std::size_t side_of_square(std::size_t patches) {
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
-    explicit CheckpointFit(const WeightFiles& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
+    explicit CheckpointFit(const WeightFiles& file) : file_(file), naming_(file), used_(file.tensors().size()), used_unreadable_(file.unreadable().size()) {}
 
     /// A tensor that a file may have and the model does without: it computes it.
     void expect_computed(const std::string& name) {
@@ -388,6 +387,9 @@ private:
     std::size_t position_of(const StoredTensor& tensor) const {
         return static_cast<std::size_t>(&tensor - file_.tensors().data());
     }
+    std::size_t position_of(const UnreadableTensor& tensor) const {
+        return static_cast<std::size_t>(&tensor - file_.unreadable().data());
+    }
 
     [[gnu::cold]] void check(const LoadTarget& target, const LoadOptions& options) {
         const Source source = naming_(target.name);
@@ -395,8 +397,12 @@ private:
         for (const std::string& key : source.names) {
             const StoredTensor* stored = file_.find(key);
             if (stored != nullptr) used_[position_of(*stored)] = true;
-            if (const std::string fault = fault_of(stored, target, expected, options); !fault.empty())
+            if (const UnreadableTensor* unreadable = stored == nullptr ? file_.find_unreadable(key) : nullptr) {
+                used_unreadable_[position_of(*unreadable)] = true;
+                faults_ += "\n  " + key + ": " + unreadable->reason;
+            } else if (const std::string fault = fault_of(stored, target, expected, options); !fault.empty()) {
                 faults_ += "\n  " + key + ": " + fault;
+            }
         }
     }
 
@@ -405,9 +411,9 @@ private:
         if (stored == nullptr) return "missing";
         if (!same_shape(stored->shape, expected) && !resizes(target.name, stored->shape, expected))
             return "expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
-        if (!is_floating(stored->type) || (stored->type == DataType::F64 && !target.is_double)) {
-            return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
-                   std::string(tandem::name(stored->type));
+        if (!is_floating(stored->type)) {
+            return "expected elements of F64, F32, F16 or BF16, found " + std::string(tandem::name(stored->type)) +
+                   "; save it as tensor.float()";
         }
         if (!options.check_finite) return {};
         const std::size_t count = count_not_finite(*stored);
@@ -416,8 +422,12 @@ private:
         return {};
     }
 
-    /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
+    /// Throws if any parameter did not fit, or the file has a tensor that none asked for, readable or not.
     [[gnu::cold]] void require(std::string_view where) {
+        for (const UnreadableTensor& tensor : file_.unreadable()) {
+            if (!used_unreadable_[position_of(tensor)] && !Naming::is_ignored(tensor.name))
+                faults_ += "\n  " + tensor.name + ": unexpected, " + tensor.reason;
+        }
         for (const StoredTensor& tensor : file_.tensors()) {
             if (!used_[position_of(tensor)] && !Naming::is_ignored(tensor.name)) {
                 faults_ += "\n  " + tensor.name + ": unexpected";
@@ -428,7 +438,7 @@ private:
 
     const WeightFiles& file_;
     Naming naming_;
-    std::vector<bool> used_;  ///< of the file's tensors
+    std::vector<bool> used_, used_unreadable_;  ///< of the file's tensors
     std::string positions_;
     std::size_t prefix_ = 0;
     ImageSize grid_;
@@ -440,14 +450,12 @@ class LoadTargets {
 public:
     template <class T, class S>
     void add(const ParameterName& name, Tensor<T, S>& tensor) {
-        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), std::is_same_v<T, double>,
-            CheckpointFit::read<T>);
+        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
     }
     template <class T, class S>
     void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
         PackedWeight<T>& base = weight;
-        add(name, weight.extents().value, S::rank, &base, weight.size(), std::is_same_v<T, double>,
-            CheckpointFit::read_packed<T>);
+        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
     }
 
     const std::vector<LoadTarget>& all() const { return targets_; }
@@ -455,8 +463,8 @@ public:
 private:
     // Not inlined: a model's list has it once a parameter.
     [[gnu::noinline]] void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter,
-                               std::size_t size, bool is_double, decltype(LoadTarget::read) read) {
-        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, is_double, read});
+                               std::size_t size, decltype(LoadTarget::read) read) {
+        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
     }
 
     std::vector<LoadTarget> targets_;
