@@ -91,8 +91,8 @@ inline bool is_text(std::span<const std::byte> bytes) { return !beginning_of_tex
         {"\x89HDF\r\n\x1a\n", {"an HDF5 file (Keras, TensorFlow)", "the model's PyTorch weights are read, as safetensors or of torch.save"}},
         {"TFL3", {"a TensorFlow Lite model", "the model's PyTorch weights are read, as safetensors or of torch.save"}, 4},
         {"ORTM", {"a model of ONNX Runtime", "the weights it was exported from are read, as safetensors or of torch.save"}, 4},
-        {"storages\0", {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
-        {"sys_info\0", {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {{"sys_info\0", 9}, {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {{"storages\0", 9}, {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
         {"ustar", {"a tar archive", unpack}, 257},
         {"\x7f" "ELF", {"a program or library", ""}},
         {"SQLite format 3", {"an SQLite database", ""}},
@@ -132,8 +132,8 @@ inline bool is_text(std::span<const std::byte> bytes) { return !beginning_of_tex
     if (is_safetensors(bytes)) kind = {"a safetensors file", ""};
     std::string found(kind.name);
     if (found.empty()) {
-        const std::string text = beginning_of_text(bytes);
-        found = text.empty() ? "another kind of file, or one whose beginning is damaged" : "a text that begins '" + text.substr(0, text.find('\n')).substr(0, 60) + "'";
+        const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 60));
+        found = is_text(bytes) ? "a text that begins '" + std::string(text.substr(0, text.find('\n'))) + "'" : "another kind of file, or one whose beginning is damaged";
     }
     if (!kind.advice.empty()) found += ": " + std::string(kind.advice);
     throw Error(where, expected, found);

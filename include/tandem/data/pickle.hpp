@@ -174,6 +174,8 @@ private:
         if (name.starts_with(utilities)) return rebuilt(name.substr(utilities.size()), items, subclass);
         if (name == "torch.nested._internal.nested_tensor._rebuild_njt")
             return unreadable("a nested (jagged) tensor; save its parts, or torch.nested.to_padded_tensor(tensor, 0)");
+        if (name.starts_with("torch.nn.parameter.Uninitialized"))
+            return unreadable("a parameter without elements, of a lazy module that has not run; save the model when it has");
         const bool is_parameter = name.starts_with("torch.nn.") && (name.ends_with(".Parameter") || name.ends_with(".Buffer"));
         if (is_parameter && !items.empty() && is_tensor(items[0])) return items[0];
         if (name == "collections.OrderedDict" || name == "builtins.dict" || name == "collections.defaultdict") {

@@ -29,6 +29,7 @@ namespace tandem::inline TANDEM_ABI {
 struct UnreadableTensor {
     std::string name;
     std::string reason;  ///< its kind, and how to save it so that it can be: "a sparse tensor; save it as tensor.to_dense()"
+    bool is_tensor = true;  ///< not a NumPy array, which is no weight unless it has a weight's name
 };
 
 namespace detail {
@@ -196,7 +197,7 @@ private:
         if (value.kind == Kind::unreadable) return refuse(std::string(value.text));
         if (value.kind != Kind::dictionary && value.kind != Kind::object) return;
         if (value.text.ends_with("multiarray._reconstruct") || value.text.ends_with("numeric._frombuffer"))
-            return refuse("a NumPy array; save it as torch.from_numpy(array)");
+            return refuse("a NumPy array; save it as torch.from_numpy(array)", false);
         // Objects refer to each other as they like; modules and dictionaries are known by every name they have.
         if (is_open_[position]) return;
         std::array<std::uint32_t, 4> parts{};
@@ -241,9 +242,9 @@ private:
         }
     }
 
-    [[gnu::cold]] void refuse(std::string reason) {
+    [[gnu::cold]] void refuse(std::string reason, bool is_tensor = true) {
         spend(index_bytes_, index_cost(path_.size() + reason.size(), 0));
-        list_->unreadable.push_back({path_, std::move(reason)});
+        list_->unreadable.push_back({path_, std::move(reason), is_tensor});
     }
     [[noreturn, gnu::cold]] void fail(const std::string& found) const { throw Error(where_, "tensor " + in_quotes(path_) + ": " + found); }
 
@@ -266,7 +267,8 @@ private:
         const std::string_view type_name = values_[value.items.size() > 4 ? value.items[4] : storage.items[0]].text;
         const auto found_type = torch_type(type_name);
         if (!found_type) {
-            return refuse("a tensor with elements of " + in_quotes(type_name) + (type_name.find(".Q") != type_name.npos ? "; save it as tensor.dequantize()" : "; save it as tensor.float()"));
+            const bool is_complex = type_name.find("omplex") != type_name.npos;
+            return refuse("a tensor with elements of " + in_quotes(type_name) + (is_complex ? "; save it as torch.view_as_real(tensor)" : "; save it as tensor.float()"));
         }
         const DataType type = *found_type;
         const std::size_t width = bits(type) / 8;

@@ -31,24 +31,31 @@ inline constexpr std::string_view weight_formats = "weights in safetensors or of
 inline constexpr std::string_view distributed_advice =
     "a distributed checkpoint (torch.distributed.checkpoint): torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, "
     "\"weights.pt\") makes one file of it";
-inline constexpr std::string_view tensorflow_advice = "TensorFlow's: the model's PyTorch weights are read, as safetensors or of torch.save";
+inline constexpr std::string_view tensorflow_advice = "a TensorFlow model: its PyTorch weights are read, as safetensors or of torch.save";
 
 /// What a folder has in place of weights under a known name; for errors.
 [[gnu::cold]] inline std::string other_contents(const std::filesystem::path& folder) {
-    std::string seen;
-    std::size_t count = 0;
-    bool is_distributed = false, is_tensorflow = std::filesystem::exists(folder / "saved_model.pb");
+    std::vector<std::string> readable, foreign;
+    bool is_distributed = false, is_tensorflow = false;
     for (const auto& entry : std::filesystem::directory_iterator(folder, std::filesystem::directory_options::skip_permission_denied)) {
         const std::string name = entry.path().filename().string();
-        is_distributed = is_distributed || name == ".metadata" || name.ends_with(".distcp");
-        is_tensorflow = is_tensorflow || name.find(".data-0") != name.npos;
-        for (const std::string_view end : {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".npz"}) {
-            if (name.ends_with(end) && ++count <= 5) seen += (seen.empty() ? "" : ", ") + in_quotes(name);
-        }
+        const auto ends_with = [&](std::string_view end) { return name.ends_with(end); };
+        is_distributed = is_distributed || name == ".metadata" || ends_with(".distcp");
+        is_tensorflow = is_tensorflow || name == "saved_model.pb" || name.find(".data-0") != name.npos;
+        static constexpr std::array<std::string_view, 5> ours{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}, others{".h5", ".msgpack", ".onnx", ".gguf", ".npz"};
+        if (std::ranges::any_of(ours, ends_with)) readable.push_back(in_quotes(name));
+        if (std::ranges::any_of(others, ends_with)) foreign.push_back(in_quotes(name));
     }
+    const auto list = [](std::vector<std::string>& names) {
+        std::ranges::sort(names);
+        std::string text;
+        for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 5); ++i) text += (i > 0 ? ", " : "") + names[i];
+        return text + (names.size() > 5 ? " and others" : "");
+    };
     if (is_distributed) return "a folder of " + std::string(distributed_advice);
-    if (!seen.empty()) return "none, but " + seen + (count > 5 ? " and others" : "") + ": name the file";
+    if (!readable.empty()) return "none, but " + list(readable) + ": name the file";
     if (is_tensorflow) return "a folder of " + std::string(tensorflow_advice);
+    if (!foreign.empty()) return "none, but " + list(foreign) + ", which is another format: the model's PyTorch weights are read, as safetensors or of torch.save";
     return "none";
 }
 
@@ -149,8 +156,10 @@ private:
         constexpr std::string_view table_end = "\x57\xfb\x80\x8b\x24\x75\x47\xdb";
         if (file.bytes().size() >= table_end.size() && detail::starts_with(file.bytes().last(table_end.size()), table_end))
             throw Error(path.string(), detail::weight_formats, "a part of " + std::string(detail::tensorflow_advice));
-        const bool is_named = !detail::file_kind(file.bytes()).name.empty();
-        if (is_named || detail::is_text(file.bytes())) detail::throw_other_kind(path.string(), detail::weight_formats, file.bytes());
+        // What ends within the first bytes of a safetensors file is called so.
+        const bool is_whole = file.bytes().size() > 8;
+        const bool is_named = !detail::file_kind(file.bytes()).name.empty() || detail::is_text(file.bytes());
+        if (is_named || (is_whole && !detail::is_safetensors(file.bytes()))) detail::throw_other_kind(path.string(), detail::weight_formats, file.bytes());
         return Format::safetensors;
     }
 
@@ -204,7 +213,8 @@ private:
             add(shard);
             const auto begin = tensors_.begin() + static_cast<std::ptrdiff_t>(before);
             for (const std::string& tensor : tensors) {
-                if (std::none_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; })) {
+                const bool is_there = std::any_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; });
+                if (!is_there && find_unreadable(tensor) == nullptr) {
                     throw Error(shard.string(), "tensor " + detail::in_quotes(tensor) + ", which the index says it has", "none of that name");
                 }
             }

@@ -425,7 +425,7 @@ private:
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for, readable or not.
     [[gnu::cold]] void require(std::string_view where) {
         for (const UnreadableTensor& tensor : file_.unreadable()) {
-            if (!used_unreadable_[position_of(tensor)] && !Naming::is_ignored(tensor.name))
+            if (tensor.is_tensor && !used_unreadable_[position_of(tensor)] && !Naming::is_ignored(tensor.name))
                 faults_ += "\n  " + tensor.name + ": unexpected, " + tensor.reason;
         }
         for (const StoredTensor& tensor : file_.tensors()) {
