@@ -121,6 +121,8 @@ def main():
              "array": np.arange(3), "lazy": torch.nn.UninitializedParameter()}  # fmt: skip
     torch.save({"state_dict": {**small, **kinds}}, FOLDER / "kinds.pt")
     torch.save({"state_dict": {**small, **kinds}}, FOLDER / "legacy_kinds.pt", _use_new_zipfile_serialization=False)
+    torch.save({"text_projection": sparse, "logit_scale": torch.ones((), device="meta"), "positional_embedding": torch.ones(9, 32).to(torch.float8_e4m3fn),
+                "extra": sparse, "array": np.arange(3)}, FOLDER / "unreadable.pt")  # fmt: skip
     types = (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.float64, torch.int8, torch.int16, torch.int32, torch.bool)
     torch.save({str(t).split(".")[1]: torch.arange(2.0).to(t) for t in types}, FOLDER / "types.pt")
 

@@ -24,8 +24,10 @@ public:
 
     std::span<const std::byte> take(std::size_t count) {
         if (count > bytes_.size() - position_) {
-            throw Error(where_, std::to_string(count) + " bytes at byte " + std::to_string(position_) + " of " + std::string(what_),
-                        std::to_string(bytes_.size() - position_));
+            throw Error(
+                where_,
+                std::to_string(count) + " bytes at byte " + std::to_string(position_) + " of " + std::string(what_),
+                std::to_string(bytes_.size() - position_));
         }
         position_ += count;
         return bytes_.subspan(position_ - count, count);

@@ -26,20 +26,32 @@ namespace tandem::inline TANDEM_ABI::detail {
 /// file repeats.
 struct PickleValue {
     /// A tuple and a set are lists. An object is whatever else a class or function would have made; nobody calls it.
-    enum class Kind : std::uint8_t { mark, other, integer, text, global, list, dictionary, object, storage, tensor, unreadable };
+    enum class Kind : std::uint8_t {
+        mark,
+        other,
+        integer,
+        text,
+        global,
+        list,
+        dictionary,
+        object,
+        storage,
+        tensor,
+        unreadable
+    };
 
     Kind kind = Kind::other;
     std::int64_t integer = 0;  ///< of a storage: the element of its file where it begins
     /// A text; a global's name ("torch.FloatStorage"); an object's class or function; a storage's key; why a tensor is
     /// unreadable.
     std::string_view text = {};
-    /// A list's items; keys and values in turn of a dictionary or object; a storage's type; of a tensor its storage, offset,
-    /// sizes, strides, and its element type where the storage's does not say it.
+    /// A list's items; keys and values in turn of a dictionary or object; a storage's type; of a tensor its storage,
+    /// offset, sizes, strides, and its element type where the storage's does not say it.
     std::vector<std::uint32_t> items = {};
 };
 
-/// A stack machine for Python's pickle protocols 0 to 5 (Lib/pickletools.py says what every opcode does). It calls nothing:
-/// the functions by which torch.save rebuilds tensors are understood, every other gives an opaque object.
+/// A stack machine for Python's pickle protocols 0 to 5 (Lib/pickletools.py says what every opcode does). It calls
+/// nothing: the functions by which torch.save rebuilds tensors are understood, every other gives an opaque object.
 class Unpickler {
 public:
     using Kind = PickleValue::Kind;
@@ -82,7 +94,8 @@ private:
     std::uint32_t make(PickleValue value) {
         if (values_.size() >= max_values)
             throw Error(where_, "a file of weights",
-                        "more than " + std::to_string(max_values) + " Python objects: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+                        "more than " + std::to_string(max_values) +
+                            " Python objects: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
         values_.push_back(std::move(value));
         return static_cast<std::uint32_t>(values_.size() - 1);
     }
@@ -145,13 +158,17 @@ private:
     std::uint32_t global(std::string_view module, std::string_view name) {
         // As Python 2 calls it.
         if (module == "__builtin__") module = "builtins";
-        return make({.kind = Kind::global, .text = own(std::string(module.substr(0, max_global)) + "." + std::string(name.substr(0, max_global)))});
+        return make(
+            {.kind = Kind::global,
+             .text = own(std::string(module.substr(0, max_global)) + "." + std::string(name.substr(0, max_global)))});
     }
     void push_global(std::string_view module, std::string_view name) { stack_.push_back(global(module, name)); }
 
     std::uint32_t unreadable(std::string_view reason) { return make({.kind = Kind::unreadable, .text = reason}); }
 
-    bool is_tensor(std::uint32_t position) const { return values_[position].kind == Kind::tensor || values_[position].kind == Kind::unreadable; }
+    bool is_tensor(std::uint32_t position) const {
+        return values_[position].kind == Kind::tensor || values_[position].kind == Kind::unreadable;
+    }
 
     /// What a call of `function`, or a new object of such a class, would give.
     std::uint32_t called(std::uint32_t function, std::uint32_t arguments) {
@@ -175,8 +192,10 @@ private:
         if (name == "torch.nested._internal.nested_tensor._rebuild_njt")
             return unreadable("a nested (jagged) tensor; save its parts, or torch.nested.to_padded_tensor(tensor, 0)");
         if (name.starts_with("torch.nn.parameter.Uninitialized"))
-            return unreadable("a parameter without elements, of a lazy module that has not run; save the model when it has");
-        const bool is_parameter = name.starts_with("torch.nn.") && (name.ends_with(".Parameter") || name.ends_with(".Buffer"));
+            return unreadable(
+                "a parameter without elements, of a lazy module that has not run; save the model when it has");
+        const bool is_parameter =
+            name.starts_with("torch.nn.") && (name.ends_with(".Parameter") || name.ends_with(".Buffer"));
         if (is_parameter && !items.empty() && is_tensor(items[0])) return items[0];
         if (name == "collections.OrderedDict" || name == "builtins.dict" || name == "collections.defaultdict") {
             // Python 2 hands an OrderedDict its items as an argument.
@@ -184,22 +203,27 @@ private:
             if (kind_of(0) == Kind::list) values_[made].items = {pairs_of, items[0]};
             return made;
         }
-        const bool is_sequence = name == "torch.Size" || name == "builtins.set" || name == "builtins.frozenset" || name == "builtins.list" ||
-                                 name == "builtins.tuple" || name.starts_with("torch.jit._pickle.");
+        const bool is_sequence = name == "torch.Size" || name == "builtins.set" || name == "builtins.frozenset" ||
+                                 name == "builtins.list" || name == "builtins.tuple" ||
+                                 name.starts_with("torch.jit._pickle.");
         if (is_sequence && !items.empty()) return items[0];
         return make({.kind = Kind::object, .text = name});
     }
 
     /// What a function of torch/_utils.py that begins with _rebuild_ gives.
     std::uint32_t rebuilt(std::string_view name, std::span<const std::uint32_t> items, std::string_view subclass) {
-        const auto value = [&](std::size_t i) -> const PickleValue& { return values_[i < items.size() ? items[i] : nothing]; };
+        const auto value = [&](std::size_t i) -> const PickleValue& {
+            return values_[i < items.size() ? items[i] : nothing];
+        };
         const bool is_v3 = name == "_rebuild_tensor_v3";
         if (is_v3 || name == "_rebuild_tensor" || name == "_rebuild_tensor_v2") {
             if (items.size() < (is_v3 ? 7 : 4) || value(0).kind != Kind::storage) {
-                return unreadable(own("a tensor whose elements only code can make" + (value(0).text.empty() ? std::string() : " (" + in_quotes(value(0).text) + ")") +
+                return unreadable(own("a tensor whose elements only code can make" +
+                                      (value(0).text.empty() ? std::string() : " (" + in_quotes(value(0).text) + ")") +
                                       "; save it as tensor.detach().clone()"));
             }
-            if (!value(is_v3 ? 7 : 6).items.empty()) return unreadable("a conjugated or negated view; save it as tensor.resolve_conj().resolve_neg()");
+            if (!value(is_v3 ? 7 : 6).items.empty())
+                return unreadable("a conjugated or negated view; save it as tensor.resolve_conj().resolve_neg()");
             std::vector<std::uint32_t> parts(items.begin(), items.begin() + 4);
             if (is_v3) parts.push_back(items[6]);
             return make({.kind = Kind::tensor, .items = std::move(parts)});
@@ -210,21 +234,27 @@ private:
         }
         if (name == "_rebuild_sparse_tensor") return unreadable("a sparse tensor; save it as tensor.to_dense()");
         if (name == "_rebuild_qtensor") return unreadable("a quantised tensor; save it as tensor.dequantize()");
-        if (name == "_rebuild_nested_tensor") return unreadable("a nested tensor; save its parts, or torch.nested.to_padded_tensor(tensor, 0)");
+        if (name == "_rebuild_nested_tensor")
+            return unreadable("a nested tensor; save its parts, or torch.nested.to_padded_tensor(tensor, 0)");
         if (name.starts_with("_rebuild_meta_tensor"))
-            return unreadable("a tensor on the meta device, which has no elements; save the model when its weights are there");
+            return unreadable(
+                "a tensor on the meta device, which has no elements; save the model when its weights are there");
         if (name == "_rebuild_device_tensor_from_numpy" || name == "_rebuild_xla_tensor")
             return unreadable("a tensor of another device, kept as a NumPy array; save it as tensor.cpu()");
         if (name == "_rebuild_wrapper_subclass") {
             const std::string_view type = subclass.empty() ? value(0).text : subclass;
             if (type.ends_with(".DTensor")) {
-                return unreadable("one process's part of a distributed tensor (DTensor); save it as tensor.full_tensor(), or with "
-                                  "StateDictOptions(full_state_dict=True) of torch.distributed.checkpoint.state_dict");
+                return unreadable(
+                    "one process's part of a distributed tensor (DTensor); save it as tensor.full_tensor(), or with "
+                    "StateDictOptions(full_state_dict=True) of torch.distributed.checkpoint.state_dict");
             }
-            return unreadable(own("a tensor of class " + in_quotes(type) + ", which only that class's code can read; save it as tensor.dequantize() or another dense copy"));
+            return unreadable(
+                own("a tensor of class " + in_quotes(type) +
+                    ", which only that class's code can read; save it as tensor.dequantize() or another dense copy"));
         }
         if (name.starts_with("_rebuild_"))
-            return unreadable(own("a tensor that is rebuilt by " + in_quotes(name) + ", which is not known here; save it as tensor.detach().clone()"));
+            return unreadable(own("a tensor that is rebuilt by " + in_quotes(name) +
+                                  ", which is not known here; save it as tensor.detach().clone()"));
         return make({.kind = Kind::object, .text = name});
     }
 
@@ -239,18 +269,23 @@ private:
         if (!object.text.starts_with("torch.") || parts.kind != Kind::list || parts.items.size() < 4) return;
         // Tensors were built so before PyTorch 0.2: of (storage, offset, sizes, strides), Variables around a tensor.
         const PickleValue& first = values_[parts.items[0]];
-        if (first.kind == Kind::storage) object = {.kind = Kind::tensor, .items = {parts.items.begin(), parts.items.begin() + 4}};
+        if (first.kind == Kind::storage)
+            object = {.kind = Kind::tensor, .items = {parts.items.begin(), parts.items.begin() + 4}};
         if (first.kind == Kind::tensor || first.kind == Kind::unreadable) object = PickleValue(first);
     }
 
-    /// A persistent id: ("storage", type, key, location, elements), since PyTorch 0.2 with a view of it or None; of files
-    /// before PyTorch 1.6 also ("module", class, its source's file, its source).
+    /// A persistent id: ("storage", type, key, location, elements), since PyTorch 0.2 with a view of it or None; of
+    /// files before PyTorch 1.6 also ("module", class, its source's file, its source).
     void persistent() {
         const std::uint32_t id = pop();
         const std::vector<std::uint32_t>& items = values_[id].items;
-        const auto value = [&](std::size_t i) -> const PickleValue& { return values_[i < items.size() ? items[i] : nothing]; };
-        if (values_[id].kind == Kind::list && value(0).text == "module" && value(1).kind == Kind::global) return stack_.push_back(items[1]);
-        if (values_[id].kind != Kind::list || value(0).text != "storage" || value(1).kind != Kind::global || value(2).kind != Kind::text) {
+        const auto value = [&](std::size_t i) -> const PickleValue& {
+            return values_[i < items.size() ? items[i] : nothing];
+        };
+        if (values_[id].kind == Kind::list && value(0).text == "module" && value(1).kind == Kind::global)
+            return stack_.push_back(items[1]);
+        if (values_[id].kind != Kind::list || value(0).text != "storage" || value(1).kind != Kind::global ||
+            value(2).kind != Kind::text) {
             return push_opaque();
         }
         const std::vector<std::uint32_t>& view = value(5).items;
@@ -271,7 +306,9 @@ private:
         if (name < 0) damaged();
         return static_cast<std::uint64_t>(name);
     }
-    std::string_view unquoted(std::string_view line) const { return line.size() < 2 ? std::string_view{} : line.substr(1, line.size() - 2); }
+    std::string_view unquoted(std::string_view line) const {
+        return line.size() < 2 ? std::string_view{} : line.substr(1, line.size() - 2);
+    }
 
     template <std::unsigned_integral Size>
     std::string_view text() {
@@ -284,74 +321,134 @@ private:
 
     [[gnu::cold]] void step(std::uint8_t opcode) {
         switch (opcode) {
-            case 0x80: reader_.take(1); return;                                               // PROTO
-            case 0x95: reader_.take(8); return;                                               // FRAME
-            case 'c': {                                                                       // GLOBAL
+            case 0x80:
+                reader_.take(1);
+                return;  // PROTO
+            case 0x95:
+                reader_.take(8);
+                return;  // FRAME
+            case 'c': {  // GLOBAL
                 const std::string_view module = reader_.line();
                 return push_global(module, reader_.line());
             }
-            case 0x93: {                                                                      // STACK_GLOBAL
+            case 0x93: {  // STACK_GLOBAL
                 const std::uint32_t name = pop(), module = pop();
                 if (values_[module].kind != Kind::text || values_[name].kind != Kind::text) damaged();
                 return push_global(values_[module].text, values_[name].text);
             }
-            case 'p': return remember(name_of(reader_.line()));                               // PUT
-            case 'q': return remember(reader_.number<std::uint8_t>());                        // BINPUT
-            case 'r': return remember(reader_.number<std::uint32_t>());                       // LONG_BINPUT
-            case 0x94: return remember(memo_.size());                                         // MEMOIZE
-            case 'g': return recall(name_of(reader_.line()));                                 // GET
-            case 'h': return recall(reader_.number<std::uint8_t>());                          // BINGET
-            case 'j': return recall(reader_.number<std::uint32_t>());                         // LONG_BINGET
-            case '(': return stack_.push_back(mark);                                          // MARK
-            case '0': return void(pop());                                                     // POP
-            case '1': return void(pop_to_mark());                                             // POP_MARK
-            case '2': return stack_.push_back(top());                                         // DUP
-            case 'N': case 0x88: case 0x89: return stack_.push_back(nothing);                 // NONE, NEWTRUE, NEWFALSE
-            case 'I': case 'L': return push_number(number_of(reader_.line()));                // INT, LONG
-            case 'K': return push_number(reader_.number<std::uint8_t>());                     // BININT1
-            case 'M': return push_number(reader_.number<std::uint16_t>());                    // BININT2
-            case 'J': return push_number(reader_.number<std::int32_t>());                     // BININT
-            case 0x8a: return push_long(reader_.number<std::uint8_t>());                      // LONG1
-            case 0x8b: return push_long(reader_.number<std::uint32_t>());                     // LONG4
-            case 'F': reader_.line(); return stack_.push_back(nothing);                       // FLOAT
-            case 'G': return skip_bytes(8);                                                   // BINFLOAT
-            case 'S': return push_text(unquoted(reader_.line()));                             // STRING
-            case 'V': return push_text(reader_.line());                                       // UNICODE
-            case 'X': case 'T': return push_text(text<std::uint32_t>());                      // BINUNICODE, BINSTRING
-            case 0x8c: case 'U': return push_text(text<std::uint8_t>());                      // SHORT_BINUNICODE, SHORT_BINSTRING
-            case 0x8d: return push_text(text<std::uint64_t>());                               // BINUNICODE8
-            case 'C': return skip_bytes(reader_.number<std::uint8_t>());                      // SHORT_BINBYTES
-            case 'B': return skip_bytes(reader_.number<std::uint32_t>());                     // BINBYTES
-            case 0x8e: return skip_bytes(reader_.number<std::uint64_t>());                    // BINBYTES8
-            case 0x96: return skip_bytes(reader_.number<std::uint64_t>());                    // BYTEARRAY8
-            case ')': case ']': case 0x8f: return push_list({});                              // EMPTY_TUPLE, EMPTY_LIST, EMPTY_SET
-            case '}': return push({.kind = Kind::dictionary});                                // EMPTY_DICT
-            case 0x85: case 0x86: case 0x87: return push_list(pop(opcode - 0x84U));           // TUPLE1 to TUPLE3
-            case 't': case 'l': case 0x91: return push_list(pop_to_mark());                   // TUPLE, LIST, FROZENSET
-            case 'd': {                                                                       // DICT
+            case 'p':
+                return remember(name_of(reader_.line()));  // PUT
+            case 'q':
+                return remember(reader_.number<std::uint8_t>());  // BINPUT
+            case 'r':
+                return remember(reader_.number<std::uint32_t>());  // LONG_BINPUT
+            case 0x94:
+                return remember(memo_.size());  // MEMOIZE
+            case 'g':
+                return recall(name_of(reader_.line()));  // GET
+            case 'h':
+                return recall(reader_.number<std::uint8_t>());  // BINGET
+            case 'j':
+                return recall(reader_.number<std::uint32_t>());  // LONG_BINGET
+            case '(':
+                return stack_.push_back(mark);  // MARK
+            case '0':
+                return void(pop());  // POP
+            case '1':
+                return void(pop_to_mark());  // POP_MARK
+            case '2':
+                return stack_.push_back(top());  // DUP
+            case 'N':
+            case 0x88:
+            case 0x89:
+                return stack_.push_back(nothing);  // NONE, NEWTRUE, NEWFALSE
+            case 'I':
+            case 'L':
+                return push_number(number_of(reader_.line()));  // INT, LONG
+            case 'K':
+                return push_number(reader_.number<std::uint8_t>());  // BININT1
+            case 'M':
+                return push_number(reader_.number<std::uint16_t>());  // BININT2
+            case 'J':
+                return push_number(reader_.number<std::int32_t>());  // BININT
+            case 0x8a:
+                return push_long(reader_.number<std::uint8_t>());  // LONG1
+            case 0x8b:
+                return push_long(reader_.number<std::uint32_t>());  // LONG4
+            case 'F':
+                reader_.line();
+                return stack_.push_back(nothing);  // FLOAT
+            case 'G':
+                return skip_bytes(8);  // BINFLOAT
+            case 'S':
+                return push_text(unquoted(reader_.line()));  // STRING
+            case 'V':
+                return push_text(reader_.line());  // UNICODE
+            case 'X':
+            case 'T':
+                return push_text(text<std::uint32_t>());  // BINUNICODE, BINSTRING
+            case 0x8c:
+            case 'U':
+                return push_text(text<std::uint8_t>());  // SHORT_BINUNICODE, SHORT_BINSTRING
+            case 0x8d:
+                return push_text(text<std::uint64_t>());  // BINUNICODE8
+            case 'C':
+                return skip_bytes(reader_.number<std::uint8_t>());  // SHORT_BINBYTES
+            case 'B':
+                return skip_bytes(reader_.number<std::uint32_t>());  // BINBYTES
+            case 0x8e:
+                return skip_bytes(reader_.number<std::uint64_t>());  // BINBYTES8
+            case 0x96:
+                return skip_bytes(reader_.number<std::uint64_t>());  // BYTEARRAY8
+            case ')':
+            case ']':
+            case 0x8f:
+                return push_list({});  // EMPTY_TUPLE, EMPTY_LIST, EMPTY_SET
+            case '}':
+                return push({.kind = Kind::dictionary});  // EMPTY_DICT
+            case 0x85:
+            case 0x86:
+            case 0x87:
+                return push_list(pop(opcode - 0x84U));  // TUPLE1 to TUPLE3
+            case 't':
+            case 'l':
+            case 0x91:
+                return push_list(pop_to_mark());  // TUPLE, LIST, FROZENSET
+            case 'd': {                           // DICT
                 const std::vector<std::uint32_t> items = pop_to_mark();
                 push({.kind = Kind::dictionary});
                 return set(items);
             }
-            case 'a': return append(pop(1));                                                  // APPEND
-            case 'e': case 0x90: return append(pop_to_mark());                                // APPENDS, ADDITEMS
-            case 's': return set(pop(2));                                                     // SETITEM
-            case 'u': return set(pop_to_mark());                                              // SETITEMS
-            case 'Q': return persistent();                                                    // BINPERSID
-            case 'P': reader_.line(); return push_opaque();                                   // PERSID
-            case 0x92: pop(); [[fallthrough]];                                                // NEWOBJ_EX
-            case 'R': case 0x81: {                                                            // REDUCE, NEWOBJ
+            case 'a':
+                return append(pop(1));  // APPEND
+            case 'e':
+            case 0x90:
+                return append(pop_to_mark());  // APPENDS, ADDITEMS
+            case 's':
+                return set(pop(2));  // SETITEM
+            case 'u':
+                return set(pop_to_mark());  // SETITEMS
+            case 'Q':
+                return persistent();  // BINPERSID
+            case 'P':
+                reader_.line();
+                return push_opaque();  // PERSID
+            case 0x92:
+                pop();
+                [[fallthrough]];  // NEWOBJ_EX
+            case 'R':
+            case 0x81: {  // REDUCE, NEWOBJ
                 const std::uint32_t arguments = pop(), function = pop();
                 return stack_.push_back(called(function, arguments));
             }
-            case 'i': {                                                                       // INST
+            case 'i': {  // INST
                 const std::string_view module = reader_.line();
                 const std::uint32_t function = global(module, reader_.line());
                 push_list(pop_to_mark());
                 const std::uint32_t arguments = pop();
                 return stack_.push_back(called(function, arguments));
             }
-            case 'o': {                                                                       // OBJ
+            case 'o': {  // OBJ
                 std::vector<std::uint32_t> items = pop_to_mark();
                 if (items.empty()) damaged();
                 const std::uint32_t function = items.front();
@@ -360,14 +457,21 @@ private:
                 const std::uint32_t arguments = pop();
                 return stack_.push_back(called(function, arguments));
             }
-            case 'b': return build();                                                         // BUILD
-            case 0x82: case 0x83: case 0x84:                                                  // EXT1, EXT2, EXT4
-                throw Error(where_, "a file of torch.save", "classes by numbers of copyreg's extension registry, which only the program that wrote it "
-                                                            "knows: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
-            case 0x97: case 0x98:                                                             // NEXT_BUFFER, READONLY_BUFFER
-                throw Error(where_, "a file of torch.save", "a pickle whose buffers stand elsewhere (buffer_callback): save the weights with "
-                                                            "torch.save(model.state_dict(), \"weights.pt\")");
-            default: damaged();
+            case 'b':
+                return build();  // BUILD
+            case 0x82:
+            case 0x83:
+            case 0x84:  // EXT1, EXT2, EXT4
+                throw Error(where_, "a file of torch.save",
+                            "classes by numbers of copyreg's extension registry, which only the program that wrote it "
+                            "knows: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+            case 0x97:
+            case 0x98:  // NEXT_BUFFER, READONLY_BUFFER
+                throw Error(where_, "a file of torch.save",
+                            "a pickle whose buffers stand elsewhere (buffer_callback): save the weights with "
+                            "torch.save(model.state_dict(), \"weights.pt\")");
+            default:
+                damaged();
         }
     }
 
@@ -377,7 +481,8 @@ private:
         if (size > 8) return push({.kind = Kind::other, .text = bytes});
         std::int64_t value = 0;
         std::memcpy(&value, bytes.data(), size);
-        if (size > 0 && size < 8 && (static_cast<unsigned char>(bytes.back()) & 0x80U) != 0) value -= std::int64_t{1} << (8 * size);
+        if (size > 0 && size < 8 && (static_cast<unsigned char>(bytes.back()) & 0x80U) != 0)
+            value -= std::int64_t{1} << (8 * size);
         push_number(value);
     }
 

@@ -20,12 +20,14 @@ struct ZipEntry {
     bool is_compressed = false;
 };
 
-/// The entries of a zip archive. Read here and not by a zip library, since those copy what they read. APPNOTE.TXT 6.3.10,
-/// sections 4.3.7 to 4.3.16.
-[[gnu::cold]] inline std::map<std::string_view, ZipEntry> zip_entries(std::span<const std::byte> file, std::string_view where) {
+/// The entries of a zip archive. Read here and not by a zip library, since those copy what they read.
+/// APPNOTE.TXT 6.3.10, sections 4.3.7 to 4.3.16.
+[[gnu::cold]] inline std::map<std::string_view, ZipEntry> zip_entries(std::span<const std::byte> file,
+                                                                      std::string_view where) {
     constexpr std::size_t end_size = 22, locator_size = 20;
     const auto reader = [&](std::size_t at, std::string_view what) {
-        if (at > file.size()) throw Error(where, "a whole zip archive", "one that is cut off before " + std::string(what));
+        if (at > file.size())
+            throw Error(where, "a whole zip archive", "one that is cut off before " + std::string(what));
         return ByteReader(file.subspan(at), where, what);
     };
     // The end record stands before a comment of at most 65,535 bytes.
@@ -36,7 +38,8 @@ struct ZipEntry {
             break;
         }
     }
-    if (end == file.size()) throw Error(where, "a whole zip archive", "no end record: the file is cut off; copy or download it again");
+    if (end == file.size())
+        throw Error(where, "a whole zip archive", "no end record: the file is cut off; copy or download it again");
     ByteReader record = reader(end + 10, "the end record");
     std::uint64_t count = record.number<std::uint16_t>();
     record.take(4);
@@ -56,7 +59,8 @@ struct ZipEntry {
     std::map<std::string_view, ZipEntry> entries;
     ByteReader header = reader(directory, "the directory");
     for (std::uint64_t i = 0; i < count; ++i) {
-        if (header.number<std::uint32_t>() != 0x02014b50) throw Error(where, "entry " + std::to_string(i) + " of the zip directory", "other bytes");
+        if (header.number<std::uint32_t>() != 0x02014b50)
+            throw Error(where, "entry " + std::to_string(i) + " of the zip directory", "other bytes");
         header.take(6);
         const auto method = header.number<std::uint16_t>();
         header.take(8);
@@ -81,11 +85,14 @@ struct ZipEntry {
             continue;
         }
         ByteReader local = reader(at, "a zip entry");
-        if (local.number<std::uint32_t>() != 0x04034b50) throw Error(where, "zip entry " + in_quotes(name), "other bytes at byte " + std::to_string(at));
+        if (local.number<std::uint32_t>() != 0x04034b50)
+            throw Error(where, "zip entry " + in_quotes(name), "other bytes at byte " + std::to_string(at));
         local.take(22);
         const auto local_name = local.number<std::uint16_t>(), local_extra = local.number<std::uint16_t>();
         local.take(local_name + std::size_t{local_extra});
-        if (stored != size) throw Error(where, "zip entry " + in_quotes(name) + " of one size", std::to_string(stored) + " and " + std::to_string(size));
+        if (stored != size)
+            throw Error(where, "zip entry " + in_quotes(name) + " of one size",
+                        std::to_string(stored) + " and " + std::to_string(size));
         entries[name] = {local.take(size), false};
     }
     return entries;
