@@ -241,6 +241,11 @@ TEST_CASE("Every opcode of Python's pickles is understood") {
     CHECK(values(td::TorchArchive::parse(std::as_bytes(std::span(pairs)), "x.pt"), "w") == std::vector<float>{1});
     const std::string state = legacy(bytes("}U\1wctorch\nFloatTensor\n)\x81(") + storage_of + bytes("K\0K\1\x85K\1\x85tbs."), storage);
     CHECK(values(td::TorchArchive::parse(std::as_bytes(std::span(state)), "x.pt"), "w") == std::vector<float>{1});
+    // Files before PyTorch 0.4 have views of storages: (key, offset, elements).
+    std::string view = legacy("}U\1w" + tensor_of("K\1\x85", "K\1\x85") + "s.", "\2" + std::string(11, '\0') + bytes("\0\0\x80\x3f"));
+    CHECK(values(td::TorchArchive::parse(std::as_bytes(std::span(view)), "x.pt"), "w") == std::vector<float>{0});
+    view.replace(view.find("K\1NtQ"), 5, "K\2(U\1vK\1K\1ttQ");
+    CHECK(values(td::TorchArchive::parse(std::as_bytes(std::span(view)), "x.pt"), "w") == std::vector<float>{1});
     // A tensor that depends on what only code can make.
     const std::string opaque = legacy("}U\1wctorch._utils\n_rebuild_tensor_v2\n(cmodule\nmake\n)RK" + bytes("\0") + "K\1\x85K\1\x85tRs.", "");
     const td::TorchArchive dependent = td::TorchArchive::parse(std::as_bytes(std::span(opaque)), "x.pt");

@@ -132,6 +132,7 @@ TEST_CASE("A folder without weights under a known name says what it has") {
     refused("saved_model.pb", "a folder of a TensorFlow model");
     refused("epoch_2.pt", "none, but 'epoch_2.pt': name the file");
     refused("epoch_1.pt", "none, but 'epoch_1.pt', 'epoch_2.pt': name the file");
+    refused("zero_to_fp32.py", "a folder of DeepSpeed's: `python zero_to_fp32.py . weights`");
     refused(".metadata",
             "a folder of a distributed checkpoint (torch.distributed.checkpoint): "
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save");
@@ -173,4 +174,6 @@ TEST_CASE("Shards of torch.save are read by their index, tensors that cannot be 
     CHECK(files.find("weight") != nullptr);
     CHECK(files.find("parameter") != nullptr);
     CHECK(files.find_unreadable("coo") != nullptr);
+    folder.write("pytorch_model.bin.index.json", "version https://git-lfs.github.com/spec/v1\n");
+    CHECK_THAT(fault(index), Contains("expected the JSON index of shards, found a Git LFS pointer"));
 }

@@ -27,7 +27,8 @@ public:
             throw Error(
                 where_,
                 std::to_string(count) + " bytes at byte " + std::to_string(position_) + " of " + std::string(what_),
-                std::to_string(bytes_.size() - position_));
+                std::to_string(bytes_.size() - position_) +
+                    ": the file is cut off or damaged; copy or download it again");
         }
         position_ += count;
         return bytes_.subspan(position_ - count, count);

@@ -59,6 +59,10 @@ public:
     /// Instead of a key: the value is the object's state, a dictionary or a tuple of them; a list of [key, value].
     static constexpr std::uint32_t state_of = 0xffffffff, pairs_of = 0xfffffffe;
 
+    static constexpr std::string_view distributed =
+        "one process's part of a distributed tensor; save it as tensor.full_tensor(), or with "
+        "StateDictOptions(full_state_dict=True) of torch.distributed.checkpoint.state_dict";
+
     /// Reads one pickle where `reader` stands. Values refer to its bytes.
     Unpickler(ByteReader& reader, std::string_view where) : reader_(reader), where_(where) {
         push({});
@@ -243,11 +247,7 @@ private:
             return unreadable("a tensor of another device, kept as a NumPy array; save it as tensor.cpu()");
         if (name == "_rebuild_wrapper_subclass") {
             const std::string_view type = subclass.empty() ? value(0).text : subclass;
-            if (type.ends_with(".DTensor")) {
-                return unreadable(
-                    "one process's part of a distributed tensor (DTensor); save it as tensor.full_tensor(), or with "
-                    "StateDictOptions(full_state_dict=True) of torch.distributed.checkpoint.state_dict");
-            }
+            if (type.ends_with(".DTensor")) return unreadable(distributed);
             return unreadable(
                 own("a tensor of class " + in_quotes(type) +
                     ", which only that class's code can read; save it as tensor.dequantize() or another dense copy"));

@@ -198,6 +198,7 @@ private:
         if (value.kind != Kind::dictionary && value.kind != Kind::object) return;
         if (value.text.ends_with("multiarray._reconstruct") || value.text.ends_with("numeric._frombuffer"))
             return refuse("a NumPy array; save it as torch.from_numpy(array)", false);
+        if (value.text.ends_with(".ShardedTensor")) return refuse(std::string(Unpickler::distributed));
         // Objects refer to each other as they like; modules and dictionaries are known by every name they have.
         if (is_open_[position]) return;
         std::array<std::uint32_t, 4> parts{};

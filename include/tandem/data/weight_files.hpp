@@ -36,11 +36,12 @@ inline constexpr std::string_view tensorflow_advice = "a TensorFlow model: its P
 /// What a folder has in place of weights under a known name; for errors.
 [[gnu::cold]] inline std::string other_contents(const std::filesystem::path& folder) {
     std::vector<std::string> readable, foreign;
-    bool is_distributed = false, is_tensorflow = false;
+    bool is_distributed = false, is_deepspeed = false, is_tensorflow = false;
     for (const auto& entry : std::filesystem::directory_iterator(folder, std::filesystem::directory_options::skip_permission_denied)) {
         const std::string name = entry.path().filename().string();
         const auto ends_with = [&](std::string_view end) { return name.ends_with(end); };
         is_distributed = is_distributed || name == ".metadata" || ends_with(".distcp");
+        is_deepspeed = is_deepspeed || name == "zero_to_fp32.py";
         is_tensorflow = is_tensorflow || name == "saved_model.pb" || name.find(".data-0") != name.npos;
         static constexpr std::array<std::string_view, 5> ours{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}, others{".h5", ".msgpack", ".onnx", ".gguf", ".npz"};
         if (std::ranges::any_of(ours, ends_with)) readable.push_back(in_quotes(name));
@@ -53,6 +54,7 @@ inline constexpr std::string_view tensorflow_advice = "a TensorFlow model: its P
         return text + (names.size() > 5 ? " and others" : "");
     };
     if (is_distributed) return "a folder of " + std::string(distributed_advice);
+    if (is_deepspeed) return "a folder of DeepSpeed's: `python zero_to_fp32.py . weights` in it makes weights of it";
     if (!readable.empty()) return "none, but " + list(readable) + ": name the file";
     if (is_tensorflow) return "a folder of " + std::string(tensorflow_advice);
     if (!foreign.empty()) return "none, but " + list(foreign) + ", which is another format: the model's PyTorch weights are read, as safetensors or of torch.save";
@@ -192,6 +194,8 @@ private:
         const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
         detail::JsonLeaves leaves;
         if (const auto fault = detail::json_fault(text, leaves)) {
+            if (const std::string_view kind = detail::file_kind(file.bytes()).name; !kind.empty() && kind != "JSON")
+                detail::throw_other_kind(index.string(), "the JSON index of shards", file.bytes());
             throw Error(index.string(), "not JSON near byte " + std::to_string(*fault));
         }
         constexpr std::string_view map = "weight_map.";
