@@ -154,11 +154,9 @@ private:
         target.items.insert(target.items.end(), items.begin(), items.end());
     }
 
-    /// A name of this pickle's own, cut where no real one is so long.
-    std::string_view own(std::string text) {
-        if (text.size() > max_global) text.resize(max_global);
-        return own_.emplace_back(std::move(text));
-    }
+    std::string_view own(std::string text) { return own_.emplace_back(std::move(text)); }
+
+    /// A class or function by its name, which is cut where no real one is so long: a file may name it again and again.
     std::uint32_t global(std::string_view module, std::string_view name) {
         // As Python 2 calls it.
         if (module == "__builtin__") module = "builtins";
