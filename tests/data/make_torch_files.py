@@ -64,6 +64,16 @@ class Options(dict):
     pass
 
 
+class OnDevice:
+    """Saved as PyTorch saves a tensor of a device without storages (XLA)."""
+
+    def __init__(self, array, dtype):
+        self.array, self.dtype = array, dtype
+
+    def __reduce__(self):
+        return torch._utils._rebuild_device_tensor_from_numpy, (self.array, self.dtype, "cpu", False)
+
+
 class Calls:
     def __reduce__(self):
         return os.system, ("true",)
@@ -114,6 +124,11 @@ def main():
     tensor = torch.arange(2.0)
     tensor.tag = 1
     torch.save({"parameter": attributes, "tensor": tensor, "buffer": torch.nn.Buffer(torch.arange(2.0))}, FOLDER / "attributes.pt")
+    rows = np.arange(200, 206, dtype="f4").reshape(2, 3) / 7
+    for protocol in (2, 5):
+        torch.save({"rows": OnDevice(rows, torch.float32), "columns": OnDevice(np.asfortranarray(rows), torch.float32), "bfloat16": OnDevice(rows, torch.bfloat16),
+                    "count": OnDevice(np.array(300), torch.int64), "none": OnDevice(np.zeros((0, 3), "f4"), torch.float32),
+                    "swapped": OnDevice(rows.astype(">f4"), torch.float32)}, FOLDER / f"device_{protocol}.pt", pickle_protocol=protocol)  # fmt: skip
     sparse = torch.eye(2).to_sparse()
     kinds = {"coo": sparse, "csr": torch.eye(2).to_sparse_csr(), "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
              "meta": torch.ones(2, device="meta"), "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),

@@ -139,6 +139,27 @@ TEST_CASE("Tensors with attributes are those without") {
     for (const char* const name : {"parameter", "tensor", "buffer"}) CHECK(values(archive, name) == std::vector<float>{0, 1});
 }
 
+TEST_CASE("Tensors of a device without storages are read from their NumPy arrays") {
+    std::vector<float> expected;
+    for (int i = 200; i < 206; ++i) expected.push_back(static_cast<float>(i) / 7);
+    for (const char* const file : {"device_2.pt", "device_5.pt"}) {
+        INFO(file);
+        const td::TorchArchive archive = td::TorchArchive::open(folder / file);
+        for (const char* const name : {"rows", "columns", "bfloat16"}) {
+            CHECK(tensor(archive, name).shape == std::vector<std::size_t>{2, 3});
+            CHECK(values(archive, name) == expected);
+        }
+        std::vector<std::int64_t> count(1);
+        td::read_elements(tensor(archive, "count"), std::span(count));
+        CHECK(count[0] == 300);
+        CHECK(tensor(archive, "none").shape == std::vector<std::size_t>{0, 3});
+        REQUIRE(archive.unreadable().size() == 1);
+        CHECK(archive.unreadable()[0].name == "swapped");
+        for (const td::StoredTensor& each : archive.tensors()) archive.forget(each);
+        CHECK(values(archive, "rows") == expected);
+    }
+}
+
 TEST_CASE("Tensors that are no weights are listed with their kind and how to save them") {
     for (const char* const file : {"kinds.pt", "legacy_kinds.pt"}) {
         INFO(file);

@@ -41,12 +41,15 @@ struct PickleValue {
     };
 
     Kind kind = Kind::other;
-    std::int64_t integer = 0;  ///< of a storage: the element of its file where it begins
-    /// A text; a global's name ("torch.FloatStorage"); an object's class or function; a storage's key; why a tensor is
-    /// unreadable.
+    /// Of a storage: the element of its file where it begins; of an object: the position of its arguments; of other: 1
+    /// for True, and for bytes that the pickle has as Latin-1 characters in UTF-8.
+    std::int64_t integer = 0;
+    /// A text; bytes (other); a global's name ("torch.FloatStorage"); an object's class or function; a storage's key;
+    /// why a tensor is unreadable.
     std::string_view text = {};
-    /// A list's items; keys and values in turn of a dictionary or object; a storage's type; of a tensor its storage,
-    /// offset, sizes, strides, and its element type where the storage's does not say it.
+    /// A list's items; keys and values in turn of a dictionary or object; a storage's type, and its bytes where those
+    /// stand in the pickle itself; of a tensor its storage, offset, sizes, strides, and its element type where the
+    /// storage's does not say it.
     std::vector<std::uint32_t> items = {};
 };
 
@@ -67,6 +70,7 @@ public:
     Unpickler(ByteReader& reader, std::string_view where) : reader_(reader), where_(where) {
         push({});
         push({.kind = Kind::mark});
+        push({.integer = 1});
         stack_.clear();
     }
 
@@ -86,8 +90,9 @@ public:
     std::span<const std::uint32_t> storages() const { return storages_; }
 
 private:
-    static constexpr std::uint32_t nothing = 0, mark = 1;  ///< shared by all None, booleans, floats; by all marks
-    static constexpr std::size_t max_values = std::size_t{1} << 26, max_global = 300;
+    static constexpr std::uint32_t nothing = 0, mark = 1,
+                                   truth = 2;  ///< shared by all None, False, floats; by all marks; by all True
+    static constexpr std::size_t max_values = std::size_t{1} << 26, max_global = 300, max_rank = 64;
 
     [[noreturn, gnu::cold]] void damaged() const {
         throw Error(where_, "a whole file of torch.save",
@@ -209,7 +214,72 @@ private:
                                  name == "builtins.list" || name == "builtins.tuple" ||
                                  name.starts_with("torch.jit._pickle.");
         if (is_sequence && !items.empty()) return items[0];
-        return make({.kind = Kind::object, .text = name});
+        // Bytes of protocol 2: encode(text, 'latin1'), or bytes().
+        if (name == "builtins.bytes" && items.empty()) return nothing;
+        if (name == "_codecs.encode" && kind_of(0) == Kind::text)
+            return make({.integer = 1, .text = values_[items[0]].text});
+        return make({.kind = Kind::object, .integer = arguments, .text = name});
+    }
+
+    /// The tensor of a NumPy array, which a device without storages (XLA) is saved as;
+    /// numpy/_core/src/multiarray/methods.c, array_reduce, and numpy/_core/numeric.py, _frombuffer, say what stands in
+    /// the pickle.
+    std::uint32_t from_numpy(std::uint32_t array, std::string_view dtype) {
+        const auto part = [&](const std::vector<std::uint32_t>& of, std::size_t i) {
+            return i < of.size() ? of[i] : nothing;
+        };
+        const PickleValue& object = values_[array];
+        std::uint32_t shape = nothing, type = nothing, raw = nothing;
+        bool is_by_columns = false;
+        if (object.kind == Kind::object && object.text.ends_with("multiarray._reconstruct")) {
+            // (version, shape, dtype, is by columns, bytes)
+            const std::vector<std::uint32_t>& state = values_[part(object.items, 1)].items;
+            shape = part(state, 1), type = part(state, 2), raw = part(state, 4);
+            is_by_columns = values_[part(state, 3)].integer == 1;
+        } else if (object.kind == Kind::object && object.text.ends_with("numeric._frombuffer")) {
+            // (bytes, dtype, shape, order)
+            const std::vector<std::uint32_t>& arguments = values_[static_cast<std::uint32_t>(object.integer)].items;
+            raw = part(arguments, 0), type = part(arguments, 1), shape = part(arguments, 2);
+            is_by_columns = values_[part(arguments, 3)].text == "F";
+        }
+        static constexpr std::array<std::array<std::string_view, 2>, 11> types{{{"f4", "torch.float32"},
+                                                                                {"f2", "torch.float16"},
+                                                                                {"f8", "torch.float64"},
+                                                                                {"i8", "torch.int64"},
+                                                                                {"i4", "torch.int32"},
+                                                                                {"i2", "torch.int16"},
+                                                                                {"i1", "torch.int8"},
+                                                                                {"u1", "torch.uint8"},
+                                                                                {"b1", "torch.bool"},
+                                                                                {"u2", "torch.uint16"},
+                                                                                {"u4", "torch.uint32"}}};
+        std::string_view element;
+        if (values_[type].kind == Kind::object && values_[type].text == "numpy.dtype") {
+            const std::string_view code =
+                values_[part(values_[static_cast<std::uint32_t>(values_[type].integer)].items, 0)].text;
+            const bool is_swapped = values_[part(values_[part(values_[type].items, 1)].items, 1)].text == ">";
+            for (const auto& [known, torch] : types) {
+                if (known == code && !is_swapped) element = torch;
+            }
+        }
+        // bfloat16, which NumPy has not, comes as float32; other conversions do not occur.
+        const bool is_same = element == dtype || (element == "torch.float32" && dtype == "torch.bfloat16");
+        const bool is_whole = values_[shape].kind == Kind::list && values_[shape].items.size() <= max_rank &&
+                              values_[raw].kind == Kind::other;
+        if (element.empty() || !is_same || !is_whole)
+            return unreadable("a tensor of another device, kept as a NumPy array; save it as tensor.cpu()");
+        std::vector<std::uint32_t> sizes = values_[shape].items, strides(sizes.size());
+        std::uint64_t step = 1;
+        for (std::size_t i = 0; i < sizes.size(); ++i) {
+            const std::size_t axis = is_by_columns ? i : sizes.size() - 1 - i;
+            strides[axis] = make({.kind = Kind::integer, .integer = static_cast<std::int64_t>(step)});
+            step *= static_cast<std::uint64_t>(values_[sizes[axis]].integer);
+        }
+        const std::uint32_t global = make({.kind = Kind::global, .text = element});
+        const std::uint32_t storage = make({.kind = Kind::storage, .items = {global, raw}});
+        const std::uint32_t offset = make({.kind = Kind::integer}),
+                            axes = make({.kind = Kind::list, .items = std::move(strides)});
+        return make({.kind = Kind::tensor, .items = {storage, offset, shape, axes, global}});
     }
 
     /// What a function of torch/_utils.py that begins with _rebuild_ gives.
@@ -242,7 +312,7 @@ private:
             return unreadable(
                 "a tensor on the meta device, which has no elements; save the model when its weights are there");
         if (name == "_rebuild_device_tensor_from_numpy" || name == "_rebuild_xla_tensor")
-            return unreadable("a tensor of another device, kept as a NumPy array; save it as tensor.cpu()");
+            return from_numpy(items.empty() ? nothing : items[0], value(1).text);
         if (name == "_rebuild_wrapper_subclass") {
             const std::string_view type = subclass.empty() ? value(0).text : subclass;
             if (type.ends_with(".DTensor")) return unreadable(distributed);
@@ -312,10 +382,7 @@ private:
     std::string_view text() {
         return reader_.text(reader_.number<Size>());
     }
-    void skip_bytes(std::size_t size) {
-        reader_.take(size);
-        stack_.push_back(nothing);
-    }
+    void push_bytes(std::size_t size) { push({.text = reader_.text(size)}); }
 
     [[gnu::cold]] void step(std::uint8_t opcode) {
         switch (opcode) {
@@ -357,9 +424,10 @@ private:
             case '2':
                 return stack_.push_back(top());  // DUP
             case 'N':
-            case 0x88:
             case 0x89:
-                return stack_.push_back(nothing);  // NONE, NEWTRUE, NEWFALSE
+                return stack_.push_back(nothing);  // NONE, NEWFALSE
+            case 0x88:
+                return stack_.push_back(truth);  // NEWTRUE
             case 'I':
             case 'L':
                 return push_number(number_of(reader_.line()));  // INT, LONG
@@ -377,7 +445,8 @@ private:
                 reader_.line();
                 return stack_.push_back(nothing);  // FLOAT
             case 'G':
-                return skip_bytes(8);  // BINFLOAT
+                reader_.take(8);
+                return stack_.push_back(nothing);  // BINFLOAT
             case 'S':
                 return push_text(unquoted(reader_.line()));  // STRING
             case 'V':
@@ -391,13 +460,13 @@ private:
             case 0x8d:
                 return push_text(text<std::uint64_t>());  // BINUNICODE8
             case 'C':
-                return skip_bytes(reader_.number<std::uint8_t>());  // SHORT_BINBYTES
+                return push_bytes(reader_.number<std::uint8_t>());  // SHORT_BINBYTES
             case 'B':
-                return skip_bytes(reader_.number<std::uint32_t>());  // BINBYTES
+                return push_bytes(reader_.number<std::uint32_t>());  // BINBYTES
             case 0x8e:
-                return skip_bytes(reader_.number<std::uint64_t>());  // BINBYTES8
+                return push_bytes(reader_.number<std::uint64_t>());  // BINBYTES8
             case 0x96:
-                return skip_bytes(reader_.number<std::uint64_t>());  // BYTEARRAY8
+                return push_bytes(reader_.number<std::uint64_t>());  // BYTEARRAY8
             case ')':
             case ']':
             case 0x8f:

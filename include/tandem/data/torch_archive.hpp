@@ -262,6 +262,27 @@ private:
         return found;
     }
 
+    /// The bytes of a storage, in the file or, of a NumPy array, in the pickle; nothing where it has none, or where more would
+    /// be copied than may be.
+    std::optional<std::span<const std::byte>> bytes_of(const PickleValue& storage) {
+        if (storage.items.size() == 1) {
+            const auto entry = storages_.find(storage.text);
+            return entry == storages_.end() ? std::nullopt : std::optional(entry->second);
+        }
+        const PickleValue& raw = values_[storage.items[1]];
+        if (raw.integer == 0) return std::as_bytes(std::span(raw.text));
+        // Latin-1 in UTF-8: a byte from 0x80 on is one of 0xc2 and 0xc3 and another.
+        if (raw.text.size() > copy_bytes_) return std::nullopt;
+        copy_bytes_ -= raw.text.size();
+        std::vector<std::byte>& copy = copies.emplace_back();
+        for (std::size_t i = 0; i < raw.text.size(); ++i) {
+            const auto letter = static_cast<unsigned char>(raw.text[i]);
+            const bool is_pair = letter >= 0xc0 && i + 1 < raw.text.size();
+            copy.push_back(std::byte{static_cast<unsigned char>(is_pair ? letter << 6U | (static_cast<unsigned char>(raw.text[++i]) & 0x3fU) : letter)});
+        }
+        return copy;
+    }
+
     [[gnu::cold]] void add(const PickleValue& value) {
         const PickleValue& storage = values_[value.items[0]];
         if (storage.kind != Kind::storage) return refuse("a tensor whose elements only code can make; save it as tensor.detach().clone()");
@@ -278,8 +299,8 @@ private:
         if (!sizes || !steps || sizes->size() != steps->size() || offset_value.kind != Kind::integer || offset_value.integer < 0 || storage.integer < 0)
             return refuse("a tensor whose sizes only code can make, or of more than 64 axes; save it as tensor.detach().clone()");
         spend(index_bytes_, index_cost(path_.size(), sizes->size()));
-        const auto entry = storages_.find(storage.text);
-        if (entry == storages_.end()) fail("its storage " + in_quotes(storage.text) + " is missing: the file is damaged; copy or download it again");
+        const std::optional<std::span<const std::byte>> entry = bytes_of(storage);
+        if (!entry) fail("its storage " + in_quotes(storage.text) + " is missing: the file is damaged; copy or download it again");
         const std::size_t offset = static_cast<std::size_t>(offset_value.integer) + static_cast<std::size_t>(storage.integer);
         const std::vector<std::size_t>&shape = *sizes, &strides = *steps;
         const auto size = byte_count(type, shape);
@@ -295,13 +316,13 @@ private:
             is_dense = is_dense && (shape[axis] <= 1 || strides[axis] == expected);
             expected *= shape[axis];
         }
-        const std::size_t elements = entry->second.size() / width;
+        const std::size_t elements = entry->size() / width;
         if (overflows || (*size > 0 && last >= elements)) {
             fail("shape " + shape_text(shape) + " at element " + std::to_string(offset) + " reaches beyond its storage of " +
                  std::to_string(elements) + " elements: the file is damaged; copy or download it again");
         }
         if (*size == 0 || is_dense) {
-            list_->tensors.push_back({path_, type, shape, *size == 0 ? std::span<const std::byte>() : entry->second.subspan(offset * width, *size)});
+            list_->tensors.push_back({path_, type, shape, *size == 0 ? std::span<const std::byte>() : entry->subspan(offset * width, *size)});
             return;
         }
         if (*size > copy_bytes_) {
@@ -310,7 +331,7 @@ private:
         }
         copy_bytes_ -= *size;
         std::vector<std::byte>& copy = copies.emplace_back(*size);
-        copy_strided(entry->second, width, offset, shape, strides, copy);
+        copy_strided(*entry, width, offset, shape, strides, copy);
         list_->tensors.push_back({path_, type, shape, copy});
     }
 
