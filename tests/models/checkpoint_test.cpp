@@ -92,12 +92,44 @@ TEST_CASE("a folder that is no checkpoint says why") {
     CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected a JSON object, found a fault at byte 15"));
 }
 
-TEST_CASE("weights of float64, and on demand those that are not finite, are refused") {
+TEST_CASE("weights of float64 are rounded to the model's precision") {
     const Folder folder;
-    td::save_weights(td::Clip<small, double>{td::Seed{3}}, folder / "double.safetensors");
-    CHECK_THROWS_WITH(td::load<small>(folder / "double.safetensors"),
-                      Contains("\n  visual.conv1.weight: expected elements of F32, F16 or BF16, found F64"));
-    CHECK_NOTHROW(td::load<small, double>(folder / "double.safetensors"));
+    // A third has more digits than a float.
+    td::Clip<small, double> exact{td::Seed{3}};
+    const auto divide = [](const std::string&, auto& parameter) {
+        if constexpr (requires { parameter.data(); }) {
+            for (auto& x : parameter.elements()) x /= 3;
+        }
+    };
+    td::for_each_parameter(divide, exact);
+    td::save_weights(exact, folder / "double.safetensors");
+    CHECK(same_bits(td::load<small, double>(folder / "double.safetensors"), exact));
+    const auto as_float = [](const auto& model) {
+        std::vector<float> values;
+        td::for_each_parameter(
+            [&](const std::string&, const auto& parameter) {
+                const auto& rows = td::to_row_major(parameter);
+                for (const auto x : rows.elements()) values.push_back(static_cast<float>(x));
+            },
+            model);
+        return values;
+    };
+    CHECK(as_float(td::load<small>(folder / "double.safetensors")) == as_float(exact));
+    CHECK_NOTHROW(td::load<small, td::bf16>(folder / "double.safetensors"));
+    CHECK_NOTHROW(td::load<small, td::int8>(folder / "double.safetensors"));
+}
+
+TEST_CASE("tensors that cannot be weights are named with their kind, whether asked for or not") {
+    const fs::path file = fs::path(TANDEM_TEST_DATA) / "data" / "fixtures" / "torch" / "unreadable.pt";
+    CHECK_THROWS_WITH(td::load<small>(file),
+                      Contains("\n  text_projection: a sparse tensor; save it as tensor.to_dense()\n") &&
+                          Contains("\n  logit_scale: a tensor on the meta device, which has no elements") &&
+                          Contains("\n  positional_embedding: expected elements of F64, F32, F16 or BF16, found F8_E4M3; save it as tensor.float()") &&
+                          Contains("\n  extra: unexpected, a sparse tensor") && !Contains("array"));
+}
+
+TEST_CASE("on demand, weights that are not finite are refused") {
+    const Folder folder;
 
     const auto spoiled = [&]<class T>(T) {
         td::Clip<small, T> model{td::Seed{3}};

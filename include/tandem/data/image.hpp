@@ -31,6 +31,7 @@
 #endif
 
 #include <tandem/core/error.hpp>
+#include <tandem/data/file_kind.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -476,25 +477,6 @@ private:
 
 #endif
 
-/// The name of a format that is known but not decoded; empty where the bytes tell nothing.
-inline std::string_view foreign_format(std::span<const std::byte> bytes) {
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
-    if (text.starts_with("GIF8")) return "GIF";
-    if (text.starts_with("RIFF") && text.substr(0, 12).ends_with("WEBP")) return "WebP";
-    if (text.starts_with("BM")) return "BMP";
-    if (text.starts_with(std::string_view("II*\0", 4)) || text.starts_with(std::string_view("MM\0*", 4))) return "TIFF";
-    if (text.size() >= 12 && text.substr(4, 4) == "ftyp") return "AVIF, HEIC or a video";
-    if (text.starts_with("%PDF")) return "PDF";
-    if (text.starts_with("\x1f\x8b")) return "gzip";
-    if (text.find("<svg") != text.npos || text.starts_with("<?xml")) return "SVG or XML";
-    if (text.find("<html") != text.npos || text.find("<!DOCTYPE html") != text.npos) return "HTML";
-    return {};
-}
-
-inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
-    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
 }  // namespace detail
 
 /// Decodes a JPEG (baseline or progressive; grey, RGB, YCbCr, CMYK, YCCK) or a PNG (every colour type and depth,
@@ -524,11 +506,8 @@ inline Image decode_image(std::span<const std::byte> bytes, std::string_view nam
         throw Error(name, "is a PNG, and the headers of libpng were missing when this program was compiled");
 #endif
     }
-    const std::string_view format = detail::foreign_format(bytes);
-    throw Error(name, "a JPEG or PNG image",
-                bytes.empty()    ? std::string("an empty file")
-                : format.empty() ? std::string("an unknown format")
-                                 : std::string(format) + " data");
+    const std::string_view kind = detail::file_kind(bytes).name;
+    throw Error(name, "a JPEG or PNG image", kind.empty() ? "an unknown format" : kind);
 }
 
 /// Reads and decodes a file; see decode_image. Throws Error naming the path.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -18,407 +17,292 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
+#include <tandem/data/byte_reader.hpp>
+#include <tandem/data/file_kind.hpp>
+#include <tandem/data/pickle.hpp>
 #include <tandem/data/safetensors_types.hpp>
+#include <tandem/data/zip.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-namespace detail {
-
-/// Little-endian bytes read from front to back; `what` and `where` name them in the Error of a read beyond their end.
-class ByteReader {
-public:
-    ByteReader(std::span<const std::byte> bytes, std::string_view where, std::string_view what)
-        : bytes_(bytes), where_(where), what_(what) {}
-
-    std::size_t position() const { return position_; }
-    bool at_end() const { return position_ == bytes_.size(); }
-
-    std::span<const std::byte> take(std::size_t count) {
-        if (count > bytes_.size() - position_) {
-            throw Error(where_, std::to_string(count) + " bytes at byte " + std::to_string(position_) + " of " + std::string(what_),
-                        std::to_string(bytes_.size() - position_));
-        }
-        position_ += count;
-        return bytes_.subspan(position_ - count, count);
-    }
-
-    template <std::integral T>
-    T number() {
-        T value;
-        std::memcpy(&value, take(sizeof(T)).data(), sizeof(T));
-        return value;
-    }
-
-    std::string_view text(std::size_t count) {
-        const auto bytes = take(count);
-        return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-    }
-
-    /// Up to the next line feed, which is taken too.
-    std::string_view line() {
-        const auto rest = bytes_.subspan(position_);
-        const auto end = std::find(rest.begin(), rest.end(), std::byte{'\n'});
-        const std::string_view found = text(static_cast<std::size_t>(end - rest.begin()));
-        take(1);
-        return found;
-    }
-
-private:
-    std::span<const std::byte> bytes_;
-    std::string_view where_, what_;
-    std::size_t position_ = 0;
+/// A tensor that stands in a file and cannot be read as a weight.
+struct UnreadableTensor {
+    std::string name;
+    std::string reason;  ///< its kind, and how to save it so that it can be: "a sparse tensor; save it as tensor.to_dense()"
+    bool is_tensor = true;  ///< not a NumPy array, which is no weight unless it has a weight's name
 };
 
-/// The entries of a zip archive that are stored as they are, with their bytes in place; compressed ones (TorchScript's
-/// code) are left out. Read here and not by a zip library, since those copy what they read. APPNOTE.TXT 6.3.10,
-/// sections 4.3.7 to 4.3.16.
-[[gnu::cold]] inline std::map<std::string_view, std::span<const std::byte>> zip_entries(std::span<const std::byte> file,
-                                                                                       std::string_view where) {
-    constexpr std::size_t end_size = 22, locator_size = 20;
-    const auto reader = [&](std::size_t at, std::string_view what) {
-        if (at > file.size()) throw Error(where, "a whole zip archive", "one that is cut off before " + std::string(what));
-        return ByteReader(file.subspan(at), where, what);
-    };
-    // The end record stands before a comment of at most 65,535 bytes.
-    std::size_t end = file.size();
-    for (std::size_t back = end_size; back <= std::min(file.size(), end_size + 0xffff); ++back) {
-        if (reader(file.size() - back, "its end").number<std::uint32_t>() == 0x06054b50) {
-            end = file.size() - back;
-            break;
-        }
+namespace detail {
+
+using Storages = std::map<std::string_view, std::span<const std::byte>>;
+
+struct TorchType {
+    std::string_view storage, dtype;  ///< "Float" of torch.FloatStorage, and "float32" of torch.float32
+    DataType type;
+};
+
+/// torch/storage.py, _dtype_to_storage_type_map and _new_dtypes; complex128, the quantised and the packed types have no
+/// counterpart.
+inline constexpr std::array<TorchType, 20> torch_types{{{"Float", "float32", DataType::F32},
+                                                        {"Half", "float16", DataType::F16},
+                                                        {"BFloat16", "bfloat16", DataType::BF16},
+                                                        {"Double", "float64", DataType::F64},
+                                                        {"Long", "int64", DataType::I64},
+                                                        {"Int", "int32", DataType::I32},
+                                                        {"Short", "int16", DataType::I16},
+                                                        {"Char", "int8", DataType::I8},
+                                                        {"Byte", "uint8", DataType::U8},
+                                                        {"Bool", "bool", DataType::BOOL},
+                                                        {"ComplexFloat", "complex64", DataType::C64},
+                                                        {"Untyped", "", DataType::U8},
+                                                        {"", "uint16", DataType::U16},
+                                                        {"", "uint32", DataType::U32},
+                                                        {"", "uint64", DataType::U64},
+                                                        {"", "float8_e4m3fn", DataType::F8_E4M3},
+                                                        {"", "float8_e5m2", DataType::F8_E5M2},
+                                                        {"", "float8_e4m3fnuz", DataType::F8_E4M3FNUZ},
+                                                        {"", "float8_e5m2fnuz", DataType::F8_E5M2FNUZ},
+                                                        {"", "float8_e8m0fnu", DataType::F8_E8M0}}};
+
+/// The type a storage's class ("torch.FloatStorage", "torch.cuda.HalfStorage") or a dtype ("torch.uint16") names.
+[[gnu::cold]] inline std::optional<DataType> torch_type(std::string_view global) {
+    std::string_view name = global.substr(global.rfind('.') + 1);
+    const bool is_storage = name.ends_with("Storage");
+    if (is_storage) name.remove_suffix(std::string_view("Storage").size());
+    if (is_storage && name.starts_with('_')) name.remove_prefix(1);
+    for (const TorchType& known : torch_types) {
+        if (!name.empty() && name == (is_storage ? known.storage : known.dtype)) return known.type;
     }
-    if (end == file.size()) throw Error(where, "a whole zip archive", "no end record: the file is cut off, or of another kind");
-    ByteReader record = reader(end + 10, "the end record");
-    std::uint64_t count = record.number<std::uint16_t>();
-    record.take(4);
-    std::uint64_t directory = record.number<std::uint32_t>();
-    if ((count == 0xffff || directory == 0xffffffff) && end >= locator_size) {
-        ByteReader locator = reader(end - locator_size, "the zip64 locator");
-        if (locator.number<std::uint32_t>() == 0x07064b50) {
-            locator.take(4);
-            ByteReader wide = reader(locator.number<std::uint64_t>(), "the zip64 end record");
-            if (wide.number<std::uint32_t>() != 0x06064b50) throw Error(where, "a zip64 end record", "other bytes");
-            wide.take(28);
-            count = wide.number<std::uint64_t>();
-            wide.take(8);
-            directory = wide.number<std::uint64_t>();
-        }
-    }
-    std::map<std::string_view, std::span<const std::byte>> entries;
-    ByteReader header = reader(directory, "the directory");
-    for (std::uint64_t i = 0; i < count; ++i) {
-        if (header.number<std::uint32_t>() != 0x02014b50) throw Error(where, "entry " + std::to_string(i) + " of the zip directory", "other bytes");
-        header.take(6);
-        const auto method = header.number<std::uint16_t>();
-        header.take(8);
-        std::uint64_t stored = header.number<std::uint32_t>(), size = header.number<std::uint32_t>();
-        const auto name_size = header.number<std::uint16_t>(), extra_size = header.number<std::uint16_t>(),
-                   comment_size = header.number<std::uint16_t>();
-        header.take(8);
-        std::uint64_t at = header.number<std::uint32_t>();
-        const std::string_view name = header.text(name_size);
-        ByteReader extra(header.take(extra_size), where, "a zip entry's extra field");
-        header.take(comment_size);
-        while (!extra.at_end()) {
-            const auto id = extra.number<std::uint16_t>();
-            ByteReader field(extra.take(extra.number<std::uint16_t>()), where, "a zip64 field");
-            if (id != 1) continue;
-            if (size == 0xffffffff) size = field.number<std::uint64_t>();
-            if (stored == 0xffffffff) stored = field.number<std::uint64_t>();
-            if (at == 0xffffffff) at = field.number<std::uint64_t>();
-        }
-        if (method != 0) continue;
-        ByteReader local = reader(at, "a zip entry");
-        if (local.number<std::uint32_t>() != 0x04034b50) throw Error(where, "zip entry " + in_quotes(name), "other bytes at byte " + std::to_string(at));
-        local.take(22);
-        const auto local_name = local.number<std::uint16_t>(), local_extra = local.number<std::uint16_t>();
-        local.take(local_name + std::size_t{local_extra});
-        if (stored != size) throw Error(where, "zip entry " + in_quotes(name) + " of one size", std::to_string(stored) + " and " + std::to_string(size));
-        entries[name] = local.take(size);
-    }
-    return entries;
+    return std::nullopt;
 }
 
-/// What a pickle makes, one value of it. Values refer to each other by position: nothing is copied, whatever a hostile
-/// file repeats.
-struct PickleValue {
-    enum class Kind : std::uint8_t { mark, other, integer, text, global, list, dictionary, object, storage, tensor };
+/// Elements of a strided view in row-major order. The view must lie within the storage.
+[[gnu::cold]] inline void copy_strided(std::span<const std::byte> storage, std::size_t width, std::size_t offset, std::span<const std::size_t> shape,
+                                       std::span<const std::size_t> strides, std::span<std::byte> out) {
+    std::vector<std::size_t> index(shape.size());
+    std::size_t from = offset;
+    for (std::size_t to = 0; to < out.size(); to += width) {
+        std::memcpy(out.data() + to, storage.data() + from * width, width);
+        for (std::size_t axis = shape.size(); axis-- > 0;) {
+            from += strides[axis];
+            if (++index[axis] < shape[axis]) break;
+            from -= strides[axis] * shape[axis];
+            index[axis] = 0;
+        }
+    }
+}
 
-    Kind kind = Kind::other;
-    std::int64_t integer = 0;
-    std::string text;                  ///< of a text, a global ("torch.FloatStorage") and a storage's key
-    std::vector<std::uint32_t> items;  ///< of a list, of a dictionary (keys and values in turn), or an object's state
+struct TorchTensorList {
+    std::vector<StoredTensor> tensors;
+    std::vector<UnreadableTensor> unreadable;
+
+    bool empty() const { return tensors.empty() && unreadable.empty(); }
 };
-
-/// A stack machine for the part of Python's pickle protocols 2 to 4 that tensors, dictionaries of them and modules of
-/// TorchScript are written in (Lib/pickletools.py says what every opcode does). It calls nothing: the few functions that
-/// torch.save names are understood, and any other is an Error with its name.
-class Unpickler {
-public:
-    using Kind = PickleValue::Kind;
-
-    Unpickler(std::span<const std::byte> bytes, std::string_view where) : reader_(bytes, where, "data.pkl"), where_(where) {}
-
-    /// The position of the value that the pickle describes.
-    [[gnu::cold]] std::uint32_t run() {
-        while (true) {
-            const auto opcode = reader_.number<std::uint8_t>();
-            if (opcode == '.') return pop();
-            step(opcode);
-        }
-    }
-
-    const PickleValue& operator[](std::uint32_t position) const { return values_[position]; }
-
-private:
-    [[noreturn, gnu::cold]] void fail(const std::string& found) const {
-        throw Error(where_, "a pickle of tensors", found + " at byte " + std::to_string(reader_.position()) + " of data.pkl");
-    }
-
-    std::uint32_t push(PickleValue value) {
-        values_.push_back(std::move(value));
-        stack_.push_back(static_cast<std::uint32_t>(values_.size() - 1));
-        return stack_.back();
-    }
-    void push_number(std::int64_t value) { push({.kind = Kind::integer, .integer = value, .text = {}, .items = {}}); }
-    void push_text(Kind kind, std::string_view text) { push({.kind = kind, .integer = 0, .text = std::string(text), .items = {}}); }
-    void push_items(Kind kind, std::vector<std::uint32_t> items) { push({.kind = kind, .integer = 0, .text = {}, .items = std::move(items)}); }
-
-    std::uint32_t pop() {
-        if (stack_.empty()) fail("a value taken from an empty stack");
-        const std::uint32_t top = stack_.back();
-        stack_.pop_back();
-        return top;
-    }
-    std::uint32_t top() {
-        if (stack_.empty()) fail("a value taken from an empty stack");
-        return stack_.back();
-    }
-    std::vector<std::uint32_t> pop(std::size_t count) {
-        if (count > stack_.size()) fail("a value taken from an empty stack");
-        const std::vector<std::uint32_t> items(stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
-        stack_.resize(stack_.size() - count);
-        return items;
-    }
-    std::vector<std::uint32_t> pop_to_mark() {
-        std::size_t count = 0;
-        while (count < stack_.size() && values_[stack_[stack_.size() - 1 - count]].kind != Kind::mark) ++count;
-        if (count == stack_.size()) fail("no mark on the stack");
-        std::vector<std::uint32_t> items = pop(count);
-        pop();
-        return items;
-    }
-
-    void remember(std::uint64_t name) { memo_[name] = top(); }
-    void recall(std::uint64_t name) {
-        const auto found = memo_.find(name);
-        if (found == memo_.end()) fail("a memory of nothing");
-        stack_.push_back(found->second);
-    }
-
-    void add(std::vector<std::uint32_t> items) {
-        PickleValue& target = values_[top()];
-        if (target.kind == Kind::dictionary && items.size() % 2 != 0) fail("a key without a value");
-        if (target.kind != Kind::dictionary && target.kind != Kind::list) fail("items for what is no list or dictionary");
-        target.items.insert(target.items.end(), items.begin(), items.end());
-    }
-
-    void global(std::string_view module, std::string_view name) {
-        const std::string whole = std::string(module) + "." + std::string(name);
-        static constexpr std::array known{std::string_view("collections.OrderedDict"), std::string_view("torch._utils._rebuild_tensor_v2"),
-                                          std::string_view("torch._utils._rebuild_parameter")};
-        const bool is_storage = module == "torch" && name.ends_with("Storage");
-        const bool is_script = module.starts_with("__torch__") || module == "torch.jit._pickle";
-        if (!is_storage && !is_script && std::find(known.begin(), known.end(), whole) == known.end()) {
-            throw Error(where_, "a pickle of tensors, which needs no function but torch's to rebuild them",
-                        in_quotes(whole) + ", which is not called");
-        }
-        push_text(Kind::global, whole);
-    }
-
-    void call() {
-        const std::uint32_t arguments = pop(), function = pop();
-        if (values_[function].kind != Kind::global || values_[arguments].kind != Kind::list) fail("a call of what is no function");
-        const std::string& name = values_[function].text;
-        const std::vector<std::uint32_t>& items = values_[arguments].items;
-        if (name == "collections.OrderedDict") return void(push_items(Kind::dictionary, {}));
-        if (name == "torch._utils._rebuild_tensor_v2") {
-            if (items.size() < 4 || values_[items[0]].kind != Kind::storage) fail("a tensor without a storage");
-            return push_items(Kind::tensor, {items.begin(), items.begin() + 4});
-        }
-        // _rebuild_parameter(tensor, ...), and TorchScript's lists of integers, which come as a list.
-        if (items.empty()) fail(in_quotes(name) + " without arguments");
-        stack_.push_back(items[0]);
-    }
-
-    void persistent() {
-        const std::vector<std::uint32_t> items = values_[pop()].items;
-        if (items.size() < 5 || values_[items[0]].text != "storage" || values_[items[1]].kind != Kind::global ||
-            values_[items[2]].kind != Kind::text) {
-            fail("a persistent id that is no storage");
-        }
-        push({.kind = Kind::storage, .integer = 0, .text = values_[items[2]].text, .items = {items[1]}});
-    }
-
-    void step(std::uint8_t opcode) {
-        switch (opcode) {
-            case 0x80: reader_.take(1); return;                                               // PROTO
-            case 0x95: reader_.take(8); return;                                               // FRAME
-            case 'c': {                                                                       // GLOBAL
-                const std::string_view module = reader_.line();
-                return global(module, reader_.line());
-            }
-            case 0x93: {  // STACK_GLOBAL
-                const std::uint32_t name = pop(), module = pop();
-                return global(std::string(values_[module].text), std::string(values_[name].text));
-            }
-            case 'q': return remember(reader_.number<std::uint8_t>());                        // BINPUT
-            case 'r': return remember(reader_.number<std::uint32_t>());                       // LONG_BINPUT
-            case 0x94: return remember(memo_.size());                                         // MEMOIZE
-            case 'h': return recall(reader_.number<std::uint8_t>());                          // BINGET
-            case 'j': return recall(reader_.number<std::uint32_t>());                         // LONG_BINGET
-            case '(': return void(push({.kind = Kind::mark, .integer = 0, .text = {}, .items = {}}));
-            case '0': return void(pop());                                                     // POP
-            case '1': return void(pop_to_mark());                                             // POP_MARK
-            case 'N': case 0x88: case 0x89: return void(push({}));                            // NONE, NEWTRUE, NEWFALSE
-            case 'K': return push_number(reader_.number<std::uint8_t>());                     // BININT1
-            case 'M': return push_number(reader_.number<std::uint16_t>());                    // BININT2
-            case 'J': return push_number(reader_.number<std::int32_t>());                     // BININT
-            case 0x8a: return push_long(reader_.number<std::uint8_t>());                      // LONG1
-            case 'G': reader_.take(8); return void(push({}));                                 // BINFLOAT
-            case 'X': return push_text(Kind::text, reader_.text(reader_.number<std::uint32_t>()));   // BINUNICODE
-            case 0x8c: return push_text(Kind::text, reader_.text(reader_.number<std::uint8_t>()));   // SHORT_BINUNICODE
-            case 'U': return push_text(Kind::text, reader_.text(reader_.number<std::uint8_t>()));    // SHORT_BINSTRING
-            case ')': case ']': return push_items(Kind::list, {});                            // EMPTY_TUPLE, EMPTY_LIST
-            case '}': return push_items(Kind::dictionary, {});                                // EMPTY_DICT
-            case 0x85: case 0x86: case 0x87: return push_items(Kind::list, pop(opcode - 0x84U));     // TUPLE1 to TUPLE3
-            case 't': case 'l': {                                                             // TUPLE, LIST
-                std::vector<std::uint32_t> items = pop_to_mark();
-                return push_items(Kind::list, std::move(items));
-            }
-            case 'a': return add(pop(1));                                                     // APPEND
-            case 's': return add(pop(2));                                                     // SETITEM
-            case 'e': case 'u': return add(pop_to_mark());                                    // APPENDS, SETITEMS
-            case 'Q': return persistent();                                                    // BINPERSID
-            case 'R': return call();                                                          // REDUCE
-            case 0x81: {                                                                      // NEWOBJ
-                pop(2);
-                return push_items(Kind::object, {});
-            }
-            case 'b': {                                                                       // BUILD
-                const std::uint32_t state = pop();
-                PickleValue& target = values_[top()];
-                // A dictionary's state is its attributes: state_dict() has _metadata.
-                if (target.kind == Kind::object) target.items = {state};
-                return;
-            }
-            default: fail("opcode " + std::to_string(opcode));
-        }
-    }
-
-    void push_long(std::size_t size) {
-        const auto bytes = reader_.take(size);
-        std::int64_t value = 0;
-        if (size > 8) return void(push({}));
-        std::memcpy(&value, bytes.data(), size);
-        if (size > 0 && size < 8 && (static_cast<unsigned>(bytes.back()) & 0x80U) != 0) value -= std::int64_t{1} << (8 * size);
-        push_number(value);
-    }
-
-    ByteReader reader_;
-    std::string_view where_;
-    std::vector<PickleValue> values_;
-    std::vector<std::uint32_t> stack_;
-    std::map<std::uint64_t, std::uint32_t> memo_;
-};
-
-}  // namespace detail
-
-namespace detail {
 
 /// Turns the value of a pickle into tensors, named by the keys on the way to them.
 class TorchTensors {
 public:
-    TorchTensors(const Unpickler& values, const std::map<std::string_view, std::span<const std::byte>>& entries, std::string prefix,
-                 std::string_view where)
-        : values_(values), entries_(entries), prefix_(std::move(prefix)), where_(where) {}
+    TorchTensors(const Unpickler& values, const Storages& storages, std::size_t file_bytes, std::string_view where)
+        : values_(values),
+          storages_(storages),
+          where_(where),
+          visits_(1'000'000 + 8 * values.size()),
+          index_bytes_((std::size_t{64} << 20) + 8 * values.size()),
+          copy_bytes_((std::size_t{64} << 20) + file_bytes),
+          is_open_(values.size()),
+          is_seen_(values.size()) {}
 
     [[gnu::cold]] void collect(std::uint32_t root) {
         const PickleValue& value = values_[root];
-        for (std::size_t i = 0; value.kind == Kind::dictionary && i + 1 < value.items.size(); i += 2) {
-            if (values_[value.items[i]].text == "state_dict") return visit(value.items[i + 1], "", 0);
+        std::optional<std::uint32_t> state;
+        for_each_entry(value, [&](const PickleValue& key, std::uint32_t entry) {
+            if (key.text == "state_dict") state = entry;
+        });
+        if (state) {
+            visit(*state, 0);
+            if (!state_dict.empty()) list_ = &others;
         }
-        visit(root, "", 0);
+        if (list_ == &others) {
+            for_each_entry(value, [&](const PickleValue& key, std::uint32_t entry) {
+                if (key.text != "state_dict") visit_named(key.text, entry, 0);
+            });
+        } else if (value.kind == Kind::list) {
+            for (std::size_t i = 0; i < value.items.size(); ++i) visit_named(std::to_string(i), value.items[i], 0);
+        } else {
+            visit(root, 0);
+        }
     }
 
-    std::vector<StoredTensor> tensors;
+    TorchTensorList state_dict;  ///< those of the root's "state_dict"; all where it has none
+    TorchTensorList others;      ///< what stands beside it
     std::vector<std::vector<std::byte>> copies;  ///< of tensors that do not stand in the file row by row
 
 private:
     using Kind = PickleValue::Kind;
 
-    // A dictionary may hold one thing many times over: what is visited is bounded, not only what is stored.
-    static constexpr std::size_t max_depth = 64, max_visits = 1'000'000;
+    // A dictionary may hold one thing many times over: what is visited is bounded, not only what is stored. Python's own
+    // pickler writes nothing deeper than its recursion limit, 1,000.
+    static constexpr std::size_t max_depth = 1000, max_rank = 64;
 
-    void visit(std::uint32_t position, const std::string& name, std::size_t depth) {
-        if (depth > max_depth || ++visits_ > max_visits) throw Error(where_, "modules in modules", "more than any model has");
-        const PickleValue& value = values_[position];
-        if (value.kind == Kind::tensor) {
-            add(value, name);
-        } else if (value.kind == Kind::object) {
-            for (const std::uint32_t state : value.items) visit(state, name, depth + 1);
-        } else if (value.kind == Kind::dictionary) {
-            for (std::size_t i = 0; i + 1 < value.items.size(); i += 2) {
-                const PickleValue& key = values_[value.items[i]];
-                if (key.kind != Kind::text) continue;
-                visit(value.items[i + 1], name.empty() ? key.text : name + "." + key.text, depth + 1);
+    [[noreturn, gnu::cold]] void too_much() const {
+        throw Error(where_, "modules in modules", "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+    }
+    void spend(std::size_t& budget, std::size_t amount) const {
+        if (amount > budget) too_much();
+        budget -= amount;
+    }
+
+    /// Calls visit(key, position) for the entries of a dictionary, or of an object and its state.
+    template <class Visit>
+    void for_each_entry(const PickleValue& owner, const Visit& visit) {
+        if (owner.kind != Kind::dictionary && owner.kind != Kind::object) return;
+        for (std::size_t i = 0; i + 1 < owner.items.size(); i += 2) {
+            spend(visits_, 1);
+            const PickleValue& value = values_[owner.items[i + 1]];
+            if (owner.items[i] == Unpickler::pairs_of) {
+                for (const std::uint32_t pair : value.items) {
+                    spend(visits_, 1);
+                    const std::vector<std::uint32_t>& parts = values_[pair].items;
+                    if (values_[pair].kind == Kind::list && parts.size() == 2) visit(values_[parts[0]], parts[1]);
+                }
+            } else if (owner.items[i] != Unpickler::state_of) {
+                visit(values_[owner.items[i]], owner.items[i + 1]);
+            } else if (value.kind == Kind::dictionary) {
+                for_each_entry(value, visit);
+            } else if (value.kind == Kind::list) {  // attributes, and those of __slots__
+                for (const std::uint32_t part : value.items) {
+                    spend(visits_, 1);
+                    if (values_[part].kind == Kind::dictionary) for_each_entry(values_[part], visit);
+                }
             }
         }
     }
 
-    [[noreturn, gnu::cold]] void fail(const std::string& name, const std::string& found) const {
-        throw Error(where_, "tensor " + in_quotes(name) + ": " + found);
+    void visit_named(std::string_view key, std::uint32_t position, std::size_t depth) {
+        const Kind kind = values_[position].kind;
+        if (kind != Kind::tensor && kind != Kind::unreadable && kind != Kind::dictionary && kind != Kind::object) return;
+        spend(index_bytes_, key.size());
+        const std::size_t size = path_.size();
+        if (size > 0) path_ += '.';
+        path_ += key;
+        visit(position, depth + 1);
+        path_.resize(size);
     }
 
-    std::vector<std::size_t> extents(std::uint32_t position, const std::string& name) const {
+    void visit(std::uint32_t position, std::size_t depth) {
+        if (depth > max_depth) too_much();
+        spend(visits_, 1);
+        const PickleValue& value = values_[position];
+        if (value.kind == Kind::tensor) return add(value);
+        if (value.kind == Kind::unreadable) return refuse(std::string(value.text));
+        if (value.kind != Kind::dictionary && value.kind != Kind::object) return;
+        if (value.text.ends_with("multiarray._reconstruct") || value.text.ends_with("numeric._frombuffer"))
+            return refuse("a NumPy array; save it as torch.from_numpy(array)", false);
+        if (value.text.ends_with(".ShardedTensor")) return refuse(std::string(Unpickler::distributed));
+        // Objects refer to each other as they like; modules and dictionaries are known by every name they have.
+        if (is_open_[position]) return;
+        std::array<std::uint32_t, 4> parts{};
+        const bool is_module = value.kind == Kind::object && find_module_parts(value, parts);
+        if (value.kind == Kind::object && !is_module && !value.text.starts_with("__torch__")) {
+            if (is_seen_[position]) return;
+            is_seen_[position] = true;
+        }
+        is_open_[position] = true;
+        if (is_module) {
+            visit_module(parts, depth);
+        } else {
+            for_each_entry(value, [&](const PickleValue& key, std::uint32_t entry) {
+                if (key.kind == Kind::text) visit_named(key.text, entry, depth);
+            });
+        }
+        is_open_[position] = false;
+    }
+
+    /// Where an object is a torch.nn.Module, the positions of its parts.
+    bool find_module_parts(const PickleValue& object, std::array<std::uint32_t, 4>& parts) {
+        static constexpr std::array<std::string_view, 4> names{"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"};
+        for_each_entry(object, [&](const PickleValue& key, std::uint32_t entry) {
+            for (std::size_t i = 0; i < names.size(); ++i) {
+                if (key.text == names[i]) parts[i] = entry;
+            }
+        });
+        return parts[0] != 0 && parts[1] != 0 && parts[2] != 0;
+    }
+
+    /// Names a whole module's tensors as its state_dict() does.
+    void visit_module(const std::array<std::uint32_t, 4>& parts, std::size_t depth) {
+        std::vector<std::string_view> left_out;
+        for (const std::uint32_t name : values_[parts[3]].items) left_out.push_back(values_[name].text);
+        spend(visits_, left_out.size());
+        std::sort(left_out.begin(), left_out.end());
+        for (const std::uint32_t part : {parts[0], parts[1], parts[2]}) {
+            for_each_entry(values_[part], [&](const PickleValue& key, std::uint32_t entry) {
+                const bool is_left_out = part == parts[1] && std::binary_search(left_out.begin(), left_out.end(), key.text);
+                if (key.kind == Kind::text && !is_left_out) visit_named(key.text, entry, depth);
+            });
+        }
+    }
+
+    [[gnu::cold]] void refuse(std::string reason, bool is_tensor = true) {
+        spend(index_bytes_, index_cost(path_.size() + reason.size(), 0));
+        list_->unreadable.push_back({path_, std::move(reason), is_tensor});
+    }
+    [[noreturn, gnu::cold]] void fail(const std::string& found) const { throw Error(where_, "tensor " + in_quotes(path_) + ": " + found); }
+
+    /// Nothing where a size is not known.
+    std::optional<std::vector<std::size_t>> extents(std::uint32_t position) const {
         std::vector<std::size_t> found;
-        for (const std::uint32_t item : values_[position].items) {
+        const PickleValue& list = values_[position];
+        if (list.kind != Kind::list || list.items.size() > max_rank) return std::nullopt;
+        for (const std::uint32_t item : list.items) {
             const PickleValue& value = values_[item];
-            if (value.kind != Kind::integer || value.integer < 0) fail(name, "a size or stride that is no whole number");
+            if (value.kind != Kind::integer || value.integer < 0) return std::nullopt;
             found.push_back(static_cast<std::size_t>(value.integer));
         }
         return found;
     }
 
-    DataType type_of(const PickleValue& storage, const std::string& name) const {
-        static constexpr std::array<std::pair<std::string_view, DataType>, 10> types{{{"torch.FloatStorage", DataType::F32},
-                                                                                     {"torch.HalfStorage", DataType::F16},
-                                                                                     {"torch.BFloat16Storage", DataType::BF16},
-                                                                                     {"torch.DoubleStorage", DataType::F64},
-                                                                                     {"torch.LongStorage", DataType::I64},
-                                                                                     {"torch.IntStorage", DataType::I32},
-                                                                                     {"torch.ShortStorage", DataType::I16},
-                                                                                     {"torch.CharStorage", DataType::I8},
-                                                                                     {"torch.ByteStorage", DataType::U8},
-                                                                                     {"torch.BoolStorage", DataType::BOOL}}};
-        const std::string& found = values_[storage.items[0]].text;
-        for (const auto& [known, type] : types) {
-            if (known == found) return type;
+    /// The bytes of a storage, in the file or, of a NumPy array, in the pickle; nothing where it has none, or where more would
+    /// be copied than may be.
+    std::optional<std::span<const std::byte>> bytes_of(const PickleValue& storage) {
+        if (storage.items.size() == 1) {
+            const auto entry = storages_.find(storage.text);
+            return entry == storages_.end() ? std::nullopt : std::optional(entry->second);
         }
-        fail(name, "elements of " + in_quotes(found) + ", which no tensor here has");
+        const PickleValue& raw = values_[storage.items[1]];
+        if (raw.integer == 0) return std::as_bytes(std::span(raw.text));
+        // Latin-1 in UTF-8: a byte from 0x80 on is one of 0xc2 and 0xc3 and another.
+        if (raw.text.size() > copy_bytes_) return std::nullopt;
+        copy_bytes_ -= raw.text.size();
+        std::vector<std::byte>& copy = copies.emplace_back();
+        for (std::size_t i = 0; i < raw.text.size(); ++i) {
+            const auto letter = static_cast<unsigned char>(raw.text[i]);
+            const bool is_pair = letter >= 0xc0 && i + 1 < raw.text.size();
+            copy.push_back(std::byte{static_cast<unsigned char>(is_pair ? letter << 6U | (static_cast<unsigned char>(raw.text[++i]) & 0x3fU) : letter)});
+        }
+        return copy;
     }
 
-    void add(const PickleValue& value, const std::string& name) {
+    [[gnu::cold]] void add(const PickleValue& value) {
         const PickleValue& storage = values_[value.items[0]];
-        const DataType type = type_of(storage, name);
+        if (storage.kind != Kind::storage) return refuse("a tensor whose elements only code can make; save it as tensor.detach().clone()");
+        const std::string_view type_name = values_[value.items.size() > 4 ? value.items[4] : storage.items[0]].text;
+        const auto found_type = torch_type(type_name);
+        if (!found_type) {
+            const bool is_complex = type_name.find("omplex") != type_name.npos;
+            return refuse("a tensor with elements of " + in_quotes(type_name) + (is_complex ? "; save it as torch.view_as_real(tensor)" : "; save it as tensor.float()"));
+        }
+        const DataType type = *found_type;
         const std::size_t width = bits(type) / 8;
-        const auto entry = entries_.find(prefix_ + "data/" + storage.text);
-        if (entry == entries_.end()) fail(name, "its storage data/" + storage.text + " is missing");
         const PickleValue& offset_value = values_[value.items[1]];
-        if (offset_value.kind != Kind::integer || offset_value.integer < 0) fail(name, "an offset that is no whole number");
-        const auto offset = static_cast<std::size_t>(offset_value.integer);
-        const std::vector<std::size_t> shape = extents(value.items[2], name), strides = extents(value.items[3], name);
-        if (shape.size() != strides.size()) fail(name, "as many strides as sizes expected");
+        const auto sizes = extents(value.items[2]), steps = extents(value.items[3]);
+        if (!sizes || !steps || sizes->size() != steps->size() || offset_value.kind != Kind::integer || offset_value.integer < 0 || storage.integer < 0)
+            return refuse("a tensor whose sizes only code can make, or of more than 64 axes; save it as tensor.detach().clone()");
+        spend(index_bytes_, index_cost(path_.size(), sizes->size()));
+        const std::optional<std::span<const std::byte>> entry = bytes_of(storage);
+        if (!entry) fail("its storage " + in_quotes(storage.text) + " is missing: the file is damaged; copy or download it again");
+        const std::size_t offset = static_cast<std::size_t>(offset_value.integer) + static_cast<std::size_t>(storage.integer);
+        const std::vector<std::size_t>&shape = *sizes, &strides = *steps;
         const auto size = byte_count(type, shape);
         // The last element's position; what overflows is beyond any storage.
         std::size_t last = offset;
@@ -432,42 +316,60 @@ private:
             is_dense = is_dense && (shape[axis] <= 1 || strides[axis] == expected);
             expected *= shape[axis];
         }
-        const std::size_t elements = entry->second.size() / width;
+        const std::size_t elements = entry->size() / width;
         if (overflows || (*size > 0 && last >= elements)) {
-            fail(name, "shape " + shape_text(shape) + " at element " + std::to_string(offset) + " reaches beyond its storage of " +
-                           std::to_string(elements) + " elements");
+            fail("shape " + shape_text(shape) + " at element " + std::to_string(offset) + " reaches beyond its storage of " +
+                 std::to_string(elements) + " elements: the file is damaged; copy or download it again");
         }
         if (*size == 0 || is_dense) {
-            tensors.push_back({name, type, shape, *size == 0 ? std::span<const std::byte>() : entry->second.subspan(offset * width, *size)});
+            list_->tensors.push_back({path_, type, shape, *size == 0 ? std::span<const std::byte>() : entry->subspan(offset * width, *size)});
             return;
         }
-        // A tensor may repeat elements by strides of 0: it is not made larger than what it repeats.
-        if (*size > entry->second.size()) fail(name, "strides that repeat elements");
-        std::vector<std::byte>& copy = copies.emplace_back(*size);
-        std::vector<std::size_t> index(shape.size());
-        for (std::size_t to = 0; to < *size; to += width) {
-            std::size_t from = offset;
-            for (std::size_t axis = 0; axis < shape.size(); ++axis) from += index[axis] * strides[axis];
-            std::memcpy(copy.data() + to, entry->second.data() + from * width, width);
-            for (std::size_t axis = shape.size(); axis-- > 0 && ++index[axis] == shape[axis];) index[axis] = 0;
+        if (*size > copy_bytes_) {
+            return refuse("a view that repeats elements: such views may take the file's size and 64 MiB of memory, and this one would exceed that; "
+                          "save it as tensor.contiguous()");
         }
-        tensors.push_back({name, type, shape, copy});
+        copy_bytes_ -= *size;
+        std::vector<std::byte>& copy = copies.emplace_back(*size);
+        copy_strided(*entry, width, offset, shape, strides, copy);
+        list_->tensors.push_back({path_, type, shape, copy});
     }
 
     const Unpickler& values_;
-    const std::map<std::string_view, std::span<const std::byte>>& entries_;
-    std::string prefix_;
+    const Storages& storages_;
     std::string_view where_;
-    std::size_t visits_ = 0;
+    std::size_t visits_, index_bytes_, copy_bytes_;  ///< what may still be visited, be kept of names and shapes, be copied
+    std::vector<bool> is_open_, is_seen_;            ///< of the pickle's values
+    std::string path_;
+    TorchTensorList* list_ = &state_dict;
 };
+
+/// The Error of a zip archive that torch.save did not write.
+[[noreturn, gnu::cold]] inline void throw_other_zip(const std::map<std::string_view, ZipEntry>& entries, std::string_view where) {
+    const auto has = [&](std::string_view end) {
+        return std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.first.ends_with(end); }) != entries.end();
+    };
+    std::string found = "a zip archive without its data.pkl";
+    if (has(".npy")) found = "NumPy arrays (.npz): save them with safetensors.torch.save_file, or torch.save of a dictionary of tensors";
+    for (const std::string_view inside : {".safetensors", ".pt", ".pth", ".bin"}) {
+        if (has(inside)) found = "a zip archive of files: unpack it, and name the one with the weights";
+    }
+    if (has("model.weights.h5")) found = "a Keras model: the model's PyTorch weights are read, as safetensors or of torch.save";
+    if (has("model.json") && !has("model.weights.h5")) found = "a file of torch.jit.save before PyTorch 1.4: load it with torch.jit.load and save it again";
+    if (has("archive_format") || has("serialized_exported_program.json"))
+        found = "a program of torch.export (.pt2): save its weights, torch.save(torch.export.load(file).state_dict, \"weights.pt\")";
+    throw Error(where, "a file of torch.save", found);
+}
 
 }  // namespace detail
 
-/// A file of torch.save since PyTorch 1.6, of a state_dict, of a dictionary that has one as its "state_dict", or of a
-/// module of TorchScript (OpenAI's downloads). Nothing of it is executed. Move only.
+/// A file of torch.save, of a state_dict, of a dictionary that has one, or of a whole module, whatever other objects stand
+/// beside; or a module of TorchScript (OpenAI's downloads). Nothing of it is executed: objects that only their own code can
+/// make are passed over, unless they hold tensors among their attributes. A view that repeats elements is written out, as
+/// long as all such views together take no more than the file's size and 64 MiB. Move only.
 class TorchArchive {
 public:
-    /// Maps the file. Throws Error that names it and the fault.
+    /// Maps the file. Throws Error that names it and the fault; what is no file of torch.save is named.
     static TorchArchive open(const std::filesystem::path& path) {
         MappedFile file(path);
         TorchArchive result(file.bytes(), path.string());
@@ -481,8 +383,17 @@ public:
     TorchArchive(TorchArchive&&) noexcept = default;
     TorchArchive& operator=(TorchArchive&&) noexcept = default;
 
-    /// All tensors, under their names in the module or dictionary. Their data is valid for as long as the object.
-    std::span<const StoredTensor> tensors() const { return tensors_; }
+    /// The tensors of the file's "state_dict", under their names in it; of a file without one, all tensors, under the keys
+    /// on the way to them, joined by dots ("model.visual.proj"). Their data is valid for as long as the object.
+    std::span<const StoredTensor> tensors() const { return state_dict_.tensors; }
+
+    /// What stands among tensors() in the file and cannot be read: sparse, quantised, meta tensors and so on.
+    std::span<const UnreadableTensor> unreadable() const { return state_dict_.unreadable; }
+
+    /// What stands beside the "state_dict", under its keys ("ema_state_dict.visual.proj", "optimizer.…"); empty in a file
+    /// that has none. Keys that are no text (an optimizer's numbered parameters) are left out.
+    std::span<const StoredTensor> others() const { return others_.tensors; }
+    std::span<const UnreadableTensor> unreadable_others() const { return others_.unreadable; }
 
     /// Lets go of the memory that a tensor's data takes while the file is mapped; it can still be read.
     void forget(const StoredTensor& tensor) const {
@@ -493,28 +404,81 @@ public:
 
 private:
     [[gnu::cold]] TorchArchive(std::span<const std::byte> bytes, std::string_view where) {
-        constexpr std::array legacy{std::byte{0x80}, std::byte{0x02}, std::byte{0x8a}, std::byte{0x0a}};
-        if (bytes.size() >= legacy.size() && std::equal(legacy.begin(), legacy.end(), bytes.begin())) {
-            throw Error(where, "a file of torch.save since PyTorch 1.6", "an older one: load it and save it again");
+        if (detail::is_zip(bytes)) {
+            read_zip(bytes, where);
+        } else if (detail::is_legacy_torch(bytes)) {
+            read_legacy(bytes, where);
+        } else {
+            detail::throw_other_kind(where, "a file of torch.save", bytes);
         }
+    }
+
+    /// Since PyTorch 1.6: a zip archive of the pickle and of every storage.
+    void read_zip(std::span<const std::byte> bytes, std::string_view where) {
         const auto entries = detail::zip_entries(bytes, where);
         const auto is_pickle = [](const auto& entry) { return entry.first == "data.pkl" || entry.first.ends_with("/data.pkl"); };
         const auto pickle = std::find_if(entries.begin(), entries.end(), is_pickle);
-        if (pickle == entries.end()) throw Error(where, "a file of torch.save, with an entry data.pkl", "a zip archive without");
+        if (pickle == entries.end()) detail::throw_other_zip(entries, where);
         const std::string prefix(pickle->first.substr(0, pickle->first.size() - std::string_view("data.pkl").size()));
+        const std::string data = prefix + "data/";
+        detail::Storages storages;
+        for (const auto& [name, entry] : entries) {
+            if (entry.is_compressed && (name == pickle->first || name.starts_with(data))) {
+                throw Error(where, "a file as torch.save writes it, uncompressed",
+                            "its part " + detail::in_quotes(name) + " compressed: another program zipped it anew; unpack it and zip it with `zip -0 -r`, "
+                            "or torch.save(torch.load(file), \"weights.pt\")");
+            }
+            if (name.starts_with(data)) storages[name.substr(data.size())] = entry.bytes;
+        }
         if (const auto order = entries.find(prefix + "byteorder"); order != entries.end()) {
-            const std::string_view found(reinterpret_cast<const char*>(order->second.data()), order->second.size());
+            const std::string_view found(reinterpret_cast<const char*>(order->second.bytes.data()), order->second.bytes.size());
             if (found != "little") throw Error(where, "tensors in little-endian order", detail::in_quotes(found));
         }
-        detail::Unpickler values(pickle->second, where);
+        detail::ByteReader reader(pickle->second.bytes, where, "data.pkl");
+        detail::Unpickler values(reader, where);
         const std::uint32_t root = values.run();
-        detail::TorchTensors found(values, entries, prefix, where);
+        collect(values, root, storages, bytes.size(), where);
+    }
+
+    /// Before: pickles of a magic number, a version, the machine, the object and the storages' keys, then every storage, its
+    /// number of elements before it (torch/serialization.py, _legacy_save).
+    void read_legacy(std::span<const std::byte> bytes, std::string_view where) {
+        detail::ByteReader reader(bytes, where, "the file");
+        for (int head = 0; head < 3; ++head) detail::Unpickler(reader, where).run();
+        detail::Unpickler values(reader, where);
+        const std::uint32_t root = values.run();
+        std::map<std::string_view, std::size_t> widths;
+        for (const std::uint32_t position : values.storages()) {
+            const std::string_view name = values[values[position].items[0]].text;
+            const auto type = detail::torch_type(name);
+            // Quantised types and complex128 have no counterpart, but elements all the same.
+            const std::size_t other = name.find("ComplexDouble") != name.npos ? 16 : name.find("QInt32") != name.npos ? 4 : 1;
+            widths.try_emplace(values[position].text, type ? bits(*type) / 8 : other);
+        }
+        detail::Unpickler keys(reader, where);
+        const std::uint32_t list = keys.run();
+        detail::Storages storages;
+        for (const std::uint32_t key : keys[list].items) {
+            const auto width = widths.find(keys[key].text);
+            const auto count = reader.number<std::uint64_t>();
+            std::size_t size = 0;
+            if (width == widths.end() || __builtin_mul_overflow(count, width->second, &size)) {
+                throw Error(where, "a whole file of torch.save", "a damaged list of its tensors' data: copy or download it again");
+            }
+            storages[keys[key].text] = reader.take(size);
+        }
+        collect(values, root, storages, bytes.size(), where);
+    }
+
+    void collect(const detail::Unpickler& values, std::uint32_t root, const detail::Storages& storages, std::size_t file_bytes, std::string_view where) {
+        detail::TorchTensors found(values, storages, file_bytes, where);
         found.collect(root);
-        tensors_ = std::move(found.tensors);
+        state_dict_ = std::move(found.state_dict);
+        others_ = std::move(found.others);
         copies_ = std::move(found.copies);
     }
 
-    std::vector<StoredTensor> tensors_;
+    detail::TorchTensorList state_dict_, others_;
     std::vector<std::vector<std::byte>> copies_;
     std::optional<MappedFile> file_;
 };

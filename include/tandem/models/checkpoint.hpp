@@ -107,7 +107,6 @@ struct LoadTarget {
     std::vector<std::size_t> shape;
     void* parameter;
     std::size_t size;
-    bool is_double;
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
 
@@ -116,7 +115,8 @@ struct LoadTarget {
 class CheckpointFit {
 public:
     explicit CheckpointFit(const WeightFiles& file, const LoadOptions& options)
-        : file_(file), naming_(file), options_(options), used_(file.tensors().size()) {}
+        : file_(file), naming_(file), options_(options), used_(file.tensors().size()),
+          used_unreadable_(file.unreadable().size()) {}
 
     /// A tensor that a file may have and the model does without: it computes it.
     void expect_computed(const std::string& name) {
@@ -216,6 +216,9 @@ private:
     std::size_t position_of(const StoredTensor& tensor) const {
         return static_cast<std::size_t>(&tensor - file_.tensors().data());
     }
+    std::size_t position_of(const UnreadableTensor& tensor) const {
+        return static_cast<std::size_t>(&tensor - file_.unreadable().data());
+    }
 
     /// Whether a parameter of that name, or a tensor of the file, is of what was not asked for.
     bool is_left_out(std::string_view name) const {
@@ -242,9 +245,14 @@ private:
             const StoredTensor* stored = file_.find(key);
             is_there = is_there && stored != nullptr;
             if (stored != nullptr) used_[position_of(*stored)] = true;
-            if (is_left || (stored == nullptr && options_.tokens_only && is_behind_tokens(target.name))) continue;
+            const UnreadableTensor* const unreadable = stored == nullptr ? file_.find_unreadable(key) : nullptr;
+            if (unreadable != nullptr) used_unreadable_[position_of(*unreadable)] = true;
+            const bool is_absent = stored == nullptr && unreadable == nullptr;
+            if (is_left || (is_absent && options_.tokens_only && is_behind_tokens(target.name))) continue;
             ++asked_;
-            if (stored == nullptr) {
+            if (unreadable != nullptr) {
+                unfit_.push_back(key + ": " + unreadable->reason);
+            } else if (stored == nullptr) {
                 missing_.push_back(key + ": missing");
             } else if (const std::string fault = fault_of(*stored, target, expected); !fault.empty()) {
                 unfit_.push_back(key + ": " + fault);
@@ -257,9 +265,9 @@ private:
                                        const std::vector<std::size_t>& expected) const {
         if (!same_shape(stored.shape, expected) && !resizes(target.name, stored.shape, expected))
             return "expected " + shape_text(expected) + ", found " + shape_text(stored.shape);
-        if (!is_floating(stored.type) || (stored.type == DataType::F64 && !target.is_double)) {
-            return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
-                   std::string(tandem::name(stored.type));
+        if (!is_floating(stored.type)) {
+            return "expected elements of F64, F32, F16 or BF16, found " + std::string(tandem::name(stored.type)) +
+                   "; save it as tensor.float()";
         }
         if (!options_.check_finite) return {};
         const std::size_t count = count_not_finite(stored);
@@ -272,6 +280,11 @@ private:
     [[gnu::cold]] void require(std::string_view where, std::string_view assumed) const {
         std::vector<std::string> unexpected;
         bool is_adapted = false;
+        for (const UnreadableTensor& tensor : file_.unreadable()) {
+            if (tensor.is_tensor && !used_unreadable_[position_of(tensor)] && !naming_.is_ignored(tensor.name) &&
+                !is_left_out(tensor.name))
+                unexpected.push_back(tensor.name + ": unexpected, " + tensor.reason);
+        }
         for (const StoredTensor& tensor : file_.tensors()) {
             if (used_[position_of(tensor)] || naming_.is_ignored(tensor.name) || is_left_out(tensor.name)) continue;
             unexpected.push_back(tensor.name + ": unexpected");
@@ -288,9 +301,8 @@ private:
             constexpr std::size_t most = 10;
             for (std::size_t i = 0; i < std::min(most, faults->size()); ++i) text += "\n  " + (*faults)[i];
             if (faults->size() > most) {
-                const std::string& kind = faults->front();
                 text += "\n  and " + std::to_string(faults->size() - most) + " more" +
-                        (faults == &unfit_ ? "" : kind.substr(kind.rfind(": ")));
+                        (faults == &unfit_ ? "" : faults == &missing_ ? ": missing" : ": unexpected");
             }
         }
         throw Error(where, text);
@@ -299,7 +311,7 @@ private:
     const WeightFiles& file_;
     Naming naming_;
     const LoadOptions& options_;
-    std::vector<bool> used_;  ///< of the file's tensors
+    std::vector<bool> used_, used_unreadable_;  ///< of the file's tensors
     std::string positions_;
     std::size_t prefix_ = 0;
     ImageSize grid_;
@@ -312,14 +324,12 @@ class LoadTargets {
 public:
     template <class T, class S>
     void add(const ParameterName& name, Tensor<T, S>& tensor) {
-        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), std::is_same_v<T, double>,
-            CheckpointFit::read<T>);
+        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
     }
     template <class T, class S>
     void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
         PackedWeight<T>& base = weight;
-        add(name, weight.extents().value, S::rank, &base, weight.size(), std::is_same_v<T, double>,
-            CheckpointFit::read_packed<T>);
+        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
     }
 
     const std::vector<LoadTarget>& all() const { return targets_; }
@@ -327,8 +337,8 @@ public:
 private:
     // Not inlined: a model's list has it once a parameter.
     [[gnu::noinline]] void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter,
-                               std::size_t size, bool is_double, decltype(LoadTarget::read) read) {
-        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, is_double, read});
+                               std::size_t size, decltype(LoadTarget::read) read) {
+        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
     }
 
     std::vector<LoadTarget> targets_;

@@ -251,6 +251,8 @@ struct ModelPlace {
 /// plainly meant, or there is no such one.
 [[gnu::cold]] inline std::vector<std::string> unwrap(WeightFiles& file, std::string_view where, Towers towers,
                                                      std::string wanted) {
+    // What stands beside a "state_dict" is looked at only where it is asked for.
+    if (!wanted.empty()) file.add_others(where);
     std::vector<ModelPlace> places;
     const auto is_plain = [](const ModelPlace& place) { return place.prefix.empty(); };
     for (const StoredTensor& tensor : file.tensors()) {
@@ -272,6 +274,12 @@ struct ModelPlace {
         return text;
     };
     std::vector<std::string> notes;
+    std::set<std::string> beside;
+    for (const StoredTensor& tensor : file.others()) {
+        if (const auto found = place_of(without_wrappers(tensor.name))) beside.insert(found->prefix);
+    }
+    for (const std::string& prefix : beside)
+        notes.push_back("beside its state_dict stands a model behind " + in_quotes(prefix) + ", which the prefix option chooses");
     const ModelPlace* chosen = nullptr;
     if (!wanted.empty()) {
         if (!wanted.ends_with('.')) wanted += '.';
