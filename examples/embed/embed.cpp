@@ -2,10 +2,8 @@
 #include <unistd.h>
 
 #include <array>
-#include <bit>
 #include <chrono>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -52,7 +50,7 @@ public:
     /// A file by what it holds: one that was written anew with the same bytes is the same.
     void add_contents(const std::filesystem::path& path) {
         const td::MappedFile file(path);
-        add("file " + path.filename().string(), std::to_string(digest(file.bytes())) + " of " + std::to_string(file.bytes().size()) + " bytes");
+        add("file " + path.filename().string(), digest(file.bytes()) + " of " + std::to_string(file.bytes().size()) + " bytes");
         file.forget(file.bytes());
     }
     /// The files of a folder that decide on its model's rows, or the file.
@@ -73,12 +71,12 @@ public:
             all += path.string() + '\n' + std::to_string(std::filesystem::file_size(path, failed)) + ' ' +
                    std::to_string(std::filesystem::last_write_time(path, failed).time_since_epoch().count()) + '\n';
         }
-        add("pictures", std::to_string(paths.size()) + " with digest " + std::to_string(digest(std::as_bytes(std::span(all)))));
+        add("pictures", std::to_string(paths.size()) + " with digest " + digest(std::as_bytes(std::span(all))));
     }
     void add_texts(std::span<const std::string> texts) {
         std::string all;
         for (const std::string& text : texts) all += text + '\n';
-        add("captions", std::to_string(texts.size()) + " with digest " + std::to_string(digest(std::as_bytes(std::span(all)))));
+        add("captions", std::to_string(texts.size()) + " with digest " + digest(std::as_bytes(std::span(all))));
     }
 
     /// One line a name.
@@ -94,21 +92,10 @@ private:
         return std::ranges::any_of(std::array{".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".gz"},
                                    [&](const char* known) { return ending == known; });
     }
-    /// As fast as memory is read: four independent chains of multiplications.
-    static std::uint64_t digest(std::span<const std::byte> bytes) {
-        std::array<std::uint64_t, 4> lanes{1, 2, 3, 4};
-        std::size_t at = 0;
-        for (; at + 32 <= bytes.size(); at += 32) {
-            for (std::size_t lane = 0; lane < 4; ++lane) {
-                std::uint64_t word;
-                std::memcpy(&word, bytes.data() + at + 8 * lane, 8);
-                lanes[lane] = (std::rotl(lanes[lane], 23) ^ word) * 0x9E3779B97F4A7C15U;
-            }
-        }
-        std::uint64_t sum = bytes.size();
-        for (const std::uint64_t lane : lanes) sum = (std::rotl(sum, 23) ^ lane) * 0x9E3779B97F4A7C15U;
-        for (; at < bytes.size(); ++at) sum = (std::rotl(sum, 23) ^ std::to_integer<std::uint64_t>(bytes[at])) * 0x9E3779B97F4A7C15U;
-        return sum ^ (sum >> 32U);
+    static std::string digest(std::span<const std::byte> bytes) {
+        td::Digest sum;
+        sum.add(bytes);
+        return sum.text();
     }
 
     std::vector<std::pair<std::string, std::string>> values_;

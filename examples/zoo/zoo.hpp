@@ -214,19 +214,18 @@ struct Pictures {
     }
 };
 
-/// Which kind of picture a file is, by its first bytes: "JPEG", "PNG", another format's name, or nothing. A file that
-/// cannot be read is nothing, and `fault` says why.
+/// Which kind of picture a file is, by its first bytes: JPEG, PNG, another format's name, or nothing. Of a file that
+/// cannot be read, `fault` says why.
 inline std::string picture_format(const std::filesystem::path& path, std::string& fault) {
     std::ifstream file(path, std::ios::binary);
     std::array<char, 512> first{};
     file.read(first.data(), static_cast<std::streamsize>(first.size()));
     if (!file.is_open() || file.bad()) fault = "cannot be read";
     const auto bytes = std::as_bytes(std::span(first.data(), static_cast<std::size_t>(file.gcount())));
-    if (td::detail::starts_with(bytes, "\xff\xd8\xff")) return "JPEG";
-    if (td::detail::starts_with(bytes, "\x89PNG\r\n\x1a\n")) return "PNG";
-    const std::string other(td::detail::foreign_format(bytes));
-    for (const char* const format : {"GIF", "WebP", "BMP", "TIFF", "AVIF, HEIC or a video"}) {
-        if (other == format) return other;
+    const std::string_view kind = td::detail::file_kind(bytes).name;
+    for (const char* const format : {"JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF, HEIC or a video"}) {
+        // A text may begin with BM.
+        if (kind == std::string(format) + " data" && !td::detail::is_text(bytes)) return format;
     }
     return {};
 }

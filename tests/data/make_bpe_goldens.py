@@ -10,7 +10,7 @@
 
 Rows, tab-separated; in texts \\, tab, line feed and carriage return are \\\\, \\t, \\n and \\r, other bytes are themselves:
     e  text  open_clip ids  transformers ids ("=": the same)     without start and end of text
-    c  context  text  open_clip ids  transformers ids, padded with zeros
+    c  context  text  open_clip ids  transformers ids, each with its own padding
     d  ids  open_clip's text  transformers' text
     b  n  CRC-32 of open_clip's ids  of transformers'            for the text "a?! a?! ..." over the code points of block n
 """
@@ -319,8 +319,7 @@ def main():
         text = decode(data)
         for context in (77, 16, 2):
             ours = original(text, context)[0].tolist()
-            theirs = fast(text, truncation=True, max_length=context)["input_ids"]
-            theirs += [0] * (context - len(theirs))
+            theirs = fast(text, truncation=True, padding="max_length", max_length=context)["input_ids"]
             rows.append(b"\t".join([b"c", b"%d" % context, escape(data), join(ours), b"=" if ours == theirs else join(theirs)]))
     for _ in range(200):
         ids = texts.rng.choice(encoded)[:texts.rng.randint(0, 20)]
