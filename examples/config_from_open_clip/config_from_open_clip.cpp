@@ -10,6 +10,7 @@
 #include <regex>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -259,9 +260,13 @@ int translate(const std::filesystem::path& path) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 2) {
-        std::fprintf(stderr, "config_from_open_clip FILE.json: prints an open_clip model config as a tandem constant\n");
-        return 2;
+    const std::string_view first = count > 1 ? arguments[1] : "";
+    const bool helps = first == "--help" || first == "-h";
+    if (helps || count != 2 || first.empty() || first.starts_with("--")) {
+        std::fprintf(helps ? stdout : stderr,
+                     "config_from_open_clip FILE.json: prints an open_clip model config as a tandem constant\n");
+        if (!helps && count > 1) std::fprintf(stderr, "expected the name of a file, found %d arguments, \"%s\" first\n", count - 1, arguments[1]);
+        return helps ? 0 : 2;
     }
     try {
         return translate(arguments[1]);

@@ -99,6 +99,15 @@ def main():
         missing = [text for text in expected if text not in result.stderr]
         if result.returncode != 1 or result.stdout or missing:
             sys.exit(f"expected {missing} among the faults, found\n{result.stdout}{result.stderr}")
+        for arguments, status in ((["--help"], 0), (["-h"], 0), ([], 2), ([""], 2), (["--x"], 2), ([path, path], 2)):
+            result = subprocess.run([tool, *arguments], text=True, capture_output=True, check=False)
+            said = result.stdout if status == 0 else result.stderr
+            if result.returncode != status or "config_from_open_clip FILE.json" not in said:
+                sys.exit(f"{arguments}: expected the usage and status {status}, found {result}")
+        for name in (folder, "/dev/null", "no-such-file"):
+            result = subprocess.run([tool, name], text=True, capture_output=True, check=False)
+            if result.returncode != 1 or not result.stderr.startswith(f"{name}: "):
+                sys.exit(f"{name}: expected an error that names it, found {result}")
         for text in ("{", "[]", '{"vision_cfg": 3, "text_cfg": {}}'):
             result = run(text)
             if result.returncode != 1 or not result.stderr.startswith(str(path)):
