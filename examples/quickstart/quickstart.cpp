@@ -142,7 +142,7 @@ int run(const Options& options) {
     td::write_file_atomically(options.out / "metrics.json", metrics.dump(2) + "\n");
 
     const double t2i = metrics["t2i_r10"], i2t = metrics["i2t_r10"];
-    const double chance = 10.0 / std::max(1.0, static_cast<double>(with_text.size()));
+    const double chance = 10.0 / std::max(10.0, static_cast<double>(with_text.size()));
     quickstart::ReportData report;
     report.title = "A CLIP trained from scratch";
     report.subtitle = std::to_string(pairs.size()) + " noisy image–text pairs, " +

@@ -146,6 +146,14 @@ def main() -> int:
         unreadable = run(command("options", captions=str(folder / "broken.tsv")))
         if unreadable.returncode != 1 or "expected at least 2 readable pairs" not in unreadable.stdout:
             faults.append(f"a folder without a picture gives {unreadable.returncode}: {unreadable.stdout!r}")
+        # The script says so before it installs or builds anything.
+        script = str(Path(__file__).resolve().parents[2] / "examples/quickstart.sh")
+        for option in ("--out", "--data", "--minutes", "--steps", "--seed"):
+            wrong = ("", "/dev/null") if option == "--out" else ("", "/dev/null", "-1", "x", "1e99", "nan")
+            for arguments in (*([option, value] for value in wrong), [option], ["--resume", "--resume"], ["--x"]):
+                result = run(["bash", script, *arguments])
+                if result.returncode != 2 or arguments[0] not in result.stdout:
+                    faults.append(f"quickstart.sh {arguments} gives {result.returncode}: {result.stdout!r}")
         wrong = run([program, "--images", name])
         if wrong.returncode != 1 or "expected --images and --captions" not in wrong.stdout:
             faults.append(f"missing options give: {wrong.stdout!r}")

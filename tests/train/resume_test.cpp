@@ -167,6 +167,8 @@ TEST_CASE("another architecture of the same shapes, another precision, schedule 
     CHECK(toy::bytes_of(heads) == toy::bytes_of(td::Clip<more_heads>{td::Seed{3}}));
     td::Clip<toy::config, td::amp_bf16> amp;
     CHECK_THROWS_WITH(fit(run, amp), Contains("expected precision float, as") && Contains("found precision amp_bf16"));
+    CHECK(td::detail::short_type_name<decltype([] {})>() == "lambda");
+    CHECK(td::detail::short_type_name<decltype(2 * td::InfoNce{})>() == "WeightedLoss");
     toy::Model model{td::Seed{3}};
     const std::function<double(double)> constant = td::ConstantRate{};
     const td::Loss own{[](auto image, auto text, auto scale) { return td::mean(scale * td::square(image - text)); }};

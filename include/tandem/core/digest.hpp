@@ -19,7 +19,12 @@ namespace tandem::inline TANDEM_ABI {
 /// Two different contents have the same digest with a chance of 2^-64; it withstands accidents, not an adversary.
 class Digest {
 public:
-    void add(std::uint64_t word) { state_ = std::rotl(state_ ^ word, 23) * 0x9e3779b97f4a7c15ULL; }
+    void add(std::uint64_t word) {
+        // A word spreads before it meets the others, so that no simple change of the next one undoes its own.
+        word *= 0xbf58476d1ce4e5b9ULL;
+        word = (word ^ (word >> 32)) * 0x94d049bb133111ebULL;
+        state_ = std::rotl(state_ ^ word ^ (word >> 29), 23) * 0x9e3779b97f4a7c15ULL;
+    }
 
     /// The bytes of `values`, and how many there are.
     template <class T>

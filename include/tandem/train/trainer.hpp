@@ -53,8 +53,9 @@ template <class Type>
     const std::string_view text = __PRETTY_FUNCTION__;
     const std::size_t begin = text.find("Type = ") + 7;
     std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
-    if (name.find("lambda") < name.find('<') || name.starts_with('(')) return "lambda";
-    name = name.substr(0, name.find('<'));
+    const std::size_t end = std::min(name.find('<'), name.size());
+    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
+    name = name.substr(0, end);
     return std::string(name.substr(name.rfind(':') + 1));
 }
 
@@ -309,9 +310,14 @@ private:
     }
 
     /// Ends a run whose weights are good.
-    [[noreturn]] [[gnu::cold]] void stop(const std::string& expected, const std::string& found) {
-        if (!options_.snapshot.empty()) save();
-        throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found + "; the weights are those of the last good step");
+    [[noreturn]] [[gnu::cold]] void stop(const std::string& expected, std::string found) {
+        found += "; the weights are those of the last good step";
+        try {
+            if (!options_.snapshot.empty()) save();
+        } catch (const Error& error) {
+            found += ", but the snapshot's are older: " + std::string(error.what());
+        }
+        throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found);
     }
 
     /// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
