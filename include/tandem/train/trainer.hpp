@@ -216,7 +216,8 @@ private:
         fill_normal(texts, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
         scale.fill(10), bias.fill(-5);
         const auto value = [&] {
-            const auto image = as_expression(images), text = as_expression(texts), factor = as_expression(scale);
+            const auto image = as_expression(images), text = as_expression(texts);
+            const auto factor = as_expression(scale);
             if constexpr (Model::architecture.logit_bias) {
                 const auto offset = as_expression(std::as_const(bias));
                 const auto expression = call_loss(loss_, image, text, factor, offset);
