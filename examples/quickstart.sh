@@ -8,7 +8,7 @@
 #   --minutes M    time to train (default: 10); the learning rate follows it
 #   --steps N      train this many steps instead; the result then depends on the seed alone
 #   --seed S       of weights, order, captions and crops (default: 0)
-#   --resume       go on from DIR's snapshot, as after a kill
+#   --resume       go on from DIR's snapshot, as after a kill, with the same options and data
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -17,11 +17,18 @@ fail() {
     exit 2
 }
 
-out=$here/quickstart data="" arguments=()
+out=$here/quickstart data="" arguments=() seen=" "
 while (($#)); do
+    [[ $seen != *" $1 "* ]] || fail "$1 is given twice"
+    seen+="$1 "
     case "$1" in
         --out | --data | --minutes | --steps | --seed)
-            [[ $# -ge 2 ]] || fail "$1 needs a value"
+            [[ $# -ge 2 && -n $2 ]] || fail "$1 needs a value"
+            # Before anything is built; the program knows the bounds.
+            case "$1" in
+                --minutes) [[ $2 =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--minutes: expected a number above 0, found \"$2\"" ;;
+                --steps | --seed) [[ $2 =~ ^[0-9]+$ ]] || fail "$1: expected a whole number, found \"$2\"" ;;
+            esac
             case "$1" in
                 --out) out=$2 ;;
                 --data) data=$2 ;;
@@ -41,6 +48,7 @@ while (($#)); do
     esac
 done
 [[ -z $data || -d $data ]] || fail "--data $data: no such folder"
+mkdir -p "$out" 2>/dev/null && [[ -w $out ]] || fail "--out $out: cannot be made or written to"
 
 packages=(g++ cmake ninja-build python3 libtbb-dev libxsimd-dev rapidjson-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev
     libutf8proc-dev zlib1g-dev)
@@ -51,7 +59,6 @@ cmake --preset release -S "$here" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_BENCHM
 echo "Building"
 cmake --build "$here/build/quickstart" --target example_quickstart -- --quiet
 
-mkdir -p "$out"
 if [[ -n $data ]]; then
     if [[ -f $data/captions.tsv ]]; then
         captions=$data/captions.tsv

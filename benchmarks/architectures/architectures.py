@@ -39,10 +39,22 @@ def variant_names(path):
     return [name for name in dict.fromkeys(names) if name.removesuffix("_loss") not in set(names) - {name}]
 
 
+def with_includes(path, seen=()):
+    """A list and what it includes from beside it, each once."""
+    seen = [*seen, path]
+    for name in re.findall(r'^\s*#\s*include\s*"([^"]+)"', path.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        included = path.parent / name
+        if included.is_file() and included not in seen:
+            seen = with_includes(included, seen)
+    return seen
+
+
 def library_key(list_path, *more):
-    """What a program is made of beside its own source: the list, the library, and more files."""
-    digest = hashlib.sha256(list_path.read_bytes())
-    for file in sorted([*INCLUDE.rglob("*.hpp"), *INCLUDE.rglob("*.ipp"), *HERE.glob("*.hpp"), *more]):
+    """What a program is made of beside its own source: the compiler, its options, the list with what it
+    includes, the library, and more files."""
+    compiler = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
+    digest = hashlib.sha256(compiler + str(OPTIONS).encode())
+    for file in sorted([*with_includes(list_path), *INCLUDE.rglob("*.hpp"), *INCLUDE.rglob("*.ipp"), *HERE.glob("*.hpp"), *more]):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

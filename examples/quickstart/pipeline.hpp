@@ -5,12 +5,16 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <filesystem>
 #include <iostream>
 #include <map>
+#include <set>
 #include <span>
+#include <sstream>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -26,6 +30,75 @@ struct DataOptions {
     fs::path images, captions, retrieval;
     std::size_t class_depth = 2;
     std::size_t class_minimum = 30;
+};
+
+/// The options of a program: names followed by their values, and switches without. None is given twice.
+class Arguments {
+public:
+    Arguments(int count, char** arguments, const std::set<std::string>& names, const std::set<std::string>& switches = {}) {
+        for (int i = 1; i < count; ++i) {
+            const std::string name = arguments[i];
+            const bool is_switch = switches.contains(name);
+            if (!is_switch && !names.contains(name)) throw td::Error(name, "is no option of this program");
+            if (!is_switch && i + 1 == count) throw td::Error(name, "a value", "the end of the line");
+            const std::string value = is_switch ? "given" : arguments[++i];
+            if (value.empty()) throw td::Error(name, "a value", "an empty one");
+            if (!values_.emplace(name, value).second) throw td::Error(name, "this option once", "it twice");
+        }
+    }
+
+    bool has(const std::string& name) const { return values_.contains(name); }
+    std::string text(const std::string& name, const std::string& otherwise = {}) const {
+        const auto found = values_.find(name);
+        return found == values_.end() ? otherwise : found->second;
+    }
+    /// Throws Error, which names the option, unless it is a number from `low` to `high`.
+    template <class Number>
+    Number number(const std::string& name, Number otherwise, Number low, Number high) const {
+        if (!has(name)) return otherwise;
+        const std::string given = text(name);
+        Number value{};
+        const auto result = std::from_chars(given.data(), given.data() + given.size(), value);
+        if (result.ec != std::errc() || result.ptr != given.data() + given.size() || !(value >= low && value <= high)) {
+            std::ostringstream expected;
+            expected << "a number from " << low << " to " << high;
+            throw td::Error(name, expected.str(), "\"" + given + "\"");
+        }
+        return value;
+    }
+    std::size_t count(const std::string& name, std::size_t otherwise) const {
+        return number<std::size_t>(name, otherwise, 1, std::size_t{1} << 48);
+    }
+
+    /// The folder to write to, made where there is none.
+    fs::path out(const fs::path& otherwise) const {
+        fs::path path = text("--out", otherwise.string());
+        std::error_code error;
+        fs::create_directories(path, error);
+        if (!fs::is_directory(path)) throw td::Error("--out", "a folder, or a place for one", path.string());
+        return path;
+    }
+
+    /// --images, --captions, --retrieval, --class-depth, --class-minimum.
+    DataOptions data() const {
+        if (!has("--images") || !has("--captions")) throw td::Error("quickstart", "--images and --captions", "one of them missing");
+        DataOptions options{.images = text("--images"), .captions = text("--captions"), .retrieval = text("--retrieval")};
+        if (!fs::is_directory(options.images)) throw td::Error("--images", "a folder", options.images.string());
+        for (const char* name : {"--captions", "--retrieval"}) {
+            if (has(name) && !fs::is_regular_file(text(name))) throw td::Error(name, "a file", text(name));
+        }
+        options.class_depth = count("--class-depth", options.class_depth);
+        options.class_minimum = count("--class-minimum", options.class_minimum);
+        return options;
+    }
+
+    static std::set<std::string> with_data(std::set<std::string> names) {
+        names.insert({"--images", "--captions", "--retrieval", "--class-depth", "--class-minimum", "--out"});
+        return names;
+    }
+
+private:
+    std::map<std::string, std::string> values_;
 };
 
 struct Data {
@@ -70,7 +143,7 @@ inline td::PairOptions pair_options(td::ImageSize image) {
 
 /// Reads and splits the pairs, for images and captions of the config's sizes, and learns a tokenizer from the training
 /// captions. A held-out image's caption is that of options.retrieval, or " " where that has none. Throws Error if fewer
-/// than 2 pairs are left on a side.
+/// than 2 pairs are left on a side, or fewer than 2 held-out images have a caption.
 inline Data read_data(const DataOptions& options, td::ImageSize image, std::size_t vocabulary, std::size_t context) {
     td::SkipCounts skipped;
     std::map<std::string, std::size_t> folders;
@@ -86,10 +159,15 @@ inline Data read_data(const DataOptions& options, td::ImageSize image, std::size
             retrieval.emplace(item.path, item.captions[0]);
         }
     }
+    std::size_t captioned = testing.size();
     for (td::CaptionedImage& item : testing) {
         const auto text = retrieval.find(item.path);
         if (text != retrieval.end()) item.captions = {text->second};
-        else if (!options.retrieval.empty()) item.captions = {" "};
+        else if (!options.retrieval.empty()) item.captions = {" "}, --captioned;
+    }
+    if (!options.retrieval.empty() && captioned < 2) {
+        throw td::Error(options.retrieval.string(), "captions of 2 or more held-out images of " + options.captions.string(),
+                        std::to_string(captioned));
     }
     std::vector<std::string> texts;
     for (const td::CaptionedImage& item : training) texts.insert(texts.end(), item.captions.begin(), item.captions.end());

@@ -1,8 +1,8 @@
 // Trains a CLIP from scratch on a folder of captioned images, evaluates it on the images it never saw, and reports.
 // examples/quickstart.sh prepares the data and calls this program.
 #include <algorithm>
-#include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -35,40 +35,16 @@ struct Options : quickstart::DataOptions {
     bool resume = false;
 };
 
-template <class Number>
-Number number(const std::string& option, const std::string& text) {
-    Number value{};
-    const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (result.ec != std::errc() || result.ptr != text.data() + text.size() || value < Number{0}) {
-        throw td::Error(option, "a number that is not negative", "\"" + text + "\"");
-    }
-    return value;
-}
-
 Options parse(int count, char** arguments) {
-    Options options;
-    for (int i = 1; i < count; ++i) {
-        const std::string option = arguments[i];
-        if (option == "--resume") {
-            options.resume = true;
-            continue;
-        }
-        if (i + 1 == count) throw td::Error(option, "a known option followed by its value", "the end of the line");
-        const std::string value = arguments[++i];
-        if (option == "--images") options.images = value;
-        else if (option == "--captions") options.captions = value;
-        else if (option == "--retrieval") options.retrieval = value;
-        else if (option == "--out") options.out = value;
-        else if (option == "--minutes") options.minutes = number<double>(option, value);
-        else if (option == "--steps") options.steps = number<std::size_t>(option, value);
-        else if (option == "--seed") options.seed = number<std::uint64_t>(option, value);
-        else if (option == "--class-depth") options.class_depth = number<std::size_t>(option, value);
-        else if (option == "--class-minimum") options.class_minimum = number<std::size_t>(option, value);
-        else throw td::Error(option, "is no option of the quickstart");
-    }
-    if (options.images.empty() || options.captions.empty()) {
-        throw td::Error("quickstart", "--images and --captions", "one of them missing");
-    }
+    const quickstart::Arguments given(count, arguments, quickstart::Arguments::with_data({"--minutes", "--steps", "--seed"}),
+                                      {"--resume"});
+    Options options{given.data()};
+    if (given.has("--minutes") && given.has("--steps")) throw td::Error("--steps", "no --minutes beside it", "both");
+    options.minutes = given.number("--minutes", options.minutes, 0.001, 1e6);
+    options.steps = given.count("--steps", options.steps);
+    options.seed = given.number<std::uint64_t>("--seed", options.seed, 0, ~std::uint64_t{0});
+    options.resume = given.has("--resume");
+    options.out = given.out(options.out);
     return options;
 }
 
@@ -108,9 +84,9 @@ std::string percent(double share) {
 }
 
 int run(const Options& options) {
-    fs::create_directories(options.out);
     const fs::path snapshot = options.out / "snapshot.safetensors";
     if (!options.resume) fs::remove(snapshot);
+    else if (!fs::exists(snapshot)) std::cerr << "no " << snapshot.string() << " yet: training from the start\n";
 
     const quickstart::Data data =
         quickstart::read_data(options, design.vision.image, design.text.vocabulary, design.text.context);
@@ -166,7 +142,7 @@ int run(const Options& options) {
     td::write_file_atomically(options.out / "metrics.json", metrics.dump(2) + "\n");
 
     const double t2i = metrics["t2i_r10"], i2t = metrics["i2t_r10"];
-    const double chance = 10.0 / std::max(1.0, static_cast<double>(with_text.size()));
+    const double chance = 10.0 / std::max(10.0, static_cast<double>(with_text.size()));
     quickstart::ReportData report;
     report.title = "A CLIP trained from scratch";
     report.subtitle = std::to_string(pairs.size()) + " noisy image–text pairs, " +

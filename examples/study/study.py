@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -40,25 +41,55 @@ def constants(name, list_path, folder, key, common):
     return program, architectures.ask_once(program, "costs") | {"compile_seconds": found[0], "code_bytes": found[1]}
 
 
-def fingerprint(options, list_path):
-    """What a trial's result depends on beside its variant and seed."""
-    budget = options.budget
-    return hashlib.sha256((list_path.read_text() + budget + str(options.data)).encode()).hexdigest()[:16]
+def digest(*files):
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
 
 
-def is_done(folder, stamp):
-    marker = folder / "stamp"
-    return (folder / "trial.json").exists() and marker.exists() and marker.read_text() == stamp
+def processor():
+    """What the machine calls its CPU: kernels, and so the last bits of a result, depend on it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def run_trial(program, folder, seed, options, data_arguments, stamp):
-    """The trial's result, or its error; a result that is there already stands."""
+def trial_inputs(options, list_path, key, images, captions, data_arguments):
+    """What a trial's result depends on beside its variant and seed, by name. Images count by size and time."""
+    names = dict.fromkeys(line.split("\t", 1)[0] for line in captions.read_text(encoding="utf-8", errors="surrogateescape").split("\n"))
+    files = [(name, (images / name).stat()) for name in names if name and (images / name).is_file()]
+    stats = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
+    texts = [Path(path) for option, path in zip(data_arguments, data_arguments[1:]) if option in ("--captions", "--retrieval")]
+    return {"list": digest(*architectures.with_includes(list_path)), "budget": options.budget, "captions": digest(*texts),
+            "images": f"{len(files)}, {hashlib.sha256(stats.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}",
+            "classes": " ".join(str(a) for a in data_arguments if a not in (images, captions) and a not in texts),
+            "library and compiler": key[:16], "TANDEM_ISA": os.environ.get("TANDEM_ISA", "(chosen)"), "CPU": processor()}  # fmt: skip
+
+
+def stamp_of(folder):
+    """The inputs of what lies in a trial's folder, or nothing that can be read."""
+    try:
+        found = json.loads((folder / "stamp").read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def is_done(folder, inputs):
+    return (folder / "trial.json").exists() and stamp_of(folder) == inputs
+
+
+def run_trial(program, folder, seed, options, data_arguments, inputs):
+    """The trial's result, or its error. A result, or a snapshot, of the same inputs stands; others are made anew, with a
+    line that says what is another."""
     folder.mkdir(parents=True, exist_ok=True)
-    done, marker = folder / "trial.json", folder / "stamp"
-    if not is_done(folder, stamp):
-        if not marker.exists() or marker.read_text() != stamp:
-            (folder / "snapshot.safetensors").unlink(missing_ok=True)
-        marker.write_text(stamp)
+    done = folder / "trial.json"
+    if not is_done(folder, inputs):
+        before = stamp_of(folder)
+        if before != inputs:
+            changed = ", ".join(name for name in {**inputs, **before} if inputs.get(name) != before.get(name))
+            if any((folder / name).exists() for name in ("trial.json", "snapshot.safetensors")):
+                print(f"  trained anew: other than before are {changed}", file=sys.stderr)
+            for name in ("trial.json", "snapshot.safetensors", "log.txt"):
+                (folder / name).unlink(missing_ok=True)
+        (folder / "stamp").write_text(json.dumps(inputs, indent=1))
         kind, amount = options.budget.split("=")
         command = [program, *data_arguments, "--out", folder, "--seed", str(seed), f"--{kind}", amount]
         with (folder / "log.txt").open("a") as log:
@@ -77,46 +108,99 @@ def fit(program, points):
     return tuple(map(float, result.stdout.split()))
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="study.sh", description=__doc__)
-    parser.add_argument("--list", type=Path, default=HERE / "list.hpp", metavar="FILE.hpp")
-    parser.add_argument("--budget", default="samples=40000", metavar="samples|flops|minutes=N")
-    parser.add_argument("--seeds", type=int, default=2, metavar="K")
-    parser.add_argument("--out", type=Path, default=Path("study"), metavar="DIR")
-    parser.add_argument("--data", type=Path, metavar="DIR")
-    parser.add_argument("--variants", default="", metavar="REGEX")
-    parser.add_argument("--family", default="^(base|size_.*)$", metavar="REGEX")
-    parser.add_argument("--rounds", type=int, default=8, metavar="N")
+class Once(argparse.Action):
+    """An option that may not be given twice: argparse would take the last in silence."""
+
+    def __call__(self, parser, options, value, option_string=None):
+        given = vars(options).setdefault("given", set())
+        if self.dest in given:
+            parser.error(f"argument {option_string}: expected once, found twice")
+        given.add(self.dest)
+        setattr(options, self.dest, value)
+
+
+def checked(convert, expected, holds):
+    """A type of argparse's: the value, or an error that names what was expected."""
+
+    def read(text):
+        try:
+            value = convert(text)
+            if text and holds(value):
+                return value
+        except (ValueError, OverflowError, OSError, re.error):
+            pass
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+
+    return read
+
+
+def is_budget(text):
+    match = re.fullmatch(r"(samples|flops|minutes)=(\d+(?:\.\d+)?(?:e\d+)?)", text)
+    limits = {"samples": 1e15, "flops": 1e24, "minutes": 1e6}
+    return match is not None and 0 < float(match[2]) <= limits[match[1]]
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="study.sh", description=__doc__, allow_abbrev=False)
+    count = checked(int, "a whole number from 1 to 1000", lambda n: 1 <= n <= 1000)
+    pattern = checked(lambda text: re.compile(text).pattern, "a regular expression", lambda _: True)
+
+    def add(name, **more):
+        parser.add_argument(name, action=Once, **more)
+
+    add("--list", type=checked(Path, "a file", Path.is_file), default=HERE / "list.hpp", metavar="FILE.hpp")
+    add("--budget", type=checked(str, "samples=N, flops=N or minutes=N", is_budget), default="samples=40000",
+        metavar="samples|flops|minutes=N")  # fmt: skip
+    add("--seeds", type=count, default=2, metavar="K")
+    add("--out", type=checked(Path, "a folder, or a place for one", lambda p: p.is_dir() or not p.exists()), default=Path("study"), metavar="DIR")
+    add("--data", type=checked(Path, "a folder", Path.is_dir), metavar="DIR")
+    add("--variants", type=pattern, metavar="REGEX", help="(default: all)")
+    add("--family", type=pattern, metavar="REGEX", help="(default: ^(base|size_.*)$)")
+    add("--rounds", type=count, default=8, metavar="N")
     parser.add_argument("--no-times", action="store_true")
     options = parser.parse_args()
-    if not re.fullmatch(r"(samples|flops|minutes)=\d+(\.\d+)?(e\d+)?", options.budget):
-        parser.error(f"--budget: expected samples=N, flops=N or minutes=N, found {options.budget}")
-    if options.seeds < 1:
-        parser.error(f"--seeds: expected 1 or more, found {options.seeds}")
-    if not options.list.is_file():
-        parser.error(f"--list: {options.list} is not a file")
+    names = architectures.variant_names(options.list)
+    if not names:
+        parser.error(f"--list: expected constants `inline constexpr td::ClipConfig NAME{{...}};` in {options.list}, found none")
+    for option, regex in (("--variants", options.variants), ("--family", options.family)):
+        if regex is not None and not any(re.search(regex, name) for name in names):
+            parser.error(f"{option}: expected a pattern that matches one of {', '.join(names)}, found {regex!r}")
+    options.variants = options.variants or ""
+    options.family = options.family or "^(base|size_.*)$"
+    return options
+
+
+def prepare_captions(options):
+    """(images, captions, arguments of a trial). Captions that are not the user's own are made each time: what lies in the
+    folder may be of other data."""
+    own = options.data / "captions.tsv" if options.data else None
+    captions = own if own and own.is_file() else options.out / "captions.tsv"
+    images = options.data or Path("/usr/share/openclipart/png")
+    tool = ROOT / "examples/quickstart" / ("folders.py" if options.data else "openclipart.py")
+    if captions != own:
+        command = [sys.executable, tool, *([options.data] if options.data else []), "--out", captions]
+        if subprocess.run(command, check=False).returncode:
+            sys.exit(f"study.sh: no captions could be made for {images}")
+    if options.data:
+        return images, captions, ["--images", images, "--captions", captions, "--class-depth", "1", "--class-minimum", "5"]
+    return images, captions, ["--images", images, "--captions", captions, "--retrieval", options.out / "retrieval.tsv"]
+
+
+def main():
+    options = parse()
     list_path = options.list.resolve()
     text = list_path.read_text(encoding="utf-8")
     names = [n for n in architectures.variant_names(list_path) if re.search(options.variants, n)]
-    if not names:
-        parser.error(f"{options.list}: expected constants `inline constexpr td::ClipConfig NAME{{...}};`, found none")
     folder = options.out / "build"
     folder.mkdir(parents=True, exist_ok=True)
 
-    captions = options.data / "captions.tsv" if options.data and (options.data / "captions.tsv").is_file() else options.out / "captions.tsv"
-    images = options.data or Path("/usr/share/openclipart/png")
-    data_arguments = ["--images", images, "--captions", captions]
-    if options.data:
-        data_arguments += ["--class-depth", "1", "--class-minimum", "5"]
-    else:
-        data_arguments += ["--retrieval", options.out / "retrieval.tsv"]
-
+    images, captions, data_arguments = prepare_captions(options)
     print(f"compiling {len(names)} variants", file=sys.stderr)
     losses = {name: re.search(rf"\bauto\s+{name}_loss\b", text) is not None for name in names}
-    stamp, trials = fingerprint(options, list_path), []
-    trial_folders = {(n, seed): options.out / "trials" / f"{n}.{seed}" for n in names for seed in range(options.seeds)}
-    unfinished = [n for n in names if not all(is_done(trial_folders[n, seed], stamp) for seed in range(options.seeds))]
     key = architectures.library_key(list_path, HERE / "trial.hpp", HERE.parent / "quickstart/pipeline.hpp")
+    inputs, trials = trial_inputs(options, list_path, key, images, captions, data_arguments), []
+    trial_folders = {(n, seed): options.out / "trials" / f"{n}.{seed}" for n in names for seed in range(options.seeds)}
+    unfinished = [n for n in names if not all(is_done(trial_folders[n, seed], inputs) for seed in range(options.seeds))]
     common, _ = architectures.compile_common(ROOT / "benchmarks/architectures/variant.hpp", folder, key)
     trial_common = architectures.compile_common(HERE / "trial.hpp", folder, key)[0] if unfinished else []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -133,7 +217,7 @@ def main():
         for name in names:
             print(f"seed {seed}, {name}", file=sys.stderr)
             program, _ = built.get(name, (None, ""))
-            result, error = run_trial(program, trial_folders[name, seed], seed, options, data_arguments, stamp)
+            result, error = run_trial(program, trial_folders[name, seed], seed, options, data_arguments, inputs)
             if result is None:
                 print(f"  failed: {error}", file=sys.stderr)
                 failures.append({"variant": name, "seed": seed, "error": error})

@@ -6,9 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
+#include <cstdint>
 #include <iostream>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -59,28 +58,22 @@ double held_out_loss(const Model& model, const quickstart::Retrieval<Model>& fou
 }
 
 template <auto config, class L>
-int run(const std::map<std::string, std::string>& options, const L& loss) {
-    const auto text = [&](const std::string& name) {
-        const auto found = options.find(name);
-        return found == options.end() ? std::string() : found->second;
-    };
-    const auto number = [&](const std::string& name, double otherwise) {
-        return text(name).empty() ? otherwise : std::stod(text(name));
-    };
-    quickstart::DataOptions data_options{.images = text("--images"), .captions = text("--captions"),
-                                         .retrieval = text("--retrieval")};
-    data_options.class_depth = static_cast<std::size_t>(number("--class-depth", 2));
-    data_options.class_minimum = static_cast<std::size_t>(number("--class-minimum", 30));
-    const fs::path out = text("--out");
-    fs::create_directories(out);
+int run(const quickstart::Arguments& options, const L& loss) {
+    const quickstart::DataOptions data_options = options.data();
+    const td::Seed seed{options.number<std::uint64_t>("--seed", 0, 0, ~std::uint64_t{0})};
+    if (options.has("--samples") + options.has("--flops") + options.has("--minutes") != 1) {
+        throw td::Error("the trial", "one of --samples, --flops and --minutes", "none or several");
+    }
+    constexpr double each = flops_per_sample<config>();
+    const double minutes = options.number("--minutes", 0.0, 0.001, 1e6);
+    const double samples = options.has("--flops") ? options.number("--flops", 0.0, each, 1e15 * each) / each
+                                                  : options.number("--samples", 0.0, 1.0, 1e15);
+    const fs::path out = options.out(".");
     const quickstart::Data data =
         quickstart::read_data(data_options, config.vision.image, config.text.vocabulary, config.text.context);
 
     using Model = td::Clip<config>;
-    const td::Seed seed{static_cast<std::uint64_t>(number("--seed", 0))};
     const std::size_t batch = std::min(batch_size, data.training.size());
-    const double samples = text("--flops").empty() ? number("--samples", 0) : number("--flops", 0) / flops_per_sample<config>();
-    const double minutes = number("--minutes", 0);
     const std::size_t steps = static_cast<std::size_t>(std::ceil(samples / static_cast<double>(batch)));
     Model model{seed};
     td::Trainer trainer{model, quickstart::optimizer, quickstart::schedule, loss,
@@ -120,7 +113,7 @@ int run(const std::map<std::string, std::string>& options, const L& loss) {
 
 /// The loss of a config that its list gives none: the sigmoid loss where there is a bias for it.
 template <auto config>
-int run(const std::map<std::string, std::string>& options) {
+int run(const quickstart::Arguments& options) {
     if constexpr (config.logit_bias) {
         return run<config>(options, td::SigmoidLoss{});
     } else {
@@ -130,9 +123,9 @@ int run(const std::map<std::string, std::string>& options) {
 
 template <auto config, class... Losses>
 int main(int count, char** arguments, const Losses&... loss) {
-    std::map<std::string, std::string> options;
-    for (int i = 1; i + 1 < count; i += 2) options[arguments[i]] = arguments[i + 1];
     try {
+        const quickstart::Arguments options(
+            count, arguments, quickstart::Arguments::with_data({"--seed", "--samples", "--flops", "--minutes"}));
         return run<config>(options, loss...);
     } catch (const std::exception& error) {
         std::cerr << error.what() << '\n';

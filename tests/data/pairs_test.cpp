@@ -172,3 +172,45 @@ TEST_CASE("pictures that are not RGB are resized as the recipe says, in training
     CHECK(seen[0] != seen[2]);
     CHECK(seen[1] != seen[3]);
 }
+
+TEST_CASE("a fingerprint names what training depends on: each change alone changes its own word") {
+    const DataFolder folder;
+    const td::PairOptions usual{.preprocess = td::openai_preprocess(8), .stored = 10};
+    const auto load = [&](const td::PairOptions& options) {
+        return td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, options).fingerprint();
+    };
+    const auto before = load(usual);
+    CHECK(load(usual) == before);
+    CHECK(before.at("pairs") == "5");
+    const auto changed = [&](const auto& now) {
+        std::string names;
+        for (const auto& [name, value] : before) {
+            if (now.at(name) != value) names += name + ";";
+        }
+        return names;
+    };
+    const auto with = [&](const auto& change) {
+        td::PairOptions options = usual;
+        change(options);
+        return changed(load(options));
+    };
+    CHECK(with([](auto& o) { o.flip = 0.5; }) == "flip;");
+    CHECK(with([](auto& o) { o.crop = td::RandomResizedCrop{}; }) == "crop;");
+    CHECK(with([](auto& o) { o.preprocess.mean[1] += 1e-6F; }) == "preprocess;");
+    CHECK(with([](auto& o) { o.preprocess.deviation[2] *= 2; }) == "preprocess;");
+    CHECK(with([](auto& o) { o.preprocess.padding = td::white; }) == "preprocess;");
+    CHECK(with([](auto& o) { o.preprocess.size = 9; }) == "preprocess;");
+    CHECK(with([](auto& o) { o.preprocess.resize_as = td::ResizeAs::rgb; }) == "preprocess;");
+    CHECK(with([](auto& o) { o.decode.background = td::white; }) == "preprocess;");
+    CHECK(with([](auto& o) { o.preprocess.filter = td::Filter::bilinear; }) == "preprocess;");
+    CHECK(with([](auto& o) { o.stored = 11; }) == "images;preprocess;");
+    CHECK(with([](auto& o) { o.memory = 0; }) == "images;images in memory;");
+
+    // The same sizes and captions, one pixel value apart.
+    folder.write("sub/1.png", DataFolder::picture(21, 12, 51));
+    CHECK(changed(load(usual)) == "images;");
+    folder.write("sub/1.png", DataFolder::picture(21, 12, 50));
+    CHECK(changed(load(usual)).empty());
+    std::ofstream(folder.captions(), std::ios::app) << "\nsub/0.png\tthree\n";
+    CHECK(changed(load(usual)) == "captions;");
+}

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "quickstart"))
 from check import make_colours  # noqa: E402
@@ -48,6 +49,54 @@ def check_statistics(study_report):
     expect(front == ["e", "a", "c"], f"the front e, a, c, found {front}")
 
 
+def check_options(command):
+    """Every option with values that are none for it, and twice: the answer names it."""
+    for at in range(2, len(command) - 1, 2):
+        option = command[at]
+        wrong = ["", "/dev/null"] if option == "--out" else ["", "/dev/null", "-1", "#", "1e99", "nan"]
+        for arguments in [[*command[: at + 1], bad, *command[at + 2 :]] for bad in wrong] + [[*command, option, command[at + 1]], [*command, option]]:
+            result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+            expect(result.returncode == 2 and option in result.stderr.splitlines()[-1], f"an error that names {option}, found {result}")
+
+
+def check_inputs(study, folder):
+    """Each thing that a trial's result depends on changes its own word of the inputs, and nothing else does."""
+    list_path, images, captions = folder / "list.hpp", folder / "data", folder / "data/captions.tsv"
+    options = SimpleNamespace(budget="samples=1")
+
+    def inputs(depth="1", key="key"):
+        arguments = ["--images", images, "--captions", captions, "--class-depth", depth]
+        return study.trial_inputs(options, list_path, key, images, captions, arguments)
+
+    before = inputs()
+    expect(inputs() == before, "the same inputs twice")
+
+    def expect_only(name, found):
+        changed = [key for key in before if found[key] != before[key]]
+        expect(changed == [name], f"{name} alone to change, found {changed}")
+
+    def with_file(path, content):
+        kept, stat = path.read_bytes(), path.stat()
+        path.write_bytes(content)
+        found = inputs()
+        path.write_bytes(kept)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        return found
+
+    expect_only("list", with_file(list_path, list_path.read_bytes() + b"// more"))
+    expect_only("captions", with_file(captions, captions.read_bytes().replace(b"red\n", b"rot\n")))
+    expect_only("images", with_file(images / "red/0.png", b"no picture"))
+    expect_only("classes", inputs(depth="2"))
+    expect_only("library and compiler", inputs(key="other"))
+    options.budget = "samples=2"
+    expect_only("budget", inputs())
+    options.budget = "samples=1"
+    os.environ["TANDEM_ISA"] = "scalar"
+    expect_only("TANDEM_ISA", inputs())
+    del os.environ["TANDEM_ISA"]
+    expect(inputs() == before, "the same inputs as before")
+
+
 def main():
     tool = Path(sys.argv[1])
     sys.path.insert(0, str(tool))
@@ -61,6 +110,9 @@ def main():
         (folder / "list.hpp").write_text(LIST)
         command = [sys.executable, tool / "study.py", "--list", folder / "list.hpp", "--data", folder / "data",
                    "--budget", "samples=64000", "--seeds", "2", "--no-times", "--out"]  # fmt: skip
+        check_inputs(study, folder)
+        check_options([sys.executable, tool / "study.py", "--list", folder / "list.hpp", "--data", folder / "data", "--budget", "samples=9",
+                       "--seeds", "1", "--variants", "one", "--family", "one", "--rounds", "1", "--out", folder / "options"])  # fmt: skip
         # Killed in the middle of the first trial, the program and the trial both.
         running = subprocess.Popen([*command, folder / "out"], stderr=subprocess.DEVNULL, start_new_session=True)
         snapshot = folder / "out/trials/one.0/snapshot.safetensors"
@@ -77,22 +129,30 @@ def main():
         expect("failed: wrong, seed None: does not compile" in result.stdout, f"the failure reported, found\n{result.stdout}")
         found = json.loads((folder / "out/study.json").read_text())
         expect([(t["variant"], t["seed"], t["steps"]) for t in found["trials"]] == [("one", 0, 500), ("one", 1, 500)], "two trials of 500 steps")
-        # A trial that was not killed comes to the same.
-        trial = folder / "out/build/trial_one"
-        whole = subprocess.run([trial, "--images", folder / "data", "--captions", folder / "data/captions.tsv", "--class-depth", "1",
-                                "--class-minimum", "5", "--out", folder / "whole", "--seed", "0", "--samples", "64000"],
-                               capture_output=True, text=True, check=False)  # fmt: skip
-        expect(whole.returncode == 0, f"the trial alone to succeed, found\n{whole.stderr}")
-        again = json.loads((folder / "whole/trial.json").read_text())
+        def expect_as_whole(first, out):
+            """That a trial of the study comes to what it does alone, with nothing to go on from."""
+            command = [folder / "out/build/trial_one", "--images", folder / "data", "--captions", folder / "data/captions.tsv",
+                       "--class-depth", "1", "--class-minimum", "5", "--out", folder / out, "--seed", "0", "--samples", "64000"]  # fmt: skip
+            whole = subprocess.run(command, capture_output=True, text=True, check=False)
+            expect(whole.returncode == 0, f"the trial alone to succeed, found\n{whole.stderr}")
+            again = json.loads((folder / out / "trial.json").read_text())
+            for key in ("final_train_loss", "held_out_loss", "zero_shot_macro", "t2i_r10", "curve"):
+                same = again.get(key) == first.get(key) or (again[key] is None and first[key] is None)
+                expect(same, f"{key} {again.get(key)} as without the kill, found {first.get(key)}")
+
         first = found["trials"][0]
-        for key in ("final_train_loss", "held_out_loss", "zero_shot_macro", "t2i_r10", "curve"):
-            same = again.get(key) == first.get(key) or (again[key] is None and first[key] is None)
-            expect(same, f"{key} {again.get(key)} as without the kill, found {first.get(key)}")
+        expect_as_whole(first, "whole")
         expect(first["zero_shot_macro"] > 0.9 and first["train_flops"] > 0, f"three colours to be told apart, found {first['zero_shot_macro']}")
         table = list(csv.DictReader((folder / "out/trials.csv").open()))
         expect(len(table) == 2 and float(table[1]["t2i_r10"]) >= 0, "two lines in trials.csv")
         page = (folder / "out/report.html").read_text()
         expect("<svg" in page and "does not compile" in page and "http" not in page, "a page that needs nothing else")
+        # Of other data, every trial is made anew.
+        lines = (folder / "data/captions.tsv").read_text().splitlines(keepends=True)
+        (folder / "data/captions.tsv").write_text("".join(lines[20:]))
+        result = subprocess.run([*command, folder / "out"], capture_output=True, text=True, check=False)
+        expect(result.returncode == 0 and result.stderr.count("trained anew: other than before are captions, images") == 2, f"two trials made anew, found\n{result.stderr}")
+        expect_as_whole(json.loads((folder / "out/study.json").read_text())["trials"][0], "other")
         # Finished trials stand; a trial that fails is reported and is not fatal.
         (folder / "out/trials/one.1/trial.json").unlink()
         (folder / "out/trials/one.1/snapshot.safetensors").write_text("no snapshot")

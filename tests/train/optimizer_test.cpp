@@ -2,9 +2,9 @@
 #include <catch2/catch.hpp>
 
 #include <cmath>
+#include <string>
 
 #include <tandem/train/optimizer.hpp>
-#include <tandem/train/schedule.hpp>
 
 namespace td = tandem;
 
@@ -17,6 +17,16 @@ struct Two {
     static void parameters(const auto& visit, const std::string& at, auto&... self) {
         visit(at + "matrix", self.matrix...);
         visit(at + "vector", self.vector...);
+    }
+};
+
+struct Normed {
+    td::Tensor<float, td::Shape<3>> vector;
+    td::RunningMean<float> mean = td::RunningMean<float>(3);
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "vector", self.vector...);
+        visit(at + "mean", self.mean...);
     }
 };
 
@@ -61,12 +71,41 @@ TEST_CASE("the norm of a gradient is over all parameters, and not finite where o
     CHECK(std::isinf(td::gradient_norm(gradient)));
 }
 
-TEST_CASE("warm-up is linear, the cosine ends at its floor") {
-    const td::WarmupCosine schedule{.warmup = 0.2, .floor = 0.1};
-    CHECK(schedule(0.0) == 0.0);
-    CHECK(schedule(0.1) == Approx(0.5));
-    CHECK(schedule(0.2) == Approx(1.0));
-    CHECK(schedule(0.6) == Approx(0.55));
-    CHECK(schedule(1.0) == Approx(0.1));
-    CHECK(schedule(1.5) == Approx(0.1));
+TEST_CASE("a running mean's difference that is not finite makes the norm not finite, though it is no part of it") {
+    Normed gradient;
+    gradient.vector.fill(2.0F);
+    gradient.mean.fill(5.0F);
+    CHECK(td::gradient_norm(gradient) == Approx(std::sqrt(12.0)));
+    gradient.mean.data()[1] = INFINITY;
+    CHECK_FALSE(std::isfinite(td::gradient_norm(gradient)));
+}
+
+TEST_CASE("an update says whether the weights are finite after it") {
+    Two model, gradient;
+    td::AdamW::State<Two> state;
+    gradient.matrix.fill(1.0);
+    gradient.vector.fill(1.0);
+    CHECK(td::AdamW{}.update(model, gradient, state, 1e-3));
+    CHECK_FALSE(td::AdamW{}.update(model, gradient, state, INFINITY));
+    CHECK_FALSE(td::AdamW{}.update(model, gradient, state, std::nan("")));
+}
+
+TEST_CASE("an optimizer's options are checked, by name") {
+    const double inf = INFINITY, nan = std::nan("");
+    const auto refused = [](const td::AdamW& optimizer, const std::string& sentence) {
+        CHECK_THROWS_WITH(optimizer.check(), sentence);
+    };
+    CHECK_NOTHROW(td::AdamW{}.check());
+    CHECK_NOTHROW(td::AdamW{.rate = 1e-9, .beta1 = 0, .beta2 = 0, .weight_decay = 0}.check());
+    refused({.rate = 0}, "AdamW.rate: expected a finite number above 0, found 0");
+    refused({.rate = -1e-3}, "AdamW.rate: expected a finite number above 0, found -0.001");
+    refused({.rate = nan}, "AdamW.rate: expected a finite number above 0, found nan");
+    refused({.rate = inf}, "AdamW.rate: expected a finite number above 0, found inf");
+    refused({.beta1 = 1}, "AdamW.beta1: expected a number from 0 to below 1, found 1");
+    refused({.beta1 = -0.1}, "AdamW.beta1: expected a number from 0 to below 1, found -0.1");
+    refused({.beta2 = nan}, "AdamW.beta2: expected a number from 0 to below 1, found nan");
+    refused({.eps = 0}, "AdamW.eps: expected a finite number, 1.2e-38 or above, found 0");
+    refused({.eps = inf}, "AdamW.eps: expected a finite number, 1.2e-38 or above, found inf");
+    refused({.weight_decay = -0.2}, "AdamW.weight_decay: expected a finite number, 0 or above, found -0.2");
+    refused({.weight_decay = nan}, "AdamW.weight_decay: expected a finite number, 0 or above, found nan");
 }

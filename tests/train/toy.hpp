@@ -1,6 +1,8 @@
 // A model and pairs small enough that a training step takes well under a millisecond.
 #pragma once
 
+#include <filesystem>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -36,7 +38,15 @@ struct Pairs {
     }
 };
 
-inline auto bytes_of(const Model& model) {
+/// The model that a snapshot holds, whatever its run was.
+template <class AnyModel>
+void load_model_of_snapshot(AnyModel& model, const std::filesystem::path& path) {
+    const td::Safetensors file = td::Safetensors::open(path);
+    td::detail::read_parameters(file, "model.", model);
+}
+
+template <class AnyModel>
+auto bytes_of(const AnyModel& model) {
     std::vector<float> all;
     td::for_each_parameter(
         [&](const std::string&, const auto& tensor) {

@@ -81,12 +81,6 @@ template <class Text>
     return input.Tell() == text.size() ? std::nullopt : std::optional(input.Tell());
 }
 
-/// The shortest decimal that reads as the same number.
-inline std::string to_text(double value) {
-    std::array<char, 32> text;
-    return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
-}
-
 /// Appends `text`, which must be UTF-8, as a JSON string.
 inline void append_json_string(std::string& json, std::string_view text) {
     json += '"';

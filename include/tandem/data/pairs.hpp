@@ -2,7 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -15,9 +18,11 @@
 #include <utility>
 #include <vector>
 
+#include <tandem/core/digest.hpp>
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
+#include <tandem/core/to_text.hpp>
 #include <tandem/data/image.hpp>
 #include <tandem/data/tokenizer.hpp>
 #include <tandem/data/transform.hpp>
@@ -135,6 +140,52 @@ public:
         preprocess(this->image(index), options_.preprocess, image);
     }
 
+    /// What training on these pairs depends on, by name: their number, the ids of all captions, all pixels (of images that
+    /// are read when needed: sizes and times of their files), and what becomes of them.
+    [[gnu::cold]] std::map<std::string, std::string> fingerprint() const {
+        std::vector<std::uint64_t> digests(items_.size());
+        std::size_t kept = 0;
+        for (const Item& item : items_) kept += item.image.pixels.empty() ? 0 : 1;
+        parallel_for(items_.size(), 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) digests[i] = digest_of(items_[i]);
+        });
+        Digest images, captions;
+        images.add(std::span<const std::uint64_t>(digests));
+        for (const Item& item : items_) captions.add(item.captions.size());
+        captions.add(std::span<const Id>(ids_));
+        const Preprocess& recipe = options_.preprocess;
+        std::string numbers = to_string(recipe.size) + ", stored " + to_string(options_.stored);
+        const auto add = [&](const char* name, const auto&... values) {
+            numbers += std::string(", ") + name;
+            ((numbers += ' ' + detail::to_text(static_cast<double>(values))), ...);
+        };
+        const auto colour = [&](const char* name, const std::optional<Colour>& value) {
+            if (value) add(name, value->red, value->green, value->blue);
+        };
+        add("fit", recipe.fit);
+        add("filter", recipe.filter);
+        add("mean", recipe.mean[0], recipe.mean[1], recipe.mean[2]);
+        add("deviation", recipe.deviation[0], recipe.deviation[1], recipe.deviation[2]);
+        add("resampling", recipe.resampling);
+        add("resize", recipe.resize);
+        add("resize_as", recipe.resize_as);
+        add("floor_crop", recipe.floor_crop);
+        colour("padding", recipe.padding);
+        colour("background", options_.decode.background);
+        std::string crop = "none";
+        if (const auto& part = options_.crop) {
+            crop = detail::to_text(part->scale_low) + " to " + detail::to_text(part->scale_high) + " of the area, " +
+                   detail::to_text(part->ratio_low) + " to " + detail::to_text(part->ratio_high) + " as wide";
+        }
+        return {{"pairs", std::to_string(size())},
+                {"captions", captions.text()},
+                {"images", images.text()},
+                {"images in memory", std::to_string(kept)},
+                {"preprocess", numbers},
+                {"crop", crop},
+                {"flip", detail::to_text(options_.flip)}};
+    }
+
 private:
     struct Item {
         std::string path;
@@ -142,6 +193,22 @@ private:
         std::size_t first_caption = 0;
         Image image;
     };
+
+    std::uint64_t digest_of(const Item& item) const {
+        Digest digest;
+        if (item.image.pixels.empty()) {
+            const std::filesystem::path path = folder_ / item.path;
+            digest.add(std::span<const char>(item.path));
+            digest.add(std::filesystem::file_size(path));
+            digest.add(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
+        } else {
+            digest.add(static_cast<std::uint64_t>(item.image.width));
+            digest.add(static_cast<std::uint64_t>(item.image.storage));
+            digest.add(std::span<const std::uint8_t>(item.image.samples));
+            digest.add(std::span<const std::uint8_t>(item.image.pixels));
+        }
+        return digest.value();
+    }
 
     Image stored_image(const std::string& path) const {
         Image whole = read_image(folder_ / path, options_.decode);

@@ -1,7 +1,9 @@
 // Contrastive losses as expressions over two embedding matrices, and how losses compose.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 
@@ -29,12 +31,22 @@ auto call_loss(const L& loss, const Image& image, const Text& text, const Scale&
     }
 }
 
+/// The fewest pairs a loss learns from: 2 or more where it tells every pair from the others of its batch, which it says by a
+/// static member of this name; a loss that says nothing may learn from one.
+template <class L>
+inline constexpr std::size_t least_pairs = 1;
+template <class L>
+    requires requires { L::least_pairs; }
+inline constexpr std::size_t least_pairs<L> = L::least_pairs;
+
 // Both losses scale the image embeddings, not the logits, as open_clip does: fewer products, and derivatives of the logits
 // that are simpler to compile.
 
 /// Symmetric cross-entropy over scaled cosine similarities: InfoNCE in both directions (Radford et al. 2021, fig. 3;
 /// open_clip/loss.py, ClipLoss).
 struct InfoNce : LossNode {
+    static constexpr std::size_t least_pairs = 2;  // of one pair it is 0 for any weights
+
     auto operator()(const auto& image, const auto& text, const auto& scale) const {
         const auto logits = matmul(scale * image, transpose(text));
         // Both cross-entropies subtract the same diagonal, and none needs the transpose.
@@ -45,6 +57,8 @@ struct InfoNce : LossNode {
 /// −1/N Σᵢⱼ log σ(zᵢⱼ (scale · xᵢ·yⱼ + bias)), z = 1 on the diagonal and −1 elsewhere (Zhai et al. 2023, alg. 1;
 /// open_clip/loss.py, SigLipLoss). Since log σ(l) = log σ(−l) + l, the diagonal needs no second matrix.
 struct SigmoidLoss : LossNode {
+    static constexpr std::size_t least_pairs = 2;  // one pair has nothing that should not match
+
     auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
         const auto logits = matmul(scale * image, transpose(text)) + bias;
         const double count = static_cast<double>(image.extents()[0]);
@@ -70,6 +84,8 @@ struct Loss : LossNode {
 /// weight · loss; takes a bias if the loss does.
 template <ComposableLoss L>
 struct WeightedLoss : LossNode {
+    static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+
     double weight;
     L loss;
 
@@ -85,6 +101,8 @@ struct WeightedLoss : LossNode {
 /// a + b; takes a bias if one of them does.
 template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
+    static constexpr std::size_t least_pairs = std::max(tandem::least_pairs<A>, tandem::least_pairs<B>);
+
     A a;
     B b;
 

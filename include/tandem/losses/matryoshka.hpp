@@ -16,6 +16,8 @@ namespace tandem::inline TANDEM_ABI {
 template <ComposableLoss L, std::size_t... Lengths>
 struct Matryoshka : LossNode {
     static_assert(sizeof...(Lengths) > 0, "tandem: matryoshka needs at least one length");
+    static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+
     L loss;
 
     explicit Matryoshka(L of_each) : loss(std::move(of_each)) {}

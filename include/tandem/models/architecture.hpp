@@ -14,7 +14,6 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/json.hpp>
 #include <tandem/data/weight_files.hpp>
 #include <tandem/models/config.hpp>
 #include <tandem/models/efficientnet.hpp>

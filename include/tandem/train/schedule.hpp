@@ -3,23 +3,75 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <numbers>
+#include <string>
 
+#include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor` (open_clip_train/scheduler.py,
-/// cosine_lr). Progress, not steps, is what a schedule follows, so that a run can be bounded by time as well.
+/// Where in a run a step lies.
+struct Progress {
+    std::size_t step = 0;   ///< steps before this one
+    std::size_t steps = 0;  ///< of the whole run; 0: time bounds it, and nobody knows
+    double begin = 0;       ///< the share of the run that has passed before this step
+    double end = 0;         ///< and the share with it
+};
+
+// A schedule is a callable: the factor of the optimizer's rate at a share of the run from 0, before the first step, to 1.
+// One with a member at(Progress) is asked that instead, and may count in steps.
+
+namespace detail {
+
+/// Any schedule's factor at a step.
+template <class Schedule>
+double schedule_factor(Schedule& schedule, const Progress& progress) {
+    if constexpr (requires { schedule.at(progress); }) {
+        return static_cast<double>(schedule.at(progress));
+    } else {
+        return static_cast<double>(schedule(progress.begin));
+    }
+}
+
+}  // namespace detail
+
+/// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor`. With a bound in steps or epochs
+/// these are the rates of open_clip_train/scheduler.py, cosine_lr, at every step, for a warm-up of `warmup` times the steps,
+/// rounded; open_clip's floor is 0. With a bound in seconds, which has no count of steps, a step of the warm-up takes the
+/// share of time that has passed when its gradient is there, so that no step has a rate of 0.
 struct WarmupCosine {
     double warmup = 0.05;
     double floor = 0.0;
 
-    /// The factor of the optimizer's rate at `progress`, 0 before the first step and 1 after the last.
+    double at(const Progress& progress) const {
+        if (progress.steps == 0) {
+            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
+        }
+        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
+        const double length = std::round(warmup * steps);
+        return step < length ? (step + 1) / length : cosine(step - length, steps - length);
+    }
+
+    /// The continuous curve, which starts at 0 where there is a warm-up.
     double operator()(double progress) const {
         if (progress < warmup) return progress / warmup;
-        const double through = std::min(1.0, (progress - warmup) / std::max(1e-12, 1.0 - warmup));
-        return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(std::numbers::pi * through));
+        return cosine(std::min(progress, 1.0) - warmup, std::max(1e-12, 1.0 - warmup));
+    }
+
+    /// Throws Error unless both lie in [0, 1].
+    [[gnu::cold]] void check() const {
+        const auto within = [](const char* name, double value) {
+            if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
+        };
+        within("WarmupCosine.warmup", warmup);
+        within("WarmupCosine.floor", floor);
+    }
+
+private:
+    double cosine(double passed, double whole) const {
+        return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(std::numbers::pi * passed / whole));
     }
 };
 

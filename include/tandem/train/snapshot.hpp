@@ -1,12 +1,15 @@
 // A run on disk: everything needed to go on as if it had never stopped.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <tandem/core/error.hpp>
@@ -27,7 +30,41 @@ struct RunState {
     std::vector<float> losses;      ///< one for each step; a skipped step's is what it was
 };
 
+/// All that a run's result depends on beside its state, each under a name and in words: a run goes on from a snapshot only
+/// where every one of them is what it was.
+using RunInputs = std::vector<std::pair<std::string, std::string>>;
+
 namespace detail {
+
+/// Of the metadata of a snapshot that names its inputs; what tandem wrote before did not.
+inline constexpr const char* snapshot_format = "tandem snapshot 2";
+
+/// Under which an input stands among the metadata.
+inline constexpr const char* input_prefix = "run.";
+
+/// Throws Error that names every input that is another one now, with both values.
+[[gnu::cold]] inline void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now,
+                                       const std::string& where) {
+    std::string expected, found;
+    const auto differ = [&](const std::string& name, const std::string& before, const std::string& after) {
+        expected += (expected.empty() ? "" : ", ") + name + " " + before;
+        found += (found.empty() ? "" : ", ") + name + " " + after;
+    };
+    for (const auto& [name, value] : now) {
+        const auto entry = metadata.find(input_prefix + name);
+        if (entry == metadata.end()) differ(name, "(none)", value);
+        else if (entry->second != value) differ(name, entry->second, value);
+    }
+    for (const auto& [key, value] : metadata) {
+        if (!key.starts_with(input_prefix)) continue;
+        const std::string name = key.substr(std::string_view(input_prefix).size());
+        if (std::ranges::none_of(now, [&](const auto& input) { return input.first == name; })) differ(name, value, "(none)");
+    }
+    if (!expected.empty()) {
+        throw Error(where, expected + ", as the snapshot's run had",
+                    found + "; go on with the old values, or delete the snapshot to start anew");
+    }
+}
 
 template <class Number>
 Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key, const std::string& where) {
@@ -70,34 +107,40 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 /// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one.
 template <class Model>
 void save_snapshot(const std::filesystem::path& path, const Model& model, const AdamW::State<Model>& state,
-                   const RunState& run) {
+                   const RunState& run, const RunInputs& inputs) {
     detail::SavedParameters saved;
     saved.append("model.", model);
     saved.append("first.", state.first);
     saved.append("second.", state.second);
     saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
-    save_safetensors(path, saved.tensors,
-                     {{"format", "tandem snapshot 1"},
-                      {"seed", std::to_string(run.seed)},
-                      {"step", std::to_string(run.step)},
-                      {"updates", std::to_string(state.updates)},
-                      {"skipped", std::to_string(run.skipped)},
-                      {"skipped_in_row", std::to_string(run.skipped_in_row)},
-                      {"seconds", detail::to_text(run.seconds)}});
+    std::map<std::string, std::string> metadata{{"format", detail::snapshot_format},
+                                                {"step", std::to_string(run.step)},
+                                                {"updates", std::to_string(state.updates)},
+                                                {"skipped", std::to_string(run.skipped)},
+                                                {"skipped_in_row", std::to_string(run.skipped_in_row)},
+                                                {"seconds", detail::to_text(run.seconds)}};
+    for (const auto& [name, value] : inputs) metadata[detail::input_prefix + name] = value;
+    save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Reads the snapshot of a run of seed `run.seed`. Throws Error, and changes nothing, if it is damaged, of another model or
-/// of another seed.
+/// Reads the snapshot of a run with these inputs. Throws Error, and changes nothing, if it is damaged, written by a tandem
+/// that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
 template <class Model>
-void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run) {
+void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run,
+                   const RunInputs& inputs) {
     const Safetensors file = Safetensors::open(path);
     const std::string where = path.string();
     const auto& metadata = file.metadata();
-    RunState read;
-    read.seed = detail::number_entry<std::uint64_t>(metadata, "seed", where);
-    if (read.seed != run.seed) {
-        throw Error(where, "a run of seed " + std::to_string(run.seed), "seed " + std::to_string(read.seed));
+    const auto format = metadata.find("format");
+    if (format == metadata.end() || format->second != detail::snapshot_format) {
+        throw Error(where, "a snapshot that names what its run depends on (format \"" + std::string(detail::snapshot_format) + "\")",
+                    format == metadata.end() ? "a file that is no snapshot: give the snapshot another path"
+                                             : "format \"" + format->second +
+                                                   "\", whose run only the tandem that wrote it can go on with: delete it to start anew");
     }
+    detail::check_inputs(metadata, inputs, where);
+    RunState read;
+    read.seed = run.seed;
     read.step = detail::number_entry<std::size_t>(metadata, "step", where);
     read.skipped = detail::number_entry<std::size_t>(metadata, "skipped", where);
     read.skipped_in_row = detail::number_entry<std::size_t>(metadata, "skipped_in_row", where);

@@ -1,28 +1,36 @@
 // The training loop: batches ahead of time, guarded steps, progress, snapshots.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <functional>
 #include <future>
 #include <iostream>
+#include <limits>
+#include <map>
 #include <numeric>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <tandem/core/digest.hpp>
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
+#include <tandem/kernels/isa.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/describe.hpp>
 #include <tandem/train/optimizer.hpp>
 #include <tandem/train/schedule.hpp>
 #include <tandem/train/snapshot.hpp>
@@ -37,6 +45,29 @@ concept PairSource = requires(const Data& data, Random& random, std::span<float>
     data.fetch(std::size_t{}, random, image, ids);
 };
 
+namespace detail {
+
+/// What a type is called, without namespaces and template arguments, which compilers word differently.
+template <class Type>
+[[gnu::cold]] std::string short_type_name() {
+    const std::string_view text = __PRETTY_FUNCTION__;
+    const std::size_t begin = text.find("Type = ") + 7;
+    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
+    const std::size_t end = std::min(name.find('<'), name.size());
+    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
+    name = name.substr(0, end);
+    return std::string(name.substr(name.rfind(':') + 1));
+}
+
+}  // namespace detail
+
+/// A PairSource that says itself, by name, what a run on it depends on, as Pairs does; a snapshot keeps it. Of any other
+/// source a snapshot keeps the size and four samples.
+template <class Data>
+concept FingerprintedSource = requires(const Data& data) {
+    { data.fingerprint() } -> std::convertible_to<std::map<std::string, std::string>>;
+};
+
 /// How long and how to train. One of steps, epochs and seconds bounds the run.
 struct TrainerOptions {
     std::size_t batch = 256;
@@ -44,10 +75,10 @@ struct TrainerOptions {
     std::size_t epochs = 0;
     double seconds = 0;        ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
     double clip_norm = 1.0;    ///< gradients longer than this are scaled to it; 0: never
-    std::size_t max_skipped = 10;  ///< so many steps in a row without a finite loss and gradient end the run
+    std::size_t max_skipped = 10;  ///< so many steps, 1 or more, in a row without a finite loss and gradient end the run
     Seed seed{};
     std::filesystem::path snapshot{};    ///< where to save, and to go on from if it is there; empty: nowhere
-    std::size_t snapshot_every = 200;    ///< steps
+    std::size_t snapshot_every = 200;    ///< steps; beside that, before the first step, and after the last one
     std::size_t report_every = 20;       ///< steps
     std::ostream* log = &std::clog;      ///< progress lines; nullptr: none
     std::size_t evaluate_every = 0;      ///< steps between calls of the evaluation hook; 0: never
@@ -55,7 +86,9 @@ struct TrainerOptions {
 
 /// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped, counted
 /// and reported. With a snapshot and a bound in steps or epochs, a run that is killed at any moment and started again
-/// ends in the same bits as one that was not.
+/// ends in the same bits as one that was not; started again with anything else that its result depends on, it is an Error
+/// that names it: options, optimizer, schedule and loss (by their types and values at some points), architecture, element
+/// type, kernels (TANDEM_ISA) and data.
 template <class Model, class Optimizer, class Schedule, class L>
 class Trainer {
 public:
@@ -71,9 +104,12 @@ public:
     /// Called every options.evaluate_every steps.
     void on_evaluate(Hook hook) { hook_ = std::move(hook); }
 
-    /// Trains until the bound is reached and returns what the run has got to. Throws Error if the data is smaller than a
-    /// batch, if no bound or more than one is set, if a snapshot is of another run, or after max_skipped skipped steps in a
-    /// row; a snapshot then still holds the last good weights.
+    /// Trains until the bound is reached and returns what the run has got to; every call is a run of its own. Throws Error
+    /// before the first step where an option, a weight, the data's size or the snapshot is wrong or cannot be written; at a
+    /// step whose captions or pictures are all the same, under a loss that has to tell them apart, or whose rate is no
+    /// rate; and after max_skipped skipped steps in a row. The weights are then those of the last good step, and so are a
+    /// snapshot's. An update that makes a weight infinite is an Error as well, and the model is lost: a snapshot still has
+    /// what it was saved with before.
     template <PairSource Data>
     RunState fit(const Data& data) {
         check(data.size());
@@ -81,20 +117,25 @@ public:
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
         run_.seed = options_.seed.value;
-        resume();
+        state_.reset();
+        const auto is_over = [&] { return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last; };
+        if (!options_.snapshot.empty()) {
+            inputs_ = inputs(data);
+            resume();
+        }
+        check_weights();
+        // Not only after hours is it found that nothing can be written there, or not as much.
+        if (!options_.snapshot.empty() && !is_over()) save();
         auto next = prefetch(data, run_.step);
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
-        while (options_.seconds > 0 ? run_.seconds < options_.seconds : run_.step < last) {
+        while (!is_over()) {
             const Clock::time_point began = Clock::now();
             const Batch batch = next.get();
             next = prefetch(data, run_.step + 1);
-            const double progress = options_.seconds > 0
-                                        ? run_.seconds / options_.seconds
-                                        : static_cast<double>(run_.step) / static_cast<double>(last);
-            step(batch, progress);
+            step(batch, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
-            const bool ended = options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step == last;
+            const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
                 report(last, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
@@ -119,23 +160,166 @@ private:
         Tensor<Id, typename Model::Text::Input::shape> ids;
     };
 
-    void check(std::size_t size) const {
+    [[gnu::cold]] void check(std::size_t size) const {
+        const auto positive = [](const char* option, std::size_t value) {
+            if (value == 0) throw Error(option, "1 or more", "0");
+        };
+        const auto not_negative = [](const char* option, double value) {
+            detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
+        };
+        not_negative("TrainerOptions.seconds", options_.seconds);
+        not_negative("TrainerOptions.clip_norm", options_.clip_norm);
+        positive("TrainerOptions.batch", options_.batch);
+        positive("TrainerOptions.max_skipped", options_.max_skipped);
+        positive("TrainerOptions.snapshot_every", options_.snapshot_every);
+        positive("TrainerOptions.report_every", options_.report_every);
         if ((options_.steps > 0) + (options_.epochs > 0) + (options_.seconds > 0) != 1) {
-            throw Error("Trainer", "exactly one of steps, epochs and seconds to be set", "none or several");
+            throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
+                        "steps " + std::to_string(options_.steps) + ", epochs " + std::to_string(options_.epochs) +
+                            ", seconds " + detail::to_text(options_.seconds));
         }
-        if (options_.batch == 0 || size < options_.batch) {
+        if (options_.batch < least_pairs<L>) {
+            throw Error("TrainerOptions.batch",
+                        std::to_string(least_pairs<L>) +
+                            " pairs or more, since this loss tells every pair from the others of its batch",
+                        std::to_string(options_.batch));
+        }
+        if (size < options_.batch) {
             throw Error("Trainer", "at least one batch of " + std::to_string(options_.batch) + " pairs",
                         std::to_string(size) + " pairs");
         }
+        if (options_.epochs > std::numeric_limits<std::size_t>::max() / size) {
+            throw Error("TrainerOptions.epochs", "a number of steps that can be counted", std::to_string(options_.epochs) + " epochs");
+        }
+        if constexpr (requires { optimizer_.check(); }) optimizer_.check();
+        if constexpr (requires { schedule_.check(); }) schedule_.check();
+    }
+
+    [[gnu::cold]] void check_weights() const {
+        for_each_parameter(
+            [](const ParameterName& name, const auto& parameter) {
+                if (!detail::all_finite(detail::flat(parameter))) {
+                    throw Error(std::string(name), "finite weights to train from", "infinities or NaN among them");
+                }
+            },
+            std::as_const(model_));
+    }
+
+    /// What the loss is: its name, and its value for random embeddings, into which go its parts, its weights and what it has
+    /// captured. The types are those of a training step, which are compiled anyway.
+    [[gnu::cold]] std::string loss_text() const {
+        constexpr std::size_t embedding = Model::embedding, count = 8;
+        Tensor<T, Shape<dynamic, embedding>> images(count), texts(count);
+        Tensor<T, Shape<>> scale, bias;
+        Random random(Seed{0});
+        fill_normal(images, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
+        fill_normal(texts, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
+        scale.fill(10), bias.fill(-5);
+        const auto value = [&] {
+            const auto image = as_expression(images), text = as_expression(texts);
+            const auto factor = as_expression(scale);
+            if constexpr (Model::architecture.logit_bias) {
+                const auto offset = as_expression(std::as_const(bias));
+                const auto expression = call_loss(loss_, image, text, factor, offset);
+                if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(factor), decltype(offset)>) {
+                    return value_and_gradient(expression, images, texts, scale, std::as_const(bias)).value;
+                } else {
+                    return value_and_gradient(expression, images, texts, scale).value;
+                }
+            } else {
+                return value_and_gradient(loss_(image, text, factor), images, texts, scale).value;
+            }
+        };
+        return detail::short_type_name<L>() + " of value " + detail::number_text(static_cast<double>(value()), 6);
+    }
+
+    /// What the schedule is: its name, and its factors at 17 points.
+    [[gnu::cold]] std::string schedule_text() const {
+        std::string text = detail::short_type_name<Schedule>();
+        if constexpr (std::copy_constructible<Schedule>) {
+            Schedule schedule = schedule_;  // one that counts its calls is not disturbed
+            text += " with";
+            for (std::size_t i = 0; i <= 16; ++i) {
+                const double share = static_cast<double>(i) / 16;
+                const Progress progress{.step = 1000 * i, .steps = 16001, .begin = share, .end = share};
+                text += " " + detail::number_text(detail::schedule_factor(schedule, progress), 6);
+            }
+        }
+        return text;
+    }
+
+    template <class Data>
+    [[gnu::cold]] RunInputs inputs(const Data& data) const {
+        RunInputs found{{"architecture", constant_text(Model::architecture)},
+                        {"precision", detail::short_type_name<typename Model::element>()},
+                        {"TANDEM_ISA", std::string(name_of(kernels::active_isa()))},
+                        {"batch", std::to_string(options_.batch)},
+                        {"steps", std::to_string(options_.steps)},
+                        {"epochs", std::to_string(options_.epochs)},
+                        {"seconds", detail::to_text(options_.seconds)},
+                        {"seed", std::to_string(options_.seed.value)},
+                        {"clip_norm", detail::to_text(options_.clip_norm)},
+                        {"max_skipped", std::to_string(options_.max_skipped)},
+                        {"optimizer", detail::short_type_name<Optimizer>()},
+                        {"schedule", schedule_text()},
+                        {"loss", loss_text()}};
+        const auto number = [&](const char* name, double value) { found.emplace_back(name, detail::to_text(value)); };
+        number("rate", optimizer_.rate);
+        if constexpr (requires { optimizer_.beta1, optimizer_.beta2, optimizer_.eps, optimizer_.weight_decay; }) {
+            number("beta1", optimizer_.beta1);
+            number("beta2", optimizer_.beta2);
+            number("eps", optimizer_.eps);
+            number("weight_decay", optimizer_.weight_decay);
+        }
+        if constexpr (FingerprintedSource<Data>) {
+            for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
+                found.emplace_back("data: " + name, value);
+        } else {
+            found.emplace_back("data: pairs", std::to_string(data.size()));
+            found.emplace_back("data: samples", samples_of(data));
+        }
+        return found;
+    }
+
+    /// The digest of four pairs, spread over the source.
+    template <class Data>
+    [[gnu::cold]] static std::string samples_of(const Data& data) {
+        Batch batch;
+        batch.images.resize(1);
+        batch.ids.resize(1);
+        std::vector<float> image(batch.images.size());
+        Digest digest;
+        for (std::size_t i = 0; i < 4; ++i) {
+            const std::size_t index = i * (data.size() - 1) / 3;
+            Random random(Seed{0}, index);
+            data.fetch(index, random, image, batch.ids.elements());
+            digest.add(std::span<const float>(image));
+            digest.add(std::span<const Id>(batch.ids.elements()));
+        }
+        return digest.text();
     }
 
     void resume() {
-        if (options_.snapshot.empty() || !std::filesystem::exists(options_.snapshot)) return;
-        load_snapshot(options_.snapshot, model_, state_, run_);
+        if (!std::filesystem::exists(options_.snapshot)) return;
+        load_snapshot(options_.snapshot, model_, state_, run_, inputs_);
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
-    void save() const { save_snapshot(options_.snapshot, model_, state_, run_); }
+    void save() {
+        save_snapshot(options_.snapshot, model_, state_, run_, inputs_);
+        saved_step_ = run_.step;
+    }
+
+    /// Ends a run whose weights are good.
+    [[noreturn]] [[gnu::cold]] void stop(const std::string& expected, std::string found) {
+        found += "; the weights are those of the last good step";
+        try {
+            if (!options_.snapshot.empty()) save();
+        } catch (const Error& error) {
+            found += ", but the snapshot's are older: " + std::string(error.what());
+        }
+        throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found);
+    }
 
     /// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
     /// for each pair.
@@ -180,29 +364,74 @@ private:
         });
     }
 
-    void step(const Batch& batch, double progress) {
+    /// Whether all items of a batch are the same, bit for bit.
+    template <class Items>
+    static bool are_all_equal(const Items& items, std::size_t count) {
+        const std::size_t bytes = items.size() / count * sizeof(*items.data());
+        const auto* first = reinterpret_cast<const char*>(items.data());
+        for (std::size_t i = 1; i < count; ++i) {
+            if (std::memcmp(first, first + i * bytes, bytes) != 0) return false;
+        }
+        return true;
+    }
+
+    /// A loss that tells pairs apart finds nothing in a batch that is one caption, or one picture, again and again.
+    void check_batch(const Batch& batch) {
+        if constexpr (least_pairs<L> > 1) {
+            const std::size_t count = options_.batch;
+            const bool captions = are_all_equal(batch.ids, count);
+            if (!captions && !are_all_equal(batch.images, count)) return;
+            stop(std::string(captions ? "captions" : "pictures") + " that differ within a batch, since this loss tells them apart",
+                 (captions ? "the same ids " : "the same pixels ") + std::to_string(count) + " times");
+        }
+    }
+
+    /// The rate of the step that comes next and began then; its gradient is there.
+    double rate(std::size_t last, Clock::time_point began) {
+        const auto share = [&](double now, double whole) { return std::min(1.0, now / whole); };
+        Progress progress{.step = run_.step, .steps = last};
+        if (last > 0) {
+            progress.begin = share(static_cast<double>(run_.step), static_cast<double>(last));
+            progress.end = share(static_cast<double>(run_.step + 1), static_cast<double>(last));
+        } else {
+            const double passed = std::chrono::duration<double>(Clock::now() - began).count();
+            progress.begin = share(run_.seconds, options_.seconds);
+            progress.end = share(run_.seconds + passed, options_.seconds);
+        }
+        const double factor = detail::schedule_factor(schedule_, progress);
+        if (!std::isfinite(factor) || factor < 0) stop("a factor of the rate that is finite, 0 or above, of the schedule", detail::to_text(factor));
+        return optimizer_.rate * factor;
+    }
+
+    void step(const Batch& batch, std::size_t last, Clock::time_point began) {
+        check_batch(batch);
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
         const T loss = model_.loss_and_gradient(batch.images, batch.ids, loss_, gradient_, work_);
         const double norm = gradient_norm(gradient_);
+        const bool is_good = std::isfinite(loss) && std::isfinite(norm);
+        const double step_rate = is_good ? rate(last, began) : 0;
         ++run_.step;
         run_.losses.push_back(static_cast<float>(loss));
-        if (!std::isfinite(loss) || !std::isfinite(norm)) {
+        if (!is_good) {
             ++run_.skipped;
             ++run_.skipped_in_row;
             if (options_.log != nullptr) {
                 *options_.log << "step " << run_.step << " skipped: loss " << loss << ", gradient norm " << norm << '\n';
             }
             if (run_.skipped_in_row >= options_.max_skipped) {
-                throw Error("Trainer", "a finite loss and gradient within " + std::to_string(options_.max_skipped) +
-                                           " steps in a row",
-                            "none up to step " + std::to_string(run_.step) + "; the weights are those of the last good step");
+                stop("a finite loss and gradient within " + std::to_string(options_.max_skipped) + " steps in a row",
+                     "none up to step " + std::to_string(run_.step));
             }
             return;
         }
         run_.skipped_in_row = 0;
         const double scale = options_.clip_norm > 0 && norm > options_.clip_norm ? options_.clip_norm / norm : 1.0;
-        optimizer_.update(model_, gradient_, state_, optimizer_.rate * schedule_(progress), scale);
+        if (!optimizer_.update(model_, gradient_, state_, step_rate, scale)) {
+            throw Error("Trainer, step " + std::to_string(run_.step), "finite weights after an update",
+                        "infinities or NaN at a rate of " + detail::to_text(step_rate) + ": the model is of no more use" +
+                            (options_.snapshot.empty() ? "" : "; " + options_.snapshot.string() + " has the weights of step " + std::to_string(saved_step_)));
+        }
         model_.clamp_logit_scale();
     }
 
@@ -211,7 +440,7 @@ private:
         if (options_.seconds == 0) {
             left = run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
         }
-        const int seconds = static_cast<int>(std::max(0.0, left));
+        const int seconds = static_cast<int>(std::clamp(left, 0.0, 1e9));
         std::array<char, 160> line;
         const std::string total = last > 0 ? "/" + std::to_string(last) : "";
         std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
@@ -230,6 +459,8 @@ private:
     typename Model::Workspace work_;
     AdamW::State<Model> state_;
     RunState run_;
+    RunInputs inputs_;            // of a run with a snapshot
+    std::size_t saved_step_ = 0;  // of the snapshot
     Epoch epoch_;  // the prefetching thread's
 };
 
