@@ -87,6 +87,24 @@ CAPTIONS = ["a photo of a cat", "", "Two dogs, running -- on a beach!", "  ein  
             " ".join(["a long caption that does not fit"] * 20)]  # fmt: skip
 
 
+# Towers alone, as those who build on them ship them: (class, sizes, options of embed, what is compared).
+TEXT_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "hidden_act": "gelu"}
+VISION_H = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14, "hidden_act": "gelu"}
+CLIP_VISION_L = LARGE | {"patch_size": 14, "image_size": 336}
+LAST, BEFORE = ["--tokens"], ["--tokens", "--layer", "-2", "--no-norm"]
+TOWERS = {
+    "stable-diffusion-v1/text_encoder": ("CLIPTextModel", CLIP_TEXT_L | {"projection_dim": 768}, LAST, "last_hidden_state"),
+    "stable-diffusion-v2/text_encoder": ("CLIPTextModel", TEXT_H | {"num_hidden_layers": 23}, LAST, "last_hidden_state"),
+    "stable-diffusion-xl/text_encoder": ("CLIPTextModel", CLIP_TEXT_L | {"projection_dim": 768}, BEFORE, "hidden_states"),
+    "stable-diffusion-3/text_encoder": ("CLIPTextModelWithProjection", CLIP_TEXT_L | {"projection_dim": 768}, [], "text_embeds"),
+    "ip-adapter/image_encoder": ("CLIPVisionModelWithProjection", VISION_H | {"projection_dim": 1024}, [], "image_embeds"),
+    "llava/vision_tower": ("CLIPVisionModel", CLIP_VISION_L, BEFORE, "hidden_states"),
+    "siglip/vision_model": ("SiglipVisionModel", BASE, [], "pooler_output"),
+    "siglip/vision_tokens": ("SiglipVisionModel", BASE, LAST, "last_hidden_state"),
+    "siglip/text_model": ("SiglipTextModel", {}, [], "pooler_output"),
+}
+
+
 def draw_pictures(folder, count):
     """Photograph-like noise in odd sizes, as PNG and JPEG."""
     paths = []
@@ -182,6 +200,45 @@ def make_transformers(name, folder, pictures):
     return output.image_embeds, output.text_embeds
 
 
+def make_tower(name, folder, pictures):
+    """A tower alone; its one output under embed's name for it."""
+    import transformers
+
+    kind, sizes, arguments, output = TOWERS[name]
+    is_text, is_clip = "Text" in kind, kind.startswith("CLIP")
+    family = "CLIP" if is_clip else "Siglip"
+    ends = {"bos_token_id": 49406, "eos_token_id": 49407} if is_clip and is_text else {}
+    config = getattr(transformers, family + ("TextConfig" if is_text else "VisionConfig"))(**sizes, **ends)
+    model = getattr(transformers, kind)(config).eval()
+    roughen(model)
+    model.save_pretrained(folder)
+    if is_text:
+        context = config.max_position_embeddings
+        if is_clip:
+            vocabulary = folder / "original"
+            vocabulary.mkdir()
+            write_clip_vocabulary(vocabulary)
+            padding = {"pad_token": "!"} if "v2" in name else {}  # as the repository has it
+            clip = transformers.CLIPTokenizer(str(vocabulary / "vocab.json"), str(vocabulary / "merges.txt"), **padding)
+            clip.save_pretrained(folder)
+            encode = lambda text: clip(text, padding="max_length", truncation=True, max_length=context)["input_ids"]
+        else:
+            plain = siglip_tokenizer(folder, 1)
+            encode = lambda text: plain(text, context)
+        inputs = {"input_ids": torch.tensor([encode(caption) for caption in CAPTIONS])}
+    else:
+        size = config.image_size
+        options = {"size": {"shortest_edge": size}, "crop_size": size} if is_clip else {"size": {"height": size, "width": size}}
+        processor = getattr(transformers, family + "ImageProcessor")(**options)
+        processor.save_pretrained(folder)
+        inputs = processor([Image.open(path).convert("RGB") for path in pictures], return_tensors="pt")
+    found = model(**inputs, output_hidden_states=True)
+    value = found.hidden_states[-2] if output == "hidden_states" else found[output]
+    if not arguments:
+        value = torch.nn.functional.normalize(value, dim=-1)
+    return {("text" if is_text else "image") + ("_tokens" if arguments else "_embeddings"): value}
+
+
 def roughen(model):
     """So that no bias is 0, and captions of one kind do not have one embedding."""
     with torch.no_grad():
@@ -253,19 +310,29 @@ def check(name, options):
         torch.manual_seed(options.seed)
         random.seed(options.seed)
         pictures = draw_pictures(inputs, options.items)
-        make = make_transformers if name in TRANSFORMERS else make_open_clip
-        expected = dict(zip(("image_embeddings", "text_embeddings"), make(name, folder, pictures)))
+        if name in TOWERS:
+            expected = make_tower(name, folder, pictures)
+        else:
+            make = make_transformers if name in TRANSFORMERS else make_open_clip
+            expected = dict(zip(("image_embeddings", "text_embeddings"), make(name, folder, pictures)))
         captions, out = Path(temporary) / "captions.txt", Path(temporary) / "out.safetensors"
         captions.write_text("".join(caption + "\n" for caption in CAPTIONS), encoding="utf-8")
         print(f"{name}:", flush=True)
-        command = [options.program, "--weights", folder, "--images", inputs, "--texts", captions, "--out", out]
+        command = [options.program, "--weights", folder, "--out", out]
+        if any(key.startswith("image") for key in expected):
+            command += ["--images", inputs]
+        if any(key.startswith("text") for key in expected):
+            command += ["--texts", captions]
+        command += TOWERS[name][2] if name in TOWERS else []
         if subprocess.run(command).returncode != 0:
             return False
         bar = 2e-5 if any(part in name for part in LARGER) else 1e-5
         agrees = True
         with safe_open(out, "pt") as found:
             for key, value in expected.items():
-                difference = (found.get_tensor(key) - value).abs().max().item()
+                # Tokens are as large as the model makes them: of what they are, the bar's share.
+                scale = max(1.0, value.abs().max().item()) if key.endswith("_tokens") else 1.0
+                difference = (found.get_tensor(key) - value).abs().max().item() / scale
                 within = difference <= bar  # not for NaN
                 print(f"  {key:18} max |difference| {difference:.2e} (bar {bar:.0e}){'' if within else '  FAILED'}", flush=True)
                 agrees = agrees and within
@@ -281,7 +348,7 @@ def main():
     parser.add_argument("--folder", type=Path, metavar="DIR", help="for the checkpoints (default: the system's temporary one)")
     parser.add_argument("--program", type=Path, default=ROOT / "build/release/examples/embed")
     options = parser.parse_args()
-    names = [*TRANSFORMERS, *OPEN_CLIP]
+    names = [*TRANSFORMERS, *OPEN_CLIP, *TOWERS]
     if options.list or not options.full:
         print("\n".join(names))
         return 0

@@ -101,8 +101,8 @@ inline constexpr std::array pretrained_keys{
     IrrelevantKey{"architectures", names_only},
     IrrelevantKey{"transformers_version", names_only},
     IrrelevantKey{"tokenizer_class", "the tokenizer's own config says it"},
-    IrrelevantKey{"torch_dtype", "of the stored tensors, which say it themselves"},
-    IrrelevantKey{"dtype", "of the stored tensors, which say it themselves"},
+    IrrelevantKey{"torch_dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
+    IrrelevantKey{"dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
     IrrelevantKey{"_attn_implementation", of_interface},
     IrrelevantKey{"_attn_implementation_autoset", of_interface},
     IrrelevantKey{"attn_implementation", of_interface},
@@ -231,7 +231,8 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         config.one_of(at + "hidden_act", "swish", {"swish", "silu"});
         config.require(at + "pooling_type", "mean");
         config.require(at + "batch_norm_eps", "0.001");
-        config.require(at + "hidden_dim", "2560");  // the window of the pooling: as large as any image's map
+        // modeling_align.py, AlignVisionModel: the side of the pooling's window, which covers the map of any image.
+        if (config.count(at + "hidden_dim").value_or(2560) < 64) config.refuse(at + "hidden_dim", "64 or more");
         config.ignore({{"image_size", "the tower takes any; the preprocessing says which"},
                        {"num_hidden_layers", "computed from the others (configuration_align.py)"},
                        {"batch_norm_momentum", of_training},

@@ -357,6 +357,7 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_so400m_14_siglip_378>("vit_so400m_14_siglip_378");
     visit.template operator()<vit_so400m_14_siglip_384>("vit_so400m_14_siglip_384");
     visit.template operator()<vit_so400m_16_siglip_i18n_256>("vit_so400m_16_siglip_i18n_256");
+    visit.template operator()<vit_so400m_16_siglip_i18n_256_head>("vit_so400m_16_siglip_i18n_256_head");
     visit.template operator()<vit_b_32_siglip2_256>("vit_b_32_siglip2_256");
     visit.template operator()<vit_b_16_siglip2>("vit_b_16_siglip2");
     visit.template operator()<vit_b_16_siglip2_256>("vit_b_16_siglip2_256");

@@ -192,6 +192,8 @@ inline constexpr ClipConfig vit_so400m_14_siglip_378 = detail::siglip_so400m(378
 /// Its last six rows and columns of pixels are in no patch: 378 with another preprocessing.
 inline constexpr ClipConfig vit_so400m_14_siglip_384 = detail::siglip_so400m(384, 14, 32000);
 inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m_i18n();
+/// The same as transformers' SiglipModel has it, which always has a projection.
+inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256_head = detail::siglip_so400m(256, 16, 250000);
 
 inline constexpr ClipConfig vit_b_32_siglip2_256 = detail::siglip_b(256, 32, 256000);
 inline constexpr ClipConfig vit_b_16_siglip2 = detail::siglip_b(224, 16, 256000);
