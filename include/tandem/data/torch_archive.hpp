@@ -276,9 +276,13 @@ private:
         copy_bytes_ -= raw.text.size();
         std::vector<std::byte>& copy = copies.emplace_back();
         for (std::size_t i = 0; i < raw.text.size(); ++i) {
-            const auto letter = static_cast<unsigned char>(raw.text[i]);
-            const bool is_pair = letter >= 0xc0 && i + 1 < raw.text.size();
-            copy.push_back(std::byte{static_cast<unsigned char>(is_pair ? letter << 6U | (static_cast<unsigned char>(raw.text[++i]) & 0x3fU) : letter)});
+            const auto letter = [&] { return static_cast<unsigned>(static_cast<unsigned char>(raw.text[i])); };
+            unsigned byte = letter();
+            if (byte >= 0xc0 && i + 1 < raw.text.size()) {
+                ++i;
+                byte = byte << 6U | (letter() & 0x3fU);
+            }
+            copy.push_back(std::byte{static_cast<unsigned char>(byte)});
         }
         return copy;
     }
