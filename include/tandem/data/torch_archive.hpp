@@ -145,7 +145,7 @@ private:
     static constexpr std::size_t max_depth = 1000, max_rank = 64;
 
     [[noreturn, gnu::cold]] void too_much() const {
-        throw Error(where_, "modules in modules", "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+        throw Error(where_, "a file of weights", "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
     }
     void spend(std::size_t& budget, std::size_t amount) const {
         if (amount > budget) too_much();
