@@ -272,6 +272,16 @@ TEST_CASE("Every opcode of Python's pickles is understood") {
     const td::TorchArchive dependent = td::TorchArchive::parse(std::as_bytes(std::span(opaque)), "x.pt");
     REQUIRE(dependent.unreadable().size() == 1);
     CHECK_THAT(dependent.unreadable()[0].reason, Contains("only code can make ('module.make'); save it as tensor.detach().clone()"));
+    // FSDP's and tensor parallelism's parts, and a class that wraps its tensors.
+    const auto wrapped = [](const std::string& type) { return "ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_wrapper_subclass\n" + type + "(" + type + "t}tR"; };
+    const std::string parts = legacy("}(U\1actorch.distributed._shard.sharded_tensor.api\nShardedTensor\n)\x81(NNNNtbU\1b" + wrapped("ctorch.distributed.tensor\nDTensor\n") +
+                                         "U\1c" + wrapped("cmodule\nPacked\n") + "u.",
+                                     "");
+    const td::TorchArchive distributed = td::TorchArchive::parse(std::as_bytes(std::span(parts)), "x.pt");
+    REQUIRE(distributed.unreadable().size() == 3);
+    CHECK_THAT(distributed.unreadable()[0].reason, Contains("one process's part of a distributed tensor; save it as tensor.full_tensor()"));
+    CHECK_THAT(distributed.unreadable()[1].reason, Contains("StateDictOptions(full_state_dict=True)"));
+    CHECK_THAT(distributed.unreadable()[2].reason, Contains("a tensor of class 'module.Packed', which only that class's code can read"));
 }
 
 TEST_CASE("Hostile pickles take bounded time and memory") {

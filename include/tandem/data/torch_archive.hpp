@@ -145,7 +145,7 @@ private:
     static constexpr std::size_t max_depth = 1000, max_rank = 64;
 
     [[noreturn, gnu::cold]] void too_much() const {
-        throw Error(where_, "modules in modules", "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+        throw Error(where_, "a file of weights", "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
     }
     void spend(std::size_t& budget, std::size_t amount) const {
         if (amount > budget) too_much();
@@ -276,9 +276,13 @@ private:
         copy_bytes_ -= raw.text.size();
         std::vector<std::byte>& copy = copies.emplace_back();
         for (std::size_t i = 0; i < raw.text.size(); ++i) {
-            const auto letter = static_cast<unsigned char>(raw.text[i]);
-            const bool is_pair = letter >= 0xc0 && i + 1 < raw.text.size();
-            copy.push_back(std::byte{static_cast<unsigned char>(is_pair ? letter << 6U | (static_cast<unsigned char>(raw.text[++i]) & 0x3fU) : letter)});
+            const auto letter = [&] { return static_cast<unsigned>(static_cast<unsigned char>(raw.text[i])); };
+            unsigned byte = letter();
+            if (byte >= 0xc0 && i + 1 < raw.text.size()) {
+                ++i;
+                byte = byte << 6U | (letter() & 0x3fU);
+            }
+            copy.push_back(std::byte{static_cast<unsigned char>(byte)});
         }
         return copy;
     }
