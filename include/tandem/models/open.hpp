@@ -190,9 +190,10 @@ namespace detail {
 struct StoredModel {
     const WeightFiles& files;
     std::string where;
-    std::vector<ArchitectureField> fields;
-    ModelParts parts;
-    std::string faults;  ///< where configs and tensors differ
+    std::vector<ArchitectureField> fields;  ///< of the towers asked for
+    ModelParts parts;                       ///< likewise
+    std::vector<ArchitectureField> whole;   ///< of all that stands in the checkpoint
+    std::string faults;                     ///< where configs and tensors differ
 
     std::string value(std::string_view name) const { return FieldValues(fields)(name); }
     /// Whether nothing in it contradicts a constant.
@@ -400,7 +401,7 @@ void for_each_architecture(const Visit& visit) {
 /// Reads what configs and shapes tell, and settles the activations.
 [[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
                                               const OpenOptions& options) {
-    StoredModel stored{files, path.string(), {}, stored_parts(files, options.towers), {}};
+    StoredModel stored{files, path.string(), {}, stored_parts(files, options.towers), {}, {}};
     if (!stored.parts.image && !stored.parts.text) {
         std::string some;
         for (std::size_t i = 0; i < std::min<std::size_t>(3, files.tensors().size()); ++i)
@@ -425,6 +426,13 @@ void for_each_architecture(const Visit& visit) {
             !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
         if (!is_said) stored.fields.push_back(std::move(size));
     }
+    for (const char* const name : {"vision.activation", "text.activation"}) {
+        if (!options.activation.empty()) {
+            std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
+            stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
+        }
+    }
+    stored.whole = stored.fields;
     std::erase_if(stored.fields, [&](const ArchitectureField& field) {
         if (field.name.starts_with("vision.")) return !stored.parts.image;
         if (field.name.starts_with("text.")) return !stored.parts.text;
@@ -432,12 +440,6 @@ void for_each_architecture(const Visit& visit) {
         if (field.name == "embedding") return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
         return !stored.parts.image || !stored.parts.text;
     });
-    for (const char* const name : {"vision.activation", "text.activation"}) {
-        if (!options.activation.empty()) {
-            std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
-            stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
-        }
-    }
     return stored;
 }
 
@@ -470,13 +472,14 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
     if (!stored.faults.empty() && make == nullptr)
         throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
     if (make == nullptr) {
-        const std::string one = parts.image && parts.text ? ""
-                                : parts.text              ? ", {.towers = td::Towers::text}"
-                                                          : ", {.towers = td::Towers::image}";
+        const ModelParts all = detail::stored_parts(files, Towers::both);
+        const std::string one = all.image && all.text ? ""
+                                : all.text            ? ", {.towers = td::Towers::text}"
+                                                      : ", {.towers = td::Towers::image}";
         throw Error(stored.where, "no architecture of the zoo fits; td::load<mine>(path" + one +
                                       ") opens it, where heads are right, with\n"
                                       "inline constexpr td::ClipConfig mine = " +
-                                      detail::constant_of(stored.fields) + ";");
+                                      detail::constant_of(stored.whole) + ";");
     }
     const LoadOptions load{.towers = parts.image && parts.text ? Towers::both : parts.text ? Towers::text : Towers::image,
                            .check_finite = options.check_finite,
