@@ -250,20 +250,23 @@ private:
 
     template <class Data>
     [[gnu::cold]] RunInputs inputs(const Data& data) const {
-        RunInputs found{{"architecture", constant_text(Model::architecture)},
-                        {"precision", detail::short_type_name<typename Model::element>()},
-                        {"TANDEM_ISA", std::string(name_of(kernels::active_isa()))},
-                        {"batch", std::to_string(options_.batch)},
-                        {"steps", std::to_string(options_.steps)},
-                        {"epochs", std::to_string(options_.epochs)},
-                        {"seconds", detail::to_text(options_.seconds)},
-                        {"seed", std::to_string(options_.seed.value)},
-                        {"clip_norm", detail::to_text(options_.clip_norm)},
-                        {"max_skipped", std::to_string(options_.max_skipped)},
-                        {"optimizer", detail::short_type_name<Optimizer>()},
-                        {"schedule", schedule_text()},
-                        {"loss", loss_text()}};
-        const auto number = [&](const char* name, double value) { found.emplace_back(name, detail::to_text(value)); };
+        RunInputs found;
+        const auto add = [&](const std::string& name, const std::string& value) { found.emplace_back(name, value); };
+        const auto count = [&](const char* name, std::size_t value) { add(name, std::to_string(value)); };
+        const auto number = [&](const char* name, double value) { add(name, detail::to_text(value)); };
+        add("architecture", constant_text(Model::architecture));
+        add("precision", detail::short_type_name<typename Model::element>());
+        add("TANDEM_ISA", std::string(name_of(kernels::active_isa())));
+        count("batch", options_.batch);
+        count("steps", options_.steps);
+        count("epochs", options_.epochs);
+        number("seconds", options_.seconds);
+        count("seed", options_.seed.value);
+        number("clip_norm", options_.clip_norm);
+        count("max_skipped", options_.max_skipped);
+        add("optimizer", detail::short_type_name<Optimizer>());
+        add("schedule", schedule_text());
+        add("loss", loss_text());
         number("rate", optimizer_.rate);
         if constexpr (requires { optimizer_.beta1, optimizer_.beta2, optimizer_.eps, optimizer_.weight_decay; }) {
             number("beta1", optimizer_.beta1);
@@ -273,10 +276,10 @@ private:
         }
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
-                found.emplace_back("data: " + name, value);
+                add("data: " + name, value);
         } else {
-            found.emplace_back("data: pairs", std::to_string(data.size()));
-            found.emplace_back("data: samples", samples_of(data));
+            count("data: pairs", data.size());
+            add("data: samples", samples_of(data));
         }
         return found;
     }
