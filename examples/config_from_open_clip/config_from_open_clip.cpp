@@ -265,7 +265,9 @@ int main(int count, char** arguments) {
     if (helps || count != 2 || first.empty() || first.starts_with("--")) {
         std::fprintf(helps ? stdout : stderr,
                      "config_from_open_clip FILE.json: prints an open_clip model config as a tandem constant\n");
-        if (!helps && count > 1) std::fprintf(stderr, "expected the name of a file, found %d arguments, \"%s\" first\n", count - 1, arguments[1]);
+        if (!helps && count > 1)
+            std::fprintf(stderr, "expected the name of a file, found %d arguments, \"%s\" first\n", count - 1,
+                         arguments[1]);
         return helps ? 0 : 2;
     }
     try {

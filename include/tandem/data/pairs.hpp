@@ -138,8 +138,8 @@ public:
         preprocess(this->image(index), options_.preprocess, image);
     }
 
-    /// What training on these pairs depends on, by name: their number, the ids of all captions, all pixels (of images that
-    /// are read when needed: sizes and times of their files), and what becomes of them.
+    /// What training on these pairs depends on, by name: their number, the ids of all captions, all pixels (of images
+    /// that are read when needed: sizes and times of their files), and what becomes of them.
     [[gnu::cold]] std::map<std::string, std::string> fingerprint() const {
         std::vector<std::uint64_t> digests(items_.size());
         std::size_t kept = 0;
@@ -174,12 +174,8 @@ public:
             crop = number_text(part->scale_low) + " to " + number_text(part->scale_high) + " of the area, " +
                    number_text(part->ratio_low) + " to " + number_text(part->ratio_high) + " as wide";
         }
-        return {{"pairs", std::to_string(size())},
-                {"captions", captions.text()},
-                {"images", images.text()},
-                {"images in memory", std::to_string(kept)},
-                {"preprocess", numbers},
-                {"crop", crop},
+        return {{"pairs", std::to_string(size())},          {"captions", captions.text()}, {"images", images.text()},
+                {"images in memory", std::to_string(kept)}, {"preprocess", numbers},       {"crop", crop},
                 {"flip", number_text(options_.flip)}};
     }
 
