@@ -35,7 +35,8 @@ struct DataOptions {
 /// The options of a program: names followed by their values, and switches without. None is given twice.
 class Arguments {
 public:
-    Arguments(int count, char** arguments, const std::set<std::string>& names, const std::set<std::string>& switches = {}) {
+    Arguments(int count, char** arguments, const std::set<std::string>& names,
+              const std::set<std::string>& switches = {}) {
         for (int i = 1; i < count; ++i) {
             const std::string name = arguments[i];
             const bool is_switch = switches.contains(name);
@@ -81,8 +82,10 @@ public:
 
     /// --images, --captions, --retrieval, --class-depth, --class-minimum.
     DataOptions data() const {
-        if (!has("--images") || !has("--captions")) throw td::Error("quickstart", "--images and --captions", "one of them missing");
-        DataOptions options{.images = text("--images"), .captions = text("--captions"), .retrieval = text("--retrieval")};
+        if (!has("--images") || !has("--captions"))
+            throw td::Error("quickstart", "--images and --captions", "one of them missing");
+        DataOptions options{
+            .images = text("--images"), .captions = text("--captions"), .retrieval = text("--retrieval")};
         if (!fs::is_directory(options.images)) throw td::Error("--images", "a folder", options.images.string());
         for (const char* name : {"--captions", "--retrieval"}) {
             if (has(name) && !fs::is_regular_file(text(name))) throw td::Error(name, "a file", text(name));
@@ -163,10 +166,12 @@ inline Data read_data(const DataOptions& options, td::ImageSize image, std::size
     for (td::CaptionedImage& item : testing) {
         const auto text = retrieval.find(item.path);
         if (text != retrieval.end()) item.captions = {text->second};
-        else if (!options.retrieval.empty()) item.captions = {" "}, --captioned;
+        else if (!options.retrieval.empty())
+            item.captions = {" "}, --captioned;
     }
     if (!options.retrieval.empty() && captioned < 2) {
-        throw td::Error(options.retrieval.string(), "captions of 2 or more held-out images of " + options.captions.string(),
+        throw td::Error(options.retrieval.string(),
+                        "captions of 2 or more held-out images of " + options.captions.string(),
                         std::to_string(captioned));
     }
     std::vector<std::string> texts;

@@ -36,8 +36,8 @@ struct Options : quickstart::DataOptions {
 };
 
 Options parse(int count, char** arguments) {
-    const quickstart::Arguments given(count, arguments, quickstart::Arguments::with_data({"--minutes", "--steps", "--seed"}),
-                                      {"--resume"});
+    const quickstart::Arguments given(
+        count, arguments, quickstart::Arguments::with_data({"--minutes", "--steps", "--seed"}), {"--resume"});
     Options options{given.data()};
     if (given.has("--minutes") && given.has("--steps")) throw td::Error("--steps", "no --minutes beside it", "both");
     options.minutes = given.number("--minutes", options.minutes, 0.001, 1e6);
@@ -86,7 +86,8 @@ std::string percent(double share) {
 int run(const Options& options) {
     const fs::path snapshot = options.out / "snapshot.safetensors";
     if (!options.resume) fs::remove(snapshot);
-    else if (!fs::exists(snapshot)) std::cerr << "no " << snapshot.string() << " yet: training from the start\n";
+    else if (!fs::exists(snapshot))
+        std::cerr << "no " << snapshot.string() << " yet: training from the start\n";
 
     const quickstart::Data data =
         quickstart::read_data(options, design.vision.image, design.text.vocabulary, design.text.context);

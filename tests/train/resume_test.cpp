@@ -101,10 +101,12 @@ TEST_CASE("a run does not go on with any other input, and the error has its name
     Run run;
     run.options.snapshot = folder.snapshot();
     stop(run);
-    const auto check = [&](const std::string& expected, const std::string& found, const std::function<void(Run&)>& change) {
+    const auto check = [&](const std::string& expected, const std::string& found,
+                           const std::function<void(Run&)>& change) {
         Run other = run;
         change(other);
-        CHECK(refusal(other) == folder.snapshot().string() + ": expected " + expected + ", as the snapshot's run had, found " + found +
+        CHECK(refusal(other) == folder.snapshot().string() + ": expected " + expected +
+                                    ", as the snapshot's run had, found " + found +
                                     "; go on with the old values, or delete the snapshot to start anew");
     };
     check("batch 8", "batch 4", [](Run& r) { r.options.batch = 4; });
@@ -129,8 +131,10 @@ TEST_CASE("a run does not go on with any other input, and the error has its name
     CHECK_THAT(changed([](Run& r) { r.schedule.floor = 0.01; }), Contains("expected schedule WarmupCosine with "));
     CHECK_THAT(changed([](Run& r) { r.weight = 0.999; }),
                Contains("expected loss WeightedLoss of value ") && Contains("found loss WeightedLoss of value "));
-    CHECK_THAT(refusal(run, toy::Pairs{.count = 32}), Contains("expected data: pairs 24, ") && Contains("found data: pairs 32"));
-    CHECK_THAT(refusal(run, toy::Pairs{.poisoned = 1}), Contains("expected data: samples ") && !Contains("data: pairs"));
+    CHECK_THAT(refusal(run, toy::Pairs{.count = 32}),
+               Contains("expected data: pairs 24, ") && Contains("found data: pairs 32"));
+    CHECK_THAT(refusal(run, toy::Pairs{.poisoned = 1}),
+               Contains("expected data: samples ") && !Contains("data: pairs"));
     toy::Model model;
     CHECK(fit(run, model).step == 30);
 }
@@ -163,7 +167,8 @@ TEST_CASE("another architecture of the same shapes, another precision, schedule 
         return config;
     }();
     td::Clip<more_heads> heads{td::Seed{3}};
-    CHECK_THROWS_WITH(fit(run, heads), Contains(".layers = 1, .heads = 2},\n    .text") && Contains(".layers = 1, .heads = 4},\n    .text"));
+    CHECK_THROWS_WITH(fit(run, heads), Contains(".layers = 1, .heads = 2},\n    .text") &&
+                                           Contains(".layers = 1, .heads = 4},\n    .text"));
     CHECK(toy::bytes_of(heads) == toy::bytes_of(td::Clip<more_heads>{td::Seed{3}}));
     td::Clip<toy::config, td::amp_bf16> amp;
     CHECK_THROWS_WITH(fit(run, amp), Contains("expected precision float, as") && Contains("found precision amp_bf16"));
@@ -173,8 +178,8 @@ TEST_CASE("another architecture of the same shapes, another precision, schedule 
     const std::function<double(double)> constant = td::ConstantRate{};
     const td::Loss own{[](auto image, auto text, auto scale) { return td::mean(scale * td::square(image - text)); }};
     CHECK_THROWS_WITH(td::Trainer(model, run.optimizer, constant, own, run.options).fit(toy::Pairs{}),
-                      Contains("expected schedule WarmupCosine with ") && Contains("found schedule function with 1 1 1") &&
-                          Contains(", loss Loss of value "));
+                      Contains("expected schedule WarmupCosine with ") &&
+                          Contains("found schedule function with 1 1 1") && Contains(", loss Loss of value "));
     CHECK(toy::bytes_of(model) == toy::bytes_of(toy::Model{td::Seed{3}}));
 }
 
@@ -184,13 +189,17 @@ TEST_CASE("a file that is no snapshot, and a snapshot that does not say what its
     run.options.snapshot = folder.snapshot();
     toy::Model model{td::Seed{1}};
     td::save_weights(model, folder.snapshot());
-    CHECK_THAT(refusal(run), Contains("expected a snapshot that names what its run depends on (format \"tandem snapshot 2\"), found ") &&
-                                 Contains("no snapshot: give the snapshot another path"));
+    CHECK_THAT(
+        refusal(run),
+        Contains("expected a snapshot that names what its run depends on (format \"tandem snapshot 2\"), found ") &&
+            Contains("no snapshot: give the snapshot another path"));
     td::detail::SavedParameters saved;
     saved.append("model.", model);
-    td::save_safetensors(folder.snapshot(), saved.tensors, {{"format", "tandem snapshot 1"}, {"seed", "1"}, {"step", "0"}});
-    CHECK_THAT(refusal(run), Contains("found format \"tandem snapshot 1\", whose run only the tandem that wrote it can go on with: "
-                                      "delete it to start anew"));
+    td::save_safetensors(folder.snapshot(), saved.tensors,
+                         {{"format", "tandem snapshot 1"}, {"seed", "1"}, {"step", "0"}});
+    CHECK_THAT(refusal(run),
+               Contains("found format \"tandem snapshot 1\", whose run only the tandem that wrote it can go on with: "
+                        "delete it to start anew"));
 }
 
 TEST_CASE("kernels of another instruction set are named") {

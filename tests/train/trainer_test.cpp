@@ -92,7 +92,8 @@ TEST_CASE("what cannot be trained is said before it starts") {
     toy::Model model{td::Seed{1}};
     CHECK_THROWS_WITH(trainer_for(model, quiet(5)).fit(toy::Pairs{.count = 7}),
                       "Trainer: expected at least one batch of 8 pairs, found 7 pairs");
-    CHECK_THROWS_WITH(trainer_for(model, quiet(0)).fit(toy::Pairs{}),
-                      "TrainerOptions: expected exactly one of steps, epochs and seconds to be set, found steps 0, epochs 0, "
-                      "seconds 0");
+    CHECK_THROWS_WITH(
+        trainer_for(model, quiet(0)).fit(toy::Pairs{}),
+        "TrainerOptions: expected exactly one of steps, epochs and seconds to be set, found steps 0, epochs 0, "
+        "seconds 0");
 }

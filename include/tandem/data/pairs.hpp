@@ -140,8 +140,8 @@ public:
         preprocess(this->image(index), options_.preprocess, image);
     }
 
-    /// What training on these pairs depends on, by name: their number, the ids of all captions, all pixels (of images that
-    /// are read when needed: sizes and times of their files), and what becomes of them.
+    /// What training on these pairs depends on, by name: their number, the ids of all captions, all pixels (of images
+    /// that are read when needed: sizes and times of their files), and what becomes of them.
     [[gnu::cold]] std::map<std::string, std::string> fingerprint() const {
         std::vector<std::uint64_t> digests(items_.size());
         std::size_t kept = 0;

@@ -31,12 +31,14 @@ auto call_loss(const L& loss, const Image& image, const Text& text, const Scale&
     }
 }
 
-/// The fewest pairs a loss learns from: 2 or more where it tells every pair from the others of its batch, which it says by a
-/// static member of this name; a loss that says nothing may learn from one.
+/// The fewest pairs a loss learns from: 2 or more where it tells every pair from the others of its batch, which it says
+/// by a static member of this name; a loss that says nothing may learn from one.
 template <class L>
 inline constexpr std::size_t least_pairs = 1;
 template <class L>
-    requires requires { L::least_pairs; }
+requires requires {
+    L::least_pairs;
+}
 inline constexpr std::size_t least_pairs<L> = L::least_pairs;
 
 // Both losses scale the image embeddings, not the logits, as open_clip does: fewer products, and derivatives of the logits

@@ -58,8 +58,8 @@ double gradient_norm(const Model& gradient) {
 }
 
 /// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic. Matrices decay; vectors and scalars
-/// (biases, gains, the class token, the logit scale) do not, as in open_clip (open_clip_train/main.py, exclude), where the
-/// class token of timm's towers, which has three dimensions, does.
+/// (biases, gains, the class token, the logit scale) do not, as in open_clip (open_clip_train/main.py, exclude), where
+/// the class token of timm's towers, which has three dimensions, does.
 struct AdamW {
     double rate = 5e-4;
     double beta1 = 0.9;
@@ -86,8 +86,8 @@ struct AdamW {
         }
     };
 
-    /// Throws Error, which names the member, where one is out of range. An eps below float's smallest normal number would
-    /// be 0 beside weights in float, and an update of 0 / 0.
+    /// Throws Error, which names the member, where one is out of range. An eps below float's smallest normal number
+    /// would be 0 beside weights in float, and an update of 0 / 0.
     [[gnu::cold]] void check() const {
         const auto is_decay = [](double beta) { return beta >= 0 && beta < 1; };
         const auto is_finite = [](double value) { return std::isfinite(value); };

@@ -20,8 +20,8 @@ struct Progress {
     double end = 0;         ///< and the share with it
 };
 
-// A schedule is a callable: the factor of the optimizer's rate at a share of the run from 0, before the first step, to 1.
-// One with a member at(Progress) is asked that instead, and may count in steps.
+// A schedule is a callable: the factor of the optimizer's rate at a share of the run from 0, before the first step,
+// to 1. One with a member at(Progress) is asked that instead, and may count in steps.
 
 namespace detail {
 
@@ -37,10 +37,10 @@ double schedule_factor(Schedule& schedule, const Progress& progress) {
 
 }  // namespace detail
 
-/// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor`. With a bound in steps or epochs
-/// these are the rates of open_clip_train/scheduler.py, cosine_lr, at every step, for a warm-up of `warmup` times the steps,
-/// rounded; open_clip's floor is 0. With a bound in seconds, which has no count of steps, a step of the warm-up takes the
-/// share of time that has passed when its gradient is there, so that no step has a rate of 0.
+/// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor`. With a bound in steps or
+/// epochs these are the rates of open_clip_train/scheduler.py, cosine_lr, at every step, for a warm-up of `warmup`
+/// times the steps, rounded; open_clip's floor is 0. With a bound in seconds, which has no count of steps, a step of
+/// the warm-up takes the share of time that has passed when its gradient is there, so that no step has a rate of 0.
 struct WarmupCosine {
     double warmup = 0.05;
     double floor = 0.0;

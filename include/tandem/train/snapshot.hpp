@@ -30,8 +30,8 @@ struct RunState {
     std::vector<float> losses;      ///< one for each step; a skipped step's is what it was
 };
 
-/// All that a run's result depends on beside its state, each under a name and in words: a run goes on from a snapshot only
-/// where every one of them is what it was.
+/// All that a run's result depends on beside its state, each under a name and in words: a run goes on from a snapshot
+/// only where every one of them is what it was.
 using RunInputs = std::vector<std::pair<std::string, std::string>>;
 
 namespace detail {
@@ -52,13 +52,16 @@ inline constexpr const char* input_prefix = "run.";
     };
     for (const auto& [name, value] : now) {
         const auto entry = metadata.find(input_prefix + name);
-        if (entry == metadata.end()) differ(name, "(none)", value);
-        else if (entry->second != value) differ(name, entry->second, value);
+        if (entry == metadata.end())
+            differ(name, "(none)", value);
+        else if (entry->second != value)
+            differ(name, entry->second, value);
     }
     for (const auto& [key, value] : metadata) {
         if (!key.starts_with(input_prefix)) continue;
         const std::string name = key.substr(std::string_view(input_prefix).size());
-        if (std::ranges::none_of(now, [&](const auto& input) { return input.first == name; })) differ(name, value, "(none)");
+        if (std::ranges::none_of(now, [&](const auto& input) { return input.first == name; }))
+            differ(name, value, "(none)");
     }
     if (!expected.empty()) {
         throw Error(where, expected + ", as the snapshot's run had",
@@ -123,8 +126,8 @@ void save_snapshot(const std::filesystem::path& path, const Model& model, const 
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Reads the snapshot of a run with these inputs. Throws Error, and changes nothing, if it is damaged, written by a tandem
-/// that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
+/// Reads the snapshot of a run with these inputs. Throws Error, and changes nothing, if it is damaged, written by a
+/// tandem that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
 template <class Model>
 void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run,
                    const RunInputs& inputs) {
@@ -133,10 +136,13 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
     const auto& metadata = file.metadata();
     const auto format = metadata.find("format");
     if (format == metadata.end() || format->second != detail::snapshot_format) {
-        throw Error(where, "a snapshot that names what its run depends on (format \"" + std::string(detail::snapshot_format) + "\")",
-                    format == metadata.end() ? "a file that is no snapshot: give the snapshot another path"
-                                             : "format \"" + format->second +
-                                                   "\", whose run only the tandem that wrote it can go on with: delete it to start anew");
+        throw Error(
+            where,
+            "a snapshot that names what its run depends on (format \"" + std::string(detail::snapshot_format) + "\")",
+            format == metadata.end()
+                ? "a file that is no snapshot: give the snapshot another path"
+                : "format \"" + format->second +
+                      "\", whose run only the tandem that wrote it can go on with: delete it to start anew");
     }
     detail::check_inputs(metadata, inputs, where);
     RunState read;

@@ -61,8 +61,8 @@ template <class Type>
 
 }  // namespace detail
 
-/// A PairSource that says itself, by name, what a run on it depends on, as Pairs does; a snapshot keeps it. Of any other
-/// source a snapshot keeps the size and four samples.
+/// A PairSource that says itself, by name, what a run on it depends on, as Pairs does; a snapshot keeps it. Of any
+/// other source a snapshot keeps the size and four samples.
 template <class Data>
 concept FingerprintedSource = requires(const Data& data) {
     { data.fingerprint() } -> std::convertible_to<std::map<std::string, std::string>>;
@@ -75,7 +75,8 @@ struct TrainerOptions {
     std::size_t epochs = 0;
     double seconds = 0;        ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
     double clip_norm = 1.0;    ///< gradients longer than this are scaled to it; 0: never
-    std::size_t max_skipped = 10;  ///< so many steps, 1 or more, in a row without a finite loss and gradient end the run
+    std::size_t max_skipped =
+        10;  ///< so many steps, 1 or more, in a row without a finite loss and gradient end the run
     Seed seed{};
     std::filesystem::path snapshot{};    ///< where to save, and to go on from if it is there; empty: nowhere
     std::size_t snapshot_every = 200;    ///< steps; beside that, before the first step, and after the last one
@@ -84,11 +85,11 @@ struct TrainerOptions {
     std::size_t evaluate_every = 0;      ///< steps between calls of the evaluation hook; 0: never
 };
 
-/// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped, counted
-/// and reported. With a snapshot and a bound in steps or epochs, a run that is killed at any moment and started again
-/// ends in the same bits as one that was not; started again with anything else that its result depends on, it is an Error
-/// that names it: options, optimizer, schedule and loss (by their types and values at some points), architecture, element
-/// type, kernels (TANDEM_ISA) and data.
+/// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped,
+/// counted and reported. With a snapshot and a bound in steps or epochs, a run that is killed at any moment and started
+/// again ends in the same bits as one that was not; started again with anything else that its result depends on, it is
+/// an Error that names it: options, optimizer, schedule and loss (by their types and values at some points),
+/// architecture, element type, kernels (TANDEM_ISA) and data.
 template <class Model, class Optimizer, class Schedule, class L>
 class Trainer {
 public:
@@ -104,12 +105,12 @@ public:
     /// Called every options.evaluate_every steps.
     void on_evaluate(Hook hook) { hook_ = std::move(hook); }
 
-    /// Trains until the bound is reached and returns what the run has got to; every call is a run of its own. Throws Error
-    /// before the first step where an option, a weight, the data's size or the snapshot is wrong or cannot be written; at a
-    /// step whose captions or pictures are all the same, under a loss that has to tell them apart, or whose rate is no
-    /// rate; and after max_skipped skipped steps in a row. The weights are then those of the last good step, and so are a
-    /// snapshot's. An update that makes a weight infinite is an Error as well, and the model is lost: a snapshot still has
-    /// what it was saved with before.
+    /// Trains until the bound is reached and returns what the run has got to; every call is a run of its own. Throws
+    /// Error before the first step where an option, a weight, the data's size or the snapshot is wrong or cannot be
+    /// written; at a step whose captions or pictures are all the same, under a loss that has to tell them apart, or
+    /// whose rate is no rate; and after max_skipped skipped steps in a row. The weights are then those of the last good
+    /// step, and so are a snapshot's. An update that makes a weight infinite is an Error as well, and the model is
+    /// lost: a snapshot still has what it was saved with before.
     template <PairSource Data>
     RunState fit(const Data& data) {
         check(data.size());
@@ -118,7 +119,9 @@ public:
         run_ = {};
         run_.seed = options_.seed.value;
         state_.reset();
-        const auto is_over = [&] { return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last; };
+        const auto is_over = [&] {
+            return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
+        };
         if (!options_.snapshot.empty()) {
             inputs_ = inputs(data);
             resume();
@@ -189,7 +192,8 @@ private:
                         std::to_string(size) + " pairs");
         }
         if (options_.epochs > std::numeric_limits<std::size_t>::max() / size) {
-            throw Error("TrainerOptions.epochs", "a number of steps that can be counted", std::to_string(options_.epochs) + " epochs");
+            throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
+                        std::to_string(options_.epochs) + " epochs");
         }
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
         if constexpr (requires { schedule_.check(); }) schedule_.check();
@@ -205,8 +209,8 @@ private:
             std::as_const(model_));
     }
 
-    /// What the loss is: its name, and its value for random embeddings, into which go its parts, its weights and what it has
-    /// captured. The types are those of a training step, which are compiled anyway.
+    /// What the loss is: its name, and its value for random embeddings, into which go its parts, its weights and what
+    /// it has captured. The types are those of a training step, which are compiled anyway.
     [[gnu::cold]] std::string loss_text() const {
         constexpr std::size_t embedding = Model::embedding, count = 8;
         Tensor<T, Shape<dynamic, embedding>> images(count), texts(count);
@@ -221,7 +225,8 @@ private:
             if constexpr (Model::architecture.logit_bias) {
                 const auto offset = as_expression(std::as_const(bias));
                 const auto expression = call_loss(loss_, image, text, factor, offset);
-                if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(factor), decltype(offset)>) {
+                if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(factor),
+                                             decltype(offset)>) {
                     return value_and_gradient(expression, images, texts, scale, std::as_const(bias)).value;
                 } else {
                     return value_and_gradient(expression, images, texts, scale).value;
@@ -250,20 +255,23 @@ private:
 
     template <class Data>
     [[gnu::cold]] RunInputs inputs(const Data& data) const {
-        RunInputs found{{"architecture", constant_text(Model::architecture)},
-                        {"precision", detail::short_type_name<typename Model::element>()},
-                        {"TANDEM_ISA", std::string(name_of(kernels::active_isa()))},
-                        {"batch", std::to_string(options_.batch)},
-                        {"steps", std::to_string(options_.steps)},
-                        {"epochs", std::to_string(options_.epochs)},
-                        {"seconds", detail::to_text(options_.seconds)},
-                        {"seed", std::to_string(options_.seed.value)},
-                        {"clip_norm", detail::to_text(options_.clip_norm)},
-                        {"max_skipped", std::to_string(options_.max_skipped)},
-                        {"optimizer", detail::short_type_name<Optimizer>()},
-                        {"schedule", schedule_text()},
-                        {"loss", loss_text()}};
-        const auto number = [&](const char* name, double value) { found.emplace_back(name, detail::to_text(value)); };
+        RunInputs found;
+        const auto add = [&](const std::string& name, const std::string& value) { found.emplace_back(name, value); };
+        const auto count = [&](const char* name, std::size_t value) { add(name, std::to_string(value)); };
+        const auto number = [&](const char* name, double value) { add(name, detail::to_text(value)); };
+        add("architecture", constant_text(Model::architecture));
+        add("precision", detail::short_type_name<typename Model::element>());
+        add("TANDEM_ISA", std::string(name_of(kernels::active_isa())));
+        count("batch", options_.batch);
+        count("steps", options_.steps);
+        count("epochs", options_.epochs);
+        number("seconds", options_.seconds);
+        count("seed", options_.seed.value);
+        number("clip_norm", options_.clip_norm);
+        count("max_skipped", options_.max_skipped);
+        add("optimizer", detail::short_type_name<Optimizer>());
+        add("schedule", schedule_text());
+        add("loss", loss_text());
         number("rate", optimizer_.rate);
         if constexpr (requires { optimizer_.beta1, optimizer_.beta2, optimizer_.eps, optimizer_.weight_decay; }) {
             number("beta1", optimizer_.beta1);
@@ -273,10 +281,10 @@ private:
         }
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
-                found.emplace_back("data: " + name, value);
+                add("data: " + name, value);
         } else {
-            found.emplace_back("data: pairs", std::to_string(data.size()));
-            found.emplace_back("data: samples", samples_of(data));
+            count("data: pairs", data.size());
+            add("data: samples", samples_of(data));
         }
         return found;
     }
@@ -377,11 +385,12 @@ private:
 
     /// A loss that tells pairs apart finds nothing in a batch that is one caption, or one picture, again and again.
     void check_batch(const Batch& batch) {
-        if constexpr (least_pairs<L> > 1) {
+        if constexpr (least_pairs < L >> 1) {
             const std::size_t count = options_.batch;
             const bool captions = are_all_equal(batch.ids, count);
             if (!captions && !are_all_equal(batch.images, count)) return;
-            stop(std::string(captions ? "captions" : "pictures") + " that differ within a batch, since this loss tells them apart",
+            stop(std::string(captions ? "captions" : "pictures") +
+                     " that differ within a batch, since this loss tells them apart",
                  (captions ? "the same ids " : "the same pixels ") + std::to_string(count) + " times");
         }
     }
@@ -399,7 +408,8 @@ private:
             progress.end = share(run_.seconds + passed, options_.seconds);
         }
         const double factor = detail::schedule_factor(schedule_, progress);
-        if (!std::isfinite(factor) || factor < 0) stop("a factor of the rate that is finite, 0 or above, of the schedule", detail::to_text(factor));
+        if (!std::isfinite(factor) || factor < 0)
+            stop("a factor of the rate that is finite, 0 or above, of the schedule", detail::to_text(factor));
         return optimizer_.rate * factor;
     }
 
@@ -428,9 +438,12 @@ private:
         run_.skipped_in_row = 0;
         const double scale = options_.clip_norm > 0 && norm > options_.clip_norm ? options_.clip_norm / norm : 1.0;
         if (!optimizer_.update(model_, gradient_, state_, step_rate, scale)) {
-            throw Error("Trainer, step " + std::to_string(run_.step), "finite weights after an update",
-                        "infinities or NaN at a rate of " + detail::to_text(step_rate) + ": the model is of no more use" +
-                            (options_.snapshot.empty() ? "" : "; " + options_.snapshot.string() + " has the weights of step " + std::to_string(saved_step_)));
+            throw Error(
+                "Trainer, step " + std::to_string(run_.step), "finite weights after an update",
+                "infinities or NaN at a rate of " + detail::to_text(step_rate) + ": the model is of no more use" +
+                    (options_.snapshot.empty() ? ""
+                                               : "; " + options_.snapshot.string() + " has the weights of step " +
+                                                     std::to_string(saved_step_)));
         }
         model_.clamp_logit_scale();
     }
