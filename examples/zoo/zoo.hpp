@@ -143,6 +143,11 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     const std::string resampling = arguments.choose("--resampling", "", {"pillow", "torchvision"});
     const std::string resize_as = arguments.choose("--resize-as", "", {"stored", "rgb"});
     const std::size_t pixel_limit = arguments.number("--pixel-limit", td::DecodeOptions{}.pixel_limit, std::size_t{1} << 40);
+    if (towers == td::Towers::image && arguments.has("--tokenizer"))
+        throw td::Error("--tokenizer", "captions, which it is for", "none");
+    for (const char* const name : {"--resampling", "--resize-as", "--pixel-limit"}) {
+        if (towers == td::Towers::text && arguments.has(name)) throw td::Error(name, "pictures, which it is for", "none");
+    }
     td::AnyClip clip = precision == "f32"    ? td::open<float>(path, options)
                        : precision == "bf16" ? td::open<td::bf16>(path, options)
                                              : td::open<td::int8>(path, options);
@@ -224,8 +229,8 @@ inline std::string picture_format(const std::filesystem::path& path, std::string
     const auto bytes = std::as_bytes(std::span(first.data(), static_cast<std::size_t>(file.gcount())));
     const std::string_view kind = td::detail::file_kind(bytes).name;
     for (const char* const format : {"JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF, HEIC or a video"}) {
-        // A text may begin with BM.
-        if (kind == std::string(format) + " data" && !td::detail::is_text(bytes)) return format;
+        // A list of paths may begin with BM.
+        if (kind == std::string(format) + " data" && !(kind == "BMP data" && td::detail::is_text(bytes))) return format;
     }
     return {};
 }

@@ -295,6 +295,7 @@ class Programs(unittest.TestCase):
         wrapper.wait()
         if partial.exists():  # or it was faster
             self.assertIn("tokenizer:", self.embed(*inputs, "--tokenizer", other, fails=True).stderr)
+            partial.unlink()
 
     def test_accounts_for_every_file(self):
         place = self.folder / "mixed"
@@ -306,7 +307,7 @@ class Programs(unittest.TestCase):
         (place / "d.webp").write_bytes(b"RIFF\0\0\0\0WEBPVP8 ")
         (place / "named.jpg").write_bytes(b"RIFF\0\0\0\0WEBPVP8 ")
         (place / "e.gif").write_bytes(b"GIF89a")
-        (place / "f.bmp").write_bytes(b"BM0000")
+        (place / "f.bmp").write_bytes(b"BM\0\0\0\0")
         (place / "page.jpg").write_bytes(b"<html>not found</html>")
         (place / "empty.jpg").write_bytes(b"")
         (place / "notes.txt").write_text("notes")
@@ -416,7 +417,7 @@ class Programs(unittest.TestCase):
         values = ("", "-1", "x", "1e99", str(self.folder), "/dev/null")
         # What these mean: a label, a caption, layers from the back, a name of a model in the file that is not there.
         sound = {("--layer", "-1"), ("--text", "-1"), ("--text", "x"), ("--text", "1e99"), ("--text", "/dev/null"), ("--text", str(self.folder)),
-                 ("--tokenizer", "x")}  # fmt: skip
+                 ("--images", str(self.folder))}  # fmt: skip
         for program, options in usual.items():
             listing = self.run_program(program, "--help").stdout
             known = re.findall(r"^  (--[a-z-]+) +(\S+)", listing, re.M)

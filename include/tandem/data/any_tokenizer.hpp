@@ -80,6 +80,7 @@ namespace detail {
 /// configs beside it are not read then. `model` is the folder of the checkpoint where it is another: its
 /// open_clip_config.json says how captions are cleaned. Throws Error that lists the names it looked for.
 [[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path, const std::filesystem::path& model = {}) {
+    if (!std::filesystem::exists(path)) throw Error(path.string(), "a tokenizer's folder, or a file", "nothing there");
     const std::string name = path.filename().string();
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     if (!std::filesystem::is_directory(path)) {
@@ -98,7 +99,7 @@ namespace detail {
     if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
     if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
     if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
-    throw Error(folder.string(),
+    throw Error(path.string(),
                 "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
                 "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
                 "none of them");
