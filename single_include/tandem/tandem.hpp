@@ -39,6 +39,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <filesystem>
 #include <fstream>
@@ -56,6 +57,7 @@
 #include <numeric>
 #include <optional>
 #include <queue>
+#include <set>
 #include <span>
 #include <sstream>
 #include <stdexcept>
@@ -724,6 +726,13 @@ inline bool is_decimal_digit(char32_t c) {
     return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND;
 }
 
+/// Python's \w: what str.isalnum() accepts, and the underscore. Of Unicode as the installed utf8proc knows it.
+inline bool is_python_word(char32_t c) {
+    const utf8proc_category_t kind = category(c);
+    return c == '_' || (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) ||
+           (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO);
+}
+
 enum class NormalForm {
     nfc,
     nfkc,
@@ -1373,6 +1382,470 @@ inline std::u32string ftfy_unescape(std::u32string_view text) {
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
+// ---- tandem/data/mojibake.hpp ----
+
+// ftfy's repair of text that was decoded by the wrong encoding ("cafÃ©" for "café").
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+// ftfy's classes of characters, its rules for what looks mis-decoded (badness.py, chardata.py) and its single-byte
+// codecs, written by tests/data/make_mojibake_tables.py, which explains the notation. Not views: their lengths would be
+// counted in every compilation.
+// clang-format off
+inline constexpr char mojibake_classes[] =
+    // classes begin
+    "oa0,ad,b4,b7,2013-2015,2019,2026 ba4,a6,a8,aa,ac,af,b8,ba,192,2c6-2c7,2d8,2db-2dc,2020-2021,2030,2310,25ca,fffd "
+    "wa7,b6 ma2-a3,a5,20a7,20ac Sa1,a9,ab,bf,384-385,2018,201a,201c,201e,2022,2039,f8ff Eae,bb,2dd,201d,203a,2122 "
+    "nb1-b3,b5,b9,bc-be,d7,f7,2044,2116,2202,2206,220f,2211,221a,221e,2229,222b,2248,2260-2261,2264-2265 kb0,d2-d6,"
+    "d9-dc,f2-f6,f8-fc,14c,150,16a,172 Ac0-d1,d8,dc-dd,100,102,104,106,10c,10e,110,112,116,118,11a,11e,122,12a,130,"
+    "136,139,13b,13d,141,143,145,147,152,158,15a,15e,160,162,164,16e,170,178-179,17b,17d,490 adf-f1,fc,101,103,105,"
+    "107,10d,10f,111,113,117,119,11b,11f,123,12b,12f,137,13a,13c,13e,142,153,155,15b,15f,161,165,17a,17c,17e,491,"
+    "fb01-fb02 Ude,386,388-38a,38c,38e-38f,391-3ab,401-42f u3ac-3c9,430-45f x2502,250c,2510,2518,251c,2524,252c,253c,"
+    "2550-256c,2580,2584,2588,258c,2590-2593 180-9f z61-7a Z41-5a 2c2-df,100,102,106,10c,10e,110,112,116,118,11a,11e,"
+    "122,12a,130,136,139,13b,141,143,145,147,14c,150,158,15a,15e,160,162,16a,16e,170,172,179,17b,17d,392-3a1,3a3-3af,"
+    "412-42f 3e0-ef,101,103,105,107,10d,10f,113,117,119,11b,123,12b,12f,137,13a,13c,155,17a,3b0-3bf,430-43f 4f0,f3,"
+    "111,11f,161,3c0,3c3,440,443 t20,80-bf,c6,d8,e6,f8,104-105,13d-13e,141-142,152-153,156-157,15a-15b,15e-161,"
+    "164-165,178-17e,192,2c6-2c7,2d8,2db-2dd,384-386,388-38a,38c,38e-38f,401-40c,40e-40f,451-45c,45e-45f,490-491,"
+    "2013-2015,2018-201a,201c-201e,2020-2022,2026,2030,2039-203a,20ac,2116,2122 T80-bf,c6,d8,e6,f8,104-105,13d-13e,"
+    "141-142,152-153,156-157,15a-15b,15e-161,164-165,178-17e,192,2c6-2c7,2d8,2db-2dd,384-386,388-38a,38c,38e-38f,"
+    "401-40c,40e-40f,451-45c,45e-45f,490-491,2020-2021,2030,2039-203a,20ac,2116,2122 "
+    // classes end
+    ;
+inline constexpr char mojibake_rules[] =
+    // rules begin
+    "1 bwmSEnAax,b zZ,Uu,b b,wmSEnAax mEnaux,A mEnx,a Eax,m _,A,m Ax,wn mEAax,S,n wmnAax,E,S mnx,S z,A,mS x,k "
+    "wmSEnAa,x x,E Aa,SE,l =152+153,!zZ A,=b0 =c2+c3+ce+d0,"
+    "SE=a0+a2+a3+ad+b0+b4+b7+153+160+161+178+17e+2013+2014+20ac =d7,=b2+b3 =d8+d9,obmSn=ae+b0+bb+160+178,=d8+d9,"
+    "obmSn=ae+b0+bb+160+178 =e0,=b2+b5+b9+bc+bd+be =221a,=a5+ae+b1+b4+b5+f8+2020+2122+2202+2260+2264+2265 =2248,"
+    "=a2+b0 =201a,=c4,=a2+b0+ec+ee+ef+f2+f4+f9+fa+fb+3c0+2020 =201a,=e2+f3,=b0+e0+e4+ea =432,=402 =412+413+420+421,"
+    "bmSE1=b0+b5,=412+413+420+421 =413,=45e,=412,=402,=412,.,zZ=20 =c3,=a0+a1 z,=c2+c3,=20 z,_,=c2+c3,=20 ^=c2+c3,"
+    "=20 Ez=21+2c+2e+3f,=c2,SE=20 =3b2,=20ac,=a0+ad+ae+b0+386+2122 =392+393+39e+39f,bmSE1=b0,=392+393+39e+39f =101,"
+    "=20ac "
+    // rules end
+    ;
+inline constexpr char mojibake_codecs[] =
+    // codecs begin
+    "402-403,201a,453,201e,2026,2020-2021,20ac,2030,409,2039,40a,40c,40b,40f,452,2018-2019,201c-201d,2022,2013-2014,"
+    "98,2122,459,203a,45a,45c,45b,45f,a0,40e,45e,408,a4,490,a6-a7,401,a9,404,ab-ae,407,b0-b1,406,456,491,b5-b7,451,"
+    "2116,454,bb,458,405,455,457,410-44f 20ac,81,201a,83,201e,2026,2020-2021,88,2030,160,2039,15a,164,17d,179,90,"
+    "2018-2019,201c-201d,2022,2013-2014,98,2122,161,203a,15b,165,17e,17a,a0,2c7,2d8,141,a4,104,a6-a9,15e,ab-ae,17b,"
+    "b0-b1,2db,142,b4-b8,105,15f,bb,13d,2dd,13e,17c,154,c1-c2,102,c4,139,106,c7,10c,c9,118,cb,11a,cd-ce,10e,110,143,"
+    "147,d3-d4,150,d6-d7,158,16e,da,170,dc-dd,162,df,155,e1-e2,103,e4,13a,107,e7,10d,e9,119,eb,11b,ed-ee,10f,111,144,"
+    "148,f3-f4,151,f6-f7,159,16f,fa,171,fc-fd,163,2d9 20ac,81,201a,192,201e,2026,2020-2021,88,2030,8a,2039,8c-90,"
+    "2018-2019,201c-201d,2022,2013-2014,98,2122,9a,203a,9c-a0,385-386,a3-ae,2015,b0-b3,384,b5-b7,388-38a,bb,38c,bd,"
+    "38e-3a1,d2,3a3-3ce,ff 20ac,81,201a,192,201e,2026,2020-2021,2c6,2030,160,2039,152,8d-90,2018-2019,201c-201d,2022,"
+    "2013-2014,2dc,2122,161,203a,153,9d-9e,178,a0-cf,11e,d1-dc,130,15e,df-ef,11f,f1-fc,131,15f,ff 20ac,81,201a,83,"
+    "201e,2026,2020-2021,88,2030,8a,2039,8c,a8,2c7,b8,90,2018-2019,201c-201d,2022,2013-2014,98,2122,9a,203a,9c,af,"
+    "2db,9f-a7,d8,a9,156,ab-ae,c6,b0-b7,f8,b9,157,bb-be,e6,104,12e,100,106,c4-c5,118,112,10c,c9,179,116,122,136,12a,"
+    "13b,160,143,145,d3,14c,d5-d7,172,141,15a,16a,dc,17b,17d,df,105,12f,101,107,e4-e5,119,113,10d,e9,17a,117,123,137,"
+    "12b,13c,161,144,146,f3,14d,f5-f7,173,142,15b,16b,fc,17c,17e,2d9 80-a0,104,2d8,141,a4,13d,15a,a7-a8,160,15e,164,"
+    "179,ad,17d,17b,b0,105,2db,142,b4,13e,15b,2c7,b8,161,15f,165,17a,2dd,17e,17c,154,c1-c2,102,c4,139,106,c7,10c,c9,"
+    "118,cb,11a,cd-ce,10e,110,143,147,d3-d4,150,d6-d7,158,16e,da,170,dc-dd,162,df,155,e1-e2,103,e4,13a,107,e7,10d,e9,"
+    "119,eb,11b,ed-ee,10f,111,144,148,f3-f4,151,f6-f7,159,16f,fa,171,fc-fd,163,2d9 c4-c5,c7,c9,d1,d6,dc,e1,e0,e2,e4,"
+    "e3,e5,e7,e9,e8,ea-eb,ed,ec,ee-ef,f1,f3,f2,f4,f6,f5,fa,f9,fb-fc,2020,b0,a2-a3,a7,2022,b6,df,ae,a9,2122,b4,a8,"
+    "2260,c6,d8,221e,b1,2264-2265,a5,b5,2202,2211,220f,3c0,222b,aa,ba,3a9,e6,f8,bf,a1,ac,221a,192,2248,2206,ab,bb,"
+    "2026,a0,c0,c3,d5,152-153,2013-2014,201c-201d,2018-2019,f7,25ca,ff,178,2044,20ac,2039-203a,fb01-fb02,2021,b7,"
+    "201a,201e,2030,c2,ca,c1,cb,c8,cd-cf,cc,d3-d4,f8ff,d2,da-db,d9,131,2c6,2dc,af,2d8-2da,b8,2dd,2db,2c7 c7,fc,e9,e2,"
+    "e4,e0,e5,e7,ea-eb,e8,ef,ee,ec,c4-c5,c9,e6,c6,f4,f6,f2,fb,f9,ff,d6,dc,a2-a3,a5,20a7,192,e1,ed,f3,fa,f1,d1,aa,ba,"
+    "bf,2310,ac,bd,bc,a1,ab,bb,2591-2593,2502,2524,2561-2562,2556,2555,2563,2551,2557,255d,255c,255b,2510,2514,2534,"
+    "252c,251c,2500,253c,255e-255f,255a,2554,2569,2566,2560,2550,256c,2567-2568,2564-2565,2559,2558,2552-2553,256b,"
+    "256a,2518,250c,2588,2584,258c,2590,2580,3b1,df,393,3c0,3a3,3c3,b5,3c4,3a6,398,3a9,3b4,221e,3c6,3b5,2229,2261,b1,"
+    "2265,2264,2320-2321,f7,2248,b0,2219,b7,221a,207f,b2,25a0,a0 "
+    // codecs end
+    ;
+// clang-format on
+
+/// ftfy's single-byte codecs are numbered in the order of its attempts: Latin-1, Windows-1252, 1251, 1250, 1253, 1254
+/// and 1257, ISO 8859-2, MacRoman, code page 437.
+inline constexpr unsigned mojibake_codec_count = 10;
+inline constexpr unsigned mac_roman = 8;
+/// The codecs of Windows: holes stand for themselves, and byte 0x1A for U+FFFD, the trace of a byte that was lost.
+constexpr bool is_sloppy(unsigned codec) {
+    return codec >= 1 && codec <= 6;
+}
+inline constexpr char lost_byte = 0x1A;
+
+/// What the tables know of one character.
+struct MojibakeCharacter {
+    static constexpr std::size_t longest_rule = 7;
+
+    std::uint32_t classes = 0;
+    /// Bit r of row k: it may stand at place k of rule r, or the rule is over by then.
+    std::array<std::uint64_t, longest_rule> rules{};
+    std::array<unsigned char, mojibake_codec_count> bytes{};  ///< in each codec; 0 where it has none. Not of ASCII.
+};
+
+/// The three tables, by character.
+class MojibakeTables {
+public:
+    static const MojibakeTables& get() {
+        static const MojibakeTables tables;
+        return tables;
+    }
+
+    /// A set of classes by their letters.
+    static constexpr std::uint32_t classes(std::string_view letters) {
+        std::uint32_t set = 0;
+        for (const char letter : letters) set |= std::uint32_t{1} << class_letters.find(letter);
+        return set;
+    }
+
+    /// Of a character that no table names the class of letters and digits is left out: it takes long to tell, and no
+    /// rule asks for it at its first two places.
+    const MojibakeCharacter& roughly(char32_t c) const {
+        return characters_[c < 0x10000 ? positions_[pages_[c >> 8] * 256U + (c & 0xFF)] : other];
+    }
+
+    const MojibakeCharacter& at(char32_t c) const {
+        const MojibakeCharacter& found = roughly(c);
+        return &found == &characters_[other] && is_python_word(c) ? characters_[other_word] : found;
+    }
+
+    const MojibakeCharacter& after_the_end() const { return characters_[end]; }
+
+    std::uint64_t rules_for_the_start() const { return at_start_; }
+
+private:
+    static constexpr std::string_view class_letters = "obwmSEnkAaUux1zZ_l.234tT";
+    static constexpr std::uint32_t named = std::uint32_t{1} << 31;  ///< a class for the member of a rule at hand
+    static constexpr std::size_t other = 0;
+    static constexpr std::size_t other_word = 1;
+    static constexpr std::size_t end = 2;
+
+    [[gnu::cold]] MojibakeTables() : pages_{}, positions_(256), characters_(3) {
+        characters_[other].classes = classes(".");
+        characters_[other_word].classes = classes(".l");
+        for (char32_t c = 0; c <= 0x3000; ++c) {
+            if (c < 0x80 || is_python_space(c)) insert(c);
+        }
+        for (std::string_view table = mojibake_classes; !table.empty();) {
+            const std::string_view entry = cut_entry(table, ' ');
+            for (const char32_t c : characters_of(entry.substr(1))) insert(c).classes |= classes(entry.substr(0, 1));
+        }
+        std::u32string upper = characters_of("80-ff");
+        add_codec(0, upper);
+        std::copy(windows_1252.begin(), windows_1252.end(), upper.begin());
+        add_codec(1, upper);
+        unsigned codec = 2;
+        for (std::string_view table = mojibake_codecs; !table.empty(); ++codec)
+            add_codec(codec, characters_of(cut_entry(table, ' ')));
+        unsigned rule = 0;
+        for (std::string_view table = mojibake_rules; !table.empty(); ++rule) add_rule(rule, cut_entry(table, ' '));
+    }
+
+    /// Takes the first entry off a list.
+    static std::string_view cut_entry(std::string_view& list, char separator) {
+        const std::string_view entry = list.substr(0, list.find(separator));
+        list.remove_prefix(std::min(list.size(), entry.size() + 1));
+        return entry;
+    }
+
+    static char32_t code_point(std::string_view digits) {
+        unsigned value = 0;
+        std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+        return value;
+    }
+
+    [[gnu::cold]] static std::u32string characters_of(std::string_view ranges) {
+        std::u32string out;
+        while (!ranges.empty()) {
+            std::string_view last = cut_entry(ranges, ',');
+            const std::string_view first = cut_entry(last, '-');
+            const char32_t until = code_point(last.empty() ? first : last);
+            for (char32_t c = code_point(first); c <= until; ++c) out += c;
+        }
+        return out;
+    }
+
+    [[gnu::cold]] MojibakeCharacter& insert(char32_t c) {
+        std::uint16_t& page = pages_[c >> 8];
+        if (page == 0) {
+            page = static_cast<std::uint16_t>(positions_.size() / 256);
+            positions_.resize(positions_.size() + 256);
+        }
+        std::uint16_t& position = positions_[page * 256U + (c & 0xFF)];
+        if (position == other) {
+            position = static_cast<std::uint16_t>(characters_.size());
+            characters_.emplace_back().classes = (c == '\n' ? 0 : classes(".")) |
+                                                 (is_python_space(c) ? classes("_") : 0) |
+                                                 (is_python_word(c) ? classes("l") : 0);
+        }
+        return characters_[position];
+    }
+
+    [[gnu::cold]] void add_codec(unsigned codec, std::u32string_view upper) {
+        unsigned char byte = 0x80;
+        for (const char32_t c : upper) insert(c).bytes[codec] = byte++;
+        if (is_sloppy(codec)) insert(replacement_character).bytes[codec] = lost_byte;
+    }
+
+    [[gnu::cold]] void add_rule(unsigned rule, std::string_view members) {
+        const std::uint64_t bit = std::uint64_t{1} << rule;
+        if (members.front() == '^') {
+            at_start_ |= bit;
+            members.remove_prefix(1);
+        }
+        for (std::size_t place = 0; place < MojibakeCharacter::longest_rule; ++place) {
+            const bool over = members.empty();
+            std::string_view single = cut_entry(members, ',');
+            const bool negated = single.starts_with('!');
+            if (negated) single.remove_prefix(1);
+            const std::uint32_t wanted = classes(cut_entry(single, '=')) | named;
+            while (!single.empty()) insert(code_point(cut_entry(single, '+'))).classes |= named;
+            for (MojibakeCharacter& c : characters_) {
+                const bool fits = ((c.classes & wanted) != 0) != negated && &c != &characters_[end];
+                if (over || fits) c.rules[place] |= bit;
+                c.classes &= ~named;
+            }
+        }
+    }
+
+    std::array<std::uint16_t, 256> pages_;
+    std::vector<std::uint16_t> positions_;  ///< pages of 256
+    std::vector<MojibakeCharacter> characters_;
+    std::uint64_t at_start_ = 0;
+};
+
+/// ftfy's is_bad (badness.py): whether some sequence of characters looks mis-decoded. All rules are tried at once, a
+/// bit for each.
+inline bool is_bad(std::u32string_view text) {
+    if (std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x80; })) return false;
+    const MojibakeTables& tables = MojibakeTables::get();
+    std::uint64_t rules = ~std::uint64_t{0};
+    const MojibakeCharacter* first = &tables.roughly(text.front());
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const MojibakeCharacter* second = i + 1 < text.size() ? &tables.roughly(text[i + 1]) : &tables.after_the_end();
+        std::uint64_t hits = rules & first->rules[0] & second->rules[1];
+        for (std::size_t place = 2; hits != 0 && place < MojibakeCharacter::longest_rule; ++place)
+            hits &= (i + place < text.size() ? tables.at(text[i + place]) : tables.after_the_end()).rules[place];
+        if (hits != 0) return true;
+        rules = ~tables.rules_for_the_start();
+        first = second;
+    }
+    return false;
+}
+
+/// The byte at a place, 0 behind the end.
+constexpr unsigned byte_at(std::string_view bytes, std::size_t i) {
+    return i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0;
+}
+
+constexpr bool is_trail_byte(unsigned byte) {
+    return byte >= 0x80 && byte <= 0xBF;
+}
+
+/// The length of the UTF-8 sequence at the front of `bytes` that has a space for its byte 0xA0; 0 if none is there.
+/// Only such as make a likely character (chardata.py, ALTERED_UTF8_RE).
+[[gnu::cold]] inline std::size_t spaced_sequence_length(std::string_view bytes) {
+    const unsigned lead = byte_at(bytes, 0);
+    if (lead == 0xF0) {
+        std::size_t spaces = 0;
+        for (std::size_t i = 1; i <= 3; ++i) {
+            if (byte_at(bytes, i) == ' ')
+                ++spaces;
+            else if (!is_trail_byte(byte_at(bytes, i)))
+                return 0;
+        }
+        return spaces == 1 ? 4 : 0;
+    }
+    const auto is_likely = [&](std::size_t i) {
+        const unsigned byte = byte_at(bytes, i);
+        return is_trail_byte(byte) && byte != 0x85 && byte != 0xA0;
+    };
+    if (lead >= 0xE0 && lead <= 0xE3) {
+        const bool first = byte_at(bytes, 1) == ' ' && is_likely(2) && lead >= 0xE2;
+        return first || (is_likely(1) && byte_at(bytes, 2) == ' ') ? 3 : 0;
+    }
+    const bool two = lead == 0xC2 || lead == 0xC3 || lead == 0xC5 || lead == 0xCE || lead == 0xD0 || lead == 0xD9;
+    return two && byte_at(bytes, 1) == ' ' ? 2 : 0;
+}
+
+/// fixes.py, restore_byte_a0: spaces back to 0xA0 where that makes UTF-8. "à" keeps its space, save at the front of a
+/// few Portuguese words.
+[[gnu::cold]] inline std::string restore_byte_a0(std::string_view bytes) {
+    constexpr std::array<std::string_view, 5> joined = {" ", "quele", "quela", "quilo", "s "};
+    std::string out;
+    out.reserve(bytes.size());
+    while (!bytes.empty()) {
+        std::size_t used = std::max<std::size_t>(spaced_sequence_length(bytes), 1);
+        const std::size_t begin = out.size();
+        out += bytes.substr(0, used);
+        if (used > 1) std::replace(out.begin() + static_cast<std::ptrdiff_t>(begin), out.end(), ' ', '\xA0');
+        const bool grave = used == 2 && bytes.front() == '\xC3';
+        bytes.remove_prefix(used);
+        if (grave && std::none_of(joined.begin(), joined.end(), [&](auto word) { return bytes.starts_with(word); }))
+            out += ' ';
+    }
+    return out;
+}
+
+/// The length of the UTF-8 or CESU-8 sequence at the front of `bytes` that has lost bytes: 0x1A, or one "?"; 0 if none
+/// is there (chardata.py, LOSSY_UTF8_RE).
+[[gnu::cold]] inline std::size_t lossy_sequence_length(std::string_view bytes) {
+    const auto is_lost = [&](std::size_t i) { return byte_at(bytes, i) == lost_byte; };
+    const auto is_unknown = [&](std::size_t i) { return is_lost(i) || byte_at(bytes, i) == '?'; };
+    const auto is_trail = [&](std::size_t i) { return is_trail_byte(byte_at(bytes, i)); };
+    const auto in = [&](std::size_t i, unsigned first, unsigned last) {
+        return byte_at(bytes, i) >= first && byte_at(bytes, i) <= last;
+    };
+    if (is_lost(0)) return 1;
+    if (in(0, 0xC2, 0xDF)) return is_lost(1) || (in(0, 0xC2, 0xC3) && is_unknown(1)) ? 2 : 0;
+    if (in(0, 0xED, 0xED) && in(1, 0xA0, 0xAF) && in(3, 0xED, 0xED) && in(4, 0xB0, 0xBF) &&
+        (is_unknown(2) || is_trail(2)) && (is_unknown(5) || is_trail(5)) && (is_unknown(2) || is_unknown(5)))
+        return 6;
+    if (!in(0, 0xE0, 0xF4)) return 0;
+    const std::size_t length = in(0, 0xE0, 0xEF) ? 3 : 4;
+    std::size_t lost = 0;
+    std::size_t marks = 0;
+    for (std::size_t i = 1; i < length; ++i) {
+        if (is_lost(i))
+            ++lost;
+        else if (is_unknown(i))
+            ++marks;
+        else if (!is_trail(i))
+            return 0;
+    }
+    return lost + marks > 0 && marks <= 1 ? length : 0;
+}
+
+/// fixes.py, replace_lossy_sequences: U+FFFD for each.
+[[gnu::cold]] inline std::string replace_lossy_sequences(std::string_view bytes) {
+    std::string out;
+    out.reserve(bytes.size());
+    while (!bytes.empty()) {
+        const std::size_t lossy = lossy_sequence_length(bytes);
+        if (lossy)
+            append_utf8(replacement_character, out);
+        else
+            out += bytes.front();
+        bytes.remove_prefix(std::max<std::size_t>(lossy, 1));
+    }
+    return out;
+}
+
+/// Decodes UTF-8, CESU-8 and Java's two bytes of NUL (bad_codecs/utf8_variants.py); nothing if some byte is neither.
+/// Where a sequence of the latter two wants its last byte, ftfy takes the line feed that ends the text for it.
+[[gnu::cold]] inline std::optional<std::u32string> decode_utf8_variants(std::string_view bytes) {
+    std::u32string out;
+    out.reserve(bytes.size());
+    const auto is_last = [&](std::size_t i) {
+        return is_trail_byte(byte_at(bytes, i)) || (byte_at(bytes, i) == '\n' && i + 1 == bytes.size());
+    };
+    while (!bytes.empty()) {
+        const unsigned second = byte_at(bytes, 1);
+        CodePoint c;
+        if (bytes.front() == '\xC0' && is_last(1) && (second == 0x80 || second == '\n')) {
+            c = {0, 2};
+        } else if (bytes.front() == '\xED' && second >= 0xA0 && second <= 0xAF && is_trail_byte(byte_at(bytes, 2)) &&
+                   byte_at(bytes, 3) == 0xED && byte_at(bytes, 4) >= 0xB0 && byte_at(bytes, 4) <= 0xBF && is_last(5)) {
+            c.value = 0x10000 + ((second & 0x0F) << 16) + ((byte_at(bytes, 2) & 0x3F) << 10) +
+                      ((byte_at(bytes, 4) & 0x0F) << 6) + (byte_at(bytes, 5) & 0x3F);
+            c.bytes = 6;
+        } else {
+            c = front_code_point(bytes);
+            if (c.value == replacement_character && !bytes.starts_with("\xEF\xBF\xBD")) return std::nullopt;
+        }
+        out += c.value;
+        bytes.remove_prefix(c.bytes);
+    }
+    return out;
+}
+
+/// The text as UTF-8 that one of the codecs has read; nothing if no codec gives UTF-8.
+[[gnu::cold]] inline std::optional<std::u32string> decode_again(std::u32string_view text) {
+    const MojibakeTables& tables = MojibakeTables::get();
+    for (unsigned codec = 0; codec < mojibake_codec_count; ++codec) {
+        std::string bytes;
+        bytes.reserve(text.size());
+        for (const char32_t c : text) {
+            const bool plain = c < 0x80 && (c != lost_byte || !is_sloppy(codec));
+            const unsigned char byte = plain ? static_cast<unsigned char>(c) : tables.roughly(c).bytes[codec];
+            if (byte == 0 && !plain) break;
+            bytes += static_cast<char>(byte);
+        }
+        if (bytes.size() < text.size()) continue;
+        if (codec != mac_roman) bytes = restore_byte_a0(bytes);  // there an en dash and a space look so
+        if (is_sloppy(codec)) bytes = replace_lossy_sequences(bytes);
+        if (auto decoded = decode_utf8_variants(bytes)) return decoded;
+    }
+    return std::nullopt;
+}
+
+inline std::u32string fix_encoding(std::u32string text, std::size_t& budget);
+
+/// How many characters at the front of `text` look like mis-decoded UTF-8 (chardata.py, UTF8_DETECTOR_RE).
+[[gnu::cold]] inline std::size_t utf8_clue_length(std::u32string_view text) {
+    const MojibakeTables& tables = MojibakeTables::get();
+    const auto is = [&](std::size_t i, std::uint32_t classes) {
+        return i < text.size() && (tables.roughly(text[i]).classes & classes) != 0;
+    };
+    std::size_t length = 0;
+    for (;;) {
+        std::size_t trails = 0;
+        while (trails < 3 && is(length + 1 + trails, MojibakeTables::classes("t"))) ++trails;
+        std::size_t used = 0;
+        if (trails >= 1 && is(length, MojibakeTables::classes("2")))
+            used = 2;
+        else if (trails >= 2 && is(length, MojibakeTables::classes("3")))
+            used = 3;
+        else if (trails >= 3 && is(length, MojibakeTables::classes("4")))
+            used = 4;
+        if (used == 0) return length;
+        length += used;
+    }
+}
+
+/// fixes.py, decode_inconsistent_utf8: mends the parts that look mis-decoded, each for itself.
+[[gnu::cold]] inline std::u32string fix_parts(std::u32string_view text, std::size_t& budget) {
+    const MojibakeTables& tables = MojibakeTables::get();
+    std::u32string out;
+    out.reserve(text.size());
+    const std::size_t whole = text.size();
+    bool after_trail = false;
+    while (!text.empty()) {
+        const std::size_t length = after_trail ? 0 : utf8_clue_length(text);
+        const std::u32string_view part = text.substr(0, std::max<std::size_t>(length, 1));
+        if (length != 0 && length < whole)
+            out += fix_encoding(std::u32string(part), budget);
+        else
+            out += part;
+        after_trail = (tables.roughly(part.back()).classes & MojibakeTables::classes("T")) != 0;
+        text.remove_prefix(part.size());
+    }
+    return out;
+}
+
+/// fixes.py, fix_c1_controls, of one character: what Windows-1252 has in the place of a C1 control.
+constexpr char32_t without_c1(char32_t c) {
+    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
+}
+
+/// ftfy.fix_encoding (ftfy 6.3.1, __init__.py): mends text that looks mis-decoded, again while that changes it.
+/// `budget` is how many characters to look at before it stops: of some texts each round mends one character, and ftfy
+/// takes quadratic time.
+inline std::u32string fix_encoding(std::u32string text, std::size_t& budget) {
+    while (text.size() <= budget && is_bad(text)) {
+        budget -= text.size();
+        std::u32string fixed;
+        if (auto decoded = decode_again(text)) {
+            fixed = *std::move(decoded);
+        } else {
+            fixed = fix_parts(text, budget);
+            // Of its two ways with C1 controls, ftfy tries the one for Latin-1 first; both give Windows-1252.
+            if (fixed == text) std::transform(text.begin(), text.end(), fixed.begin(), without_c1);
+        }
+        if (fixed == text) break;
+        text = std::move(fixed);
+    }
+    return text;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
 // ---- tandem/data/clean_text.hpp ----
 
 // What CLIP's two tokenizers do to a caption before they split it into words.
@@ -1381,11 +1854,10 @@ namespace tandem::inline TANDEM_ABI {
 
 /// How a text is cleaned before it becomes tokens.
 enum class Cleaning {
-    /// open_clip's SimpleTokenizer (tokenizer.py, clean='lower'): ftfy's fixes, html.unescape twice, white space
-    /// stripped and collapsed, Python's str.lower(). Of ftfy the character fixes are here (HTML references, C1
-    /// controls,
-    /// Latin ligatures, character width, curly quotes, line breaks, terminal escapes, control characters, NFC); its
-    /// guessing at text that was decoded in the wrong encoding ("cafÃ©") is not.
+    /// open_clip's SimpleTokenizer (tokenizer.py, clean='lower'): ftfy.fix_text, html.unescape twice, white space
+    /// stripped and collapsed, Python's str.lower(). All of ftfy's fixes are here: HTML references, text that was
+    /// decoded by the wrong encoding ("cafÃ©"), C1 controls, Latin ligatures, character width, curly quotes, line
+    /// breaks, terminal escapes, control characters, NFC.
     open_clip,
     /// transformers' CLIPTokenizerFast: NFC, runs of white space to one space, lower case code point by code point.
     /// As of transformers 5: "<|ENDOFTEXT|>" in capitals is text (version 4 takes it for the special token).
@@ -1466,7 +1938,7 @@ inline std::u32string fix_characters(std::u32string_view text) {
             out += c;
             continue;
         }
-        if (c <= 0x9F) c = windows_1252[c - 0x80];
+        c = without_c1(c);
         if (const std::u32string_view letters = ligature_letters(c); !letters.empty()) {
             for (const char32_t letter : letters) out += uncurled(letter);
         } else if (c >= 0xFF01 && c <= 0xFFEF) {
@@ -1513,13 +1985,15 @@ inline std::u32string fix_controls(std::u32string_view text) {
     return out;
 }
 
-/// ftfy.fix_and_explain (ftfy 6.3.1) without fix_encoding: all fixes, again until nothing changes. A text that still
-/// changes after 100 rounds, which takes references nested as deep, stays as it then is: ftfy would need quadratic
-/// time.
+/// ftfy.fix_and_explain (ftfy 6.3.1): all fixes, again until nothing changes. Two kinds of text cost ftfy quadratic
+/// time and stay as they are after 100 rounds: references nested as deep, and some of more than 200 characters whose
+/// encoding changes as often.
 inline std::u32string ftfy_fix_segment(std::u32string text, bool unescape) {
-    constexpr int most_rounds = 100;
-    for (int round = 0; round < most_rounds; ++round) {
-        std::u32string fixed = unescape ? ftfy_unescape(text) : text;
+    constexpr std::size_t most_rounds = 100;
+    constexpr std::size_t budget_of_short_text = 100'000;
+    std::size_t budget = most_rounds * text.size() + budget_of_short_text;
+    for (std::size_t round = 0; round < most_rounds; ++round) {
+        std::u32string fixed = fix_encoding(unescape ? ftfy_unescape(text) : text, budget);
         fixed = normalize(fix_controls(fix_characters(fixed)), NormalForm::nfc);
         const bool settled = fixed == text;
         text = std::move(fixed);
@@ -1893,6 +2367,7 @@ struct JsonLeaf {
     std::string path;       ///< the keys from the root down, joined by dots; elements of arrays have none
     std::size_t depth = 0;  ///< how many keys those are
     Kind kind = Kind::other;
+    bool in_array = false;     ///< or below one
     std::string text;          ///< of a text, and of anything else as it would be printed
     std::uint64_t number = 0;  ///< of a whole number that is not negative
 };
@@ -1917,8 +2392,14 @@ public:
         keys_.pop_back();
         return true;
     }
-    bool start_array() override { return !keys_.empty(); }
-    bool end_array() override { return true; }
+    bool start_array() override {
+        ++arrays_;
+        return !keys_.empty();
+    }
+    bool end_array() override {
+        --arrays_;
+        return true;
+    }
 
 private:
     static constexpr std::size_t deepest = 64;
@@ -1927,11 +2408,12 @@ private:
         if (keys_.empty()) return false;
         std::string path = keys_[0];
         for (std::size_t i = 1; i < keys_.size(); ++i) path += "." + keys_[i];
-        leaves.push_back({std::move(path), keys_.size(), kind, std::move(text), number});
+        leaves.push_back({std::move(path), keys_.size(), kind, arrays_ > 0, std::move(text), number});
         return true;
     }
 
     std::vector<std::string> keys_;
+    std::size_t arrays_ = 0;
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -1992,6 +2474,123 @@ void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/data/added_tokens.hpp ----
+
+// Tokens that are found in a text as they are written, before it is split any further.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Of [low, high), sorted by their `text` and alike in all but the last letter of `prefix`, those that begin with it.
+template <class Iterator>
+void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
+    using Entry = typename std::iterator_traits<Iterator>::value_type;
+    low = std::lower_bound(low, high, prefix, [](const Entry& entry, std::string_view sought) {
+        return std::string_view(entry.text) < sought;
+    });
+    high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
+        return sought < std::string_view(entry.text).substr(0, sought.size());
+    });
+}
+
+#if __has_include(<utf8proc.h>)
+
+/// A token that a tokenizer was given beside its vocabulary, under the names of tokenizers' AddedToken.
+struct AddedToken {
+    std::string text;
+    Id id = 0;
+    bool single_word = false;          ///< not inside of a word
+    bool lstrip = false, rstrip = false;  ///< takes the white space before it, or behind it
+    bool normalized = false;           ///< is looked for in the text as it was cleaned, and cleaned itself
+};
+
+/// Finds them from left to right, the longest where several begin at one place (tokenizers/src/tokenizer/added_vocabulary.rs,
+/// find_matches).
+class AddedTokens {
+public:
+    void add(AddedToken token) {
+        if (token.text.empty()) return;
+        begins_[static_cast<unsigned char>(token.text.front())] = true;
+        const auto place = std::ranges::lower_bound(tokens_, token.text, {}, &AddedToken::text);
+        // What is added twice counts as it was the last time.
+        if (place != tokens_.end() && place->text == token.text) {
+            *place = std::move(token);
+        } else {
+            tokens_.insert(place, std::move(token));
+        }
+    }
+
+    bool empty() const { return tokens_.empty(); }
+    const std::vector<AddedToken>& tokens() const { return tokens_; }
+
+    /// Calls part(text) for what stands between tokens, and token(id) for each of them.
+    template <class Part, class Token>
+    void split(std::string_view text, const Part& part, const Token& token) const {
+        std::size_t begun = 0;
+        for (std::size_t at = 0; at < text.size();) {
+            const AddedToken* const found = longest_at(text, at);
+            if (found == nullptr) {
+                ++at;
+                continue;
+            }
+            std::size_t begin = at, end = at + found->text.size();
+            at = end;  // a token that is passed over does not overlap another
+            if (found->single_word && (is_word_at_end(text.substr(0, begin)) || is_word_at_begin(text.substr(end)))) continue;
+            if (found->lstrip) {
+                while (begin > begun) {
+                    std::size_t letter = begin - 1;
+                    while (letter > begun && (static_cast<unsigned char>(text[letter]) & 0xC0U) == 0x80) --letter;
+                    if (!is_white_space(front_code_point(text.substr(letter)).value)) break;
+                    begin = letter;
+                }
+            }
+            if (found->rstrip) {
+                while (end < text.size()) {
+                    const CodePoint next = front_code_point(text.substr(end));
+                    if (!is_white_space(next.value)) break;
+                    end += next.bytes;
+                }
+            }
+            if (begin > begun) part(text.substr(begun, begin - begun));
+            token(found->id);
+            begun = at = end;
+        }
+        if (begun < text.size()) part(text.substr(begun));
+    }
+
+private:
+    const AddedToken* longest_at(std::string_view text, std::size_t at) const {
+        if (!begins_[static_cast<unsigned char>(text[at])]) return nullptr;
+        const AddedToken* longest = nullptr;
+        auto low = tokens_.begin(), high = tokens_.end();
+        for (std::size_t length = 1; at + length <= text.size() && low != high; ++length) {
+            narrow_to_prefix(low, high, text.substr(at, length));
+            if (low != high && low->text.size() == length) longest = &*low;
+        }
+        return longest;
+    }
+
+    /// The regex crate's \w: letters, marks, decimal digits, connectors, and the two joiners.
+    static bool is_word(char32_t c) {
+        const utf8proc_category_t kind = category(c);
+        return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_ND) || kind == UTF8PROC_CATEGORY_NL ||
+               kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
+    }
+    static bool is_word_at_begin(std::string_view text) { return !text.empty() && is_word(front_code_point(text).value); }
+    static bool is_word_at_end(std::string_view text) {
+        if (text.empty()) return false;
+        std::size_t letter = text.size() - 1;
+        while (letter > 0 && (static_cast<unsigned char>(text[letter]) & 0xC0U) == 0x80) --letter;
+        return is_word(front_code_point(text.substr(letter)).value);
+    }
+
+    std::vector<AddedToken> tokens_;  ///< sorted: a prefix is a range
+    std::vector<bool> begins_ = std::vector<bool>(256);
+};
+
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/data/tokenizer.hpp ----
 
 // What tokenizers have in common.
@@ -2008,43 +2607,6 @@ concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::spa
 
 namespace detail {
 
-/// Of [low, high), sorted by their `text` and alike in all but the last letter of `prefix`, those that begin with it.
-template <class Iterator>
-void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
-    using Entry = typename std::iterator_traits<Iterator>::value_type;
-    low = std::lower_bound(low, high, prefix, [](const Entry& entry, std::string_view sought) {
-        return std::string_view(entry.text) < sought;
-    });
-    high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
-        return sought < std::string_view(entry.text).substr(0, sought.size());
-    });
-}
-
-/// A token whose literal in a text stands for it.
-struct SpecialToken {
-    std::string text;
-    Id id;
-};
-
-/// Calls part(text) for what stands between the literals of special tokens, and special(id) for each of them.
-template <class Part, class Special>
-void for_each_part(std::string_view text, std::span<const SpecialToken> specials, const Part& part,
-                   const Special& special) {
-    std::size_t begun = 0;
-    for (std::size_t at = 0; at < text.size();) {
-        const auto found = std::ranges::find_if(
-            specials, [&](const SpecialToken& known) { return text.substr(at).starts_with(known.text); });
-        if (found == specials.end()) {
-            ++at;
-            continue;
-        }
-        part(text.substr(begun, at - begun));
-        special(found->id);
-        begun = at += found->text.size();
-    }
-    part(text.substr(begun));
-}
-
 /// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if
 /// there is none.
 [[gnu::cold]] inline std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own) {
@@ -2060,42 +2622,45 @@ void for_each_part(std::string_view text, std::span<const SpecialToken> specials
 
 #if __has_include(<utf8proc.h>)
 
-/// What BERT's tokenizer and XLM-RoBERTa's have around the pieces of a text: a token before it and one behind it,
+/// What BERT's tokenizer, XLM-RoBERTa's and T5's have around the pieces of a text: a token before it and one behind it,
 /// literals in it that stand for special tokens, padding.
 struct BertFrame {
-    std::vector<SpecialToken> specials;
+    AddedTokens added{};
     Id begin = 0, padding = 0, end = 0, unknown = 0;
-    bool cleans = false;  ///< as open_clip does (clean = "whitespace")
+    bool begins = true;        ///< a text has the token before it, and not T5's alone behind it
+    bool cleans = false;       ///< as open_clip does (clean = "whitespace")
+    bool canonicalizes = false;  ///< as open_clip does for SigLIP (clean = "canonicalize")
+    bool strips_end = false;  ///< `end` is written as 0, as open_clip's strip_sep_token has it
 
     /// append(part, ids) makes ids of what stands between the literals.
     template <class Append>
     std::vector<Id> encode(std::string_view text, const Append& append) const {
-        std::vector<Id> ids{begin};
-        for_each_part(
-            cleans ? clean_space_as_open_clip(text) : encode_utf8(decode_utf8(text)), specials,
-            [&](std::string_view part) { append(part, ids); }, [&](Id special) { ids.push_back(special); });
+        std::vector<Id> ids;
+        if (begins) ids.push_back(begin);
+        added.split(
+            canonicalizes ? canonicalize_as_open_clip(text)
+            : cleans      ? clean_space_as_open_clip(text)
+                          : encode_utf8(decode_utf8(text)),
+            [&](std::string_view part) { append(part, ids); }, [&](Id token) { ids.push_back(token); });
         ids.push_back(end);
         return ids;
     }
 
     /// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
     void fit(std::string_view where, std::vector<Id> ids, std::span<Id> out) const {
-        if (out.size() < 2) throw Error(where, "a context of at least 2 tokens", std::to_string(out.size()));
+        const std::size_t least = begins ? 2 : 1;
+        if (out.size() < least)
+            throw Error(where, "a context of at least " + std::to_string(least) + " tokens", std::to_string(out.size()));
         if (ids.size() > out.size()) {
             ids.resize(out.size());
             ids.back() = end;
         }
+        if (strips_end) std::ranges::replace(ids, end, Id{0});
         std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
     }
 };
 
 #endif
-
-/// How a tokenizer's texts are cleaned: as asked for, or as the library does whose config lies beside it.
-inline Cleaning cleaning_of(const std::filesystem::path& path, std::optional<Cleaning> wanted) {
-    return wanted.value_or(std::filesystem::exists(path / "open_clip_config.json") ? Cleaning::open_clip
-                                                                                   : Cleaning::transformers);
-}
 
 /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
 std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> texts, std::size_t context) {
@@ -2111,6 +2676,227 @@ std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> 
 }  // namespace detail
 
 }  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/config_reader.hpp ----
+
+// Config files of models, tokenizers and preprocessing, of which nothing is passed over in silence.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A key that a library's config may hold and that changes nothing of what is computed here, and why not. It covers
+/// what stands below it.
+struct IrrelevantKey {
+    std::string_view key, reason;
+};
+
+/// A config file by the paths of its values ("text_config.hidden_size"). It keeps account of what is asked for: what a
+/// library would use and nobody here reads or lists as irrelevant is an Error (refuse_unread). null says nothing, as
+/// in the libraries.
+class ConfigReader {
+public:
+    /// Throws Error if the file is no JSON object, or says something twice.
+    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path)
+        : where_(path.string()), name_(path.filename().string()) {
+        const MappedFile file(path);
+        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        if (const auto fault = json_fault(text, leaves_))
+            throw Error(where_, "a JSON object", "a fault at byte " + std::to_string(*fault));
+        std::vector<std::string_view> paths;
+        for (const JsonLeaf& leaf : leaves_.leaves) {
+            if (!leaf.in_array) paths.push_back(leaf.path);
+        }
+        std::ranges::sort(paths);
+        if (const auto twice = std::ranges::adjacent_find(paths); twice != paths.end())
+            throw Error(where_, "every key once", std::string(*twice) + " twice");
+        read_.resize(leaves_.leaves.size());
+    }
+
+    const std::string& where() const { return where_; }
+    /// The file's name, without its folder.
+    const std::string& name() const { return name_; }
+
+    /// From here on paths are those below `prefix`, which ends in a dot.
+    void enter(std::string prefix) { at_ = std::move(prefix); }
+
+    /// The value, a text without its quotes.
+    std::optional<std::string> find(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        return leaf == nullptr ? std::nullopt : std::optional(leaf->text);
+    }
+    /// The elements of an array; one, where the file has a value that is none.
+    std::vector<std::string> all(std::string_view path) const {
+        std::vector<std::string> found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (name != path) return;
+            read_[i] = true;
+            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(leaf.text);
+        });
+        return found;
+    }
+    bool has_below(std::string_view prefix) const {
+        bool found = false;
+        for_each([&](const JsonLeaf&, std::string_view name, std::size_t) {
+            found = found || name.starts_with(prefix);
+        });
+        return found;
+    }
+
+    std::optional<double> number(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        if (leaf == nullptr) return std::nullopt;
+        return to_number(path, *leaf);
+    }
+    /// The numbers of an array, or one.
+    std::vector<double> numbers(std::string_view path) const {
+        std::vector<double> found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (name != path) return;
+            read_[i] = true;
+            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(to_number(path, leaf));
+        });
+        return found;
+    }
+    std::optional<std::size_t> count(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        if (leaf == nullptr) return std::nullopt;
+        if (leaf->kind != JsonLeaf::Kind::number || leaf->number > std::uint64_t{1} << 32U)
+            refuse(path, "a whole number up to 2^32");
+        return static_cast<std::size_t>(leaf->number);
+    }
+    std::optional<bool> flag(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        if (leaf == nullptr) return std::nullopt;
+        if (leaf->kind != JsonLeaf::Kind::other || (leaf->text != "true" && leaf->text != "false"))
+            refuse(path, "true or false");
+        return leaf->text == "true";
+    }
+    /// Of a file that is one object of whole numbers, all of them.
+    std::vector<std::pair<std::string, std::size_t>> counts() const {
+        std::vector<std::pair<std::string, std::size_t>> found;
+        for (const JsonLeaf& leaf : leaves_.leaves) found.emplace_back(leaf.path, count(leaf.path).value_or(0));
+        return found;
+    }
+    /// The keys of the object whose path is `prefix` without its last dot, in the file's order.
+    std::vector<std::string> keys_below(std::string_view prefix) const {
+        std::vector<std::string> keys;
+        for_each([&](const JsonLeaf&, std::string_view name, std::size_t) {
+            if (!name.starts_with(prefix)) return;
+            name.remove_prefix(prefix.size());
+            const std::string key(name.substr(0, name.find('.')));
+            if (keys.empty() || keys.back() != key) keys.push_back(key);
+        });
+        return keys;
+    }
+    /// One of some words, or `otherwise` where the file says nothing.
+    std::string one_of(std::string_view path, std::string_view otherwise,
+                       std::initializer_list<std::string_view> known) const {
+        const std::optional<std::string> found = find(path);
+        if (!found) return std::string(otherwise);
+        if (std::ranges::find(known, *found) == known.end()) {
+            std::string expected;
+            for (const std::string_view word : known)
+                expected += (expected.empty() ? "" : word == *(known.end() - 1) ? " or " : ", ") + std::string(word);
+            refuse(path, expected);
+        }
+        return *found;
+    }
+    /// A key that has a counterpart at one value alone, which is also what its absence means.
+    void require(std::string_view path, std::string_view value) const {
+        const std::optional<std::string> found = find(path);
+        if (found && *found != value && !same_number(*found, value)) refuse(path, std::string(value));
+    }
+    /// The same of an array.
+    void require_all(std::string_view path, std::initializer_list<std::string_view> values) const {
+        const std::vector<std::string> found = all(path);
+        if (!found.empty() && !std::ranges::equal(found, values)) refuse(path, "the library's default, the only one here");
+    }
+    /// Keys that do not matter, and what stands below them.
+    void ignore(std::span<const IrrelevantKey> keys, std::string_view prefix = "") const {
+        for_each([&](const JsonLeaf&, std::string_view name, std::size_t i) {
+            if (!name.starts_with(prefix)) return;
+            name.remove_prefix(prefix.size());
+            read_[i] = read_[i] || std::ranges::any_of(keys, [&](const IrrelevantKey& irrelevant) {
+                           return name.starts_with(irrelevant.key) &&
+                                  (name.size() == irrelevant.key.size() || name[irrelevant.key.size()] == '.');
+                       });
+        });
+    }
+    void ignore(std::initializer_list<IrrelevantKey> keys, std::string_view prefix = "") const {
+        ignore(std::span(keys.begin(), keys.size()), prefix);
+    }
+
+    /// Throws Error that lists what stands below `prefix` and was not asked for, key and value.
+    [[gnu::cold]] void refuse_unread(std::string_view prefix = "") const {
+        std::string unread, last;
+        for (std::size_t i = 0; i < read_.size(); ++i) {
+            const JsonLeaf& leaf = leaves_.leaves[i];
+            const bool is_nothing = leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other;
+            if (read_[i] || is_nothing || !leaf.path.starts_with(prefix) || leaf.path == last) continue;
+            last = leaf.path;
+            unread += "\n  " + leaf.path + " = " + shown(leaf);
+        }
+        if (!unread.empty())
+            throw Error(where_, "the file asks for what has no counterpart here:" + unread +
+                                    "\n  (a key that does not matter can be taken out of the file)");
+    }
+
+    /// Throws Error that names key, value and what was expected.
+    [[noreturn, gnu::cold]] void refuse(std::string_view path, const std::string& expected) const {
+        std::string found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
+            if (name == path) found += (found.empty() ? "" : ", ") + shown(leaf);
+        });
+        throw Error(where_, at_ + std::string(path) + " = " + expected, found.empty() ? "nothing" : found);
+    }
+
+private:
+    template <class Visit>
+    void for_each(const Visit& visit) const {
+        for (std::size_t i = 0; i < leaves_.leaves.size(); ++i) {
+            const std::string_view path = leaves_.leaves[i].path;
+            if (path.starts_with(at_)) visit(leaves_.leaves[i], path.substr(at_.size()), i);
+        }
+    }
+
+    const JsonLeaf* leaf_at(std::string_view path) const {
+        const JsonLeaf* found = nullptr;
+        std::size_t count = 0;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (name != path) return;
+            read_[i] = true;
+            ++count;
+            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found = &leaf;
+        });
+        if (count > 1) refuse(path, "one value");
+        return found;
+    }
+
+    double to_number(std::string_view path, const JsonLeaf& leaf) const {
+        double value = 0;
+        const char* const end = leaf.text.data() + leaf.text.size();
+        const auto [stop, failed] = std::from_chars(leaf.text.data(), end, value);
+        if (leaf.kind == JsonLeaf::Kind::text || failed != std::errc() || stop != end) refuse(path, "a number");
+        return value;
+    }
+
+    static bool same_number(std::string_view a, std::string_view b) {
+        double x = 0, y = 0;
+        const auto read = [](std::string_view text, double& value) {
+            return std::from_chars(text.data(), text.data() + text.size(), value).ptr == text.data() + text.size();
+        };
+        return read(a, x) && read(b, y) && x == y;
+    }
+
+    static std::string shown(const JsonLeaf& leaf) {
+        return leaf.kind == JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text;
+    }
+
+    std::string where_, name_, at_;
+    JsonLeaves leaves_;
+    mutable std::vector<bool> read_;  ///< of every leaf, whether it was asked for
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/data/tokenizer_file.hpp ----
 
@@ -2139,9 +2925,31 @@ public:
         return json;
     }
 
+    bool has(const std::string& path) const { return values.contains(path); }
     std::string value(const std::string& path, const std::string& otherwise = "") const {
+        read_.insert(path);
         const auto found = values.find(path);
         return found == values.end() ? otherwise : found->second;
+    }
+    /// Throws Error unless the file says `wanted` there; with `otherwise`, its silence means that.
+    void require(const std::string& path, const std::string& wanted, const std::string& otherwise = "") const {
+        if (const std::string found = value(path, otherwise); found != wanted)
+            throw Error(file.string(), path + " = " + wanted, found.empty() ? "nothing" : found);
+    }
+    /// What stands at `path` and below it does not matter.
+    void ignore(const std::string& path) const {
+        for (auto at = values.lower_bound(path); at != values.end() && at->first.starts_with(path); ++at) {
+            if (at->first.size() == path.size() || at->first[path.size()] == '.') read_.insert(at->first);
+        }
+    }
+    /// Throws Error that lists what no one asked for: decoding, and what every call overrides, excepted.
+    [[gnu::cold]] void refuse_unread() const {
+        for (const char* const path : {"version", "truncation", "padding", "decoder"}) ignore(path);
+        std::string unread;
+        for (const auto& [path, text] : values) {
+            if (!read_.contains(path) && text != "null") unread += "\n  " + path + " = " + text.substr(0, 200);
+        }
+        if (!unread.empty()) throw Error(file.string(), "the file asks for what has no counterpart here:" + unread);
     }
 
     bool string(std::string_view text) override {
@@ -2224,9 +3032,164 @@ private:
     }
 
     std::vector<Level> levels_;
+    mutable std::set<std::string> read_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/tokenizer_config.hpp ----
+
+// What the configs beside a tokenizer's vocabulary say.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is the
+/// tokenizer's to know.
+struct TokenizerSettings {
+    std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
+    std::vector<AddedToken> added;
+    std::optional<bool> pads_left, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
+
+    std::string special(const std::string& role, const std::string& otherwise) const {
+        const auto found = specials.find(role);
+        return found == specials.end() ? otherwise : found->second;
+    }
+    /// Throws Error unless a role is played by that token.
+    void require(const std::string& where, const std::string& role, const std::string& token) const {
+        if (const std::string found = special(role, token); found != token) throw Error(where, role + " = " + token, found);
+    }
+};
+
+[[gnu::cold]] inline void read_special_tokens(const ConfigReader& config, TokenizerSettings& settings) {
+    for (const char* const role : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
+        const std::string name = role;
+        const auto found = config.find(name), content = config.find(name + ".content");
+        // The tokens' own flags stand with the added tokens.
+        config.ignore({{name, "its content was read"}});
+        if (found || content) settings.specials.emplace(name, found ? *found : *content);
+    }
+    static constexpr std::string_view listed = "they stand among the added tokens, with their ids";
+    config.ignore({{"additional_special_tokens", listed}, {"extra_special_tokens", listed}});
+}
+
+/// The settings in a folder; nothing of a path that is a file. `classes` are the tokenizer_class that the vocabulary may be
+/// for. Throws Error that names file, key and value of what is not here.
+[[gnu::cold]] inline TokenizerSettings read_tokenizer_settings(const std::filesystem::path& folder,
+                                                               std::initializer_list<std::string_view> classes) {
+    TokenizerSettings settings;
+    if (!std::filesystem::is_directory(folder)) return settings;
+    std::map<std::string, AddedToken> added;
+    if (const auto path = folder / "added_tokens.json"; std::filesystem::exists(path)) {
+        const ConfigReader config(path);
+        for (const auto& [token, id] : config.counts()) added[token] = {.text = token, .id = static_cast<Id>(id), .normalized = true};
+    }
+    if (const auto path = folder / "tokenizer_config.json"; std::filesystem::exists(path)) {
+        const ConfigReader config(path);
+        const std::string type = config.one_of("tokenizer_class", "", classes);
+        read_special_tokens(config, settings);
+        const std::string decoder = "added_tokens_decoder.";
+        for (const std::string& number : config.keys_below(decoder)) {
+            const std::string at = decoder + number + ".";
+            std::size_t id = 0;
+            const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
+            if (failed != std::errc() || end != number.data() + number.size())
+                throw Error(config.where(), "added_tokens_decoder of ids", number);
+            const auto is = [&](const char* name) { return config.flag(at + name).value_or(false); };
+            const std::string text = config.find(at + "content").value_or("");
+            config.ignore({{"special", "whether it is left out when ids become text"}, {"__type", "a name"}}, at);
+            added[text] = {text, static_cast<Id>(id), is("single_word"), is("lstrip"), is("rstrip"), is("normalized")};
+        }
+        const auto side = [&](const char* key, const char* only) {
+            const std::string found = config.one_of(key, "right", {"right", "left"});
+            if (only != nullptr && found != only) config.refuse(key, only);
+            return config.find(key) ? std::optional(found == "left") : std::nullopt;
+        };
+        settings.pads_left = side("padding_side", nullptr);
+        side("truncation_side", "right");
+        settings.lowers = config.flag("do_lower_case");
+        settings.strips_accents = config.flag("strip_accents");
+        settings.splits_chinese = config.flag("tokenize_chinese_chars");
+        settings.adds_begin = config.flag("add_bos_token");
+        settings.adds_end = config.flag("add_eos_token");
+        config.require("split_special_tokens", "false");
+        config.require("do_basic_tokenize", "true");
+        config.require("add_prefix_space", "false");
+        static constexpr std::string_view name = "a name, or where files come from";
+        static constexpr std::string_view decoding = "of ids that become text";
+        static constexpr std::string_view call = "overridden by the call that pads and cuts to the model's context";
+        config.ignore({{"name_or_path", name}, {"_name_or_path", name}, {"special_tokens_map_file", name},
+                       {"tokenizer_file", name}, {"vocab_file", name}, {"merges_file", name}, {"processor_class", name},
+                       {"transformers_version", name}, {"is_local", name}, {"local_files_only", name},
+                       {"backend", "which code computes it"}, {"use_fast", "which code computes it"},
+                       {"errors", decoding}, {"clean_up_tokenization_spaces", decoding},
+                       {"spaces_between_special_tokens", decoding}, {"model_max_length", call}, {"max_length", call},
+                       {"padding", call}, {"truncation", call}, {"truncation_strategy", call}, {"stride", call},
+                       {"pad_to_multiple_of", call}, {"pad_token_type_id", "captions have one type"},
+                       {"model_input_names", "how results are handed over"}, {"verbose", name},
+                       {"chat_template", "of chats"}, {"use_default_system_prompt", "of chats"},
+                       {"legacy", "of LLaMA's spaces behind special tokens, of which captions have none"},
+                       {"sp_model_kwargs", "of SentencePiece's sampling, which is of training"}});
+        config.refuse_unread();
+    }
+    if (const auto path = folder / "special_tokens_map.json"; std::filesystem::exists(path)) {
+        const ConfigReader config(path);
+        read_special_tokens(config, settings);
+        config.refuse_unread();
+    }
+    for (auto& [text, token] : added) settings.added.push_back(std::move(token));
+    return settings;
+}
+
+/// The added tokens of a tokenizer.json.
+[[gnu::cold]] inline std::vector<AddedToken> added_tokens_of(const TokenizerFile& json) {
+    std::vector<AddedToken> added;
+    for (std::size_t i = 0; json.has("added_tokens." + std::to_string(i) + ".content"); ++i) {
+        const std::string at = "added_tokens." + std::to_string(i) + ".";
+        const auto is = [&](const char* name) { return json.value(at + name, "false") == "true"; };
+        const std::string number = json.value(at + "id");
+        Id id = -1;
+        const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
+        if (failed != std::errc() || end != number.data() + number.size() || id < 0)
+            throw Error(json.file.string(), at + "id = a whole number", number.empty() ? "nothing" : number);
+        added.push_back({json.value(at + "content"), id, is("single_word"), is("lstrip"), is("rstrip"), is("normalized")});
+        json.ignore(at + "special");
+    }
+    return added;
+}
+
+/// How a model's captions are cleaned, and what is done to their ids.
+struct CaptionRules {
+    Cleaning cleaning = Cleaning::transformers;
+    bool strips_end = false;  ///< BERT's [SEP] becomes 0 (CLIPA)
+};
+
+/// The rules in the folder of a checkpoint: `wanted`, or the library's whose config lies there. `own` is how open_clip would
+/// have to clean for this vocabulary: lower, whitespace or canonicalize (open_clip/factory.py, get_tokenizer; tokenizer.py,
+/// HFTokenizer). Throws Error where open_clip_config.json asks for another, or for more than is here.
+[[gnu::cold]] inline CaptionRules caption_rules(const std::filesystem::path& folder, std::optional<Cleaning> wanted,
+                                                std::string_view own) {
+    const std::filesystem::path path = folder / "open_clip_config.json";
+    const bool is_open_clip = std::filesystem::exists(path);
+    CaptionRules rules{wanted.value_or(is_open_clip ? Cleaning::open_clip : Cleaning::transformers)};
+    if (!is_open_clip || rules.cleaning != Cleaning::open_clip) return rules;
+    const ConfigReader config(path);
+    const std::string at = "model_cfg.text_cfg.", options = at + "tokenizer_kwargs.";
+    if (!config.has_below(at)) return rules;
+    config.require(at + "tokenizer_mode", "");
+    const std::string usual = config.find(at + "hf_tokenizer_name").value_or("").empty() ? "lower" : "whitespace";
+    if (config.find(options + "clean").value_or(usual) != own)
+        config.refuse(options + "clean", std::string(own) + ", which is what captions of this vocabulary get here");
+    rules.strips_end = config.flag(options + "strip_sep_token").value_or(false);
+    if (rules.strips_end && own != "whitespace") config.refuse(options + "strip_sep_token", "false");
+    config.refuse_unread(options);
+    return rules;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
 
 // ---- tandem/data/bpe.hpp ----
 
@@ -2295,29 +3258,34 @@ public:
     /// first 48,894 merges count; cleaned as open_clip does), a tokenizer.json, or a folder with vocab.json and merges.txt or
     /// with tokenizer.json alone (cleaned as transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
     /// Throws Error naming file and line where something is missing or contradicts itself.
-    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt) {
+    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt,
+                                  const std::filesystem::path& model = {}) {
         std::error_code failed;
         if (!std::filesystem::exists(path, failed))
             throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
                         "nothing there");
-        if (path.extension() == ".json") return from_json(detail::TokenizerFile::read(path), cleaning.value_or(Cleaning::transformers));
-        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning)
+        if (path.extension() == ".json")
+            return from_json(detail::TokenizerFile::read(path), path, cleaning.value_or(Cleaning::transformers));
+        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning, model.empty() ? path : model)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
     }
 
-    /// Of a tokenizer.json that was read, as transformers saves CLIP's tokenizer: the same vocabulary and merges in one
-    /// file.
-    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, Cleaning cleaning) {
+    /// Of a tokenizer.json that was read, from the file or folder `path`, as transformers saves CLIP's tokenizer: the same
+    /// vocabulary and merges in one file, and the tokens that were added.
+    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
+                                       Cleaning cleaning) {
         const std::string where = json.file.string();
         if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
             throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
+        read_pipeline(json);
+        Bpe bpe(cleaning);
+        const std::vector<detail::AddedToken> added = detail::added_tokens_of(json);
         std::map<std::string, std::uint64_t> entries;
         for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
-        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            entries.emplace(json.value(at + ".content"), std::strtoull(json.value(at + ".id").c_str(), nullptr, 10));
+        for (const detail::AddedToken& token : added) {
+            if (is_special(token.text, &detail::SpecialLiterals::start) || is_special(token.text, &detail::SpecialLiterals::end))
+                entries.emplace(token.text, static_cast<std::uint64_t>(token.id));
         }
-        Bpe bpe(cleaning);
         const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
         bpe.merges_ = detail::MergeRules(json.merges.size());
         for (const auto& [left, right] : json.merges) {
@@ -2325,6 +3293,9 @@ public:
             if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
             bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
+        bpe.take_settings(path, where);
+        for (const detail::AddedToken& token : added) bpe.add_token(token);
+        json.refuse_unread();
         return bpe;
     }
 
@@ -2386,19 +3357,29 @@ public:
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids;
         Scratch scratch;
-        detail::split_text(
-            text, cleaning_, [&](std::string_view word) { append_word(word, scratch, ids); },
-            [&](bool is_start) { ids.push_back(is_start ? start_ : end_); });
+        const auto word = [&](std::string_view found) { append_word(found, scratch, ids); };
+        const auto special = [&](bool is_start) { ids.push_back(is_start ? start_ : end_); };
+        if (cleaning_ == Cleaning::open_clip) {
+            detail::split_cleaned(clean_text(text, cleaning_), cleaning_, word, special);
+            return ids;
+        }
+        // Added tokens, the special ones among them, are found as they are written, or in the cleaned text between those.
+        const auto token = [&](Id id) { ids.push_back(id); };
+        added_.split(text, [&](std::string_view part) {
+            normalized_.split(clean_text(part, cleaning_), [&](std::string_view rest) {
+                detail::split_cleaned(rest, cleaning_, word, special);
+            }, token);
+        }, token);
         return ids;
     }
 
-    /// Fills `out` with start of text, the ids, end of text, and zeros. What does not fit is cut, and the last id is
-    /// end of text then (open_clip's rule; transformers cuts likewise but pads with end of text, which pooling at the
-    /// first one does not see: here both modes pad with 0). Throws Error if `out` is empty.
+    /// Fills `out` with start of text, the ids, end of text, and padding: zeros as open_clip has it, or transformers'
+    /// pad_token, which is end of text unless the folder says otherwise (Stable Diffusion 2: "!", which is 0). What does
+    /// not fit is cut, and the last id is end of text then. Throws Error if `out` is empty.
     void encode(std::string_view text, std::span<Id> out) const {
         if (out.empty()) throw Error("Bpe::encode", "a context of at least 1 token", "0");
         const std::vector<Id> ids = encode(text);
-        std::fill(out.begin(), out.end(), 0);
+        std::fill(out.begin(), out.end(), padding_);
         out[0] = start_;
         const std::size_t kept = std::min(ids.size(), out.size() - 1);
         std::copy_n(ids.begin(), kept, out.begin() + 1);
@@ -2461,6 +3442,77 @@ private:
         const detail::SpecialLiterals literals = detail::special_literals(cleaning_);
         tokens_[static_cast<std::size_t>(start_)] = literals.start;
         tokens_[static_cast<std::size_t>(end_)] = literals.end;
+        if (cleaning_ == Cleaning::open_clip) return;
+        padding_ = end_;
+        added_.add({.text = std::string(literals.start), .id = start_});
+        added_.add({.text = std::string(literals.end), .id = end_});
+    }
+
+    /// transformers' pipeline for CLIP (tokenization_clip.py), which version 5 puts in the place of any other; one that
+    /// differs is refused.
+    [[gnu::cold]] static void read_pipeline(const detail::TokenizerFile& json) {
+        json.require("model.type", "BPE", "BPE");
+        json.require("model.byte_fallback", "false", "false");
+        json.require("model.ignore_merges", "false", "false");
+        json.require("model.continuing_subword_prefix", "", "");
+        json.require("model.dropout", "null", "null");
+        for (const char* const path : {"model.unk_token", "model.fuse_unk"}) json.ignore(path);  // every byte is a token
+        json.require("normalizer.type", "Sequence");
+        json.require("normalizer.normalizers.0.type", "NFC");
+        json.require("normalizer.normalizers.1.type", "Replace");
+        json.require("normalizer.normalizers.1.pattern.Regex", "\\s+");
+        json.require("normalizer.normalizers.1.content", " ");
+        json.require("normalizer.normalizers.2.type", "Lowercase");
+        json.require("pre_tokenizer.type", "Sequence");
+        const std::string split = "pre_tokenizer.pretokenizers.0.", bytes = "pre_tokenizer.pretokenizers.1.";
+        json.require(split + "type", "Split");
+        json.require(split + "behavior", "Removed");
+        json.require(split + "invert", "true");
+        // Older files lack the special tokens' literals in it, which are found before.
+        const std::string words = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
+        const std::string found = json.value(split + "pattern.Regex");
+        if (found != words && found != "<\\|startoftext\\|>|<\\|endoftext\\|>|" + words)
+            throw Error(json.file.string(), split + "pattern.Regex of CLIP's", found.empty() ? "nothing" : found);
+        json.require(bytes + "type", "ByteLevel");
+        json.require(bytes + "add_prefix_space", "false");
+        for (const char* const path : {"trim_offsets", "use_regex"}) json.ignore(bytes + path);  // words are split before
+        json.require("post_processor.type", "RobertaProcessing");
+        json.require("post_processor.cls.0", "<|startoftext|>");
+        json.require("post_processor.sep.0", "<|endoftext|>");
+        json.ignore("post_processor");
+    }
+
+    /// What the configs in a folder say: added tokens, padding.
+    [[gnu::cold]] void take_settings(const std::filesystem::path& path, const std::string& where) {
+        if (cleaning_ == Cleaning::open_clip) return;  // SimpleTokenizer reads none
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        settings.require(where, "bos_token", "<|startoftext|>");
+        settings.require(where, "eos_token", "<|endoftext|>");
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        for (const detail::AddedToken& token : settings.added) add_token(token);
+        const std::string padding = settings.special("pad_token", "<|endoftext|>");
+        const auto symbol = [&](const std::string& text) { return detail::byte_alphabet.bytes(text).value_or(text); };
+        const auto known = std::ranges::find(tokens_, symbol(padding));
+        const auto is_padding = [&](const detail::AddedToken& token) { return token.text == padding; };
+        const auto added = std::ranges::find_if(added_.tokens(), is_padding), normal = std::ranges::find_if(normalized_.tokens(), is_padding);
+        if (added != added_.tokens().end()) {
+            padding_ = added->id;
+        } else if (normal != normalized_.tokens().end()) {
+            padding_ = normal->id;
+        } else if (known != tokens_.end()) {
+            padding_ = static_cast<Id>(known - tokens_.begin());
+        } else {
+            throw Error(where, "a pad_token of the vocabulary", "\"" + padding + "\"");
+        }
+    }
+
+    [[gnu::cold]] void add_token(detail::AddedToken token) {
+        const auto id = static_cast<std::size_t>(token.id);
+        if (id >= tokens_.size()) tokens_.resize(id + 1);
+        if (tokens_[id].empty()) tokens_[id] = token.text;
+        if (token.normalized) token.text = clean_text(token.text, cleaning_);
+        (token.normalized ? normalized_ : added_).add(std::move(token));
     }
 
     std::string symbols(Id id) const { return detail::byte_alphabet.symbols(tokens_[static_cast<std::size_t>(id)]); }
@@ -2511,16 +3563,18 @@ private:
         return Bpe(merges, cleaning);
     }
 
-    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning) {
-        if (!std::filesystem::exists(folder / "vocab.json") && std::filesystem::exists(folder / "tokenizer.json"))
-            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), detail::cleaning_of(folder, cleaning));
+    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning,
+                           const std::filesystem::path& model) {
+        const Cleaning rules = detail::caption_rules(model, cleaning, "lower").cleaning;
+        if (std::filesystem::exists(folder / "tokenizer.json"))
+            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), folder, rules);
         const std::filesystem::path merges_path = folder / "merges.txt";
         const std::string text = detail::read_gzip(merges_path);
         std::string_view rest = text;
         const bool has_version = rest.starts_with("#version");
         const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
         const bool marked = version.find(open_clip_mark) != std::string_view::npos;
-        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : Cleaning::transformers));
+        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : rules));
         const std::filesystem::path vocabulary = folder / "vocab.json";
         const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary(read_vocabulary(vocabulary), vocabulary.string());
 
@@ -2532,6 +3586,7 @@ private:
             const auto [left, right] = parse_merge(content, where);
             bpe.add_merge(ids, left, right, where);
         }
+        bpe.take_settings(folder, folder.string());
         return bpe;
     }
 
@@ -2625,237 +3680,13 @@ private:
     detail::MergeRules merges_;
     std::array<Id, 256> byte_ids_{};
     std::array<Id, 256> last_ids_{};
-    Id start_ = 0;
-    Id end_ = 0;
+    Id start_ = 0, end_ = 0, padding_ = 0;
+    detail::AddedTokens added_, normalized_;  ///< of transformers: found in a text as it is, and as it was cleaned
 };
 
 }  // namespace tandem::inline TANDEM_ABI
 
 #endif
-
-// ---- tandem/data/model_folder.hpp ----
-
-// What the configs beside a checkpoint say of its architecture.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// A property of an architecture that a file tells, or a constant has. `name` is the constant's ("vision.layers"); sizes are
-/// decimal, activations in transformers' words, poolings in open_clip's.
-struct ArchitectureField {
-    std::string name;
-    std::string value;
-    std::string source;  ///< where a file says so, or that it does not and means its default
-};
-
-/// Numbers are the same however they are written: 1e-6 and 1e-06.
-inline bool same_value(const std::string& a, const std::string& b) {
-    if (a == b) return true;
-    char *end_a = nullptr, *end_b = nullptr;
-    const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
-    return *end_a == 0 && *end_b == 0 && x == y;
-}
-
-/// A config file's leaves by their paths, and the fields that were found in it.
-class ConfigReader {
-public:
-    /// Throws Error if the file is no JSON object.
-    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path) : file_(path.filename().string()) {
-        const MappedFile file(path);
-        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (const auto fault = json_fault(text, leaves_))
-            throw Error(path.string(), "a JSON object", "a fault at byte " + std::to_string(*fault));
-    }
-
-    std::optional<std::string> find(std::string_view path) const {
-        for (const JsonLeaf& leaf : leaves_.leaves) {
-            if (leaf.path == path && leaf.text != "null") return leaf.text;
-        }
-        return std::nullopt;
-    }
-    /// The elements of an array; one, where the file has a value that is none.
-    std::vector<std::string> all(std::string_view path) const {
-        std::vector<std::string> found;
-        for (const JsonLeaf& leaf : leaves_.leaves) {
-            if (leaf.path == path && leaf.text != "null") found.push_back(leaf.text);
-        }
-        return found;
-    }
-    /// Reads only what stands below `prefix`, which ends in a dot, as if it were all of the file.
-    void enter(std::string_view prefix) {
-        std::erase_if(leaves_.leaves, [&](const JsonLeaf& leaf) { return !leaf.path.starts_with(prefix); });
-        for (JsonLeaf& leaf : leaves_.leaves) leaf.path.erase(0, prefix.size());
-    }
-    bool has_below(std::string_view prefix) const {
-        return std::ranges::any_of(leaves_.leaves, [&](const JsonLeaf& leaf) { return leaf.path.starts_with(prefix); });
-    }
-
-    /// Adds what the file says at `path`, or what its absence means.
-    void add(std::string name, const std::string& path, std::string_view otherwise) {
-        const auto found = find(path);
-        fields.push_back({std::move(name), found.value_or(std::string(otherwise)),
-                          file_ + ", " + path + (found ? "" : " by default")});
-    }
-    /// Adds the size of an image, a number or [height, width].
-    void add_size(std::string name, const std::string& path, std::string_view otherwise) {
-        const std::vector<std::string> sides = all(path);
-        if (sides.size() == 2 && sides[0] != sides[1]) {
-            conclude(std::move(name), sides[0] + " x " + sides[1], path);
-        } else {
-            add(std::move(name), path, otherwise);
-        }
-    }
-    /// Adds what follows from the file.
-    void conclude(std::string name, std::string value, const std::string& path) {
-        fields.push_back({std::move(name), std::move(value), file_ + ", " + path});
-    }
-
-    std::vector<ArchitectureField> fields;
-
-private:
-    std::string file_;
-    JsonLeaves leaves_;
-};
-
-/// transformers' config.json writes what is not the default of its CLIPVisionConfig, SiglipVisionConfig, AlignTextConfig and
-/// so on. `type` is its model_type: clip, siglip or align.
-[[gnu::cold]] inline void read_transformers_config(ConfigReader& config, std::string_view type) {
-    struct Entry {
-        const char *name, *path, *clip, *siglip, *align;  ///< the defaults; null: not in such a config
-    };
-    static constexpr const char* none = nullptr;
-    static constexpr std::array<Entry, 19> entries{{
-        {"vision.patch", "vision_config.patch_size", "32", "16", none},
-        {"vision.width", "vision_config.hidden_size", "768", "768", none},
-        {"vision.hidden", "vision_config.intermediate_size", "3072", "3072", none},
-        {"vision.layers", "vision_config.num_hidden_layers", "12", "12", none},
-        {"vision.heads", "vision_config.num_attention_heads", "12", "12", none},
-        {"vision.activation", "vision_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh", none},
-        {"vision.norm.eps", "vision_config.layer_norm_eps", "1e-5", "1e-6", none},
-        {"vision.width_coefficient", "vision_config.width_coefficient", none, none, "2.0"},
-        {"vision.depth_coefficient", "vision_config.depth_coefficient", none, none, "3.1"},
-        {"text.vocabulary", "text_config.vocab_size", "49408", "32000", "30522"},
-        {"text.context", "text_config.max_position_embeddings", "77", "64", none},
-        {"text.positions", "text_config.max_position_embeddings", none, none, "512"},
-        {"text.width", "text_config.hidden_size", "512", "768", "768"},
-        {"text.hidden", "text_config.intermediate_size", "2048", "3072", "3072"},
-        {"text.layers", "text_config.num_hidden_layers", "12", "12", "12"},
-        {"text.heads", "text_config.num_attention_heads", "8", "12", "12"},
-        {"text.activation", "text_config.hidden_act", "quick_gelu", "gelu_pytorch_tanh", "gelu"},
-        {"text.norm.eps", "text_config.layer_norm_eps", "1e-5", "1e-6", "1e-12"},
-        {"embedding", "projection_dim", "512", none, "640"},
-    }};
-    const bool is_siglip = type == "siglip", is_align = type == "align";
-    for (const Entry& entry : entries) {
-        const char* const otherwise = is_align ? entry.align : is_siglip ? entry.siglip : entry.clip;
-        if (otherwise != none) config.add(entry.name, entry.path, otherwise);
-    }
-    // An AlignModel's image_size is not what its processor makes.
-    if (!is_align) {
-        config.add_size("vision.image", "vision_config.image_size", "224");
-        config.conclude("vision.pooling", is_siglip ? "map" : "tok", "model_type");
-    }
-    // transformers pools a CLIP at the first token of this id, or where that is 2, at the largest id.
-    const auto end = config.find("text_config.eos_token_id");
-    const auto last = config.find("text_config.vocab_size").value_or("49408");
-    const bool is_largest = !end || end == "2" || std::strtol(end->c_str(), nullptr, 10) + 1 == std::strtol(last.c_str(), nullptr, 10);
-    if (is_align || is_siglip || is_largest) {
-        config.conclude("text.pooling", is_align ? "first" : is_siglip ? "last" : "argmax", "model_type");
-    } else {
-        config.conclude("text.pooling", "token " + *end, "text_config.eos_token_id");
-    }
-    config.conclude("text.causal", is_align || is_siglip ? "false" : "true", "model_type");
-}
-
-/// The activation of a tower of open_clip's: a file says quick_gelu for both, or tanh for one.
-inline std::string open_clip_activation(const ConfigReader& config, const std::string& tower) {
-    if (config.find("model_cfg.quick_gelu") == "true") return "quick_gelu";
-    return config.find(tower + ".act_kwargs.approximate") == "tanh" ? "gelu_pytorch_tanh" : "gelu";
-}
-
-/// open_clip's open_clip_config.json, with the defaults of its CLIPVisionCfg and CLIPTextCfg (open_clip/model.py). Towers
-/// of timm have their sizes in their names, and the activation in timm's table.
-[[gnu::cold]] inline void read_open_clip_config(ConfigReader& config) {
-    const std::string vision = "model_cfg.vision_cfg", text = "model_cfg.text_cfg";
-    const auto number = [&](const std::string& path, double otherwise) {
-        const auto found = config.find(path);
-        return found ? std::strtod(found->c_str(), nullptr) : otherwise;
-    };
-    const auto hidden = [&](const std::string& tower, double width) {
-        return std::to_string(static_cast<std::size_t>(number(tower + ".width", width) * number(tower + ".mlp_ratio", 4.0)));
-    };
-    config.add("embedding", "model_cfg.embed_dim", "512");
-    config.add_size("vision.image", vision + ".image_size", "224");
-    if (const auto timm = config.find(vision + ".timm_model_name")) {
-        // timm/models/vision_transformer.py: these say act_layer = 'gelu_tanh', the other towers of SigLIP share erf's.
-        static constexpr std::array<std::string_view, 4> tanh{"_patch32_siglip", "large_patch16_siglip_512",
-                                                              "so400m_patch16_siglip", "giantopt_patch16_siglip"};
-        const bool is_tanh = std::ranges::any_of(tanh, [&](auto part) { return timm->find(part) != std::string::npos; });
-        if (timm->find("_siglip") != std::string::npos) {
-            config.conclude("vision.activation", is_tanh ? "gelu_pytorch_tanh" : "gelu", vision + ".timm_model_name");
-            config.conclude("vision.norm.eps", "1e-6", vision + ".timm_model_name");
-            config.conclude("vision.pooling", timm->find("_gap_") != std::string::npos ? "avg" : "map",
-                            vision + ".timm_model_name");
-        }
-    } else if (const auto stages = config.all(vision + ".layers"); stages.size() > 1) {
-        std::string text_of;
-        for (const std::string& blocks : stages) text_of += (text_of.empty() ? "" : ",") + blocks;
-        config.conclude("vision.stages", text_of, vision + ".layers");
-        config.add("vision.width", vision + ".width", "64");
-    } else {
-        config.add("vision.patch", vision + ".patch_size", "16");
-        config.add("vision.width", vision + ".width", "768");
-        config.conclude("vision.hidden", hidden(vision, 768), vision + ".mlp_ratio");
-        config.add("vision.layers", vision + ".layers", "12");
-        const double head = number(vision + ".head_width", 64);
-        config.conclude("vision.heads", std::to_string(static_cast<std::size_t>(number(vision + ".width", 768) / head)),
-                        vision + ".head_width");
-        config.conclude("vision.activation", open_clip_activation(config, vision), "model_cfg.quick_gelu");
-        config.add("vision.norm.eps", vision + ".norm_kwargs.eps", "1e-5");
-        config.add("vision.pooling", vision + ".pool_type", "tok");
-    }
-    if (const auto hf = config.find(text + ".hf_model_name")) {
-        // Its sizes stand in a config that is elsewhere; the tensors tell them.
-        const auto pooling = config.find(text + ".hf_pooler_type").value_or("mean_pooler");
-        config.conclude("text.pooling", pooling == "mean_pooler" ? "avg" : pooling == "cls_last_hidden_state_pooler" ? "first" : pooling,
-                        text + ".hf_pooler_type");
-        config.conclude("text.activation", "gelu", text + ".hf_model_name");
-        config.conclude("text.causal", "false", text + ".hf_model_name");
-        config.add("text.context", text + ".context_length", "77");
-        return;
-    }
-    config.add("text.vocabulary", text + ".vocab_size", "49408");
-    config.add("text.context", text + ".context_length", "77");
-    config.add("text.width", text + ".width", "512");
-    config.conclude("text.hidden", hidden(text, 512), text + ".mlp_ratio");
-    config.add("text.layers", text + ".layers", "12");
-    config.add("text.heads", text + ".heads", "8");
-    config.conclude("text.activation", open_clip_activation(config, text), "model_cfg.quick_gelu");
-    config.add("text.norm.eps", text + ".norm_kwargs.eps", "1e-5");
-    config.add("text.pooling", text + ".pool_type", "argmax");
-    config.conclude("text.causal", config.find(text + ".no_causal_mask") == "true" ? "false" : "true",
-                    text + ".no_causal_mask");
-}
-
-/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for a model_type
-/// of transformers that has no counterpart here.
-[[gnu::cold]] inline std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& folder) {
-    if (const auto path = folder / "open_clip_config.json"; std::filesystem::exists(path)) {
-        ConfigReader config(path);
-        if (config.has_below("model_cfg.")) read_open_clip_config(config);
-        return std::move(config.fields);
-    }
-    if (const auto path = folder / "config.json"; std::filesystem::exists(path)) {
-        ConfigReader config(path);
-        const auto type = config.find("model_type");
-        if (type && type != "clip" && type != "siglip" && type != "align")
-            throw Error(path.string(), "a model_type of clip, siglip or align", *type);
-        if (type || config.has_below("vision_config.")) read_transformers_config(config, type.value_or("clip"));
-        return std::move(config.fields);
-    }
-    return {};
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/data/json_tokenizer.hpp ----
 
@@ -2871,25 +3702,34 @@ class JsonTokenizer {
 public:
     /// Reads a tokenizer.json, or the one in a folder. A text is what the file makes of it, as in transformers; where the
     /// folder has open_clip_config.json, it is cleaned as open_clip does before (clean = "canonicalize"). `cleaning`
-    /// overrides that. What the file asks for and is not here (another model, normaliser or
+    /// overrides that, and `model` is the folder of that config where it is another. What the file asks for and is not here (another model, normaliser or
     /// pre-tokeniser) is an Error that names it, as is a file that contradicts itself.
     [[gnu::cold]] static JsonTokenizer load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt) {
+                                            std::optional<Cleaning> cleaning = std::nullopt,
+                                            const std::filesystem::path& model = {}) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
-        return from_json(detail::TokenizerFile::read(file), path, cleaning);
+        return from_json(detail::TokenizerFile::read(file), path,
+                         detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize"));
     }
 
     /// Of a tokenizer.json that was read, from the file or folder `path`.
     [[gnu::cold]] static JsonTokenizer from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
-                                                 std::optional<Cleaning> cleaning = std::nullopt) {
-        JsonTokenizer result(json, json.file.string());
-        result.pads_left_ = json.value("padding.direction") == "Left";
-        const auto config = path / "tokenizer_config.json";
-        if (std::filesystem::is_directory(path) && std::filesystem::exists(config)) {
-            if (const auto side = detail::ConfigReader(config).find("padding_side")) result.pads_left_ = *side == "left";
-        }
-        result.canonicalizes_ = detail::cleaning_of(path, cleaning) == Cleaning::open_clip;
+                                                 const detail::CaptionRules& rules) {
+        JsonTokenizer result(json);
+        const std::string where = json.file.string();
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path, {"GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        result.pads_left_ = settings.pads_left.value_or(json.value("padding.direction") == "Left");
+        for (const detail::AddedToken& token : settings.added) result.add(token);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        result.padding_ = result.id_of(settings.special("pad_token", "<pad>")).value_or(0);
+        if (settings.adds_begin && *settings.adds_begin == result.before_.empty())
+            throw Error(where, "a post_processor as add_bos_token says", result.before_.empty() ? "none before a text" : "one before a text");
+        if (settings.adds_end && *settings.adds_end == result.behind_.empty())
+            throw Error(where, "a post_processor as add_eos_token says", result.behind_.empty() ? "none behind a text" : "one behind a text");
+        json.refuse_unread();
+        result.canonicalizes_ = rules.cleaning == Cleaning::open_clip;
         return result;
     }
 
@@ -2930,32 +3770,22 @@ private:
         bool lowers = false;
         std::string from, to;  ///< where it replaces
     };
-    struct Added {
-        std::string text;
-        Id id;
-        bool operator<(const Added& other) const { return text < other.text; }
-    };
 
-    [[gnu::cold]] JsonTokenizer(const detail::TokenizerFile& json, const std::string& where) {
-        const auto expect = [&](const std::string& at, const std::string& wanted) {
-            if (const std::string found = json.value(at); found != wanted)
-                throw Error(where, at + " = " + wanted, found.empty() ? "nothing" : found);
-        };
-        expect("model.type", "BPE");
-        expect("model.byte_fallback", "true");
+    [[gnu::cold]] explicit JsonTokenizer(const detail::TokenizerFile& json) {
+        const std::string where = json.file.string();
+        json.require("model.type", "BPE");
+        json.require("model.byte_fallback", "true");
+        json.require("model.ignore_merges", "false", "false");
+        for (const char* const path : {"model.unk_token", "model.fuse_unk"}) json.ignore(path);  // bytes stand for what is unknown
         for (const char* option : {"model.dropout", "model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
             const std::string found = json.value(option, "null");
             if (found != "null" && !found.empty()) throw Error(where, std::string(option) + " = null", found);
         }
-        if (json.value("model.ignore_merges", "false") != "false") expect("model.ignore_merges", "false");
 
         read_normalizers(json, "normalizer", where);
         read_pre_tokenizer(json, where);
         read_vocabulary(json, where);
-        read_added(json, where);
         read_template(json, where);
-        const auto padding = std::find_if(added_.begin(), added_.end(), [](const Added& added) { return added.text == "<pad>"; });
-        padding_ = padding == added_.end() ? 0 : padding->id;
     }
 
     void read_normalizers(const detail::TokenizerFile& json, const std::string& at, const std::string& where) {
@@ -2979,6 +3809,7 @@ private:
                                          [&](const Normalizer& step) { return !step.lowers && step.from == pattern; });
         if (!type.empty() && !(type == "Split" && is_idle))
             throw Error(where, "no pre_tokenizer, or a Split at what the normalizer replaces", type);
+        if (is_idle) json.ignore("pre_tokenizer");  // nothing is left to split at, however it would be
     }
 
     void read_vocabulary(const detail::TokenizerFile& json, const std::string& where) {
@@ -3004,20 +3835,18 @@ private:
         }
     }
 
-    /// Tokens that are found in a text before anything else is done to it.
-    void read_added(const detail::TokenizerFile& json, const std::string& where) {
-        for (std::size_t i = 0;; ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            const std::string content = json.value(at + ".content");
-            if (content.empty()) break;
-            for (const char* option : {".single_word", ".lstrip", ".rstrip", ".normalized"}) {
-                if (json.value(at + option, "false") != "false")
-                    throw Error(where, at + option + " = false", json.value(at + option) + " for \"" + content + "\"");
+    void add(detail::AddedToken token) {
+        size_ = std::max(size_, static_cast<std::size_t>(token.id) + 1);
+        if (token.normalized) token.text = normalized(token.text);
+        (token.normalized ? normalized_ : added_).add(std::move(token));
+    }
+    std::optional<Id> id_of(const std::string& text) const {
+        for (const detail::AddedTokens* const tokens : {&added_, &normalized_}) {
+            for (const detail::AddedToken& token : tokens->tokens()) {
+                if (token.text == text) return token.id;
             }
-            added_.push_back({content, static_cast<Id>(std::stoul(json.value(at + ".id", "0")))});
-            size_ = std::max(size_, static_cast<std::size_t>(added_.back().id) + 1);
         }
-        std::sort(added_.begin(), added_.end());
+        return std::nullopt;
     }
 
     /// The special tokens around a text.
@@ -3038,39 +3867,23 @@ private:
             } else {
                 break;
             }
+            json.ignore(at);
         }
-    }
-
-    /// The longest added token at the front of the text, or nullptr.
-    const Added* added_at(std::string_view text) const {
-        const Added* longest = nullptr;
-        auto low = added_.begin(), high = added_.end();
-        for (std::size_t length = 1; length <= text.size() && low != high; ++length) {
-            const std::string_view prefix = text.substr(0, length);
-            detail::narrow_to_prefix(low, high, prefix);
-            if (low != high && low->text.size() == length) longest = &*low;
-        }
-        return longest;
+        // Captions are single; the ids of its tokens were read.
+        json.ignore("post_processor.pair");
+        json.ignore("post_processor.special_tokens");
     }
 
     void append_text(std::string_view raw, std::vector<Id>& ids) const {
         const std::string text = canonicalizes_ ? detail::canonicalize_as_open_clip(raw)
                                                 : detail::encode_utf8(detail::decode_utf8(raw));  // which is valid
-        std::size_t begun = 0;
-        for (std::size_t at = 0; at < text.size();) {
-            const Added* const added = added_at(std::string_view(text).substr(at));
-            if (added == nullptr) {
-                ++at;
-                continue;
-            }
-            append_part(text.substr(begun, at - begun), ids);
-            ids.push_back(added->id);
-            begun = at += added->text.size();
-        }
-        append_part(text.substr(begun), ids);
+        const auto token = [&](Id id) { ids.push_back(id); };
+        added_.split(text, [&](std::string_view part) {
+            normalized_.split(normalized(std::string(part)), [&](std::string_view rest) { append_part(rest, ids); }, token);
+        }, token);
     }
 
-    void append_part(std::string part, std::vector<Id>& ids) const {
+    std::string normalized(std::string part) const {
         for (const Normalizer& step : normalizers_) {
             if (step.lowers) {
                 part = detail::encode_utf8(detail::lower_by_letter(detail::decode_utf8(part)));
@@ -3079,6 +3892,10 @@ private:
             for (std::size_t at = part.find(step.from); at != std::string::npos; at = part.find(step.from, at + step.to.size()))
                 part.replace(at, step.from.size(), step.to);
         }
+        return part;
+    }
+
+    void append_part(std::string_view part, std::vector<Id>& ids) const {
         std::vector<Id> word;
         for (const char32_t letter : detail::decode_utf8(part)) {
             if (const auto found = letter_ids_.find(letter); found != letter_ids_.end()) {
@@ -3094,7 +3911,7 @@ private:
     }
 
     std::vector<Normalizer> normalizers_;
-    std::vector<Added> added_;  ///< sorted: a prefix is a range
+    detail::AddedTokens added_, normalized_;  ///< those found in a text as it is, and as it was normalised
     std::unordered_map<char32_t, Id> letter_ids_;
     std::array<Id, 256> byte_ids_{};
     detail::MergeRules merges_;
@@ -3225,6 +4042,14 @@ public:
             if (at > begin) append_word(text.substr(begin, at - begin), ids);
             if (at < text.size()) at += space_at(text, at);
         }
+    }
+
+    /// The same with Metaspace alone, which splits at spaces, each of which counts, and at no other white space.
+    void append_marked(std::string_view text, std::vector<Id>& ids) const {
+        if (text.empty()) return;
+        std::string marked;
+        for (const char letter : text) letter == ' ' ? marked += space_mark : marked += letter;
+        append_word(marked, ids);
     }
 
     /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of
@@ -3485,15 +4310,18 @@ class SentencePiece {
 public:
     /// Reads a vocabulary. `path` is a model of SentencePiece (spiece.model), or a folder with one. Texts are cleaned as
     /// transformers' SiglipTokenizer does, or, where the folder has open_clip_config.json, as open_clip does
-    /// (clean = "canonicalize"); `cleaning` overrides that. Throws Error if there is no such file, it is damaged, or it has
+    /// (clean = "canonicalize"); `cleaning` overrides that, and `model` is the folder of that config where it is
+    /// another. Throws Error if there is no such file, it is damaged, or it has
     /// no piece that ends a text.
     [[gnu::cold]] static SentencePiece load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt) {
+                                            std::optional<Cleaning> cleaning = std::nullopt,
+                                            const std::filesystem::path& model = {}) {
         const bool is_folder = std::filesystem::is_directory(path);
         const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
         if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
         SentencePiece result;
-        result.cleaning_ = detail::cleaning_of(path, cleaning);
+        result.cleaning_ = detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize").cleaning;
+        read_settings(path, file.string());
         try {
             result.file_ = std::make_shared<const MappedFile>(file);
             const auto bytes = result.file_->bytes();
@@ -3536,6 +4364,21 @@ private:
     static constexpr std::string_view unknown_literal = "<unk>", end_literal = "</s>";
 
     SentencePiece() = default;
+
+    /// Its configs may say what the vocabulary says anyway.
+    [[gnu::cold]] static void read_settings(const std::filesystem::path& path, const std::string& where) {
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path, {"SiglipTokenizer", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        settings.require(where, "eos_token", std::string(end_literal));
+        settings.require(where, "unk_token", std::string(unknown_literal));
+        settings.require(where, "pad_token", std::string(end_literal));
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        if (!settings.lowers.value_or(true)) throw Error(where, "do_lower_case = true", "false");
+        for (const detail::AddedToken& token : settings.added) {
+            if (token.text != end_literal && token.text != unknown_literal)
+                throw Error(where, "no added tokens but </s> and <unk>", "\"" + token.text + "\"");
+        }
+    }
 
     /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
     /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are dropped,
@@ -3657,33 +4500,32 @@ public:
     /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a
     /// folder with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and
     /// tokenize_chinese_chars. Where the folder has open_clip_config.json, texts are cleaned before as open_clip does
-    /// (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or it lacks a special
-    /// token.
+    /// (clean = "whitespace"), and its strip_sep_token counts; `cleaning` overrides that, and `model` is the
+    /// folder of that config where it is another. Throws Error if there is no such file, it lacks a special token, or a config asks for what is not here.
     [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
-                                        std::optional<Cleaning> cleaning = std::nullopt) {
+                                        std::optional<Cleaning> cleaning = std::nullopt,
+                                        const std::filesystem::path& model = {}) {
         const std::filesystem::path file = detail::vocabulary_file(path, "vocab.txt");
-        const Cleaning chosen = detail::cleaning_of(path, cleaning);
-        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
+        const auto rules = detail::caption_rules(model.empty() ? path : model, cleaning, "whitespace");
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, rules);
         WordPiece result;
         result.read_vocabulary(file);
-        if (const auto config = file.parent_path() / "tokenizer_config.json"; std::filesystem::exists(config)) {
-            const detail::ConfigReader settings(config);
-            const auto is = [&](const char* name, bool otherwise) {
-                return settings.find(name).value_or(otherwise ? "true" : "false") == "true";
-            };
-            result.lowers_ = is("do_lower_case", true);
-            result.strips_accents_ = is("strip_accents", result.lowers_);
-            result.splits_chinese_ = is("tokenize_chinese_chars", true);
-        }
-        result.find_specials(file, chosen);
+        const detail::TokenizerSettings settings = read_settings(path);
+        result.lowers_ = settings.lowers.value_or(true);
+        result.strips_accents_ = settings.strips_accents.value_or(result.lowers_);
+        result.splits_chinese_ = settings.splits_chinese.value_or(true);
+        result.find_specials(file, settings, rules);
         return result;
     }
 
     /// Of a tokenizer.json that was read.
-    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, Cleaning cleaning) {
+    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, const std::filesystem::path& path,
+                                             const detail::CaptionRules& rules) {
         WordPiece result;
         result.read_json(json);
-        result.find_specials(json.file, cleaning);
+        result.find_specials(json.file, read_settings(path), rules);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
+        json.refuse_unread();
         return result;
     }
 
@@ -3718,33 +4560,64 @@ private:
         }
     }
 
-    [[gnu::cold]] void find_specials(const std::filesystem::path& file, Cleaning cleaning) {
-        const auto id_of = [&](const char* literal) {
+    [[gnu::cold]] static detail::TokenizerSettings read_settings(const std::filesystem::path& path) {
+        return detail::read_tokenizer_settings(path, {"BertTokenizer", "BertTokenizerFast", "TokenizersBackend",
+                                                      "PreTrainedTokenizerFast"});
+    }
+
+    [[gnu::cold]] void find_specials(const std::filesystem::path& file, const detail::TokenizerSettings& settings,
+                                     const detail::CaptionRules& rules) {
+        const auto id_of = [&](const char* role, const char* literal) {
+            settings.require(file.string(), role, literal);
             const auto found = ids_.find(literal);
             if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
-            frame_.specials.push_back({literal, found->second});
+            frame_.added.add({.text = literal, .id = found->second});
             return found->second;
         };
-        frame_.padding = id_of("[PAD]");
-        frame_.unknown = id_of("[UNK]");
-        frame_.begin = id_of("[CLS]");
-        frame_.end = id_of("[SEP]");
+        frame_.padding = id_of("pad_token", "[PAD]");
+        frame_.unknown = id_of("unk_token", "[UNK]");
+        frame_.begin = id_of("cls_token", "[CLS]");
+        frame_.end = id_of("sep_token", "[SEP]");
         if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
-            frame_.specials.push_back({mask->first, mask->second});
-        frame_.cleans = cleaning == Cleaning::open_clip;
+            frame_.added.add({.text = mask->first, .id = mask->second});
+        for (const detail::AddedToken& token : settings.added) add(file, token);
+        if (settings.pads_left.value_or(false)) throw Error(file.string(), "padding_side = right", "left");
+        frame_.cleans = rules.cleaning == Cleaning::open_clip;
+        frame_.strips_end = rules.strips_end;
+    }
+
+    /// BertNormalizer takes words apart where an added token may stand whole: such tokens are not here.
+    [[gnu::cold]] void add(const std::filesystem::path& file, const detail::AddedToken& token) {
+        if (token.normalized)
+            throw Error(file.string(), "added tokens that are special, or normalized = false", "\"" + token.text + "\"");
+        frame_.added.add(token);
     }
 
     [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
-        const auto expect = [&](const std::string& at, const std::string& wanted, const std::string& otherwise) {
-            if (const std::string found = json.value(at, otherwise); found != wanted)
-                throw Error(json.file.string(), at + " = " + wanted, found.empty() ? "nothing" : found);
-        };
-        expect("model.type", "WordPiece", "WordPiece");
-        expect("model.continuing_subword_prefix", "##", "##");
-        expect("model.max_input_chars_per_word", "100", "100");
-        expect("normalizer.type", "BertNormalizer", "");
-        expect("normalizer.clean_text", "true", "true");
-        expect("pre_tokenizer.type", "BertPreTokenizer", "");
+        json.require("model.type", "WordPiece", "WordPiece");
+        json.require("model.unk_token", "[UNK]", "[UNK]");
+        json.require("model.continuing_subword_prefix", "##", "##");
+        json.require("model.max_input_chars_per_word", "100", "100");
+        json.require("normalizer.type", "BertNormalizer");
+        json.require("normalizer.clean_text", "true", "true");
+        json.require("pre_tokenizer.type", "BertPreTokenizer");
+        // [CLS] text [SEP], in either of the two words for it.
+        const std::string frame = json.value("post_processor.type");
+        if (frame != "BertProcessing" && frame != "TemplateProcessing")
+            throw Error(json.file.string(), "post_processor.type = TemplateProcessing or BertProcessing", frame.empty() ? "nothing" : frame);
+        if (frame == "TemplateProcessing") {
+            json.require("post_processor.single.0.SpecialToken.id", "[CLS]");
+            json.require("post_processor.single.1.Sequence.id", "A");
+            json.require("post_processor.single.2.SpecialToken.id", "[SEP]");
+            if (json.has("post_processor.single.3.SpecialToken.id"))
+                throw Error(json.file.string(), "a post_processor of [CLS], text and [SEP]", "more");
+            for (const char* const token : {"[CLS]", "[SEP]"}) {
+                const std::string id = json.value(std::string("post_processor.special_tokens.") + token + ".ids.0");
+                if (const auto found = json.vocabulary.find(token); found == json.vocabulary.end() || std::to_string(found->second) != id)
+                    throw Error(json.file.string(), std::string("post_processor's id of ") + token + " as the vocabulary's", id);
+            }
+        }
+        json.ignore("post_processor");
         lowers_ = json.value("normalizer.lowercase", "true") == "true";
         const std::string strips = json.value("normalizer.strip_accents", "null");
         strips_accents_ = strips == "null" ? lowers_ : strips == "true";
@@ -3817,30 +4690,37 @@ private:
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer. Immutable once built: any number
-/// of threads may encode at once.
+/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer; and that of a tokenizer.json of T5's
+/// form, which SigLIP's repositories have beside open_clip's configs (no <s>, and Metaspace alone to split at spaces).
+/// Immutable once built: any number of threads may encode at once.
 class XlmRobertaTokenizer {
 public:
     /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model
     /// is Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before
-    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that. Throws Error if there is no such file, or
-    /// it is damaged.
+    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that, and `model` is the folder of that
+    /// config where it is another. Throws Error if there is no such file, it is damaged, or a config asks for what is not here.
     [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
-                                                  std::optional<Cleaning> cleaning = std::nullopt) {
+                                                  std::optional<Cleaning> cleaning = std::nullopt,
+                                                  const std::filesystem::path& model = {}) {
         const std::filesystem::path file = detail::vocabulary_file(path, "sentencepiece.bpe.model");
-        const Cleaning chosen = detail::cleaning_of(path, cleaning);
-        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), chosen);
+        const std::filesystem::path& folder = model.empty() ? path : model;
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, cleaning, folder);
         XlmRobertaTokenizer result;
         result.read_model(file);
-        result.frame_.cleans = chosen == Cleaning::open_clip;
+        result.read_settings(path, file.string(), detail::caption_rules(folder, cleaning, "whitespace"));
         return result;
     }
 
-    /// Of a tokenizer.json that was read.
-    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, Cleaning cleaning) {
+    /// Of a tokenizer.json that was read, from the file or folder `path`; the rest as load().
+    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, const std::filesystem::path& path,
+                                                       std::optional<Cleaning> cleaning,
+                                                       const std::filesystem::path& model) {
         XlmRobertaTokenizer result;
         result.read_json(json);
-        result.frame_.cleans = cleaning == Cleaning::open_clip;
+        result.read_settings(path, json.file.string(),
+                             detail::caption_rules(model, cleaning, result.frame_.begins ? "whitespace" : "canonicalize"));
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        json.refuse_unread();
         return result;
     }
 
@@ -3886,7 +4766,46 @@ private:
                         "at " + std::to_string(model_->unknown()));
         shift_ = 1;
         const auto mask = static_cast<Id>(model_->size() + 1);
-        frame_ = {{{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}, 0, 1, 2, 3};
+        frame_ = {.begin = 0, .padding = 1, .end = 2, .unknown = 3};
+        const std::array<std::pair<const char*, Id>, 5> specials{{{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}};
+        for (const auto& [text, id] : specials) frame_.added.add({.text = text, .id = id});
+    }
+
+    [[gnu::cold]] void read_settings(const std::filesystem::path& path, const std::string& where,
+                                     const detail::CaptionRules& rules) {
+        if (frame_.begins) {
+            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+                path, {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+            const std::array<std::array<const char*, 2>, 5> roles{{{"cls_token", "<s>"},
+                                                                   {"bos_token", "<s>"},
+                                                                   {"sep_token", "</s>"},
+                                                                   {"pad_token", "<pad>"},
+                                                                   {"unk_token", "<unk>"}}};
+            for (const auto& [role, token] : roles) settings.require(where, role, token);
+            take(settings, where);
+        } else {
+            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+                path, {"T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+            const std::array<std::array<const char*, 2>, 2> roles{{{"eos_token", "</s>"}, {"unk_token", "<unk>"}}};
+            for (const auto& [role, token] : roles) settings.require(where, role, token);
+            const std::string padding = settings.special("pad_token", "<pad>");
+            if (padding != "<pad>" && padding != "</s>") throw Error(where, "pad_token = <pad> or </s>", padding);
+            if (padding == "</s>") frame_.padding = frame_.end;
+            take(settings, where);
+        }
+        frame_.cleans = rules.cleaning == Cleaning::open_clip && frame_.begins;
+        frame_.canonicalizes = rules.cleaning == Cleaning::open_clip && !frame_.begins;
+        frame_.strips_end = rules.strips_end;
+    }
+
+    [[gnu::cold]] void take(const detail::TokenizerSettings& settings, const std::string& where) {
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        for (const detail::AddedToken& token : settings.added) add(token);
+    }
+
+    [[gnu::cold]] void add(detail::AddedToken token) {
+        if (token.normalized) token.text = mapped(token.text);
+        (token.normalized ? normalized_ : frame_.added).add(std::move(token));
     }
 
     [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
@@ -3897,20 +4816,16 @@ private:
         const std::string type = json.value("model.type"), unknown = json.value("model.unk_id");
         refuse_unless(type == "Unigram" || (type.empty() && !json.pieces.empty()), "model.type = Unigram", type);
         refuse_unless(json.value("model.byte_fallback", "false") == "false", "model.byte_fallback = false", "true");
-        for (const detail::SpecialToken& special :
-             std::vector<detail::SpecialToken>{{"<s>", 0}, {"<pad>", 0}, {"</s>", 0}}) {
-            const auto found =
-                std::ranges::find_if(json.pieces, [&](const auto& piece) { return piece.first == special.text; });
-            refuse_unless(found != json.pieces.end(), "a piece " + special.text + " in model.vocab", "none");
-            (special.text == "<s>"    ? frame_.begin
-             : special.text == "</s>" ? frame_.end
-                                      : frame_.padding) = static_cast<Id>(found - json.pieces.begin());
-        }
-        for (std::size_t i = 0; !json.value("added_tokens." + std::to_string(i) + ".content").empty(); ++i) {
-            const std::string at = "added_tokens." + std::to_string(i);
-            frame_.specials.push_back({json.value(at + ".content"),
-                                       static_cast<Id>(std::strtol(json.value(at + ".id").c_str(), nullptr, 10))});
-        }
+        const auto id_of = [&](const char* piece) {
+            const auto found = std::ranges::find(json.pieces, piece, &std::pair<std::string, double>::first);
+            refuse_unless(found != json.pieces.end(), std::string("a piece ") + piece + " in model.vocab", "none");
+            return static_cast<Id>(found - json.pieces.begin());
+        };
+        frame_.begins = std::ranges::find(json.pieces, "<s>", &std::pair<std::string, double>::first) != json.pieces.end();
+        if (frame_.begins) frame_.begin = id_of("<s>");
+        frame_.end = id_of("</s>");
+        frame_.padding = id_of("<pad>");
+        read_pipeline(json);
         memory_->pieces = std::move(json.pieces);
         for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
             if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
@@ -3923,6 +4838,51 @@ private:
         } catch (const Error& error) {
             throw Error(where, "a unigram model", error.what());
         }
+    }
+
+    /// The steps around the model are XLM-RoBERTa's or T5's, or the file is refused.
+    [[gnu::cold]] void read_pipeline(const detail::TokenizerFile& json) {
+        const std::string normalizer = json.value("normalizer.type");
+        if (normalizer != "Precompiled" && normalizer != "Sequence")
+            throw Error(json.file.string(), "normalizer.type = Precompiled", normalizer.empty() ? "nothing" : normalizer);
+        if (normalizer == "Sequence") json.require("normalizer.normalizers.0.type", "Precompiled");
+        for (std::size_t i = 1; json.has("normalizer.normalizers." + std::to_string(i) + ".type"); ++i) {
+            const std::string at = "normalizer.normalizers." + std::to_string(i) + ".", type = json.value(at + "type");
+            if (type == "Strip") {
+                json.require(at + "strip_left", "false");
+                json.require(at + "strip_right", "true");
+                strips_right_ = true;
+            } else {
+                // Runs of spaces become one, or the mark that it becomes.
+                json.require(at + "type", "Replace");
+                json.require(at + "pattern.Regex", " {2,}");
+                const std::string content = json.value(at + "content");
+                if (content != " " && content != "\u2581") throw Error(json.file.string(), at + "content = a space", content);
+                collapses_spaces_ = true;
+            }
+        }
+        const std::string splitter = json.value("pre_tokenizer.type");
+        const bool is_sequence = splitter == "Sequence";
+        const std::string at = is_sequence ? "pre_tokenizer.pretokenizers.1." : "pre_tokenizer.";
+        if (is_sequence) json.require("pre_tokenizer.pretokenizers.0.type", "WhitespaceSplit");
+        splits_at_marks_alone_ = !is_sequence;
+        json.require(at + "type", "Metaspace");
+        json.require(at + "replacement", "\u2581");
+        json.require(at + "add_prefix_space", "true", "true");
+        json.require(at + "prepend_scheme", "always", "always");
+        json.require(at + "split", "true", "true");
+        json.ignore(at + "str_rep");  // the replacement in older files
+        json.require("post_processor.type", "TemplateProcessing");
+        std::size_t part = 0;
+        const auto expect = [&](const char* kind, const char* id) {
+            json.require("post_processor.single." + std::to_string(part++) + "." + kind + ".id", id);
+        };
+        if (frame_.begins) expect("SpecialToken", "<s>");
+        expect("Sequence", "A");
+        expect("SpecialToken", "</s>");
+        if (json.has("post_processor.single." + std::to_string(part) + ".SpecialToken.id"))
+            throw Error(json.file.string(), "a post_processor that ends with </s>", "more");
+        json.ignore("post_processor");
     }
 
     static std::string from_base64(std::string_view text, const std::string& where) {
@@ -3941,16 +4901,37 @@ private:
     }
 
     void append_part(std::string_view text, std::vector<Id>& ids) const {
-        std::string mapped;
+        normalized_.split(
+            mapped(text),
+            [&](std::string_view part) {
+                const std::size_t first = ids.size();
+                splits_at_marks_alone_ ? model_->append_marked(part, ids) : model_->append_words(part, ids);
+                for (std::size_t i = first; i < ids.size(); ++i)
+                    ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
+            },
+            [&](Id token) { ids.push_back(token); });
+    }
+
+    std::string mapped(std::string_view text) const {
+        std::string result;
         for (std::size_t begin = 0; begin < text.size();) {
             const std::size_t end = grapheme_end(text, begin);
-            model_->append_mapped(text.substr(begin, end - begin), mapped);
+            model_->append_mapped(text.substr(begin, end - begin), result);
             begin = end;
         }
-        const std::size_t first = ids.size();
-        model_->append_words(mapped, ids);
-        for (std::size_t i = first; i < ids.size(); ++i)
-            ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
+        if (strips_right_) {
+            std::size_t end = result.size();
+            while (end > 0) {
+                std::size_t letter = end - 1;
+                while (letter > 0 && (static_cast<unsigned char>(result[letter]) & 0xC0U) == 0x80) --letter;
+                if (!detail::is_white_space(detail::front_code_point(std::string_view(result).substr(letter)).value)) break;
+                end = letter;
+            }
+            result.resize(end);
+        }
+        if (collapses_spaces_)
+            result.erase(std::ranges::unique(result, [](char a, char b) { return a == ' ' && b == ' '; }).begin(), result.end());
+        return result;
     }
 
     /// Where the extended grapheme cluster ends that begins there.
@@ -3970,7 +4951,9 @@ private:
     std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
     std::shared_ptr<const detail::UnigramModel> model_;
     detail::BertFrame frame_;
+    detail::AddedTokens normalized_;  ///< found in a text that the character map was applied to
     Id shift_ = 0;
+    bool strips_right_ = false, collapses_spaces_ = false, splits_at_marks_alone_ = false;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -4020,40 +5003,47 @@ private:
 namespace detail {
 
 /// A tokenizer.json by the model it names.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
-                                                      const std::filesystem::path& path) {
+[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file, const std::filesystem::path& path,
+                                                      const std::filesystem::path& model) {
     TokenizerFile json = TokenizerFile::read(file);
     const std::string type = json.value("model.type");
-    const Cleaning cleaning = cleaning_of(path, std::nullopt);
-    if (type == "Unigram" || !json.pieces.empty()) return XlmRobertaTokenizer::from_json(std::move(json), cleaning);
-    if (type == "WordPiece") return WordPiece::from_json(std::move(json), cleaning);
-    if (json.value("model.end_of_word_suffix") == word_end) return Bpe::from_json(json, cleaning);
-    return JsonTokenizer::from_json(json, path);
+    if (type == "Unigram" || !json.pieces.empty())
+        return XlmRobertaTokenizer::from_json(std::move(json), path, std::nullopt, model);
+    if (type == "WordPiece") return WordPiece::from_json(std::move(json), path, caption_rules(model, std::nullopt, "whitespace"));
+    if (json.value("model.end_of_word_suffix") == word_end)
+        return Bpe::from_json(json, path, caption_rules(model, std::nullopt, "lower").cleaning);
+    return JsonTokenizer::from_json(json, path, caption_rules(model, std::nullopt, "canonicalize"));
 }
 
 }  // namespace detail
 
-/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, vocab.json with merges.txt,
-/// sentencepiece.bpe.model, vocab.txt, tokenizer.json, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file.
-/// Throws Error that lists the names it looked for.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path) {
+/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, tokenizer.json, vocab.json with
+/// merges.txt, sentencepiece.bpe.model, vocab.txt, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file; the
+/// configs beside it are not read then. `model` is the folder of the checkpoint where it is another: its
+/// open_clip_config.json says how captions are cleaned. Throws Error that lists the names it looked for.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path, const std::filesystem::path& model = {}) {
+    if (!std::filesystem::exists(path)) throw Error(path.string(), "a tokenizer's folder, or a file", "nothing there");
     const std::string name = path.filename().string();
-    if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path);
-    if (name.ends_with(".model")) return SentencePiece::load(path);
-    if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path);
-    if (name == "vocab.txt") return WordPiece::load(path);
-    if (name.ends_with(".txt.gz")) return Bpe::load(path);
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    if (!std::filesystem::is_directory(path)) {
+        const std::filesystem::path& rules = model.empty() ? path : model;
+        if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path, std::nullopt, rules);
+        if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
+        if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
+        if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
+        if (name.ends_with(".txt.gz")) return Bpe::load(path);
+    }
+    const std::filesystem::path& rules = model.empty() ? folder : model;
     const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
-    if (has("spiece.model")) return SentencePiece::load(folder);
-    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder);
-    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder);
-    if (has("vocab.txt")) return WordPiece::load(folder);
-    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder);
+    if (has("spiece.model")) return SentencePiece::load(folder, std::nullopt, rules);
+    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder, std::nullopt, rules);
+    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
+    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
+    if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
     if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
-    throw Error(folder.string(),
-                "a tokenizer beside the weights: spiece.model, vocab.json and merges.txt, sentencepiece.bpe.model, "
-                "vocab.txt, tokenizer.json or bpe_simple_vocab_16e6.txt.gz",
+    throw Error(path.string(),
+                "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
+                "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
                 "none of them");
 }
 
@@ -4275,6 +5265,217 @@ void shuffle(Range& range, Random& random) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/core/digest.hpp ----
+
+// A digest of data in 64 bits: tells whether a run that goes on sees what it saw before.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Two different contents have the same digest with a chance of 2^-64; it withstands accidents, not an adversary.
+class Digest {
+public:
+    void add(std::uint64_t word) {
+        // A word spreads before it meets the others, so that no simple change of the next one undoes its own.
+        word *= 0xbf58476d1ce4e5b9ULL;
+        word = (word ^ (word >> 32)) * 0x94d049bb133111ebULL;
+        state_ = std::rotl(state_ ^ word ^ (word >> 29), 23) * 0x9e3779b97f4a7c15ULL;
+    }
+
+    /// The bytes of `values`, and how many there are.
+    template <class T>
+    void add(std::span<const T> values) {
+        const std::span<const std::byte> bytes = std::as_bytes(values);
+        add(bytes.size());
+        for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, bytes.data() + at, std::min(sizeof(word), bytes.size() - at));
+            add(word);
+        }
+    }
+
+    std::uint64_t value() const { return Random(Seed{state_}).next(); }
+
+    /// Sixteen hexadecimal digits.
+    std::string text() const {
+        std::array<char, 17> digits;
+        std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(value()));
+        return digits.data();
+    }
+
+private:
+    std::uint64_t state_ = 1;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/to_text.hpp ----
+
+// Numbers as text.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The shortest decimal that reads as the same number.
+[[gnu::cold]] inline std::string to_text(double value) {
+    std::array<char, 32> text;
+    return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/file_kind.hpp ----
+
+// What a file is, told from its first bytes, so that one given in another's place is named.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
+    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+}
+
+/// A kind of file, as a sentence names it; empty where the bytes tell nothing.
+struct FileKind {
+    std::string_view name;
+    std::string_view advice;  ///< how weights are had instead; may be empty
+};
+
+/// Whether the bytes begin as a file of torch.save before PyTorch 1.6: the pickle, of protocol 2 to 5, of a number that
+/// torch/serialization.py calls MAGIC_NUMBER.
+inline bool is_legacy_torch(std::span<const std::byte> bytes) {
+    if (bytes.size() < 2 || bytes[0] != std::byte{0x80} || bytes[1] > std::byte{5}) return false;
+    const std::size_t frame = bytes.size() > 11 && bytes[2] == std::byte{0x95} ? 9 : 0;
+    return starts_with(bytes.subspan(2 + frame),
+                       std::string_view("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12));
+}
+
+inline bool is_zip(std::span<const std::byte> bytes) {
+    return starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "PK\x05\x06");
+}
+
+/// A safetensors file's first 9 bytes: a length that the format allows, and an object.
+inline bool is_safetensors(std::span<const std::byte> bytes) {
+    std::uint64_t length = 0;
+    if (bytes.size() < 9) return false;
+    std::memcpy(&length, bytes.data(), sizeof length);
+    return length <= 100'000'000 &&
+           std::string_view("{ \t\r\n").find(static_cast<char>(bytes[8])) != std::string_view::npos;
+}
+
+/// Text up to its end or 512 bytes, in lower case; empty where a byte is none of ASCII's printable ones or whitespace.
+[[gnu::cold]] inline std::string beginning_of_text(std::span<const std::byte> bytes) {
+    std::string text;
+    for (const std::byte byte : bytes.first(std::min<std::size_t>(bytes.size(), 512))) {
+        const char letter = static_cast<char>(byte);
+        if ((letter < ' ' || letter > '~') && letter != '\n' && letter != '\r' && letter != '\t') return {};
+        text += letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+    }
+    return text;
+}
+
+/// Whether a file begins as a text; an empty one does not.
+inline bool is_text(std::span<const std::byte> bytes) {
+    return !beginning_of_text(bytes).empty();
+}
+
+/// The kind of a file by its first 512 bytes; weights that are read here have none.
+[[gnu::cold]] inline FileKind file_kind(std::span<const std::byte> bytes) {
+    struct Magic {
+        std::string_view bytes;
+        FileKind kind;
+        std::size_t at = 0;
+    };
+    static constexpr std::string_view unpack = "unpack it, and name the file that is in it";
+    static constexpr std::string_view gguf = "weights of llama.cpp; the model it was made from has them as safetensors";
+    static constexpr std::array<Magic, 28> magics{{
+        {"version https://git-lfs",
+         {"a Git LFS pointer, which stands for a file that was not downloaded", "run `git lfs pull` in its folder"}},
+        {"GIF8", {"GIF data", ""}},
+        {"\x89PNG\r\n\x1a\n", {"PNG data", ""}},
+        {"\xff\xd8\xff", {"JPEG data", ""}},
+        {"WEBP", {"WebP data", ""}, 8},
+        {{"II*\0", 4}, {"TIFF data", ""}},
+        {{"MM\0*", 4}, {"TIFF data", ""}},
+        {"BM", {"BMP data", ""}},
+        {"ftyp", {"AVIF, HEIC or a video data", ""}, 4},
+        {"%PDF", {"PDF data", ""}},
+        {"\x1f\x8b", {"gzip data", unpack}},
+        {"BZh", {"bzip2 data", unpack}},
+        {{"\xfd\x37zXZ\0", 6}, {"xz data", unpack}},
+        {"\x28\xb5\x2f\xfd", {"zstd data", unpack}},
+        {"7z\xbc\xaf\x27\x1c", {"a 7-Zip archive", unpack}},
+        {"Rar!", {"a RAR archive", unpack}},
+        {"GGUF", {"a GGUF file", gguf}},
+        {"lmgg", {"a GGML file", gguf}},
+        {"tjgg", {"a GGML file", gguf}},
+        {"\x93NUMPY", {"a NumPy array (.npy)", "torch.save or safetensors keep several tensors with their names"}},
+        {"\x89HDF\r\n\x1a\n",
+         {"an HDF5 file (Keras, TensorFlow)", "the model's PyTorch weights are read, as safetensors or of torch.save"}},
+        {"TFL3",
+         {"a TensorFlow Lite model", "the model's PyTorch weights are read, as safetensors or of torch.save"},
+         4},
+        {"ORTM",
+         {"a model of ONNX Runtime", "the weights it was exported from are read, as safetensors or of torch.save"},
+         4},
+        {{"sys_info\0", 9},
+         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {{"storages\0", 9},
+         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {"ustar", {"a tar archive", unpack}, 257},
+        {"\x7f"
+         "ELF",
+         {"a program or library", ""}},
+        {"SQLite format 3", {"an SQLite database", ""}},
+    }};
+    if (bytes.empty()) return {"an empty file", "the download or the copy failed"};
+    if (is_safetensors(bytes)) return {};
+    for (const Magic& magic : magics) {
+        if (bytes.size() >= magic.at && starts_with(bytes.subspan(magic.at), magic.bytes)) return magic.kind;
+    }
+    const std::string_view all(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    static constexpr std::string_view page = "a page in place of the file: the download failed, or wants a login";
+    if (all.find("<svg") != all.npos || all.starts_with("<?xml")) return {"SVG or XML data", page};
+    const auto unsigned_at = [&](std::size_t at) { return at < all.size() ? static_cast<unsigned char>(all[at]) : 0U; };
+    const std::string text = beginning_of_text(bytes);
+    if (all.find("<html") != all.npos || all.find("<!DOCTYPE html") != all.npos ||
+        text.find("<!doctype html") != text.npos || text.find("<html") != text.npos)
+        return {"HTML data", page};
+    if (const std::size_t first = text.find_first_not_of(" \t\r\n");
+        first != text.npos && (text[first] == '{' || text[first] == '['))
+        return {"JSON", "a config has no weights: name the folder it is in, or the file with the weights"};
+    // A map of MessagePack whose first key is a text.
+    const bool is_map = (unsigned_at(0) > 0x80 && unsigned_at(0) <= 0x8f && (unsigned_at(1) & 0xe0U) == 0xa0) ||
+                        (unsigned_at(0) == 0xde && (unsigned_at(3) & 0xe0U) == 0xa0);
+    if (is_map)
+        return {"MessagePack data (Flax)", "the model's PyTorch weights are read, as safetensors or of torch.save"};
+    // A ModelProto: ir_version, then the producer's name, domain, or the graph (onnx.proto, fields 1, 2, 4, 7 and 8).
+    if (unsigned_at(0) == 8 && unsigned_at(1) > 0 && unsigned_at(1) < 32 &&
+        std::string_view("\x12\x22\x3a\x42").find(static_cast<char>(unsigned_at(2))) != all.npos)
+        return {"an ONNX model", "the weights it was exported from are read, as safetensors or of torch.save"};
+    if (is_legacy_torch(bytes)) return {"a file of torch.save", ""};
+    if ((unsigned_at(0) == 0x80 && unsigned_at(1) <= 5) || all.starts_with("(dp") || all.starts_with("(lp")) {
+        return {"a pickle that torch.save did not write",
+                "load it with pickle in Python and save its tensors with torch.save or safetensors.torch.save_file"};
+    }
+    return {};
+}
+
+/// The Error of a file that is none of those expected.
+[[noreturn, gnu::cold]] inline void throw_other_kind(std::string_view where, std::string_view expected,
+                                                     std::span<const std::byte> bytes) {
+    FileKind kind = file_kind(bytes);
+    if (is_safetensors(bytes)) kind = {"a safetensors file", ""};
+    std::string found(kind.name);
+    if (found.empty()) {
+        const std::string_view text(reinterpret_cast<const char*>(bytes.data()),
+                                    std::min<std::size_t>(bytes.size(), 60));
+        found = is_text(bytes) ? "a text that begins '" + std::string(text.substr(0, text.find('\n'))) + "'"
+                               : "another kind of file, or one whose beginning is damaged";
+    }
+    if (!kind.advice.empty()) found += ": " + std::string(kind.advice);
+    throw Error(where, expected, found);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/data/image.hpp ----
 
 // RGB images in memory; JPEG and PNG files decoded to them, PNG files encoded from them.
@@ -4303,21 +5504,37 @@ struct Colour {
 inline constexpr Colour black{0, 0, 0};
 inline constexpr Colour white{255, 255, 255};
 
-/// An RGB picture: `pixels` is [height][width][3], row by row from the top, and holds 3 * width * height bytes.
+/// How a file holds a picture: Pillow resizes it like that, and makes RGB of the result. Beside the RGB pixels,
+/// Image::samples holds what they do not tell.
+enum class Storage : std::uint8_t {
+    rgb,      ///< RGB or grey of 8 bits a channel, opaque: no samples
+    nearest,  ///< indices or bits, of which no mean can be taken; samples: the colours, [count <= 256][3]
+    alpha,    ///< RGB or grey under an alpha that is not 255 everywhere; samples: [height][width] alphas
+    ink,      ///< CMYK; samples: [height][width][4] inks, 255 is full
+    grey16,   ///< grey of 16 bits; samples: [height][width][2], low bytes first
+};
+
+/// An RGB picture: `pixels` is [height][width][3], row by row from the top, and holds 3 * width * height bytes. A
+/// decoded one also has its file's storage; only fit_image, preprocess and RandomResizedCrop look at it, and every
+/// other operation is one of the RGB pixels and gives Storage::rgb.
 struct Image {
     int width = 0;
     int height = 0;
     std::vector<std::uint8_t> pixels;
+    Storage storage = Storage::rgb;
+    std::vector<std::uint8_t> samples{};
 
     bool operator==(const Image&) const = default;
 };
 
 struct DecodeOptions {
-    /// An image of more pixels is refused from its header, before memory for it is asked for.
-    std::size_t pixel_limit = std::size_t{1} << 26;
+    /// An image of more pixels is refused from its header, before memory for it is asked for. Pillow refuses the same
+    /// (Image.py, _decompression_bomb_check: twice MAX_IMAGE_PIXELS).
+    std::size_t pixel_limit = 178'956'970;
 
     /// What transparent PNG pixels lie on: (colour * alpha + background * (255 - alpha)) / 255, rounded, as Pillow's
-    /// paste with a mask. Empty: alpha is dropped and the stored colours are used, as Pillow's convert("RGB").
+    /// paste with a mask; the picture is RGB from then on. Empty: alpha is dropped from the pixels, which have the
+    /// stored colours, as Pillow's convert("RGB"), and is kept in Image::samples.
     std::optional<Colour> background = std::nullopt;
 };
 
@@ -4383,6 +5600,13 @@ inline std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha) 
     return static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8);
 }
 
+/// Pillow's RGB of a colour of CMYK (libImaging/Convert.c, cmyk2rgb): of each ink the light that it and black let
+/// through.
+inline std::uint8_t ink_level(unsigned ink, unsigned black_ink) {
+    const unsigned light = 255U - black_ink;
+    return static_cast<std::uint8_t>(light - blend(ink, 0, light));
+}
+
 inline void compose_row(const std::uint8_t* rgba, std::size_t width, Colour background, std::uint8_t* rgb) {
     for (std::size_t x = 0; x < width; ++x, rgba += 4, rgb += 3) {
         rgb[0] = blend(rgba[0], background.red, rgba[3]);
@@ -4405,7 +5629,7 @@ inline void png_warned(png_structp, png_const_charp) {}
 class PngReader {
 public:
     PngReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
-        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error_, png_failed, png_warned);
+        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error_, png_failed, warned);
         if (png_ == nullptr) throw Error(name_, "libpng could not be started");
     }
     PngReader(const PngReader&) = delete;
@@ -4419,32 +5643,69 @@ public:
         const std::size_t height = big_endian(20);
         check_pixel_count(width, height, options.pixel_limit, name_);
 
-        const bool compose = options.background.has_value();
-        guarded([&] { begin(compose); });
-        const bool alpha = channels_ == 4;
-        const bool buffered = alpha && passes_ > 1;
-        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
-        std::vector<std::uint8_t> rgba;
-        if (alpha) rgba = allocate_pixels(width, buffered ? height : 1, 4, name_);
+        guarded([&] { begin(options.background.has_value()); });
+        const std::size_t channels = static_cast<std::size_t>(channels_);
+        const bool direct = channels == 3, buffered = !direct && passes_ > 1;
+        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_),
+                    storage_};
+        if (storage_ == Storage::nearest) image.samples = colours();
+        if (storage_ == Storage::alpha) image.samples = allocate_pixels(width, height, 1, name_);
+        if (storage_ == Storage::grey16) image.samples = allocate_pixels(width, height, 2, name_);
+        std::vector<std::uint8_t> rows;
+        if (!direct) rows = allocate_pixels(width, buffered ? height : 1, channels, name_);
+        const auto row = [&](std::size_t y) {
+            return direct ? image.pixels.data() + y * width * 3 : rows.data() + (buffered ? y * width * channels : 0);
+        };
+        const auto finish = [&](std::size_t y) {
+            if (!direct) finish_row(row(y), y, options.background, image);
+        };
 
-        guarded([&] {
+        const bool survived = survives_jump(error_, [&] {
             for (int pass = 0; pass < passes_; ++pass) {
                 for (std::size_t y = 0; y < height; ++y) {
-                    std::uint8_t* row = image.pixels.data() + y * width * 3;
-                    std::uint8_t* target = alpha ? rgba.data() + (buffered ? y * width * 4 : 0) : row;
-                    png_read_row(png_, target, nullptr);
-                    if (alpha && pass + 1 == passes_) compose_row(target, width, *options.background, row);
+                    in_last_row_ = pass + 1 == passes_ && y + 1 == height;
+                    // The last pass of an interlaced picture has nothing for rows of even numbers.
+                    has_all_ = in_last_row_ && passes_ > 1 && y % 2 == 0;
+                    png_read_row(png_, row(y), nullptr);
+                    if (pass + 1 == passes_ && !in_last_row_) finish(y);
                 }
             }
-            png_read_end(png_, nullptr);
         });
+        // One of the checksums, the chunks' and zlib's behind the pixels, has to be right, as far as they are there.
+        if (!survived && (!has_all_ || has_wrong_checksum_)) throw_damaged();
+        if (has_wrong_end_ && (has_wrong_checksum_ || is_cut_)) throw_damaged();
+        finish(height - 1);
+        const bool opaque = storage_ == Storage::alpha && std::all_of(image.samples.begin(), image.samples.end(),
+                                                                      [](int alpha) { return alpha == 255; });
+        if (opaque) {
+            image.storage = Storage::rgb;
+            image.samples = {};
+        }
         return image;
     }
 
 private:
     template <class Body>
     void guarded(const Body& body) {
-        if (!survives_jump(error_, body)) throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
+        if (!survives_jump(error_, body)) throw_damaged();
+    }
+
+    [[noreturn]] void throw_damaged() const {
+        throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
+    }
+
+    /// Of what libpng only warns while it reads rows: wrong checksums of chunks, and, behind the last row, an end of
+    /// zlib's data that is damaged. (More data than pixels is neither.)
+    static void warned(png_structp png, png_const_charp text) {
+        auto* self = static_cast<PngReader*>(png_get_io_ptr(png));
+        if (self == nullptr || !self->in_rows_) return;
+        const std::string_view message(text);
+        self->error_.set(text);
+        if (message.ends_with("CRC error")) {
+            self->has_wrong_checksum_ = true;
+        } else if (!message.ends_with("Extra compressed data") && !message.ends_with("Too much image data")) {
+            self->has_wrong_end_ = true;
+        }
     }
 
     void begin(bool compose) {
@@ -4461,13 +5722,84 @@ private:
         png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
         png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
         png_read_info(png_, info_);
+        // Pillow, whose pixels these are, looks at no checksum from here on but zlib's, and at nothing behind the last
+        // row.
+        png_set_crc_action(png_, PNG_CRC_WARN_USE, PNG_CRC_QUIET_USE);
+        in_rows_ = true;
+        png_set_read_user_transform_fn(png_, [](png_structp png, png_row_infop, png_bytep) {
+            auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
+            if (self.in_last_row_) self.has_all_ = true;
+        });
+        // Where the file ends inside the last of them, which may still have all pixels, libpng takes single bytes.
+        is_cut_ = ends_inside_pixels();
+        if (is_cut_) png_set_compression_buffer_size(png_, 1);
+        const int type = png_get_color_type(png_, info_), depth = png_get_bit_depth(png_, info_);
+        const bool has_alpha = (type & PNG_COLOR_MASK_ALPHA) != 0;
+        if (!compose) {
+            storage_ = type == PNG_COLOR_TYPE_PALETTE || (type == PNG_COLOR_TYPE_GRAY && depth == 1) ? Storage::nearest
+                       : type == PNG_COLOR_TYPE_GRAY && depth == 16                                  ? Storage::grey16
+                       : has_alpha                                                                   ? Storage::alpha
+                                                                                                     : Storage::rgb;
+        }
+        passes_ = png_set_interlace_handling(png_);
+        if (storage_ == Storage::grey16) {
+            png_read_update_info(png_, info_);
+            channels_ = 2;  // bytes, of one sample
+            return;
+        }
         png_set_expand(png_);  // palettes to RGB, 1, 2 and 4 bits to 8, tRNS to alpha
         png_set_strip_16(png_);
         png_set_gray_to_rgb(png_);
-        if (!compose) png_set_strip_alpha(png_);
-        passes_ = png_set_interlace_handling(png_);
+        if (!compose && !has_alpha) png_set_strip_alpha(png_);
         png_read_update_info(png_, info_);
         channels_ = png_get_channels(png_, info_);
+    }
+
+    /// The colours that indices stand for; of a 1-bit picture, black and then white for whatever is not 0, as in
+    /// Pillow.
+    std::vector<std::uint8_t> colours() const {
+        png_colorp palette = nullptr;
+        int count = 0;
+        std::vector<std::uint8_t> values;
+        if (png_get_PLTE(png_, info_, &palette, &count) == 0) {
+            values.assign(768, 255);
+            std::fill_n(values.begin(), 3, std::uint8_t{0});
+        }
+        for (int i = 0; i < count; ++i)
+            values.insert(values.end(), {palette[i].red, palette[i].green, palette[i].blue});
+        return values;
+    }
+
+    /// Row y of the picture from libpng's row of RGBA, or of 16-bit grey.
+    void finish_row(const std::uint8_t* row, std::size_t y, const std::optional<Colour>& background,
+                    Image& image) const {
+        const auto width = static_cast<std::size_t>(image.width);
+        std::uint8_t* rgb = image.pixels.data() + y * width * 3;
+        if (background) return compose_row(row, width, *background, rgb);
+        if (storage_ == Storage::grey16) {
+            std::uint8_t* samples = image.samples.data() + y * width * 2;
+            for (std::size_t x = 0; x < width; ++x, row += 2, rgb += 3, samples += 2) {
+                rgb[0] = rgb[1] = rgb[2] = samples[1] = row[0];
+                samples[0] = row[1];
+            }
+            return;
+        }
+        std::uint8_t* alphas = image.samples.data() + y * width;
+        for (std::size_t x = 0; x < width; ++x, row += 4, rgb += 3) {
+            std::copy_n(row, 3, rgb);
+            alphas[x] = row[3];
+        }
+    }
+
+    bool ends_inside_pixels() const {
+        constexpr std::size_t head = 8;  // length and name
+        std::size_t at = head;           // (behind the signature)
+        while (bytes_.size() - at >= head) {
+            const std::size_t length = big_endian(at);
+            if (length > bytes_.size() - at - head) return std::memcmp(bytes_.data() + at + 4, "IDAT", 4) == 0;
+            at += std::min(head + length + 4, bytes_.size() - at);
+        }
+        return false;
     }
 
     std::size_t big_endian(std::size_t at) const {
@@ -4483,7 +5815,14 @@ private:
     png_structp png_ = nullptr;
     png_infop info_ = nullptr;
     int passes_ = 1;
-    int channels_ = 3;
+    int channels_ = 3;  ///< bytes of a pixel as libpng gives it
+    Storage storage_ = Storage::rgb;
+    bool in_rows_ = false;
+    bool is_cut_ = false;
+    bool in_last_row_ = false;
+    bool has_wrong_checksum_ = false;
+    bool has_wrong_end_ = false;
+    bool has_all_ = false;  ///< every pixel is there, whatever libpng still finds
 };
 
 #endif
@@ -4499,10 +5838,12 @@ private:
 }
 
 /// libjpeg only warns of damage and goes on with grey blocks. Warnings about stray bytes between segments and about odd
-/// header fields stay silent, since every pixel is still there.
+/// header fields (a baseline scan's band of coefficients among them, which decoding does not use) stay silent, since
+/// every pixel is still there.
 inline void jpeg_warned(j_common_ptr info, int level) {
     const int code = info->err->msg_code;
-    const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM;
+    const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM ||
+                          code == JWRN_NOT_SEQUENTIAL;
     if (level < 0 && !harmless) jpeg_failed(info);
 }
 
@@ -4542,16 +5883,28 @@ public:
         const bool cmyk = info_.num_components == 4;
         Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
         std::vector<std::uint8_t> row;
+        const bool keeps_inks = cmyk && !options.background;
         if (cmyk) row = allocate_pixels(width, 1, 4, name_);
+        if (keeps_inks) {
+            image.storage = Storage::ink;
+            image.samples = allocate_pixels(width, height, 4, name_);
+        }
 
         guarded([&] {
             info_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
             jpeg_start_decompress(&info_);
             while (info_.output_scanline < info_.output_height) {
-                std::uint8_t* rgb = image.pixels.data() + info_.output_scanline * width * 3;
+                const std::size_t first = info_.output_scanline * width;
+                std::uint8_t* rgb = image.pixels.data() + first * 3;
                 std::uint8_t* target = cmyk ? row.data() : rgb;
                 jpeg_read_scanlines(&info_, &target, 1);
-                if (cmyk) convert_cmyk(row.data(), width, rgb);
+                if (!cmyk) continue;
+                // Files store inverted inks, as Adobe writes them (Pillow JpegImagePlugin.py, "CMYK;I").
+                for (std::uint8_t& ink : row) ink = static_cast<std::uint8_t>(255 - ink);
+                for (std::size_t x = 0; x < width; ++x) {
+                    for (std::size_t c = 0; c < 3; ++c) rgb[3 * x + c] = ink_level(row[4 * x + c], row[4 * x + 3]);
+                }
+                if (keeps_inks) std::copy(row.begin(), row.end(), image.samples.data() + first * 4);
             }
             jpeg_finish_decompress(&info_);
         });
@@ -4561,17 +5914,14 @@ public:
 private:
     template <class Body>
     void guarded(const Body& body) {
-        if (!survives_jump(error_, body)) throw Error(name_, "damaged JPEG: " + std::string(error_.message.data()));
-    }
-
-    /// Files store inverted inks, as Adobe writes them: black - black * ink / 255, each clamped by Pillow's integers
-    /// (Pillow JpegImagePlugin.py "CMYK;I", libImaging/Convert.c cmyk2rgb).
-    static void convert_cmyk(const std::uint8_t* cmyk, std::size_t width, std::uint8_t* rgb) {
-        for (std::size_t x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
-            for (std::size_t c = 0; c < 3; ++c) {
-                rgb[c] = static_cast<std::uint8_t>(cmyk[3] - blend(255U - cmyk[c], 0, cmyk[3]));
-            }
+        if (survives_jump(error_, body)) return;
+        const int code = manager_.msg_code;
+        if (code == JERR_BAD_PRECISION) {
+            throw Error(name_, "a JPEG of 8 bits a sample", std::to_string(info_.data_precision) + " bits");
         }
+        const bool unsupported =
+            code == JERR_SOF_UNSUPPORTED || code == JERR_CONVERSION_NOTIMPL || code == JERR_ARITH_NOTIMPL;
+        throw Error(name_, (unsupported ? "" : "damaged JPEG: ") + std::string(error_.message.data()));
     }
 
     std::span<const std::byte> bytes_;
@@ -4584,25 +5934,6 @@ private:
 
 #endif
 
-/// The name of a format that is known but not decoded; empty where the bytes tell nothing.
-inline std::string_view foreign_format(std::span<const std::byte> bytes) {
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
-    if (text.starts_with("GIF8")) return "GIF";
-    if (text.starts_with("RIFF") && text.substr(0, 12).ends_with("WEBP")) return "WebP";
-    if (text.starts_with("BM")) return "BMP";
-    if (text.starts_with(std::string_view("II*\0", 4)) || text.starts_with(std::string_view("MM\0*", 4))) return "TIFF";
-    if (text.size() >= 12 && text.substr(4, 4) == "ftyp") return "AVIF, HEIC or a video";
-    if (text.starts_with("%PDF")) return "PDF";
-    if (text.starts_with("\x1f\x8b")) return "gzip";
-    if (text.find("<svg") != text.npos || text.starts_with("<?xml")) return "SVG or XML";
-    if (text.find("<html") != text.npos || text.find("<!DOCTYPE html") != text.npos) return "HTML";
-    return {};
-}
-
-inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
-    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
 }  // namespace detail
 
 /// Decodes a JPEG (baseline or progressive; grey, RGB, YCbCr, CMYK, YCCK) or a PNG (every colour type and depth,
@@ -4611,8 +5942,11 @@ inline bool starts_with(std::span<const std::byte> bytes, std::string_view magic
 /// PNG pixels equal Pillow's open(...).convert("RGB"), with one exception: 16-bit grey is reduced by its high byte, as
 /// 16-bit RGB is (Pillow clamps it to 255 instead, which leaves nearly all of it white). JPEG pixels equal Pillow's up
 /// to the version of libjpeg-turbo (one or two levels). EXIF orientation and colour profiles are ignored, as Pillow's.
-/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data, which Pillow lets
-/// pass in some cases (a wrong Huffman code, a missing end marker).
+/// Image::storage and samples tell how the file holds them; with options.background they are plain RGB.
+/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data. A PNG is read, as
+/// by Pillow, where damage costs no pixel: its end is cut off behind them, or checksums of its pixels' chunks are wrong
+/// and zlib's is right. Of what Pillow lets pass, pictures that lack pixels are refused (a wrong Huffman code, rows
+/// that zlib's data lacks), and PNGs with a critical chunk that the standard does not know.
 inline Image decode_image(std::span<const std::byte> bytes, std::string_view name,
                           [[maybe_unused]] DecodeOptions options = {}) {
     if (detail::starts_with(bytes, "\xff\xd8\xff")) {
@@ -4629,11 +5963,8 @@ inline Image decode_image(std::span<const std::byte> bytes, std::string_view nam
         throw Error(name, "is a PNG, and the headers of libpng were missing when this program was compiled");
 #endif
     }
-    const std::string_view format = detail::foreign_format(bytes);
-    throw Error(name, "a JPEG or PNG image",
-                bytes.empty()    ? std::string("an empty file")
-                : format.empty() ? std::string("an unknown format")
-                                 : std::string(format) + " data");
+    const std::string_view kind = detail::file_kind(bytes).name;
+    throw Error(name, "a JPEG or PNG image", kind.empty() ? "an unknown format" : kind);
 }
 
 /// Reads and decodes a file; see decode_image. Throws Error naming the path.
@@ -5474,6 +6805,8 @@ namespace detail {
 
 /// Sides and pixel counts that resizing accepts: they bound its tables and int arithmetic, far beyond any camera.
 inline constexpr int resize_side_limit = 1 << 20;
+/// The sides of a result of which only a window is computed.
+inline constexpr int virtual_side_limit = 1 << 30;
 inline constexpr std::size_t resize_pixel_limit = std::size_t{1} << 28;
 
 inline void check_resize_size(int width, int height, std::string_view what) {
@@ -5609,6 +6942,11 @@ struct ResizeMethod {
     Resampling resampling = Resampling::pillow_13;
 };
 
+inline bool resizes_down_first(int source_width, int source_height, int width, int height, ResizeMethod method) {
+    return method.resampling == Resampling::pillow_13 && height < source_height &&
+           source_height - height > 2 * (source_width - width);
+}
+
 /// The part `window` of the width x height result of resizing the box (x0, y0, x1, y1) of source. Only what the window
 /// needs is computed, so a centre crop of a long strip costs no more than the crop.
 inline Image resize_window(const ImageView& source, const std::array<float, 4>& box, int width, int height,
@@ -5630,8 +6968,7 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
     ResizeWeights down = weights(source.height, box[1], box[3], height, window.top, window.height);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
-    const bool down_first = method.resampling == Resampling::pillow_13 && height < source.height &&
-                            source.height - height > 2 * (source.width - width);
+    const bool down_first = resizes_down_first(source.width, source.height, width, height, method);
     const int half_width = down_first ? part.width : window.width;
     const int half_height = down_first ? window.height : part.height;
     const std::size_t stride = static_cast<std::size_t>(half_width) * 3;
@@ -5650,9 +6987,164 @@ inline Image resize_window(const ImageView& source, const std::array<float, 4>& 
     return result;
 }
 
-inline Image resize_view(const ImageView& source, int width, int height, ResizeMethod method) {
-    return resize_window(source, {0, 0, static_cast<float>(source.width), static_cast<float>(source.height)}, width,
-                         height, {0, 0, width, height}, method);
+/// Throws unless the samples are as many as the storage says.
+inline void check_samples(const Image& image, std::string_view where) {
+    const std::size_t pixels = image.pixels.size() / 3, found = image.samples.size();
+    const std::size_t expected = image.storage == Storage::alpha    ? pixels
+                                 : image.storage == Storage::ink    ? 4 * pixels
+                                 : image.storage == Storage::grey16 ? 2 * pixels
+                                                                    : found;
+    if (found == expected) return;
+    throw Error(where, std::to_string(expected) + " samples beside the pixels", std::to_string(found));
+}
+
+/// Three channels, written by `channels(index, out)`, of every pixel of a region.
+template <class Channels>
+Image gathered(const Image& image, const Region& region, const Channels& channels) {
+    Image out{region.width, region.height,
+              std::vector<std::uint8_t>(std::size_t{3} * static_cast<std::size_t>(region.width) *
+                                        static_cast<std::size_t>(region.height))};
+    std::uint8_t* target = out.pixels.data();
+    for (int y = region.top; y < region.top + region.height; ++y) {
+        const std::size_t first = static_cast<std::size_t>(y) * static_cast<std::size_t>(image.width);
+        for (int x = region.left; x < region.left + region.width; ++x, target += 3) {
+            channels(first + static_cast<std::size_t>(x), target);
+        }
+    }
+    return out;
+}
+
+/// Where Pillow's nearest neighbours lie: outputs [begin, begin + count) of `size` over `source` inputs, by repeated
+/// addition in doubles (libImaging/Geometry.c, ImagingScaleAffine).
+[[gnu::cold]] inline std::vector<int> nearest_inputs(int source, int size, int begin, int count) {
+    const double step = static_cast<double>(source) / size;
+    double at = step * 0.5;
+    std::vector<int> inputs;
+    for (int i = 0; i < begin + count; ++i, at += step) {
+        if (i >= begin) inputs.push_back(std::min(static_cast<int>(at), source - 1));
+    }
+    return inputs;
+}
+
+/// Pillow's RGB of a 16-bit grey: all that is brighter than 255 is white (libImaging/Convert.c, I16_RGB).
+inline std::uint8_t clamped_grey(unsigned low, unsigned high) {
+    return static_cast<std::uint8_t>(high == 0 ? low : 255U);
+}
+
+/// 16-bit grey resized in doubles, each pass rounded and clamped to 16 bits (Resample.c, the functions _16bpc), as RGB.
+[[gnu::cold]] inline Image resize_grey16(const Image& image, const Region& part, int width, int height,
+                                         const Region& window, ResizeMethod method) {
+    using Plane = std::vector<std::uint16_t>;
+    const auto columns = static_cast<std::size_t>(part.width), rows = static_cast<std::size_t>(part.height);
+    const auto out_columns = static_cast<std::size_t>(window.width), out_rows = static_cast<std::size_t>(window.height);
+    Plane plane(columns * rows);
+    for (std::size_t y = 0; y < rows; ++y) {
+        const std::size_t first = (y + static_cast<std::size_t>(part.top)) * static_cast<std::size_t>(image.width) +
+                                  static_cast<std::size_t>(part.left);
+        for (std::size_t x = 0; x < columns; ++x) {
+            const std::uint8_t* sample = image.samples.data() + 2 * (first + x);
+            plane[y * columns + x] = static_cast<std::uint16_t>(sample[0] | sample[1] << 8);
+        }
+    }
+    // Inputs of a line lie `step` samples apart, lines `line`; so do outputs.
+    struct Layout {
+        std::size_t line, step;
+    };
+    std::vector<double> weights;
+    const auto pass = [&](int source, int size, int begin, int count, std::size_t lines, Layout from, Layout to) {
+        Plane out(lines * static_cast<std::size_t>(count));
+        for (int i = 0; i < count; ++i) {
+            const auto first = static_cast<std::size_t>(
+                filter_taps(source, 0, static_cast<float>(source), size, begin + i, method.filter, weights));
+            for (std::size_t line = 0; line < lines; ++line) {
+                double sum = 0;
+                for (std::size_t t = 0; t < weights.size(); ++t) {
+                    sum += product(plane[line * from.line + (first + t) * from.step], weights[t]);
+                }
+                const int rounded = static_cast<int>(sum >= 0 ? sum + 0.5 : sum - 0.5);
+                out[line * to.line + static_cast<std::size_t>(i) * to.step] =
+                    static_cast<std::uint16_t>(std::clamp(rounded, 0, 0xffff));
+            }
+        }
+        plane = std::move(out);
+    };
+    const auto across = [&](std::size_t lines) {
+        pass(part.width, width, window.left, window.width, lines, {columns, 1}, {out_columns, 1});
+    };
+    const auto down = [&](std::size_t lines) {
+        pass(part.height, height, window.top, window.height, lines, {1, lines}, {1, lines});
+    };
+    if (resizes_down_first(part.width, part.height, width, height, method)) {
+        down(columns);
+        across(out_rows);
+    } else {
+        across(rows);
+        down(out_columns);
+    }
+    Image out{window.width, window.height, {}};
+    for (const unsigned value : plane) out.pixels.insert(out.pixels.end(), 3, clamped_grey(value & 255U, value >> 8));
+    return out;
+}
+
+/// The part `window` of the width x height result of resizing the region `part` of a picture that is stored otherwise
+/// than as RGB, as RGB: what Pillow's crop(part).resize((width, height)).convert("RGB") gives of it.
+[[gnu::cold]] inline Image resize_other(const Image& image, const Region& part, int width, int height,
+                                        const Region& window, ResizeMethod method) {
+    check_samples(image, "resize");
+    const std::vector<std::uint8_t>& samples = image.samples;
+    const bool copies = part.width == width && part.height == height;
+    if (image.storage == Storage::grey16) {
+        if (!copies) return resize_grey16(image, part, width, height, window, method);
+        return gathered(image, {part.left + window.left, part.top + window.top, window.width, window.height},
+                        [&](std::size_t i, std::uint8_t* out) {
+                            out[0] = out[1] = out[2] = clamped_grey(samples[2 * i], samples[2 * i + 1]);
+                        });
+    }
+    const auto resized = [&](const ImageView& source) {
+        return resize_window(source, {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)}, width,
+                             height, window, method);
+    };
+    if (copies) return resized(view(image, part));
+    if (image.storage == Storage::nearest) {
+        const std::vector<int> columns = nearest_inputs(part.width, width, window.left, window.width);
+        const std::vector<int> rows = nearest_inputs(part.height, height, window.top, window.height);
+        Image out{window.width, window.height, {}};
+        for (const int y : rows) {
+            const ImageView row = view(image, {part.left, part.top + y, part.width, 1});
+            for (const int x : columns) {
+                const std::uint8_t* pixel = row.pixels + 3 * static_cast<std::size_t>(x);
+                out.pixels.insert(out.pixels.end(), pixel, pixel + 3);
+            }
+        }
+        return out;
+    }
+    const auto resized_channels = [&](const auto& channels) { return resized(view(gathered(image, part, channels))); };
+    if (image.storage == Storage::ink) {
+        Image out = resized_channels([&](std::size_t i, std::uint8_t* to) { std::copy_n(&samples[4 * i], 3, to); });
+        const Image blacks =
+            resized_channels([&](std::size_t i, std::uint8_t* to) { to[0] = to[1] = to[2] = samples[4 * i + 3]; });
+        for (std::size_t i = 0; i < out.pixels.size(); ++i) out.pixels[i] = ink_level(out.pixels[i], blacks.pixels[i]);
+        return out;
+    }
+    // Colours weigh by their alpha (Pillow's modes RGBa and La; Convert.c, rgbA2rgba and rgba2rgbA): what lies under a
+    // transparent area has no weight, and the area is black.
+    Image out = resized_channels([&](std::size_t i, std::uint8_t* to) {
+        for (std::size_t c = 0; c < 3; ++c) to[c] = blend(image.pixels[3 * i + c], 0, samples[i]);
+    });
+    const Image alphas = resized_channels([&](std::size_t i, std::uint8_t* to) { to[0] = to[1] = to[2] = samples[i]; });
+    for (std::size_t i = 0; i < out.pixels.size(); ++i) {
+        const unsigned alpha = alphas.pixels[i];
+        if (alpha != 0) out.pixels[i] = static_cast<std::uint8_t>(std::min(255U * out.pixels[i] / alpha, 255U));
+    }
+    return out;
+}
+
+/// As resize_other, of any picture; `storage` is the image's, or Storage::rgb where its RGB pixels are to be resized.
+inline Image resize_part(const Image& image, const Region& part, Storage storage, int width, int height,
+                         const Region& window, ResizeMethod method) {
+    if (storage != Storage::rgb) return resize_other(image, part, width, height, window, method);
+    return resize_window(view(image, part), {0, 0, static_cast<float>(part.width), static_cast<float>(part.height)},
+                         width, height, window, method);
 }
 
 }  // namespace detail
@@ -5711,8 +7203,8 @@ inline std::array<int, 2> shortest_sides(int width, int height, int size) {
     const int longer = std::max(width, height);
     const auto scaled = static_cast<std::int64_t>(size) * longer;
     const double side = static_cast<double>(scaled) / shorter;
-    if (side > resize_side_limit) {
-        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+    if (side > virtual_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^30 pixels",
                     std::to_string(width) + " x " + std::to_string(height));
     }
     const int across = static_cast<int>(side);
@@ -5725,8 +7217,8 @@ inline std::array<int, 2> covering_sides(int width, int height, const ImageSize&
     const double down = height / static_cast<double>(size.height), across = width / static_cast<double>(size.width);
     const double ratio = longest ? std::max(down, across) : std::min(down, across);
     const auto scaled = [&](int side) { return std::max(1.0, std::nearbyint(side / ratio)); };
-    if (scaled(width) > resize_side_limit || scaled(height) > resize_side_limit) {
-        throw Error("resize", "an image whose longer side stays within 2^20 pixels",
+    if (scaled(width) > virtual_side_limit || scaled(height) > virtual_side_limit) {
+        throw Error("resize", "an image whose longer side stays within 2^30 pixels",
                     std::to_string(width) + " x " + std::to_string(height));
     }
     return {static_cast<int>(scaled(width)), static_cast<int>(scaled(height))};
@@ -5815,6 +7307,20 @@ inline Image flip_horizontal(const Image& image) {
     return out;
 }
 
+/// What a picture that is not stored as RGB is resized as.
+enum class ResizeAs {
+    stored,  ///< as its Image::storage says, and made RGB afterwards: open_clip and OpenAI's CLIP
+    rgb,     ///< as its RGB pixels: transformers
+};
+
+namespace detail {
+
+inline Storage resized_storage(const Image& image, ResizeAs resize_as) {
+    return resize_as == ResizeAs::stored ? image.storage : Storage::rgb;
+}
+
+}  // namespace detail
+
 /// A random part of the image, resized: torchvision 0.20, transforms.py, RandomResizedCrop. The defaults of
 /// scale are open_clip's training recipe (transform.py, AugmentationCfg); torchvision's own is 0.08 to 1.
 struct RandomResizedCrop {
@@ -5858,13 +7364,16 @@ struct RandomResizedCrop {
         return region;
     }
 
-    /// The sampled part resized to `size`. Pixels outside it do not bleed in: cropped first, as torchvision.
-    Image operator()(const Image& image, const ImageSize& size, Filter filter, Random& random) const {
+    /// The sampled part resized to `size`, in RGB. Pixels outside it do not bleed in: cropped first, as torchvision.
+    Image operator()(const Image& image, const ImageSize& size, Filter filter, Random& random,
+                     ResizeAs resize_as = ResizeAs::stored) const {
         detail::check_image(image, "RandomResizedCrop");
         detail::check_target(size, "RandomResizedCrop");
         const Region region = sample(image.width, image.height, random);
         detail::check_resize_size(region.width, region.height, "a crop with");
-        return detail::resize_view(detail::view(image, region), static_cast<int>(size.width), static_cast<int>(size.height), {filter, Resampling::pillow_13});
+        const int width = static_cast<int>(size.width), height = static_cast<int>(size.height);
+        return detail::resize_part(image, region, detail::resized_storage(image, resize_as), width, height,
+                                   {0, 0, width, height}, {filter, Resampling::pillow_13});
     }
 };
 
@@ -5882,11 +7391,12 @@ struct Preprocess {
     Filter filter = Filter::bicubic;
     std::array<float, 3> mean{0, 0, 0};
     std::array<float, 3> deviation{1, 1, 1};
-    Colour padding = black;  ///< of Fit::pad
+    Colour padding = black;  ///< of Fit::pad; see fit_image
     Resampling resampling = Resampling::pillow_13;
     std::optional<Colour> background{};  ///< what transparent pixels lie on: for DecodeOptions, when the picture is read
     int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
+    ResizeAs resize_as = ResizeAs::stored;  ///< how pictures with a palette, alpha, CMYK or 16 bits of grey are resized
 
     /// Floats of one picture: 3 * height * width.
     constexpr std::size_t count() const { return 3 * size.area(); }
@@ -5910,30 +7420,56 @@ constexpr Preprocess siglip_preprocess(ImageSize size) {
             .deviation = {0.5F, 0.5F, 0.5F}};
 }
 
-/// The picture in the recipe's size, still in 8 bits.
+namespace detail {
+
+/// What a padding of `colour` is around a picture of this storage: torchvision pads before the picture becomes RGB,
+/// with open_clip's fill_color as the value of every sample. A colour that is not grey no sample can be; it stays
+/// itself.
+inline Colour stored_padding(const Image& image, Storage storage, Colour colour) {
+    const std::uint8_t fill = colour.red;
+    if (storage == Storage::rgb || colour != Colour{fill, fill, fill}) return colour;
+    if (storage == Storage::ink) {
+        const std::uint8_t level = ink_level(fill, fill);
+        return {level, level, level};
+    }
+    const std::size_t at = std::size_t{3} * fill;
+    if (storage != Storage::nearest) return colour;
+    if (at + 3 > image.samples.size()) return black;
+    return {image.samples[at], image.samples[at + 1], image.samples[at + 2]};
+}
+
+}  // namespace detail
+
+/// The picture in the recipe's size, in RGB of 8 bits: with Resampling::pillow_13 and ResizeAs::stored, to the bit what
+/// open_clip's or OpenAI's transform gives to ToTensor, whatever the file's storage. Colours weigh by their alpha and
+/// transparent areas become black, palettes and bits are sampled at nearest neighbours, CMYK is resized as inks, 16-bit
+/// grey is clamped to 255 after it, and a grey padding is a value of samples: an index of a palette, an amount of every
+/// ink. (A side that Fit::pad reduces to nothing has one pixel; open_clip fails.)
 inline Image fit_image(const Image& image, const Preprocess& recipe) {
     detail::check_image(image, "preprocess");
     detail::check_target(recipe.size, "preprocess");
+    detail::check_resize_size(image.width, image.height, "an image with");
     const int width = static_cast<int>(recipe.size.width), height = static_cast<int>(recipe.size.height);
     const int largest = std::max(width, height), resized = recipe.resize;
     if (resized != 0 && resized < largest)
         throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more", std::to_string(resized));
-    if (recipe.fit == Fit::squash && resized == 0) return resize(image, width, height, recipe.filter, recipe.resampling);
+    const Region whole{0, 0, image.width, image.height};
+    const Storage storage = detail::resized_storage(image, recipe.resize_as);
+    const detail::ResizeMethod method{recipe.filter, recipe.resampling};
     if (recipe.fit != Fit::pad) {
-        detail::check_resize_size(image.width, image.height, "an image with");
         const auto [across, down] =
-            recipe.fit == Fit::squash                    ? std::array{resized, resized}
-            : resized == 0 && !recipe.size.is_square() ? detail::covering_sides(image.width, image.height, recipe.size, false)
-                                                         : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
+            recipe.fit == Fit::squash ? resized == 0 ? std::array{width, height} : std::array{resized, resized}
+            : resized == 0 && !recipe.size.is_square()
+                ? detail::covering_sides(image.width, image.height, recipe.size, false)
+                : detail::shortest_sides(image.width, image.height, resized == 0 ? width : resized);
         const Region window{detail::centre_offset(across, width, recipe.floor_crop),
                             detail::centre_offset(down, height, recipe.floor_crop), width, height};
-        return detail::resize_window(detail::view(image),
-                                     {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, across, down,
-                                     window, {recipe.filter, recipe.resampling});
+        return detail::resize_part(image, whole, storage, across, down, window, method);
     }
     const auto [across, down] = detail::covering_sides(image.width, image.height, recipe.size, true);
-    const Image inner = resize(image, across, down, recipe.filter, recipe.resampling);
-    return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2, recipe.padding);
+    const Image inner = detail::resize_part(image, whole, storage, across, down, {0, 0, across, down}, method);
+    return detail::place(detail::view(inner), width, height, (width - across) / 2, (height - down) / 2,
+                         detail::stored_padding(image, storage, recipe.padding));
 }
 
 /// Writes three planes, red, green, blue, each [height][width]: (value / 255 - mean) / deviation in float, as
@@ -6010,7 +7546,8 @@ inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& fi
 /// How a pair becomes what a model reads.
 struct PairOptions {
     Preprocess preprocess{};
-    /// Each image is reduced once, by preprocess.fit, to this size, from which crops are taken; 0 keeps the whole image.
+    /// Each image is reduced once, by preprocess.fit, to this size in RGB, from which crops are taken; 0 keeps the
+    /// whole image as its file stores it.
     ImageSize stored{};
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the stored image; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image
@@ -6062,8 +7599,8 @@ public:
         std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
         const Preprocess& recipe = options_.preprocess;
         const Image whole = this->image(index);
-        Image seen =
-            options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random) : fit_image(whole, recipe);
+        Image seen = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as)
+                                   : fit_image(whole, recipe);
         if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
         normalise(seen, recipe.mean, recipe.deviation, image);
     }
@@ -6071,6 +7608,52 @@ public:
     /// Image `index` as evaluation sees it: nothing random.
     void fetch_image(std::size_t index, std::span<float> image) const {
         preprocess(this->image(index), options_.preprocess, image);
+    }
+
+    /// What training on these pairs depends on, by name: their number, the ids of all captions, all pixels (of images
+    /// that are read when needed: sizes and times of their files), and what becomes of them.
+    [[gnu::cold]] std::map<std::string, std::string> fingerprint() const {
+        std::vector<std::uint64_t> digests(items_.size());
+        std::size_t kept = 0;
+        for (const Item& item : items_) kept += item.image.pixels.empty() ? 0 : 1;
+        parallel_for(items_.size(), 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) digests[i] = digest_of(items_[i]);
+        });
+        Digest images, captions;
+        images.add(std::span<const std::uint64_t>(digests));
+        for (const Item& item : items_) captions.add(item.captions.size());
+        captions.add(std::span<const Id>(ids_));
+        const Preprocess& recipe = options_.preprocess;
+        std::string numbers = to_string(recipe.size) + ", stored " + to_string(options_.stored);
+        const auto add = [&](const char* name, const auto&... values) {
+            numbers += std::string(", ") + name;
+            ((numbers += ' ' + detail::to_text(static_cast<double>(values))), ...);
+        };
+        const auto colour = [&](const char* name, const std::optional<Colour>& value) {
+            if (value) add(name, value->red, value->green, value->blue);
+        };
+        add("fit", recipe.fit);
+        add("filter", recipe.filter);
+        add("mean", recipe.mean[0], recipe.mean[1], recipe.mean[2]);
+        add("deviation", recipe.deviation[0], recipe.deviation[1], recipe.deviation[2]);
+        add("resampling", recipe.resampling);
+        add("resize", recipe.resize);
+        add("resize_as", recipe.resize_as);
+        add("floor_crop", recipe.floor_crop);
+        colour("padding", recipe.padding);
+        colour("background", options_.decode.background);
+        std::string crop = "none";
+        if (const auto& part = options_.crop) {
+            crop = detail::to_text(part->scale_low) + " to " + detail::to_text(part->scale_high) + " of the area, " +
+                   detail::to_text(part->ratio_low) + " to " + detail::to_text(part->ratio_high) + " as wide";
+        }
+        return {{"pairs", std::to_string(size())},
+                {"captions", captions.text()},
+                {"images", images.text()},
+                {"images in memory", std::to_string(kept)},
+                {"preprocess", numbers},
+                {"crop", crop},
+                {"flip", detail::to_text(options_.flip)}};
     }
 
 private:
@@ -6081,9 +7664,28 @@ private:
         Image image;
     };
 
+    std::uint64_t digest_of(const Item& item) const {
+        Digest digest;
+        if (item.image.pixels.empty()) {
+            const std::filesystem::path path = folder_ / item.path;
+            digest.add(std::span<const char>(item.path));
+            digest.add(std::filesystem::file_size(path));
+            digest.add(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
+        } else {
+            digest.add(static_cast<std::uint64_t>(item.image.width));
+            digest.add(static_cast<std::uint64_t>(item.image.storage));
+            digest.add(std::span<const std::uint8_t>(item.image.samples));
+            digest.add(std::span<const std::uint8_t>(item.image.pixels));
+        }
+        return digest.value();
+    }
+
     Image stored_image(const std::string& path) const {
-        const Image whole = read_image(folder_ / path, options_.decode);
-        if (options_.stored == ImageSize{}) return whole;
+        Image whole = read_image(folder_ / path, options_.decode);
+        if (options_.stored == ImageSize{}) {
+            if (options_.preprocess.resize_as == ResizeAs::stored) return whole;
+            return {whole.width, whole.height, std::move(whole.pixels)};
+        }
         Preprocess recipe = options_.preprocess;
         recipe.size = options_.stored;
         return fit_image(whole, recipe);
@@ -6121,7 +7723,7 @@ private:
                 ++skipped_[causes[i]];
                 continue;
             }
-            used += read[i].pixels.size();
+            used += read[i].pixels.size() + read[i].samples.size();
             if (used > options_.memory) read[i] = {};
             const std::size_t count = images[i].captions.size();
             items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});
@@ -6150,120 +7752,180 @@ namespace tandem::inline TANDEM_ABI {
 namespace detail {
 
 /// Three numbers, or one for all channels.
-[[gnu::cold]] inline void read_channels(const ConfigReader& config, const std::string& path, const std::string& where,
+[[gnu::cold]] inline void read_channels(const ConfigReader& config, const std::string& path,
                                         std::array<float, 3>& channels) {
-    const std::vector<std::string> found = config.all(path);
+    const std::vector<double> found = config.numbers(path);
     if (found.empty()) return;
-    if (found.size() != 1 && found.size() != 3)
-        throw Error(where, path + " of 1 or 3 numbers", std::to_string(found.size()));
-    for (std::size_t i = 0; i < 3; ++i) {
-        const std::string& text = found[found.size() == 1 ? 0 : i];
-        char* end = nullptr;
-        channels[i] = std::strtof(text.c_str(), &end);
-        if (text.empty() || *end != 0) throw Error(where, path + " of numbers", text);
-    }
+    if (found.size() != 1 && found.size() != 3) config.refuse(path, "1 or 3 numbers");
+    for (std::size_t i = 0; i < 3; ++i) channels[i] = static_cast<float>(found[found.size() == 1 ? 0 : i]);
 }
 
-[[gnu::cold]] inline int read_pixels(const std::string& number, const std::string& path, const std::string& where) {
-    const long pixels = std::strtol(number.c_str(), nullptr, 10);
-    if (pixels < 1 || pixels > 1 << 14) throw Error(where, path + " of 1 to 16384 pixels", number);
+[[gnu::cold]] inline int read_pixels(const ConfigReader& config, const std::string& path) {
+    const std::size_t pixels = config.count(path).value_or(0);
+    if (pixels < 1 || pixels > 1U << 14U) config.refuse(path, "1 to 16384 pixels");
     return static_cast<int>(pixels);
 }
 
 /// A number, [height, width], or an object of both; none, where the file says nothing.
-[[gnu::cold]] inline std::optional<ImageSize> read_size(const ConfigReader& config, const std::string& path,
-                                                        const std::string& where) {
-    std::vector<std::string> sides = config.all(path);
-    const auto height = config.find(path + ".height"), width = config.find(path + ".width");
-    if (height.has_value() != width.has_value())
-        throw Error(where, path + " with height and width", height ? "height alone" : "width alone");
-    if (height) sides = {*height, *width};
+[[gnu::cold]] inline std::optional<ImageSize> read_size(const ConfigReader& config, const std::string& path) {
+    const bool has_height = config.find(path + ".height").has_value(), has_width = config.find(path + ".width").has_value();
+    if (has_height != has_width) config.refuse(path + (has_height ? ".width" : ".height"), "a number beside the other side");
+    if (has_height) {
+        const int height = read_pixels(config, path + ".height");
+        return ImageSize(static_cast<std::size_t>(height), static_cast<std::size_t>(read_pixels(config, path + ".width")));
+    }
+    const std::vector<double> sides = config.numbers(path);
     if (sides.empty()) return std::nullopt;
-    if (sides.size() > 2) throw Error(where, path + " of 1 or 2 numbers", std::to_string(sides.size()));
-    return ImageSize(read_pixels(sides.front(), path, where), read_pixels(sides.back(), path, where));
+    const auto fits = [](double side) { return side >= 1 && side <= 1 << 14 && side == std::floor(side); };
+    if (sides.size() > 2 || !std::ranges::all_of(sides, fits)) config.refuse(path, "1 or 2 numbers of 1 to 16384 pixels");
+    return ImageSize(static_cast<std::size_t>(sides.front()), static_cast<std::size_t>(sides.back()));
 }
 
-[[gnu::cold]] inline void require_deviation(const Preprocess& recipe, const char* path, const std::string& where) {
+[[gnu::cold]] inline void require_deviation(const ConfigReader& config, const Preprocess& recipe, const char* path) {
     for (const float deviation : recipe.deviation) {
-        if (!(deviation > 0)) throw Error(where, std::string(path) + " above 0", std::to_string(deviation));
+        if (!(deviation > 0)) config.refuse(path, "numbers above 0");
     }
 }
 
 /// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
-[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, const std::string& where,
-                                                     Preprocess recipe) {
+[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, Preprocess recipe) {
     const std::string at = "preprocess_cfg.";
-    read_channels(config, at + "mean", where, recipe.mean);
-    read_channels(config, at + "std", where, recipe.deviation);
-    require_deviation(recipe, "preprocess_cfg.std", where);
-    const std::string filter = config.find(at + "interpolation").value_or("bicubic");
-    if (filter != "bicubic" && filter != "bilinear")
-        throw Error(where, "preprocess_cfg.interpolation of bicubic or bilinear", filter);
+    recipe.size = read_size(config, "model_cfg.vision_cfg.image_size").value_or(recipe.size);
+    read_channels(config, at + "mean", recipe.mean);
+    read_channels(config, at + "std", recipe.deviation);
+    require_deviation(config, recipe, "preprocess_cfg.std");
+    const std::string filter = config.one_of(at + "interpolation", "bicubic", {"bicubic", "bilinear"});
     recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
-    const std::string mode = config.find(at + "resize_mode").value_or("shortest");
-    if (mode == "shortest") {
-        recipe.fit = Fit::shortest_then_crop;
-    } else if (mode == "squash") {
-        recipe.fit = Fit::squash;
-    } else if (mode == "longest") {
-        recipe.fit = Fit::pad;
-    } else {
-        throw Error(where, "preprocess_cfg.resize_mode of shortest, squash or longest", mode);
-    }
+    const std::string mode = config.one_of(at + "resize_mode", "shortest", {"shortest", "squash", "longest"});
+    recipe.fit = mode == "shortest" ? Fit::shortest_then_crop : mode == "squash" ? Fit::squash : Fit::pad;
+    const std::size_t fill = config.count(at + "fill_color").value_or(0);
+    if (fill > 255) config.refuse(at + "fill_color", "0 to 255");
+    const auto grey = static_cast<std::uint8_t>(fill);
+    recipe.padding = {grey, grey, grey};
     // open_clip/transform.py hands the interpolation to every other resize.
     if (recipe.fit == Fit::shortest_then_crop && !recipe.size.is_square()) recipe.filter = Filter::bicubic;
+    config.require(at + "mode", "RGB");
+    config.ignore({{"size", "open_clip takes the model's (factory.py, create_model)"}}, at);
+    config.refuse_unread(at);
     return recipe;
 }
 
-/// preprocessor_config.json of transformers' CLIPImageProcessor, SiglipImageProcessor and EfficientNetImageProcessor
-/// (of ALIGN). `recipe` has the defaults of the first or the second.
-[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, const std::string& where,
-                                                        Preprocess recipe) {
-    const auto is = [&](const char* name, bool otherwise) {
-        return config.find(name).value_or(otherwise ? "true" : "false") == "true";
-    };
+/// What an image processor of transformers does where its file says nothing (transformers/models/*/image_processing_*.py,
+/// 5.23; their slow and fast forms of version 4 likewise).
+struct ProcessorDefaults {
+    std::string_view type;  ///< without ImageProcessor and what follows it
+    Fit fit;
+    int size, crop;  ///< pixels; crop 0: none
+    Filter filter;
+    bool is_imagenet;      ///< mean and deviation 0.5; else OpenAI's
+    bool default_to_square;  ///< what a size that is one number means
+    bool include_top = false;
+};
+
+[[gnu::cold]] inline const ProcessorDefaults& processor_defaults(const ConfigReader& config, std::string_view family) {
+    static constexpr std::array known{
+        ProcessorDefaults{"CLIP", Fit::shortest_then_crop, 224, 224, Filter::bicubic, false, false},
+        ProcessorDefaults{"Siglip", Fit::squash, 224, 0, Filter::bicubic, true, false},
+        ProcessorDefaults{"EfficientNet", Fit::squash, 346, 0, Filter::bicubic, true, true, true},
+        ProcessorDefaults{"ViT", Fit::squash, 224, 0, Filter::bilinear, true, true},
+        ProcessorDefaults{"Blip", Fit::squash, 384, 0, Filter::bicubic, false, true}};
+    const char* const key = config.find("image_processor_type") ? "image_processor_type" : "feature_extractor_type";
+    std::string type = config.find(key).value_or("");
+    config.ignore({{"feature_extractor_type", "image_processor_type, which counts, in older words"}});
+    if (type.empty()) type = family == "siglip" ? "Siglip" : family == "align" ? "EfficientNet" : "CLIP";
+    for (const std::string_view ending : {"Fast", "Pil", "ImageProcessor", "FeatureExtractor"}) {
+        if (type.ends_with(ending)) type.resize(type.size() - ending.size());
+    }
+    const auto found = std::ranges::find(known, type, &ProcessorDefaults::type);
+    if (found == known.end())
+        config.refuse(key, "CLIPImageProcessor, SiglipImageProcessor, EfficientNetImageProcessor, ViTImageProcessor or "
+                           "BlipImageProcessor");
+    return *found;
+}
+
+/// preprocessor_config.json of transformers' image processors. `family` is that of the model where the file does not say whose
+/// processor it is: clip, siglip or align.
+[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, std::string_view family) {
+    const ProcessorDefaults& usual = processor_defaults(config, family);
+    const auto is = [&](const char* name, bool otherwise) { return config.flag(name).value_or(otherwise); };
+    Preprocess recipe = usual.is_imagenet ? siglip_preprocess(usual.size) : openai_preprocess(usual.size);
     recipe.floor_crop = true;
     recipe.resampling = Resampling::torchvision;
-    read_channels(config, "image_mean", where, recipe.mean);
-    read_channels(config, "image_std", where, recipe.deviation);
-    require_deviation(recipe, "image_std", where);
+    recipe.resize_as = ResizeAs::rgb;  // converted before it is resized
+    recipe.fit = usual.fit;
+    read_channels(config, "image_mean", recipe.mean);
+    read_channels(config, "image_std", recipe.deviation);
+    require_deviation(config, recipe, "image_std");
     recipe.background = white;  // transformers/image_transforms.py, convert_to_rgb
-    const std::string filter = config.find("resample").value_or("3");  // PIL.Image.Resampling
-    if (filter != "2" && filter != "3") throw Error(where, "resample 2 (bilinear) or 3 (bicubic)", filter);
-    recipe.filter = filter == "3" ? Filter::bicubic : Filter::bilinear;
-    for (const char* const name : {"size.longest_edge", "size.max_height", "size.max_width", "pad_size.height"}) {
-        if (const auto found = config.find(name))
-            throw Error(where, "a size of shortest_edge, or of height and width", std::string(name) + " = " + *found);
+    const std::size_t filter = config.count("resample").value_or(usual.filter == Filter::bicubic ? 3 : 2);
+    if (filter != 2 && filter != 3) config.refuse("resample", "2 (bilinear) or 3 (bicubic)");
+    recipe.filter = filter == 3 ? Filter::bicubic : Filter::bilinear;
+    if (!is("do_resize", true)) config.refuse("do_resize", "true: every picture is resized");
+
+    // image_processing_utils.py, get_size_dict: two numbers or an object of sides squash; one number is the shorter side, but
+    // where default_to_square is true.
+    for (const char* const name : {"size.longest_edge", "size.max_height", "size.max_width"}) {
+        if (config.find(name)) config.refuse(name, "nothing: a size has a shortest_edge, or height and width");
     }
-    const auto shortest = config.find("size.shortest_edge");
-    if (config.find("size.height")) recipe.fit = Fit::squash;
-    if (shortest) recipe.fit = Fit::shortest_then_crop;
-    const auto resized = shortest ? ImageSize(read_pixels(*shortest, "size", where)) : read_size(config, "size", where);
-    if (!is("do_resize", true)) throw Error(where, "do_resize true: every picture is resized", "false");
-    if (is("do_center_crop", recipe.fit == Fit::shortest_then_crop)) {
-        recipe.size = read_size(config, "crop_size", where).value_or(recipe.size);
-        if (resized && !resized->is_square())
-            throw Error(where, "a size of equal height and width, of which a part is cropped", to_string(*resized));
-        if (resized && *resized != recipe.size) recipe.resize = static_cast<int>(resized->height);
+    const bool to_square = is("default_to_square", usual.default_to_square);
+    ImageSize resized(static_cast<std::size_t>(usual.size));
+    if (config.find("size.shortest_edge")) {
+        resized = read_pixels(config, "size.shortest_edge");
+        recipe.fit = Fit::shortest_then_crop;
+        if (config.has_below("size.height")) config.refuse("size.height", "nothing beside shortest_edge");
+    } else if (const auto size = read_size(config, "size")) {
+        resized = *size;
+        const bool is_one = !config.has_below("size.") && config.all("size").size() == 1;
+        recipe.fit = is_one && !to_square ? Fit::shortest_then_crop : Fit::squash;
+    }
+    // For KOSMOS-2 (image_processing_clip.py): whatever size says, it is the class's own.
+    if (usual.type == "CLIP" && is("use_square_size", false)) {
+        resized = usual.size;
+        recipe.fit = Fit::squash;
+    }
+    const bool crops = is("do_center_crop", usual.crop > 0);
+    const auto crop = read_size(config, "crop_size");
+    if (crops) {
+        recipe.size = crop.value_or(ImageSize(static_cast<std::size_t>(usual.crop > 0 ? usual.crop : 289)));
+        if (!resized.is_square())
+            config.refuse("size", "equal height and width, of which a part is cropped");
+        const auto largest = std::max(recipe.size.height, recipe.size.width);
+        if (resized.height < largest) config.refuse("size", "the crop_size, " + std::to_string(largest) + ", or more");
+        if (resized != recipe.size) recipe.resize = static_cast<int>(resized.height);
     } else if (recipe.fit == Fit::shortest_then_crop) {
-        throw Error(where, "do_center_crop true, for a size that is the shortest edge's", "false");
+        config.refuse("do_center_crop", "true, for a size that is the shortest edge's");
     } else {
-        recipe.size = resized.value_or(recipe.size);
+        recipe.size = resized;
     }
-    if (const auto largest = std::max(recipe.size.height, recipe.size.width);
-        recipe.resize != 0 && static_cast<std::size_t>(recipe.resize) < largest)
-        throw Error(where, "a size of the crop_size, " + std::to_string(largest) + ", or more",
-                    std::to_string(recipe.resize));
+    config.ignore({{"crop_size", "nothing is cropped"}});
+    if (is("do_pad", false)) config.refuse("do_pad", "false: every picture has one size");
+    config.ignore({{"pad_size", "nothing is padded"},
+                   {"do_convert_rgb", "a picture is RGB once it is read"},
+                   {"processor_class", "a name"},
+                   {"_processor_class", "a name"},
+                   {"_valid_processor_keys", "names of the others"},
+                   {"use_fast", "which code computes it; see Preprocess::resampling"},
+                   {"backend", "which code computes it; see Preprocess::resampling"},
+                   {"use_square_size", "of CLIP's alone"},
+                   {"data_format", "how results are handed over"},
+                   {"input_data_format", "how pictures are handed in"},
+                   {"device", "where it is computed"},
+                   {"return_tensors", "how results are handed over"},
+                   {"disable_grouping", "how it is computed"},
+                   {"image_seq_length", "of language models"},
+                   {"transformers_version", "a name"}});
+
     // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
-    const bool normalizes = is("do_normalize", true);
-    const float factor =
-        is("do_rescale", true)
-            ? 255 * std::strtof(config.find("rescale_factor").value_or("0.00392156862745098").c_str(), nullptr)
-            : 255;
-    const float offset = is("rescale_offset", false) ? 1.0F : 0.0F;
+    const bool normalizes = is("do_normalize", true), rescales = is("do_rescale", true);
+    const double stored_factor = config.number("rescale_factor").value_or(0.00392156862745098);
+    if (!(stored_factor > 0 && stored_factor < 1e6)) config.refuse("rescale_factor", "a number above 0");
+    const float factor = rescales ? 255 * static_cast<float>(stored_factor) : 255;
+    const bool is_efficient = usual.type == "EfficientNet";
+    const float offset = is("rescale_offset", false) && is_efficient && rescales ? 1.0F : 0.0F;
+    const bool tops = is("include_top", usual.include_top) && is_efficient;
     for (std::size_t i = 0; i < 3; ++i) {
         const float deviation = normalizes ? recipe.deviation[i] : 1.0F, mean = normalizes ? recipe.mean[i] : 0.0F;
-        const float again = is("include_top", false) ? recipe.deviation[i] : 1.0F;
+        const float again = tops ? recipe.deviation[i] : 1.0F;
         // Exactly the numbers of the file where it does the usual.
         if (offset == 0 && std::abs(factor - 1) < 1e-6F && again == 1) {
             recipe.mean[i] = mean;
@@ -6273,42 +7935,46 @@ namespace detail {
             recipe.deviation[i] = deviation * again / factor;
         }
     }
+    config.refuse_unread();
     return recipe;
+}
+
+/// Whose model a folder has, where its config.json says so: clip, siglip or align.
+[[gnu::cold]] inline std::string model_family(const std::filesystem::path& folder, const char* otherwise) {
+    const std::filesystem::path file = folder / "config.json";
+    if (!std::filesystem::exists(file)) return otherwise;
+    const std::string type = ConfigReader(file).find("model_type").value_or("clip");
+    return type.substr(0, type.find('_'));
 }
 
 }  // namespace detail
 
 /// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// preprocessor_config.json or processor_config.json, in the folder `path` or beside the file. For the latter it
+/// processor_config.json or preprocessor_config.json, in the folder `path` or beside the file. For the latter it
 /// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of
 /// version 4, which leave the same files, have Pillow's pixels: set .resampling. Without either, `otherwise`: what the
-/// model was trained with, if the caller knows. Throws Error that names the file for what it asks for and is not here.
+/// model was trained with, if the caller knows. Throws Error that names the file, key and value of what it asks for and is
+/// not here: nothing in these files is passed over.
 [[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
     const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
     if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
         const detail::ConfigReader config(file);
-        if (config.has_below("preprocess_cfg.")) {
-            Preprocess recipe = openai_preprocess(otherwise.size);
-            recipe.size =
-                detail::read_size(config, "model_cfg.vision_cfg.image_size", file.string()).value_or(recipe.size);
-            return detail::open_clip_preprocess(config, file.string(), recipe);
-        }
+        if (config.has_below("preprocess_cfg.") || config.has_below("model_cfg."))
+            return detail::open_clip_preprocess(config, openai_preprocess(otherwise.size));
     }
-    // transformers 5 keeps it in processor_config.json, below image_processor; what the older file says is the same.
-    for (const char* const name : {"preprocessor_config.json", "processor_config.json"}) {
+    // transformers 5 keeps it in processor_config.json, below image_processor, which counts where both are there.
+    for (const char* const name : {"processor_config.json", "preprocessor_config.json"}) {
         const std::filesystem::path file = folder / name;
         if (!std::filesystem::exists(file)) continue;
         detail::ConfigReader config(file);
         if (config.has_below("image_processor.")) {
+            config.ignore({{"processor_class", "a name"}, {"tokenizer", "the tokenizer's own files say it"}});
             config.enter("image_processor.");
         } else if (file.filename() == "processor_config.json") {
             continue;
         }
-        const std::string type =
-            config.find("image_processor_type").value_or(config.find("feature_extractor_type").value_or(""));
-        const bool squashes = type.starts_with("Siglip") || type.starts_with("EfficientNet");
         return detail::transformers_preprocess(
-            config, file.string(), squashes ? siglip_preprocess(otherwise.size) : openai_preprocess(otherwise.size));
+            config, detail::model_family(folder, otherwise.fit == Fit::squash ? "siglip" : "clip"));
     }
     return otherwise;
 }
@@ -16007,12 +17673,24 @@ auto call_loss(const L& loss, const Image& image, const Text& text, const Scale&
     }
 }
 
+/// The fewest pairs a loss learns from: 2 or more where it tells every pair from the others of its batch, which it says
+/// by a static member of this name; a loss that says nothing may learn from one.
+template <class L>
+inline constexpr std::size_t least_pairs = 1;
+template <class L>
+requires requires {
+    L::least_pairs;
+}
+inline constexpr std::size_t least_pairs<L> = L::least_pairs;
+
 // Both losses scale the image embeddings, not the logits, as open_clip does: fewer products, and derivatives of the logits
 // that are simpler to compile.
 
 /// Symmetric cross-entropy over scaled cosine similarities: InfoNCE in both directions (Radford et al. 2021, fig. 3;
 /// open_clip/loss.py, ClipLoss).
 struct InfoNce : LossNode {
+    static constexpr std::size_t least_pairs = 2;  // of one pair it is 0 for any weights
+
     auto operator()(const auto& image, const auto& text, const auto& scale) const {
         const auto logits = matmul(scale * image, transpose(text));
         // Both cross-entropies subtract the same diagonal, and none needs the transpose.
@@ -16023,6 +17701,8 @@ struct InfoNce : LossNode {
 /// −1/N Σᵢⱼ log σ(zᵢⱼ (scale · xᵢ·yⱼ + bias)), z = 1 on the diagonal and −1 elsewhere (Zhai et al. 2023, alg. 1;
 /// open_clip/loss.py, SigLipLoss). Since log σ(l) = log σ(−l) + l, the diagonal needs no second matrix.
 struct SigmoidLoss : LossNode {
+    static constexpr std::size_t least_pairs = 2;  // one pair has nothing that should not match
+
     auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
         const auto logits = matmul(scale * image, transpose(text)) + bias;
         const double count = static_cast<double>(image.extents()[0]);
@@ -16048,6 +17728,8 @@ struct Loss : LossNode {
 /// weight · loss; takes a bias if the loss does.
 template <ComposableLoss L>
 struct WeightedLoss : LossNode {
+    static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+
     double weight;
     L loss;
 
@@ -16063,6 +17745,8 @@ struct WeightedLoss : LossNode {
 /// a + b; takes a bias if one of them does.
 template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
+    static constexpr std::size_t least_pairs = std::max(tandem::least_pairs<A>, tandem::least_pairs<B>);
+
     A a;
     B b;
 
@@ -16105,6 +17789,8 @@ namespace tandem::inline TANDEM_ABI {
 template <ComposableLoss L, std::size_t... Lengths>
 struct Matryoshka : LossNode {
     static_assert(sizeof...(Lengths) > 0, "tandem: matryoshka needs at least one length");
+    static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+
     L loss;
 
     explicit Matryoshka(L of_each) : loss(std::move(of_each)) {}
@@ -18824,6 +20510,18 @@ struct Eot {
     }
 };
 
+/// The pooling of a text tower: the row of the first token of this id, or where there is none, the first row (open_clip's
+/// pool_type "eos", open_clip/transformer.py, text_global_pool; transformers' CLIPTextModel with an eos_token_id).
+struct Eos {
+    static constexpr bool picks_row = true;
+    Id id = 2;
+
+    constexpr std::size_t position(std::span<const Id> ids) const {
+        const auto found = std::find(ids.begin(), ids.end(), id);
+        return found == ids.end() ? 0 : static_cast<std::size_t>(found - ids.begin());
+    }
+};
+
 /// The pooling of a text tower: the first row, where BERT has its class token.
 struct First {
     static constexpr bool picks_row = true;
@@ -20342,7 +22040,7 @@ private:
 
     static std::size_t end_of(std::span<const Id> ids) {
         if constexpr (Head::picks_row) {
-            return Pooling::position(ids);
+            return stand_in.pooling.position(ids);
         } else {
             return Eot::position(ids);
         }
@@ -21166,13 +22864,11 @@ GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/torch_archive.hpp ----
+// ---- tandem/data/byte_reader.hpp ----
 
-// Files of torch.save and torch.jit.save, read without executing anything.
+// Bytes of a file read from front to back, never beyond their end.
 
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
+namespace tandem::inline TANDEM_ABI::detail {
 
 /// Little-endian bytes read from front to back; `what` and `where` name them in the Error of a read beyond their end.
 class ByteReader {
@@ -21185,8 +22881,11 @@ public:
 
     std::span<const std::byte> take(std::size_t count) {
         if (count > bytes_.size() - position_) {
-            throw Error(where_, std::to_string(count) + " bytes at byte " + std::to_string(position_) + " of " + std::string(what_),
-                        std::to_string(bytes_.size() - position_));
+            throw Error(
+                where_,
+                std::to_string(count) + " bytes at byte " + std::to_string(position_) + " of " + std::string(what_),
+                std::to_string(bytes_.size() - position_) +
+                    ": the file is cut off or damaged; copy or download it again");
         }
         position_ += count;
         return bytes_.subspan(position_ - count, count);
@@ -21219,14 +22918,574 @@ private:
     std::size_t position_ = 0;
 };
 
-/// The entries of a zip archive that are stored as they are, with their bytes in place; compressed ones (TorchScript's
-/// code) are left out. Read here and not by a zip library, since those copy what they read. APPNOTE.TXT 6.3.10,
-/// sections 4.3.7 to 4.3.16.
-[[gnu::cold]] inline std::map<std::string_view, std::span<const std::byte>> zip_entries(std::span<const std::byte> file,
-                                                                                       std::string_view where) {
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/pickle.hpp ----
+
+// What a pickle of torch.save describes, read without executing anything.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// What a pickle makes, one value of it. Values refer to each other by position: nothing is copied, whatever a hostile
+/// file repeats.
+struct PickleValue {
+    /// A tuple and a set are lists. An object is whatever else a class or function would have made; nobody calls it.
+    enum class Kind : std::uint8_t {
+        mark,
+        other,
+        integer,
+        text,
+        global,
+        list,
+        dictionary,
+        object,
+        storage,
+        tensor,
+        unreadable
+    };
+
+    Kind kind = Kind::other;
+    /// Of a storage: the element of its file where it begins; of an object: the position of its arguments; of other: 1
+    /// for True, and for bytes that the pickle has as Latin-1 characters in UTF-8.
+    std::int64_t integer = 0;
+    /// A text; bytes (other); a global's name ("torch.FloatStorage"); an object's class or function; a storage's key;
+    /// why a tensor is unreadable.
+    std::string_view text = {};
+    /// A list's items; keys and values in turn of a dictionary or object; a storage's type, and its bytes where those
+    /// stand in the pickle itself; of a tensor its storage, offset, sizes, strides, and its element type where the
+    /// storage's does not say it.
+    std::vector<std::uint32_t> items = {};
+};
+
+/// A stack machine for Python's pickle protocols 0 to 5 (Lib/pickletools.py says what every opcode does). It calls
+/// nothing: the functions by which torch.save rebuilds tensors are understood, every other gives an opaque object.
+class Unpickler {
+public:
+    using Kind = PickleValue::Kind;
+
+    /// Instead of a key: the value is the object's state, a dictionary or a tuple of them; a list of [key, value].
+    static constexpr std::uint32_t state_of = 0xffffffff, pairs_of = 0xfffffffe;
+
+    static constexpr std::string_view distributed =
+        "one process's part of a distributed tensor; save it as tensor.full_tensor(), or with "
+        "StateDictOptions(full_state_dict=True) of torch.distributed.checkpoint.state_dict";
+
+    /// Reads one pickle where `reader` stands. Values refer to its bytes.
+    Unpickler(ByteReader& reader, std::string_view where) : reader_(reader), where_(where) {
+        push({});
+        push({.kind = Kind::mark});
+        push({.integer = 1});
+        stack_.clear();
+    }
+
+    /// The position of the value that the pickle describes.
+    [[gnu::cold]] std::uint32_t run() {
+        while (true) {
+            const auto opcode = reader_.number<std::uint8_t>();
+            if (opcode == '.') return pop();
+            step(opcode);
+        }
+    }
+
+    const PickleValue& operator[](std::uint32_t position) const { return values_[position]; }
+    std::size_t size() const { return values_.size(); }
+
+    /// Positions of all storages, as often as the pickle names them.
+    std::span<const std::uint32_t> storages() const { return storages_; }
+
+private:
+    static constexpr std::uint32_t nothing = 0, mark = 1,
+                                   truth = 2;  ///< shared by all None, False, floats; by all marks; by all True
+    static constexpr std::size_t max_values = std::size_t{1} << 26, max_global = 300, max_rank = 64;
+
+    [[noreturn, gnu::cold]] void damaged() const {
+        throw Error(where_, "a whole file of torch.save",
+                    "a description of its tensors that is damaged near byte " + std::to_string(reader_.position()) +
+                        ": copy or download it again");
+    }
+
+    std::uint32_t make(PickleValue value) {
+        if (values_.size() >= max_values)
+            throw Error(where_, "a file of weights",
+                        "more than " + std::to_string(max_values) +
+                            " Python objects: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+        values_.push_back(std::move(value));
+        return static_cast<std::uint32_t>(values_.size() - 1);
+    }
+    void push(PickleValue value) { stack_.push_back(make(std::move(value))); }
+    void push_number(std::int64_t value) { push({.kind = Kind::integer, .integer = value}); }
+    void push_text(std::string_view text) { push({.kind = Kind::text, .text = text}); }
+    void push_list(std::vector<std::uint32_t> items) { push({.kind = Kind::list, .items = std::move(items)}); }
+    void push_opaque() { push({.kind = Kind::object}); }
+
+    std::uint32_t top() const {
+        if (stack_.empty()) damaged();
+        return stack_.back();
+    }
+    std::uint32_t pop() {
+        const std::uint32_t value = top();
+        stack_.pop_back();
+        return value;
+    }
+    std::vector<std::uint32_t> pop(std::size_t count) {
+        if (count > stack_.size()) damaged();
+        const std::vector<std::uint32_t> items(stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
+        stack_.resize(stack_.size() - count);
+        return items;
+    }
+    std::vector<std::uint32_t> pop_to_mark() {
+        std::size_t count = 0;
+        while (count < stack_.size() && stack_[stack_.size() - 1 - count] != mark) ++count;
+        if (count == stack_.size()) damaged();
+        std::vector<std::uint32_t> items = pop(count);
+        pop();
+        return items;
+    }
+
+    void remember(std::uint64_t name) { memo_[name] = top(); }
+    void recall(std::uint64_t name) {
+        const auto found = memo_.find(name);
+        if (found == memo_.end()) damaged();
+        stack_.push_back(found->second);
+    }
+
+    void append(const std::vector<std::uint32_t>& items) {
+        PickleValue& target = values_[top()];
+        if (target.kind == Kind::list) {
+            target.items.insert(target.items.end(), items.begin(), items.end());
+        } else if (target.kind != Kind::object) {
+            damaged();
+        }
+    }
+    void set(const std::vector<std::uint32_t>& items) {
+        PickleValue& target = values_[top()];
+        if (items.size() % 2 != 0 || (target.kind != Kind::dictionary && target.kind != Kind::object)) damaged();
+        target.items.insert(target.items.end(), items.begin(), items.end());
+    }
+
+    std::string_view own(std::string text) { return own_.emplace_back(std::move(text)); }
+
+    /// A class or function by its name, which is cut where no real one is so long: a file may name it again and again.
+    std::uint32_t global(std::string_view module, std::string_view name) {
+        // As Python 2 calls it.
+        if (module == "__builtin__") module = "builtins";
+        return make(
+            {.kind = Kind::global,
+             .text = own(std::string(module.substr(0, max_global)) + "." + std::string(name.substr(0, max_global)))});
+    }
+    void push_global(std::string_view module, std::string_view name) { stack_.push_back(global(module, name)); }
+
+    std::uint32_t unreadable(std::string_view reason) { return make({.kind = Kind::unreadable, .text = reason}); }
+
+    bool is_tensor(std::uint32_t position) const {
+        return values_[position].kind == Kind::tensor || values_[position].kind == Kind::unreadable;
+    }
+
+    /// What a call of `function`, or a new object of such a class, would give.
+    std::uint32_t called(std::uint32_t function, std::uint32_t arguments) {
+        // The buffers of both stay where they are when values_ grows.
+        std::string_view name = values_[function].kind == Kind::global ? values_[function].text : std::string_view{};
+        std::span<const std::uint32_t> items = values_[arguments].items;
+        if (values_[arguments].kind != Kind::list) items = {};
+        constexpr std::string_view utilities = "torch._utils.";
+        std::string_view subclass;
+        // (function, type, arguments, state): the type adds nothing to the elements.
+        if (name.starts_with("torch._tensor._rebuild_from_type") && items.size() >= 3) {
+            const PickleValue &inner = values_[items[0]], &type = values_[items[1]], &of_inner = values_[items[2]];
+            if (inner.kind == Kind::global && of_inner.kind == Kind::list) {
+                name = inner.text;
+                subclass = type.text;
+                items = of_inner.items;
+            }
+        }
+        const auto kind_of = [&](std::size_t i) { return i < items.size() ? values_[items[i]].kind : Kind::other; };
+        if (name.starts_with(utilities)) return rebuilt(name.substr(utilities.size()), items, subclass);
+        if (name == "torch.nested._internal.nested_tensor._rebuild_njt")
+            return unreadable("a nested (jagged) tensor; save its parts, or torch.nested.to_padded_tensor(tensor, 0)");
+        if (name.starts_with("torch.nn.parameter.Uninitialized"))
+            return unreadable(
+                "a parameter without elements, of a lazy module that has not run; save the model when it has");
+        const bool is_parameter =
+            name.starts_with("torch.nn.") && (name.ends_with(".Parameter") || name.ends_with(".Buffer"));
+        if (is_parameter && !items.empty() && is_tensor(items[0])) return items[0];
+        if (name == "collections.OrderedDict" || name == "builtins.dict" || name == "collections.defaultdict") {
+            // Python 2 hands an OrderedDict its items as an argument.
+            const std::uint32_t made = make({.kind = Kind::dictionary});
+            if (kind_of(0) == Kind::list) values_[made].items = {pairs_of, items[0]};
+            return made;
+        }
+        const bool is_sequence = name == "torch.Size" || name == "builtins.set" || name == "builtins.frozenset" ||
+                                 name == "builtins.list" || name == "builtins.tuple" ||
+                                 name.starts_with("torch.jit._pickle.");
+        if (is_sequence && !items.empty()) return items[0];
+        // Bytes of protocol 2: encode(text, 'latin1'), or bytes().
+        if (name == "builtins.bytes" && items.empty()) return nothing;
+        if (name == "_codecs.encode" && kind_of(0) == Kind::text)
+            return make({.integer = 1, .text = values_[items[0]].text});
+        return make({.kind = Kind::object, .integer = arguments, .text = name});
+    }
+
+    /// The tensor of a NumPy array, which a device without storages (XLA) is saved as;
+    /// numpy/_core/src/multiarray/methods.c, array_reduce, and numpy/_core/numeric.py, _frombuffer, say what stands in
+    /// the pickle.
+    std::uint32_t from_numpy(std::uint32_t array, std::string_view dtype) {
+        const auto part = [&](const std::vector<std::uint32_t>& of, std::size_t i) {
+            return i < of.size() ? of[i] : nothing;
+        };
+        const PickleValue& object = values_[array];
+        std::uint32_t shape = nothing, type = nothing, raw = nothing;
+        bool is_by_columns = false;
+        if (object.kind == Kind::object && object.text.ends_with("multiarray._reconstruct")) {
+            // (version, shape, dtype, is by columns, bytes)
+            const std::vector<std::uint32_t>& state = values_[part(object.items, 1)].items;
+            shape = part(state, 1), type = part(state, 2), raw = part(state, 4);
+            is_by_columns = values_[part(state, 3)].integer == 1;
+        } else if (object.kind == Kind::object && object.text.ends_with("numeric._frombuffer")) {
+            // (bytes, dtype, shape, order)
+            const std::vector<std::uint32_t>& arguments = values_[static_cast<std::uint32_t>(object.integer)].items;
+            raw = part(arguments, 0), type = part(arguments, 1), shape = part(arguments, 2);
+            is_by_columns = values_[part(arguments, 3)].text == "F";
+        }
+        static constexpr std::array<std::array<std::string_view, 2>, 11> types{{{"f4", "torch.float32"},
+                                                                                {"f2", "torch.float16"},
+                                                                                {"f8", "torch.float64"},
+                                                                                {"i8", "torch.int64"},
+                                                                                {"i4", "torch.int32"},
+                                                                                {"i2", "torch.int16"},
+                                                                                {"i1", "torch.int8"},
+                                                                                {"u1", "torch.uint8"},
+                                                                                {"b1", "torch.bool"},
+                                                                                {"u2", "torch.uint16"},
+                                                                                {"u4", "torch.uint32"}}};
+        std::string_view element;
+        if (values_[type].kind == Kind::object && values_[type].text == "numpy.dtype") {
+            const std::string_view code =
+                values_[part(values_[static_cast<std::uint32_t>(values_[type].integer)].items, 0)].text;
+            const bool is_swapped = values_[part(values_[part(values_[type].items, 1)].items, 1)].text == ">";
+            for (const auto& [known, torch] : types) {
+                if (known == code && !is_swapped) element = torch;
+            }
+        }
+        // bfloat16, which NumPy has not, comes as float32; other conversions do not occur.
+        const bool is_same = element == dtype || (element == "torch.float32" && dtype == "torch.bfloat16");
+        const bool is_whole = values_[shape].kind == Kind::list && values_[shape].items.size() <= max_rank &&
+                              values_[raw].kind == Kind::other;
+        if (element.empty() || !is_same || !is_whole)
+            return unreadable("a tensor of another device, kept as a NumPy array; save it as tensor.cpu()");
+        std::vector<std::uint32_t> sizes = values_[shape].items, strides(sizes.size());
+        std::uint64_t step = 1;
+        for (std::size_t i = 0; i < sizes.size(); ++i) {
+            const std::size_t axis = is_by_columns ? i : sizes.size() - 1 - i;
+            strides[axis] = make({.kind = Kind::integer, .integer = static_cast<std::int64_t>(step)});
+            step *= static_cast<std::uint64_t>(values_[sizes[axis]].integer);
+        }
+        const std::uint32_t global = make({.kind = Kind::global, .text = element});
+        const std::uint32_t storage = make({.kind = Kind::storage, .items = {global, raw}});
+        const std::uint32_t offset = make({.kind = Kind::integer}),
+                            axes = make({.kind = Kind::list, .items = std::move(strides)});
+        return make({.kind = Kind::tensor, .items = {storage, offset, shape, axes, global}});
+    }
+
+    /// What a function of torch/_utils.py that begins with _rebuild_ gives.
+    std::uint32_t rebuilt(std::string_view name, std::span<const std::uint32_t> items, std::string_view subclass) {
+        const auto value = [&](std::size_t i) -> const PickleValue& {
+            return values_[i < items.size() ? items[i] : nothing];
+        };
+        const bool is_v3 = name == "_rebuild_tensor_v3";
+        if (is_v3 || name == "_rebuild_tensor" || name == "_rebuild_tensor_v2") {
+            if (items.size() < (is_v3 ? 7 : 4) || value(0).kind != Kind::storage) {
+                return unreadable(own("a tensor whose elements only code can make" +
+                                      (value(0).text.empty() ? std::string() : " (" + in_quotes(value(0).text) + ")") +
+                                      "; save it as tensor.detach().clone()"));
+            }
+            if (!value(is_v3 ? 7 : 6).items.empty())
+                return unreadable("a conjugated or negated view; save it as tensor.resolve_conj().resolve_neg()");
+            std::vector<std::uint32_t> parts(items.begin(), items.begin() + 4);
+            if (is_v3) parts.push_back(items[6]);
+            return make({.kind = Kind::tensor, .items = std::move(parts)});
+        }
+        if (name.starts_with("_rebuild_parameter") || name == "_rebuild_device_tensor_from_cpu_tensor") {
+            if (!items.empty() && is_tensor(items[0])) return items[0];
+            return unreadable("a parameter whose elements only code can make; save it as tensor.detach().clone()");
+        }
+        if (name == "_rebuild_sparse_tensor") return unreadable("a sparse tensor; save it as tensor.to_dense()");
+        if (name == "_rebuild_qtensor") return unreadable("a quantised tensor; save it as tensor.dequantize()");
+        if (name == "_rebuild_nested_tensor")
+            return unreadable("a nested tensor; save its parts, or torch.nested.to_padded_tensor(tensor, 0)");
+        if (name.starts_with("_rebuild_meta_tensor"))
+            return unreadable(
+                "a tensor on the meta device, which has no elements; save the model when its weights are there");
+        if (name == "_rebuild_device_tensor_from_numpy" || name == "_rebuild_xla_tensor")
+            return from_numpy(items.empty() ? nothing : items[0], value(1).text);
+        if (name == "_rebuild_wrapper_subclass") {
+            const std::string_view type = subclass.empty() ? value(0).text : subclass;
+            if (type.ends_with(".DTensor")) return unreadable(distributed);
+            return unreadable(
+                own("a tensor of class " + in_quotes(type) +
+                    ", which only that class's code can read; save it as tensor.dequantize() or another dense copy"));
+        }
+        if (name.starts_with("_rebuild_"))
+            return unreadable(own("a tensor that is rebuilt by " + in_quotes(name) +
+                                  ", which is not known here; save it as tensor.detach().clone()"));
+        return make({.kind = Kind::object, .text = name});
+    }
+
+    /// BUILD: gives what is below it on the stack its attributes.
+    void build() {
+        const std::uint32_t state = pop(), target = top();
+        PickleValue& object = values_[target];
+        // A dictionary's state is its attributes: state_dict() has _metadata.
+        if (object.kind != Kind::object) return;
+        object.items.insert(object.items.end(), {state_of, state});
+        const PickleValue& parts = values_[state];
+        if (!object.text.starts_with("torch.") || parts.kind != Kind::list || parts.items.size() < 4) return;
+        // Tensors were built so before PyTorch 0.2: of (storage, offset, sizes, strides), Variables around a tensor.
+        const PickleValue& first = values_[parts.items[0]];
+        if (first.kind == Kind::storage)
+            object = {.kind = Kind::tensor, .items = {parts.items.begin(), parts.items.begin() + 4}};
+        if (first.kind == Kind::tensor || first.kind == Kind::unreadable) object = PickleValue(first);
+    }
+
+    /// A persistent id: ("storage", type, key, location, elements), since PyTorch 0.2 with a view of it or None; of
+    /// files before PyTorch 1.6 also ("module", class, its source's file, its source).
+    void persistent() {
+        const std::uint32_t id = pop();
+        const std::vector<std::uint32_t>& items = values_[id].items;
+        const auto value = [&](std::size_t i) -> const PickleValue& {
+            return values_[i < items.size() ? items[i] : nothing];
+        };
+        if (values_[id].kind == Kind::list && value(0).text == "module" && value(1).kind == Kind::global)
+            return stack_.push_back(items[1]);
+        if (values_[id].kind != Kind::list || value(0).text != "storage" || value(1).kind != Kind::global ||
+            value(2).kind != Kind::text) {
+            return push_opaque();
+        }
+        const std::vector<std::uint32_t>& view = value(5).items;
+        PickleValue storage{.kind = Kind::storage, .text = value(2).text, .items = {items[1]}};
+        if (view.size() == 3) storage.integer = values_[view[1]].integer;
+        push(std::move(storage));
+        storages_.push_back(top());
+    }
+
+    std::int64_t number_of(std::string_view line) const {
+        if (line.ends_with('L')) line.remove_suffix(1);
+        std::int64_t value = 0;
+        std::from_chars(line.data(), line.data() + line.size(), value);
+        return value;
+    }
+    std::uint64_t name_of(std::string_view line) const {
+        const std::int64_t name = number_of(line);
+        if (name < 0) damaged();
+        return static_cast<std::uint64_t>(name);
+    }
+    std::string_view unquoted(std::string_view line) const {
+        return line.size() < 2 ? std::string_view{} : line.substr(1, line.size() - 2);
+    }
+
+    template <std::unsigned_integral Size>
+    std::string_view text() {
+        return reader_.text(reader_.number<Size>());
+    }
+    void push_bytes(std::size_t size) { push({.text = reader_.text(size)}); }
+
+    [[gnu::cold]] void step(std::uint8_t opcode) {
+        switch (opcode) {
+            case 0x80:
+                reader_.take(1);
+                return;  // PROTO
+            case 0x95:
+                reader_.take(8);
+                return;  // FRAME
+            case 'c': {  // GLOBAL
+                const std::string_view module = reader_.line();
+                return push_global(module, reader_.line());
+            }
+            case 0x93: {  // STACK_GLOBAL
+                const std::uint32_t name = pop(), module = pop();
+                if (values_[module].kind != Kind::text || values_[name].kind != Kind::text) damaged();
+                return push_global(values_[module].text, values_[name].text);
+            }
+            case 'p':
+                return remember(name_of(reader_.line()));  // PUT
+            case 'q':
+                return remember(reader_.number<std::uint8_t>());  // BINPUT
+            case 'r':
+                return remember(reader_.number<std::uint32_t>());  // LONG_BINPUT
+            case 0x94:
+                return remember(memo_.size());  // MEMOIZE
+            case 'g':
+                return recall(name_of(reader_.line()));  // GET
+            case 'h':
+                return recall(reader_.number<std::uint8_t>());  // BINGET
+            case 'j':
+                return recall(reader_.number<std::uint32_t>());  // LONG_BINGET
+            case '(':
+                return stack_.push_back(mark);  // MARK
+            case '0':
+                return void(pop());  // POP
+            case '1':
+                return void(pop_to_mark());  // POP_MARK
+            case '2':
+                return stack_.push_back(top());  // DUP
+            case 'N':
+            case 0x89:
+                return stack_.push_back(nothing);  // NONE, NEWFALSE
+            case 0x88:
+                return stack_.push_back(truth);  // NEWTRUE
+            case 'I':
+            case 'L':
+                return push_number(number_of(reader_.line()));  // INT, LONG
+            case 'K':
+                return push_number(reader_.number<std::uint8_t>());  // BININT1
+            case 'M':
+                return push_number(reader_.number<std::uint16_t>());  // BININT2
+            case 'J':
+                return push_number(reader_.number<std::int32_t>());  // BININT
+            case 0x8a:
+                return push_long(reader_.number<std::uint8_t>());  // LONG1
+            case 0x8b:
+                return push_long(reader_.number<std::uint32_t>());  // LONG4
+            case 'F':
+                reader_.line();
+                return stack_.push_back(nothing);  // FLOAT
+            case 'G':
+                reader_.take(8);
+                return stack_.push_back(nothing);  // BINFLOAT
+            case 'S':
+                return push_text(unquoted(reader_.line()));  // STRING
+            case 'V':
+                return push_text(reader_.line());  // UNICODE
+            case 'X':
+            case 'T':
+                return push_text(text<std::uint32_t>());  // BINUNICODE, BINSTRING
+            case 0x8c:
+            case 'U':
+                return push_text(text<std::uint8_t>());  // SHORT_BINUNICODE, SHORT_BINSTRING
+            case 0x8d:
+                return push_text(text<std::uint64_t>());  // BINUNICODE8
+            case 'C':
+                return push_bytes(reader_.number<std::uint8_t>());  // SHORT_BINBYTES
+            case 'B':
+                return push_bytes(reader_.number<std::uint32_t>());  // BINBYTES
+            case 0x8e:
+                return push_bytes(reader_.number<std::uint64_t>());  // BINBYTES8
+            case 0x96:
+                return push_bytes(reader_.number<std::uint64_t>());  // BYTEARRAY8
+            case ')':
+            case ']':
+            case 0x8f:
+                return push_list({});  // EMPTY_TUPLE, EMPTY_LIST, EMPTY_SET
+            case '}':
+                return push({.kind = Kind::dictionary});  // EMPTY_DICT
+            case 0x85:
+            case 0x86:
+            case 0x87:
+                return push_list(pop(opcode - 0x84U));  // TUPLE1 to TUPLE3
+            case 't':
+            case 'l':
+            case 0x91:
+                return push_list(pop_to_mark());  // TUPLE, LIST, FROZENSET
+            case 'd': {                           // DICT
+                const std::vector<std::uint32_t> items = pop_to_mark();
+                push({.kind = Kind::dictionary});
+                return set(items);
+            }
+            case 'a':
+                return append(pop(1));  // APPEND
+            case 'e':
+            case 0x90:
+                return append(pop_to_mark());  // APPENDS, ADDITEMS
+            case 's':
+                return set(pop(2));  // SETITEM
+            case 'u':
+                return set(pop_to_mark());  // SETITEMS
+            case 'Q':
+                return persistent();  // BINPERSID
+            case 'P':
+                reader_.line();
+                return push_opaque();  // PERSID
+            case 0x92:
+                pop();
+                [[fallthrough]];  // NEWOBJ_EX
+            case 'R':
+            case 0x81: {  // REDUCE, NEWOBJ
+                const std::uint32_t arguments = pop(), function = pop();
+                return stack_.push_back(called(function, arguments));
+            }
+            case 'i': {  // INST
+                const std::string_view module = reader_.line();
+                const std::uint32_t function = global(module, reader_.line());
+                push_list(pop_to_mark());
+                const std::uint32_t arguments = pop();
+                return stack_.push_back(called(function, arguments));
+            }
+            case 'o': {  // OBJ
+                std::vector<std::uint32_t> items = pop_to_mark();
+                if (items.empty()) damaged();
+                const std::uint32_t function = items.front();
+                items.erase(items.begin());
+                push_list(std::move(items));
+                const std::uint32_t arguments = pop();
+                return stack_.push_back(called(function, arguments));
+            }
+            case 'b':
+                return build();  // BUILD
+            case 0x82:
+            case 0x83:
+            case 0x84:  // EXT1, EXT2, EXT4
+                throw Error(where_, "a file of torch.save",
+                            "classes by numbers of copyreg's extension registry, which only the program that wrote it "
+                            "knows: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+            case 0x97:
+            case 0x98:  // NEXT_BUFFER, READONLY_BUFFER
+                throw Error(where_, "a file of torch.save",
+                            "a pickle whose buffers stand elsewhere (buffer_callback): save the weights with "
+                            "torch.save(model.state_dict(), \"weights.pt\")");
+            default:
+                damaged();
+        }
+    }
+
+    /// A whole number of any length; one beyond 64 bits keeps its bytes as a text.
+    void push_long(std::size_t size) {
+        const std::string_view bytes = reader_.text(size);
+        if (size > 8) return push({.kind = Kind::other, .text = bytes});
+        std::int64_t value = 0;
+        std::memcpy(&value, bytes.data(), size);
+        if (size > 0 && size < 8 && (static_cast<unsigned char>(bytes.back()) & 0x80U) != 0)
+            value -= std::int64_t{1} << (8 * size);
+        push_number(value);
+    }
+
+    ByteReader& reader_;
+    std::string_view where_;
+    std::vector<PickleValue> values_;
+    std::vector<std::uint32_t> stack_, storages_;
+    std::map<std::uint64_t, std::uint32_t> memo_;
+    std::deque<std::string> own_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/zip.hpp ----
+
+// The directory of a zip archive.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+struct ZipEntry {
+    std::span<const std::byte> bytes;  ///< in place; none of a compressed entry
+    bool is_compressed = false;
+};
+
+/// The entries of a zip archive. Read here and not by a zip library, since those copy what they read.
+/// APPNOTE.TXT 6.3.10, sections 4.3.7 to 4.3.16.
+[[gnu::cold]] inline std::map<std::string_view, ZipEntry> zip_entries(std::span<const std::byte> file,
+                                                                      std::string_view where) {
     constexpr std::size_t end_size = 22, locator_size = 20;
     const auto reader = [&](std::size_t at, std::string_view what) {
-        if (at > file.size()) throw Error(where, "a whole zip archive", "one that is cut off before " + std::string(what));
+        if (at > file.size())
+            throw Error(where, "a whole zip archive", "one that is cut off before " + std::string(what));
         return ByteReader(file.subspan(at), where, what);
     };
     // The end record stands before a comment of at most 65,535 bytes.
@@ -21237,7 +23496,8 @@ private:
             break;
         }
     }
-    if (end == file.size()) throw Error(where, "a whole zip archive", "no end record: the file is cut off, or of another kind");
+    if (end == file.size())
+        throw Error(where, "a whole zip archive", "no end record: the file is cut off; copy or download it again");
     ByteReader record = reader(end + 10, "the end record");
     std::uint64_t count = record.number<std::uint16_t>();
     record.take(4);
@@ -21254,10 +23514,11 @@ private:
             directory = wide.number<std::uint64_t>();
         }
     }
-    std::map<std::string_view, std::span<const std::byte>> entries;
+    std::map<std::string_view, ZipEntry> entries;
     ByteReader header = reader(directory, "the directory");
     for (std::uint64_t i = 0; i < count; ++i) {
-        if (header.number<std::uint32_t>() != 0x02014b50) throw Error(where, "entry " + std::to_string(i) + " of the zip directory", "other bytes");
+        if (header.number<std::uint32_t>() != 0x02014b50)
+            throw Error(where, "entry " + std::to_string(i) + " of the zip directory", "other bytes");
         header.take(6);
         const auto method = header.number<std::uint16_t>();
         header.take(8);
@@ -21277,298 +23538,314 @@ private:
             if (stored == 0xffffffff) stored = field.number<std::uint64_t>();
             if (at == 0xffffffff) at = field.number<std::uint64_t>();
         }
-        if (method != 0) continue;
+        if (method != 0) {
+            entries[name] = {.bytes = {}, .is_compressed = true};
+            continue;
+        }
         ByteReader local = reader(at, "a zip entry");
-        if (local.number<std::uint32_t>() != 0x04034b50) throw Error(where, "zip entry " + in_quotes(name), "other bytes at byte " + std::to_string(at));
+        if (local.number<std::uint32_t>() != 0x04034b50)
+            throw Error(where, "zip entry " + in_quotes(name), "other bytes at byte " + std::to_string(at));
         local.take(22);
         const auto local_name = local.number<std::uint16_t>(), local_extra = local.number<std::uint16_t>();
         local.take(local_name + std::size_t{local_extra});
-        if (stored != size) throw Error(where, "zip entry " + in_quotes(name) + " of one size", std::to_string(stored) + " and " + std::to_string(size));
-        entries[name] = local.take(size);
+        if (stored != size)
+            throw Error(where, "zip entry " + in_quotes(name) + " of one size",
+                        std::to_string(stored) + " and " + std::to_string(size));
+        entries[name] = {local.take(size), false};
     }
     return entries;
 }
 
-/// What a pickle makes, one value of it. Values refer to each other by position: nothing is copied, whatever a hostile
-/// file repeats.
-struct PickleValue {
-    enum class Kind : std::uint8_t { mark, other, integer, text, global, list, dictionary, object, storage, tensor };
+}  // namespace tandem::inline TANDEM_ABI::detail
 
-    Kind kind = Kind::other;
-    std::int64_t integer = 0;
-    std::string text;                  ///< of a text, a global ("torch.FloatStorage") and a storage's key
-    std::vector<std::uint32_t> items;  ///< of a list, of a dictionary (keys and values in turn), or an object's state
+// ---- tandem/data/torch_archive.hpp ----
+
+// Files of torch.save and torch.jit.save, read without executing anything.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A tensor that stands in a file and cannot be read as a weight.
+struct UnreadableTensor {
+    std::string name;
+    std::string reason;  ///< its kind, and how to save it so that it can be: "a sparse tensor; save it as tensor.to_dense()"
+    bool is_tensor = true;  ///< not a NumPy array, which is no weight unless it has a weight's name
 };
-
-/// A stack machine for the part of Python's pickle protocols 2 to 4 that tensors, dictionaries of them and modules of
-/// TorchScript are written in (Lib/pickletools.py says what every opcode does). It calls nothing: the few functions that
-/// torch.save names are understood, and any other is an Error with its name.
-class Unpickler {
-public:
-    using Kind = PickleValue::Kind;
-
-    Unpickler(std::span<const std::byte> bytes, std::string_view where) : reader_(bytes, where, "data.pkl"), where_(where) {}
-
-    /// The position of the value that the pickle describes.
-    [[gnu::cold]] std::uint32_t run() {
-        while (true) {
-            const auto opcode = reader_.number<std::uint8_t>();
-            if (opcode == '.') return pop();
-            step(opcode);
-        }
-    }
-
-    const PickleValue& operator[](std::uint32_t position) const { return values_[position]; }
-
-private:
-    [[noreturn, gnu::cold]] void fail(const std::string& found) const {
-        throw Error(where_, "a pickle of tensors", found + " at byte " + std::to_string(reader_.position()) + " of data.pkl");
-    }
-
-    std::uint32_t push(PickleValue value) {
-        values_.push_back(std::move(value));
-        stack_.push_back(static_cast<std::uint32_t>(values_.size() - 1));
-        return stack_.back();
-    }
-    void push_number(std::int64_t value) { push({.kind = Kind::integer, .integer = value, .text = {}, .items = {}}); }
-    void push_text(Kind kind, std::string_view text) { push({.kind = kind, .integer = 0, .text = std::string(text), .items = {}}); }
-    void push_items(Kind kind, std::vector<std::uint32_t> items) { push({.kind = kind, .integer = 0, .text = {}, .items = std::move(items)}); }
-
-    std::uint32_t pop() {
-        if (stack_.empty()) fail("a value taken from an empty stack");
-        const std::uint32_t top = stack_.back();
-        stack_.pop_back();
-        return top;
-    }
-    std::uint32_t top() {
-        if (stack_.empty()) fail("a value taken from an empty stack");
-        return stack_.back();
-    }
-    std::vector<std::uint32_t> pop(std::size_t count) {
-        if (count > stack_.size()) fail("a value taken from an empty stack");
-        const std::vector<std::uint32_t> items(stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
-        stack_.resize(stack_.size() - count);
-        return items;
-    }
-    std::vector<std::uint32_t> pop_to_mark() {
-        std::size_t count = 0;
-        while (count < stack_.size() && values_[stack_[stack_.size() - 1 - count]].kind != Kind::mark) ++count;
-        if (count == stack_.size()) fail("no mark on the stack");
-        std::vector<std::uint32_t> items = pop(count);
-        pop();
-        return items;
-    }
-
-    void remember(std::uint64_t name) { memo_[name] = top(); }
-    void recall(std::uint64_t name) {
-        const auto found = memo_.find(name);
-        if (found == memo_.end()) fail("a memory of nothing");
-        stack_.push_back(found->second);
-    }
-
-    void add(std::vector<std::uint32_t> items) {
-        PickleValue& target = values_[top()];
-        if (target.kind == Kind::dictionary && items.size() % 2 != 0) fail("a key without a value");
-        if (target.kind != Kind::dictionary && target.kind != Kind::list) fail("items for what is no list or dictionary");
-        target.items.insert(target.items.end(), items.begin(), items.end());
-    }
-
-    void global(std::string_view module, std::string_view name) {
-        const std::string whole = std::string(module) + "." + std::string(name);
-        static constexpr std::array known{std::string_view("collections.OrderedDict"), std::string_view("torch._utils._rebuild_tensor_v2"),
-                                          std::string_view("torch._utils._rebuild_parameter")};
-        const bool is_storage = module == "torch" && name.ends_with("Storage");
-        const bool is_script = module.starts_with("__torch__") || module == "torch.jit._pickle";
-        if (!is_storage && !is_script && std::find(known.begin(), known.end(), whole) == known.end()) {
-            throw Error(where_, "a pickle of tensors, which needs no function but torch's to rebuild them",
-                        in_quotes(whole) + ", which is not called");
-        }
-        push_text(Kind::global, whole);
-    }
-
-    void call() {
-        const std::uint32_t arguments = pop(), function = pop();
-        if (values_[function].kind != Kind::global || values_[arguments].kind != Kind::list) fail("a call of what is no function");
-        const std::string& name = values_[function].text;
-        const std::vector<std::uint32_t>& items = values_[arguments].items;
-        if (name == "collections.OrderedDict") return void(push_items(Kind::dictionary, {}));
-        if (name == "torch._utils._rebuild_tensor_v2") {
-            if (items.size() < 4 || values_[items[0]].kind != Kind::storage) fail("a tensor without a storage");
-            return push_items(Kind::tensor, {items.begin(), items.begin() + 4});
-        }
-        // _rebuild_parameter(tensor, ...), and TorchScript's lists of integers, which come as a list.
-        if (items.empty()) fail(in_quotes(name) + " without arguments");
-        stack_.push_back(items[0]);
-    }
-
-    void persistent() {
-        const std::vector<std::uint32_t> items = values_[pop()].items;
-        if (items.size() < 5 || values_[items[0]].text != "storage" || values_[items[1]].kind != Kind::global ||
-            values_[items[2]].kind != Kind::text) {
-            fail("a persistent id that is no storage");
-        }
-        push({.kind = Kind::storage, .integer = 0, .text = values_[items[2]].text, .items = {items[1]}});
-    }
-
-    void step(std::uint8_t opcode) {
-        switch (opcode) {
-            case 0x80: reader_.take(1); return;                                               // PROTO
-            case 0x95: reader_.take(8); return;                                               // FRAME
-            case 'c': {                                                                       // GLOBAL
-                const std::string_view module = reader_.line();
-                return global(module, reader_.line());
-            }
-            case 0x93: {  // STACK_GLOBAL
-                const std::uint32_t name = pop(), module = pop();
-                return global(std::string(values_[module].text), std::string(values_[name].text));
-            }
-            case 'q': return remember(reader_.number<std::uint8_t>());                        // BINPUT
-            case 'r': return remember(reader_.number<std::uint32_t>());                       // LONG_BINPUT
-            case 0x94: return remember(memo_.size());                                         // MEMOIZE
-            case 'h': return recall(reader_.number<std::uint8_t>());                          // BINGET
-            case 'j': return recall(reader_.number<std::uint32_t>());                         // LONG_BINGET
-            case '(': return void(push({.kind = Kind::mark, .integer = 0, .text = {}, .items = {}}));
-            case '0': return void(pop());                                                     // POP
-            case '1': return void(pop_to_mark());                                             // POP_MARK
-            case 'N': case 0x88: case 0x89: return void(push({}));                            // NONE, NEWTRUE, NEWFALSE
-            case 'K': return push_number(reader_.number<std::uint8_t>());                     // BININT1
-            case 'M': return push_number(reader_.number<std::uint16_t>());                    // BININT2
-            case 'J': return push_number(reader_.number<std::int32_t>());                     // BININT
-            case 0x8a: return push_long(reader_.number<std::uint8_t>());                      // LONG1
-            case 'G': reader_.take(8); return void(push({}));                                 // BINFLOAT
-            case 'X': return push_text(Kind::text, reader_.text(reader_.number<std::uint32_t>()));   // BINUNICODE
-            case 0x8c: return push_text(Kind::text, reader_.text(reader_.number<std::uint8_t>()));   // SHORT_BINUNICODE
-            case 'U': return push_text(Kind::text, reader_.text(reader_.number<std::uint8_t>()));    // SHORT_BINSTRING
-            case ')': case ']': return push_items(Kind::list, {});                            // EMPTY_TUPLE, EMPTY_LIST
-            case '}': return push_items(Kind::dictionary, {});                                // EMPTY_DICT
-            case 0x85: case 0x86: case 0x87: return push_items(Kind::list, pop(opcode - 0x84U));     // TUPLE1 to TUPLE3
-            case 't': case 'l': {                                                             // TUPLE, LIST
-                std::vector<std::uint32_t> items = pop_to_mark();
-                return push_items(Kind::list, std::move(items));
-            }
-            case 'a': return add(pop(1));                                                     // APPEND
-            case 's': return add(pop(2));                                                     // SETITEM
-            case 'e': case 'u': return add(pop_to_mark());                                    // APPENDS, SETITEMS
-            case 'Q': return persistent();                                                    // BINPERSID
-            case 'R': return call();                                                          // REDUCE
-            case 0x81: {                                                                      // NEWOBJ
-                pop(2);
-                return push_items(Kind::object, {});
-            }
-            case 'b': {                                                                       // BUILD
-                const std::uint32_t state = pop();
-                PickleValue& target = values_[top()];
-                // A dictionary's state is its attributes: state_dict() has _metadata.
-                if (target.kind == Kind::object) target.items = {state};
-                return;
-            }
-            default: fail("opcode " + std::to_string(opcode));
-        }
-    }
-
-    void push_long(std::size_t size) {
-        const auto bytes = reader_.take(size);
-        std::int64_t value = 0;
-        if (size > 8) return void(push({}));
-        std::memcpy(&value, bytes.data(), size);
-        if (size > 0 && size < 8 && (static_cast<unsigned>(bytes.back()) & 0x80U) != 0) value -= std::int64_t{1} << (8 * size);
-        push_number(value);
-    }
-
-    ByteReader reader_;
-    std::string_view where_;
-    std::vector<PickleValue> values_;
-    std::vector<std::uint32_t> stack_;
-    std::map<std::uint64_t, std::uint32_t> memo_;
-};
-
-}  // namespace detail
 
 namespace detail {
+
+using Storages = std::map<std::string_view, std::span<const std::byte>>;
+
+struct TorchType {
+    std::string_view storage, dtype;  ///< "Float" of torch.FloatStorage, and "float32" of torch.float32
+    DataType type;
+};
+
+/// torch/storage.py, _dtype_to_storage_type_map and _new_dtypes; complex128, the quantised and the packed types have no
+/// counterpart.
+inline constexpr std::array<TorchType, 20> torch_types{{{"Float", "float32", DataType::F32},
+                                                        {"Half", "float16", DataType::F16},
+                                                        {"BFloat16", "bfloat16", DataType::BF16},
+                                                        {"Double", "float64", DataType::F64},
+                                                        {"Long", "int64", DataType::I64},
+                                                        {"Int", "int32", DataType::I32},
+                                                        {"Short", "int16", DataType::I16},
+                                                        {"Char", "int8", DataType::I8},
+                                                        {"Byte", "uint8", DataType::U8},
+                                                        {"Bool", "bool", DataType::BOOL},
+                                                        {"ComplexFloat", "complex64", DataType::C64},
+                                                        {"Untyped", "", DataType::U8},
+                                                        {"", "uint16", DataType::U16},
+                                                        {"", "uint32", DataType::U32},
+                                                        {"", "uint64", DataType::U64},
+                                                        {"", "float8_e4m3fn", DataType::F8_E4M3},
+                                                        {"", "float8_e5m2", DataType::F8_E5M2},
+                                                        {"", "float8_e4m3fnuz", DataType::F8_E4M3FNUZ},
+                                                        {"", "float8_e5m2fnuz", DataType::F8_E5M2FNUZ},
+                                                        {"", "float8_e8m0fnu", DataType::F8_E8M0}}};
+
+/// The type a storage's class ("torch.FloatStorage", "torch.cuda.HalfStorage") or a dtype ("torch.uint16") names.
+[[gnu::cold]] inline std::optional<DataType> torch_type(std::string_view global) {
+    std::string_view name = global.substr(global.rfind('.') + 1);
+    const bool is_storage = name.ends_with("Storage");
+    if (is_storage) name.remove_suffix(std::string_view("Storage").size());
+    if (is_storage && name.starts_with('_')) name.remove_prefix(1);
+    for (const TorchType& known : torch_types) {
+        if (!name.empty() && name == (is_storage ? known.storage : known.dtype)) return known.type;
+    }
+    return std::nullopt;
+}
+
+/// Elements of a strided view in row-major order. The view must lie within the storage.
+[[gnu::cold]] inline void copy_strided(std::span<const std::byte> storage, std::size_t width, std::size_t offset, std::span<const std::size_t> shape,
+                                       std::span<const std::size_t> strides, std::span<std::byte> out) {
+    std::vector<std::size_t> index(shape.size());
+    std::size_t from = offset;
+    for (std::size_t to = 0; to < out.size(); to += width) {
+        std::memcpy(out.data() + to, storage.data() + from * width, width);
+        for (std::size_t axis = shape.size(); axis-- > 0;) {
+            from += strides[axis];
+            if (++index[axis] < shape[axis]) break;
+            from -= strides[axis] * shape[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+struct TorchTensorList {
+    std::vector<StoredTensor> tensors;
+    std::vector<UnreadableTensor> unreadable;
+
+    bool empty() const { return tensors.empty() && unreadable.empty(); }
+};
 
 /// Turns the value of a pickle into tensors, named by the keys on the way to them.
 class TorchTensors {
 public:
-    TorchTensors(const Unpickler& values, const std::map<std::string_view, std::span<const std::byte>>& entries, std::string prefix,
-                 std::string_view where)
-        : values_(values), entries_(entries), prefix_(std::move(prefix)), where_(where) {}
+    TorchTensors(const Unpickler& values, const Storages& storages, std::size_t file_bytes, std::string_view where)
+        : values_(values),
+          storages_(storages),
+          where_(where),
+          visits_(1'000'000 + 8 * values.size()),
+          index_bytes_((std::size_t{64} << 20) + 8 * values.size()),
+          copy_bytes_((std::size_t{64} << 20) + file_bytes),
+          is_open_(values.size()),
+          is_seen_(values.size()) {}
 
     [[gnu::cold]] void collect(std::uint32_t root) {
         const PickleValue& value = values_[root];
-        for (std::size_t i = 0; value.kind == Kind::dictionary && i + 1 < value.items.size(); i += 2) {
-            if (values_[value.items[i]].text == "state_dict") return visit(value.items[i + 1], "", 0);
+        std::optional<std::uint32_t> state;
+        for_each_entry(value, [&](const PickleValue& key, std::uint32_t entry) {
+            if (key.text == "state_dict") state = entry;
+        });
+        if (state) {
+            visit(*state, 0);
+            if (!state_dict.empty()) list_ = &others;
         }
-        visit(root, "", 0);
+        if (list_ == &others) {
+            for_each_entry(value, [&](const PickleValue& key, std::uint32_t entry) {
+                if (key.text != "state_dict") visit_named(key.text, entry, 0);
+            });
+        } else if (value.kind == Kind::list) {
+            for (std::size_t i = 0; i < value.items.size(); ++i) visit_named(std::to_string(i), value.items[i], 0);
+        } else {
+            visit(root, 0);
+        }
     }
 
-    std::vector<StoredTensor> tensors;
+    TorchTensorList state_dict;  ///< those of the root's "state_dict"; all where it has none
+    TorchTensorList others;      ///< what stands beside it
     std::vector<std::vector<std::byte>> copies;  ///< of tensors that do not stand in the file row by row
 
 private:
     using Kind = PickleValue::Kind;
 
-    // A dictionary may hold one thing many times over: what is visited is bounded, not only what is stored.
-    static constexpr std::size_t max_depth = 64, max_visits = 1'000'000;
+    // A dictionary may hold one thing many times over: what is visited is bounded, not only what is stored. Python's own
+    // pickler writes nothing deeper than its recursion limit, 1,000.
+    static constexpr std::size_t max_depth = 1000, max_rank = 64;
 
-    void visit(std::uint32_t position, const std::string& name, std::size_t depth) {
-        if (depth > max_depth || ++visits_ > max_visits) throw Error(where_, "modules in modules", "more than any model has");
-        const PickleValue& value = values_[position];
-        if (value.kind == Kind::tensor) {
-            add(value, name);
-        } else if (value.kind == Kind::object) {
-            for (const std::uint32_t state : value.items) visit(state, name, depth + 1);
-        } else if (value.kind == Kind::dictionary) {
-            for (std::size_t i = 0; i + 1 < value.items.size(); i += 2) {
-                const PickleValue& key = values_[value.items[i]];
-                if (key.kind != Kind::text) continue;
-                visit(value.items[i + 1], name.empty() ? key.text : name + "." + key.text, depth + 1);
+    [[noreturn, gnu::cold]] void too_much() const {
+        throw Error(where_, "a file of weights", "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+    }
+    void spend(std::size_t& budget, std::size_t amount) const {
+        if (amount > budget) too_much();
+        budget -= amount;
+    }
+
+    /// Calls visit(key, position) for the entries of a dictionary, or of an object and its state.
+    template <class Visit>
+    void for_each_entry(const PickleValue& owner, const Visit& visit) {
+        if (owner.kind != Kind::dictionary && owner.kind != Kind::object) return;
+        for (std::size_t i = 0; i + 1 < owner.items.size(); i += 2) {
+            spend(visits_, 1);
+            const PickleValue& value = values_[owner.items[i + 1]];
+            if (owner.items[i] == Unpickler::pairs_of) {
+                for (const std::uint32_t pair : value.items) {
+                    spend(visits_, 1);
+                    const std::vector<std::uint32_t>& parts = values_[pair].items;
+                    if (values_[pair].kind == Kind::list && parts.size() == 2) visit(values_[parts[0]], parts[1]);
+                }
+            } else if (owner.items[i] != Unpickler::state_of) {
+                visit(values_[owner.items[i]], owner.items[i + 1]);
+            } else if (value.kind == Kind::dictionary) {
+                for_each_entry(value, visit);
+            } else if (value.kind == Kind::list) {  // attributes, and those of __slots__
+                for (const std::uint32_t part : value.items) {
+                    spend(visits_, 1);
+                    if (values_[part].kind == Kind::dictionary) for_each_entry(values_[part], visit);
+                }
             }
         }
     }
 
-    [[noreturn, gnu::cold]] void fail(const std::string& name, const std::string& found) const {
-        throw Error(where_, "tensor " + in_quotes(name) + ": " + found);
+    void visit_named(std::string_view key, std::uint32_t position, std::size_t depth) {
+        const Kind kind = values_[position].kind;
+        if (kind != Kind::tensor && kind != Kind::unreadable && kind != Kind::dictionary && kind != Kind::object) return;
+        spend(index_bytes_, key.size());
+        const std::size_t size = path_.size();
+        if (size > 0) path_ += '.';
+        path_ += key;
+        visit(position, depth + 1);
+        path_.resize(size);
     }
 
-    std::vector<std::size_t> extents(std::uint32_t position, const std::string& name) const {
+    void visit(std::uint32_t position, std::size_t depth) {
+        if (depth > max_depth) too_much();
+        spend(visits_, 1);
+        const PickleValue& value = values_[position];
+        if (value.kind == Kind::tensor) return add(value);
+        if (value.kind == Kind::unreadable) return refuse(std::string(value.text));
+        if (value.kind != Kind::dictionary && value.kind != Kind::object) return;
+        if (value.text.ends_with("multiarray._reconstruct") || value.text.ends_with("numeric._frombuffer"))
+            return refuse("a NumPy array; save it as torch.from_numpy(array)", false);
+        if (value.text.ends_with(".ShardedTensor")) return refuse(std::string(Unpickler::distributed));
+        // Objects refer to each other as they like; modules and dictionaries are known by every name they have.
+        if (is_open_[position]) return;
+        std::array<std::uint32_t, 4> parts{};
+        const bool is_module = value.kind == Kind::object && find_module_parts(value, parts);
+        if (value.kind == Kind::object && !is_module && !value.text.starts_with("__torch__")) {
+            if (is_seen_[position]) return;
+            is_seen_[position] = true;
+        }
+        is_open_[position] = true;
+        if (is_module) {
+            visit_module(parts, depth);
+        } else {
+            for_each_entry(value, [&](const PickleValue& key, std::uint32_t entry) {
+                if (key.kind == Kind::text) visit_named(key.text, entry, depth);
+            });
+        }
+        is_open_[position] = false;
+    }
+
+    /// Where an object is a torch.nn.Module, the positions of its parts.
+    bool find_module_parts(const PickleValue& object, std::array<std::uint32_t, 4>& parts) {
+        static constexpr std::array<std::string_view, 4> names{"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"};
+        for_each_entry(object, [&](const PickleValue& key, std::uint32_t entry) {
+            for (std::size_t i = 0; i < names.size(); ++i) {
+                if (key.text == names[i]) parts[i] = entry;
+            }
+        });
+        return parts[0] != 0 && parts[1] != 0 && parts[2] != 0;
+    }
+
+    /// Names a whole module's tensors as its state_dict() does.
+    void visit_module(const std::array<std::uint32_t, 4>& parts, std::size_t depth) {
+        std::vector<std::string_view> left_out;
+        for (const std::uint32_t name : values_[parts[3]].items) left_out.push_back(values_[name].text);
+        spend(visits_, left_out.size());
+        std::sort(left_out.begin(), left_out.end());
+        for (const std::uint32_t part : {parts[0], parts[1], parts[2]}) {
+            for_each_entry(values_[part], [&](const PickleValue& key, std::uint32_t entry) {
+                const bool is_left_out = part == parts[1] && std::binary_search(left_out.begin(), left_out.end(), key.text);
+                if (key.kind == Kind::text && !is_left_out) visit_named(key.text, entry, depth);
+            });
+        }
+    }
+
+    [[gnu::cold]] void refuse(std::string reason, bool is_tensor = true) {
+        spend(index_bytes_, index_cost(path_.size() + reason.size(), 0));
+        list_->unreadable.push_back({path_, std::move(reason), is_tensor});
+    }
+    [[noreturn, gnu::cold]] void fail(const std::string& found) const { throw Error(where_, "tensor " + in_quotes(path_) + ": " + found); }
+
+    /// Nothing where a size is not known.
+    std::optional<std::vector<std::size_t>> extents(std::uint32_t position) const {
         std::vector<std::size_t> found;
-        for (const std::uint32_t item : values_[position].items) {
+        const PickleValue& list = values_[position];
+        if (list.kind != Kind::list || list.items.size() > max_rank) return std::nullopt;
+        for (const std::uint32_t item : list.items) {
             const PickleValue& value = values_[item];
-            if (value.kind != Kind::integer || value.integer < 0) fail(name, "a size or stride that is no whole number");
+            if (value.kind != Kind::integer || value.integer < 0) return std::nullopt;
             found.push_back(static_cast<std::size_t>(value.integer));
         }
         return found;
     }
 
-    DataType type_of(const PickleValue& storage, const std::string& name) const {
-        static constexpr std::array<std::pair<std::string_view, DataType>, 10> types{{{"torch.FloatStorage", DataType::F32},
-                                                                                     {"torch.HalfStorage", DataType::F16},
-                                                                                     {"torch.BFloat16Storage", DataType::BF16},
-                                                                                     {"torch.DoubleStorage", DataType::F64},
-                                                                                     {"torch.LongStorage", DataType::I64},
-                                                                                     {"torch.IntStorage", DataType::I32},
-                                                                                     {"torch.ShortStorage", DataType::I16},
-                                                                                     {"torch.CharStorage", DataType::I8},
-                                                                                     {"torch.ByteStorage", DataType::U8},
-                                                                                     {"torch.BoolStorage", DataType::BOOL}}};
-        const std::string& found = values_[storage.items[0]].text;
-        for (const auto& [known, type] : types) {
-            if (known == found) return type;
+    /// The bytes of a storage, in the file or, of a NumPy array, in the pickle; nothing where it has none, or where more would
+    /// be copied than may be.
+    std::optional<std::span<const std::byte>> bytes_of(const PickleValue& storage) {
+        if (storage.items.size() == 1) {
+            const auto entry = storages_.find(storage.text);
+            return entry == storages_.end() ? std::nullopt : std::optional(entry->second);
         }
-        fail(name, "elements of " + in_quotes(found) + ", which no tensor here has");
+        const PickleValue& raw = values_[storage.items[1]];
+        if (raw.integer == 0) return std::as_bytes(std::span(raw.text));
+        // Latin-1 in UTF-8: a byte from 0x80 on is one of 0xc2 and 0xc3 and another.
+        if (raw.text.size() > copy_bytes_) return std::nullopt;
+        copy_bytes_ -= raw.text.size();
+        std::vector<std::byte>& copy = copies.emplace_back();
+        for (std::size_t i = 0; i < raw.text.size(); ++i) {
+            const auto letter = [&] { return static_cast<unsigned>(static_cast<unsigned char>(raw.text[i])); };
+            unsigned byte = letter();
+            if (byte >= 0xc0 && i + 1 < raw.text.size()) {
+                ++i;
+                byte = byte << 6U | (letter() & 0x3fU);
+            }
+            copy.push_back(std::byte{static_cast<unsigned char>(byte)});
+        }
+        return copy;
     }
 
-    void add(const PickleValue& value, const std::string& name) {
+    [[gnu::cold]] void add(const PickleValue& value) {
         const PickleValue& storage = values_[value.items[0]];
-        const DataType type = type_of(storage, name);
+        if (storage.kind != Kind::storage) return refuse("a tensor whose elements only code can make; save it as tensor.detach().clone()");
+        const std::string_view type_name = values_[value.items.size() > 4 ? value.items[4] : storage.items[0]].text;
+        const auto found_type = torch_type(type_name);
+        if (!found_type) {
+            const bool is_complex = type_name.find("omplex") != type_name.npos;
+            return refuse("a tensor with elements of " + in_quotes(type_name) + (is_complex ? "; save it as torch.view_as_real(tensor)" : "; save it as tensor.float()"));
+        }
+        const DataType type = *found_type;
         const std::size_t width = bits(type) / 8;
-        const auto entry = entries_.find(prefix_ + "data/" + storage.text);
-        if (entry == entries_.end()) fail(name, "its storage data/" + storage.text + " is missing");
         const PickleValue& offset_value = values_[value.items[1]];
-        if (offset_value.kind != Kind::integer || offset_value.integer < 0) fail(name, "an offset that is no whole number");
-        const auto offset = static_cast<std::size_t>(offset_value.integer);
-        const std::vector<std::size_t> shape = extents(value.items[2], name), strides = extents(value.items[3], name);
-        if (shape.size() != strides.size()) fail(name, "as many strides as sizes expected");
+        const auto sizes = extents(value.items[2]), steps = extents(value.items[3]);
+        if (!sizes || !steps || sizes->size() != steps->size() || offset_value.kind != Kind::integer || offset_value.integer < 0 || storage.integer < 0)
+            return refuse("a tensor whose sizes only code can make, or of more than 64 axes; save it as tensor.detach().clone()");
+        spend(index_bytes_, index_cost(path_.size(), sizes->size()));
+        const std::optional<std::span<const std::byte>> entry = bytes_of(storage);
+        if (!entry) fail("its storage " + in_quotes(storage.text) + " is missing: the file is damaged; copy or download it again");
+        const std::size_t offset = static_cast<std::size_t>(offset_value.integer) + static_cast<std::size_t>(storage.integer);
+        const std::vector<std::size_t>&shape = *sizes, &strides = *steps;
         const auto size = byte_count(type, shape);
         // The last element's position; what overflows is beyond any storage.
         std::size_t last = offset;
@@ -21582,42 +23859,60 @@ private:
             is_dense = is_dense && (shape[axis] <= 1 || strides[axis] == expected);
             expected *= shape[axis];
         }
-        const std::size_t elements = entry->second.size() / width;
+        const std::size_t elements = entry->size() / width;
         if (overflows || (*size > 0 && last >= elements)) {
-            fail(name, "shape " + shape_text(shape) + " at element " + std::to_string(offset) + " reaches beyond its storage of " +
-                           std::to_string(elements) + " elements");
+            fail("shape " + shape_text(shape) + " at element " + std::to_string(offset) + " reaches beyond its storage of " +
+                 std::to_string(elements) + " elements: the file is damaged; copy or download it again");
         }
         if (*size == 0 || is_dense) {
-            tensors.push_back({name, type, shape, *size == 0 ? std::span<const std::byte>() : entry->second.subspan(offset * width, *size)});
+            list_->tensors.push_back({path_, type, shape, *size == 0 ? std::span<const std::byte>() : entry->subspan(offset * width, *size)});
             return;
         }
-        // A tensor may repeat elements by strides of 0: it is not made larger than what it repeats.
-        if (*size > entry->second.size()) fail(name, "strides that repeat elements");
-        std::vector<std::byte>& copy = copies.emplace_back(*size);
-        std::vector<std::size_t> index(shape.size());
-        for (std::size_t to = 0; to < *size; to += width) {
-            std::size_t from = offset;
-            for (std::size_t axis = 0; axis < shape.size(); ++axis) from += index[axis] * strides[axis];
-            std::memcpy(copy.data() + to, entry->second.data() + from * width, width);
-            for (std::size_t axis = shape.size(); axis-- > 0 && ++index[axis] == shape[axis];) index[axis] = 0;
+        if (*size > copy_bytes_) {
+            return refuse("a view that repeats elements: such views may take the file's size and 64 MiB of memory, and this one would exceed that; "
+                          "save it as tensor.contiguous()");
         }
-        tensors.push_back({name, type, shape, copy});
+        copy_bytes_ -= *size;
+        std::vector<std::byte>& copy = copies.emplace_back(*size);
+        copy_strided(*entry, width, offset, shape, strides, copy);
+        list_->tensors.push_back({path_, type, shape, copy});
     }
 
     const Unpickler& values_;
-    const std::map<std::string_view, std::span<const std::byte>>& entries_;
-    std::string prefix_;
+    const Storages& storages_;
     std::string_view where_;
-    std::size_t visits_ = 0;
+    std::size_t visits_, index_bytes_, copy_bytes_;  ///< what may still be visited, be kept of names and shapes, be copied
+    std::vector<bool> is_open_, is_seen_;            ///< of the pickle's values
+    std::string path_;
+    TorchTensorList* list_ = &state_dict;
 };
+
+/// The Error of a zip archive that torch.save did not write.
+[[noreturn, gnu::cold]] inline void throw_other_zip(const std::map<std::string_view, ZipEntry>& entries, std::string_view where) {
+    const auto has = [&](std::string_view end) {
+        return std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.first.ends_with(end); }) != entries.end();
+    };
+    std::string found = "a zip archive without its data.pkl";
+    if (has(".npy")) found = "NumPy arrays (.npz): save them with safetensors.torch.save_file, or torch.save of a dictionary of tensors";
+    for (const std::string_view inside : {".safetensors", ".pt", ".pth", ".bin"}) {
+        if (has(inside)) found = "a zip archive of files: unpack it, and name the one with the weights";
+    }
+    if (has("model.weights.h5")) found = "a Keras model: the model's PyTorch weights are read, as safetensors or of torch.save";
+    if (has("model.json") && !has("model.weights.h5")) found = "a file of torch.jit.save before PyTorch 1.4: load it with torch.jit.load and save it again";
+    if (has("archive_format") || has("serialized_exported_program.json"))
+        found = "a program of torch.export (.pt2): save its weights, torch.save(torch.export.load(file).state_dict, \"weights.pt\")";
+    throw Error(where, "a file of torch.save", found);
+}
 
 }  // namespace detail
 
-/// A file of torch.save since PyTorch 1.6, of a state_dict, of a dictionary that has one as its "state_dict", or of a
-/// module of TorchScript (OpenAI's downloads). Nothing of it is executed. Move only.
+/// A file of torch.save, of a state_dict, of a dictionary that has one, or of a whole module, whatever other objects stand
+/// beside; or a module of TorchScript (OpenAI's downloads). Nothing of it is executed: objects that only their own code can
+/// make are passed over, unless they hold tensors among their attributes. A view that repeats elements is written out, as
+/// long as all such views together take no more than the file's size and 64 MiB. Move only.
 class TorchArchive {
 public:
-    /// Maps the file. Throws Error that names it and the fault.
+    /// Maps the file. Throws Error that names it and the fault; what is no file of torch.save is named.
     static TorchArchive open(const std::filesystem::path& path) {
         MappedFile file(path);
         TorchArchive result(file.bytes(), path.string());
@@ -21631,8 +23926,17 @@ public:
     TorchArchive(TorchArchive&&) noexcept = default;
     TorchArchive& operator=(TorchArchive&&) noexcept = default;
 
-    /// All tensors, under their names in the module or dictionary. Their data is valid for as long as the object.
-    std::span<const StoredTensor> tensors() const { return tensors_; }
+    /// The tensors of the file's "state_dict", under their names in it; of a file without one, all tensors, under the keys
+    /// on the way to them, joined by dots ("model.visual.proj"). Their data is valid for as long as the object.
+    std::span<const StoredTensor> tensors() const { return state_dict_.tensors; }
+
+    /// What stands among tensors() in the file and cannot be read: sparse, quantised, meta tensors and so on.
+    std::span<const UnreadableTensor> unreadable() const { return state_dict_.unreadable; }
+
+    /// What stands beside the "state_dict", under its keys ("ema_state_dict.visual.proj", "optimizer.…"); empty in a file
+    /// that has none. Keys that are no text (an optimizer's numbered parameters) are left out.
+    std::span<const StoredTensor> others() const { return others_.tensors; }
+    std::span<const UnreadableTensor> unreadable_others() const { return others_.unreadable; }
 
     /// Lets go of the memory that a tensor's data takes while the file is mapped; it can still be read.
     void forget(const StoredTensor& tensor) const {
@@ -21643,28 +23947,81 @@ public:
 
 private:
     [[gnu::cold]] TorchArchive(std::span<const std::byte> bytes, std::string_view where) {
-        constexpr std::array legacy{std::byte{0x80}, std::byte{0x02}, std::byte{0x8a}, std::byte{0x0a}};
-        if (bytes.size() >= legacy.size() && std::equal(legacy.begin(), legacy.end(), bytes.begin())) {
-            throw Error(where, "a file of torch.save since PyTorch 1.6", "an older one: load it and save it again");
+        if (detail::is_zip(bytes)) {
+            read_zip(bytes, where);
+        } else if (detail::is_legacy_torch(bytes)) {
+            read_legacy(bytes, where);
+        } else {
+            detail::throw_other_kind(where, "a file of torch.save", bytes);
         }
+    }
+
+    /// Since PyTorch 1.6: a zip archive of the pickle and of every storage.
+    void read_zip(std::span<const std::byte> bytes, std::string_view where) {
         const auto entries = detail::zip_entries(bytes, where);
         const auto is_pickle = [](const auto& entry) { return entry.first == "data.pkl" || entry.first.ends_with("/data.pkl"); };
         const auto pickle = std::find_if(entries.begin(), entries.end(), is_pickle);
-        if (pickle == entries.end()) throw Error(where, "a file of torch.save, with an entry data.pkl", "a zip archive without");
+        if (pickle == entries.end()) detail::throw_other_zip(entries, where);
         const std::string prefix(pickle->first.substr(0, pickle->first.size() - std::string_view("data.pkl").size()));
+        const std::string data = prefix + "data/";
+        detail::Storages storages;
+        for (const auto& [name, entry] : entries) {
+            if (entry.is_compressed && (name == pickle->first || name.starts_with(data))) {
+                throw Error(where, "a file as torch.save writes it, uncompressed",
+                            "its part " + detail::in_quotes(name) + " compressed: another program zipped it anew; unpack it and zip it with `zip -0 -r`, "
+                            "or torch.save(torch.load(file), \"weights.pt\")");
+            }
+            if (name.starts_with(data)) storages[name.substr(data.size())] = entry.bytes;
+        }
         if (const auto order = entries.find(prefix + "byteorder"); order != entries.end()) {
-            const std::string_view found(reinterpret_cast<const char*>(order->second.data()), order->second.size());
+            const std::string_view found(reinterpret_cast<const char*>(order->second.bytes.data()), order->second.bytes.size());
             if (found != "little") throw Error(where, "tensors in little-endian order", detail::in_quotes(found));
         }
-        detail::Unpickler values(pickle->second, where);
+        detail::ByteReader reader(pickle->second.bytes, where, "data.pkl");
+        detail::Unpickler values(reader, where);
         const std::uint32_t root = values.run();
-        detail::TorchTensors found(values, entries, prefix, where);
+        collect(values, root, storages, bytes.size(), where);
+    }
+
+    /// Before: pickles of a magic number, a version, the machine, the object and the storages' keys, then every storage, its
+    /// number of elements before it (torch/serialization.py, _legacy_save).
+    void read_legacy(std::span<const std::byte> bytes, std::string_view where) {
+        detail::ByteReader reader(bytes, where, "the file");
+        for (int head = 0; head < 3; ++head) detail::Unpickler(reader, where).run();
+        detail::Unpickler values(reader, where);
+        const std::uint32_t root = values.run();
+        std::map<std::string_view, std::size_t> widths;
+        for (const std::uint32_t position : values.storages()) {
+            const std::string_view name = values[values[position].items[0]].text;
+            const auto type = detail::torch_type(name);
+            // Quantised types and complex128 have no counterpart, but elements all the same.
+            const std::size_t other = name.find("ComplexDouble") != name.npos ? 16 : name.find("QInt32") != name.npos ? 4 : 1;
+            widths.try_emplace(values[position].text, type ? bits(*type) / 8 : other);
+        }
+        detail::Unpickler keys(reader, where);
+        const std::uint32_t list = keys.run();
+        detail::Storages storages;
+        for (const std::uint32_t key : keys[list].items) {
+            const auto width = widths.find(keys[key].text);
+            const auto count = reader.number<std::uint64_t>();
+            std::size_t size = 0;
+            if (width == widths.end() || __builtin_mul_overflow(count, width->second, &size)) {
+                throw Error(where, "a whole file of torch.save", "a damaged list of its tensors' data: copy or download it again");
+            }
+            storages[keys[key].text] = reader.take(size);
+        }
+        collect(values, root, storages, bytes.size(), where);
+    }
+
+    void collect(const detail::Unpickler& values, std::uint32_t root, const detail::Storages& storages, std::size_t file_bytes, std::string_view where) {
+        detail::TorchTensors found(values, storages, file_bytes, where);
         found.collect(root);
-        tensors_ = std::move(found.tensors);
+        state_dict_ = std::move(found.state_dict);
+        others_ = std::move(found.others);
         copies_ = std::move(found.copies);
     }
 
-    std::vector<StoredTensor> tensors_;
+    detail::TorchTensorList state_dict_, others_;
     std::vector<std::vector<std::byte>> copies_;
     std::optional<MappedFile> file_;
 };
@@ -21677,12 +24034,59 @@ private:
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// What weights are expected as, for errors.
+inline constexpr std::string_view weight_formats = "weights in safetensors or of torch.save";
+
+inline constexpr std::string_view distributed_advice =
+    "a distributed checkpoint (torch.distributed.checkpoint): torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, "
+    "\"weights.pt\") makes one file of it";
+inline constexpr std::string_view tensorflow_advice = "a TensorFlow model: its PyTorch weights are read, as safetensors or of torch.save";
+
+/// What a folder has in place of weights under a known name; for errors.
+[[gnu::cold]] inline std::string other_contents(const std::filesystem::path& folder) {
+    std::vector<std::string> readable, foreign;
+    bool is_distributed = false, is_deepspeed = false, is_tensorflow = false;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, std::filesystem::directory_options::skip_permission_denied)) {
+        const std::string name = entry.path().filename().string();
+        const auto ends_with = [&](std::string_view end) { return name.ends_with(end); };
+        is_distributed = is_distributed || name == ".metadata" || ends_with(".distcp");
+        is_deepspeed = is_deepspeed || name == "zero_to_fp32.py";
+        is_tensorflow = is_tensorflow || name == "saved_model.pb" || name.find(".data-0") != name.npos;
+        static constexpr std::array<std::string_view, 5> ours{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}, others{".h5", ".msgpack", ".onnx", ".gguf", ".npz"};
+        if (std::ranges::any_of(ours, ends_with)) readable.push_back(in_quotes(name));
+        if (std::ranges::any_of(others, ends_with)) foreign.push_back(in_quotes(name));
+    }
+    const auto list = [](std::vector<std::string>& names) {
+        std::ranges::sort(names);
+        std::string text;
+        for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 5); ++i) text += (i > 0 ? ", " : "") + names[i];
+        return text + (names.size() > 5 ? " and others" : "");
+    };
+    if (is_distributed) return "a folder of " + std::string(distributed_advice);
+    if (is_deepspeed) return "a folder of DeepSpeed's: `python zero_to_fp32.py . weights` in it makes weights of it";
+    if (!readable.empty()) return "none, but " + list(readable) + ": name the file";
+    if (is_tensorflow) return "a folder of " + std::string(tensorflow_advice);
+    if (!foreign.empty()) return "none, but " + list(foreign) + ", which is another format: the model's PyTorch weights are read, as safetensors or of torch.save";
+    return "none";
+}
+
+/// Throws for a file whose name, not its bytes, tells that it is a part of something else.
+[[gnu::cold]] inline void refuse_part(const std::filesystem::path& path) {
+    const std::string name = path.filename().string();
+    if (name.ends_with(".distcp") || name == ".metadata") throw Error(path.string(), weight_formats, "a part of " + std::string(distributed_advice));
+    if (name.find(".data-0") != name.npos) throw Error(path.string(), weight_formats, "a part of " + std::string(tensorflow_advice));
+}
+
+}  // namespace detail
+
 /// A safetensors file, the shards of one (an index whose weight_map says which file has which tensor), or a file of
 /// torch.save, told apart by what they hold. Nothing is copied that can be read in place. Move only.
 class WeightFiles {
 public:
     /// Opens a file, or what transformers and open_clip lay into a folder. Throws Error that names the file, or the shard,
-    /// and the fault; of a folder without weights, the names it looked for.
+    /// and the fault: of a file of another kind, what it is; of a folder without weights, the names it looked for.
     static WeightFiles open(const std::filesystem::path& path) {
         const std::filesystem::path file = std::filesystem::is_directory(path) ? in_folder(path) : path;
         WeightFiles result;
@@ -21708,6 +24112,32 @@ public:
         return found == by_name_.end() || tensors_[*found].name != name ? nullptr : &tensors_[*found];
     }
 
+    /// What stands among the tensors of files of torch.save and cannot be read, with the reason.
+    std::span<const UnreadableTensor> unreadable() const { return unreadable_; }
+
+    /// The unreadable tensor of that name, or nullptr.
+    const UnreadableTensor* find_unreadable(std::string_view name) const {
+        const auto found = std::find_if(unreadable_.begin(), unreadable_.end(), [&](const UnreadableTensor& tensor) { return tensor.name == name; });
+        return found == unreadable_.end() ? nullptr : &*found;
+    }
+
+    /// What stands beside the "state_dict" of files of torch.save, under its keys ("ema_state_dict.visual.proj"); see
+    /// TorchArchive::others.
+    std::span<const StoredTensor> others() const { return others_; }
+    std::span<const UnreadableTensor> unreadable_others() const { return unreadable_others_; }
+
+    /// Puts what stands beside the "state_dict" among the tensors, under its keys.
+    void add_others(std::string_view where) {
+        const auto move = [](auto& from, auto& to) {
+            to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+            from.clear();
+        };
+        move(others_, tensors_);
+        move(file_of_other_, file_of_);
+        move(unreadable_others_, unreadable_);
+        by_name_ = detail::positions_by_name(tensors_, where);
+    }
+
     /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read.
     void forget(const StoredTensor& tensor) const {
         const std::size_t file = file_of_[static_cast<std::size_t>(&tensor - tensors_.data())];
@@ -21716,6 +24146,28 @@ public:
         } else {
             archives_[file - first_archive].forget(tensor);
         }
+    }
+
+    /// Gives every tensor the name that `name` makes of its own, and leaves out those it makes nothing of. Throws Error
+    /// where two would have one name.
+    template <class Name>
+    void rename(const Name& name, std::string_view where) {
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < tensors_.size(); ++i) {
+            std::optional<std::string> to = name(tensors_[i].name);
+            if (!to) continue;
+            if (kept != i) tensors_[kept] = std::move(tensors_[i]);
+            tensors_[kept].name = std::move(*to);
+            file_of_[kept++] = file_of_[i];
+        }
+        tensors_.resize(kept);
+        file_of_.resize(kept);
+        std::erase_if(unreadable_, [&](UnreadableTensor& tensor) {
+            const std::optional<std::string> to = name(tensor.name);
+            if (to) tensor.name = *to;
+            return !to;
+        });
+        by_name_ = detail::positions_by_name(tensors_, where);
     }
 
 private:
@@ -21730,31 +24182,49 @@ private:
             if (std::filesystem::exists(folder / name)) return folder / name;
             expected += (expected.empty() ? "" : ", ") + std::string(name);
         }
-        throw Error(folder.string(), "one of " + expected + " in the folder", "none");
+        throw Error(folder.string(), "one of " + expected + " in the folder", detail::other_contents(folder));
     }
 
-    static bool is_torch(const std::filesystem::path& path) {
+    enum class Format { safetensors, torch };
+
+    /// Throws Error for a file that is neither, with what it is.
+    [[gnu::cold]] static Format format_of(const std::filesystem::path& path) {
+        detail::refuse_part(path);
         const MappedFile file(path);
-        const auto begins = [&](std::array<unsigned char, 4> with) {
-            return file.bytes().size() >= with.size() &&
-                   std::equal(with.begin(), with.end(), file.bytes().begin(),
-                              [](unsigned char expected, std::byte found) { return std::byte{expected} == found; });
-        };
-        return begins({'P', 'K', 3, 4}) || begins({0x80, 2, 0x8a, 10});
+        if (detail::is_zip(file.bytes()) || detail::is_legacy_torch(file.bytes())) return Format::torch;
+        // The last bytes of LevelDB's tables, which TensorFlow's .index files are (leveldb/table/format.h).
+        constexpr std::string_view table_end = "\x57\xfb\x80\x8b\x24\x75\x47\xdb";
+        if (file.bytes().size() >= table_end.size() && detail::starts_with(file.bytes().last(table_end.size()), table_end))
+            throw Error(path.string(), detail::weight_formats, "a part of " + std::string(detail::tensorflow_advice));
+        // What ends within the first bytes of a safetensors file is called so.
+        const bool is_whole = file.bytes().size() > 8;
+        const bool is_named = !detail::file_kind(file.bytes()).name.empty() || detail::is_text(file.bytes());
+        if (is_named || (is_whole && !detail::is_safetensors(file.bytes()))) detail::throw_other_kind(path.string(), detail::weight_formats, file.bytes());
+        return Format::safetensors;
     }
 
     [[gnu::cold]] void add(const std::filesystem::path& path) {
-        const bool torch = is_torch(path);
+        const bool torch = format_of(path) == Format::torch;
         std::span<const StoredTensor> found;
         if (torch) {
             archives_.push_back(TorchArchive::open(path));
-            found = archives_.back().tensors();
+            const TorchArchive& archive = archives_.back();
+            found = archive.tensors();
+            unreadable_.insert(unreadable_.end(), archive.unreadable().begin(), archive.unreadable().end());
+            others_.insert(others_.end(), archive.others().begin(), archive.others().end());
+            unreadable_others_.insert(unreadable_others_.end(), archive.unreadable_others().begin(), archive.unreadable_others().end());
+            if (found.empty() && archive.unreadable().empty() && archive.others().empty()) {
+                throw Error(path.string(), detail::weight_formats,
+                            "a file of torch.save without tensors: save the model's, torch.save(model.state_dict(), \"weights.pt\")");
+            }
         } else {
             files_.push_back(Safetensors::open(path));
             found = files_.back().tensors();
         }
+        const std::size_t file = torch ? first_archive + archives_.size() - 1 : files_.size() - 1;
         tensors_.insert(tensors_.end(), found.begin(), found.end());
-        file_of_.resize(tensors_.size(), torch ? first_archive + archives_.size() - 1 : files_.size() - 1);
+        file_of_.resize(tensors_.size(), file);
+        file_of_other_.resize(others_.size(), file);
     }
 
     [[gnu::cold]] void add_shards(const std::filesystem::path& index) {
@@ -21762,6 +24232,8 @@ private:
         const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
         detail::JsonLeaves leaves;
         if (const auto fault = detail::json_fault(text, leaves)) {
+            if (const std::string_view kind = detail::file_kind(file.bytes()).name; !kind.empty() && kind != "JSON")
+                detail::throw_other_kind(index.string(), "the JSON index of shards", file.bytes());
             throw Error(index.string(), "not JSON near byte " + std::to_string(*fault));
         }
         constexpr std::string_view map = "weight_map.";
@@ -21783,7 +24255,8 @@ private:
             add(shard);
             const auto begin = tensors_.begin() + static_cast<std::ptrdiff_t>(before);
             for (const std::string& tensor : tensors) {
-                if (std::none_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; })) {
+                const bool is_there = std::any_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; });
+                if (!is_there && find_unreadable(tensor) == nullptr) {
                     throw Error(shard.string(), "tensor " + detail::in_quotes(tensor) + ", which the index says it has", "none of that name");
                 }
             }
@@ -21795,7 +24268,10 @@ private:
     std::vector<Safetensors> files_;
     std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;
-    std::vector<std::size_t> file_of_;  ///< of every tensor, a position in files_, or from first_archive on in archives_
+    std::vector<StoredTensor> others_;
+    std::vector<UnreadableTensor> unreadable_, unreadable_others_;
+    /// Of every tensor, a position in files_, or from first_archive on in archives_.
+    std::vector<std::size_t> file_of_, file_of_other_;
     std::vector<std::uint32_t> by_name_;
 };
 
@@ -22678,6 +25154,870 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/models/model_config.hpp ----
+
+// What the config beside a checkpoint says of its architecture.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A property of an architecture that a file tells, or a constant has. `name` is the constant's ("vision.layers");
+/// sizes are decimal, activations in transformers' words, poolings in open_clip's.
+struct ArchitectureField {
+    std::string name;
+    std::string value;
+    std::string source;  ///< where a file says so, or that it does not and means its default
+};
+
+/// Numbers are the same however they are written: 1e-6 and 1e-06.
+inline bool same_value(const std::string& a, const std::string& b) {
+    if (a == b) return true;
+    char *end_a = nullptr, *end_b = nullptr;
+    const double x = std::strtod(a.c_str(), &end_a), y = std::strtod(b.c_str(), &end_b);
+    return !a.empty() && !b.empty() && *end_a == 0 && *end_b == 0 && x == y;
+}
+
+/// Fields of an architecture from a config file.
+class ArchitectureReader : public ConfigReader {
+public:
+    using ConfigReader::ConfigReader;
+
+    std::vector<ArchitectureField> fields;
+
+    /// Adds a size that the file says at `path`, or what its absence means.
+    void add_count(const std::string& field, const std::string& path, std::size_t otherwise) {
+        const auto found = count(path);
+        if (found == 0U) refuse(path, "a whole number above 0");
+        add(field, path, std::to_string(found.value_or(otherwise)), found.has_value());
+    }
+    void add_number(const std::string& field, const std::string& path, double otherwise) {
+        const auto found = number(path);
+        add(field, path, to_text(found.value_or(otherwise)), found.has_value());
+    }
+    void add_flag(const std::string& field, const std::string& path, bool otherwise) {
+        const auto found = flag(path);
+        add(field, path, found.value_or(otherwise) ? "true" : "false", found.has_value());
+    }
+    void add_word(const std::string& field, const std::string& path, std::string_view otherwise,
+                  std::initializer_list<std::string_view> known) {
+        add(field, path, one_of(path, otherwise, known), find(path).has_value());
+    }
+    /// Adds the size of an image, a number or [height, width].
+    void add_image(const std::string& field, const std::string& path, std::size_t otherwise) {
+        std::vector<std::string> sides = all(path);
+        for (const std::string& side : sides) {
+            if (side.find_first_not_of("0123456789") != std::string::npos || side.size() > 6 || side == "0")
+                refuse(path, "a number of pixels, or height and width");
+        }
+        if (sides.size() > 2) refuse(path, "a number of pixels, or height and width");
+        const bool is_said = !sides.empty();
+        if (!is_said) sides = {std::to_string(otherwise)};
+        add(field, path, sides.front() == sides.back() ? sides.front() : sides.front() + " x " + sides.back(), is_said);
+    }
+    /// Adds what follows from the file.
+    void conclude(const std::string& field, std::string value, const std::string& path) {
+        fields.push_back({field, std::move(value), name() + ", " + path});
+    }
+
+private:
+    void add(const std::string& field, const std::string& path, std::string value, bool is_said) {
+        fields.push_back({field, std::move(value), name() + ", " + path + (is_said ? "" : " by default")});
+    }
+};
+
+// Reasons why a key of a config does not matter.
+inline constexpr std::string_view names_only = "a name, or where the file comes from";
+inline constexpr std::string_view of_training = "of training, or of weights that are drawn and not loaded";
+inline constexpr std::string_view of_generation = "of language models that generate text";
+inline constexpr std::string_view of_interface = "how results are handed over, or computed with the same numbers";
+inline constexpr std::string_view of_heads = "of classifiers on top of a model, which are no part of it";
+inline constexpr std::string_view in_tensors = "where the value starts in training; the checkpoint has what it became";
+
+/// What every config of transformers may hold: PretrainedConfig's attributes in versions 4 and 5
+/// (transformers/configuration_utils.py).
+inline constexpr std::array pretrained_keys{
+    IrrelevantKey{"_name_or_path", names_only},
+    IrrelevantKey{"_commit_hash", names_only},
+    IrrelevantKey{"architectures", names_only},
+    IrrelevantKey{"transformers_version", names_only},
+    IrrelevantKey{"tokenizer_class", "the tokenizer's own config says it"},
+    IrrelevantKey{"torch_dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
+    IrrelevantKey{"dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
+    IrrelevantKey{"_attn_implementation", of_interface},
+    IrrelevantKey{"_attn_implementation_autoset", of_interface},
+    IrrelevantKey{"attn_implementation", of_interface},
+    IrrelevantKey{"return_dict", of_interface},
+    IrrelevantKey{"use_return_dict", of_interface},
+    IrrelevantKey{"output_hidden_states", of_interface},
+    IrrelevantKey{"output_attentions", of_interface},
+    IrrelevantKey{"torchscript", of_interface},
+    IrrelevantKey{"use_bfloat16", of_interface},
+    IrrelevantKey{"tf_legacy_loss", of_training},
+    IrrelevantKey{"chunk_size_feed_forward", of_interface},
+    IrrelevantKey{"gradient_checkpointing", of_training},
+    IrrelevantKey{"initializer_range", of_training},
+    IrrelevantKey{"initializer_factor", of_training},
+    IrrelevantKey{"attention_dropout", of_training},
+    IrrelevantKey{"dropout", of_training},
+    IrrelevantKey{"hidden_dropout_prob", of_training},
+    IrrelevantKey{"attention_probs_dropout_prob", of_training},
+    IrrelevantKey{"classifier_dropout", of_heads},
+    IrrelevantKey{"tie_word_embeddings", "there is no output layer to share the table with"},
+    IrrelevantKey{"is_encoder_decoder", of_generation},
+    IrrelevantKey{"cross_attention_hidden_size", of_generation},
+    IrrelevantKey{"tie_encoder_decoder", of_generation},
+    IrrelevantKey{"use_cache", of_generation},
+    IrrelevantKey{"max_length", of_generation},
+    IrrelevantKey{"min_length", of_generation},
+    IrrelevantKey{"do_sample", of_generation},
+    IrrelevantKey{"early_stopping", of_generation},
+    IrrelevantKey{"num_beams", of_generation},
+    IrrelevantKey{"num_beam_groups", of_generation},
+    IrrelevantKey{"diversity_penalty", of_generation},
+    IrrelevantKey{"temperature", of_generation},
+    IrrelevantKey{"top_k", of_generation},
+    IrrelevantKey{"top_p", of_generation},
+    IrrelevantKey{"typical_p", of_generation},
+    IrrelevantKey{"repetition_penalty", of_generation},
+    IrrelevantKey{"length_penalty", of_generation},
+    IrrelevantKey{"no_repeat_ngram_size", of_generation},
+    IrrelevantKey{"encoder_no_repeat_ngram_size", of_generation},
+    IrrelevantKey{"bad_words_ids", of_generation},
+    IrrelevantKey{"num_return_sequences", of_generation},
+    IrrelevantKey{"output_scores", of_generation},
+    IrrelevantKey{"return_dict_in_generate", of_generation},
+    IrrelevantKey{"forced_bos_token_id", of_generation},
+    IrrelevantKey{"forced_eos_token_id", of_generation},
+    IrrelevantKey{"remove_invalid_values", of_generation},
+    IrrelevantKey{"exponential_decay_length_penalty", of_generation},
+    IrrelevantKey{"suppress_tokens", of_generation},
+    IrrelevantKey{"begin_suppress_tokens", of_generation},
+    IrrelevantKey{"decoder_start_token_id", of_generation},
+    IrrelevantKey{"sep_token_id", of_generation},
+    IrrelevantKey{"bos_token_id", of_generation},
+    IrrelevantKey{"prefix", of_generation},
+    IrrelevantKey{"task_specific_params", of_generation},
+    IrrelevantKey{"finetuning_task", of_heads},
+    IrrelevantKey{"id2label", of_heads},
+    IrrelevantKey{"label2id", of_heads},
+    IrrelevantKey{"num_labels", of_heads},
+    IrrelevantKey{"problem_type", of_heads}};
+
+/// The padding's id of a text tower: nothing is masked by it in CLIPTextModel and SiglipTextModel
+/// (modeling_clip.py, modeling_siglip.py: only an attention_mask that the caller gives), and BertModel's table has its row
+/// for it like any other.
+inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what the tokenizer says is padding"};
+
+/// A text tower of transformers: CLIPTextConfig, SiglipTextConfig or AlignTextConfig, whose fields stand behind `at`.
+[[gnu::cold]] inline void read_transformers_text(ArchitectureReader& config, const std::string& at,
+                                                 std::string_view family) {
+    const bool is_clip = family == "clip", is_align = family == "align";
+    config.add_count("text.vocabulary", at + "vocab_size", is_clip ? 49408 : is_align ? 30522 : 32000);
+    config.add_count(is_align ? "text.positions" : "text.context", at + "max_position_embeddings",
+                     is_clip ? 77 : is_align ? 512 : 64);
+    config.add_count("text.width", at + "hidden_size", is_clip ? 512 : 768);
+    config.add_count("text.hidden", at + "intermediate_size", is_clip ? 2048 : 3072);
+    config.add_count("text.layers", at + "num_hidden_layers", 12);
+    config.add_count("text.heads", at + "num_attention_heads", is_clip ? 8 : 12);
+    config.add_word("text.activation", at + "hidden_act", is_clip ? "quick_gelu" : is_align ? "gelu" : "gelu_pytorch_tanh",
+                    {"quick_gelu", "gelu", "gelu_pytorch_tanh"});
+    config.add_number("text.norm.eps", at + "layer_norm_eps", is_clip ? 1e-5 : is_align ? 1e-12 : 1e-6);
+    config.conclude("text.causal", is_clip ? "true" : "false", "model_type");
+    config.conclude("text.proj_bias", is_clip ? "false" : "true", "model_type");
+    // modeling_clip.py, CLIPTextTransformer: where eos_token_id is 2, the largest id counts; else the first one equal to it.
+    const auto ends = config.all(at + "eos_token_id");
+    const auto vocabulary = config.count(at + "vocab_size").value_or(49408);
+    if (is_clip && ends.size() > 1) config.refuse(at + "eos_token_id", "one id");
+    const std::size_t end = is_clip ? config.count(at + "eos_token_id").value_or(49407) : 0;
+    if (!is_clip || end == 2 || end + 1 == vocabulary) {
+        config.conclude("text.pooling", is_align ? "first" : is_clip ? "argmax" : "last",
+                        is_clip ? at + "eos_token_id" : "model_type");
+    } else {
+        config.conclude("text.pooling", "eos", at + "eos_token_id");
+        config.conclude("text.eos_id", std::to_string(end), at + "eos_token_id");
+    }
+    if (is_align) {
+        config.add_count("text.token_types", at + "type_vocab_size", 2);
+        config.require(at + "position_embedding_type", "absolute");
+        config.require(at + "is_decoder", "false");
+        config.require(at + "add_cross_attention", "false");
+    } else {
+        config.ignore({{"is_decoder", of_generation}, {"add_cross_attention", of_generation}}, at);
+    }
+    config.require(at + "model_type", std::string(family) + "_text_model");
+    config.ignore(pretrained_keys, at);
+    config.ignore({padding_key}, at);
+}
+
+/// A vision tower: CLIPVisionConfig, SiglipVisionConfig or AlignVisionConfig.
+[[gnu::cold]] inline void read_transformers_vision(ArchitectureReader& config, const std::string& at,
+                                                   std::string_view family) {
+    config.require(at + "num_channels", "3");
+    config.require(at + "model_type", std::string(family) + "_vision_model");
+    config.ignore(pretrained_keys, at);
+    config.ignore({{"is_decoder", of_generation}, {"add_cross_attention", of_generation},
+                   {"pad_token_id", of_generation}, {"eos_token_id", of_generation}}, at);
+    if (family == "align") {
+        config.add_number("vision.width_coefficient", at + "width_coefficient", 2.0);
+        config.add_number("vision.depth_coefficient", at + "depth_coefficient", 3.1);
+        config.add_count("vision.depth_divisor", at + "depth_divisor", 8);
+        config.require_all(at + "kernel_sizes", {"3", "3", "5", "3", "5", "5", "3"});
+        config.require_all(at + "in_channels", {"32", "16", "24", "40", "80", "112", "192"});
+        config.require_all(at + "out_channels", {"16", "24", "40", "80", "112", "192", "320"});
+        config.require_all(at + "strides", {"1", "2", "2", "2", "1", "2", "1"});
+        config.require_all(at + "num_block_repeats", {"1", "2", "2", "3", "3", "4", "1"});
+        config.require_all(at + "expand_ratios", {"1", "6", "6", "6", "6", "6", "6"});
+        config.require(at + "squeeze_expansion_ratio", "0.25");
+        config.one_of(at + "hidden_act", "swish", {"swish", "silu"});
+        config.require(at + "pooling_type", "mean");
+        config.require(at + "batch_norm_eps", "0.001");
+        // modeling_align.py, AlignVisionModel: the side of the pooling's window, which covers the map of any image.
+        if (config.count(at + "hidden_dim").value_or(2560) < 64) config.refuse(at + "hidden_dim", "64 or more");
+        config.ignore({{"image_size", "the tower takes any; the preprocessing says which"},
+                       {"num_hidden_layers", "computed from the others (configuration_align.py)"},
+                       {"batch_norm_momentum", of_training},
+                       {"drop_connect_rate", of_training}}, at);
+        return;
+    }
+    const bool is_clip = family == "clip";
+    config.add_image("vision.image", at + "image_size", 224);
+    config.add_count("vision.patch", at + "patch_size", is_clip ? 32 : 16);
+    config.add_count("vision.width", at + "hidden_size", 768);
+    config.add_count("vision.hidden", at + "intermediate_size", 3072);
+    config.add_count("vision.layers", at + "num_hidden_layers", 12);
+    config.add_count("vision.heads", at + "num_attention_heads", 12);
+    config.add_word("vision.activation", at + "hidden_act", is_clip ? "quick_gelu" : "gelu_pytorch_tanh",
+                    {"quick_gelu", "gelu", "gelu_pytorch_tanh"});
+    config.add_number("vision.norm.eps", at + "layer_norm_eps", is_clip ? 1e-5 : 1e-6);
+    config.conclude("vision.pooling", is_clip ? "tok" : "map", "model_type");
+    config.conclude("vision.no_ln_pre", is_clip ? "false" : "true", "model_type");
+    if (!is_clip) config.require(at + "vision_use_head", "true");
+}
+
+/// transformers' config.json, of a whole model or of one of its towers. It leaves out what is the default of its
+/// CLIPVisionConfig, SiglipVisionConfig, AlignTextConfig and so on (transformers/models/*/configuration_*.py, 5.23).
+[[gnu::cold]] inline void read_transformers_config(ArchitectureReader& config) {
+    const bool has_parts = config.has_below("vision_config.") || config.has_below("text_config.");
+    if (!config.find("model_type") && !has_parts) config.refuse("model_type", "clip, siglip or align");
+    const std::string type = config.one_of("model_type", "clip",
+                                           {"clip", "siglip", "align", "clip_text_model", "clip_vision_model",
+                                            "siglip_text_model", "siglip_vision_model", "align_text_model",
+                                            "align_vision_model"});
+    const std::string family = type.substr(0, type.find('_'));
+    const bool is_text = type.ends_with("_text_model"), is_vision = type.ends_with("_vision_model");
+    config.ignore(pretrained_keys);
+    if (is_text || is_vision) {
+        is_text ? read_transformers_text(config, "", family) : read_transformers_vision(config, "", family);
+        if (family == "clip") {
+            config.add_count("embedding", "projection_dim", 512);
+        } else if (is_text && family == "siglip") {
+            const auto width = config.count("hidden_size").value_or(768);
+            config.conclude("embedding", std::to_string(config.count("projection_size").value_or(width)),
+                            "projection_size");
+        }
+        return config.refuse_unread();
+    }
+    // Configs of before version 4.28 have both; the newer word counts (configuration_clip.py, CLIPConfig.__post_init__).
+    const auto part = [&](const std::string& name) {
+        const std::string old = name + "_dict.";
+        if (family != "clip" || !config.has_below(old)) return name + ".";
+        const std::string reason = "overridden by what " + name + "_dict says";
+        config.ignore({{name, reason}});
+        return old;
+    };
+    const std::string vision = part("vision_config"), text = part("text_config");
+    read_transformers_vision(config, vision, family);
+    read_transformers_text(config, text, family);
+    if (family == "siglip") {
+        const auto width = config.count(vision + "hidden_size").value_or(768);
+        config.conclude("embedding", std::to_string(width), vision + "hidden_size");
+        config.add_count("embedding", text + "projection_size", config.count(text + "hidden_size").value_or(768));
+    } else {
+        config.add_count("embedding", "projection_dim", family == "align" ? 640 : 512);
+        const IrrelevantKey unused{"projection_dim", "the whole model's counts (modeling_clip.py, CLIPModel)"};
+        config.ignore({unused}, vision);
+        config.ignore({unused}, text);
+    }
+    config.conclude("logit_bias", family == "siglip" ? "true" : "false", "model_type");
+    config.ignore({{"logit_scale_init_value", in_tensors}, {"temperature_init_value", in_tensors},
+                   {"pad_token_id", of_generation}, {"eos_token_id", of_generation}});
+    config.refuse_unread();
+}
+
+/// SigLIP's image towers by timm's names, which are their sizes (timm/models/vision_transformer.py).
+struct TimmSiglip {
+    std::size_t width = 0, layers = 0, heads = 0, hidden = 0, patch = 0;
+    bool is_tanh = false;  ///< act_layer = 'gelu_tanh': those first trained for SigLIP 2; the others share SigLIP's names
+};
+
+[[gnu::cold]] inline std::optional<TimmSiglip> timm_siglip(std::string_view name) {
+    const auto take = [&](std::string_view prefix) {
+        if (!name.starts_with(prefix)) return false;
+        name.remove_prefix(prefix.size());
+        return true;
+    };
+    const auto take_number = [&] {
+        std::size_t value = 0;
+        const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), value);
+        name.remove_prefix(static_cast<std::size_t>(end - name.data()));
+        return failed == std::errc() ? value : 0;
+    };
+    if (!take("vit_")) return std::nullopt;
+    TimmSiglip found;
+    bool is_large = false, is_so400m = false;
+    if (take("base_")) {
+        found = {768, 12, 12, 3072};
+    } else if (take("large_")) {
+        found = {1024, 24, 16, 4096};
+        is_large = true;
+    } else if (take("so400m_")) {
+        found = {1152, 27, 16, 4304};
+        is_so400m = true;
+    } else if (take("giantopt_")) {
+        found = {1536, 40, 16, 6144};
+        found.is_tanh = true;
+    } else {
+        return std::nullopt;
+    }
+    if (!take("patch") || (found.patch = take_number()) == 0 || !take("_siglip_")) return std::nullopt;
+    const std::size_t image = take_number();
+    if (image == 0 || !name.empty()) return std::nullopt;
+    found.is_tanh = found.is_tanh || found.patch == 32 || (is_large && image == 512) || (is_so400m && found.patch == 16);
+    return found;
+}
+
+/// Blocks of open_clip's own transformers, in vision_cfg or text_cfg (open_clip/model.py, _build_vision_tower and
+/// _build_text_tower).
+[[gnu::cold]] inline void read_open_clip_blocks(ArchitectureReader& config, const std::string& at,
+                                                const std::string& field, std::size_t width, bool quick_gelu) {
+    config.add_count(field + "width", at + "width", width);
+    width = config.count(at + "width").value_or(width);
+    const double ratio = config.number(at + "mlp_ratio").value_or(4.0);
+    if (!(ratio > 0 && ratio < 1000)) config.refuse(at + "mlp_ratio", "a number above 0");
+    config.conclude(field + "hidden", std::to_string(static_cast<std::size_t>(static_cast<double>(width) * ratio)),
+                    at + "mlp_ratio");
+    config.add_count(field + "layers", at + "layers", 12);
+    const auto approximate = config.find(at + "act_kwargs.approximate");
+    if (approximate) config.one_of(at + "act_kwargs.approximate", "none", {"none", "tanh"});
+    if (approximate && quick_gelu) config.refuse(at + "act_kwargs.approximate", "nothing, where quick_gelu is true");
+    config.conclude(field + "activation",
+                    quick_gelu              ? "quick_gelu"
+                    : approximate == "tanh" ? "gelu_pytorch_tanh"
+                                            : "gelu",
+                    approximate ? at + "act_kwargs.approximate" : "quick_gelu");
+    config.add_number(field + "norm.eps", at + "norm_kwargs.eps", 1e-5);
+    const double scale = config.number(at + "ls_init_value").value_or(0);
+    config.conclude(field + "layer_scale", scale == 0 ? "false" : "true", at + "ls_init_value");
+    config.conclude(field + "ls_init_value", to_text(scale), at + "ls_init_value");
+    config.add_flag(field + "qk_norm", at + "qk_norm", false);
+    for (const char* const key : {"scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
+        config.require(at + key, "false");
+    config.one_of(at + "block_type", "default", {"default", "custom"});  // the same sums; it follows from the options
+    config.ignore({{"output_tokens", of_interface}}, at);
+}
+
+/// vision_cfg of an open_clip config.
+[[gnu::cold]] inline void read_open_clip_vision(ArchitectureReader& config, const std::string& at, bool quick_gelu) {
+    config.add_number("vision.patch_dropout", at + "patch_dropout", 0);  // of training alone
+    config.add_image("vision.image", at + "image_size", 224);
+    if (const auto timm = config.find(at + "timm_model_name")) {
+        const auto sizes = timm_siglip(*timm);
+        if (!sizes)
+            config.refuse(at + "timm_model_name",
+                          "vit_base, large, so400m or giantopt_patchN_siglip_SIZE, the towers of timm that are here");
+        const auto conclude = [&](const char* field, std::size_t value) {
+            config.conclude(std::string("vision.") + field, std::to_string(value), at + "timm_model_name");
+        };
+        conclude("patch", sizes->patch);
+        conclude("width", sizes->width);
+        conclude("hidden", sizes->hidden);
+        conclude("layers", sizes->layers);
+        conclude("heads", sizes->heads);
+        config.conclude("vision.activation", sizes->is_tanh ? "gelu_pytorch_tanh" : "gelu", at + "timm_model_name");
+        config.conclude("vision.norm.eps", "1e-6", at + "timm_model_name");
+        config.conclude("vision.no_ln_pre", "true", at + "timm_model_name");
+        config.conclude("vision.pooling", "map", at + "timm_model_name");
+        if (config.find(at + "timm_pool").value_or("avg") != "map") config.refuse(at + "timm_pool", "map");
+        if (config.find(at + "timm_proj").value_or("linear") != "none") config.refuse(at + "timm_proj", "none");
+        static constexpr std::string_view by_name = "a timm model has it by its name (open_clip/model.py, CLIPVisionCfg)";
+        config.ignore({{"timm_model_pretrained", of_training}, {"timm_drop", of_training},
+                       {"timm_drop_path", of_training}, {"timm_proj_bias", "there is no projection"},
+                       {"layers", by_name}, {"width", by_name}, {"head_width", by_name}, {"mlp_ratio", by_name},
+                       {"patch_size", by_name}, {"ls_init_value", by_name}, {"attentional_pool", by_name},
+                       {"attn_pooler_queries", by_name}, {"attn_pooler_heads", by_name}, {"no_ln_pre", by_name},
+                       {"pos_embed_type", by_name}, {"final_ln_after_pool", by_name}, {"pool_type", by_name},
+                       {"output_tokens", by_name}, {"act_kwargs", by_name}, {"norm_kwargs", by_name},
+                       {"block_type", by_name}, {"qk_norm", by_name}, {"scaled_cosine_attn", by_name},
+                       {"scale_heads", by_name}, {"scale_attn_inner", by_name}, {"scale_attn", by_name},
+                       {"scale_fc", by_name}}, at);
+        return;
+    }
+    static constexpr std::string_view no_timm = "of towers of timm";
+    config.ignore({{"timm_model_pretrained", no_timm}, {"timm_pool", no_timm}, {"timm_proj", no_timm},
+                   {"timm_proj_bias", no_timm}, {"timm_drop", no_timm}, {"timm_drop_path", no_timm}}, at);
+    if (const auto stages = config.all(at + "layers"); stages.size() > 1) {
+        if (stages.size() != 4) config.refuse(at + "layers", "4 stages, which a ResNet has");
+        if (config.all(at + "image_size").size() > 1 &&
+            config.all(at + "image_size").front() != config.all(at + "image_size").back())
+            config.refuse(at + "image_size", "one side: a ResNet's images are square");
+        std::string text;
+        for (const std::string& blocks : stages) text += (text.empty() ? "" : ",") + blocks;
+        config.conclude("vision.stages", text, at + "layers");
+        config.add_count("vision.width", at + "width", 64);
+        config.add_count("vision.head_width", at + "head_width", 64);
+        static constexpr std::string_view no_blocks = "of transformers; this is a ResNet";
+        config.ignore({{"patch_size", no_blocks}, {"mlp_ratio", no_blocks}, {"ls_init_value", no_blocks},
+                       {"attentional_pool", no_blocks}, {"attn_pooler_queries", no_blocks},
+                       {"attn_pooler_heads", no_blocks}, {"no_ln_pre", no_blocks}, {"pos_embed_type", no_blocks},
+                       {"final_ln_after_pool", no_blocks}, {"pool_type", no_blocks}, {"output_tokens", no_blocks},
+                       {"act_kwargs", no_blocks}, {"norm_kwargs", no_blocks}, {"block_type", no_blocks},
+                       {"qk_norm", no_blocks}, {"scaled_cosine_attn", no_blocks}, {"scale_heads", no_blocks},
+                       {"scale_attn_inner", no_blocks}, {"scale_attn", no_blocks}, {"scale_fc", no_blocks}}, at);
+        return;
+    }
+    read_open_clip_blocks(config, at, "vision.", 768, quick_gelu);
+    config.add_count("vision.patch", at + "patch_size", 16);
+    const std::size_t width = config.count(at + "width").value_or(768), head = config.count(at + "head_width").value_or(64);
+    if (head == 0 || width % head != 0) config.refuse(at + "head_width", "a width that divides " + std::to_string(width));
+    config.conclude("vision.heads", std::to_string(width / head), at + "head_width");
+    config.add_word("vision.pos_embed_type", at + "pos_embed_type", "learnable", {"learnable", "sin_cos_2d"});
+    config.add_flag("vision.no_ln_pre", at + "no_ln_pre", false);
+    config.add_flag("vision.final_ln_after_pool", at + "final_ln_after_pool", false);
+    config.add_word("vision.pooling", at + "pool_type", "tok", {"tok", "avg"});
+    config.require(at + "attentional_pool", "false");
+    config.ignore({{"attn_pooler_queries", "of attentional_pool"}, {"attn_pooler_heads", "of attentional_pool"}}, at);
+}
+
+/// text_cfg of an open_clip config. What the tokenizer reads of it is the tokenizer's.
+[[gnu::cold]] inline void read_open_clip_text(ArchitectureReader& config, const std::string& at, bool quick_gelu) {
+    static constexpr std::string_view of_tokenizer = "open_tokenizer reads it";
+    config.ignore({{"hf_tokenizer_name", of_tokenizer}, {"tokenizer_mode", of_tokenizer},
+                   {"tokenizer_kwargs", of_tokenizer}}, at);
+    config.add_count("text.context", at + "context_length", 77);
+    if (const auto hf = config.find(at + "hf_model_name")) {
+        // Its sizes stand in a config that is elsewhere; the names that are known here tell them as well.
+        const std::string name = hf->substr(hf->rfind('/') + 1);
+        const bool is_large = name == "xlm-roberta-large";
+        if (name != "xlm-roberta-base" && !is_large)
+            config.refuse(at + "hf_model_name", "xlm-roberta-base or xlm-roberta-large, the towers of transformers that are here");
+        const auto conclude = [&](const char* field, std::string value) {
+            config.conclude(std::string("text.") + field, std::move(value), at + "hf_model_name");
+        };
+        conclude("width", is_large ? "1024" : "768");
+        conclude("hidden", is_large ? "4096" : "3072");
+        conclude("layers", is_large ? "24" : "12");
+        conclude("heads", is_large ? "16" : "12");
+        conclude("vocabulary", "250002");
+        conclude("positions", "514");
+        conclude("token_types", "1");
+        conclude("norm.eps", "1e-5");
+        conclude("activation", "gelu");
+        conclude("causal", "false");
+        const std::string pooler = config.one_of(at + "hf_pooler_type", "mean_pooler",
+                                                 {"mean_pooler", "cls_last_hidden_state_pooler"});
+        config.conclude("text.pooling", pooler == "mean_pooler" ? "avg" : "first", at + "hf_pooler_type");
+        config.add_word("text.proj_type", at + "hf_proj_type", "mlp", {"mlp", "linear"});
+        static constexpr std::string_view by_name = "a model of transformers has it in its own config";
+        config.ignore({{"hf_model_pretrained", of_training}, {"vocab_size", by_name}, {"width", by_name},
+                       {"heads", by_name}, {"layers", by_name}, {"mlp_ratio", by_name}, {"ls_init_value", by_name},
+                       {"embed_cls", by_name}, {"pad_id", by_name}, {"eos_id", by_name}, {"no_causal_mask", by_name},
+                       {"final_ln_after_pool", by_name}, {"pool_type", by_name}, {"proj_bias", by_name},
+                       {"proj_type", by_name}, {"output_tokens", of_interface}, {"act_kwargs", by_name},
+                       {"norm_kwargs", by_name}, {"block_type", by_name}, {"qk_norm", by_name},
+                       {"scaled_cosine_attn", by_name}, {"scale_heads", by_name}, {"scale_attn_inner", by_name},
+                       {"scale_attn", by_name}, {"scale_fc", by_name}}, at);
+        return;
+    }
+    read_open_clip_blocks(config, at, "text.", 512, quick_gelu);
+    config.add_count("text.vocabulary", at + "vocab_size", 49408);
+    config.add_count("text.heads", at + "heads", 8);
+    const bool sees_all = config.flag(at + "no_causal_mask").value_or(false);
+    config.conclude("text.causal", sees_all ? "false" : "true", at + "no_causal_mask");
+    config.add_word("text.pooling", at + "pool_type", "argmax", {"argmax", "last", "first", "eos"});
+    const std::size_t end = config.count(at + "eos_id").value_or(2);
+    if (config.find(at + "pool_type") == "eos") config.conclude("text.eos_id", std::to_string(end), at + "eos_id");
+    config.add_word("text.proj_type", at + "proj_type", "linear", {"linear", "none"});
+    config.conclude("text.proj_bias",
+                    config.flag(at + "proj_bias").value_or(false) && config.find(at + "proj_type") != "none" ? "true" : "false",
+                    at + "proj_bias");
+    config.require(at + "embed_cls", "false");
+    static constexpr std::string_view no_hf = "of towers of transformers";
+    config.ignore({{"pad_id", "of embed_cls (open_clip/transformer.py, TextTransformer)"},
+                   {"final_ln_after_pool", "open_clip does not hand it to its TextTransformer (model.py, _build_text_tower)"},
+                   {"hf_model_pretrained", no_hf}, {"hf_proj_type", no_hf}, {"hf_pooler_type", no_hf}}, at);
+}
+
+/// open_clip's open_clip_config.json, or one of its model configs (then `root` is empty), with the defaults of its
+/// CLIPVisionCfg and CLIPTextCfg (open_clip/model.py, 3.3).
+[[gnu::cold]] inline void read_open_clip_config(ArchitectureReader& config, const std::string& root) {
+    for (const char* const part : {"vision_cfg.", "text_cfg."}) {
+        if (!config.has_below(root + part) && !config.has_below(root)) config.refuse(root + part, "an object");
+    }
+    config.add_count("embedding", root + "embed_dim", 512);
+    const bool quick_gelu = config.flag(root + "quick_gelu").value_or(false);
+    read_open_clip_vision(config, root + "vision_cfg.", quick_gelu);
+    read_open_clip_text(config, root + "text_cfg.", quick_gelu);
+    config.conclude("logit_bias", config.number(root + "init_logit_bias") ? "true" : "false", root + "init_logit_bias");
+    config.ignore({{"custom_text", "how tensors are named, which they show"}, {"init_logit_scale", in_tensors},
+                   {"nonscalar_logit_scale", "its shape, [] or [1]"}, {"cast_dtype", of_interface},
+                   {"output_dict", of_interface}}, root);
+    if (!root.empty())
+        config.ignore({{"preprocess_cfg", "load_preprocess reads it"}, {"hf_hub_id", names_only}});
+    config.refuse_unread();
+}
+
+/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for all that a
+/// config asks for and is not here.
+[[gnu::cold]] inline std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& folder) {
+    if (const auto path = folder / "open_clip_config.json"; std::filesystem::exists(path)) {
+        ArchitectureReader config(path);
+        if (!config.has_below("model_cfg.")) throw Error(path.string(), "a model_cfg", "none");
+        read_open_clip_config(config, "model_cfg.");
+        return std::move(config.fields);
+    }
+    if (const auto path = folder / "config.json"; std::filesystem::exists(path)) {
+        ArchitectureReader config(path);
+        read_transformers_config(config);
+        return std::move(config.fields);
+    }
+    return {};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/naming.hpp ----
+
+// Under which names a checkpoint keeps a model's parameters: those of open_clip, OpenAI, timm, transformers, and what
+// trainers wrap around them.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
+/// that was made empty, and the checkpoint need not have them.
+enum class Towers { both, image, text };
+
+namespace detail {
+
+/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
+/// several parameters share, the rows from share `first` to share `last` of `shares`.
+struct Source {
+    std::vector<std::string> names;
+    bool transposed = false;
+    std::size_t first = 0, last = 1, shares = 1;
+    bool is_temperature = false;  ///< its reciprocal's logarithm is the parameter
+};
+
+inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
+    if (!text.starts_with(from)) return false;
+    text.replace(0, from.size(), to);
+    return true;
+}
+
+/// Where transformers' SiglipModel keeps a parameter of the attention pooling (modeling_siglip.py,
+/// SiglipMultiheadAttentionPoolingHead; torch.nn.MultiheadAttention has queries, keys and values in one matrix).
+[[gnu::cold]] inline Source transformers_pool_source(std::string name) {
+    const std::string at = "vision_model.head.";
+    const auto rows = [&](const char* kind, std::size_t first, std::size_t last) {
+        return Source{{at + "attention.in_proj_" + kind}, false, first, last, 3};
+    };
+    if (name == "latent") return {{at + "probe"}};
+    if (name == "q.weight") return rows("weight", 0, 1);
+    if (name == "q.bias") return rows("bias", 0, 1);
+    if (name == "kv.weight") return rows("weight", 1, 3);
+    if (name == "kv.bias") return rows("bias", 1, 3);
+    replace_prefix(name, "proj.", "attention.out_proj.") || replace_prefix(name, "norm.", "layernorm.");
+    return {{at + name}};
+}
+
+/// Where transformers' CLIPModel and SiglipModel keep the parameter open_clip calls `name`. The pairs are those of
+/// transformers' convert_clip_original_pytorch_to_hf.py and convert_siglip_to_hf.py.
+[[gnu::cold]] inline Source transformers_source(std::string name) {
+    if (name == "visual.proj") return {{"visual_projection.weight"}, true};
+    if (name == "text_projection") return {{"text_projection.weight"}, true};
+    if (name == "logit_scale" || name == "logit_bias") return {{name}};
+    if (replace_prefix(name, "text_projection.", "text_model.head.")) return {{name}};  // SigLIP's has a bias
+    if (replace_prefix(name, "visual.attn_pool.", "")) return transformers_pool_source(name);
+    const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string at = tower + "encoder.layers." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
+            const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
+            return {
+                {at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
+        }
+        replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
+            replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
+            replace_prefix(part, "mlp.c_proj.", "mlp.fc2.");
+        return {{at + part}};
+    }
+    replace_prefix(name, "conv1.", "embeddings.patch_embedding.") ||
+        replace_prefix(name, "class_embedding", "embeddings.class_embedding") ||
+        replace_prefix(name, "positional_embedding", "embeddings.position_embedding.weight") ||
+        replace_prefix(name, "token_embedding.", "embeddings.token_embedding.") ||
+        replace_prefix(name, "ln_pre.", "pre_layrnorm.") || replace_prefix(name, "ln_post.", "post_layernorm.") ||
+        replace_prefix(name, "ln_final.", "final_layer_norm.");
+    return {{tower + name}};
+}
+
+/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`, behind
+/// `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel beside it.
+[[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
+    if (name.starts_with("text_projection")) {
+        if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
+            return {{"text.proj." + name}};
+        return {{name}};
+    }
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string layer = at + "encoder.layer." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (replace_prefix(part, "attn.in_proj_", "")) {
+            const std::string self = layer + "attention.self.";
+            return {{self + "query." + part, self + "key." + part, self + "value." + part}};
+        }
+        replace_prefix(part, "attn.out_proj.", "attention.output.dense.") ||
+            replace_prefix(part, "ln_1.", "attention.output.LayerNorm.") ||
+            replace_prefix(part, "mlp.c_fc.", "intermediate.dense.") ||
+            replace_prefix(part, "mlp.c_proj.", "output.dense.") || replace_prefix(part, "ln_2.", "output.LayerNorm.");
+        return {{layer + part}};
+    }
+    replace_prefix(name, "token_embedding.", "word_embeddings.") ||
+        replace_prefix(name, "positional_embedding", "position_embeddings.weight") ||
+        replace_prefix(name, "token_type_embedding", "token_type_embeddings.weight") ||
+        replace_prefix(name, "ln_embed.", "LayerNorm.");
+    return {{at + "embeddings." + name}};
+}
+
+/// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
+/// timm/models/vision_transformer.py.
+[[gnu::cold]] inline Source timm_source(std::string name) {
+    replace_prefix(name, "visual.", "");
+    if (name == "proj") return {{"visual.head.proj.weight"}, true};
+    if (replace_prefix(name, "proj.", "visual.head.proj.")) return {{name}};
+    const std::string at = "visual.trunk.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        std::string part = name.substr(dot + 1);
+        static constexpr std::array<std::array<std::string_view, 2>, 10> names{{{"ln_1.", "norm1."},
+                                                                                {"ln_2.", "norm2."},
+                                                                                {"attn.in_proj_", "attn.qkv."},
+                                                                                {"attn.out_proj.", "attn.proj."},
+                                                                                {"attn.ln_q.", "attn.q_norm."},
+                                                                                {"attn.ln_k.", "attn.k_norm."},
+                                                                                {"mlp.c_fc.", "mlp.fc1."},
+                                                                                {"mlp.c_proj.", "mlp.fc2."},
+                                                                                {"ls_1.", "ls1."},
+                                                                                {"ls_2.", "ls2."}}};
+        for (const auto& [ours, theirs] : names) {
+            if (replace_prefix(part, ours, theirs)) break;
+        }
+        return {{at + "blocks." + name.substr(0, dot + 1) + part}};
+    }
+    replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
+        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
+    return {{at + name}};
+}
+
+/// How the parameters of a file are named, told from the names themselves.
+class Naming {
+public:
+    explicit Naming(const WeightFiles& file) {
+        for (const StoredTensor& tensor : file.tensors()) {
+            const std::string_view name = tensor.name;
+            transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
+            timm_ = timm_ || name.starts_with("visual.trunk.");
+            temperature_ = temperature_ || name == "temperature";
+            text_prefix_ = text_prefix_ || name.starts_with("text.");
+            if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
+                bert_ = name.substr(0, end);
+        }
+    }
+
+    Source operator()(const std::string& name) const {
+        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
+        if (temperature_ && name == "logit_scale") return {.names = {"temperature"}, .is_temperature = true};
+        if (bert_ && of_text) return bert_source(name, *bert_);
+        if (transformers_) return transformers_source(name);
+        if (timm_ && name.starts_with("visual.")) return timm_source(name);
+        return {{(text_prefix_ && of_text ? "text." : "") + name}};
+    }
+
+    /// Whose names they are.
+    std::string scheme() const {
+        return transformers_ ? "transformers" : timm_ ? "open_clip with timm" : "open_clip";
+    }
+
+    /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
+    bool is_ignored(std::string_view name) const {
+        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") ||
+               name.ends_with("num_batches_tracked") || (bert_ && name.starts_with(*bert_ + "pooler.")) ||
+               name == "input_resolution" || name == "context_length" || name == "vocab_size";
+    }
+
+private:
+    std::optional<std::string> bert_;  ///< what stands before the names of a BERT
+    bool temperature_ = false, transformers_ = false, timm_ = false, text_prefix_ = false;
+};
+
+/// What a name tells of where a model stands in a file: the prefix before a tensor that every such model has.
+struct ModelPlace {
+    std::string prefix;
+    bool has_image = false, has_text = false;
+    std::string bare;  ///< of a tower of transformers 5 alone, the tower's name, which its tensors lack
+};
+
+[[gnu::cold]] inline std::optional<ModelPlace> place_of(std::string_view name) {
+    struct Anchor {
+        std::string_view name;
+        bool is_image;
+        std::string_view bare;
+    };
+    // The first that ends a name counts, so longer ones stand before their own ends.
+    static constexpr std::array anchors{
+        Anchor{"vision_model.embeddings.patch_embedding.weight", true, ""},
+        Anchor{"vision_model.embeddings.convolution.weight", true, ""},
+        Anchor{"visual.trunk.patch_embed.proj.weight", true, ""},
+        Anchor{"visual.conv1.weight", true, ""},
+        Anchor{"text_model.embeddings.token_embedding.weight", false, ""},
+        Anchor{"text_model.embeddings.word_embeddings.weight", false, ""},
+        Anchor{"text.transformer.embeddings.word_embeddings.weight", false, ""},
+        Anchor{"embeddings.patch_embedding.weight", true, "vision_model."},
+        Anchor{"embeddings.convolution.weight", true, "vision_model."},
+        Anchor{"embeddings.token_embedding.weight", false, "text_model."},
+        Anchor{"embeddings.word_embeddings.weight", false, "text_model."},
+        Anchor{"text.token_embedding.weight", false, ""},
+        Anchor{"token_embedding.weight", false, ""}};
+    for (const Anchor& anchor : anchors) {
+        if (!name.ends_with(anchor.name)) continue;
+        const std::string_view prefix = name.substr(0, name.size() - anchor.name.size());
+        if (prefix.empty() || prefix.ends_with('.'))
+            return ModelPlace{std::string(prefix), anchor.is_image, !anchor.is_image, std::string(anchor.bare)};
+    }
+    return std::nullopt;
+}
+
+/// Without what torch.compile, FSDP and activation checkpointing put between the parts of a name.
+[[gnu::cold]] inline std::string without_wrappers(std::string name) {
+    for (const std::string_view wrapper : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}) {
+        for (std::size_t at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper, at)) {
+            if (at == 0 || name[at - 1] == '.') {
+                name.erase(at, wrapper.size());
+            } else {
+                at += wrapper.size();
+            }
+        }
+    }
+    return name;
+}
+
+/// Whether a prefix names a running average of the weights, or the teacher that is one.
+[[gnu::cold]] inline bool is_average(std::string_view prefix) {
+    return std::ranges::any_of(std::array{"ema", "teacher", "momentum", "shadow", "averag", "swa"},
+                               [&](std::string_view word) { return prefix.find(word) != std::string_view::npos; });
+}
+
+/// Gives the tensors of a model that a trainer has wrapped (DistributedDataParallel, torch.compile, FSDP, Lightning, PEFT, a
+/// dictionary in a dictionary) the names they have in the model itself, and a tower of transformers alone those it has in the
+/// whole. Where several models stand in the file, `wanted` is the prefix of the one to read; without it, the one that is no
+/// running average of another. Returns sentences on what was decided. Throws Error that lists the prefixes where none is
+/// plainly meant, or there is no such one.
+[[gnu::cold]] inline std::vector<std::string> unwrap(WeightFiles& file, std::string_view where, Towers towers,
+                                                     std::string wanted) {
+    // What stands beside a "state_dict" is looked at only where it is asked for.
+    if (!wanted.empty()) file.add_others(where);
+    std::vector<ModelPlace> places;
+    const auto is_plain = [](const ModelPlace& place) { return place.prefix.empty(); };
+    for (const StoredTensor& tensor : file.tensors()) {
+        const auto found = place_of(without_wrappers(tensor.name));
+        if (!found) continue;
+        const auto known = std::ranges::find(places, found->prefix, &ModelPlace::prefix);
+        if (known == places.end()) {
+            places.push_back(*found);
+        } else {
+            known->has_image = known->has_image || found->has_image;
+            known->has_text = known->has_text || found->has_text;
+        }
+    }
+    std::ranges::sort(places, {}, &ModelPlace::prefix);
+    const auto quoted = [](const ModelPlace& place) { return in_quotes(place.prefix); };
+    const auto listed = [&](const auto& of) {
+        std::string text;
+        for (const ModelPlace& place : of) text += (text.empty() ? "" : ", ") + quoted(place);
+        return text;
+    };
+    std::vector<std::string> notes;
+    std::set<std::string> beside;
+    for (const StoredTensor& tensor : file.others()) {
+        if (const auto found = place_of(without_wrappers(tensor.name))) beside.insert(found->prefix);
+    }
+    for (const std::string& prefix : beside)
+        notes.push_back("beside its state_dict stands a model behind " + in_quotes(prefix) + ", which the prefix option chooses");
+    const ModelPlace* chosen = nullptr;
+    if (!wanted.empty()) {
+        if (!wanted.ends_with('.')) wanted += '.';
+        const auto found = std::ranges::find(places, wanted, &ModelPlace::prefix);
+        if (found == places.end())
+            throw Error(where, "a model behind the prefix " + in_quotes(wanted),
+                        places.empty() ? "none" : "models behind " + listed(places));
+        chosen = &*found;
+    } else if (std::ranges::none_of(places, is_plain) && !places.empty()) {
+        const bool any_both = std::ranges::any_of(places, [](const ModelPlace& p) { return p.has_image && p.has_text; });
+        std::vector<ModelPlace> whole;
+        std::ranges::copy_if(places, std::back_inserter(whole), [&](const ModelPlace& place) {
+            if (towers == Towers::image) return place.has_image;
+            if (towers == Towers::text) return place.has_text;
+            return any_both ? place.has_image && place.has_text : true;
+        });
+        std::vector<ModelPlace> trained;
+        std::ranges::copy_if(whole, std::back_inserter(trained), [](const auto& place) { return !is_average(place.prefix); });
+        const std::vector<ModelPlace>& candidates = trained.empty() ? whole : trained;
+        if (candidates.size() > 1)
+            throw Error(where, "one model", "several, behind the prefixes " + listed(candidates) +
+                                                ": say which (LoadOptions::prefix, or --prefix)");
+        if (!candidates.empty()) {
+            chosen = &*std::ranges::find(places, candidates.front().prefix, &ModelPlace::prefix);
+            if (whole.size() > 1)
+                notes.push_back("of the models behind " + listed(whole) + ", that behind " + quoted(*chosen) +
+                                " is read; the prefix option chooses another");
+        }
+    } else if (const auto plain = std::ranges::find_if(places, is_plain); plain != places.end()) {
+        chosen = &*plain;
+    }
+    const std::string prefix = chosen == nullptr ? "" : chosen->prefix, bare = chosen == nullptr ? "" : chosen->bare;
+    std::set<std::string> outside;
+    bool changes = !prefix.empty() || !bare.empty();
+    for (const StoredTensor& tensor : file.tensors()) {
+        const std::string name = without_wrappers(tensor.name);
+        changes = changes || name != tensor.name;
+        if (!name.starts_with(prefix)) outside.insert(name.substr(0, name.find('.')));
+    }
+    if (!changes) return notes;
+    if (!prefix.empty()) notes.push_back("the names of its tensors are read without " + in_quotes(prefix));
+    if (!outside.empty()) {
+        std::string some;
+        std::size_t count = 0;
+        for (const std::string& part : outside) {
+            if (++count <= 10) some += (some.empty() ? "" : ", ") + part;
+        }
+        if (count > 10) some += " and " + std::to_string(count - 10) + " more";
+        notes.push_back("not read, since they stand outside of it: " + some);
+    }
+    file.rename([&](const std::string& stored) -> std::optional<std::string> {
+        std::string name = without_wrappers(stored);
+        if (!name.starts_with(prefix)) return std::nullopt;
+        name.erase(0, prefix.size());
+        const bool is_of_tower = !bare.empty() && !name.starts_with("text_projection") &&
+                                 !name.starts_with("visual_projection") && !name.starts_with("logit_");
+        return is_of_tower ? bare + name : name;
+    }, where);
+    return notes;
+}
+
+}  // namespace detail
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/models/resnet.hpp ----
 
 // The modified ResNet of OpenAI's CLIP: images in, embeddings out.
@@ -23125,192 +26465,224 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/models/architecture.hpp ----
+
+// What a constant has in common with what files tell of an architecture, and where the two differ.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The side of the square that so many patches make up, or 0.
+inline std::size_t side_of_square(std::size_t patches) {
+    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(patches))));
+    return side * side == patches ? side : 0;
+}
+
+/// Names as files have them; empty for a user's own part, which no file names.
+template <class Activation>
+constexpr std::string_view activation_name() {
+    if constexpr (std::is_same_v<Activation, QuickGelu>) return "quick_gelu";
+    if constexpr (std::is_same_v<Activation, Gelu>) return "gelu";
+    if constexpr (std::is_same_v<Activation, TanhGelu>) return "gelu_pytorch_tanh";
+    return {};
+}
+template <class Pooling>
+constexpr std::string_view pooling_name() {
+    if constexpr (std::is_same_v<Pooling, ClassToken>) return "tok";
+    if constexpr (std::is_same_v<Pooling, Average>) return "avg";
+    if constexpr (std::is_same_v<Pooling, AttentionPool>) return "map";
+    if constexpr (std::is_same_v<Pooling, Eot>) return "argmax";
+    if constexpr (std::is_same_v<Pooling, Last>) return "last";
+    if constexpr (std::is_same_v<Pooling, First>) return "first";
+    if constexpr (std::is_same_v<Pooling, Eos>) return "eos";
+    return {};
+}
+
+/// What a tower's constant has of what files tell. The image's size is not among it: positions are resized.
+template <class Tower>
+[[gnu::cold]] void add_tower_fields(std::vector<ArchitectureField>& fields, const std::string& at, const Tower& tower) {
+    const auto add = [&](const char* name, std::string value) {
+        if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
+    };
+    if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
+    if constexpr (std::is_same_v<Tower, EfficientNetConfig>) {
+        std::size_t blocks = 0;
+        tower.for_each_block([&](const auto&) { ++blocks; });
+        add("blocks", std::to_string(blocks));
+        std::array<char, 32> coefficient;
+        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient), std::pair("depth_coefficient", tower.depth_coefficient)}) {
+            std::snprintf(coefficient.data(), coefficient.size(), "%.6g", value);
+            add(name, coefficient.data());
+        }
+        add("depth_divisor", std::to_string(tower.depth_divisor));
+    }
+    if constexpr (std::is_same_v<Tower, ResNetConfig>) {
+        std::string layers;
+        for (const std::size_t blocks : tower.layers) layers += (layers.empty() ? "" : ",") + std::to_string(blocks);
+        add("stages", layers);
+        add("width", std::to_string(tower.width));
+        add("head_width", std::to_string(tower.head_width));
+    }
+    if constexpr (requires { tower.vocabulary; }) {
+        add("vocabulary", std::to_string(tower.vocabulary));
+        add("context", std::to_string(tower.context));
+        add("positions", std::to_string(tower.places()));
+        add("causal", tower.causal ? "true" : "false");
+        add("token_types", std::to_string(tower.token_types));
+    }
+    if constexpr (requires { tower.no_ln_pre; }) add("no_ln_pre", tower.no_ln_pre ? "true" : "false");
+    if constexpr (requires { tower.block_shape(); }) {
+        add("width", std::to_string(tower.width));
+        add("hidden", std::to_string(hidden_of(tower)));
+        add("layers", std::to_string(tower.layers));
+        add("heads", std::to_string(tower.heads));
+        add("activation", std::string(activation_name<std::remove_cvref_t<decltype(tower.activation)>>()));
+        add("pooling", std::string(pooling_name<std::remove_cvref_t<decltype(tower.pooling)>>()));
+        if constexpr (requires { tower.pooling.id; }) add("eos_id", std::to_string(tower.pooling.id));
+        // open_clip's text tower is not told of it, nor has it a choice where one row is picked.
+        if constexpr (!PicksRow<std::remove_cvref_t<decltype(tower.pooling)>>)
+            add("final_ln_after_pool", tower.final_ln_after_pool ? "true" : "false");
+        add("qk_norm", tower.qk_norm ? "true" : "false");
+        add("layer_scale", tower.ls_init_value > 0 ? "true" : "false");
+        static constexpr std::array positions{"learnable", "sin_cos_2d", "rotary"};
+        add("pos_embed_type", positions[static_cast<std::size_t>(tower.pos_embed_type)]);
+        static constexpr std::array projections{"linear", "none", "mlp"};
+        add("proj_type", projections[static_cast<std::size_t>(tower.proj_type)]);
+        add("proj_bias", tower.proj_bias ? "true" : "false");
+        if constexpr (requires { tower.norm.eps; }) {
+            std::array<char, 32> eps;
+            std::snprintf(eps.data(), eps.size(), "%.3g", static_cast<double>(tower.norm.eps));
+            add("norm.eps", eps.data());
+        }
+    }
+}
+
+/// What files tell of a model, as its constant has it.
+[[gnu::cold]] std::vector<ArchitectureField> architecture_fields(const auto& config) {
+    std::vector<ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""},
+                                          {"logit_bias", config.logit_bias ? "true" : "false", ""}};
+    add_tower_fields(fields, "vision.", config.vision);
+    add_tower_fields(fields, "text.", config.text);
+    return fields;
+}
+
+/// What the names and shapes of a file's tensors tell of the architecture.
+[[gnu::cold]] inline std::vector<ArchitectureField> stored_sizes(const WeightFiles& file) {
+    const Naming naming(file);
+    const auto shape = [&](const std::string& name) {
+        const Source source = naming(name);
+        const StoredTensor* const stored = file.find(source.names.front());
+        std::vector<std::size_t> extents;
+        if (stored == nullptr) return extents;
+        extents = stored->shape;
+        while (extents.size() > 2 && extents.front() == 1) extents.erase(extents.begin());
+        if (source.transposed) std::ranges::reverse(extents);
+        return extents;
+    };
+    std::vector<ArchitectureField> fields;
+    const auto add = [&](const char* name, std::size_t value) {
+        if (value > 0) fields.push_back({name, std::to_string(value), "the tensors"});
+    };
+    const auto blocks = [&](const std::string& at, const std::string& tower) {
+        std::size_t layers = 0;
+        while (!shape(at + std::to_string(layers) + ".ln_1.weight").empty()) ++layers;
+        add((tower + "layers").c_str(), layers);
+        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
+    };
+    const auto blocks_of_stage = [&](std::size_t stage) {
+        std::size_t found = 0;
+        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
+        return found;
+    };
+    std::size_t inverted = 0;
+    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty()) ++inverted;
+    add("vision.blocks", inverted);
+    if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
+        std::string stages;
+        for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
+        fields.push_back({"vision.stages", stages, "the tensors"});
+        add("vision.width", first[0]);
+        if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
+            add("vision.grid", side_of_square(positions[0] - 1));
+    } else if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
+        add("vision.width", patches[0]);
+        add("vision.patch", patches[2]);
+    }
+    const bool has_class_token = !shape("visual.class_embedding").empty();
+    if (const auto positions = shape("visual.positional_embedding"); positions.size() == 2) {
+        add("vision.grid", side_of_square(positions[0] - (has_class_token ? 1 : 0)));
+    }
+    if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
+    // A class token may stand there unused (CLIPA pools the mean): the usual, unless a config says otherwise.
+    else if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors, by default"});
+    blocks("visual.transformer.resblocks.", "vision.");
+    const auto flag = [&](const char* name, bool value) {
+        fields.push_back({name, value ? "true" : "false", "the tensors"});
+    };
+    if (!shape("visual.transformer.resblocks.0.ln_1.weight").empty())
+        flag("vision.no_ln_pre", shape("visual.ln_pre.weight").empty());
+    if (file.find("logit_scale") != nullptr || file.find("temperature") != nullptr)
+        flag("logit_bias", file.find("logit_bias") != nullptr);
+    if (const auto table = shape("token_embedding.weight"); table.size() == 2) {
+        add("text.vocabulary", table[0]);
+        add("text.width", table[1]);
+    }
+    if (const auto positions = shape("positional_embedding"); positions.size() == 2) {
+        // A BERT's table says how long a caption may be, not how long it is.
+        add(shape("token_type_embedding").empty() ? "text.context" : "text.positions", positions[0]);
+    }
+    blocks("transformer.resblocks.", "text.");
+    if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
+    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2) add("embedding", projection[0]);
+    if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
+    if (!shape("text_projection.weight").empty()) flag("text.proj_bias", !shape("text_projection.bias").empty());
+    if (const auto types = shape("token_type_embedding"); types.size() == 2) add("text.token_types", types[0]);
+    if (file.find("input_resolution") != nullptr) {
+        // OpenAI's archives; all of their models have it (CLIP/clip/model.py:171-180).
+        for (const char* const name : {"vision.activation", "text.activation"})
+            fields.push_back({name, "quick_gelu", "OpenAI's archive"});
+    }
+    return fields;
+}
+
+/// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
+/// embeddings.
+[[gnu::cold]] inline void require_agreement(const std::filesystem::path& folder,
+                                            const std::vector<ArchitectureField>& architecture, Towers towers) {
+    std::string faults;
+    for (const ArchitectureField& stored : stored_architecture(folder)) {
+        const bool of_image = stored.name.starts_with("vision."), of_text = stored.name.starts_with("text.");
+        if ((of_image && towers == Towers::text) || (of_text && towers == Towers::image)) continue;
+        // A tower alone may have no projection, and its config a default for it; the tensors tell.
+        if (!of_image && !of_text && towers != Towers::both) continue;
+        for (const ArchitectureField& ours : architecture) {
+            if (stored.name == ours.name && !same_value(stored.value, ours.value))
+                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
+        }
+    }
+    if (faults.find("activation") != std::string::npos) faults += "\n  with_activation makes the same architecture with another";
+    if (!faults.empty()) throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/models/checkpoint.hpp ----
 
 // Weights in files: saved under open_clip's names, loaded from open_clip's, OpenAI's, timm's or transformers'.
 
 namespace tandem::inline TANDEM_ABI {
 
-/// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
-/// that was made empty.
-enum class Towers { both, image, text };
-
 struct LoadOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
+    /// Projections and the logit scale may be missing, and stay as they are: for a model whose tokens alone are wanted.
+    bool tokens_only = false;
+    /// Where several models stand in a file (weights and their running average, a student and its teacher), what stands
+    /// before the names of the one to read: "ema.", say.
+    std::string prefix{};
+    std::ostream* log = &std::clog;  ///< a line on what was decided, such as a prefix left out; nullptr: none
 };
 
 namespace detail {
-
-/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
-/// several parameters share, the rows from share `first` to share `last` of `shares`.
-struct Source {
-    std::vector<std::string> names;
-    bool transposed = false;
-    std::size_t first = 0, last = 1, shares = 1;
-    bool is_temperature = false;  ///< its reciprocal's logarithm is the parameter
-};
-
-inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
-    if (!text.starts_with(from)) return false;
-    text.replace(0, from.size(), to);
-    return true;
-}
-
-/// Where transformers' SiglipModel keeps a parameter of the attention pooling (modeling_siglip.py,
-/// SiglipMultiheadAttentionPoolingHead; torch.nn.MultiheadAttention has queries, keys and values in one matrix).
-[[gnu::cold]] inline Source transformers_pool_source(std::string name) {
-    const std::string at = "vision_model.head.";
-    const auto rows = [&](const char* kind, std::size_t first, std::size_t last) {
-        return Source{{at + "attention.in_proj_" + kind}, false, first, last, 3};
-    };
-    if (name == "latent") return {{at + "probe"}};
-    if (name == "q.weight") return rows("weight", 0, 1);
-    if (name == "q.bias") return rows("bias", 0, 1);
-    if (name == "kv.weight") return rows("weight", 1, 3);
-    if (name == "kv.bias") return rows("bias", 1, 3);
-    replace_prefix(name, "proj.", "attention.out_proj.") || replace_prefix(name, "norm.", "layernorm.");
-    return {{at + name}};
-}
-
-/// Where transformers' CLIPModel and SiglipModel keep the parameter open_clip calls `name`. The pairs are those of
-/// transformers' convert_clip_original_pytorch_to_hf.py and convert_siglip_to_hf.py.
-[[gnu::cold]] inline Source transformers_source(std::string name) {
-    if (name == "visual.proj") return {{"visual_projection.weight"}, true};
-    if (name == "text_projection") return {{"text_projection.weight"}, true};
-    if (name == "logit_scale" || name == "logit_bias") return {{name}};
-    if (replace_prefix(name, "text_projection.", "text_model.head.")) return {{name}};  // SigLIP's has a bias
-    if (replace_prefix(name, "visual.attn_pool.", "")) return transformers_pool_source(name);
-    const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        const std::string at = tower + "encoder.layers." + name.substr(0, dot + 1);
-        std::string part = name.substr(dot + 1);
-        if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
-            const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
-            return {
-                {at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
-        }
-        replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
-            replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
-            replace_prefix(part, "mlp.c_proj.", "mlp.fc2.");
-        return {{at + part}};
-    }
-    replace_prefix(name, "conv1.", "embeddings.patch_embedding.") ||
-        replace_prefix(name, "class_embedding", "embeddings.class_embedding") ||
-        replace_prefix(name, "positional_embedding", "embeddings.position_embedding.weight") ||
-        replace_prefix(name, "token_embedding.", "embeddings.token_embedding.") ||
-        replace_prefix(name, "ln_pre.", "pre_layrnorm.") || replace_prefix(name, "ln_post.", "post_layernorm.") ||
-        replace_prefix(name, "ln_final.", "final_layer_norm.");
-    return {{tower + name}};
-}
-
-/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`, behind
-/// `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel beside it.
-[[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
-    if (name.starts_with("text_projection")) {
-        if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
-            return {{"text.proj." + name}};
-        return {{name}};
-    }
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        const std::string layer = at + "encoder.layer." + name.substr(0, dot + 1);
-        std::string part = name.substr(dot + 1);
-        if (replace_prefix(part, "attn.in_proj_", "")) {
-            const std::string self = layer + "attention.self.";
-            return {{self + "query." + part, self + "key." + part, self + "value." + part}};
-        }
-        replace_prefix(part, "attn.out_proj.", "attention.output.dense.") ||
-            replace_prefix(part, "ln_1.", "attention.output.LayerNorm.") ||
-            replace_prefix(part, "mlp.c_fc.", "intermediate.dense.") ||
-            replace_prefix(part, "mlp.c_proj.", "output.dense.") || replace_prefix(part, "ln_2.", "output.LayerNorm.");
-        return {{layer + part}};
-    }
-    replace_prefix(name, "token_embedding.", "word_embeddings.") ||
-        replace_prefix(name, "positional_embedding", "position_embeddings.weight") ||
-        replace_prefix(name, "token_type_embedding", "token_type_embeddings.weight") ||
-        replace_prefix(name, "ln_embed.", "LayerNorm.");
-    return {{at + "embeddings." + name}};
-}
-
-/// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
-/// timm/models/vision_transformer.py.
-[[gnu::cold]] inline Source timm_source(std::string name) {
-    replace_prefix(name, "visual.", "");
-    if (name == "proj") return {{"visual.head.proj.weight"}, true};
-    if (replace_prefix(name, "proj.", "visual.head.proj.")) return {{name}};
-    const std::string at = "visual.trunk.";
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        std::string part = name.substr(dot + 1);
-        static constexpr std::array<std::array<std::string_view, 2>, 10> names{{{"ln_1.", "norm1."},
-                                                                                {"ln_2.", "norm2."},
-                                                                                {"attn.in_proj_", "attn.qkv."},
-                                                                                {"attn.out_proj.", "attn.proj."},
-                                                                                {"attn.ln_q.", "attn.q_norm."},
-                                                                                {"attn.ln_k.", "attn.k_norm."},
-                                                                                {"mlp.c_fc.", "mlp.fc1."},
-                                                                                {"mlp.c_proj.", "mlp.fc2."},
-                                                                                {"ls_1.", "ls1."},
-                                                                                {"ls_2.", "ls2."}}};
-        for (const auto& [ours, theirs] : names) {
-            if (replace_prefix(part, ours, theirs)) break;
-        }
-        return {{at + "blocks." + name.substr(0, dot + 1) + part}};
-    }
-    replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
-        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
-    return {{at + name}};
-}
-
-/// How the parameters of a file are named, told from the names themselves.
-class Naming {
-public:
-    explicit Naming(const WeightFiles& file) {
-        for (const StoredTensor& tensor : file.tensors()) {
-            std::string_view name = tensor.name;
-            if (name.starts_with("module.")) {
-                module_prefix_ = true;
-                name.remove_prefix(7);
-            }
-            transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
-            timm_ = timm_ || name.starts_with("visual.trunk.");
-            temperature_ = temperature_ || name == "temperature";
-            text_prefix_ = text_prefix_ || name.starts_with("text.");
-            if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
-                bert_ = name.substr(0, end);
-        }
-    }
-
-    Source operator()(const std::string& name) const {
-        Source source = in_scheme(name);
-        if (module_prefix_) {
-            for (std::string& key : source.names) key.insert(0, "module.");
-        }
-        return source;
-    }
-
-    /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
-    static bool is_ignored(std::string_view name) {
-        return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") || name.ends_with("num_batches_tracked") ||
-               name.starts_with("text_model.pooler.") || name == "input_resolution" ||
-               name == "context_length" || name == "vocab_size";
-    }
-
-private:
-    Source in_scheme(const std::string& name) const {
-        const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
-        if (temperature_ && name == "logit_scale") return {.names = {"temperature"}, .is_temperature = true};
-        if (bert_ && of_text) return bert_source(name, *bert_);
-        if (transformers_) return transformers_source(name);
-        if (timm_ && name.starts_with("visual.")) return timm_source(name);
-        return {{(text_prefix_ && of_text ? "text." : "") + name}};
-    }
-
-    std::optional<std::string> bert_;  ///< what stands before the names of a BERT
-    bool temperature_ = false, transformers_ = false, timm_ = false, text_prefix_ = false, module_prefix_ = false;
-};
 
 /// The shape the file must hold each of `parts` tensors in.
 inline std::vector<std::size_t> stored_shape(std::vector<std::size_t> shape, const Source& source) {
@@ -23369,21 +26741,16 @@ struct LoadTarget {
     std::vector<std::size_t> shape;
     void* parameter;
     std::size_t size;
-    bool is_double;
     void (*read)(const CheckpointFit& fit, const LoadTarget& target);
 };
-
-/// The side of the square that so many patches make up, or 0.
-inline std::size_t side_of_square(std::size_t patches) {
-    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(patches))));
-    return side * side == patches ? side : 0;
-}
 
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
 /// tensor types share is compiled once.
 class CheckpointFit {
 public:
-    explicit CheckpointFit(const WeightFiles& file) : file_(file), naming_(file), used_(file.tensors().size()) {}
+    explicit CheckpointFit(const WeightFiles& file, const LoadOptions& options)
+        : file_(file), naming_(file), options_(options), used_(file.tensors().size()),
+          used_unreadable_(file.unreadable().size()) {}
 
     /// A tensor that a file may have and the model does without: it computes it.
     void expect_computed(const std::string& name) {
@@ -23399,16 +26766,15 @@ public:
         grid_ = grid;
     }
 
-    /// Reads the parameters of a model's towers, or throws before it has read any.
-    void load(const std::vector<LoadTarget>& targets, std::string_view where, const LoadOptions& options) {
-        for (const LoadTarget& target : targets) check(target, options);
-        require(where);
+    /// Reads the parameters of the towers asked for, or throws before it has read any. `assumed` says which architecture
+    /// they are those of.
+    void load(const std::vector<LoadTarget>& targets, std::string_view where, std::string_view assumed) {
+        std::vector<const LoadTarget*> wanted;
         for (const LoadTarget& target : targets) {
-            const Towers needed = target.name.starts_with("visual.")  ? Towers::image
-                                  : target.name.starts_with("logit_") ? Towers::both
-                                                                      : Towers::text;
-            if (options.towers == Towers::both || needed == Towers::both || needed == options.towers) target.read(*this, target);
+            if (check(target)) wanted.push_back(&target);
         }
+        require(where, assumed);
+        for (const LoadTarget* const target : wanted) target->read(*this, *target);
     }
 
     /// Reads a tensor of elements T.
@@ -23484,51 +26850,107 @@ private:
     std::size_t position_of(const StoredTensor& tensor) const {
         return static_cast<std::size_t>(&tensor - file_.tensors().data());
     }
-
-    [[gnu::cold]] void check(const LoadTarget& target, const LoadOptions& options) {
-        const Source source = naming_(target.name);
-        const auto expected = stored_shape(target.shape, source);
-        for (const std::string& key : source.names) {
-            const StoredTensor* stored = file_.find(key);
-            if (stored != nullptr) used_[position_of(*stored)] = true;
-            if (const std::string fault = fault_of(stored, target, expected, options); !fault.empty())
-                faults_ += "\n  " + key + ": " + fault;
-        }
+    std::size_t position_of(const UnreadableTensor& tensor) const {
+        return static_cast<std::size_t>(&tensor - file_.unreadable().data());
     }
 
-    [[gnu::cold]] std::string fault_of(const StoredTensor* stored, const LoadTarget& target,
-                                       const std::vector<std::size_t>& expected, const LoadOptions& options) const {
-        if (stored == nullptr) return "missing";
-        if (!same_shape(stored->shape, expected) && !resizes(target.name, stored->shape, expected))
-            return "expected " + shape_text(expected) + ", found " + shape_text(stored->shape);
-        if (!is_floating(stored->type) || (stored->type == DataType::F64 && !target.is_double)) {
-            return std::string("expected elements of F32, F16 or BF16") + (target.is_double ? " or F64" : "") + ", found " +
-                   std::string(tandem::name(stored->type));
+    /// Whether a parameter of that name, or a tensor of the file, is of what was not asked for.
+    bool is_left_out(std::string_view name) const {
+        const auto begins = [&](std::initializer_list<std::string_view> prefixes) {
+            return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return name.starts_with(prefix); });
+        };
+        if (options_.towers == Towers::both) return false;
+        if (begins({"logit_", "temperature"})) return true;
+        return begins({"visual.", "vision_model.", "visual_projection."}) != (options_.towers == Towers::image);
+    }
+    /// Whether tokens come without it.
+    static bool is_behind_tokens(std::string_view name) {
+        return name.starts_with("visual.proj") || name.starts_with("visual.attn_pool.") ||
+               name.starts_with("text_projection") || name.starts_with("logit_");
+    }
+
+    /// Collects the faults of what is there for a parameter; false where nothing is to be read.
+    [[gnu::cold]] bool check(const LoadTarget& target) {
+        const Source source = naming_(target.name);
+        const auto expected = stored_shape(target.shape, source);
+        const bool is_left = is_left_out(target.name);
+        bool is_there = true;
+        for (const std::string& key : source.names) {
+            const StoredTensor* stored = file_.find(key);
+            is_there = is_there && stored != nullptr;
+            if (stored != nullptr) used_[position_of(*stored)] = true;
+            const UnreadableTensor* const unreadable = stored == nullptr ? file_.find_unreadable(key) : nullptr;
+            if (unreadable != nullptr) used_unreadable_[position_of(*unreadable)] = true;
+            const bool is_absent = stored == nullptr && unreadable == nullptr;
+            if (is_left || (is_absent && options_.tokens_only && is_behind_tokens(target.name))) continue;
+            ++asked_;
+            if (unreadable != nullptr) {
+                unfit_.push_back(key + ": " + unreadable->reason);
+            } else if (stored == nullptr) {
+                missing_.push_back(key + ": missing");
+            } else if (const std::string fault = fault_of(*stored, target, expected); !fault.empty()) {
+                unfit_.push_back(key + ": " + fault);
+            }
         }
-        if (!options.check_finite) return {};
-        const std::size_t count = count_not_finite(*stored);
-        file_.forget(*stored);  // or all of the file would be held at once
+        return is_there && !is_left;
+    }
+
+    [[gnu::cold]] std::string fault_of(const StoredTensor& stored, const LoadTarget& target,
+                                       const std::vector<std::size_t>& expected) const {
+        if (!same_shape(stored.shape, expected) && !resizes(target.name, stored.shape, expected))
+            return "expected " + shape_text(expected) + ", found " + shape_text(stored.shape);
+        if (!is_floating(stored.type)) {
+            return "expected elements of F64, F32, F16 or BF16, found " + std::string(tandem::name(stored.type)) +
+                   "; save it as tensor.float()";
+        }
+        if (!options_.check_finite) return {};
+        const std::size_t count = count_not_finite(stored);
+        file_.forget(stored);  // or all of the file would be held at once
         if (count > 0) return "expected finite elements, found " + std::to_string(count) + " that are infinite or NaN";
         return {};
     }
 
     /// Throws if any parameter did not fit, or the file has a tensor that none asked for.
-    [[gnu::cold]] void require(std::string_view where) {
+    [[gnu::cold]] void require(std::string_view where, std::string_view assumed) const {
+        std::vector<std::string> unexpected;
+        bool is_adapted = false;
+        for (const UnreadableTensor& tensor : file_.unreadable()) {
+            if (tensor.is_tensor && !used_unreadable_[position_of(tensor)] && !naming_.is_ignored(tensor.name) &&
+                !is_left_out(tensor.name))
+                unexpected.push_back(tensor.name + ": unexpected, " + tensor.reason);
+        }
         for (const StoredTensor& tensor : file_.tensors()) {
-            if (!used_[position_of(tensor)] && !Naming::is_ignored(tensor.name)) {
-                faults_ += "\n  " + tensor.name + ": unexpected";
+            if (used_[position_of(tensor)] || naming_.is_ignored(tensor.name) || is_left_out(tensor.name)) continue;
+            unexpected.push_back(tensor.name + ": unexpected");
+            is_adapted = is_adapted || tensor.name.find("lora_") != std::string::npos;
+        }
+        if (missing_.empty() && unfit_.empty() && unexpected.empty()) return;
+        const std::string of = " of " + std::to_string(asked_) + " tensors ";
+        std::string text = "the checkpoint does not fit the model: " + std::to_string(missing_.size()) + of + "are missing, " +
+                           std::to_string(unfit_.size()) + " do not fit, " + std::to_string(unexpected.size()) +
+                           " others are unexpected; assumed was " + std::string(assumed) + ", under the names of " +
+                           naming_.scheme();
+        if (is_adapted) text += "\n  lora_ tensors are adapters: save the model after merge_and_unload()";
+        for (const std::vector<std::string>* const faults : {&unfit_, &missing_, &std::as_const(unexpected)}) {
+            constexpr std::size_t most = 10;
+            for (std::size_t i = 0; i < std::min(most, faults->size()); ++i) text += "\n  " + (*faults)[i];
+            if (faults->size() > most) {
+                text += "\n  and " + std::to_string(faults->size() - most) + " more" +
+                        (faults == &unfit_ ? "" : faults == &missing_ ? ": missing" : ": unexpected");
             }
         }
-        if (!faults_.empty()) throw Error(where, "the checkpoint does not fit the model:" + faults_);
+        throw Error(where, text);
     }
 
     const WeightFiles& file_;
     Naming naming_;
-    std::vector<bool> used_;  ///< of the file's tensors
+    const LoadOptions& options_;
+    std::vector<bool> used_, used_unreadable_;  ///< of the file's tensors
     std::string positions_;
     std::size_t prefix_ = 0;
     ImageSize grid_;
-    std::string faults_;
+    std::size_t asked_ = 0;
+    std::vector<std::string> missing_, unfit_;
 };
 
 /// What is to be loaded, in the model's order.
@@ -23536,14 +26958,12 @@ class LoadTargets {
 public:
     template <class T, class S>
     void add(const ParameterName& name, Tensor<T, S>& tensor) {
-        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), std::is_same_v<T, double>,
-            CheckpointFit::read<T>);
+        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
     }
     template <class T, class S>
     void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
         PackedWeight<T>& base = weight;
-        add(name, weight.extents().value, S::rank, &base, weight.size(), std::is_same_v<T, double>,
-            CheckpointFit::read_packed<T>);
+        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
     }
 
     const std::vector<LoadTarget>& all() const { return targets_; }
@@ -23551,8 +26971,8 @@ public:
 private:
     // Not inlined: a model's list has it once a parameter.
     [[gnu::noinline]] void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter,
-                               std::size_t size, bool is_double, decltype(LoadTarget::read) read) {
-        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, is_double, read});
+                               std::size_t size, decltype(LoadTarget::read) read) {
+        targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
     }
 
     std::vector<LoadTarget> targets_;
@@ -23598,15 +27018,15 @@ void save_weights(const Model& model, const std::filesystem::path& path,
     save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all. Learned positions of
-/// square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many rows as the
-/// model has stays as it is. What does not fit is refused whole: the Error names every tensor that is missing, unexpected or
-/// of another shape, and the model is as it was.
+namespace detail {
+
+/// Loads what load_weights loads, from files whose names are plain. `assumed` says whose architecture the model's is.
 template <class Model>
-void load_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options = {}) {
-    detail::LoadTargets targets;
+void load_plain_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options,
+                        std::string_view assumed) {
+    LoadTargets targets;
     for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
-    detail::CheckpointFit fit(file);
+    CheckpointFit fit(file, options);
     if constexpr (requires { Model::architecture.vision.pos_embed_type; }) {
         // open_clip keeps its fixed table in the checkpoint.
         if (Model::architecture.vision.pos_embed_type == PosEmbed::sin_cos_2d)
@@ -23617,7 +27037,22 @@ void load_weights(Model& model, const WeightFiles& file, std::string_view where,
     }
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(Model::architecture.vision)>, ResNetConfig>)
         fit.resize_positions("visual.attnpool.positional_embedding", 1, Model::architecture.vision.grid());
-    fit.load(targets.all(), where, options);
+    fit.load(targets.all(), where, assumed);
+}
+
+}  // namespace detail
+
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a whole
+/// model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix). Learned
+/// positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many
+/// rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors are missing,
+/// unexpected or of another shape and names them, and the model is as it was.
+template <class Model>
+void load_weights(Model& model, WeightFiles file, std::string_view where, const LoadOptions& options = {}) {
+    for (const std::string& note : detail::unwrap(file, where, options.towers, options.prefix)) {
+        if (options.log != nullptr) *options.log << where << ": " << note << '\n';
+    }
+    detail::load_plain_weights(model, file, where, options, "the model's own architecture");
 }
 
 template <class Model>
@@ -23625,173 +27060,15 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
     load_weights(model, WeightFiles::open(path), path.string(), options);
 }
 
-namespace detail {
-
-/// Names as files have them; empty for a user's own part, which no file names.
-template <class Activation>
-constexpr std::string_view activation_name() {
-    if constexpr (std::is_same_v<Activation, QuickGelu>) return "quick_gelu";
-    if constexpr (std::is_same_v<Activation, Gelu>) return "gelu";
-    if constexpr (std::is_same_v<Activation, TanhGelu>) return "gelu_pytorch_tanh";
-    return {};
-}
-template <class Pooling>
-constexpr std::string_view pooling_name() {
-    if constexpr (std::is_same_v<Pooling, ClassToken>) return "tok";
-    if constexpr (std::is_same_v<Pooling, Average>) return "avg";
-    if constexpr (std::is_same_v<Pooling, AttentionPool>) return "map";
-    if constexpr (std::is_same_v<Pooling, Eot>) return "argmax";
-    if constexpr (std::is_same_v<Pooling, Last>) return "last";
-    if constexpr (std::is_same_v<Pooling, First>) return "first";
-    return {};
-}
-
-/// What a tower's constant has of what files tell. The image's size is not among it: positions are resized.
-template <class Tower>
-[[gnu::cold]] void add_tower_fields(std::vector<ArchitectureField>& fields, const std::string& at, const Tower& tower) {
-    const auto add = [&](const char* name, std::string value) {
-        if (!value.empty()) fields.push_back({at + name, std::move(value), ""});
-    };
-    if constexpr (requires { tower.patch; }) add("patch", std::to_string(tower.patch));
-    if constexpr (std::is_same_v<Tower, EfficientNetConfig>) {
-        std::size_t blocks = 0;
-        tower.for_each_block([&](const auto&) { ++blocks; });
-        add("blocks", std::to_string(blocks));
-        std::array<char, 32> coefficient;
-        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient), std::pair("depth_coefficient", tower.depth_coefficient)}) {
-            std::snprintf(coefficient.data(), coefficient.size(), "%.6g", value);
-            add(name, coefficient.data());
-        }
-    }
-    if constexpr (std::is_same_v<Tower, ResNetConfig>) {
-        std::string layers;
-        for (const std::size_t blocks : tower.layers) layers += (layers.empty() ? "" : ",") + std::to_string(blocks);
-        add("stages", layers);
-        add("width", std::to_string(tower.width));
-    }
-    if constexpr (requires { tower.vocabulary; }) {
-        add("vocabulary", std::to_string(tower.vocabulary));
-        add("context", std::to_string(tower.context));
-        add("positions", std::to_string(tower.places()));
-        add("causal", tower.causal ? "true" : "false");
-    }
-    if constexpr (requires { tower.block_shape(); }) {
-        add("width", std::to_string(tower.width));
-        add("hidden", std::to_string(hidden_of(tower)));
-        add("layers", std::to_string(tower.layers));
-        add("heads", std::to_string(tower.heads));
-        add("activation", std::string(activation_name<std::remove_cvref_t<decltype(tower.activation)>>()));
-        add("pooling", std::string(pooling_name<std::remove_cvref_t<decltype(tower.pooling)>>()));
-        if constexpr (requires { tower.norm.eps; }) {
-            std::array<char, 32> eps;
-            std::snprintf(eps.data(), eps.size(), "%.3g", static_cast<double>(tower.norm.eps));
-            add("norm.eps", eps.data());
-        }
-    }
-}
-
-/// What files tell of a model, as its constant has it.
-[[gnu::cold]] std::vector<ArchitectureField> architecture_fields(const auto& config) {
-    std::vector<ArchitectureField> fields{{"embedding", std::to_string(config.embedding), ""}};
-    add_tower_fields(fields, "vision.", config.vision);
-    add_tower_fields(fields, "text.", config.text);
-    return fields;
-}
-
-/// What the names and shapes of a file's tensors tell of the architecture.
-[[gnu::cold]] inline std::vector<ArchitectureField> stored_sizes(const WeightFiles& file) {
-    const Naming naming(file);
-    const auto shape = [&](const std::string& name) {
-        const Source source = naming(name);
-        const StoredTensor* const stored = file.find(source.names.front());
-        std::vector<std::size_t> extents;
-        if (stored == nullptr) return extents;
-        extents = stored->shape;
-        while (extents.size() > 2 && extents.front() == 1) extents.erase(extents.begin());
-        if (source.transposed) std::ranges::reverse(extents);
-        return extents;
-    };
-    std::vector<ArchitectureField> fields;
-    const auto add = [&](const char* name, std::size_t value) {
-        if (value > 0) fields.push_back({name, std::to_string(value), "the tensors"});
-    };
-    const auto blocks = [&](const std::string& at, const std::string& tower) {
-        std::size_t layers = 0;
-        while (!shape(at + std::to_string(layers) + ".ln_1.weight").empty()) ++layers;
-        add((tower + "layers").c_str(), layers);
-        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
-    };
-    const auto blocks_of_stage = [&](std::size_t stage) {
-        std::size_t found = 0;
-        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
-        return found;
-    };
-    std::size_t inverted = 0;
-    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty()) ++inverted;
-    add("vision.blocks", inverted);
-    if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
-        std::string stages;
-        for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
-        fields.push_back({"vision.stages", stages, "the tensors"});
-        add("vision.width", first[0]);
-        if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
-            add("vision.grid", side_of_square(positions[0] - 1));
-    } else if (const auto patches = shape("visual.conv1.weight"); patches.size() == 4) {
-        add("vision.width", patches[0]);
-        add("vision.patch", patches[2]);
-    }
-    const bool has_class_token = !shape("visual.class_embedding").empty();
-    if (const auto positions = shape("visual.positional_embedding"); positions.size() == 2) {
-        add("vision.grid", side_of_square(positions[0] - (has_class_token ? 1 : 0)));
-    }
-    if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
-    if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors"});
-    blocks("visual.transformer.resblocks.", "vision.");
-    if (const auto table = shape("token_embedding.weight"); table.size() == 2) {
-        add("text.vocabulary", table[0]);
-        add("text.width", table[1]);
-    }
-    if (const auto positions = shape("positional_embedding"); positions.size() == 2) {
-        // A BERT's table says how long a caption may be, not how long it is.
-        add(shape("token_type_embedding").empty() ? "text.context" : "text.positions", positions[0]);
-    }
-    blocks("transformer.resblocks.", "text.");
-    if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
-    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2) add("embedding", projection[0]);
-    if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
-    if (file.find("input_resolution") != nullptr) {
-        // OpenAI's archives; all of their models have it (CLIP/clip/model.py:171-180).
-        for (const char* const name : {"vision.activation", "text.activation"})
-            fields.push_back({name, "quick_gelu", "OpenAI's archive"});
-    }
-    return fields;
-}
-
-/// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
-/// embeddings.
-[[gnu::cold]] inline void require_agreement(const std::filesystem::path& folder,
-                                            const std::vector<ArchitectureField>& architecture) {
-    std::string faults;
-    for (const ArchitectureField& stored : stored_architecture(folder)) {
-        for (const ArchitectureField& ours : architecture) {
-            if (stored.name == ours.name && !same_value(stored.value, ours.value))
-                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
-        }
-    }
-    if (faults.find("activation") != std::string::npos) faults += "\n  with_activation makes the same architecture with another";
-    if (!faults.empty()) throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
-}
-
-}  // namespace detail
-
 /// A model of architecture `config` with the weights of `path`, or those of one tower: a file of safetensors or of
 /// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside the
 /// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
-/// the Error names both values.
+/// the Error names both values; what the config asks for and is not here is an Error too. The path of the weights' file
+/// leaves the config unread.
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
-        detail::require_agreement(path, detail::architecture_fields(config));
+        detail::require_agreement(path, detail::architecture_fields(config), options.towers);
     }
     Clip<config, T> model;
     load_weights(model, path, options);
@@ -23875,6 +27152,8 @@ public:
             put(name, "/* a lambda */");
         } else if constexpr (requires { part.eps; }) {
             put(name, "td::" + type + "{.eps = " + number_text(static_cast<double>(part.eps), 6) + "f}");
+        } else if constexpr (requires { part.id; }) {
+            put(name, "td::" + type + "{" + std::to_string(part.id) + "}");
         } else {
             put(name, "td::" + type + "{}");
         }
@@ -24130,6 +27409,12 @@ inline constexpr ClipConfig vit_h_14_378{
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+/// Its text tower as Stable Diffusion 2 ships it: without the last block, whose tokens it does not use.
+inline constexpr ClipConfig vit_h_14_penultimate{
+    .vision = VitConfig{.image = 224, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
+    .text = TextConfig{.width = 1024, .layers = 23, .heads = 16},
+    .embedding = 1024};
+
 inline constexpr ClipConfig vit_g_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1408, .layers = 40, .heads = 16, .mlp_ratio = 4.3637},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
@@ -24247,6 +27532,13 @@ constexpr auto siglip_so400m(std::size_t image, std::size_t patch, std::size_t v
     return ClipConfig{siglip_vision(image, patch, 1152, 27, 16, ratio),
                       siglip_text(vocabulary, 1152, 27, 16, ratio, context), 1152, true};
 }
+/// The multilingual one, whose text tower has no projection (open_clip, ViT-SO400M-16-SigLIP-i18n-256.json).
+constexpr auto siglip_so400m_i18n() {
+    auto config = siglip_so400m(256, 16, 250000);
+    config.text.proj_type = Projection::none;
+    config.text.proj_bias = false;
+    return config;
+}
 constexpr auto siglip_gopt(std::size_t image) {
     return ClipConfig{siglip_vision(image, 16, 1536, 40, 16), siglip_text(256000, 1152, 27, 16, 3.7362), 1536, true};
 }
@@ -24269,7 +27561,9 @@ inline constexpr ClipConfig vit_so400m_14_siglip = detail::siglip_so400m(224, 14
 inline constexpr ClipConfig vit_so400m_14_siglip_378 = detail::siglip_so400m(378, 14, 32000);
 /// Its last six rows and columns of pixels are in no patch: 378 with another preprocessing.
 inline constexpr ClipConfig vit_so400m_14_siglip_384 = detail::siglip_so400m(384, 14, 32000);
-inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m(256, 16, 250000);
+inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m_i18n();
+/// The same as transformers' SiglipModel has it, which always has a projection.
+inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256_head = detail::siglip_so400m(256, 16, 250000);
 
 inline constexpr ClipConfig vit_b_32_siglip2_256 = detail::siglip_b(256, 32, 256000);
 inline constexpr ClipConfig vit_b_16_siglip2 = detail::siglip_b(224, 16, 256000);
@@ -24310,6 +27604,159 @@ constexpr auto with_activation(const auto& config, Activation activation) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/models/constant_of.hpp ----
+
+// The constant of an architecture as files tell it, as program text.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Fields by their names.
+class FieldValues {
+public:
+    explicit FieldValues(const std::vector<ArchitectureField>& fields) : fields_(fields) {}
+
+    std::string operator()(std::string_view name, std::string otherwise = {}) const {
+        for (const ArchitectureField& field : fields_) {
+            if (field.name == name) return field.value;
+        }
+        return otherwise;
+    }
+    std::size_t count(std::string_view name, std::size_t otherwise = 0) const {
+        const std::string value = (*this)(name);
+        return value.empty() ? otherwise : static_cast<std::size_t>(std::strtoull(value.c_str(), nullptr, 10));
+    }
+    bool is(std::string_view name, bool otherwise = false) const {
+        return (*this)(name, otherwise ? "true" : "false") == "true";
+    }
+    /// What a config says, or the square that the positions make up.
+    ImageSize image() const {
+        const std::string sides = (*this)("vision.image");
+        if (sides.empty()) return count("vision.grid") * count("vision.patch", 32);
+        const std::size_t cross = sides.find('x'), height = std::strtoull(sides.c_str(), nullptr, 10);
+        return {height, cross == std::string::npos ? height : std::strtoull(sides.c_str() + cross + 1, nullptr, 10)};
+    }
+
+private:
+    const std::vector<ArchitectureField>& fields_;
+};
+
+/// The shortest ratio of which a width makes the hidden one (hidden_of).
+[[gnu::cold]] inline double ratio_of(std::size_t hidden, std::size_t width) {
+    if (hidden == 0 || width == 0) return 4.0;
+    // Rounded up, as the product is rounded down.
+    double scale = 1;
+    for (int digits = 0; digits < 12; ++digits, scale *= 10) {
+        const double ratio = std::ceil(static_cast<double>(hidden) / static_cast<double>(width) * scale) / scale;
+        if (static_cast<std::size_t>(static_cast<double>(width) * ratio) == hidden) return ratio;
+    }
+    return (static_cast<double>(hidden) + 0.5) / static_cast<double>(width);
+}
+
+/// A tower's text with the parts that the fields name and its config has not: they stand last.
+[[gnu::cold]] inline std::string with_parts(std::string text, const FieldValues& value, const std::string& at,
+                                            std::string_view usual_pooling) {
+    text.pop_back();
+    const auto put = [&](const char* part, const std::string& type) {
+        text += std::string(text.ends_with('{') ? "." : ", .") + part + " = td::" + type;
+    };
+    if (const std::string eps = value(at + "norm.eps"); !eps.empty() && !same_value(eps, "1e-5"))
+        put("norm", "LayerNorm{.eps = " + eps + "f}");
+    const std::string activation = value(at + "activation"), pooling = value(at + "pooling");
+    if (activation == "quick_gelu") put("activation", "QuickGelu{}");
+    if (activation == "gelu_pytorch_tanh") put("activation", "TanhGelu{}");
+    if (pooling != usual_pooling) {
+        if (pooling == "avg") put("pooling", "Average{}");
+        if (pooling == "map") put("pooling", "AttentionPool{}");
+        if (pooling == "last") put("pooling", "Last{}");
+        if (pooling == "first") put("pooling", "First{}");
+        if (pooling == "eos") put("pooling", "Eos{" + value(at + "eos_id", "2") + "}");
+    }
+    return text + "}";
+}
+
+[[gnu::cold]] inline std::string vision_constant(const FieldValues& value) {
+    const std::size_t width = value.count("vision.width");
+    if (const std::string stages = value("vision.stages"); !stages.empty()) {
+        const std::size_t side = value.image().height == 0 ? 32 * value.count("vision.grid") : value.image().height;
+        ResNetConfig vision{.image = side, .width = width, .head_width = value.count("vision.head_width", 64)};
+        std::istringstream numbers(stages);
+        for (std::size_t& blocks : vision.layers) {
+            numbers >> blocks;
+            numbers.ignore();
+        }
+        return constant_text(vision);
+    }
+    if (const std::string coefficient = value("vision.width_coefficient"); !coefficient.empty())
+        return constant_text(
+            EfficientNetConfig{.width_coefficient = std::strtod(coefficient.c_str(), nullptr),
+                               .depth_coefficient = std::strtod(value("vision.depth_coefficient").c_str(), nullptr),
+                               .depth_divisor = value.count("vision.depth_divisor", 8)});
+    if (width == 0) return "td::VitConfig{}";
+    const ImageSize image = value.image();
+    const std::size_t patch = value.count("vision.patch", 1);
+    const bool is_map = value("vision.pooling") == "map";
+    const VitConfig<> vision{.image = image,
+                             .patch = patch,
+                             .width = width,
+                             .layers = value.count("vision.layers"),
+                             .heads = value.count("vision.heads", width / 64),
+                             .mlp_ratio = ratio_of(value.count("vision.hidden"), width),
+                             .class_token = !is_map,
+                             .pos_embed_type = value("vision.pos_embed_type") == "sin_cos_2d" ? PosEmbed::sin_cos_2d
+                                                                                             : PosEmbed::learnable,
+                             .no_ln_pre = value.is("vision.no_ln_pre"),
+                             .final_ln_after_pool = value.is("vision.final_ln_after_pool"),
+                             .qk_norm = value.is("vision.qk_norm"),
+                             .ls_init_value = std::strtod(value("vision.ls_init_value", "0").c_str(), nullptr),
+                             .patch_dropout = std::strtod(value("vision.patch_dropout", "0").c_str(), nullptr),
+                             .patch_bias = is_map,
+                             .floor_patches = !image.is_multiple_of(patch),
+                             .proj_type = is_map ? Projection::none : Projection::linear};
+    return with_parts(constant_text(vision), value, "vision.", "tok");
+}
+
+[[gnu::cold]] inline std::string text_constant(const FieldValues& value) {
+    const std::size_t width = value.count("text.width");
+    if (width == 0) return "td::TextConfig{}";
+    TextConfig<> text{.vocabulary = value.count("text.vocabulary"),
+                      .context = value.count("text.context", 64),
+                      .width = width,
+                      .layers = value.count("text.layers"),
+                      .heads = value.count("text.heads", width / 64),
+                      .mlp_ratio = ratio_of(value.count("text.hidden"), width),
+                      .causal = value.is("text.causal", true),
+                      .qk_norm = value.is("text.qk_norm"),
+                      .ls_init_value = std::strtod(value("text.ls_init_value", "0").c_str(), nullptr),
+                      .proj_type = value("text.proj_type") == "none"  ? Projection::none
+                                   : value("text.proj_type") == "mlp" ? Projection::mlp
+                                                                      : Projection::linear,
+                      .proj_bias = value.is("text.proj_bias")};
+    if (const std::size_t types = value.count("text.token_types"); types > 0) {
+        // BERT has two types and pads with 0, XLM-RoBERTa one, pads with 1 and begins its positions behind that.
+        const bool is_bert = types > 1;
+        text.causal = false;
+        text.norm_position = NormPosition::post;
+        text.pad_id = is_bert ? 0 : 1;
+        text.positions = value.count("text.positions");
+        text.first_position = is_bert ? 0 : 2;
+        text.token_types = types;
+        text.ln_embed = text.no_ln_final = true;
+        text.proj_bias = is_bert;
+    }
+    return with_parts(constant_text(text), value, "text.", "argmax");
+}
+
+/// The constant that fields tell, td being the library's namespace. A tower of which they say nothing is the default one.
+[[gnu::cold]] inline std::string constant_of(const std::vector<ArchitectureField>& fields) {
+    const FieldValues value(fields);
+    const std::size_t width = std::max(value.count("text.width"), value.count("vision.width"));
+    return "td::ClipConfig{\n    .vision = " + vision_constant(value) + ",\n    .text = " + text_constant(value) +
+           ",\n    .embedding = " + value("embedding", std::to_string(width)) +
+           (value.is("logit_bias") ? ",\n    .logit_bias = true" : "") + "}";
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/models/open.hpp ----
 
 // A checkpoint of any architecture of the zoo, which the checkpoint itself names: for programs, not for research code.
@@ -24322,13 +27769,18 @@ struct OpenOptions {
     /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config
     /// says.
     std::string activation;
+    std::string prefix{};            ///< as LoadOptions::prefix
+    std::ostream* log = &std::clog;  ///< as LoadOptions::log
 };
 
-/// The sizes of a model whose architecture is known at run time.
+/// The sizes of a model whose architecture is known at run time. Those of a tower that is not there are 0.
 struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
-    ImageSize image;
-    std::size_t context = 0, embedding = 0;
+    ImageSize image{0};
+    std::size_t context = 0;
+    std::size_t embedding = 0;                      ///< 0 where no projection leads to embeddings
+    std::size_t image_width = 0, text_width = 0;    ///< of the towers' tokens; a convolutional tower has none
+    std::size_t text_layers = 0;
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
@@ -24344,29 +27796,43 @@ public:
     virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
     virtual void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const = 0;
     virtual void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const = 0;
+    virtual void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const = 0;
+    virtual void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const = 0;
     virtual float logit_scale() const = 0;
     virtual std::optional<float> logit_bias() const = 0;
 };
 
 }  // namespace detail
 
+/// What of a model a checkpoint has.
+struct ModelParts {
+    bool image = true, text = true;            ///< the towers
+    bool image_embeds = true, text_embeds = true;  ///< what leads from their tokens to embeddings
+    bool logit_scale = true;
+};
+
 /// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so
 /// that one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types
-/// carry them. It infers.
+/// carry them. It infers. Of a checkpoint that lacks a tower, a projection or the logit scale, what needs it is an Error.
 class AnyClip {
 public:
-    AnyClip(ModelSizes sizes, Towers towers, std::unique_ptr<const detail::OpenedModel> model)
-        : sizes_(std::move(sizes)), towers_(towers), model_(std::move(model)) {}
+    AnyClip(ModelSizes sizes, ModelParts parts, std::string where, std::unique_ptr<const detail::OpenedModel> model)
+        : sizes_(std::move(sizes)), parts_(parts), where_(std::move(where)), model_(std::move(model)) {}
 
     const ModelSizes& sizes() const { return sizes_; }
-    float logit_scale() const { return model_->logit_scale(); }
+    const ModelParts& parts() const { return parts_; }
+    float logit_scale() const {
+        if (!parts_.logit_scale) throw Error(where_, "a logit_scale, which probabilities need", "a checkpoint without");
+        return model_->logit_scale();
+    }
     /// Of models that were trained with the sigmoid loss.
-    std::optional<float> logit_bias() const { return model_->logit_bias(); }
+    std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
 
     /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
     /// that are no whole images, and if the image tower was not loaded.
     Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
         const std::size_t count = images("encode_image", pixels);
+        require_embeddings(parts_.image_embeds);
         Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
         model_->encode_image(count, pixels.data(), embeddings.data());
         return embeddings;
@@ -24374,8 +27840,8 @@ public:
 
     /// ids [N, context] to embeddings <N, embedding> of length 1, with the same errors.
     Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids) const {
-        require(Towers::text, "encode_text");
-        const std::size_t count = items("encode_text", ids.size(), sizes_.context, "ids");
+        const std::size_t count = captions("encode_text", ids);
+        require_embeddings(parts_.text_embeds);
         Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
         model_->encode_text(count, ids.data(), embeddings.data());
         return embeddings;
@@ -24385,8 +27851,8 @@ public:
     /// tokens>.
     Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
                                                                              int layer = -1) const {
-        require_tokens("image_attention");
         const std::size_t count = images("image_attention", pixels), tokens = sizes_.image_tokens;
+        require_tokens("image_attention");
         Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> weights(count, sizes_.image_heads, tokens, tokens);
         model_->image_attention(count, pixels.data(), layer, weights.data());
         return weights;
@@ -24396,26 +27862,50 @@ public:
     /// tower's norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption
     /// say where in the image it is.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
-        require_tokens("patch_embeddings");
         const std::size_t count = images("patch_embeddings", pixels);
+        require_tokens("patch_embeddings");
+        require_embeddings(parts_.image_embeds);
         Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
                                                                    sizes_.embedding);
         model_->patch_embeddings(count, pixels.data(), embeddings.data());
         return embeddings;
     }
 
+    /// What Clip::image_tokens gives, <N, tokens, image_width>.
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> image_tokens(std::span<const float> pixels, int layer = -1,
+                                                                 bool normed = false) const {
+        const std::size_t count = images("image_tokens", pixels);
+        require_tokens("image_tokens");
+        Tensor<float, Shape<dynamic, dynamic, dynamic>> tokens(count, sizes_.image_tokens, sizes_.image_width);
+        model_->image_tokens(count, pixels.data(), layer, normed, tokens.data());
+        return tokens;
+    }
+
+    /// What Clip::text_tokens gives, <N, context, text_width>.
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> text_tokens(std::span<const Id> ids, int layer = -1,
+                                                                bool normed = false) const {
+        const std::size_t count = captions("text_tokens", ids);
+        Tensor<float, Shape<dynamic, dynamic, dynamic>> tokens(count, sizes_.context, sizes_.text_width);
+        model_->text_tokens(count, ids.data(), layer, normed, tokens.data());
+        return tokens;
+    }
+
 private:
-    void require(Towers tower, const char* where) const {
-        if (towers_ != Towers::both && towers_ != tower)
-            throw Error(std::string("AnyClip::") + where, "a model opened with this tower", "one with the other");
+    void require_embeddings(bool has) const {
+        if (!has)
+            throw Error(where_, "a projection, which leads to embeddings", "a tower without: it has tokens alone");
     }
     void require_tokens(const char* where) const {
         if (sizes_.image_tokens == 0)
             throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
     }
     std::size_t images(const char* where, std::span<const float> pixels) const {
-        require(Towers::image, where);
+        if (!parts_.image) throw Error(where_, "an image tower", "a text tower alone");
         return items(where, pixels.size(), 3 * sizes_.image.area(), "floats");
+    }
+    std::size_t captions(const char* where, std::span<const Id> ids) const {
+        if (!parts_.text) throw Error(where_, "a text tower", "an image tower alone");
+        return items(where, ids.size(), sizes_.context, "ids");
     }
     static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
         if (size % each != 0)
@@ -24425,7 +27915,8 @@ private:
     }
 
     ModelSizes sizes_;
-    Towers towers_;
+    ModelParts parts_;
+    std::string where_;  ///< what was opened
     std::unique_ptr<const detail::OpenedModel> model_;
 };
 
@@ -24435,15 +27926,12 @@ namespace detail {
 struct StoredModel {
     const WeightFiles& files;
     std::string where;
-    std::vector<ArchitectureField> fields;
-    std::string faults;  ///< where configs and tensors differ
+    std::vector<ArchitectureField> fields;  ///< of the towers asked for
+    ModelParts parts;                       ///< likewise
+    std::vector<ArchitectureField> whole;   ///< of all that stands in the checkpoint
+    std::string faults;                     ///< where configs and tensors differ
 
-    std::string value(std::string_view name, std::string otherwise = {}) const {
-        for (const ArchitectureField& field : fields) {
-            if (field.name == name) return field.value;
-        }
-        return otherwise;
-    }
+    std::string value(std::string_view name) const { return FieldValues(fields)(name); }
     /// Whether nothing in it contradicts a constant.
     [[gnu::cold]] bool is(const auto& config) const {
         std::vector<ArchitectureField> ours = architecture_fields(config);
@@ -24482,11 +27970,12 @@ class OpenedClip final : public OpenedModel {
     using Rows = View<float, Shape<dynamic, Model::embedding>>;
 
 public:
-    OpenedClip(const StoredModel& stored, const LoadOptions& options) {
-        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); })
-            model_.visual().set_gelu(stored.gelu("vision.activation"));
-        model_.text().set_gelu(stored.gelu("text.activation"));
-        load_weights(model_, stored.files, stored.where, options);
+    OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed) {
+        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); }) {
+            if (stored.parts.image) model_.visual().set_gelu(stored.gelu("vision.activation"));
+        }
+        if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
+        load_plain_weights(model_, stored.files, stored.where, options, assumed);
     }
 
     void encode_image(std::size_t count, const float* pixels, float* embeddings) const override {
@@ -24508,6 +27997,16 @@ public:
             std::copy_n(found.data(), found.size(), embeddings);
         }
     }
+    void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const override {
+        if constexpr (is_transformer) {
+            const auto found = model_.image_tokens(input(count, pixels), layer, normed);
+            std::copy_n(found.data(), found.size(), tokens);
+        }
+    }
+    void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const override {
+        const auto found = model_.text_tokens(typename Text::Input(ids, {{count, Text::context}}), layer, normed);
+        std::copy_n(found.data(), found.size(), tokens);
+    }
     float logit_scale() const override { return model_.logit_scale(); }
     std::optional<float> logit_bias() const override {
         if constexpr (config.logit_bias) {
@@ -24528,23 +28027,36 @@ private:
     Model model_;
 };
 
-using MakeOpenedModel = std::unique_ptr<const OpenedModel> (*)(const StoredModel& stored, const LoadOptions& options);
+using MakeOpenedModel = std::unique_ptr<const OpenedModel> (*)(const StoredModel& stored, const LoadOptions& options,
+                                                               std::string_view assumed);
 
 template <auto config, Arithmetic T>
-std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const LoadOptions& options) {
-    return std::make_unique<OpenedClip<config, T>>(stored, options);
+std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const LoadOptions& options,
+                                               std::string_view assumed) {
+    return std::make_unique<OpenedClip<config, T>>(stored, options, assumed);
 }
 
-[[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config) {
-    ModelSizes sizes{.architecture = name,
-                     .image = config.vision.image,
-                     .context = config.text.context,
-                     .embedding = config.embedding};
+[[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config, const ModelParts& parts) {
+    ModelSizes sizes{.architecture = std::string(parts.image && parts.text ? ""
+                                                 : parts.text              ? "text tower of "
+                                                                           : "image tower of ") +
+                                     name};
+    const bool embeds = parts.image ? parts.image_embeds : parts.text_embeds;
+    if (embeds) sizes.embedding = config.embedding;
+    if (parts.image) sizes.image = config.vision.image;
+    if (parts.text) {
+        sizes.context = config.text.context;
+        sizes.text_width = config.text.width;
+        sizes.text_layers = config.text.layers;
+    }
     if constexpr (requires { config.vision.tokens(); }) {
-        sizes.image_tokens = config.vision.tokens();
-        sizes.image_prefix = config.vision.prefix();
-        sizes.image_heads = config.vision.heads;
-        sizes.image_layers = config.vision.layers;
+        if (parts.image) {
+            sizes.image_tokens = config.vision.tokens();
+            sizes.image_prefix = config.vision.prefix();
+            sizes.image_heads = config.vision.heads;
+            sizes.image_layers = config.vision.layers;
+            sizes.image_width = config.vision.width;
+        }
     }
     return sizes;
 }
@@ -24582,6 +28094,7 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_so400m_14_siglip_378>("vit_so400m_14_siglip_378");
     visit.template operator()<vit_so400m_14_siglip_384>("vit_so400m_14_siglip_384");
     visit.template operator()<vit_so400m_16_siglip_i18n_256>("vit_so400m_16_siglip_i18n_256");
+    visit.template operator()<vit_so400m_16_siglip_i18n_256_head>("vit_so400m_16_siglip_i18n_256_head");
     visit.template operator()<vit_b_32_siglip2_256>("vit_b_32_siglip2_256");
     visit.template operator()<vit_b_16_siglip2>("vit_b_16_siglip2");
     visit.template operator()<vit_b_16_siglip2_256>("vit_b_16_siglip2_256");
@@ -24598,88 +28111,49 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_so400m_16_siglip2_512>("vit_so400m_16_siglip2_512");
     visit.template operator()<vit_gopt_16_siglip2_256>("vit_gopt_16_siglip2_256");
     visit.template operator()<vit_gopt_16_siglip2_384>("vit_gopt_16_siglip2_384");
+    visit.template operator()<vit_h_14_penultimate>("vit_h_14_penultimate");
 }
 
-[[gnu::cold]] inline std::size_t number_of(const StoredModel& stored, const char* name, std::size_t otherwise = 0) {
-    const std::string value = stored.value(name);
-    return value.empty() ? otherwise : static_cast<std::size_t>(std::strtoull(value.c_str(), nullptr, 10));
-}
-
-/// What a config says, or the square that the positions make up.
-[[gnu::cold]] inline ImageSize image_of(const StoredModel& stored) {
-    const std::string sides = stored.value("vision.image");
-    if (sides.empty()) return number_of(stored, "vision.grid") * number_of(stored, "vision.patch");
-    const std::size_t cross = sides.find('x'), height = std::strtoull(sides.c_str(), nullptr, 10);
-    return {height, cross == std::string::npos ? height : std::strtoull(sides.c_str() + cross + 1, nullptr, 10)};
-}
-
-/// The constant of an architecture that is not in the zoo, as far as the checkpoint tells.
-[[gnu::cold]] inline std::string constant_of(const StoredModel& stored) {
-    const auto number = [&](const char* name, std::size_t otherwise = 0) { return number_of(stored, name, otherwise); };
-    const auto ratio = [&](const char* hidden, std::size_t width) {
-        return width == 0 ? 4.0 : static_cast<double>(number(hidden, 4 * width)) / static_cast<double>(width);
+/// What of a model the tensors are, by those that every tower, projection and so on has.
+[[gnu::cold]] inline ModelParts stored_parts(const WeightFiles& files, Towers towers) {
+    const Naming naming(files);
+    const auto has = [&](std::initializer_list<const char*> names) {
+        return std::ranges::any_of(names, [&](const char* name) { return files.find(naming(name).names.front()) != nullptr; });
     };
-    const auto norm = [&](const char* eps) {
-        const std::string value = stored.value(eps);
-        return value.empty() ? LayerNorm{} : LayerNorm{std::strtof(value.c_str(), nullptr)};
-    };
-    const auto text_of = [&](const auto& vision, const auto& text, bool bias) {
-        const auto with = [](const auto& tower, std::string_view activation, const auto& then) {
-            if (activation == "quick_gelu") return then(tower.with_activation(QuickGelu{}));
-            if (activation == "gelu_pytorch_tanh") return then(tower.with_activation(TanhGelu{}));
-            return then(tower.with_activation(Gelu{}));
-        };
-        return with(vision, stored.value("vision.activation"), [&](const auto& image) {
-            return with(text, stored.value("text.activation"), [&](const auto& words) {
-                return constant_text(ClipConfig{image, words, number("embedding"), bias});
-            });
-        });
-    };
-    const std::size_t width = number("vision.width"), text_width = number("text.width");
-    const ImageSize image = image_of(stored);
-    if (stored.value("vision.pooling") == "map") {
-        auto vision = siglip_vision(image, number("vision.patch", 1), width, number("vision.layers"),
-                                    number("vision.heads", width / 64), ratio("vision.hidden", width));
-        return text_of(vision,
-                       siglip_text(number("text.vocabulary"), text_width, number("text.layers"),
-                                   number("text.heads", text_width / 64), ratio("text.hidden", text_width),
-                                   number("text.context")),
-                       true);
+    ModelParts parts;
+    parts.image = towers != Towers::text && has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+    parts.text = towers != Towers::image && has({"token_embedding.weight"});
+    parts.logit_scale = has({"logit_scale"});
+    if (!parts.image || !parts.text) {
+        const bool is_convolutional = has({"visual.layer1.0.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+        parts.image_embeds = parts.image && (is_convolutional || has({"visual.proj", "visual.attn_pool.latent"}));
+        // A text tower that stands beside an image tower may do without (open_clip's proj_type none).
+        const bool is_whole = has({"visual.conv1.weight"}) && has({"token_embedding.weight"});
+        parts.text_embeds = parts.text && (is_whole || has({"text_projection", "text_projection.weight", "text_projection.0.weight"}));
     }
-    const TextConfig text{.vocabulary = number("text.vocabulary"),
-                          .context = number("text.context"),
-                          .width = text_width,
-                          .layers = number("text.layers"),
-                          .heads = number("text.heads", text_width / 64),
-                          .mlp_ratio = ratio("text.hidden", text_width),
-                          .norm = norm("text.norm.eps")};
-    if (const std::string stages = stored.value("vision.stages"); !stages.empty()) {
-        ResNetConfig vision{.image = number("vision.image", 32 * number("vision.grid")), .width = width};
-        std::istringstream numbers(stages);
-        for (std::size_t& blocks : vision.layers) {
-            numbers >> blocks;
-            numbers.ignore();
-        }
-        return text_of(vision, text, false);
-    }
-    const VitConfig vision{.image = image,
-                           .patch = number("vision.patch"),
-                           .width = width,
-                           .layers = number("vision.layers"),
-                           .heads = number("vision.heads", width / 64),
-                           .mlp_ratio = ratio("vision.hidden", width),
-                           .norm = norm("vision.norm.eps")};
-    return text_of(vision, text, false);
+    return parts;
 }
 
 /// Reads what configs and shapes tell, and settles the activations.
 [[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
-                                              const std::string& activation) {
-    StoredModel stored{files, path.string(), {}, {}};
+                                              const OpenOptions& options) {
+    StoredModel stored{files, path.string(), {}, stored_parts(files, options.towers), {}, {}};
+    if (!stored.parts.image && !stored.parts.text) {
+        std::string some;
+        for (std::size_t i = 0; i < std::min<std::size_t>(3, files.tensors().size()); ++i)
+            some += (i == 0 ? ", such as " : ", ") + files.tensors()[i].name;
+        throw Error(stored.where,
+                    options.towers == Towers::both
+                        ? "the tensors of a CLIP under the names of open_clip, OpenAI, timm or transformers"
+                        : std::string("the tensors of ") + (options.towers == Towers::image ? "an image" : "a text") +
+                              " tower under the names of open_clip, OpenAI, timm or transformers",
+                    std::to_string(files.tensors().size()) + " others" + some);
+    }
     if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
     for (ArchitectureField& size : stored_sizes(files)) {
+        const bool is_usual = size.source.ends_with("by default");
         for (const ArchitectureField& said : stored.fields) {
-            if (said.name == size.name && !said.value.empty() && !same_value(said.value, size.value))
+            if (said.name == size.name && !is_usual && !said.value.empty() && !same_value(said.value, size.value))
                 stored.faults += "\n  " + size.name + ": expected " + said.value + " (" + said.source + "), found " +
                                  size.value + " in the tensors";
         }
@@ -24689,40 +28163,66 @@ void for_each_architecture(const Visit& visit) {
         if (!is_said) stored.fields.push_back(std::move(size));
     }
     for (const char* const name : {"vision.activation", "text.activation"}) {
-        if (!activation.empty()) {
+        if (!options.activation.empty()) {
             std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
-            stored.fields.push_back({name, activation, "OpenOptions::activation"});
+            stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
         }
     }
+    stored.whole = stored.fields;
+    std::erase_if(stored.fields, [&](const ArchitectureField& field) {
+        if (field.name.starts_with("vision.")) return !stored.parts.image;
+        if (field.name.starts_with("text.")) return !stored.parts.text;
+        // A tower's config has a default for the width of a projection that it may lack.
+        if (field.name == "embedding") return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
+        return !stored.parts.image || !stored.parts.text;
+    });
     return stored;
 }
 
 }  // namespace detail
 
 /// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
-/// its config and the shapes of its tensors tell. Weights without a config do not say which GELU they were trained
-/// with: then options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an
-/// architecture outside the zoo with the constant that td::load needs.
+/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its CLIPTextModel,
+/// CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/, IP-Adapter's
+/// image_encoder/). Weights without a config do not say which GELU they were trained with: then options.activation must,
+/// but for OpenAI's own archives. Throws Error with what load() does, and for an architecture outside the zoo with the
+/// constant that td::load needs.
 template <Arithmetic T = float>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
-    const WeightFiles files = WeightFiles::open(path);
-    const detail::StoredModel stored = detail::stored_model(path, files, options.activation);
+    WeightFiles files = WeightFiles::open(path);
+    for (const std::string& note : detail::unwrap(files, path.string(), options.towers, options.prefix)) {
+        if (options.log != nullptr) *options.log << path.string() << ": " << note << '\n';
+    }
+    const detail::StoredModel stored = detail::stored_model(path, files, options);
+    const ModelParts& parts = stored.parts;
     ModelSizes sizes;
+    std::string name;
     detail::MakeOpenedModel make = nullptr;
-    detail::for_each_architecture([&]<auto config>(const char* name) {
+    detail::for_each_architecture([&]<auto config>(const char* known) {
         if (make == nullptr && stored.is(config)) {
-            sizes = detail::sizes_of(name, config);
+            name = known;
+            sizes = detail::sizes_of(known, config, parts);
             make = detail::make_opened<with_activation(config, AnyGelu{}), T>;
         }
     });
+    if (!stored.faults.empty() && make == nullptr)
+        throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
     if (make == nullptr) {
-        if (!stored.faults.empty()) throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
-        throw Error(stored.where,
-                    "no architecture of the zoo fits; td::load<mine>(path) opens it, where heads are right, with\n"
-                    "inline constexpr td::ClipConfig mine = " +
-                        detail::constant_of(stored) + ";");
+        const ModelParts all = detail::stored_parts(files, Towers::both);
+        const std::string one = all.image && all.text ? ""
+                                : all.text            ? ", {.towers = td::Towers::text}"
+                                                      : ", {.towers = td::Towers::image}";
+        throw Error(stored.where, "no architecture of the zoo fits; td::load<mine>(path" + one +
+                                      ") opens it, where heads are right, with\n"
+                                      "inline constexpr td::ClipConfig mine = " +
+                                      detail::constant_of(stored.whole) + ";");
     }
-    return AnyClip(std::move(sizes), options.towers, make(stored, {options.towers, options.check_finite}));
+    const LoadOptions load{.towers = parts.image && parts.text ? Towers::both : parts.text ? Towers::text : Towers::image,
+                           .check_finite = options.check_finite,
+                           .tokens_only = !(parts.image ? parts.image_embeds : parts.text_embeds)};
+    const bool has_config = std::ranges::any_of(stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
+    return AnyClip(std::move(sizes), parts, path.string(),
+                   make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -25176,7 +28676,8 @@ auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, s
         std::vector<std::string> prompts;
         for (std::string prompt : templates) {
             const std::size_t hole = prompt.find("{}");
-            if (hole == std::string::npos) throw Error("zero_shot_classifier", "a template with {}", prompt);
+            if (hole == std::string::npos || prompt.find("{}", hole + 2) != std::string::npos)
+                throw Error("zero_shot_classifier", "a template with {} once", prompt);
             prompts.push_back(prompt.replace(hole, 2, classes[c]));
         }
         auto row = rows[c];
@@ -25186,10 +28687,14 @@ auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, s
 }
 
 /// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes, softmax(scale ·
-/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias).
+/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias). Throws Error for a
+/// scale that overflows, as damaged checkpoints have it.
 template <Real T>
 void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_scale, std::optional<T> logit_bias) {
     const T scale = std::exp(logit_scale);
+    if (!std::isfinite(scale))
+        throw Error("logit_scale", "the logarithm of a finite scale (models are trained to at most ln 100 = 4.6)",
+                    std::to_string(logit_scale));
     for (std::size_t i = 0; i < cosines.extent(0); ++i) {
         auto row = cosines[i].elements();
         if (logit_bias) {
@@ -25239,23 +28744,39 @@ auto flat(Tensor& tensor) {
     return View<typename decltype(elements)::element_type, Shape<dynamic>>(elements.data(), {{elements.size()}});
 }
 
+/// Whether every element is a finite number: 0 times another is NaN, which no sum loses.
+template <class Vector>
+bool all_finite(const Vector& vector) {
+    return evaluate(sum(0.0 * vector)).item() == 0;
+}
+
+/// Throws Error, which names the option, unless it holds.
+[[gnu::cold]] inline void check_option(bool holds, const char* option, const char* expected, double value) {
+    if (!holds) throw Error(option, expected, to_text(value));
+}
+
 }  // namespace detail
 
-/// The L2 norm over all parameters of a gradient; not finite if any element is not.
+/// The L2 norm over all parameters of a gradient; not finite if any element is not, running means' included.
 template <class Model>
 double gradient_norm(const Model& gradient) {
     double squares = 0;
     for_each_parameter(
         [&](const ParameterName&, const auto& tensor) {
-            if constexpr (!is_running_mean<decltype(tensor)>)
-                squares += static_cast<double>(evaluate(sum(square(detail::flat(tensor)))).item());
+            const auto elements = detail::flat(tensor);
+            if constexpr (is_running_mean<decltype(tensor)>) {
+                if (!detail::all_finite(elements)) squares = std::numeric_limits<double>::quiet_NaN();
+            } else {
+                squares += static_cast<double>(evaluate(sum(square(elements))).item());
+            }
         },
         gradient);
     return std::sqrt(squares);
 }
 
 /// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic. Matrices decay; vectors and scalars
-/// (biases, gains, the logit scale) do not, as in open_clip.
+/// (biases, gains, the class token, the logit scale) do not, as in open_clip (open_clip_train/main.py, exclude), where
+/// the class token of timm's towers, which has three dimensions, does.
 struct AdamW {
     double rate = 5e-4;
     double beta1 = 0.9;
@@ -25272,26 +28793,48 @@ struct AdamW {
         Model first, second;
         std::size_t updates = 0;
 
-        State() {
+        State() { reset(); }
+
+        /// As before the first update.
+        void reset() {
             zero_parameters(first);
             zero_parameters(second);
+            updates = 0;
         }
     };
 
-    /// One update of `model` at learning rate `step_rate`, the gradient multiplied by `gradient_scale` first.
+    /// Throws Error, which names the member, where one is out of range. An eps below float's smallest normal number
+    /// would be 0 beside weights in float, and an update of 0 / 0.
+    [[gnu::cold]] void check() const {
+        const auto is_decay = [](double beta) { return beta >= 0 && beta < 1; };
+        const auto is_finite = [](double value) { return std::isfinite(value); };
+        detail::check_option(rate > 0 && is_finite(rate), "AdamW.rate", "a finite number above 0", rate);
+        detail::check_option(is_decay(beta1), "AdamW.beta1", "a number from 0 to below 1", beta1);
+        detail::check_option(is_decay(beta2), "AdamW.beta2", "a number from 0 to below 1", beta2);
+        detail::check_option(eps >= std::numeric_limits<float>::min() && is_finite(eps), "AdamW.eps",
+                             "a finite number, 1.2e-38 or above", eps);
+        detail::check_option(weight_decay >= 0 && is_finite(weight_decay), "AdamW.weight_decay",
+                             "a finite number, 0 or above", weight_decay);
+    }
+
+    /// One update of `model` at learning rate `step_rate`, the gradient multiplied by `gradient_scale` first. Returns
+    /// whether all weights are finite after it: at an absurd rate they are not, and the old ones are gone.
     template <class Model>
-    void update(Model& model, const Model& gradient, State<Model>& state, double step_rate,
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate,
                 double gradient_scale = 1.0) const {
         ++state.updates;
         const double count = static_cast<double>(state.updates);
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
+        std::atomic<bool> are_finite = true;
         for_each_parameter(
             [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
                                  Parameter& second) {
                 if constexpr (is_running_mean<Parameter>) {
                     const auto mean = detail::flat(parameter);
-                    return assign(mean, mean - Parameter::momentum * detail::flat(slope));
+                    assign(mean, mean - Parameter::momentum * detail::flat(slope));
+                    if (!detail::all_finite(mean)) are_finite = false;
+                    return;
                 }
                 const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
                 const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
@@ -25306,10 +28849,12 @@ struct AdamW {
                         assign(m_part, beta1 * m_part + (1.0 - beta1) * scaled);
                         assign(v_part, beta2 * v_part + (1.0 - beta2) * (scaled * scaled));
                         assign(p_part, keep * p_part - step * m_part / (second_scale * sqrt(v_part) + eps));
+                        if (!detail::all_finite(p_part)) are_finite = false;
                     }
                 });
             },
             model, gradient, state.first, state.second);
+        return are_finite;
     }
 };
 
@@ -25321,17 +28866,66 @@ struct AdamW {
 
 namespace tandem::inline TANDEM_ABI {
 
-/// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor` (open_clip_train/scheduler.py,
-/// cosine_lr). Progress, not steps, is what a schedule follows, so that a run can be bounded by time as well.
+/// Where in a run a step lies.
+struct Progress {
+    std::size_t step = 0;   ///< steps before this one
+    std::size_t steps = 0;  ///< of the whole run; 0: time bounds it, and nobody knows
+    double begin = 0;       ///< the share of the run that has passed before this step
+    double end = 0;         ///< and the share with it
+};
+
+// A schedule is a callable: the factor of the optimizer's rate at a share of the run from 0, before the first step,
+// to 1. One with a member at(Progress) is asked that instead, and may count in steps.
+
+namespace detail {
+
+/// Any schedule's factor at a step.
+template <class Schedule>
+double schedule_factor(Schedule& schedule, const Progress& progress) {
+    if constexpr (requires { schedule.at(progress); }) {
+        return static_cast<double>(schedule.at(progress));
+    } else {
+        return static_cast<double>(schedule(progress.begin));
+    }
+}
+
+}  // namespace detail
+
+/// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor`. With a bound in steps or
+/// epochs these are the rates of open_clip_train/scheduler.py, cosine_lr, at every step, for a warm-up of `warmup`
+/// times the steps, rounded; open_clip's floor is 0. With a bound in seconds, which has no count of steps, a step of
+/// the warm-up takes the share of time that has passed when its gradient is there, so that no step has a rate of 0.
 struct WarmupCosine {
     double warmup = 0.05;
     double floor = 0.0;
 
-    /// The factor of the optimizer's rate at `progress`, 0 before the first step and 1 after the last.
+    double at(const Progress& progress) const {
+        if (progress.steps == 0) {
+            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
+        }
+        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
+        const double length = std::round(warmup * steps);
+        return step < length ? (step + 1) / length : cosine(step - length, steps - length);
+    }
+
+    /// The continuous curve, which starts at 0 where there is a warm-up.
     double operator()(double progress) const {
         if (progress < warmup) return progress / warmup;
-        const double through = std::min(1.0, (progress - warmup) / std::max(1e-12, 1.0 - warmup));
-        return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(std::numbers::pi * through));
+        return cosine(std::min(progress, 1.0) - warmup, std::max(1e-12, 1.0 - warmup));
+    }
+
+    /// Throws Error unless both lie in [0, 1].
+    [[gnu::cold]] void check() const {
+        const auto within = [](const char* name, double value) {
+            if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
+        };
+        within("WarmupCosine.warmup", warmup);
+        within("WarmupCosine.floor", floor);
+    }
+
+private:
+    double cosine(double passed, double whole) const {
+        return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(std::numbers::pi * passed / whole));
     }
 };
 
@@ -25359,12 +28953,43 @@ struct RunState {
     std::vector<float> losses;      ///< one for each step; a skipped step's is what it was
 };
 
+/// All that a run's result depends on beside its state, each under a name and in words: a run goes on from a snapshot
+/// only where every one of them is what it was.
+using RunInputs = std::vector<std::pair<std::string, std::string>>;
+
 namespace detail {
 
-inline std::string to_text(double value) {
-    std::array<char, 32> buffer;
-    const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr;
-    return {buffer.data(), end};
+/// Of the metadata of a snapshot that names its inputs; what tandem wrote before did not.
+inline constexpr const char* snapshot_format = "tandem snapshot 2";
+
+/// Under which an input stands among the metadata.
+inline constexpr const char* input_prefix = "run.";
+
+/// Throws Error that names every input that is another one now, with both values.
+[[gnu::cold]] inline void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now,
+                                       const std::string& where) {
+    std::string expected, found;
+    const auto differ = [&](const std::string& name, const std::string& before, const std::string& after) {
+        expected += (expected.empty() ? "" : ", ") + name + " " + before;
+        found += (found.empty() ? "" : ", ") + name + " " + after;
+    };
+    for (const auto& [name, value] : now) {
+        const auto entry = metadata.find(input_prefix + name);
+        if (entry == metadata.end())
+            differ(name, "(none)", value);
+        else if (entry->second != value)
+            differ(name, entry->second, value);
+    }
+    for (const auto& [key, value] : metadata) {
+        if (!key.starts_with(input_prefix)) continue;
+        const std::string name = key.substr(std::string_view(input_prefix).size());
+        if (std::ranges::none_of(now, [&](const auto& input) { return input.first == name; }))
+            differ(name, value, "(none)");
+    }
+    if (!expected.empty()) {
+        throw Error(where, expected + ", as the snapshot's run had",
+                    found + "; go on with the old values, or delete the snapshot to start anew");
+    }
 }
 
 template <class Number>
@@ -25408,34 +29033,43 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 /// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one.
 template <class Model>
 void save_snapshot(const std::filesystem::path& path, const Model& model, const AdamW::State<Model>& state,
-                   const RunState& run) {
+                   const RunState& run, const RunInputs& inputs) {
     detail::SavedParameters saved;
     saved.append("model.", model);
     saved.append("first.", state.first);
     saved.append("second.", state.second);
     saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
-    save_safetensors(path, saved.tensors,
-                     {{"format", "tandem snapshot 1"},
-                      {"seed", std::to_string(run.seed)},
-                      {"step", std::to_string(run.step)},
-                      {"updates", std::to_string(state.updates)},
-                      {"skipped", std::to_string(run.skipped)},
-                      {"skipped_in_row", std::to_string(run.skipped_in_row)},
-                      {"seconds", detail::to_text(run.seconds)}});
+    std::map<std::string, std::string> metadata{{"format", detail::snapshot_format},
+                                                {"step", std::to_string(run.step)},
+                                                {"updates", std::to_string(state.updates)},
+                                                {"skipped", std::to_string(run.skipped)},
+                                                {"skipped_in_row", std::to_string(run.skipped_in_row)},
+                                                {"seconds", detail::to_text(run.seconds)}};
+    for (const auto& [name, value] : inputs) metadata[detail::input_prefix + name] = value;
+    save_safetensors(path, saved.tensors, metadata);
 }
 
-/// Reads the snapshot of a run of seed `run.seed`. Throws Error, and changes nothing, if it is damaged, of another model or
-/// of another seed.
+/// Reads the snapshot of a run with these inputs. Throws Error, and changes nothing, if it is damaged, written by a
+/// tandem that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
 template <class Model>
-void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run) {
+void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run,
+                   const RunInputs& inputs) {
     const Safetensors file = Safetensors::open(path);
     const std::string where = path.string();
     const auto& metadata = file.metadata();
-    RunState read;
-    read.seed = detail::number_entry<std::uint64_t>(metadata, "seed", where);
-    if (read.seed != run.seed) {
-        throw Error(where, "a run of seed " + std::to_string(run.seed), "seed " + std::to_string(read.seed));
+    const auto format = metadata.find("format");
+    if (format == metadata.end() || format->second != detail::snapshot_format) {
+        throw Error(
+            where,
+            "a snapshot that names what its run depends on (format \"" + std::string(detail::snapshot_format) + "\")",
+            format == metadata.end()
+                ? "a file that is no snapshot: give the snapshot another path"
+                : "format \"" + format->second +
+                      "\", whose run only the tandem that wrote it can go on with: delete it to start anew");
     }
+    detail::check_inputs(metadata, inputs, where);
+    RunState read;
+    read.seed = run.seed;
     read.step = detail::number_entry<std::size_t>(metadata, "step", where);
     read.skipped = detail::number_entry<std::size_t>(metadata, "skipped", where);
     read.skipped_in_row = detail::number_entry<std::size_t>(metadata, "skipped_in_row", where);
@@ -25474,6 +29108,29 @@ concept PairSource = requires(const Data& data, Random& random, std::span<float>
     data.fetch(std::size_t{}, random, image, ids);
 };
 
+namespace detail {
+
+/// What a type is called, without namespaces and template arguments, which compilers word differently.
+template <class Type>
+[[gnu::cold]] std::string short_type_name() {
+    const std::string_view text = __PRETTY_FUNCTION__;
+    const std::size_t begin = text.find("Type = ") + 7;
+    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
+    const std::size_t end = std::min(name.find('<'), name.size());
+    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
+    name = name.substr(0, end);
+    return std::string(name.substr(name.rfind(':') + 1));
+}
+
+}  // namespace detail
+
+/// A PairSource that says itself, by name, what a run on it depends on, as Pairs does; a snapshot keeps it. Of any
+/// other source a snapshot keeps the size and four samples.
+template <class Data>
+concept FingerprintedSource = requires(const Data& data) {
+    { data.fingerprint() } -> std::convertible_to<std::map<std::string, std::string>>;
+};
+
 /// How long and how to train. One of steps, epochs and seconds bounds the run.
 struct TrainerOptions {
     std::size_t batch = 256;
@@ -25481,18 +29138,21 @@ struct TrainerOptions {
     std::size_t epochs = 0;
     double seconds = 0;        ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
     double clip_norm = 1.0;    ///< gradients longer than this are scaled to it; 0: never
-    std::size_t max_skipped = 10;  ///< so many steps in a row without a finite loss and gradient end the run
+    std::size_t max_skipped =
+        10;  ///< so many steps, 1 or more, in a row without a finite loss and gradient end the run
     Seed seed{};
     std::filesystem::path snapshot{};    ///< where to save, and to go on from if it is there; empty: nowhere
-    std::size_t snapshot_every = 200;    ///< steps
+    std::size_t snapshot_every = 200;    ///< steps; beside that, before the first step, and after the last one
     std::size_t report_every = 20;       ///< steps
     std::ostream* log = &std::clog;      ///< progress lines; nullptr: none
     std::size_t evaluate_every = 0;      ///< steps between calls of the evaluation hook; 0: never
 };
 
-/// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped, counted
-/// and reported. With a snapshot and a bound in steps or epochs, a run that is killed at any moment and started again
-/// ends in the same bits as one that was not.
+/// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped,
+/// counted and reported. With a snapshot and a bound in steps or epochs, a run that is killed at any moment and started
+/// again ends in the same bits as one that was not; started again with anything else that its result depends on, it is
+/// an Error that names it: options, optimizer, schedule and loss (by their types and values at some points),
+/// architecture, element type, kernels (TANDEM_ISA) and data.
 template <class Model, class Optimizer, class Schedule, class L>
 class Trainer {
 public:
@@ -25508,9 +29168,12 @@ public:
     /// Called every options.evaluate_every steps.
     void on_evaluate(Hook hook) { hook_ = std::move(hook); }
 
-    /// Trains until the bound is reached and returns what the run has got to. Throws Error if the data is smaller than a
-    /// batch, if no bound or more than one is set, if a snapshot is of another run, or after max_skipped skipped steps in a
-    /// row; a snapshot then still holds the last good weights.
+    /// Trains until the bound is reached and returns what the run has got to; every call is a run of its own. Throws
+    /// Error before the first step where an option, a weight, the data's size or the snapshot is wrong or cannot be
+    /// written; at a step whose captions or pictures are all the same, under a loss that has to tell them apart, or
+    /// whose rate is no rate; and after max_skipped skipped steps in a row. The weights are then those of the last good
+    /// step, and so are a snapshot's. An update that makes a weight infinite is an Error as well, and the model is
+    /// lost: a snapshot still has what it was saved with before.
     template <PairSource Data>
     RunState fit(const Data& data) {
         check(data.size());
@@ -25518,20 +29181,27 @@ public:
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
         run_.seed = options_.seed.value;
-        resume();
+        state_.reset();
+        const auto is_over = [&] {
+            return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
+        };
+        if (!options_.snapshot.empty()) {
+            inputs_ = inputs(data);
+            resume();
+        }
+        check_weights();
+        // Not only after hours is it found that nothing can be written there, or not as much.
+        if (!options_.snapshot.empty() && !is_over()) save();
         auto next = prefetch(data, run_.step);
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
-        while (options_.seconds > 0 ? run_.seconds < options_.seconds : run_.step < last) {
+        while (!is_over()) {
             const Clock::time_point began = Clock::now();
             const Batch batch = next.get();
             next = prefetch(data, run_.step + 1);
-            const double progress = options_.seconds > 0
-                                        ? run_.seconds / options_.seconds
-                                        : static_cast<double>(run_.step) / static_cast<double>(last);
-            step(batch, progress);
+            step(batch, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
-            const bool ended = options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step == last;
+            const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
                 report(last, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
@@ -25556,23 +29226,171 @@ private:
         Tensor<Id, typename Model::Text::Input::shape> ids;
     };
 
-    void check(std::size_t size) const {
+    [[gnu::cold]] void check(std::size_t size) const {
+        const auto positive = [](const char* option, std::size_t value) {
+            if (value == 0) throw Error(option, "1 or more", "0");
+        };
+        const auto not_negative = [](const char* option, double value) {
+            detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
+        };
+        not_negative("TrainerOptions.seconds", options_.seconds);
+        not_negative("TrainerOptions.clip_norm", options_.clip_norm);
+        positive("TrainerOptions.batch", options_.batch);
+        positive("TrainerOptions.max_skipped", options_.max_skipped);
+        positive("TrainerOptions.snapshot_every", options_.snapshot_every);
+        positive("TrainerOptions.report_every", options_.report_every);
         if ((options_.steps > 0) + (options_.epochs > 0) + (options_.seconds > 0) != 1) {
-            throw Error("Trainer", "exactly one of steps, epochs and seconds to be set", "none or several");
+            throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
+                        "steps " + std::to_string(options_.steps) + ", epochs " + std::to_string(options_.epochs) +
+                            ", seconds " + detail::to_text(options_.seconds));
         }
-        if (options_.batch == 0 || size < options_.batch) {
+        if (options_.batch < least_pairs<L>) {
+            throw Error("TrainerOptions.batch",
+                        std::to_string(least_pairs<L>) +
+                            " pairs or more, since this loss tells every pair from the others of its batch",
+                        std::to_string(options_.batch));
+        }
+        if (size < options_.batch) {
             throw Error("Trainer", "at least one batch of " + std::to_string(options_.batch) + " pairs",
                         std::to_string(size) + " pairs");
         }
+        if (options_.epochs > std::numeric_limits<std::size_t>::max() / size) {
+            throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
+                        std::to_string(options_.epochs) + " epochs");
+        }
+        if constexpr (requires { optimizer_.check(); }) optimizer_.check();
+        if constexpr (requires { schedule_.check(); }) schedule_.check();
+    }
+
+    [[gnu::cold]] void check_weights() const {
+        for_each_parameter(
+            [](const ParameterName& name, const auto& parameter) {
+                if (!detail::all_finite(detail::flat(parameter))) {
+                    throw Error(std::string(name), "finite weights to train from", "infinities or NaN among them");
+                }
+            },
+            std::as_const(model_));
+    }
+
+    /// What the loss is: its name, and its value for random embeddings, into which go its parts, its weights and what
+    /// it has captured. The types are those of a training step, which are compiled anyway.
+    [[gnu::cold]] std::string loss_text() const {
+        constexpr std::size_t embedding = Model::embedding, count = 8;
+        Tensor<T, Shape<dynamic, embedding>> images(count), texts(count);
+        Tensor<T, Shape<>> scale, bias;
+        Random random(Seed{0});
+        fill_normal(images, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
+        fill_normal(texts, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
+        scale.fill(10), bias.fill(-5);
+        const auto value = [&] {
+            const auto image = as_expression(images), text = as_expression(texts);
+            const auto factor = as_expression(scale);
+            if constexpr (Model::architecture.logit_bias) {
+                const auto offset = as_expression(std::as_const(bias));
+                const auto expression = call_loss(loss_, image, text, factor, offset);
+                if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(factor),
+                                             decltype(offset)>) {
+                    return value_and_gradient(expression, images, texts, scale, std::as_const(bias)).value;
+                } else {
+                    return value_and_gradient(expression, images, texts, scale).value;
+                }
+            } else {
+                return value_and_gradient(loss_(image, text, factor), images, texts, scale).value;
+            }
+        };
+        return detail::short_type_name<L>() + " of value " + detail::number_text(static_cast<double>(value()), 6);
+    }
+
+    /// What the schedule is: its name, and its factors at 17 points.
+    [[gnu::cold]] std::string schedule_text() const {
+        std::string text = detail::short_type_name<Schedule>();
+        if constexpr (std::copy_constructible<Schedule>) {
+            Schedule schedule = schedule_;  // one that counts its calls is not disturbed
+            text += " with";
+            for (std::size_t i = 0; i <= 16; ++i) {
+                const double share = static_cast<double>(i) / 16;
+                const Progress progress{.step = 1000 * i, .steps = 16001, .begin = share, .end = share};
+                text += " " + detail::number_text(detail::schedule_factor(schedule, progress), 6);
+            }
+        }
+        return text;
+    }
+
+    template <class Data>
+    [[gnu::cold]] RunInputs inputs(const Data& data) const {
+        RunInputs found;
+        const auto add = [&](const std::string& name, const std::string& value) { found.emplace_back(name, value); };
+        const auto count = [&](const char* name, std::size_t value) { add(name, std::to_string(value)); };
+        const auto number = [&](const char* name, double value) { add(name, detail::to_text(value)); };
+        add("architecture", constant_text(Model::architecture));
+        add("precision", detail::short_type_name<typename Model::element>());
+        add("TANDEM_ISA", std::string(name_of(kernels::active_isa())));
+        count("batch", options_.batch);
+        count("steps", options_.steps);
+        count("epochs", options_.epochs);
+        number("seconds", options_.seconds);
+        count("seed", options_.seed.value);
+        number("clip_norm", options_.clip_norm);
+        count("max_skipped", options_.max_skipped);
+        add("optimizer", detail::short_type_name<Optimizer>());
+        add("schedule", schedule_text());
+        add("loss", loss_text());
+        number("rate", optimizer_.rate);
+        if constexpr (requires { optimizer_.beta1, optimizer_.beta2, optimizer_.eps, optimizer_.weight_decay; }) {
+            number("beta1", optimizer_.beta1);
+            number("beta2", optimizer_.beta2);
+            number("eps", optimizer_.eps);
+            number("weight_decay", optimizer_.weight_decay);
+        }
+        if constexpr (FingerprintedSource<Data>) {
+            for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
+                add("data: " + name, value);
+        } else {
+            count("data: pairs", data.size());
+            add("data: samples", samples_of(data));
+        }
+        return found;
+    }
+
+    /// The digest of four pairs, spread over the source.
+    template <class Data>
+    [[gnu::cold]] static std::string samples_of(const Data& data) {
+        Batch batch;
+        batch.images.resize(1);
+        batch.ids.resize(1);
+        std::vector<float> image(batch.images.size());
+        Digest digest;
+        for (std::size_t i = 0; i < 4; ++i) {
+            const std::size_t index = i * (data.size() - 1) / 3;
+            Random random(Seed{0}, index);
+            data.fetch(index, random, image, batch.ids.elements());
+            digest.add(std::span<const float>(image));
+            digest.add(std::span<const Id>(batch.ids.elements()));
+        }
+        return digest.text();
     }
 
     void resume() {
-        if (options_.snapshot.empty() || !std::filesystem::exists(options_.snapshot)) return;
-        load_snapshot(options_.snapshot, model_, state_, run_);
+        if (!std::filesystem::exists(options_.snapshot)) return;
+        load_snapshot(options_.snapshot, model_, state_, run_, inputs_);
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
-    void save() const { save_snapshot(options_.snapshot, model_, state_, run_); }
+    void save() {
+        save_snapshot(options_.snapshot, model_, state_, run_, inputs_);
+        saved_step_ = run_.step;
+    }
+
+    /// Ends a run whose weights are good.
+    [[noreturn]] [[gnu::cold]] void stop(const std::string& expected, std::string found) {
+        found += "; the weights are those of the last good step";
+        try {
+            if (!options_.snapshot.empty()) save();
+        } catch (const Error& error) {
+            found += ", but the snapshot's are older: " + std::string(error.what());
+        }
+        throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found);
+    }
 
     /// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
     /// for each pair.
@@ -25617,29 +29435,79 @@ private:
         });
     }
 
-    void step(const Batch& batch, double progress) {
+    /// Whether all items of a batch are the same, bit for bit.
+    template <class Items>
+    static bool are_all_equal(const Items& items, std::size_t count) {
+        const std::size_t bytes = items.size() / count * sizeof(*items.data());
+        const auto* first = reinterpret_cast<const char*>(items.data());
+        for (std::size_t i = 1; i < count; ++i) {
+            if (std::memcmp(first, first + i * bytes, bytes) != 0) return false;
+        }
+        return true;
+    }
+
+    /// A loss that tells pairs apart finds nothing in a batch that is one caption, or one picture, again and again.
+    void check_batch(const Batch& batch) {
+        if constexpr (least_pairs < L >> 1) {
+            const std::size_t count = options_.batch;
+            const bool captions = are_all_equal(batch.ids, count);
+            if (!captions && !are_all_equal(batch.images, count)) return;
+            stop(std::string(captions ? "captions" : "pictures") +
+                     " that differ within a batch, since this loss tells them apart",
+                 (captions ? "the same ids " : "the same pixels ") + std::to_string(count) + " times");
+        }
+    }
+
+    /// The rate of the step that comes next and began then; its gradient is there.
+    double rate(std::size_t last, Clock::time_point began) {
+        const auto share = [&](double now, double whole) { return std::min(1.0, now / whole); };
+        Progress progress{.step = run_.step, .steps = last};
+        if (last > 0) {
+            progress.begin = share(static_cast<double>(run_.step), static_cast<double>(last));
+            progress.end = share(static_cast<double>(run_.step + 1), static_cast<double>(last));
+        } else {
+            const double passed = std::chrono::duration<double>(Clock::now() - began).count();
+            progress.begin = share(run_.seconds, options_.seconds);
+            progress.end = share(run_.seconds + passed, options_.seconds);
+        }
+        const double factor = detail::schedule_factor(schedule_, progress);
+        if (!std::isfinite(factor) || factor < 0)
+            stop("a factor of the rate that is finite, 0 or above, of the schedule", detail::to_text(factor));
+        return optimizer_.rate * factor;
+    }
+
+    void step(const Batch& batch, std::size_t last, Clock::time_point began) {
+        check_batch(batch);
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
         const T loss = model_.loss_and_gradient(batch.images, batch.ids, loss_, gradient_, work_);
         const double norm = gradient_norm(gradient_);
+        const bool is_good = std::isfinite(loss) && std::isfinite(norm);
+        const double step_rate = is_good ? rate(last, began) : 0;
         ++run_.step;
         run_.losses.push_back(static_cast<float>(loss));
-        if (!std::isfinite(loss) || !std::isfinite(norm)) {
+        if (!is_good) {
             ++run_.skipped;
             ++run_.skipped_in_row;
             if (options_.log != nullptr) {
                 *options_.log << "step " << run_.step << " skipped: loss " << loss << ", gradient norm " << norm << '\n';
             }
             if (run_.skipped_in_row >= options_.max_skipped) {
-                throw Error("Trainer", "a finite loss and gradient within " + std::to_string(options_.max_skipped) +
-                                           " steps in a row",
-                            "none up to step " + std::to_string(run_.step) + "; the weights are those of the last good step");
+                stop("a finite loss and gradient within " + std::to_string(options_.max_skipped) + " steps in a row",
+                     "none up to step " + std::to_string(run_.step));
             }
             return;
         }
         run_.skipped_in_row = 0;
         const double scale = options_.clip_norm > 0 && norm > options_.clip_norm ? options_.clip_norm / norm : 1.0;
-        optimizer_.update(model_, gradient_, state_, optimizer_.rate * schedule_(progress), scale);
+        if (!optimizer_.update(model_, gradient_, state_, step_rate, scale)) {
+            throw Error(
+                "Trainer, step " + std::to_string(run_.step), "finite weights after an update",
+                "infinities or NaN at a rate of " + detail::to_text(step_rate) + ": the model is of no more use" +
+                    (options_.snapshot.empty() ? ""
+                                               : "; " + options_.snapshot.string() + " has the weights of step " +
+                                                     std::to_string(saved_step_)));
+        }
         model_.clamp_logit_scale();
     }
 
@@ -25648,7 +29516,7 @@ private:
         if (options_.seconds == 0) {
             left = run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
         }
-        const int seconds = static_cast<int>(std::max(0.0, left));
+        const int seconds = static_cast<int>(std::clamp(left, 0.0, 1e9));
         std::array<char, 160> line;
         const std::string total = last > 0 ? "/" + std::to_string(last) : "";
         std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
@@ -25667,6 +29535,8 @@ private:
     typename Model::Workspace work_;
     AdamW::State<Model> state_;
     RunState run_;
+    RunInputs inputs_;            // of a run with a snapshot
+    std::size_t saved_step_ = 0;  // of the snapshot
     Epoch epoch_;  // the prefetching thread's
 };
 

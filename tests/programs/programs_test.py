@@ -463,11 +463,11 @@ class Programs(unittest.TestCase):
         config["model_cfg"]["vision_cfg"]["layers"] = 11
         (other / "open_clip_config.json").write_text(json.dumps(config))
         (other / "open_clip_model.safetensors").symlink_to(weights)
-        error = self.run_program("embed", "--weights", other, "--texts", self.captions, "--out", self.folder / "y.npy", fails=True)
+        error = self.run_program("embed", "--weights", other, "--images", self.pictures, "--out", self.folder / "y.npy", fails=True)
         self.assertIn("the config contradicts the tensors:\n  vision.layers: expected 11 (open_clip_config.json, model_cfg.vision_cfg.layers), found 12", error.stderr)
         (other / "open_clip_model.safetensors").unlink()
         write_checkpoint(other / "open_clip_model.safetensors", layers=11)
-        error = self.run_program("embed", "--weights", other, "--texts", self.captions, "--out", self.folder / "y.npy", fails=True)
+        error = self.run_program("embed", "--weights", other, "--images", self.pictures, "--out", self.folder / "y.npy", fails=True)
         self.assertIn("no architecture of the zoo fits", error.stderr)
         self.assertIn(".vision = td::VitConfig{.image = 224, .patch = 32, .width = 768, .layers = 11, .heads = 12}", error.stderr)
         (other / "bpe_simple_vocab_16e6.txt.gz").unlink()
