@@ -271,7 +271,10 @@ public:
         pictures.report();
         for (const auto& fault : pictures.faults) failures.push_back(fault.first);
         if (paths.size() > names.size()) std::fprintf(stderr, "%zu of %zu pictures left out\n", paths.size() - names.size(), paths.size());
-        if (names.empty()) throw td::Error("embed", "a picture that can be read and gives numbers", "none");
+        if (names.empty()) {
+            image_journal_->remove();  // there is nothing to go on from
+            throw td::Error("embed", "a picture that can be read and gives numbers", "none");
+        }
         name_rows("images", names);
         if (!failures.empty()) name_rows("failed", failures);
         add(output_.tokens ? "image_tokens" : "image_embeddings", names.size(), shape, image_rows_);

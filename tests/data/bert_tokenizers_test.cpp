@@ -132,10 +132,11 @@ TEST_CASE("a tokenizer.json of T5's form, as SigLIP's repositories have it") {
     const auto transformers = tandem::open_tokenizer(folder);
     write("open_clip_config.json", R"({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "canonicalize"}}}})");
     const auto open_clip = tandem::open_tokenizer(folder);
+    const auto file_alone = tandem::open_tokenizer(folder / "tokenizer.json");
     std::ifstream goldens(fixtures / "t5/goldens.tsv");
     std::size_t rows = 0;
-    for (std::string text, ours, whole, theirs;
-         std::getline(goldens, text, '\t') && std::getline(goldens, ours, '\t') && std::getline(goldens, whole, '\t') && std::getline(goldens, theirs); ++rows) {
+    for (std::string text, ours, theirs, whole;
+         std::getline(goldens, text, '\t') && std::getline(goldens, ours, '\t') && std::getline(goldens, theirs, '\t') && std::getline(goldens, whole); ++rows) {
         INFO(text);
         const std::string caption = nlohmann::json::parse(text);
         std::vector<Id> found(16);
@@ -143,6 +144,10 @@ TEST_CASE("a tokenizer.json of T5's form, as SigLIP's repositories have it") {
         CHECK(text_of(found) == ours + " ");
         transformers.encode(caption, found);
         CHECK(text_of(found) == theirs + " ");
+        std::vector<Id> expected = parse_ids(whole);
+        found.resize(expected.size());
+        file_alone.encode(caption, found);
+        CHECK(found == expected);
     }
     CHECK(rows > 200);
     write("open_clip_config.json", R"({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "x"}}})");

@@ -343,7 +343,10 @@ class Programs(unittest.TestCase):
         strip.mkdir()
         write_png(strip / "tall.png", 1, 2)
         (strip / "tall.png").write_bytes(png(1, 1 << 17, b"\0" * ((3 + 1) << 17)))
-        self.assertIn("tall.png", self.embed("--images", strip, "--out", self.folder / "seven.npy", fails=True).stderr)
+        self.embed("--images", strip, "--out", self.folder / "seven.npy")
+        write_png(strip / "large.png", 1, 40)
+        error = self.embed("--images", strip / "large.png", "--pixel-limit", "1599", "--out", self.folder / "eight.npy", fails=True)
+        self.assertRegex(error.stderr, r"large.png: expected an image of 1 to 1599 pixels")
 
     def test_towers_alone_and_wrapped_models(self):
         """A tower of transformers 4 or 5 alone, with and without its config; names behind what trainers wrap around a model."""
@@ -482,7 +485,7 @@ class Programs(unittest.TestCase):
             (["--images", self.pictures, "--texts", self.captions, "--out", "x.npy"], "a .safetensors file for both"),
             (["--out", "x.npy"], "--images, --texts or both"),
             (["--images", self.pictures, "--out", "x.txt"], "a name that ends in"),
-            (["--images", self.pictures, "--out", self.folder / "x.npy", "--precision", "f64"], "f32, bf16 or int8"),
+            (["--images", self.pictures, "--out", self.folder / "x.npy", "--precision", "f64"], "one of f32, bf16, int8"),
             (["--images", self.pictures, "--out", self.folder / "x.npy", "--threads", "0"], "a whole number from 1"),
             (["--image", "x"], "an option of --help"),
         ):

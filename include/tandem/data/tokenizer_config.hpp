@@ -28,6 +28,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 /// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is the
 /// tokenizer's to know.
 struct TokenizerSettings {
+    std::string type;                             ///< tokenizer_class
     std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
     std::vector<AddedToken> added;
     std::optional<bool> pads_left, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
@@ -67,7 +68,7 @@ struct TokenizerSettings {
     }
     if (const auto path = folder / "tokenizer_config.json"; std::filesystem::exists(path)) {
         const ConfigReader config(path);
-        const std::string type = config.one_of("tokenizer_class", "", classes);
+        settings.type = config.one_of("tokenizer_class", "", classes);
         read_special_tokens(config, settings);
         const std::string decoder = "added_tokens_decoder.";
         for (const std::string& number : config.keys_below(decoder)) {
@@ -110,6 +111,7 @@ struct TokenizerSettings {
                        {"model_input_names", "how results are handed over"}, {"verbose", name},
                        {"chat_template", "of chats"}, {"use_default_system_prompt", "of chats"},
                        {"legacy", "of LLaMA's spaces behind special tokens, of which captions have none"},
+                       {"extra_ids", "sentinels of T5's training, which captions do not hold"},
                        {"sp_model_kwargs", "of SentencePiece's sampling, which is of training"}});
         config.refuse_unread();
     }

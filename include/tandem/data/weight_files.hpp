@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -128,9 +129,14 @@ public:
         by_name_ = detail::positions_by_name(tensors_, where);
     }
 
-    /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read.
+    /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read. Of tensors() or
+    /// others().
     void forget(const StoredTensor& tensor) const {
-        const std::size_t file = file_of_[static_cast<std::size_t>(&tensor - tensors_.data())];
+        const auto is_in = [&](const std::vector<StoredTensor>& list) {
+            return !std::less<>()(&tensor, list.data()) && std::less<>()(&tensor, list.data() + list.size());
+        };
+        const std::size_t file = is_in(tensors_) ? file_of_[static_cast<std::size_t>(&tensor - tensors_.data())]
+                                                 : file_of_other_[static_cast<std::size_t>(&tensor - others_.data())];
         if (file < first_archive) {
             files_[file].forget(tensor);
         } else {

@@ -132,6 +132,8 @@ private:
             const std::string padding = settings.special("pad_token", "<pad>");
             if (padding != "<pad>" && padding != "</s>") throw Error(where, "pad_token = <pad> or </s>", padding);
             if (padding == "</s>") frame_.padding = frame_.end;
+            // transformers 5's T5Tokenizer puts these steps in the place of the file's (tokenization_t5.py).
+            if (settings.type.starts_with("T5")) splits_at_marks_alone_ = strips_right_ = collapses_spaces_ = false;
             take(settings, where);
         }
         frame_.cleans = rules.cleaning == Cleaning::open_clip && frame_.begins;
