@@ -34,7 +34,8 @@ void translate(const std::filesystem::path& path) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    constexpr const char* usage = "config_from_open_clip FILE.json: prints an open_clip model config as a tandem constant";
+    constexpr const char* usage =
+        "config_from_open_clip FILE.json: prints an open_clip model config as a tandem constant";
     const bool asks = count == 2 && (std::strcmp(arguments[1], "--help") == 0 || std::strcmp(arguments[1], "-h") == 0);
     if (count != 2 || asks) {
         std::fprintf(asks ? stdout : stderr, "%s\n", usage);

@@ -50,7 +50,8 @@ public:
     /// A file by what it holds: one that was written anew with the same bytes is the same.
     void add_contents(const std::filesystem::path& path) {
         const td::MappedFile file(path);
-        add("file " + path.filename().string(), digest(file.bytes()) + " of " + std::to_string(file.bytes().size()) + " bytes");
+        add("file " + path.filename().string(),
+            digest(file.bytes()) + " of " + std::to_string(file.bytes().size()) + " bytes");
         file.forget(file.bytes());
     }
     /// The files of a folder that decide on its model's rows, or the file.
@@ -105,11 +106,13 @@ private:
 class Journal {
 public:
     /// Opens what an earlier run left. Throws Error that names what differs if its inputs were others.
-    Journal(std::filesystem::path path, const Inputs& inputs, std::size_t width) : path_(std::move(path)), width_(width) {
+    Journal(std::filesystem::path path, const Inputs& inputs, std::size_t width)
+        : path_(std::move(path)), width_(width) {
         const std::string header = "tandem embed 2\n" + inputs.text() + "\n";
         if (std::ifstream before(path_, std::ios::binary); before) {
             std::string found;
-            for (std::string line; std::getline(before, line) && !line.empty() && found.size() < 65536;) found += line + "\n";
+            for (std::string line; std::getline(before, line) && !line.empty() && found.size() < 65536;)
+                found += line + "\n";
             found += "\n";
             if (found != header) throw td::Error(path_.string(), difference(header, found));
             std::vector<float> row(width);
@@ -148,7 +151,8 @@ private:
             std::getline(ours, a);
             std::getline(theirs, b);
         } while (a == b && (ours || theirs));
-        return "it holds rows of an earlier run with other inputs: delete it to begin anew, or give the same again: expected " +
+        return "it holds rows of an earlier run with other inputs: delete it to begin anew, or give the same again: "
+               "expected " +
                (a.empty() ? "nothing more" : a) + ", found " + (b.empty() ? "nothing" : b);
     }
     void flush() {
@@ -164,7 +168,8 @@ private:
 void save_npy(const std::filesystem::path& path, std::span<const float> values, std::span<const std::size_t> shape) {
     std::string extents;
     for (const std::size_t extent : shape) extents += std::to_string(extent) + ", ";
-    std::string head = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + extents.substr(0, extents.size() - 2) + "), }";
+    std::string head =
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (" + extents.substr(0, extents.size() - 2) + "), }";
     head.resize((10 + head.size() + 1 + 63) / 64 * 64 - 10 - 1, ' ');
     head += '\n';
     std::string bytes("\x93NUMPY\x01\x00", 8);
@@ -201,15 +206,20 @@ public:
         const std::filesystem::path weights = options.require("--weights");
         metadata_["architecture"] = opened.clip.sizes().architecture;
         inputs_.add("weights", weights.string());
-        for (const char* const name : {"--precision", "--activation", "--prefix", "--resampling", "--resize-as", "--pixel-limit"})
+        for (const char* const name :
+             {"--precision", "--activation", "--prefix", "--resampling", "--resize-as", "--pixel-limit"})
             inputs_.add(name, options.get(name, "by default"));
-        inputs_.add("output", output.tokens ? "tokens of layer " + std::to_string(output.layer) + (output.normed ? ", normed" : "") : "embeddings");
+        inputs_.add("output", output.tokens ? "tokens of layer " + std::to_string(output.layer) +
+                                                  (output.normed ? ", normed" : "")
+                                            : "embeddings");
         // Sums are rounded in another order on another instruction set.
         inputs_.add("instruction set", std::string(td::kernels::name_of(td::kernels::active_isa())));
         inputs_.add_folder(weights);
         if (!std::filesystem::is_directory(weights)) {
-            for (const char* const name : {"open_clip_config.json", "preprocessor_config.json", "processor_config.json", "config.json"}) {
-                if (const auto beside = weights.parent_path() / name; std::filesystem::is_regular_file(beside)) inputs_.add_contents(beside);
+            for (const char* const name :
+                 {"open_clip_config.json", "preprocessor_config.json", "processor_config.json", "config.json"}) {
+                if (const auto beside = weights.parent_path() / name; std::filesystem::is_regular_file(beside))
+                    inputs_.add_contents(beside);
             }
         }
         tokenizer_ = options.has("--tokenizer") ? options.get("--tokenizer") : weights.string();
@@ -221,34 +231,38 @@ public:
         const std::vector<std::filesystem::path>& paths = pictures.paths;
         Inputs inputs = inputs_;
         inputs.add_pictures(paths);
-        const std::vector<std::size_t> shape = output_.tokens ? std::vector{sizes.image_tokens, sizes.image_width} : std::vector{sizes.embedding};
+        const std::vector<std::size_t> shape =
+            output_.tokens ? std::vector{sizes.image_tokens, sizes.image_width} : std::vector{sizes.embedding};
         const std::size_t width = product(shape);
         if (width == 0) opened_.clip.image_tokens({});  // which says why there is none
         image_journal_.emplace(out_.string() + ".images.partial", inputs, width);
         const std::size_t floats = opened_.preprocess.count();
         std::vector<float> pixels;
-        const std::vector<float> rows = embed_all("images", *image_journal_, paths.size(), [&](std::size_t first, std::size_t end) {
-            pixels.resize((end - first) * floats);
-            std::vector<char> failed(end - first);
-            td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
-                for (; i < last; ++i) {
-                    const auto to = std::span(pixels).subspan(i * floats, floats);
-                    try {
-                        zoo::read_pixels(opened_, paths[first + i], to);
-                    } catch (const td::Error&) {
-                        failed[i] = 1;
-                        std::ranges::fill(to, 0.0F);
+        const std::vector<float> rows =
+            embed_all("images", *image_journal_, paths.size(), [&](std::size_t first, std::size_t end) {
+                pixels.resize((end - first) * floats);
+                std::vector<char> failed(end - first);
+                td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
+                    for (; i < last; ++i) {
+                        const auto to = std::span(pixels).subspan(i * floats, floats);
+                        try {
+                            zoo::read_pixels(opened_, paths[first + i], to);
+                        } catch (const td::Error&) {
+                            failed[i] = 1;
+                            std::ranges::fill(to, 0.0F);
+                        }
                     }
+                });
+                std::vector<float> found =
+                    output_.tokens ? values_of(opened_.clip.image_tokens(pixels, output_.layer, output_.normed))
+                                   : values_of(opened_.clip.encode_image(pixels));
+                for (std::size_t i = 0; i < failed.size(); ++i) {
+                    const auto row = std::span(found).subspan(i * width, width);
+                    if (failed[i] != 0 || !is_finite(row))
+                        std::ranges::fill(row, std::numeric_limits<float>::quiet_NaN());
                 }
+                return found;
             });
-            std::vector<float> found = output_.tokens ? values_of(opened_.clip.image_tokens(pixels, output_.layer, output_.normed))
-                                                      : values_of(opened_.clip.encode_image(pixels));
-            for (std::size_t i = 0; i < failed.size(); ++i) {
-                const auto row = std::span(found).subspan(i * width, width);
-                if (failed[i] != 0 || !is_finite(row)) std::ranges::fill(row, std::numeric_limits<float>::quiet_NaN());
-            }
-            return found;
-        });
         nlohmann::json names = nlohmann::json::array(), failures = nlohmann::json::array();
         std::vector<float> scratch(floats);
         for (std::size_t i = 0; i < paths.size(); ++i) {
@@ -262,7 +276,8 @@ public:
             failures.push_back(paths[i].string());
             try {
                 zoo::read_pixels(opened_, paths[i], scratch);
-                std::fprintf(stderr, "left out: %s: the model gives no finite numbers for it, or it could not be read before\n",
+                std::fprintf(stderr,
+                             "left out: %s: the model gives no finite numbers for it, or it could not be read before\n",
                              paths[i].string().c_str());
             } catch (const td::Error& error) {
                 std::fprintf(stderr, "left out: %s\n", error.what());
@@ -270,7 +285,8 @@ public:
         }
         pictures.report();
         for (const auto& fault : pictures.faults) failures.push_back(fault.first);
-        if (paths.size() > names.size()) std::fprintf(stderr, "%zu of %zu pictures left out\n", paths.size() - names.size(), paths.size());
+        if (paths.size() > names.size())
+            std::fprintf(stderr, "%zu of %zu pictures left out\n", paths.size() - names.size(), paths.size());
         if (names.empty()) {
             image_journal_->remove();  // there is nothing to go on from
             throw td::Error("embed", "a picture that can be read and gives numbers", "none");
@@ -284,17 +300,23 @@ public:
         const td::ModelSizes& sizes = opened_.clip.sizes();
         Inputs inputs = inputs_;
         inputs.add("tokenizer", tokenizer_);
-        inputs.add_folder(std::filesystem::is_directory(tokenizer_) ? std::filesystem::path(tokenizer_) : beside(tokenizer_));
+        inputs.add_folder(std::filesystem::is_directory(tokenizer_) ? std::filesystem::path(tokenizer_)
+                                                                    : beside(tokenizer_));
         inputs.add_texts(texts);
-        const std::vector<std::size_t> shape = output_.tokens ? std::vector{sizes.context, sizes.text_width} : std::vector{sizes.embedding};
+        const std::vector<std::size_t> shape =
+            output_.tokens ? std::vector{sizes.context, sizes.text_width} : std::vector{sizes.embedding};
         const std::size_t width = product(shape);
         if (width == 0) opened_.clip.encode_text({});
         text_journal_.emplace(out_.string() + ".texts.partial", inputs, width);
         text_rows_ = embed_all("texts", *text_journal_, texts.size(), [&](std::size_t first, std::size_t end) {
-            const auto ids = opened_.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context);
-            std::vector<float> found = output_.tokens ? values_of(opened_.clip.text_tokens(ids, output_.layer, output_.normed))
-                                                      : values_of(opened_.clip.encode_text(ids));
-            if (!is_finite(found)) throw td::Error("captions " + std::to_string(first + 1) + " to " + std::to_string(end), "finite numbers from the model", "infinities or NaN");
+            const auto ids =
+                opened_.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context);
+            std::vector<float> found = output_.tokens
+                                           ? values_of(opened_.clip.text_tokens(ids, output_.layer, output_.normed))
+                                           : values_of(opened_.clip.encode_text(ids));
+            if (!is_finite(found))
+                throw td::Error("captions " + std::to_string(first + 1) + " to " + std::to_string(end),
+                                "finite numbers from the model", "infinities or NaN");
             return found;
         });
         name_rows("texts", texts);
@@ -325,7 +347,8 @@ private:
     /// The folder of a file's neighbours where the tokenizer is looked for among them, as open_tokenizer does.
     static std::filesystem::path beside(const std::filesystem::path& file) {
         const std::string name = file.filename().string();
-        const bool is_vocabulary = name.ends_with(".model") || name == "tokenizer.json" || name == "vocab.txt" || name.ends_with(".txt.gz");
+        const bool is_vocabulary =
+            name.ends_with(".model") || name == "tokenizer.json" || name == "vocab.txt" || name.ends_with(".txt.gz");
         return is_vocabulary ? file : file.parent_path().empty() ? std::filesystem::path(".") : file.parent_path();
     }
 
@@ -364,15 +387,17 @@ int run(int count, char** arguments) {
          {"--out", "FILE.safetensors|.npy", "image_embeddings and text_embeddings [N, E]; .npy holds one of them"},
          {"--tokens", "", "image_tokens and text_tokens [N, tokens, width] instead: what a tower holds of every token"},
          {"--layer", "N", "behind which block: 0 is what enters the first, -1 what leaves the last (default -1)"},
-         {"--no-norm", "", "tokens without the tower's last norm. Stable Diffusion 1 and 2: --tokens; SDXL and LLaVA:\n"
-                           "                                           --tokens --layer -2 --no-norm"},
+         {"--no-norm", "",
+          "tokens without the tower's last norm. Stable Diffusion 1 and 2: --tokens; SDXL and LLaVA:\n"
+          "                                           --tokens --layer -2 --no-norm"},
          {"--threads", "N", "(default: one a core)"}});
     const std::filesystem::path out = options.require("--out");
     const bool has_images = options.has("--images"), has_texts = options.has("--texts");
     const Output output{options.has("--tokens"), !options.has("--no-norm"), options.layer("--layer", -1)};
     if (!has_images && !has_texts) throw td::Error("embed", "--images, --texts or both", "neither");
     for (const char* const name : {"--layer", "--no-norm"}) {
-        if (!output.tokens && options.has(name)) throw td::Error(name, "it beside --tokens, which it is about", "embeddings");
+        if (!output.tokens && options.has(name))
+            throw td::Error(name, "it beside --tokens, which it is about", "embeddings");
     }
     if (out.extension() != ".npy" && out.extension() != ".safetensors")
         throw td::Error("--out", "a name that ends in .safetensors or .npy", out.string());
@@ -390,7 +415,9 @@ int run(int count, char** arguments) {
                                                          : td::Towers::both);
     const td::ModelParts& parts = opened.clip.parts();
     if ((has_images && !parts.image) || (has_texts && !parts.text))
-        throw td::Error(options.get("--weights"), std::string("a tower for ") + (has_images && !parts.image ? "--images" : "--texts"), opened.clip.sizes().architecture);
+        throw td::Error(options.get("--weights"),
+                        std::string("a tower for ") + (has_images && !parts.image ? "--images" : "--texts"),
+                        opened.clip.sizes().architecture);
     std::fprintf(stderr, "%s: %s\n", options.get("--weights").c_str(), opened.clip.sizes().architecture.c_str());
     Embedder embedder(options, out, opened, output);
     if (has_images) embedder.images(pictures);

@@ -19,7 +19,8 @@ std::vector<std::string> read_labels(const std::string& argument) {
         // A path that leads nowhere is no label.
         const std::string ending = std::filesystem::path(argument).extension().string();
         if (argument.find('/') != std::string::npos || (argument.find(',') == std::string::npos && ending.size() > 1))
-            throw td::Error("--labels", "a file with a label a line, or labels with commas between", "no file " + argument);
+            throw td::Error("--labels", "a file with a label a line, or labels with commas between",
+                            "no file " + argument);
         std::istringstream parts(argument);
         for (std::string label; std::getline(parts, label, ',');) {
             label.erase(0, label.find_first_not_of(' '));
@@ -50,13 +51,15 @@ int run(int count, char** arguments) {
     if (options.has("--templates")) {
         templates = zoo::read_lines(options.get("--templates"));
         std::erase(templates, "");
-        if (templates.empty()) throw td::Error(options.get("--templates"), "a prompt a line, with {} for the label", "empty lines");
+        if (templates.empty())
+            throw td::Error(options.get("--templates"), "a prompt a line, with {} for the label", "empty lines");
     }
     const std::size_t top = std::min(options.number("--top", 5), labels.size());
     const zoo::Pictures pictures = zoo::list_pictures(options.require("--images"));
     const zoo::Opened opened = zoo::open(options);
     if (!opened.clip.parts().image || !opened.clip.parts().text)
-        throw td::Error(options.get("--weights"), "both towers of a model, to compare pictures and labels", opened.clip.sizes().architecture);
+        throw td::Error(options.get("--weights"), "both towers of a model, to compare pictures and labels",
+                        opened.clip.sizes().architecture);
     if (labels.size() < 2 && !opened.clip.logit_bias())
         throw td::Error("--labels", "two labels or more: the probability of one alone is always 100 %", labels.front());
     opened.clip.logit_scale();  // there, before the work
@@ -103,7 +106,8 @@ int run(int count, char** arguments) {
     }
     pictures.report();
     if (failed > 0) std::fprintf(stderr, "%zu of %zu pictures left out\n", failed, pictures.paths.size());
-    if (failed == pictures.paths.size()) throw td::Error("zero_shot", "a picture that can be read and gives numbers", "none");
+    if (failed == pictures.paths.size())
+        throw td::Error("zero_shot", "a picture that can be read and gives numbers", "none");
     return 0;
 }
 

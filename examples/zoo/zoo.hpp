@@ -61,7 +61,8 @@ inline std::optional<long long> whole_number(const std::string& text) {
 
 class Arguments {
 public:
-    /// Takes checkpoint_options as well. Throws Error for an option that is not listed, stands twice, or lacks its value.
+    /// Takes checkpoint_options as well. Throws Error for an option that is not listed, stands twice, or lacks its
+    /// value.
     /// --help prints the list and ends the program.
     Arguments(int count, char** arguments, const char* purpose, std::vector<Option> options) {
         options.insert(options.end(), checkpoint_options.begin(), checkpoint_options.end());
@@ -92,7 +93,8 @@ public:
         return get(name);
     }
     /// One of some words.
-    std::string choose(const std::string& name, const std::string& otherwise, std::initializer_list<const char*> words) const {
+    std::string choose(const std::string& name, const std::string& otherwise,
+                       std::initializer_list<const char*> words) const {
         const std::string found = get(name, otherwise);
         std::string expected;
         for (const char* const word : words) {
@@ -142,11 +144,13 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     const std::string precision = arguments.choose("--precision", "f32", {"f32", "bf16", "int8"});
     const std::string resampling = arguments.choose("--resampling", "", {"pillow", "torchvision"});
     const std::string resize_as = arguments.choose("--resize-as", "", {"stored", "rgb"});
-    const std::size_t pixel_limit = arguments.number("--pixel-limit", td::DecodeOptions{}.pixel_limit, std::size_t{1} << 40);
+    const std::size_t pixel_limit =
+        arguments.number("--pixel-limit", td::DecodeOptions{}.pixel_limit, std::size_t{1} << 40);
     if (towers == td::Towers::image && arguments.has("--tokenizer"))
         throw td::Error("--tokenizer", "captions, which it is for", "none");
     for (const char* const name : {"--resampling", "--resize-as", "--pixel-limit"}) {
-        if (towers == td::Towers::text && arguments.has(name)) throw td::Error(name, "pictures, which it is for", "none");
+        if (towers == td::Towers::text && arguments.has(name))
+            throw td::Error(name, "pictures, which it is for", "none");
     }
     td::AnyClip clip = precision == "f32"    ? td::open<float>(path, options)
                        : precision == "bf16" ? td::open<td::bf16>(path, options)
@@ -154,7 +158,8 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     td::Preprocess recipe;
     if (clip.parts().image) {
         const td::ImageSize size = clip.sizes().image;
-        recipe = td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
+        recipe =
+            td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
         if (recipe.size != size)
             throw td::Error(path.string(), "preprocessing to the model's " + to_string(size) + " pixels",
                             to_string(recipe.size));
@@ -181,7 +186,8 @@ inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
         if (lines.empty() && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
         if (line.ends_with('\r')) line.pop_back();
         if (line.find('\0') != std::string::npos)
-            throw td::Error(path.string(), "a text file with lines", "binary data at line " + std::to_string(lines.size() + 1));
+            throw td::Error(path.string(), "a text file with lines",
+                            "binary data at line " + std::to_string(lines.size() + 1));
         lines.push_back(line);
     }
     if (lines.empty()) throw td::Error(path.string(), "a text file with lines", "none");
@@ -214,7 +220,8 @@ struct Pictures {
 
     /// Says on standard error what is not among the paths.
     void report() const {
-        for (const auto& [path, reason] : faults) std::fprintf(stderr, "left out: %s: %s\n", path.c_str(), reason.c_str());
+        for (const auto& [path, reason] : faults)
+            std::fprintf(stderr, "left out: %s: %s\n", path.c_str(), reason.c_str());
         for (const auto& [kind, count] : counts) std::fprintf(stderr, "not read: %zu %s\n", count, kind.c_str());
     }
 };
@@ -255,7 +262,8 @@ inline void add_file(const std::filesystem::path& path, Pictures& pictures) {
 inline void add_folder(const std::filesystem::path& folder, Pictures& pictures) {
     std::error_code failed;
     std::vector<std::filesystem::path> entries;
-    for (std::filesystem::directory_iterator entry(folder, failed), end; !failed && entry != end; entry.increment(failed))
+    for (std::filesystem::directory_iterator entry(folder, failed), end; !failed && entry != end;
+         entry.increment(failed))
         entries.push_back(entry->path());
     if (failed) pictures.faults.emplace_back(folder.string(), "the folder cannot be read: " + failed.message());
     std::ranges::sort(entries);
@@ -265,7 +273,8 @@ inline void add_folder(const std::filesystem::path& folder, Pictures& pictures) 
         if (path.filename().string().starts_with('.')) {
             ++pictures.counts["hidden files and folders, whose names begin with a dot"];
         } else if (failed || status.type() == std::filesystem::file_type::not_found) {
-            pictures.faults.emplace_back(path.string(), is_symlink(link) ? "a link that leads to no file" : "cannot be looked at");
+            pictures.faults.emplace_back(path.string(),
+                                         is_symlink(link) ? "a link that leads to no file" : "cannot be looked at");
         } else if (is_directory(status) && is_symlink(link)) {
             pictures.faults.emplace_back(path.string(), "a link to a folder, which is not followed: name that folder");
         } else if (is_directory(status)) {
@@ -278,8 +287,8 @@ inline void add_folder(const std::filesystem::path& folder, Pictures& pictures) 
     }
 }
 
-/// The pictures of a folder, by name; one picture; or those that a text file lists, a path a line. Which of them a file is,
-/// its first bytes tell.
+/// The pictures of a folder, by name; one picture; or those that a text file lists, a path a line. Which of them a file
+/// is, its first bytes tell.
 inline Pictures list_pictures(const std::filesystem::path& path) {
     Pictures pictures;
     std::error_code failed;
@@ -287,7 +296,8 @@ inline Pictures list_pictures(const std::filesystem::path& path) {
         add_folder(path, pictures);
         std::ranges::sort(pictures.paths);
     } else if (std::filesystem::exists(path, failed) && !std::filesystem::is_regular_file(path, failed)) {
-        throw td::Error(path.string(), "a picture, a folder, or a text file that lists pictures", "neither a file nor a folder");
+        throw td::Error(path.string(), "a picture, a folder, or a text file that lists pictures",
+                        "neither a file nor a folder");
     } else {
         std::string fault;
         const std::string format = picture_format(path, fault);

@@ -2498,13 +2498,13 @@ void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
 struct AddedToken {
     std::string text;
     Id id = 0;
-    bool single_word = false;          ///< not inside of a word
+    bool single_word = false;             ///< not inside of a word
     bool lstrip = false, rstrip = false;  ///< takes the white space before it, or behind it
-    bool normalized = false;           ///< is looked for in the text as it was cleaned, and cleaned itself
+    bool normalized = false;              ///< is looked for in the text as it was cleaned, and cleaned itself
 };
 
-/// Finds them from left to right, the longest where several begin at one place (tokenizers/src/tokenizer/added_vocabulary.rs,
-/// find_matches).
+/// Finds them from left to right, the longest where several begin at one place
+/// (tokenizers/src/tokenizer/added_vocabulary.rs, find_matches).
 class AddedTokens {
 public:
     void add(AddedToken token) {
@@ -2519,7 +2519,9 @@ public:
         }
     }
 
-    bool empty() const { return tokens_.empty(); }
+    bool has(std::string_view text) const {
+        return std::ranges::any_of(tokens_, [&](const AddedToken& token) { return token.text == text; });
+    }
     const std::vector<AddedToken>& tokens() const { return tokens_; }
 
     /// Calls part(text) for what stands between tokens, and token(id) for each of them.
@@ -2534,7 +2536,8 @@ public:
             }
             std::size_t begin = at, end = at + found->text.size();
             at = end;  // a token that is passed over does not overlap another
-            if (found->single_word && (is_word_at_end(text.substr(0, begin)) || is_word_at_begin(text.substr(end)))) continue;
+            if (found->single_word && (is_word_at_end(text.substr(0, begin)) || is_word_at_begin(text.substr(end))))
+                continue;
             if (found->lstrip) {
                 while (begin > begun) {
                     std::size_t letter = begin - 1;
@@ -2575,7 +2578,9 @@ private:
         return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_ND) || kind == UTF8PROC_CATEGORY_NL ||
                kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
     }
-    static bool is_word_at_begin(std::string_view text) { return !text.empty() && is_word(front_code_point(text).value); }
+    static bool is_word_at_begin(std::string_view text) {
+        return !text.empty() && is_word(front_code_point(text).value);
+    }
     static bool is_word_at_end(std::string_view text) {
         if (text.empty()) return false;
         std::size_t letter = text.size() - 1;
@@ -2735,9 +2740,8 @@ public:
     }
     bool has_below(std::string_view prefix) const {
         bool found = false;
-        for_each([&](const JsonLeaf&, std::string_view name, std::size_t) {
-            found = found || name.starts_with(prefix);
-        });
+        for_each(
+            [&](const JsonLeaf&, std::string_view name, std::size_t) { found = found || name.starts_with(prefix); });
         return found;
     }
 
@@ -2808,7 +2812,8 @@ public:
     /// The same of an array.
     void require_all(std::string_view path, std::initializer_list<std::string_view> values) const {
         const std::vector<std::string> found = all(path);
-        if (!found.empty() && !std::ranges::equal(found, values)) refuse(path, "the library's default, the only one here");
+        if (!found.empty() && !std::ranges::equal(found, values))
+            refuse(path, "the library's default, the only one here");
     }
     /// Keys that do not matter, and what stands below them.
     void ignore(std::span<const IrrelevantKey> keys, std::string_view prefix = "") const {
@@ -3045,10 +3050,12 @@ private:
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is the
-/// tokenizer's to know.
+/// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is
+/// the tokenizer's to know.
 struct TokenizerSettings {
+    std::string type;                             ///< tokenizer_class
     std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
+    std::vector<std::string> listed;              ///< additional_special_tokens, or extra_special_tokens
     std::vector<AddedToken> added;
     std::optional<bool> pads_left, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
 
@@ -3056,26 +3063,45 @@ struct TokenizerSettings {
         const auto found = specials.find(role);
         return found == specials.end() ? otherwise : found->second;
     }
-    /// Throws Error unless a role is played by that token.
-    void require(const std::string& where, const std::string& role, const std::string& token) const {
-        if (const std::string found = special(role, token); found != token) throw Error(where, role + " = " + token, found);
+    /// Throws Error unless every role is played by the token that is here for it, and has(token) knows those that are
+    /// only listed: transformers makes special tokens of them all, which are found in texts as they are written.
+    template <class Has>
+    void require(const std::string& where, std::initializer_list<std::pair<std::string_view, std::string_view>> roles,
+                 const Has& has) const {
+        for (const auto& [role, token] : specials) {
+            const auto known = std::ranges::find(roles, role, &std::pair<std::string_view, std::string_view>::first);
+            if (known == roles.end()) throw Error(where, "no " + role, token);
+            if (!known->second.empty() && known->second != token)
+                throw Error(where, role + " = " + std::string(known->second), token);
+        }
+        for (const std::string& token : listed) {
+            if (!has(token))
+                throw Error(where,
+                            "additional_special_tokens (extra_special_tokens) that have ids, among the added tokens",
+                            token);
+        }
     }
 };
 
 [[gnu::cold]] inline void read_special_tokens(const ConfigReader& config, TokenizerSettings& settings) {
-    for (const char* const role : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
+    for (const char* const role :
+         {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
         const std::string name = role;
         const auto found = config.find(name), content = config.find(name + ".content");
         // The tokens' own flags stand with the added tokens.
         config.ignore({{name, "its content was read"}});
         if (found || content) settings.specials.emplace(name, found ? *found : *content);
     }
-    static constexpr std::string_view listed = "they stand among the added tokens, with their ids";
-    config.ignore({{"additional_special_tokens", listed}, {"extra_special_tokens", listed}});
+    for (const char* const list : {"additional_special_tokens", "extra_special_tokens"}) {
+        for (const std::string& name : {std::string(list), list + std::string(".content")}) {
+            for (std::string& token : config.all(name)) settings.listed.push_back(std::move(token));
+        }
+        config.ignore({{list, "their contents were read; their flags stand with the added tokens"}});
+    }
 }
 
-/// The settings in a folder; nothing of a path that is a file. `classes` are the tokenizer_class that the vocabulary may be
-/// for. Throws Error that names file, key and value of what is not here.
+/// The settings in a folder; nothing of a path that is a file. `classes` are the tokenizer_class that the vocabulary
+/// may be for. Throws Error that names file, key and value of what is not here.
 [[gnu::cold]] inline TokenizerSettings read_tokenizer_settings(const std::filesystem::path& folder,
                                                                std::initializer_list<std::string_view> classes) {
     TokenizerSettings settings;
@@ -3083,11 +3109,12 @@ struct TokenizerSettings {
     std::map<std::string, AddedToken> added;
     if (const auto path = folder / "added_tokens.json"; std::filesystem::exists(path)) {
         const ConfigReader config(path);
-        for (const auto& [token, id] : config.counts()) added[token] = {.text = token, .id = static_cast<Id>(id), .normalized = true};
+        for (const auto& [token, id] : config.counts())
+            added[token] = {.text = token, .id = static_cast<Id>(id), .normalized = true};
     }
     if (const auto path = folder / "tokenizer_config.json"; std::filesystem::exists(path)) {
         const ConfigReader config(path);
-        const std::string type = config.one_of("tokenizer_class", "", classes);
+        settings.type = config.one_of("tokenizer_class", "", classes);
         read_special_tokens(config, settings);
         const std::string decoder = "added_tokens_decoder.";
         for (const std::string& number : config.keys_below(decoder)) {
@@ -3119,17 +3146,35 @@ struct TokenizerSettings {
         static constexpr std::string_view name = "a name, or where files come from";
         static constexpr std::string_view decoding = "of ids that become text";
         static constexpr std::string_view call = "overridden by the call that pads and cuts to the model's context";
-        config.ignore({{"name_or_path", name}, {"_name_or_path", name}, {"special_tokens_map_file", name},
-                       {"tokenizer_file", name}, {"vocab_file", name}, {"merges_file", name}, {"processor_class", name},
-                       {"transformers_version", name}, {"is_local", name}, {"local_files_only", name},
-                       {"backend", "which code computes it"}, {"use_fast", "which code computes it"},
-                       {"errors", decoding}, {"clean_up_tokenization_spaces", decoding},
-                       {"spaces_between_special_tokens", decoding}, {"model_max_length", call}, {"max_length", call},
-                       {"padding", call}, {"truncation", call}, {"truncation_strategy", call}, {"stride", call},
-                       {"pad_to_multiple_of", call}, {"pad_token_type_id", "captions have one type"},
-                       {"model_input_names", "how results are handed over"}, {"verbose", name},
-                       {"chat_template", "of chats"}, {"use_default_system_prompt", "of chats"},
+        config.ignore({{"name_or_path", name},
+                       {"_name_or_path", name},
+                       {"special_tokens_map_file", name},
+                       {"tokenizer_file", name},
+                       {"vocab_file", name},
+                       {"merges_file", name},
+                       {"processor_class", name},
+                       {"transformers_version", name},
+                       {"is_local", name},
+                       {"local_files_only", name},
+                       {"backend", "which code computes it"},
+                       {"use_fast", "which code computes it"},
+                       {"errors", decoding},
+                       {"clean_up_tokenization_spaces", decoding},
+                       {"spaces_between_special_tokens", decoding},
+                       {"model_max_length", call},
+                       {"max_length", call},
+                       {"padding", call},
+                       {"truncation", call},
+                       {"truncation_strategy", call},
+                       {"stride", call},
+                       {"pad_to_multiple_of", call},
+                       {"pad_token_type_id", "captions have one type"},
+                       {"model_input_names", "how results are handed over"},
+                       {"verbose", name},
+                       {"chat_template", "of chats"},
+                       {"use_default_system_prompt", "of chats"},
                        {"legacy", "of LLaMA's spaces behind special tokens, of which captions have none"},
+                       {"extra_ids", "sentinels of T5's training, which captions do not hold"},
                        {"sp_model_kwargs", "of SentencePiece's sampling, which is of training"}});
         config.refuse_unread();
     }
@@ -3153,7 +3198,8 @@ struct TokenizerSettings {
         const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
         if (failed != std::errc() || end != number.data() + number.size() || id < 0)
             throw Error(json.file.string(), at + "id = a whole number", number.empty() ? "nothing" : number);
-        added.push_back({json.value(at + "content"), id, is("single_word"), is("lstrip"), is("rstrip"), is("normalized")});
+        added.push_back(
+            {json.value(at + "content"), id, is("single_word"), is("lstrip"), is("rstrip"), is("normalized")});
         json.ignore(at + "special");
     }
     return added;
@@ -3165,9 +3211,9 @@ struct CaptionRules {
     bool strips_end = false;  ///< BERT's [SEP] becomes 0 (CLIPA)
 };
 
-/// The rules in the folder of a checkpoint: `wanted`, or the library's whose config lies there. `own` is how open_clip would
-/// have to clean for this vocabulary: lower, whitespace or canonicalize (open_clip/factory.py, get_tokenizer; tokenizer.py,
-/// HFTokenizer). Throws Error where open_clip_config.json asks for another, or for more than is here.
+/// The rules in the folder of a checkpoint: `wanted`, or the library's whose config lies there. `own` is how open_clip
+/// would have to clean for this vocabulary: lower, whitespace or canonicalize (open_clip/factory.py, get_tokenizer;
+/// tokenizer.py, HFTokenizer). Throws Error where open_clip_config.json asks for another, or for more than is here.
 [[gnu::cold]] inline CaptionRules caption_rules(const std::filesystem::path& folder, std::optional<Cleaning> wanted,
                                                 std::string_view own) {
     const std::filesystem::path path = folder / "open_clip_config.json";
@@ -3293,8 +3339,8 @@ public:
             if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
             bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
-        bpe.take_settings(path, where);
         for (const detail::AddedToken& token : added) bpe.add_token(token);
+        bpe.take_settings(path, where);
         json.refuse_unread();
         return bpe;
     }
@@ -3487,8 +3533,6 @@ private:
         if (cleaning_ == Cleaning::open_clip) return;  // SimpleTokenizer reads none
         const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
             path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        settings.require(where, "bos_token", "<|startoftext|>");
-        settings.require(where, "eos_token", "<|endoftext|>");
         if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
         for (const detail::AddedToken& token : settings.added) add_token(token);
         const std::string padding = settings.special("pad_token", "<|endoftext|>");
@@ -3505,6 +3549,12 @@ private:
         } else {
             throw Error(where, "a pad_token of the vocabulary", "\"" + padding + "\"");
         }
+        // As any special token it is found in texts as it is written.
+        if (!added_.has(padding) && !normalized_.has(padding)) added_.add({.text = padding, .id = padding_});
+        settings.require(where,
+                         {{"bos_token", "<|startoftext|>"}, {"eos_token", "<|endoftext|>"}, {"unk_token", "<|endoftext|>"},
+                          {"pad_token", ""}},
+                         [&](const std::string& token) { return added_.has(token) || normalized_.has(token); });
     }
 
     [[gnu::cold]] void add_token(detail::AddedToken token) {
@@ -3723,6 +3773,14 @@ public:
         result.pads_left_ = settings.pads_left.value_or(json.value("padding.direction") == "Left");
         for (const detail::AddedToken& token : settings.added) result.add(token);
         for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        const auto has = [&](const std::string& token) { return result.id_of(token).has_value(); };
+        settings.require(where,
+                         {{"bos_token", ""}, {"eos_token", ""}, {"unk_token", ""}, {"pad_token", ""}, {"mask_token", ""},
+                          {"sep_token", ""}, {"cls_token", ""}},
+                         has);
+        for (const auto& [role, token] : settings.specials) {
+            if (!has(token)) throw Error(where, role + " among the added tokens", token);
+        }
         result.padding_ = result.id_of(settings.special("pad_token", "<pad>")).value_or(0);
         if (settings.adds_begin && *settings.adds_begin == result.before_.empty())
             throw Error(where, "a post_processor as add_bos_token says", result.before_.empty() ? "none before a text" : "one before a text");
@@ -4369,9 +4427,8 @@ private:
     [[gnu::cold]] static void read_settings(const std::filesystem::path& path, const std::string& where) {
         const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
             path, {"SiglipTokenizer", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        settings.require(where, "eos_token", std::string(end_literal));
-        settings.require(where, "unk_token", std::string(unknown_literal));
-        settings.require(where, "pad_token", std::string(end_literal));
+        settings.require(where, {{"eos_token", end_literal}, {"unk_token", unknown_literal}, {"pad_token", end_literal}},
+                         [](const std::string& token) { return token == end_literal || token == unknown_literal; });
         if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
         if (!settings.lowers.value_or(true)) throw Error(where, "do_lower_case = true", "false");
         for (const detail::AddedToken& token : settings.added) {
@@ -4523,8 +4580,8 @@ public:
                                              const detail::CaptionRules& rules) {
         WordPiece result;
         result.read_json(json);
-        result.find_specials(json.file, read_settings(path), rules);
         for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
+        result.find_specials(json.file, read_settings(path), rules);
         json.refuse_unread();
         return result;
     }
@@ -4567,20 +4624,23 @@ private:
 
     [[gnu::cold]] void find_specials(const std::filesystem::path& file, const detail::TokenizerSettings& settings,
                                      const detail::CaptionRules& rules) {
-        const auto id_of = [&](const char* role, const char* literal) {
-            settings.require(file.string(), role, literal);
+        const auto id_of = [&](const char* literal) {
             const auto found = ids_.find(literal);
             if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
             frame_.added.add({.text = literal, .id = found->second});
             return found->second;
         };
-        frame_.padding = id_of("pad_token", "[PAD]");
-        frame_.unknown = id_of("unk_token", "[UNK]");
-        frame_.begin = id_of("cls_token", "[CLS]");
-        frame_.end = id_of("sep_token", "[SEP]");
+        frame_.padding = id_of("[PAD]");
+        frame_.unknown = id_of("[UNK]");
+        frame_.begin = id_of("[CLS]");
+        frame_.end = id_of("[SEP]");
         if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
             frame_.added.add({.text = mask->first, .id = mask->second});
         for (const detail::AddedToken& token : settings.added) add(file, token);
+        settings.require(file.string(),
+                         {{"pad_token", "[PAD]"}, {"unk_token", "[UNK]"}, {"cls_token", "[CLS]"}, {"sep_token", "[SEP]"},
+                          {"mask_token", "[MASK]"}},
+                         [&](const std::string& token) { return frame_.added.has(token); });
         if (settings.pads_left.value_or(false)) throw Error(file.string(), "padding_side = right", "left");
         frame_.cleans = rules.cleaning == Cleaning::open_clip;
         frame_.strips_end = rules.strips_end;
@@ -4717,9 +4777,9 @@ public:
                                                        const std::filesystem::path& model) {
         XlmRobertaTokenizer result;
         result.read_json(json);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
         result.read_settings(path, json.file.string(),
                              detail::caption_rules(model, cleaning, result.frame_.begins ? "whitespace" : "canonicalize"));
-        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
         json.refuse_unread();
         return result;
     }
@@ -4776,21 +4836,22 @@ private:
         if (frame_.begins) {
             const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
                 path, {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-            const std::array<std::array<const char*, 2>, 5> roles{{{"cls_token", "<s>"},
-                                                                   {"bos_token", "<s>"},
-                                                                   {"sep_token", "</s>"},
-                                                                   {"pad_token", "<pad>"},
-                                                                   {"unk_token", "<unk>"}}};
-            for (const auto& [role, token] : roles) settings.require(where, role, token);
             take(settings, where);
+            settings.require(where,
+                             {{"cls_token", "<s>"}, {"bos_token", "<s>"}, {"sep_token", "</s>"}, {"eos_token", "</s>"},
+                              {"pad_token", "<pad>"}, {"unk_token", "<unk>"}, {"mask_token", "<mask>"}},
+                             [&](const std::string& token) { return frame_.added.has(token) || normalized_.has(token); });
         } else {
             const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
                 path, {"T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-            const std::array<std::array<const char*, 2>, 2> roles{{{"eos_token", "</s>"}, {"unk_token", "<unk>"}}};
-            for (const auto& [role, token] : roles) settings.require(where, role, token);
+            settings.require(where, {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", ""}}, [](const std::string& token) {
+                return token.starts_with("<extra_id_");  // sentinels of T5's training
+            });
             const std::string padding = settings.special("pad_token", "<pad>");
             if (padding != "<pad>" && padding != "</s>") throw Error(where, "pad_token = <pad> or </s>", padding);
             if (padding == "</s>") frame_.padding = frame_.end;
+            // transformers 5's T5Tokenizer puts these steps in the place of the file's (tokenization_t5.py).
+            if (settings.type.starts_with("T5")) splits_at_marks_alone_ = strips_right_ = collapses_spaces_ = false;
             take(settings, where);
         }
         frame_.cleans = rules.cleaning == Cleaning::open_clip && frame_.begins;
@@ -24138,9 +24199,14 @@ public:
         by_name_ = detail::positions_by_name(tensors_, where);
     }
 
-    /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read.
+    /// Lets go of the memory that a tensor's data takes while its file is mapped; it can still be read. Of tensors() or
+    /// others().
     void forget(const StoredTensor& tensor) const {
-        const std::size_t file = file_of_[static_cast<std::size_t>(&tensor - tensors_.data())];
+        const auto is_in = [&](const std::vector<StoredTensor>& list) {
+            return !std::less<>()(&tensor, list.data()) && std::less<>()(&tensor, list.data() + list.size());
+        };
+        const std::size_t file = is_in(tensors_) ? file_of_[static_cast<std::size_t>(&tensor - tensors_.data())]
+                                                 : file_of_other_[static_cast<std::size_t>(&tensor - others_.data())];
         if (file < first_archive) {
             files_[file].forget(tensor);
         } else {
@@ -25240,7 +25306,8 @@ inline constexpr std::array pretrained_keys{
     IrrelevantKey{"architectures", names_only},
     IrrelevantKey{"transformers_version", names_only},
     IrrelevantKey{"tokenizer_class", "the tokenizer's own config says it"},
-    IrrelevantKey{"torch_dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
+    IrrelevantKey{"torch_dtype",
+                  "the precision to store and compute in: the tensors say the one, the caller the other"},
     IrrelevantKey{"dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
     IrrelevantKey{"_attn_implementation", of_interface},
     IrrelevantKey{"_attn_implementation_autoset", of_interface},
@@ -25303,8 +25370,8 @@ inline constexpr std::array pretrained_keys{
     IrrelevantKey{"problem_type", of_heads}};
 
 /// The padding's id of a text tower: nothing is masked by it in CLIPTextModel and SiglipTextModel
-/// (modeling_clip.py, modeling_siglip.py: only an attention_mask that the caller gives), and BertModel's table has its row
-/// for it like any other.
+/// (modeling_clip.py, modeling_siglip.py: only an attention_mask that the caller gives), and BertModel's table has its
+/// row for it like any other.
 inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what the tokenizer says is padding"};
 
 /// A text tower of transformers: CLIPTextConfig, SiglipTextConfig or AlignTextConfig, whose fields stand behind `at`.
@@ -25313,23 +25380,32 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
     const bool is_clip = family == "clip", is_align = family == "align";
     config.add_count("text.vocabulary", at + "vocab_size", is_clip ? 49408 : is_align ? 30522 : 32000);
     config.add_count(is_align ? "text.positions" : "text.context", at + "max_position_embeddings",
-                     is_clip ? 77 : is_align ? 512 : 64);
+                     is_clip    ? 77
+                     : is_align ? 512
+                                : 64);
     config.add_count("text.width", at + "hidden_size", is_clip ? 512 : 768);
     config.add_count("text.hidden", at + "intermediate_size", is_clip ? 2048 : 3072);
     config.add_count("text.layers", at + "num_hidden_layers", 12);
     config.add_count("text.heads", at + "num_attention_heads", is_clip ? 8 : 12);
-    config.add_word("text.activation", at + "hidden_act", is_clip ? "quick_gelu" : is_align ? "gelu" : "gelu_pytorch_tanh",
+    config.add_word("text.activation", at + "hidden_act",
+                    is_clip    ? "quick_gelu"
+                    : is_align ? "gelu"
+                               : "gelu_pytorch_tanh",
                     {"quick_gelu", "gelu", "gelu_pytorch_tanh"});
     config.add_number("text.norm.eps", at + "layer_norm_eps", is_clip ? 1e-5 : is_align ? 1e-12 : 1e-6);
     config.conclude("text.causal", is_clip ? "true" : "false", "model_type");
     config.conclude("text.proj_bias", is_clip ? "false" : "true", "model_type");
-    // modeling_clip.py, CLIPTextTransformer: where eos_token_id is 2, the largest id counts; else the first one equal to it.
+    // modeling_clip.py, CLIPTextTransformer: where eos_token_id is 2, the largest id counts; else the first one equal
+    // to it.
     const auto ends = config.all(at + "eos_token_id");
     const auto vocabulary = config.count(at + "vocab_size").value_or(49408);
     if (is_clip && ends.size() > 1) config.refuse(at + "eos_token_id", "one id");
     const std::size_t end = is_clip ? config.count(at + "eos_token_id").value_or(49407) : 0;
     if (!is_clip || end == 2 || end + 1 == vocabulary) {
-        config.conclude("text.pooling", is_align ? "first" : is_clip ? "argmax" : "last",
+        config.conclude("text.pooling",
+                        is_align  ? "first"
+                        : is_clip ? "argmax"
+                                  : "last",
                         is_clip ? at + "eos_token_id" : "model_type");
     } else {
         config.conclude("text.pooling", "eos", at + "eos_token_id");
@@ -25354,8 +25430,11 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
     config.require(at + "num_channels", "3");
     config.require(at + "model_type", std::string(family) + "_vision_model");
     config.ignore(pretrained_keys, at);
-    config.ignore({{"is_decoder", of_generation}, {"add_cross_attention", of_generation},
-                   {"pad_token_id", of_generation}, {"eos_token_id", of_generation}}, at);
+    config.ignore({{"is_decoder", of_generation},
+                   {"add_cross_attention", of_generation},
+                   {"pad_token_id", of_generation},
+                   {"eos_token_id", of_generation}},
+                  at);
     if (family == "align") {
         config.add_number("vision.width_coefficient", at + "width_coefficient", 2.0);
         config.add_number("vision.depth_coefficient", at + "depth_coefficient", 3.1);
@@ -25375,7 +25454,8 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         config.ignore({{"image_size", "the tower takes any; the preprocessing says which"},
                        {"num_hidden_layers", "computed from the others (configuration_align.py)"},
                        {"batch_norm_momentum", of_training},
-                       {"drop_connect_rate", of_training}}, at);
+                       {"drop_connect_rate", of_training}},
+                      at);
         return;
     }
     const bool is_clip = family == "clip";
@@ -25398,10 +25478,10 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
 [[gnu::cold]] inline void read_transformers_config(ArchitectureReader& config) {
     const bool has_parts = config.has_below("vision_config.") || config.has_below("text_config.");
     if (!config.find("model_type") && !has_parts) config.refuse("model_type", "clip, siglip or align");
-    const std::string type = config.one_of("model_type", "clip",
-                                           {"clip", "siglip", "align", "clip_text_model", "clip_vision_model",
-                                            "siglip_text_model", "siglip_vision_model", "align_text_model",
-                                            "align_vision_model"});
+    const std::string type =
+        config.one_of("model_type", "clip",
+                      {"clip", "siglip", "align", "clip_text_model", "clip_vision_model", "siglip_text_model",
+                       "siglip_vision_model", "align_text_model", "align_vision_model"});
     const std::string family = type.substr(0, type.find('_'));
     const bool is_text = type.ends_with("_text_model"), is_vision = type.ends_with("_vision_model");
     config.ignore(pretrained_keys);
@@ -25416,7 +25496,8 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         }
         return config.refuse_unread();
     }
-    // Configs of before version 4.28 have both; the newer word counts (configuration_clip.py, CLIPConfig.__post_init__).
+    // Configs of before version 4.28 have both; the newer word counts (configuration_clip.py,
+    // CLIPConfig.__post_init__).
     const auto part = [&](const std::string& name) {
         const std::string old = name + "_dict.";
         if (family != "clip" || !config.has_below(old)) return name + ".";
@@ -25438,15 +25519,18 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         config.ignore({unused}, text);
     }
     config.conclude("logit_bias", family == "siglip" ? "true" : "false", "model_type");
-    config.ignore({{"logit_scale_init_value", in_tensors}, {"temperature_init_value", in_tensors},
-                   {"pad_token_id", of_generation}, {"eos_token_id", of_generation}});
+    config.ignore({{"logit_scale_init_value", in_tensors},
+                   {"temperature_init_value", in_tensors},
+                   {"pad_token_id", of_generation},
+                   {"eos_token_id", of_generation}});
     config.refuse_unread();
 }
 
 /// SigLIP's image towers by timm's names, which are their sizes (timm/models/vision_transformer.py).
 struct TimmSiglip {
     std::size_t width = 0, layers = 0, heads = 0, hidden = 0, patch = 0;
-    bool is_tanh = false;  ///< act_layer = 'gelu_tanh': those first trained for SigLIP 2; the others share SigLIP's names
+    bool is_tanh =
+        false;  ///< act_layer = 'gelu_tanh': those first trained for SigLIP 2; the others share SigLIP's names
 };
 
 [[gnu::cold]] inline std::optional<TimmSiglip> timm_siglip(std::string_view name) {
@@ -25481,7 +25565,8 @@ struct TimmSiglip {
     if (!take("patch") || (found.patch = take_number()) == 0 || !take("_siglip_")) return std::nullopt;
     const std::size_t image = take_number();
     if (image == 0 || !name.empty()) return std::nullopt;
-    found.is_tanh = found.is_tanh || found.patch == 32 || (is_large && image == 512) || (is_so400m && found.patch == 16);
+    found.is_tanh =
+        found.is_tanh || found.patch == 32 || (is_large && image == 512) || (is_so400m && found.patch == 16);
     return found;
 }
 
@@ -25538,22 +25623,46 @@ struct TimmSiglip {
         config.conclude("vision.pooling", "map", at + "timm_model_name");
         if (config.find(at + "timm_pool").value_or("avg") != "map") config.refuse(at + "timm_pool", "map");
         if (config.find(at + "timm_proj").value_or("linear") != "none") config.refuse(at + "timm_proj", "none");
-        static constexpr std::string_view by_name = "a timm model has it by its name (open_clip/model.py, CLIPVisionCfg)";
-        config.ignore({{"timm_model_pretrained", of_training}, {"timm_drop", of_training},
-                       {"timm_drop_path", of_training}, {"timm_proj_bias", "there is no projection"},
-                       {"layers", by_name}, {"width", by_name}, {"head_width", by_name}, {"mlp_ratio", by_name},
-                       {"patch_size", by_name}, {"ls_init_value", by_name}, {"attentional_pool", by_name},
-                       {"attn_pooler_queries", by_name}, {"attn_pooler_heads", by_name}, {"no_ln_pre", by_name},
-                       {"pos_embed_type", by_name}, {"final_ln_after_pool", by_name}, {"pool_type", by_name},
-                       {"output_tokens", by_name}, {"act_kwargs", by_name}, {"norm_kwargs", by_name},
-                       {"block_type", by_name}, {"qk_norm", by_name}, {"scaled_cosine_attn", by_name},
-                       {"scale_heads", by_name}, {"scale_attn_inner", by_name}, {"scale_attn", by_name},
-                       {"scale_fc", by_name}}, at);
+        static constexpr std::string_view by_name =
+            "a timm model has it by its name (open_clip/model.py, CLIPVisionCfg)";
+        config.ignore({{"timm_model_pretrained", of_training},
+                       {"timm_drop", of_training},
+                       {"timm_drop_path", of_training},
+                       {"timm_proj_bias", "there is no projection"},
+                       {"layers", by_name},
+                       {"width", by_name},
+                       {"head_width", by_name},
+                       {"mlp_ratio", by_name},
+                       {"patch_size", by_name},
+                       {"ls_init_value", by_name},
+                       {"attentional_pool", by_name},
+                       {"attn_pooler_queries", by_name},
+                       {"attn_pooler_heads", by_name},
+                       {"no_ln_pre", by_name},
+                       {"pos_embed_type", by_name},
+                       {"final_ln_after_pool", by_name},
+                       {"pool_type", by_name},
+                       {"output_tokens", by_name},
+                       {"act_kwargs", by_name},
+                       {"norm_kwargs", by_name},
+                       {"block_type", by_name},
+                       {"qk_norm", by_name},
+                       {"scaled_cosine_attn", by_name},
+                       {"scale_heads", by_name},
+                       {"scale_attn_inner", by_name},
+                       {"scale_attn", by_name},
+                       {"scale_fc", by_name}},
+                      at);
         return;
     }
     static constexpr std::string_view no_timm = "of towers of timm";
-    config.ignore({{"timm_model_pretrained", no_timm}, {"timm_pool", no_timm}, {"timm_proj", no_timm},
-                   {"timm_proj_bias", no_timm}, {"timm_drop", no_timm}, {"timm_drop_path", no_timm}}, at);
+    config.ignore({{"timm_model_pretrained", no_timm},
+                   {"timm_pool", no_timm},
+                   {"timm_proj", no_timm},
+                   {"timm_proj_bias", no_timm},
+                   {"timm_drop", no_timm},
+                   {"timm_drop_path", no_timm}},
+                  at);
     if (const auto stages = config.all(at + "layers"); stages.size() > 1) {
         if (stages.size() != 4) config.refuse(at + "layers", "4 stages, which a ResNet has");
         if (config.all(at + "image_size").size() > 1 &&
@@ -25565,19 +25674,35 @@ struct TimmSiglip {
         config.add_count("vision.width", at + "width", 64);
         config.add_count("vision.head_width", at + "head_width", 64);
         static constexpr std::string_view no_blocks = "of transformers; this is a ResNet";
-        config.ignore({{"patch_size", no_blocks}, {"mlp_ratio", no_blocks}, {"ls_init_value", no_blocks},
-                       {"attentional_pool", no_blocks}, {"attn_pooler_queries", no_blocks},
-                       {"attn_pooler_heads", no_blocks}, {"no_ln_pre", no_blocks}, {"pos_embed_type", no_blocks},
-                       {"final_ln_after_pool", no_blocks}, {"pool_type", no_blocks}, {"output_tokens", no_blocks},
-                       {"act_kwargs", no_blocks}, {"norm_kwargs", no_blocks}, {"block_type", no_blocks},
-                       {"qk_norm", no_blocks}, {"scaled_cosine_attn", no_blocks}, {"scale_heads", no_blocks},
-                       {"scale_attn_inner", no_blocks}, {"scale_attn", no_blocks}, {"scale_fc", no_blocks}}, at);
+        config.ignore({{"patch_size", no_blocks},
+                       {"mlp_ratio", no_blocks},
+                       {"ls_init_value", no_blocks},
+                       {"attentional_pool", no_blocks},
+                       {"attn_pooler_queries", no_blocks},
+                       {"attn_pooler_heads", no_blocks},
+                       {"no_ln_pre", no_blocks},
+                       {"pos_embed_type", no_blocks},
+                       {"final_ln_after_pool", no_blocks},
+                       {"pool_type", no_blocks},
+                       {"output_tokens", no_blocks},
+                       {"act_kwargs", no_blocks},
+                       {"norm_kwargs", no_blocks},
+                       {"block_type", no_blocks},
+                       {"qk_norm", no_blocks},
+                       {"scaled_cosine_attn", no_blocks},
+                       {"scale_heads", no_blocks},
+                       {"scale_attn_inner", no_blocks},
+                       {"scale_attn", no_blocks},
+                       {"scale_fc", no_blocks}},
+                      at);
         return;
     }
     read_open_clip_blocks(config, at, "vision.", 768, quick_gelu);
     config.add_count("vision.patch", at + "patch_size", 16);
-    const std::size_t width = config.count(at + "width").value_or(768), head = config.count(at + "head_width").value_or(64);
-    if (head == 0 || width % head != 0) config.refuse(at + "head_width", "a width that divides " + std::to_string(width));
+    const std::size_t width = config.count(at + "width").value_or(768),
+                      head = config.count(at + "head_width").value_or(64);
+    if (head == 0 || width % head != 0)
+        config.refuse(at + "head_width", "a width that divides " + std::to_string(width));
     config.conclude("vision.heads", std::to_string(width / head), at + "head_width");
     config.add_word("vision.pos_embed_type", at + "pos_embed_type", "learnable", {"learnable", "sin_cos_2d"});
     config.add_flag("vision.no_ln_pre", at + "no_ln_pre", false);
@@ -25590,15 +25715,17 @@ struct TimmSiglip {
 /// text_cfg of an open_clip config. What the tokenizer reads of it is the tokenizer's.
 [[gnu::cold]] inline void read_open_clip_text(ArchitectureReader& config, const std::string& at, bool quick_gelu) {
     static constexpr std::string_view of_tokenizer = "open_tokenizer reads it";
-    config.ignore({{"hf_tokenizer_name", of_tokenizer}, {"tokenizer_mode", of_tokenizer},
-                   {"tokenizer_kwargs", of_tokenizer}}, at);
+    config.ignore(
+        {{"hf_tokenizer_name", of_tokenizer}, {"tokenizer_mode", of_tokenizer}, {"tokenizer_kwargs", of_tokenizer}},
+        at);
     config.add_count("text.context", at + "context_length", 77);
     if (const auto hf = config.find(at + "hf_model_name")) {
         // Its sizes stand in a config that is elsewhere; the names that are known here tell them as well.
         const std::string name = hf->substr(hf->rfind('/') + 1);
         const bool is_large = name == "xlm-roberta-large";
         if (name != "xlm-roberta-base" && !is_large)
-            config.refuse(at + "hf_model_name", "xlm-roberta-base or xlm-roberta-large, the towers of transformers that are here");
+            config.refuse(at + "hf_model_name",
+                          "xlm-roberta-base or xlm-roberta-large, the towers of transformers that are here");
         const auto conclude = [&](const char* field, std::string value) {
             config.conclude(std::string("text.") + field, std::move(value), at + "hf_model_name");
         };
@@ -25612,19 +25739,37 @@ struct TimmSiglip {
         conclude("norm.eps", "1e-5");
         conclude("activation", "gelu");
         conclude("causal", "false");
-        const std::string pooler = config.one_of(at + "hf_pooler_type", "mean_pooler",
-                                                 {"mean_pooler", "cls_last_hidden_state_pooler"});
+        const std::string pooler =
+            config.one_of(at + "hf_pooler_type", "mean_pooler", {"mean_pooler", "cls_last_hidden_state_pooler"});
         config.conclude("text.pooling", pooler == "mean_pooler" ? "avg" : "first", at + "hf_pooler_type");
         config.add_word("text.proj_type", at + "hf_proj_type", "mlp", {"mlp", "linear"});
         static constexpr std::string_view by_name = "a model of transformers has it in its own config";
-        config.ignore({{"hf_model_pretrained", of_training}, {"vocab_size", by_name}, {"width", by_name},
-                       {"heads", by_name}, {"layers", by_name}, {"mlp_ratio", by_name}, {"ls_init_value", by_name},
-                       {"embed_cls", by_name}, {"pad_id", by_name}, {"eos_id", by_name}, {"no_causal_mask", by_name},
-                       {"final_ln_after_pool", by_name}, {"pool_type", by_name}, {"proj_bias", by_name},
-                       {"proj_type", by_name}, {"output_tokens", of_interface}, {"act_kwargs", by_name},
-                       {"norm_kwargs", by_name}, {"block_type", by_name}, {"qk_norm", by_name},
-                       {"scaled_cosine_attn", by_name}, {"scale_heads", by_name}, {"scale_attn_inner", by_name},
-                       {"scale_attn", by_name}, {"scale_fc", by_name}}, at);
+        config.ignore({{"hf_model_pretrained", of_training},
+                       {"vocab_size", by_name},
+                       {"width", by_name},
+                       {"heads", by_name},
+                       {"layers", by_name},
+                       {"mlp_ratio", by_name},
+                       {"ls_init_value", by_name},
+                       {"embed_cls", by_name},
+                       {"pad_id", by_name},
+                       {"eos_id", by_name},
+                       {"no_causal_mask", by_name},
+                       {"final_ln_after_pool", by_name},
+                       {"pool_type", by_name},
+                       {"proj_bias", by_name},
+                       {"proj_type", by_name},
+                       {"output_tokens", of_interface},
+                       {"act_kwargs", by_name},
+                       {"norm_kwargs", by_name},
+                       {"block_type", by_name},
+                       {"qk_norm", by_name},
+                       {"scaled_cosine_attn", by_name},
+                       {"scale_heads", by_name},
+                       {"scale_attn_inner", by_name},
+                       {"scale_attn", by_name},
+                       {"scale_fc", by_name}},
+                      at);
         return;
     }
     read_open_clip_blocks(config, at, "text.", 512, quick_gelu);
@@ -25636,14 +25781,19 @@ struct TimmSiglip {
     const std::size_t end = config.count(at + "eos_id").value_or(2);
     if (config.find(at + "pool_type") == "eos") config.conclude("text.eos_id", std::to_string(end), at + "eos_id");
     config.add_word("text.proj_type", at + "proj_type", "linear", {"linear", "none"});
-    config.conclude("text.proj_bias",
-                    config.flag(at + "proj_bias").value_or(false) && config.find(at + "proj_type") != "none" ? "true" : "false",
-                    at + "proj_bias");
+    config.conclude(
+        "text.proj_bias",
+        config.flag(at + "proj_bias").value_or(false) && config.find(at + "proj_type") != "none" ? "true" : "false",
+        at + "proj_bias");
     config.require(at + "embed_cls", "false");
     static constexpr std::string_view no_hf = "of towers of transformers";
-    config.ignore({{"pad_id", "of embed_cls (open_clip/transformer.py, TextTransformer)"},
-                   {"final_ln_after_pool", "open_clip does not hand it to its TextTransformer (model.py, _build_text_tower)"},
-                   {"hf_model_pretrained", no_hf}, {"hf_proj_type", no_hf}, {"hf_pooler_type", no_hf}}, at);
+    config.ignore(
+        {{"pad_id", "of embed_cls (open_clip/transformer.py, TextTransformer)"},
+         {"final_ln_after_pool", "open_clip does not hand it to its TextTransformer (model.py, _build_text_tower)"},
+         {"hf_model_pretrained", no_hf},
+         {"hf_proj_type", no_hf},
+         {"hf_pooler_type", no_hf}},
+        at);
 }
 
 /// open_clip's open_clip_config.json, or one of its model configs (then `root` is empty), with the defaults of its
@@ -25657,16 +25807,18 @@ struct TimmSiglip {
     read_open_clip_vision(config, root + "vision_cfg.", quick_gelu);
     read_open_clip_text(config, root + "text_cfg.", quick_gelu);
     config.conclude("logit_bias", config.number(root + "init_logit_bias") ? "true" : "false", root + "init_logit_bias");
-    config.ignore({{"custom_text", "how tensors are named, which they show"}, {"init_logit_scale", in_tensors},
-                   {"nonscalar_logit_scale", "its shape, [] or [1]"}, {"cast_dtype", of_interface},
-                   {"output_dict", of_interface}}, root);
-    if (!root.empty())
-        config.ignore({{"preprocess_cfg", "load_preprocess reads it"}, {"hf_hub_id", names_only}});
+    config.ignore({{"custom_text", "how tensors are named, which they show"},
+                   {"init_logit_scale", in_tensors},
+                   {"nonscalar_logit_scale", "its shape, [] or [1]"},
+                   {"cast_dtype", of_interface},
+                   {"output_dict", of_interface}},
+                  root);
+    if (!root.empty()) config.ignore({{"preprocess_cfg", "load_preprocess reads it"}, {"hf_hub_id", names_only}});
     config.refuse_unread();
 }
 
-/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for all that a
-/// config asks for and is not here.
+/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for all that
+/// a config asks for and is not here.
 [[gnu::cold]] inline std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& folder) {
     if (const auto path = folder / "open_clip_config.json"; std::filesystem::exists(path)) {
         ArchitectureReader config(path);
@@ -25760,8 +25912,9 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return {{tower + name}};
 }
 
-/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`, behind
-/// `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel beside it.
+/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`,
+/// behind `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel
+/// beside it.
 [[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
     if (name.starts_with("text_projection")) {
         if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
@@ -25815,7 +25968,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
         return {{at + "blocks." + name.substr(0, dot + 1) + part}};
     }
     replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
-        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
+        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") ||
+        replace_prefix(name, "ln_post.", "norm.");
     return {{at + name}};
 }
 
@@ -25844,9 +25998,7 @@ public:
     }
 
     /// Whose names they are.
-    std::string scheme() const {
-        return transformers_ ? "transformers" : timm_ ? "open_clip with timm" : "open_clip";
-    }
+    std::string scheme() const { return transformers_ ? "transformers" : timm_ ? "open_clip with timm" : "open_clip"; }
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
     bool is_ignored(std::string_view name) const {
@@ -25874,20 +26026,19 @@ struct ModelPlace {
         std::string_view bare;
     };
     // The first that ends a name counts, so longer ones stand before their own ends.
-    static constexpr std::array anchors{
-        Anchor{"vision_model.embeddings.patch_embedding.weight", true, ""},
-        Anchor{"vision_model.embeddings.convolution.weight", true, ""},
-        Anchor{"visual.trunk.patch_embed.proj.weight", true, ""},
-        Anchor{"visual.conv1.weight", true, ""},
-        Anchor{"text_model.embeddings.token_embedding.weight", false, ""},
-        Anchor{"text_model.embeddings.word_embeddings.weight", false, ""},
-        Anchor{"text.transformer.embeddings.word_embeddings.weight", false, ""},
-        Anchor{"embeddings.patch_embedding.weight", true, "vision_model."},
-        Anchor{"embeddings.convolution.weight", true, "vision_model."},
-        Anchor{"embeddings.token_embedding.weight", false, "text_model."},
-        Anchor{"embeddings.word_embeddings.weight", false, "text_model."},
-        Anchor{"text.token_embedding.weight", false, ""},
-        Anchor{"token_embedding.weight", false, ""}};
+    static constexpr std::array anchors{Anchor{"vision_model.embeddings.patch_embedding.weight", true, ""},
+                                        Anchor{"vision_model.embeddings.convolution.weight", true, ""},
+                                        Anchor{"visual.trunk.patch_embed.proj.weight", true, ""},
+                                        Anchor{"visual.conv1.weight", true, ""},
+                                        Anchor{"text_model.embeddings.token_embedding.weight", false, ""},
+                                        Anchor{"text_model.embeddings.word_embeddings.weight", false, ""},
+                                        Anchor{"text.transformer.embeddings.word_embeddings.weight", false, ""},
+                                        Anchor{"embeddings.patch_embedding.weight", true, "vision_model."},
+                                        Anchor{"embeddings.convolution.weight", true, "vision_model."},
+                                        Anchor{"embeddings.token_embedding.weight", false, "text_model."},
+                                        Anchor{"embeddings.word_embeddings.weight", false, "text_model."},
+                                        Anchor{"text.token_embedding.weight", false, ""},
+                                        Anchor{"token_embedding.weight", false, ""}};
     for (const Anchor& anchor : anchors) {
         if (!name.ends_with(anchor.name)) continue;
         const std::string_view prefix = name.substr(0, name.size() - anchor.name.size());
@@ -25917,11 +26068,11 @@ struct ModelPlace {
                                [&](std::string_view word) { return prefix.find(word) != std::string_view::npos; });
 }
 
-/// Gives the tensors of a model that a trainer has wrapped (DistributedDataParallel, torch.compile, FSDP, Lightning, PEFT, a
-/// dictionary in a dictionary) the names they have in the model itself, and a tower of transformers alone those it has in the
-/// whole. Where several models stand in the file, `wanted` is the prefix of the one to read; without it, the one that is no
-/// running average of another. Returns sentences on what was decided. Throws Error that lists the prefixes where none is
-/// plainly meant, or there is no such one.
+/// Gives the tensors of a model that a trainer has wrapped (DistributedDataParallel, torch.compile, FSDP, Lightning,
+/// PEFT, a dictionary in a dictionary) the names they have in the model itself, and a tower of transformers alone those
+/// it has in the whole. Where several models stand in the file, `wanted` is the prefix of the one to read; without it,
+/// the one that is no running average of another. Returns sentences on what was decided. Throws Error that lists the
+/// prefixes where none is plainly meant, or there is no such one.
 [[gnu::cold]] inline std::vector<std::string> unwrap(WeightFiles& file, std::string_view where, Towers towers,
                                                      std::string wanted) {
     // What stands beside a "state_dict" is looked at only where it is asked for.
@@ -25952,7 +26103,8 @@ struct ModelPlace {
         if (const auto found = place_of(without_wrappers(tensor.name))) beside.insert(found->prefix);
     }
     for (const std::string& prefix : beside)
-        notes.push_back("beside its state_dict stands a model behind " + in_quotes(prefix) + ", which the prefix option chooses");
+        notes.push_back("beside its state_dict stands a model behind " + in_quotes(prefix) +
+                        ", which the prefix option chooses");
     const ModelPlace* chosen = nullptr;
     if (!wanted.empty()) {
         if (!wanted.ends_with('.')) wanted += '.';
@@ -25962,7 +26114,8 @@ struct ModelPlace {
                         places.empty() ? "none" : "models behind " + listed(places));
         chosen = &*found;
     } else if (std::ranges::none_of(places, is_plain) && !places.empty()) {
-        const bool any_both = std::ranges::any_of(places, [](const ModelPlace& p) { return p.has_image && p.has_text; });
+        const bool any_both =
+            std::ranges::any_of(places, [](const ModelPlace& p) { return p.has_image && p.has_text; });
         std::vector<ModelPlace> whole;
         std::ranges::copy_if(places, std::back_inserter(whole), [&](const ModelPlace& place) {
             if (towers == Towers::image) return place.has_image;
@@ -25970,11 +26123,13 @@ struct ModelPlace {
             return any_both ? place.has_image && place.has_text : true;
         });
         std::vector<ModelPlace> trained;
-        std::ranges::copy_if(whole, std::back_inserter(trained), [](const auto& place) { return !is_average(place.prefix); });
+        std::ranges::copy_if(whole, std::back_inserter(trained),
+                             [](const auto& place) { return !is_average(place.prefix); });
         const std::vector<ModelPlace>& candidates = trained.empty() ? whole : trained;
         if (candidates.size() > 1)
-            throw Error(where, "one model", "several, behind the prefixes " + listed(candidates) +
-                                                ": say which (LoadOptions::prefix, or --prefix)");
+            throw Error(where, "one model",
+                        "several, behind the prefixes " + listed(candidates) +
+                            ": say which (LoadOptions::prefix, or --prefix)");
         if (!candidates.empty()) {
             chosen = &*std::ranges::find(places, candidates.front().prefix, &ModelPlace::prefix);
             if (whole.size() > 1)
@@ -26003,14 +26158,16 @@ struct ModelPlace {
         if (count > 10) some += " and " + std::to_string(count - 10) + " more";
         notes.push_back("not read, since they stand outside of it: " + some);
     }
-    file.rename([&](const std::string& stored) -> std::optional<std::string> {
-        std::string name = without_wrappers(stored);
-        if (!name.starts_with(prefix)) return std::nullopt;
-        name.erase(0, prefix.size());
-        const bool is_of_tower = !bare.empty() && !name.starts_with("text_projection") &&
-                                 !name.starts_with("visual_projection") && !name.starts_with("logit_");
-        return is_of_tower ? bare + name : name;
-    }, where);
+    file.rename(
+        [&](const std::string& stored) -> std::optional<std::string> {
+            std::string name = without_wrappers(stored);
+            if (!name.starts_with(prefix)) return std::nullopt;
+            name.erase(0, prefix.size());
+            const bool is_of_tower = !bare.empty() && !name.starts_with("text_projection") &&
+                                     !name.starts_with("visual_projection") && !name.starts_with("logit_");
+            return is_of_tower ? bare + name : name;
+        },
+        where);
     return notes;
 }
 
@@ -27695,23 +27852,23 @@ private:
     const ImageSize image = value.image();
     const std::size_t patch = value.count("vision.patch", 1);
     const bool is_map = value("vision.pooling") == "map";
-    const VitConfig<> vision{.image = image,
-                             .patch = patch,
-                             .width = width,
-                             .layers = value.count("vision.layers"),
-                             .heads = value.count("vision.heads", width / 64),
-                             .mlp_ratio = ratio_of(value.count("vision.hidden"), width),
-                             .class_token = !is_map,
-                             .pos_embed_type = value("vision.pos_embed_type") == "sin_cos_2d" ? PosEmbed::sin_cos_2d
-                                                                                             : PosEmbed::learnable,
-                             .no_ln_pre = value.is("vision.no_ln_pre"),
-                             .final_ln_after_pool = value.is("vision.final_ln_after_pool"),
-                             .qk_norm = value.is("vision.qk_norm"),
-                             .ls_init_value = std::strtod(value("vision.ls_init_value", "0").c_str(), nullptr),
-                             .patch_dropout = std::strtod(value("vision.patch_dropout", "0").c_str(), nullptr),
-                             .patch_bias = is_map,
-                             .floor_patches = !image.is_multiple_of(patch),
-                             .proj_type = is_map ? Projection::none : Projection::linear};
+    const VitConfig<> vision{
+        .image = image,
+        .patch = patch,
+        .width = width,
+        .layers = value.count("vision.layers"),
+        .heads = value.count("vision.heads", width / 64),
+        .mlp_ratio = ratio_of(value.count("vision.hidden"), width),
+        .class_token = !is_map,
+        .pos_embed_type = value("vision.pos_embed_type") == "sin_cos_2d" ? PosEmbed::sin_cos_2d : PosEmbed::learnable,
+        .no_ln_pre = value.is("vision.no_ln_pre"),
+        .final_ln_after_pool = value.is("vision.final_ln_after_pool"),
+        .qk_norm = value.is("vision.qk_norm"),
+        .ls_init_value = std::strtod(value("vision.ls_init_value", "0").c_str(), nullptr),
+        .patch_dropout = std::strtod(value("vision.patch_dropout", "0").c_str(), nullptr),
+        .patch_bias = is_map,
+        .floor_patches = !image.is_multiple_of(patch),
+        .proj_type = is_map ? Projection::none : Projection::linear};
     return with_parts(constant_text(vision), value, "vision.", "tok");
 }
 
@@ -27746,7 +27903,8 @@ private:
     return with_parts(constant_text(text), value, "text.", "argmax");
 }
 
-/// The constant that fields tell, td being the library's namespace. A tower of which they say nothing is the default one.
+/// The constant that fields tell, td being the library's namespace. A tower of which they say nothing is the default
+/// one.
 [[gnu::cold]] inline std::string constant_of(const std::vector<ArchitectureField>& fields) {
     const FieldValues value(fields);
     const std::size_t width = std::max(value.count("text.width"), value.count("vision.width"));

@@ -318,6 +318,11 @@ TEST_CASE("bpe: a tokenizer.json is the vocabulary and merges in one file") {
     put(folder / "json/tokenizer_config.json", R"({"tokenizer_class": "CLIPTokenizer", "pad_token": "!", "do_lower_case": true})");
     Bpe::load(folder / "json").encode("cat", row);
     CHECK(row == std::vector<Id>{49406, 2368, 49407, 0, 0});
+    CHECK(Bpe::load(folder / "json").encode("hi! there!!") == std::vector<Id>{1883, 0, 997, 0, 0});  // as transformers has it
+    put(folder / "json/tokenizer_config.json", R"({"unk_token": "a"})");
+    CHECK_THAT(error(), Contains("expected unk_token = <|endoftext|>, found a"));
+    put(folder / "json/tokenizer_config.json", R"({"extra_special_tokens": ["<x>"]})");
+    CHECK_THAT(error(), Contains("expected additional_special_tokens (extra_special_tokens) that have ids"));
     put(folder / "json/tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})");
     CHECK_THAT(error(), Contains("tokenizer_config.json: expected tokenizer_class = CLIPTokenizer"));
     put(folder / "json/tokenizer_config.json", R"({"split_special_tokens": true})");

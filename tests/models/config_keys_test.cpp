@@ -2,12 +2,16 @@
 // matter (make_config_keys.py).
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include <tandem/data/any_tokenizer.hpp>
 #include <tandem/data/preprocess_config.hpp>
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/model_config.hpp>
@@ -30,6 +34,26 @@ std::string outcome(const Folder& folder, const std::string& kind, const nlohman
                            std::to_string(static_cast<int>(recipe.filter)) + " " + std::to_string(recipe.resize);
         for (std::size_t i = 0; i < 3; ++i)
             text += " " + std::to_string(recipe.mean[i]) + " " + std::to_string(recipe.deviation[i]);
+        return text;
+    }
+    if (kind.starts_with("tokenizer ")) {
+        const std::filesystem::path fixtures = std::filesystem::path(TANDEM_TEST_DATA) / "data/fixtures";
+        if (kind.ends_with(" CLIP")) {
+            static const td::Bpe bpe =
+                td::Bpe::load(fixtures / "bpe/bpe_simple_vocab_16e6.txt.gz", td::Cleaning::transformers);
+            bpe.save(folder.path());
+        } else {
+            const char* const file = kind.ends_with(" Bert") ? "word_piece/vocab.txt" : "xlm_roberta/tokenizer.json";
+            std::filesystem::create_symlink(fixtures / file, folder.path() / std::filesystem::path(file).filename());
+        }
+        folder.write("tokenizer_config.json", config.dump());
+        std::string text;
+        for (const char* const caption : {"A photo of a Cat", "naïve café  two", "a [MASK] <mask> <|endoftext|> b",
+                                          "猫の写真 in Ａ", "don't  stop", ""}) {
+            std::vector<td::Id> ids(12);
+            td::open_tokenizer(folder.path()).encode(caption, ids);
+            for (const td::Id id : ids) text += std::to_string(id) + " ";
+        }
         return text;
     }
     const bool is_open_clip = kind == "open_clip";
@@ -56,16 +80,15 @@ TEST_CASE("every key of every config is used, refused, or shown not to matter") 
             continue;
         }
         ++rows;
-        const Folder folder;
         nlohmann::json config = bases.at(kind);
-        const std::string base = outcome(folder, kind, config);
+        const std::string base = outcome(Folder(), kind, config);
         std::string pointer = "/" + row.at("key").get<std::string>();
         std::ranges::replace(pointer, '.', '/');
         config[nlohmann::json::json_pointer(pointer)] = row.at("value");
         INFO(line);
         std::string found;
         try {
-            found = outcome(folder, kind, config);
+            found = outcome(Folder(), kind, config);
         } catch (const td::Error& error) {
             // It names the key, or that of the size which this value contradicts.
             const std::string key = pointer.substr(pointer.rfind('/') + 1), what = error.what();
@@ -94,8 +117,10 @@ TEST_CASE("a key that no class has, a word that none knows and a number in a tex
             "expected vision_config.layer_norm_eps = a number, found \"1e-5\"");
     refused("config.json", R"({"model_type": "clip", "text_config": {"vocab_size": 1, "vocab_size": 2}})",
             "expected every key once, found text_config.vocab_size twice");
-    refused("config.json", R"({"model_type": "clip", "quantization_config": {"load_in_8bit": true}, "text_config": {"vocab_size": 9}})",
-            "quantization_config.load_in_8bit = true");
+    refused(
+        "config.json",
+        R"({"model_type": "clip", "quantization_config": {"load_in_8bit": true}, "text_config": {"vocab_size": 9}})",
+        "quantization_config.load_in_8bit = true");
     refused("open_clip_config.json", R"({"model_cfg": {"vision_cfg": {"pool_type": "max"}, "text_cfg": {}}})",
             "expected model_cfg.vision_cfg.pool_type = tok or avg, found \"max\"");
     refused("open_clip_config.json", R"({"model_cfg": {"vision_cfg": {}, "multimodal_cfg": {"layers": 2}}})",
@@ -120,7 +145,8 @@ TEST_CASE("transformers' image processors have defaults of their own") {
     CHECK(recipe(R"({"image_processor_type": "CLIPImageProcessor", "size": 224})").fit == td::Fit::shortest_then_crop);
     CHECK(recipe(R"({"image_processor_type": "CLIPImageProcessor", "use_square_size": true})").fit == td::Fit::squash);
     CHECK(recipe(R"({"image_processor_type": "EfficientNetImageProcessor"})").deviation[0] == Approx(0.25));
-    CHECK_THROWS_WITH(recipe(R"({"image_processor_type": "LlavaImageProcessor"})"), Contains("found \"LlavaImageProcessor\""));
+    CHECK_THROWS_WITH(recipe(R"({"image_processor_type": "LlavaImageProcessor"})"),
+                      Contains("found \"LlavaImageProcessor\""));
     CHECK_THROWS_WITH(recipe(R"({"image_processor_type": "CLIPImageProcessor", "rescale_factor": "1/255"})"),
                       Contains("expected rescale_factor = a number, found \"1/255\""));
     CHECK_THROWS_WITH(recipe(R"({"image_processor_type": "CLIPImageProcessor", "do_reduce_labels": true})"),
@@ -133,16 +159,23 @@ TEST_CASE("a constant that files tell says all of them") {
         folder.write("open_clip_config.json", R"({"model_cfg": )" + config + "}");
         return td::detail::constant_of(td::detail::stored_architecture(folder.path()));
     };
-    const std::string clipa = constant(R"({"embed_dim": 768, "vision_cfg": {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14,
+    const std::string clipa =
+        constant(R"({"embed_dim": 768, "vision_cfg": {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14,
         "no_ln_pre": true, "pool_type": "avg", "final_ln_after_pool": true}, "text_cfg": {"context_length": 32, "vocab_size": 32000,
         "hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": true}, "width": 768, "heads": 12, "layers": 12,
         "pool_type": "last", "no_causal_mask": true}})");
-    CHECK(clipa == "td::ClipConfig{\n    .vision = td::VitConfig{.image = 224, .patch = 14, .width = 1024, .layers = 24, .heads = 16, "
-                   ".no_ln_pre = true, .final_ln_after_pool = true, .pooling = td::Average{}},\n    .text = td::TextConfig{.vocabulary = "
-                   "32000, .context = 32, .width = 768, .layers = 12, .heads = 12, .causal = false, .pooling = td::Last{}},\n    "
-                   ".embedding = 768}");
+    CHECK(
+        clipa ==
+        "td::ClipConfig{\n    .vision = td::VitConfig{.image = 224, .patch = 14, .width = 1024, .layers = 24, .heads = "
+        "16, "
+        ".no_ln_pre = true, .final_ln_after_pool = true, .pooling = td::Average{}},\n    .text = "
+        "td::TextConfig{.vocabulary = "
+        "32000, .context = 32, .width = 768, .layers = 12, .heads = 12, .causal = false, .pooling = td::Last{}},\n    "
+        ".embedding = 768}");
     CHECK_THAT(constant(R"({"vision_cfg": {}, "text_cfg": {"pool_type": "eos", "eos_id": 2, "vocab_size": 901629}})"),
                Contains(".pooling = td::Eos{2}"));
-    CHECK_THAT(constant(R"({"vision_cfg": {"width": 1152, "mlp_ratio": 3.7362, "head_width": 72}, "text_cfg": {"norm_kwargs": {"eps": 1e-6}}})"),
-               Contains(".mlp_ratio = 3.7362") && Contains(".norm = td::LayerNorm{.eps = 1e-06f}"));
+    CHECK_THAT(
+        constant(
+            R"({"vision_cfg": {"width": 1152, "mlp_ratio": 3.7362, "head_width": 72}, "text_cfg": {"norm_kwargs": {"eps": 1e-6}}})"),
+        Contains(".mlp_ratio = 3.7362") && Contains(".norm = td::LayerNorm{.eps = 1e-06f}"));
 }

@@ -11,7 +11,9 @@ import inspect
 import json
 import logging
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy
 import torch
@@ -169,7 +171,51 @@ def preprocess_rows():
         yield from rows("preprocess " + name, base, [((), keys | {"image_processor_type": base["image_processor_type"]})], run)
 
 
+TEXTS = ("A photo of a Cat", "naïve café  two", "a [MASK] <mask> <|endoftext|> b", "猫の写真 in Ａ", "don't  stop", "")
+
+
+def tokenizer_rows(fixtures):
+    """tokenizer_config.json beside the vocabularies of tests/data/fixtures."""
+    import gzip
+
+    merges = gzip.open(fixtures / "bpe/bpe_simple_vocab_16e6.txt.gz").read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    import open_clip.tokenizer
+
+    encoder = dict(open_clip.tokenizer.SimpleTokenizer().encoder)
+    for ours, theirs in (("<start_of_text>", "<|startoftext|>"), ("<end_of_text>", "<|endoftext|>")):
+        encoder[theirs] = encoder.pop(ours)
+    clip = {"vocab.json": json.dumps(encoder), "merges.txt": "#version: 0.2\n" + "\n".join(merges) + "\n"}
+    bert = {"vocab.txt": (fixtures / "word_piece/vocab.txt").read_bytes()}
+    xlm = {"tokenizer.json": (fixtures / "xlm_roberta/tokenizer.json").read_bytes()}
+    common = {"padding_side": "left", "truncation_side": "left", "model_max_length": 9, "split_special_tokens": True, "add_prefix_space": True,
+              "clean_up_tokenization_spaces": True, "errors": "strict", "name_or_path": "x", "processor_class": "X", "tokenizer_class": "GPT2Tokenizer",
+              "model_input_names": ["input_ids"], "padding": "longest", "additional_special_tokens": ["<x>"], "extra_special_tokens": ["<y>"],
+              "do_lower_case": False, "pad_token": "!", "unk_token": "a", "bos_token": "a", "eos_token": "a", "mask_token": "cat", "cls_token": "a",
+              "sep_token": "a", "chat_template": "x", "legacy": True, "sp_model_kwargs": {"enable_sampling": True}, "strip_accents": False,
+              "tokenize_chinese_chars": False, "do_basic_tokenize": False, "never_split": ["cat"], "add_bos_token": False, "add_eos_token": False,
+              "stride": 3, "pad_to_multiple_of": 8, "use_fast": False, "no_such_key": 1}  # fmt: skip
+    for name, files in (("CLIP", clip), ("Bert", bert), ("XLMRoberta", xlm)):
+        base = {"tokenizer_class": name + "Tokenizer"}
+
+        def run(config):
+            with tempfile.TemporaryDirectory() as folder:
+                for file, contents in files.items():
+                    data = contents if isinstance(contents, bytes) else contents.encode()
+                    (Path(folder) / file).write_bytes(data)
+                (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config))
+                tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+                rows = [tokenizer(text, padding="max_length", truncation=True, max_length=12)["input_ids"] for text in TEXTS]
+                return (torch.tensor(rows),)
+
+        expected = run(base)
+        yield {"kind": "tokenizer " + name, "config": base}
+        for key, value in common.items():
+            changed = base | {key: value}
+            yield {"kind": "tokenizer " + name, "key": key, "value": value, "verdict": outcome(lambda: run(changed), expected)}
+
+
 if __name__ == "__main__":
+    fixtures = Path(__file__).resolve().parents[1] / "data/fixtures"
     with open(sys.argv[1], "w", encoding="utf-8") as out:
-        for row in (*open_clip_rows(), *transformers_rows(), *preprocess_rows()):
+        for row in (*open_clip_rows(), *transformers_rows(), *preprocess_rows(), *tokenizer_rows(fixtures)):
             out.write(json.dumps(row) + "\n")

@@ -33,13 +33,13 @@ void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
 struct AddedToken {
     std::string text;
     Id id = 0;
-    bool single_word = false;          ///< not inside of a word
+    bool single_word = false;             ///< not inside of a word
     bool lstrip = false, rstrip = false;  ///< takes the white space before it, or behind it
-    bool normalized = false;           ///< is looked for in the text as it was cleaned, and cleaned itself
+    bool normalized = false;              ///< is looked for in the text as it was cleaned, and cleaned itself
 };
 
-/// Finds them from left to right, the longest where several begin at one place (tokenizers/src/tokenizer/added_vocabulary.rs,
-/// find_matches).
+/// Finds them from left to right, the longest where several begin at one place
+/// (tokenizers/src/tokenizer/added_vocabulary.rs, find_matches).
 class AddedTokens {
 public:
     void add(AddedToken token) {
@@ -54,7 +54,9 @@ public:
         }
     }
 
-    bool empty() const { return tokens_.empty(); }
+    bool has(std::string_view text) const {
+        return std::ranges::any_of(tokens_, [&](const AddedToken& token) { return token.text == text; });
+    }
     const std::vector<AddedToken>& tokens() const { return tokens_; }
 
     /// Calls part(text) for what stands between tokens, and token(id) for each of them.
@@ -69,7 +71,8 @@ public:
             }
             std::size_t begin = at, end = at + found->text.size();
             at = end;  // a token that is passed over does not overlap another
-            if (found->single_word && (is_word_at_end(text.substr(0, begin)) || is_word_at_begin(text.substr(end)))) continue;
+            if (found->single_word && (is_word_at_end(text.substr(0, begin)) || is_word_at_begin(text.substr(end))))
+                continue;
             if (found->lstrip) {
                 while (begin > begun) {
                     std::size_t letter = begin - 1;
@@ -110,7 +113,9 @@ private:
         return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_ND) || kind == UTF8PROC_CATEGORY_NL ||
                kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
     }
-    static bool is_word_at_begin(std::string_view text) { return !text.empty() && is_word(front_code_point(text).value); }
+    static bool is_word_at_begin(std::string_view text) {
+        return !text.empty() && is_word(front_code_point(text).value);
+    }
     static bool is_word_at_end(std::string_view text) {
         if (text.empty()) return false;
         std::size_t letter = text.size() - 1;

@@ -131,8 +131,8 @@ public:
             if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
             bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
-        bpe.take_settings(path, where);
         for (const detail::AddedToken& token : added) bpe.add_token(token);
+        bpe.take_settings(path, where);
         json.refuse_unread();
         return bpe;
     }
@@ -325,8 +325,6 @@ private:
         if (cleaning_ == Cleaning::open_clip) return;  // SimpleTokenizer reads none
         const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
             path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        settings.require(where, "bos_token", "<|startoftext|>");
-        settings.require(where, "eos_token", "<|endoftext|>");
         if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
         for (const detail::AddedToken& token : settings.added) add_token(token);
         const std::string padding = settings.special("pad_token", "<|endoftext|>");
@@ -343,6 +341,12 @@ private:
         } else {
             throw Error(where, "a pad_token of the vocabulary", "\"" + padding + "\"");
         }
+        // As any special token it is found in texts as it is written.
+        if (!added_.has(padding) && !normalized_.has(padding)) added_.add({.text = padding, .id = padding_});
+        settings.require(where,
+                         {{"bos_token", "<|startoftext|>"}, {"eos_token", "<|endoftext|>"}, {"unk_token", "<|endoftext|>"},
+                          {"pad_token", ""}},
+                         [&](const std::string& token) { return added_.has(token) || normalized_.has(token); });
     }
 
     [[gnu::cold]] void add_token(detail::AddedToken token) {

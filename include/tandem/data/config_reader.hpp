@@ -73,9 +73,8 @@ public:
     }
     bool has_below(std::string_view prefix) const {
         bool found = false;
-        for_each([&](const JsonLeaf&, std::string_view name, std::size_t) {
-            found = found || name.starts_with(prefix);
-        });
+        for_each(
+            [&](const JsonLeaf&, std::string_view name, std::size_t) { found = found || name.starts_with(prefix); });
         return found;
     }
 
@@ -146,7 +145,8 @@ public:
     /// The same of an array.
     void require_all(std::string_view path, std::initializer_list<std::string_view> values) const {
         const std::vector<std::string> found = all(path);
-        if (!found.empty() && !std::ranges::equal(found, values)) refuse(path, "the library's default, the only one here");
+        if (!found.empty() && !std::ranges::equal(found, values))
+            refuse(path, "the library's default, the only one here");
     }
     /// Keys that do not matter, and what stands below them.
     void ignore(std::span<const IrrelevantKey> keys, std::string_view prefix = "") const {

@@ -56,6 +56,14 @@ public:
         result.pads_left_ = settings.pads_left.value_or(json.value("padding.direction") == "Left");
         for (const detail::AddedToken& token : settings.added) result.add(token);
         for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        const auto has = [&](const std::string& token) { return result.id_of(token).has_value(); };
+        settings.require(where,
+                         {{"bos_token", ""}, {"eos_token", ""}, {"unk_token", ""}, {"pad_token", ""}, {"mask_token", ""},
+                          {"sep_token", ""}, {"cls_token", ""}},
+                         has);
+        for (const auto& [role, token] : settings.specials) {
+            if (!has(token)) throw Error(where, role + " among the added tokens", token);
+        }
         result.padding_ = result.id_of(settings.special("pad_token", "<pad>")).value_or(0);
         if (settings.adds_begin && *settings.adds_begin == result.before_.empty())
             throw Error(where, "a post_processor as add_bos_token says", result.before_.empty() ? "none before a text" : "one before a text");

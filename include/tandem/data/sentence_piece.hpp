@@ -90,9 +90,8 @@ private:
     [[gnu::cold]] static void read_settings(const std::filesystem::path& path, const std::string& where) {
         const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
             path, {"SiglipTokenizer", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        settings.require(where, "eos_token", std::string(end_literal));
-        settings.require(where, "unk_token", std::string(unknown_literal));
-        settings.require(where, "pad_token", std::string(end_literal));
+        settings.require(where, {{"eos_token", end_literal}, {"unk_token", unknown_literal}, {"pad_token", end_literal}},
+                         [](const std::string& token) { return token == end_literal || token == unknown_literal; });
         if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
         if (!settings.lowers.value_or(true)) throw Error(where, "do_lower_case = true", "false");
         for (const detail::AddedToken& token : settings.added) {

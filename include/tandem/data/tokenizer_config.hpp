@@ -25,11 +25,12 @@
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-/// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is the
-/// tokenizer's to know.
+/// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is
+/// the tokenizer's to know.
 struct TokenizerSettings {
     std::string type;                             ///< tokenizer_class
     std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
+    std::vector<std::string> listed;              ///< additional_special_tokens, or extra_special_tokens
     std::vector<AddedToken> added;
     std::optional<bool> pads_left, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
 
@@ -37,26 +38,45 @@ struct TokenizerSettings {
         const auto found = specials.find(role);
         return found == specials.end() ? otherwise : found->second;
     }
-    /// Throws Error unless a role is played by that token.
-    void require(const std::string& where, const std::string& role, const std::string& token) const {
-        if (const std::string found = special(role, token); found != token) throw Error(where, role + " = " + token, found);
+    /// Throws Error unless every role is played by the token that is here for it, and has(token) knows those that are
+    /// only listed: transformers makes special tokens of them all, which are found in texts as they are written.
+    template <class Has>
+    void require(const std::string& where, std::initializer_list<std::pair<std::string_view, std::string_view>> roles,
+                 const Has& has) const {
+        for (const auto& [role, token] : specials) {
+            const auto known = std::ranges::find(roles, role, &std::pair<std::string_view, std::string_view>::first);
+            if (known == roles.end()) throw Error(where, "no " + role, token);
+            if (!known->second.empty() && known->second != token)
+                throw Error(where, role + " = " + std::string(known->second), token);
+        }
+        for (const std::string& token : listed) {
+            if (!has(token))
+                throw Error(where,
+                            "additional_special_tokens (extra_special_tokens) that have ids, among the added tokens",
+                            token);
+        }
     }
 };
 
 [[gnu::cold]] inline void read_special_tokens(const ConfigReader& config, TokenizerSettings& settings) {
-    for (const char* const role : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
+    for (const char* const role :
+         {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
         const std::string name = role;
         const auto found = config.find(name), content = config.find(name + ".content");
         // The tokens' own flags stand with the added tokens.
         config.ignore({{name, "its content was read"}});
         if (found || content) settings.specials.emplace(name, found ? *found : *content);
     }
-    static constexpr std::string_view listed = "they stand among the added tokens, with their ids";
-    config.ignore({{"additional_special_tokens", listed}, {"extra_special_tokens", listed}});
+    for (const char* const list : {"additional_special_tokens", "extra_special_tokens"}) {
+        for (const std::string& name : {std::string(list), list + std::string(".content")}) {
+            for (std::string& token : config.all(name)) settings.listed.push_back(std::move(token));
+        }
+        config.ignore({{list, "their contents were read; their flags stand with the added tokens"}});
+    }
 }
 
-/// The settings in a folder; nothing of a path that is a file. `classes` are the tokenizer_class that the vocabulary may be
-/// for. Throws Error that names file, key and value of what is not here.
+/// The settings in a folder; nothing of a path that is a file. `classes` are the tokenizer_class that the vocabulary
+/// may be for. Throws Error that names file, key and value of what is not here.
 [[gnu::cold]] inline TokenizerSettings read_tokenizer_settings(const std::filesystem::path& folder,
                                                                std::initializer_list<std::string_view> classes) {
     TokenizerSettings settings;
@@ -64,7 +84,8 @@ struct TokenizerSettings {
     std::map<std::string, AddedToken> added;
     if (const auto path = folder / "added_tokens.json"; std::filesystem::exists(path)) {
         const ConfigReader config(path);
-        for (const auto& [token, id] : config.counts()) added[token] = {.text = token, .id = static_cast<Id>(id), .normalized = true};
+        for (const auto& [token, id] : config.counts())
+            added[token] = {.text = token, .id = static_cast<Id>(id), .normalized = true};
     }
     if (const auto path = folder / "tokenizer_config.json"; std::filesystem::exists(path)) {
         const ConfigReader config(path);
@@ -100,16 +121,33 @@ struct TokenizerSettings {
         static constexpr std::string_view name = "a name, or where files come from";
         static constexpr std::string_view decoding = "of ids that become text";
         static constexpr std::string_view call = "overridden by the call that pads and cuts to the model's context";
-        config.ignore({{"name_or_path", name}, {"_name_or_path", name}, {"special_tokens_map_file", name},
-                       {"tokenizer_file", name}, {"vocab_file", name}, {"merges_file", name}, {"processor_class", name},
-                       {"transformers_version", name}, {"is_local", name}, {"local_files_only", name},
-                       {"backend", "which code computes it"}, {"use_fast", "which code computes it"},
-                       {"errors", decoding}, {"clean_up_tokenization_spaces", decoding},
-                       {"spaces_between_special_tokens", decoding}, {"model_max_length", call}, {"max_length", call},
-                       {"padding", call}, {"truncation", call}, {"truncation_strategy", call}, {"stride", call},
-                       {"pad_to_multiple_of", call}, {"pad_token_type_id", "captions have one type"},
-                       {"model_input_names", "how results are handed over"}, {"verbose", name},
-                       {"chat_template", "of chats"}, {"use_default_system_prompt", "of chats"},
+        config.ignore({{"name_or_path", name},
+                       {"_name_or_path", name},
+                       {"special_tokens_map_file", name},
+                       {"tokenizer_file", name},
+                       {"vocab_file", name},
+                       {"merges_file", name},
+                       {"processor_class", name},
+                       {"transformers_version", name},
+                       {"is_local", name},
+                       {"local_files_only", name},
+                       {"backend", "which code computes it"},
+                       {"use_fast", "which code computes it"},
+                       {"errors", decoding},
+                       {"clean_up_tokenization_spaces", decoding},
+                       {"spaces_between_special_tokens", decoding},
+                       {"model_max_length", call},
+                       {"max_length", call},
+                       {"padding", call},
+                       {"truncation", call},
+                       {"truncation_strategy", call},
+                       {"stride", call},
+                       {"pad_to_multiple_of", call},
+                       {"pad_token_type_id", "captions have one type"},
+                       {"model_input_names", "how results are handed over"},
+                       {"verbose", name},
+                       {"chat_template", "of chats"},
+                       {"use_default_system_prompt", "of chats"},
                        {"legacy", "of LLaMA's spaces behind special tokens, of which captions have none"},
                        {"extra_ids", "sentinels of T5's training, which captions do not hold"},
                        {"sp_model_kwargs", "of SentencePiece's sampling, which is of training"}});
@@ -135,7 +173,8 @@ struct TokenizerSettings {
         const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
         if (failed != std::errc() || end != number.data() + number.size() || id < 0)
             throw Error(json.file.string(), at + "id = a whole number", number.empty() ? "nothing" : number);
-        added.push_back({json.value(at + "content"), id, is("single_word"), is("lstrip"), is("rstrip"), is("normalized")});
+        added.push_back(
+            {json.value(at + "content"), id, is("single_word"), is("lstrip"), is("rstrip"), is("normalized")});
         json.ignore(at + "special");
     }
     return added;
@@ -147,9 +186,9 @@ struct CaptionRules {
     bool strips_end = false;  ///< BERT's [SEP] becomes 0 (CLIPA)
 };
 
-/// The rules in the folder of a checkpoint: `wanted`, or the library's whose config lies there. `own` is how open_clip would
-/// have to clean for this vocabulary: lower, whitespace or canonicalize (open_clip/factory.py, get_tokenizer; tokenizer.py,
-/// HFTokenizer). Throws Error where open_clip_config.json asks for another, or for more than is here.
+/// The rules in the folder of a checkpoint: `wanted`, or the library's whose config lies there. `own` is how open_clip
+/// would have to clean for this vocabulary: lower, whitespace or canonicalize (open_clip/factory.py, get_tokenizer;
+/// tokenizer.py, HFTokenizer). Throws Error where open_clip_config.json asks for another, or for more than is here.
 [[gnu::cold]] inline CaptionRules caption_rules(const std::filesystem::path& folder, std::optional<Cleaning> wanted,
                                                 std::string_view own) {
     const std::filesystem::path path = folder / "open_clip_config.json";

@@ -120,8 +120,8 @@ public:
                                              const detail::CaptionRules& rules) {
         WordPiece result;
         result.read_json(json);
-        result.find_specials(json.file, read_settings(path), rules);
         for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
+        result.find_specials(json.file, read_settings(path), rules);
         json.refuse_unread();
         return result;
     }
@@ -164,20 +164,23 @@ private:
 
     [[gnu::cold]] void find_specials(const std::filesystem::path& file, const detail::TokenizerSettings& settings,
                                      const detail::CaptionRules& rules) {
-        const auto id_of = [&](const char* role, const char* literal) {
-            settings.require(file.string(), role, literal);
+        const auto id_of = [&](const char* literal) {
             const auto found = ids_.find(literal);
             if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
             frame_.added.add({.text = literal, .id = found->second});
             return found->second;
         };
-        frame_.padding = id_of("pad_token", "[PAD]");
-        frame_.unknown = id_of("unk_token", "[UNK]");
-        frame_.begin = id_of("cls_token", "[CLS]");
-        frame_.end = id_of("sep_token", "[SEP]");
+        frame_.padding = id_of("[PAD]");
+        frame_.unknown = id_of("[UNK]");
+        frame_.begin = id_of("[CLS]");
+        frame_.end = id_of("[SEP]");
         if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
             frame_.added.add({.text = mask->first, .id = mask->second});
         for (const detail::AddedToken& token : settings.added) add(file, token);
+        settings.require(file.string(),
+                         {{"pad_token", "[PAD]"}, {"unk_token", "[UNK]"}, {"cls_token", "[CLS]"}, {"sep_token", "[SEP]"},
+                          {"mask_token", "[MASK]"}},
+                         [&](const std::string& token) { return frame_.added.has(token); });
         if (settings.pads_left.value_or(false)) throw Error(file.string(), "padding_side = right", "left");
         frame_.cleans = rules.cleaning == Cleaning::open_clip;
         frame_.strips_end = rules.strips_end;

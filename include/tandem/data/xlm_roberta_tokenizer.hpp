@@ -58,9 +58,9 @@ public:
                                                        const std::filesystem::path& model) {
         XlmRobertaTokenizer result;
         result.read_json(json);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
         result.read_settings(path, json.file.string(),
                              detail::caption_rules(model, cleaning, result.frame_.begins ? "whitespace" : "canonicalize"));
-        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
         json.refuse_unread();
         return result;
     }
@@ -117,18 +117,17 @@ private:
         if (frame_.begins) {
             const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
                 path, {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-            const std::array<std::array<const char*, 2>, 5> roles{{{"cls_token", "<s>"},
-                                                                   {"bos_token", "<s>"},
-                                                                   {"sep_token", "</s>"},
-                                                                   {"pad_token", "<pad>"},
-                                                                   {"unk_token", "<unk>"}}};
-            for (const auto& [role, token] : roles) settings.require(where, role, token);
             take(settings, where);
+            settings.require(where,
+                             {{"cls_token", "<s>"}, {"bos_token", "<s>"}, {"sep_token", "</s>"}, {"eos_token", "</s>"},
+                              {"pad_token", "<pad>"}, {"unk_token", "<unk>"}, {"mask_token", "<mask>"}},
+                             [&](const std::string& token) { return frame_.added.has(token) || normalized_.has(token); });
         } else {
             const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
                 path, {"T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-            const std::array<std::array<const char*, 2>, 2> roles{{{"eos_token", "</s>"}, {"unk_token", "<unk>"}}};
-            for (const auto& [role, token] : roles) settings.require(where, role, token);
+            settings.require(where, {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", ""}}, [](const std::string& token) {
+                return token.starts_with("<extra_id_");  // sentinels of T5's training
+            });
             const std::string padding = settings.special("pad_token", "<pad>");
             if (padding != "<pad>" && padding != "</s>") throw Error(where, "pad_token = <pad> or </s>", padding);
             if (padding == "</s>") frame_.padding = frame_.end;

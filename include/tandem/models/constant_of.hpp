@@ -104,23 +104,23 @@ private:
     const ImageSize image = value.image();
     const std::size_t patch = value.count("vision.patch", 1);
     const bool is_map = value("vision.pooling") == "map";
-    const VitConfig<> vision{.image = image,
-                             .patch = patch,
-                             .width = width,
-                             .layers = value.count("vision.layers"),
-                             .heads = value.count("vision.heads", width / 64),
-                             .mlp_ratio = ratio_of(value.count("vision.hidden"), width),
-                             .class_token = !is_map,
-                             .pos_embed_type = value("vision.pos_embed_type") == "sin_cos_2d" ? PosEmbed::sin_cos_2d
-                                                                                             : PosEmbed::learnable,
-                             .no_ln_pre = value.is("vision.no_ln_pre"),
-                             .final_ln_after_pool = value.is("vision.final_ln_after_pool"),
-                             .qk_norm = value.is("vision.qk_norm"),
-                             .ls_init_value = std::strtod(value("vision.ls_init_value", "0").c_str(), nullptr),
-                             .patch_dropout = std::strtod(value("vision.patch_dropout", "0").c_str(), nullptr),
-                             .patch_bias = is_map,
-                             .floor_patches = !image.is_multiple_of(patch),
-                             .proj_type = is_map ? Projection::none : Projection::linear};
+    const VitConfig<> vision{
+        .image = image,
+        .patch = patch,
+        .width = width,
+        .layers = value.count("vision.layers"),
+        .heads = value.count("vision.heads", width / 64),
+        .mlp_ratio = ratio_of(value.count("vision.hidden"), width),
+        .class_token = !is_map,
+        .pos_embed_type = value("vision.pos_embed_type") == "sin_cos_2d" ? PosEmbed::sin_cos_2d : PosEmbed::learnable,
+        .no_ln_pre = value.is("vision.no_ln_pre"),
+        .final_ln_after_pool = value.is("vision.final_ln_after_pool"),
+        .qk_norm = value.is("vision.qk_norm"),
+        .ls_init_value = std::strtod(value("vision.ls_init_value", "0").c_str(), nullptr),
+        .patch_dropout = std::strtod(value("vision.patch_dropout", "0").c_str(), nullptr),
+        .patch_bias = is_map,
+        .floor_patches = !image.is_multiple_of(patch),
+        .proj_type = is_map ? Projection::none : Projection::linear};
     return with_parts(constant_text(vision), value, "vision.", "tok");
 }
 
@@ -155,7 +155,8 @@ private:
     return with_parts(constant_text(text), value, "text.", "argmax");
 }
 
-/// The constant that fields tell, td being the library's namespace. A tower of which they say nothing is the default one.
+/// The constant that fields tell, td being the library's namespace. A tower of which they say nothing is the default
+/// one.
 [[gnu::cold]] inline std::string constant_of(const std::vector<ArchitectureField>& fields) {
     const FieldValues value(fields);
     const std::size_t width = std::max(value.count("text.width"), value.count("vision.width"));

@@ -101,7 +101,8 @@ inline constexpr std::array pretrained_keys{
     IrrelevantKey{"architectures", names_only},
     IrrelevantKey{"transformers_version", names_only},
     IrrelevantKey{"tokenizer_class", "the tokenizer's own config says it"},
-    IrrelevantKey{"torch_dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
+    IrrelevantKey{"torch_dtype",
+                  "the precision to store and compute in: the tensors say the one, the caller the other"},
     IrrelevantKey{"dtype", "the precision to store and compute in: the tensors say the one, the caller the other"},
     IrrelevantKey{"_attn_implementation", of_interface},
     IrrelevantKey{"_attn_implementation_autoset", of_interface},
@@ -164,8 +165,8 @@ inline constexpr std::array pretrained_keys{
     IrrelevantKey{"problem_type", of_heads}};
 
 /// The padding's id of a text tower: nothing is masked by it in CLIPTextModel and SiglipTextModel
-/// (modeling_clip.py, modeling_siglip.py: only an attention_mask that the caller gives), and BertModel's table has its row
-/// for it like any other.
+/// (modeling_clip.py, modeling_siglip.py: only an attention_mask that the caller gives), and BertModel's table has its
+/// row for it like any other.
 inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what the tokenizer says is padding"};
 
 /// A text tower of transformers: CLIPTextConfig, SiglipTextConfig or AlignTextConfig, whose fields stand behind `at`.
@@ -174,23 +175,32 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
     const bool is_clip = family == "clip", is_align = family == "align";
     config.add_count("text.vocabulary", at + "vocab_size", is_clip ? 49408 : is_align ? 30522 : 32000);
     config.add_count(is_align ? "text.positions" : "text.context", at + "max_position_embeddings",
-                     is_clip ? 77 : is_align ? 512 : 64);
+                     is_clip    ? 77
+                     : is_align ? 512
+                                : 64);
     config.add_count("text.width", at + "hidden_size", is_clip ? 512 : 768);
     config.add_count("text.hidden", at + "intermediate_size", is_clip ? 2048 : 3072);
     config.add_count("text.layers", at + "num_hidden_layers", 12);
     config.add_count("text.heads", at + "num_attention_heads", is_clip ? 8 : 12);
-    config.add_word("text.activation", at + "hidden_act", is_clip ? "quick_gelu" : is_align ? "gelu" : "gelu_pytorch_tanh",
+    config.add_word("text.activation", at + "hidden_act",
+                    is_clip    ? "quick_gelu"
+                    : is_align ? "gelu"
+                               : "gelu_pytorch_tanh",
                     {"quick_gelu", "gelu", "gelu_pytorch_tanh"});
     config.add_number("text.norm.eps", at + "layer_norm_eps", is_clip ? 1e-5 : is_align ? 1e-12 : 1e-6);
     config.conclude("text.causal", is_clip ? "true" : "false", "model_type");
     config.conclude("text.proj_bias", is_clip ? "false" : "true", "model_type");
-    // modeling_clip.py, CLIPTextTransformer: where eos_token_id is 2, the largest id counts; else the first one equal to it.
+    // modeling_clip.py, CLIPTextTransformer: where eos_token_id is 2, the largest id counts; else the first one equal
+    // to it.
     const auto ends = config.all(at + "eos_token_id");
     const auto vocabulary = config.count(at + "vocab_size").value_or(49408);
     if (is_clip && ends.size() > 1) config.refuse(at + "eos_token_id", "one id");
     const std::size_t end = is_clip ? config.count(at + "eos_token_id").value_or(49407) : 0;
     if (!is_clip || end == 2 || end + 1 == vocabulary) {
-        config.conclude("text.pooling", is_align ? "first" : is_clip ? "argmax" : "last",
+        config.conclude("text.pooling",
+                        is_align  ? "first"
+                        : is_clip ? "argmax"
+                                  : "last",
                         is_clip ? at + "eos_token_id" : "model_type");
     } else {
         config.conclude("text.pooling", "eos", at + "eos_token_id");
@@ -215,8 +225,11 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
     config.require(at + "num_channels", "3");
     config.require(at + "model_type", std::string(family) + "_vision_model");
     config.ignore(pretrained_keys, at);
-    config.ignore({{"is_decoder", of_generation}, {"add_cross_attention", of_generation},
-                   {"pad_token_id", of_generation}, {"eos_token_id", of_generation}}, at);
+    config.ignore({{"is_decoder", of_generation},
+                   {"add_cross_attention", of_generation},
+                   {"pad_token_id", of_generation},
+                   {"eos_token_id", of_generation}},
+                  at);
     if (family == "align") {
         config.add_number("vision.width_coefficient", at + "width_coefficient", 2.0);
         config.add_number("vision.depth_coefficient", at + "depth_coefficient", 3.1);
@@ -236,7 +249,8 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         config.ignore({{"image_size", "the tower takes any; the preprocessing says which"},
                        {"num_hidden_layers", "computed from the others (configuration_align.py)"},
                        {"batch_norm_momentum", of_training},
-                       {"drop_connect_rate", of_training}}, at);
+                       {"drop_connect_rate", of_training}},
+                      at);
         return;
     }
     const bool is_clip = family == "clip";
@@ -259,10 +273,10 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
 [[gnu::cold]] inline void read_transformers_config(ArchitectureReader& config) {
     const bool has_parts = config.has_below("vision_config.") || config.has_below("text_config.");
     if (!config.find("model_type") && !has_parts) config.refuse("model_type", "clip, siglip or align");
-    const std::string type = config.one_of("model_type", "clip",
-                                           {"clip", "siglip", "align", "clip_text_model", "clip_vision_model",
-                                            "siglip_text_model", "siglip_vision_model", "align_text_model",
-                                            "align_vision_model"});
+    const std::string type =
+        config.one_of("model_type", "clip",
+                      {"clip", "siglip", "align", "clip_text_model", "clip_vision_model", "siglip_text_model",
+                       "siglip_vision_model", "align_text_model", "align_vision_model"});
     const std::string family = type.substr(0, type.find('_'));
     const bool is_text = type.ends_with("_text_model"), is_vision = type.ends_with("_vision_model");
     config.ignore(pretrained_keys);
@@ -277,7 +291,8 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         }
         return config.refuse_unread();
     }
-    // Configs of before version 4.28 have both; the newer word counts (configuration_clip.py, CLIPConfig.__post_init__).
+    // Configs of before version 4.28 have both; the newer word counts (configuration_clip.py,
+    // CLIPConfig.__post_init__).
     const auto part = [&](const std::string& name) {
         const std::string old = name + "_dict.";
         if (family != "clip" || !config.has_below(old)) return name + ".";
@@ -299,15 +314,18 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         config.ignore({unused}, text);
     }
     config.conclude("logit_bias", family == "siglip" ? "true" : "false", "model_type");
-    config.ignore({{"logit_scale_init_value", in_tensors}, {"temperature_init_value", in_tensors},
-                   {"pad_token_id", of_generation}, {"eos_token_id", of_generation}});
+    config.ignore({{"logit_scale_init_value", in_tensors},
+                   {"temperature_init_value", in_tensors},
+                   {"pad_token_id", of_generation},
+                   {"eos_token_id", of_generation}});
     config.refuse_unread();
 }
 
 /// SigLIP's image towers by timm's names, which are their sizes (timm/models/vision_transformer.py).
 struct TimmSiglip {
     std::size_t width = 0, layers = 0, heads = 0, hidden = 0, patch = 0;
-    bool is_tanh = false;  ///< act_layer = 'gelu_tanh': those first trained for SigLIP 2; the others share SigLIP's names
+    bool is_tanh =
+        false;  ///< act_layer = 'gelu_tanh': those first trained for SigLIP 2; the others share SigLIP's names
 };
 
 [[gnu::cold]] inline std::optional<TimmSiglip> timm_siglip(std::string_view name) {
@@ -342,7 +360,8 @@ struct TimmSiglip {
     if (!take("patch") || (found.patch = take_number()) == 0 || !take("_siglip_")) return std::nullopt;
     const std::size_t image = take_number();
     if (image == 0 || !name.empty()) return std::nullopt;
-    found.is_tanh = found.is_tanh || found.patch == 32 || (is_large && image == 512) || (is_so400m && found.patch == 16);
+    found.is_tanh =
+        found.is_tanh || found.patch == 32 || (is_large && image == 512) || (is_so400m && found.patch == 16);
     return found;
 }
 
@@ -399,22 +418,46 @@ struct TimmSiglip {
         config.conclude("vision.pooling", "map", at + "timm_model_name");
         if (config.find(at + "timm_pool").value_or("avg") != "map") config.refuse(at + "timm_pool", "map");
         if (config.find(at + "timm_proj").value_or("linear") != "none") config.refuse(at + "timm_proj", "none");
-        static constexpr std::string_view by_name = "a timm model has it by its name (open_clip/model.py, CLIPVisionCfg)";
-        config.ignore({{"timm_model_pretrained", of_training}, {"timm_drop", of_training},
-                       {"timm_drop_path", of_training}, {"timm_proj_bias", "there is no projection"},
-                       {"layers", by_name}, {"width", by_name}, {"head_width", by_name}, {"mlp_ratio", by_name},
-                       {"patch_size", by_name}, {"ls_init_value", by_name}, {"attentional_pool", by_name},
-                       {"attn_pooler_queries", by_name}, {"attn_pooler_heads", by_name}, {"no_ln_pre", by_name},
-                       {"pos_embed_type", by_name}, {"final_ln_after_pool", by_name}, {"pool_type", by_name},
-                       {"output_tokens", by_name}, {"act_kwargs", by_name}, {"norm_kwargs", by_name},
-                       {"block_type", by_name}, {"qk_norm", by_name}, {"scaled_cosine_attn", by_name},
-                       {"scale_heads", by_name}, {"scale_attn_inner", by_name}, {"scale_attn", by_name},
-                       {"scale_fc", by_name}}, at);
+        static constexpr std::string_view by_name =
+            "a timm model has it by its name (open_clip/model.py, CLIPVisionCfg)";
+        config.ignore({{"timm_model_pretrained", of_training},
+                       {"timm_drop", of_training},
+                       {"timm_drop_path", of_training},
+                       {"timm_proj_bias", "there is no projection"},
+                       {"layers", by_name},
+                       {"width", by_name},
+                       {"head_width", by_name},
+                       {"mlp_ratio", by_name},
+                       {"patch_size", by_name},
+                       {"ls_init_value", by_name},
+                       {"attentional_pool", by_name},
+                       {"attn_pooler_queries", by_name},
+                       {"attn_pooler_heads", by_name},
+                       {"no_ln_pre", by_name},
+                       {"pos_embed_type", by_name},
+                       {"final_ln_after_pool", by_name},
+                       {"pool_type", by_name},
+                       {"output_tokens", by_name},
+                       {"act_kwargs", by_name},
+                       {"norm_kwargs", by_name},
+                       {"block_type", by_name},
+                       {"qk_norm", by_name},
+                       {"scaled_cosine_attn", by_name},
+                       {"scale_heads", by_name},
+                       {"scale_attn_inner", by_name},
+                       {"scale_attn", by_name},
+                       {"scale_fc", by_name}},
+                      at);
         return;
     }
     static constexpr std::string_view no_timm = "of towers of timm";
-    config.ignore({{"timm_model_pretrained", no_timm}, {"timm_pool", no_timm}, {"timm_proj", no_timm},
-                   {"timm_proj_bias", no_timm}, {"timm_drop", no_timm}, {"timm_drop_path", no_timm}}, at);
+    config.ignore({{"timm_model_pretrained", no_timm},
+                   {"timm_pool", no_timm},
+                   {"timm_proj", no_timm},
+                   {"timm_proj_bias", no_timm},
+                   {"timm_drop", no_timm},
+                   {"timm_drop_path", no_timm}},
+                  at);
     if (const auto stages = config.all(at + "layers"); stages.size() > 1) {
         if (stages.size() != 4) config.refuse(at + "layers", "4 stages, which a ResNet has");
         if (config.all(at + "image_size").size() > 1 &&
@@ -426,19 +469,35 @@ struct TimmSiglip {
         config.add_count("vision.width", at + "width", 64);
         config.add_count("vision.head_width", at + "head_width", 64);
         static constexpr std::string_view no_blocks = "of transformers; this is a ResNet";
-        config.ignore({{"patch_size", no_blocks}, {"mlp_ratio", no_blocks}, {"ls_init_value", no_blocks},
-                       {"attentional_pool", no_blocks}, {"attn_pooler_queries", no_blocks},
-                       {"attn_pooler_heads", no_blocks}, {"no_ln_pre", no_blocks}, {"pos_embed_type", no_blocks},
-                       {"final_ln_after_pool", no_blocks}, {"pool_type", no_blocks}, {"output_tokens", no_blocks},
-                       {"act_kwargs", no_blocks}, {"norm_kwargs", no_blocks}, {"block_type", no_blocks},
-                       {"qk_norm", no_blocks}, {"scaled_cosine_attn", no_blocks}, {"scale_heads", no_blocks},
-                       {"scale_attn_inner", no_blocks}, {"scale_attn", no_blocks}, {"scale_fc", no_blocks}}, at);
+        config.ignore({{"patch_size", no_blocks},
+                       {"mlp_ratio", no_blocks},
+                       {"ls_init_value", no_blocks},
+                       {"attentional_pool", no_blocks},
+                       {"attn_pooler_queries", no_blocks},
+                       {"attn_pooler_heads", no_blocks},
+                       {"no_ln_pre", no_blocks},
+                       {"pos_embed_type", no_blocks},
+                       {"final_ln_after_pool", no_blocks},
+                       {"pool_type", no_blocks},
+                       {"output_tokens", no_blocks},
+                       {"act_kwargs", no_blocks},
+                       {"norm_kwargs", no_blocks},
+                       {"block_type", no_blocks},
+                       {"qk_norm", no_blocks},
+                       {"scaled_cosine_attn", no_blocks},
+                       {"scale_heads", no_blocks},
+                       {"scale_attn_inner", no_blocks},
+                       {"scale_attn", no_blocks},
+                       {"scale_fc", no_blocks}},
+                      at);
         return;
     }
     read_open_clip_blocks(config, at, "vision.", 768, quick_gelu);
     config.add_count("vision.patch", at + "patch_size", 16);
-    const std::size_t width = config.count(at + "width").value_or(768), head = config.count(at + "head_width").value_or(64);
-    if (head == 0 || width % head != 0) config.refuse(at + "head_width", "a width that divides " + std::to_string(width));
+    const std::size_t width = config.count(at + "width").value_or(768),
+                      head = config.count(at + "head_width").value_or(64);
+    if (head == 0 || width % head != 0)
+        config.refuse(at + "head_width", "a width that divides " + std::to_string(width));
     config.conclude("vision.heads", std::to_string(width / head), at + "head_width");
     config.add_word("vision.pos_embed_type", at + "pos_embed_type", "learnable", {"learnable", "sin_cos_2d"});
     config.add_flag("vision.no_ln_pre", at + "no_ln_pre", false);
@@ -451,15 +510,17 @@ struct TimmSiglip {
 /// text_cfg of an open_clip config. What the tokenizer reads of it is the tokenizer's.
 [[gnu::cold]] inline void read_open_clip_text(ArchitectureReader& config, const std::string& at, bool quick_gelu) {
     static constexpr std::string_view of_tokenizer = "open_tokenizer reads it";
-    config.ignore({{"hf_tokenizer_name", of_tokenizer}, {"tokenizer_mode", of_tokenizer},
-                   {"tokenizer_kwargs", of_tokenizer}}, at);
+    config.ignore(
+        {{"hf_tokenizer_name", of_tokenizer}, {"tokenizer_mode", of_tokenizer}, {"tokenizer_kwargs", of_tokenizer}},
+        at);
     config.add_count("text.context", at + "context_length", 77);
     if (const auto hf = config.find(at + "hf_model_name")) {
         // Its sizes stand in a config that is elsewhere; the names that are known here tell them as well.
         const std::string name = hf->substr(hf->rfind('/') + 1);
         const bool is_large = name == "xlm-roberta-large";
         if (name != "xlm-roberta-base" && !is_large)
-            config.refuse(at + "hf_model_name", "xlm-roberta-base or xlm-roberta-large, the towers of transformers that are here");
+            config.refuse(at + "hf_model_name",
+                          "xlm-roberta-base or xlm-roberta-large, the towers of transformers that are here");
         const auto conclude = [&](const char* field, std::string value) {
             config.conclude(std::string("text.") + field, std::move(value), at + "hf_model_name");
         };
@@ -473,19 +534,37 @@ struct TimmSiglip {
         conclude("norm.eps", "1e-5");
         conclude("activation", "gelu");
         conclude("causal", "false");
-        const std::string pooler = config.one_of(at + "hf_pooler_type", "mean_pooler",
-                                                 {"mean_pooler", "cls_last_hidden_state_pooler"});
+        const std::string pooler =
+            config.one_of(at + "hf_pooler_type", "mean_pooler", {"mean_pooler", "cls_last_hidden_state_pooler"});
         config.conclude("text.pooling", pooler == "mean_pooler" ? "avg" : "first", at + "hf_pooler_type");
         config.add_word("text.proj_type", at + "hf_proj_type", "mlp", {"mlp", "linear"});
         static constexpr std::string_view by_name = "a model of transformers has it in its own config";
-        config.ignore({{"hf_model_pretrained", of_training}, {"vocab_size", by_name}, {"width", by_name},
-                       {"heads", by_name}, {"layers", by_name}, {"mlp_ratio", by_name}, {"ls_init_value", by_name},
-                       {"embed_cls", by_name}, {"pad_id", by_name}, {"eos_id", by_name}, {"no_causal_mask", by_name},
-                       {"final_ln_after_pool", by_name}, {"pool_type", by_name}, {"proj_bias", by_name},
-                       {"proj_type", by_name}, {"output_tokens", of_interface}, {"act_kwargs", by_name},
-                       {"norm_kwargs", by_name}, {"block_type", by_name}, {"qk_norm", by_name},
-                       {"scaled_cosine_attn", by_name}, {"scale_heads", by_name}, {"scale_attn_inner", by_name},
-                       {"scale_attn", by_name}, {"scale_fc", by_name}}, at);
+        config.ignore({{"hf_model_pretrained", of_training},
+                       {"vocab_size", by_name},
+                       {"width", by_name},
+                       {"heads", by_name},
+                       {"layers", by_name},
+                       {"mlp_ratio", by_name},
+                       {"ls_init_value", by_name},
+                       {"embed_cls", by_name},
+                       {"pad_id", by_name},
+                       {"eos_id", by_name},
+                       {"no_causal_mask", by_name},
+                       {"final_ln_after_pool", by_name},
+                       {"pool_type", by_name},
+                       {"proj_bias", by_name},
+                       {"proj_type", by_name},
+                       {"output_tokens", of_interface},
+                       {"act_kwargs", by_name},
+                       {"norm_kwargs", by_name},
+                       {"block_type", by_name},
+                       {"qk_norm", by_name},
+                       {"scaled_cosine_attn", by_name},
+                       {"scale_heads", by_name},
+                       {"scale_attn_inner", by_name},
+                       {"scale_attn", by_name},
+                       {"scale_fc", by_name}},
+                      at);
         return;
     }
     read_open_clip_blocks(config, at, "text.", 512, quick_gelu);
@@ -497,14 +576,19 @@ struct TimmSiglip {
     const std::size_t end = config.count(at + "eos_id").value_or(2);
     if (config.find(at + "pool_type") == "eos") config.conclude("text.eos_id", std::to_string(end), at + "eos_id");
     config.add_word("text.proj_type", at + "proj_type", "linear", {"linear", "none"});
-    config.conclude("text.proj_bias",
-                    config.flag(at + "proj_bias").value_or(false) && config.find(at + "proj_type") != "none" ? "true" : "false",
-                    at + "proj_bias");
+    config.conclude(
+        "text.proj_bias",
+        config.flag(at + "proj_bias").value_or(false) && config.find(at + "proj_type") != "none" ? "true" : "false",
+        at + "proj_bias");
     config.require(at + "embed_cls", "false");
     static constexpr std::string_view no_hf = "of towers of transformers";
-    config.ignore({{"pad_id", "of embed_cls (open_clip/transformer.py, TextTransformer)"},
-                   {"final_ln_after_pool", "open_clip does not hand it to its TextTransformer (model.py, _build_text_tower)"},
-                   {"hf_model_pretrained", no_hf}, {"hf_proj_type", no_hf}, {"hf_pooler_type", no_hf}}, at);
+    config.ignore(
+        {{"pad_id", "of embed_cls (open_clip/transformer.py, TextTransformer)"},
+         {"final_ln_after_pool", "open_clip does not hand it to its TextTransformer (model.py, _build_text_tower)"},
+         {"hf_model_pretrained", no_hf},
+         {"hf_proj_type", no_hf},
+         {"hf_pooler_type", no_hf}},
+        at);
 }
 
 /// open_clip's open_clip_config.json, or one of its model configs (then `root` is empty), with the defaults of its
@@ -518,16 +602,18 @@ struct TimmSiglip {
     read_open_clip_vision(config, root + "vision_cfg.", quick_gelu);
     read_open_clip_text(config, root + "text_cfg.", quick_gelu);
     config.conclude("logit_bias", config.number(root + "init_logit_bias") ? "true" : "false", root + "init_logit_bias");
-    config.ignore({{"custom_text", "how tensors are named, which they show"}, {"init_logit_scale", in_tensors},
-                   {"nonscalar_logit_scale", "its shape, [] or [1]"}, {"cast_dtype", of_interface},
-                   {"output_dict", of_interface}}, root);
-    if (!root.empty())
-        config.ignore({{"preprocess_cfg", "load_preprocess reads it"}, {"hf_hub_id", names_only}});
+    config.ignore({{"custom_text", "how tensors are named, which they show"},
+                   {"init_logit_scale", in_tensors},
+                   {"nonscalar_logit_scale", "its shape, [] or [1]"},
+                   {"cast_dtype", of_interface},
+                   {"output_dict", of_interface}},
+                  root);
+    if (!root.empty()) config.ignore({{"preprocess_cfg", "load_preprocess reads it"}, {"hf_hub_id", names_only}});
     config.refuse_unread();
 }
 
-/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for all that a
-/// config asks for and is not here.
+/// What a folder's configs say; nothing where it has none. Throws Error for a config that is no JSON, and for all that
+/// a config asks for and is not here.
 [[gnu::cold]] inline std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& folder) {
     if (const auto path = folder / "open_clip_config.json"; std::filesystem::exists(path)) {
         ArchitectureReader config(path);

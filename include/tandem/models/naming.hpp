@@ -87,8 +87,9 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
     return {{tower + name}};
 }
 
-/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`, behind
-/// `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel beside it.
+/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`,
+/// behind `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel
+/// beside it.
 [[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
     if (name.starts_with("text_projection")) {
         if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
@@ -142,7 +143,8 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
         return {{at + "blocks." + name.substr(0, dot + 1) + part}};
     }
     replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
-        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") || replace_prefix(name, "ln_post.", "norm.");
+        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") ||
+        replace_prefix(name, "ln_post.", "norm.");
     return {{at + name}};
 }
 
@@ -171,9 +173,7 @@ public:
     }
 
     /// Whose names they are.
-    std::string scheme() const {
-        return transformers_ ? "transformers" : timm_ ? "open_clip with timm" : "open_clip";
-    }
+    std::string scheme() const { return transformers_ ? "transformers" : timm_ ? "open_clip with timm" : "open_clip"; }
 
     /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
     bool is_ignored(std::string_view name) const {
@@ -201,20 +201,19 @@ struct ModelPlace {
         std::string_view bare;
     };
     // The first that ends a name counts, so longer ones stand before their own ends.
-    static constexpr std::array anchors{
-        Anchor{"vision_model.embeddings.patch_embedding.weight", true, ""},
-        Anchor{"vision_model.embeddings.convolution.weight", true, ""},
-        Anchor{"visual.trunk.patch_embed.proj.weight", true, ""},
-        Anchor{"visual.conv1.weight", true, ""},
-        Anchor{"text_model.embeddings.token_embedding.weight", false, ""},
-        Anchor{"text_model.embeddings.word_embeddings.weight", false, ""},
-        Anchor{"text.transformer.embeddings.word_embeddings.weight", false, ""},
-        Anchor{"embeddings.patch_embedding.weight", true, "vision_model."},
-        Anchor{"embeddings.convolution.weight", true, "vision_model."},
-        Anchor{"embeddings.token_embedding.weight", false, "text_model."},
-        Anchor{"embeddings.word_embeddings.weight", false, "text_model."},
-        Anchor{"text.token_embedding.weight", false, ""},
-        Anchor{"token_embedding.weight", false, ""}};
+    static constexpr std::array anchors{Anchor{"vision_model.embeddings.patch_embedding.weight", true, ""},
+                                        Anchor{"vision_model.embeddings.convolution.weight", true, ""},
+                                        Anchor{"visual.trunk.patch_embed.proj.weight", true, ""},
+                                        Anchor{"visual.conv1.weight", true, ""},
+                                        Anchor{"text_model.embeddings.token_embedding.weight", false, ""},
+                                        Anchor{"text_model.embeddings.word_embeddings.weight", false, ""},
+                                        Anchor{"text.transformer.embeddings.word_embeddings.weight", false, ""},
+                                        Anchor{"embeddings.patch_embedding.weight", true, "vision_model."},
+                                        Anchor{"embeddings.convolution.weight", true, "vision_model."},
+                                        Anchor{"embeddings.token_embedding.weight", false, "text_model."},
+                                        Anchor{"embeddings.word_embeddings.weight", false, "text_model."},
+                                        Anchor{"text.token_embedding.weight", false, ""},
+                                        Anchor{"token_embedding.weight", false, ""}};
     for (const Anchor& anchor : anchors) {
         if (!name.ends_with(anchor.name)) continue;
         const std::string_view prefix = name.substr(0, name.size() - anchor.name.size());
@@ -244,11 +243,11 @@ struct ModelPlace {
                                [&](std::string_view word) { return prefix.find(word) != std::string_view::npos; });
 }
 
-/// Gives the tensors of a model that a trainer has wrapped (DistributedDataParallel, torch.compile, FSDP, Lightning, PEFT, a
-/// dictionary in a dictionary) the names they have in the model itself, and a tower of transformers alone those it has in the
-/// whole. Where several models stand in the file, `wanted` is the prefix of the one to read; without it, the one that is no
-/// running average of another. Returns sentences on what was decided. Throws Error that lists the prefixes where none is
-/// plainly meant, or there is no such one.
+/// Gives the tensors of a model that a trainer has wrapped (DistributedDataParallel, torch.compile, FSDP, Lightning,
+/// PEFT, a dictionary in a dictionary) the names they have in the model itself, and a tower of transformers alone those
+/// it has in the whole. Where several models stand in the file, `wanted` is the prefix of the one to read; without it,
+/// the one that is no running average of another. Returns sentences on what was decided. Throws Error that lists the
+/// prefixes where none is plainly meant, or there is no such one.
 [[gnu::cold]] inline std::vector<std::string> unwrap(WeightFiles& file, std::string_view where, Towers towers,
                                                      std::string wanted) {
     // What stands beside a "state_dict" is looked at only where it is asked for.
@@ -279,7 +278,8 @@ struct ModelPlace {
         if (const auto found = place_of(without_wrappers(tensor.name))) beside.insert(found->prefix);
     }
     for (const std::string& prefix : beside)
-        notes.push_back("beside its state_dict stands a model behind " + in_quotes(prefix) + ", which the prefix option chooses");
+        notes.push_back("beside its state_dict stands a model behind " + in_quotes(prefix) +
+                        ", which the prefix option chooses");
     const ModelPlace* chosen = nullptr;
     if (!wanted.empty()) {
         if (!wanted.ends_with('.')) wanted += '.';
@@ -289,7 +289,8 @@ struct ModelPlace {
                         places.empty() ? "none" : "models behind " + listed(places));
         chosen = &*found;
     } else if (std::ranges::none_of(places, is_plain) && !places.empty()) {
-        const bool any_both = std::ranges::any_of(places, [](const ModelPlace& p) { return p.has_image && p.has_text; });
+        const bool any_both =
+            std::ranges::any_of(places, [](const ModelPlace& p) { return p.has_image && p.has_text; });
         std::vector<ModelPlace> whole;
         std::ranges::copy_if(places, std::back_inserter(whole), [&](const ModelPlace& place) {
             if (towers == Towers::image) return place.has_image;
@@ -297,11 +298,13 @@ struct ModelPlace {
             return any_both ? place.has_image && place.has_text : true;
         });
         std::vector<ModelPlace> trained;
-        std::ranges::copy_if(whole, std::back_inserter(trained), [](const auto& place) { return !is_average(place.prefix); });
+        std::ranges::copy_if(whole, std::back_inserter(trained),
+                             [](const auto& place) { return !is_average(place.prefix); });
         const std::vector<ModelPlace>& candidates = trained.empty() ? whole : trained;
         if (candidates.size() > 1)
-            throw Error(where, "one model", "several, behind the prefixes " + listed(candidates) +
-                                                ": say which (LoadOptions::prefix, or --prefix)");
+            throw Error(where, "one model",
+                        "several, behind the prefixes " + listed(candidates) +
+                            ": say which (LoadOptions::prefix, or --prefix)");
         if (!candidates.empty()) {
             chosen = &*std::ranges::find(places, candidates.front().prefix, &ModelPlace::prefix);
             if (whole.size() > 1)
@@ -330,14 +333,16 @@ struct ModelPlace {
         if (count > 10) some += " and " + std::to_string(count - 10) + " more";
         notes.push_back("not read, since they stand outside of it: " + some);
     }
-    file.rename([&](const std::string& stored) -> std::optional<std::string> {
-        std::string name = without_wrappers(stored);
-        if (!name.starts_with(prefix)) return std::nullopt;
-        name.erase(0, prefix.size());
-        const bool is_of_tower = !bare.empty() && !name.starts_with("text_projection") &&
-                                 !name.starts_with("visual_projection") && !name.starts_with("logit_");
-        return is_of_tower ? bare + name : name;
-    }, where);
+    file.rename(
+        [&](const std::string& stored) -> std::optional<std::string> {
+            std::string name = without_wrappers(stored);
+            if (!name.starts_with(prefix)) return std::nullopt;
+            name.erase(0, prefix.size());
+            const bool is_of_tower = !bare.empty() && !name.starts_with("text_projection") &&
+                                     !name.starts_with("visual_projection") && !name.starts_with("logit_");
+            return is_of_tower ? bare + name : name;
+        },
+        where);
     return notes;
 }
 
