@@ -82,6 +82,12 @@ int run(int count, char** arguments) {
     const int layer = options.layer("--layer", -1);
     zoo::require_place(options.get("--out"));
     const zoo::Opened opened = zoo::open(options, has_text ? td::Towers::both : td::Towers::image);
+    if (has_text && !opened.clip.parts().text)
+        throw td::Error(options.get("--weights"), "both towers of a model, to compare a picture and a caption",
+                        opened.clip.sizes().architecture);
+    const int most = static_cast<int>(opened.clip.sizes().image_layers);
+    if (most > 0 && (layer >= most || layer < -most))
+        throw td::Error("--layer", "a layer from " + std::to_string(-most) + " to " + std::to_string(most - 1), std::to_string(layer));
     const td::Image picture = zoo::read_picture(opened, options.require("--image"));
     std::vector<float> pixels(opened.preprocess.count());
     zoo::read_pixels(opened, options.get("--image"), pixels);
@@ -103,6 +109,8 @@ int run(int count, char** arguments) {
     } else {
         map = attention_map(opened, pixels, layer);
     }
+    if (std::ranges::any_of(map, [](float value) { return !std::isfinite(value); }))
+        throw td::Error(options.get("--image"), "finite numbers from the model", "infinities or NaN");
     const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(map.size()))));
     const int large = std::max(448, static_cast<int>(opened.preprocess.size.height));
     const td::Image seen = td::resize(td::fit_image(picture, opened.preprocess), large, large, td::Filter::bicubic);

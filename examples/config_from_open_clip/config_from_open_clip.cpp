@@ -24,7 +24,7 @@ std::string constant_name(const std::filesystem::path& path) {
 
 void translate(const std::filesystem::path& path) {
     if (!std::filesystem::is_regular_file(path))
-        throw tandem::Error(path.string(), "an open_clip model config (JSON)", "no file");
+        throw tandem::Error(path.string(), "an open_clip model config (JSON)", std::filesystem::exists(path) ? "no regular file" : "no file");
     tandem::detail::ArchitectureReader config(path);
     tandem::detail::read_open_clip_config(config, config.has_below("model_cfg.") ? "model_cfg." : "");
     std::printf("inline constexpr td::ClipConfig %s = %s;\n", constant_name(path).c_str(),
@@ -43,6 +43,7 @@ int main(int count, char** arguments) {
     }
     try {
         translate(arguments[1]);
+        if (std::fflush(stdout) != 0) throw tandem::Error("standard output", "cannot be written");
         return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "config_from_open_clip: %s\n", error.what());

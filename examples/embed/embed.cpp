@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -63,6 +64,23 @@ public:
         }
         std::ranges::sort(files);
         for (const std::filesystem::path& file : files) add_contents(file);
+    }
+    /// The files that an index of shards names, whatever their endings.
+    void add_shards(const std::filesystem::path& weights) {
+        std::vector<std::filesystem::path> indices;
+        if (weights.string().ends_with(".index.json")) indices.push_back(weights);
+        if (std::filesystem::is_directory(weights)) {
+            for (const auto& entry : std::filesystem::directory_iterator(weights)) {
+                if (entry.path().string().ends_with(".index.json")) indices.push_back(entry.path());
+            }
+        }
+        for (const std::filesystem::path& index : indices) {
+            std::set<std::string> shards;
+            for (const std::string& shard : td::detail::ConfigReader(index).values_below("weight_map.")) shards.insert(shard);
+            for (const std::string& shard : shards) {
+                if (const auto path = index.parent_path() / shard; std::filesystem::is_regular_file(path)) add_contents(path);
+            }
+        }
     }
     /// Pictures by path, size and time of the last change: to read them all would take as long as to begin anew.
     void add_pictures(std::span<const std::filesystem::path> paths) {
@@ -223,7 +241,7 @@ public:
             }
         }
         tokenizer_ = options.has("--tokenizer") ? options.get("--tokenizer") : weights.string();
-        if (weights.string().ends_with(".index.json")) inputs_.add_folder(weights.parent_path());
+        inputs_.add_shards(weights);
     }
 
     void images(const zoo::Pictures& pictures) {
@@ -234,7 +252,7 @@ public:
         const std::vector<std::size_t> shape =
             output_.tokens ? std::vector{sizes.image_tokens, sizes.image_width} : std::vector{sizes.embedding};
         const std::size_t width = product(shape);
-        if (width == 0) opened_.clip.image_tokens({});  // which says why there is none
+        if (width == 0) output_.tokens ? void(opened_.clip.image_tokens({})) : void(opened_.clip.encode_image({}));  // they say why
         image_journal_.emplace(out_.string() + ".images.partial", inputs, width);
         const std::size_t floats = opened_.preprocess.count();
         std::vector<float> pixels;
@@ -253,9 +271,7 @@ public:
                         }
                     }
                 });
-                std::vector<float> found =
-                    output_.tokens ? values_of(opened_.clip.image_tokens(pixels, output_.layer, output_.normed))
-                                   : values_of(opened_.clip.encode_image(pixels));
+                std::vector<float> found = image_values(pixels);
                 for (std::size_t i = 0; i < failed.size(); ++i) {
                     const auto row = std::span(found).subspan(i * width, width);
                     if (failed[i] != 0 || !is_finite(row))
@@ -272,16 +288,20 @@ public:
                 names.push_back(paths[i].string());
                 continue;
             }
-            // Read once more for its message, which an earlier run may have had.
-            failures.push_back(paths[i].string());
+            // Once more: for its message, which an earlier run may have had, or because it can be read by now.
             try {
                 zoo::read_pixels(opened_, paths[i], scratch);
-                std::fprintf(stderr,
-                             "left out: %s: the model gives no finite numbers for it, or it could not be read before\n",
-                             paths[i].string().c_str());
+                const std::vector<float> found = image_values(scratch);
+                if (is_finite(found)) {
+                    image_rows_.insert(image_rows_.end(), found.begin(), found.end());
+                    names.push_back(paths[i].string());
+                    continue;
+                }
+                std::fprintf(stderr, "left out: %s: the model gives no finite numbers for it\n", paths[i].string().c_str());
             } catch (const td::Error& error) {
                 std::fprintf(stderr, "left out: %s\n", error.what());
             }
+            failures.push_back(paths[i].string());
         }
         pictures.report();
         for (const auto& fault : pictures.faults) failures.push_back(fault.first);
@@ -306,7 +326,7 @@ public:
         const std::vector<std::size_t> shape =
             output_.tokens ? std::vector{sizes.context, sizes.text_width} : std::vector{sizes.embedding};
         const std::size_t width = product(shape);
-        if (width == 0) opened_.clip.encode_text({});
+        if (width == 0) opened_.clip.encode_text({});  // which says why
         text_journal_.emplace(out_.string() + ".texts.partial", inputs, width);
         text_rows_ = embed_all("texts", *text_journal_, texts.size(), [&](std::size_t first, std::size_t end) {
             const auto ids =
@@ -339,6 +359,10 @@ private:
     }
     static bool is_finite(std::span<const float> values) {
         return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
+    }
+    std::vector<float> image_values(std::span<const float> pixels) const {
+        return output_.tokens ? values_of(opened_.clip.image_tokens(pixels, output_.layer, output_.normed))
+                              : values_of(opened_.clip.encode_image(pixels));
     }
     template <class Tensor>
     static std::vector<float> values_of(const Tensor& tensor) {
@@ -388,7 +412,8 @@ int run(int count, char** arguments) {
          {"--tokens", "", "image_tokens and text_tokens [N, tokens, width] instead: what a tower holds of every token"},
          {"--layer", "N", "behind which block: 0 is what enters the first, -1 what leaves the last (default -1)"},
          {"--no-norm", "",
-          "tokens without the tower's last norm. Stable Diffusion 1 and 2: --tokens; SDXL and LLaVA:\n"
+          "tokens without the tower's last norm. Stable Diffusion 1 and 2: --tokens;\n"
+          "                                           CLIPVisionModel's last_hidden_state: --tokens --no-norm; SDXL and LLaVA:\n"
           "                                           --tokens --layer -2 --no-norm"},
          {"--threads", "N", "(default: one a core)"}});
     const std::filesystem::path out = options.require("--out");
@@ -409,7 +434,7 @@ int run(int count, char** arguments) {
 
     const zoo::Pictures pictures = has_images ? zoo::list_pictures(options.get("--images")) : zoo::Pictures();
     const std::vector<std::string> texts =
-        has_texts ? zoo::read_lines(options.get("--texts")) : std::vector<std::string>();
+        has_texts ? zoo::read_texts(options.get("--texts")) : std::vector<std::string>();
     const auto opened = zoo::open(options, !has_texts    ? td::Towers::image
                                            : !has_images ? td::Towers::text
                                                          : td::Towers::both);
@@ -419,6 +444,14 @@ int run(int count, char** arguments) {
                         std::string("a tower for ") + (has_images && !parts.image ? "--images" : "--texts"),
                         opened.clip.sizes().architecture);
     std::fprintf(stderr, "%s: %s\n", options.get("--weights").c_str(), opened.clip.sizes().architecture.c_str());
+    const auto require_layer = [&](bool has, std::size_t layers) {
+        const int most = static_cast<int>(layers);
+        if (has && output.tokens && most > 0 && (output.layer > most || output.layer < -most - 1))
+            throw td::Error("--layer", "0 to " + std::to_string(most) + ", or -1 to " + std::to_string(-most - 1),
+                            std::to_string(output.layer));
+    };
+    require_layer(has_images, opened.clip.sizes().image_layers);
+    require_layer(has_texts, opened.clip.sizes().text_layers);
     Embedder embedder(options, out, opened, output);
     if (has_images) embedder.images(pictures);
     if (has_texts) embedder.texts(texts);

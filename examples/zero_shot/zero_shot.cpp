@@ -14,7 +14,7 @@ std::vector<std::string> read_labels(const std::string& argument) {
     std::vector<std::string> labels;
     std::error_code failed;
     if (std::filesystem::exists(argument, failed)) {
-        labels = zoo::read_lines(argument);
+        labels = zoo::read_texts(argument);
     } else {
         // A path that leads nowhere is no label.
         const std::string ending = std::filesystem::path(argument).extension().string();
@@ -49,8 +49,13 @@ int run(int count, char** arguments) {
     const std::vector<std::string> labels = read_labels(options.require("--labels"));
     std::vector<std::string> templates{"a photo of a {}."};
     if (options.has("--templates")) {
-        templates = zoo::read_lines(options.get("--templates"));
+        templates = zoo::read_texts(options.get("--templates"));
         std::erase(templates, "");
+        for (const std::string& prompt : templates) {
+            const std::size_t hole = prompt.find("{}");
+            if (hole == std::string::npos || prompt.find("{}", hole + 2) != std::string::npos)
+                throw td::Error("--templates", "a template with {} once", prompt);
+        }
         if (templates.empty())
             throw td::Error(options.get("--templates"), "a prompt a line, with {} for the label", "empty lines");
     }

@@ -179,6 +179,8 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
 /// The lines of a text file, without a byte order mark. Throws Error if there is none.
 inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
     if (std::filesystem::is_directory(path)) throw td::Error(path.string(), "a text file with lines", "a folder");
+    if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path) && !std::filesystem::is_fifo(path))
+        throw td::Error(path.string(), "a text file with lines", "a device");
     std::ifstream file(path, std::ios::binary);
     if (!file) throw td::Error(path.string(), "cannot read the file");
     std::vector<std::string> lines;
@@ -190,8 +192,29 @@ inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
                             "binary data at line " + std::to_string(lines.size() + 1));
         lines.push_back(line);
     }
+    if (file.bad()) throw td::Error(path.string(), "cannot read the file to its end");
     if (lines.empty()) throw td::Error(path.string(), "a text file with lines", "none");
     return lines;
+}
+
+/// The captions of a file, a line each. Throws Error for what is no UTF-8.
+inline std::vector<std::string> read_texts(const std::filesystem::path& path) {
+    std::vector<std::string> texts;
+    for (const std::string& line : read_lines(path)) {
+        // Some editors end lines with CR alone.
+        for (std::size_t begin = 0; begin <= line.size();) {
+            const std::size_t end = std::min(line.find('\r', begin), line.size());
+            texts.push_back(line.substr(begin, end - begin));
+            begin = end + 1;
+        }
+        for (std::string_view rest = line; !rest.empty();) {
+            const std::size_t length = td::detail::utf8_sequence(rest);
+            if (length == 0)
+                throw td::Error(path.string(), "a text in UTF-8", "other bytes at line " + std::to_string(texts.size()));
+            rest.remove_prefix(length);
+        }
+    }
+    return texts;
 }
 
 /// A picture, on the background that the checkpoint's library gives it.
@@ -253,7 +276,7 @@ inline void add_file(const std::filesystem::path& path, Pictures& pictures) {
     } else if (format == "JPEG" || format == "PNG" || (format.empty() && endings.contains(ending))) {
         pictures.paths.push_back(path);  // what is only named so is read, and its fault named
     } else if (format.empty()) {
-        ++pictures.counts["files that are no pictures"];
+        ++pictures.counts["files that are neither JPEG nor PNG"];
     } else {
         ++pictures.counts["pictures of " + format + ": no format that is read here; convert them to JPEG or PNG"];
     }
@@ -329,7 +352,10 @@ inline void require_place(const std::filesystem::path& out) {
 template <class Body>
 int run(const char* program, const Body& body) {
     try {
-        return body();
+        const int code = body();
+        // What was printed may not have arrived: a full disk, a closed pipe.
+        if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw td::Error("standard output", "cannot be written");
+        return code;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s: %s\n", program, error.what());
         return 1;

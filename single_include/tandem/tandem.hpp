@@ -2695,8 +2695,8 @@ struct IrrelevantKey {
 };
 
 /// A config file by the paths of its values ("text_config.hidden_size"). It keeps account of what is asked for: what a
-/// library would use and nobody here reads or lists as irrelevant is an Error (refuse_unread). null says nothing, as
-/// in the libraries.
+/// library would use and nobody here reads or lists as irrelevant is an Error (refuse_unread). null says nothing, but
+/// where is_null() is asked.
 class ConfigReader {
 public:
     /// Throws Error if the file is no JSON object, or says something twice.
@@ -2778,6 +2778,24 @@ public:
     std::vector<std::pair<std::string, std::size_t>> counts() const {
         std::vector<std::pair<std::string, std::size_t>> found;
         for (const JsonLeaf& leaf : leaves_.leaves) found.emplace_back(leaf.path, count(leaf.path).value_or(0));
+        return found;
+    }
+    /// The values of the object whose path is `prefix` without its last dot, as texts.
+    std::vector<std::string> values_below(std::string_view prefix) const {
+        std::vector<std::string> found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (!name.starts_with(prefix)) return;
+            read_[i] = true;
+            found.push_back(leaf.text);
+        });
+        return found;
+    }
+    /// Whether the file says null there, which is not always what its silence means.
+    bool is_null(std::string_view path) const {
+        bool found = false;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
+            found = found || (name == path && leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other);
+        });
         return found;
     }
     /// The keys of the object whose path is `prefix` without its last dot, in the file's order.
@@ -2949,6 +2967,10 @@ public:
     }
     /// Throws Error that lists what no one asked for: decoding, and what every call overrides, excepted.
     [[gnu::cold]] void refuse_unread() const {
+        // Every call pads and cuts to a length of its own, but on the side that the file says.
+        for (const char* const path : {"truncation.direction", "padding.direction"}) {
+            if (!read_.contains(path)) require(path, "Right", "Right");
+        }
         for (const char* const path : {"version", "truncation", "padding", "decoder"}) ignore(path);
         std::string unread;
         for (const auto& [path, text] : values) {
@@ -3057,7 +3079,7 @@ struct TokenizerSettings {
     std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
     std::vector<std::string> listed;              ///< additional_special_tokens, or extra_special_tokens
     std::vector<AddedToken> added;
-    std::optional<bool> pads_left, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
+    std::optional<bool> pads_left, adds_prefix_space, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
 
     std::string special(const std::string& role, const std::string& otherwise) const {
         const auto found = specials.find(role);
@@ -3096,6 +3118,13 @@ struct TokenizerSettings {
         for (const std::string& name : {std::string(list), list + std::string(".content")}) {
             for (std::string& token : config.all(name)) settings.listed.push_back(std::move(token));
         }
+        // Version 5 also writes an object of names and tokens.
+        for (const std::string& key : config.keys_below(list + std::string("."))) {
+            const std::string at = list + std::string(".") + key;
+            if (key == "content") continue;
+            if (auto token = config.find(at)) settings.listed.push_back(std::move(*token));
+            if (auto token = config.find(at + ".content")) settings.listed.push_back(std::move(*token));
+        }
         config.ignore({{list, "their contents were read; their flags stand with the added tokens"}});
     }
 }
@@ -3125,8 +3154,10 @@ struct TokenizerSettings {
                 throw Error(config.where(), "added_tokens_decoder of ids", number);
             const auto is = [&](const char* name) { return config.flag(at + name).value_or(false); };
             const std::string text = config.find(at + "content").value_or("");
-            config.ignore({{"special", "whether it is left out when ids become text"}, {"__type", "a name"}}, at);
-            added[text] = {text, static_cast<Id>(id), is("single_word"), is("lstrip"), is("rstrip"), is("normalized")};
+            config.ignore({{"__type", "a name"}}, at);
+            const bool is_special = config.flag(at + "special").value_or(false);
+            added[text] = {text, static_cast<Id>(id), is("single_word"), is("lstrip"), is("rstrip"),
+                           config.flag(at + "normalized").value_or(!is_special)};
         }
         const auto side = [&](const char* key, const char* only) {
             const std::string found = config.one_of(key, "right", {"right", "left"});
@@ -3142,7 +3173,7 @@ struct TokenizerSettings {
         settings.adds_end = config.flag("add_eos_token");
         config.require("split_special_tokens", "false");
         config.require("do_basic_tokenize", "true");
-        config.require("add_prefix_space", "false");
+        settings.adds_prefix_space = config.flag("add_prefix_space");
         static constexpr std::string_view name = "a name, or where files come from";
         static constexpr std::string_view decoding = "of ids that become text";
         static constexpr std::string_view call = "overridden by the call that pads and cuts to the model's context";
@@ -3156,6 +3187,7 @@ struct TokenizerSettings {
                        {"transformers_version", name},
                        {"is_local", name},
                        {"local_files_only", name},
+                       {"unk_id", "the vocabulary says it"},
                        {"backend", "which code computes it"},
                        {"use_fast", "which code computes it"},
                        {"errors", decoding},
@@ -3184,7 +3216,16 @@ struct TokenizerSettings {
         config.refuse_unread();
     }
     for (auto& [text, token] : added) settings.added.push_back(std::move(token));
+    std::ranges::sort(settings.added, {}, &AddedToken::id);
     return settings;
+}
+
+/// Throws Error unless an added token has the id that the vocabulary has for it, or the next one: transformers numbers others
+/// anew. `known` is the vocabulary's id, or -1.
+[[gnu::cold]] inline void check_added(const std::string& where, const AddedToken& token, std::size_t size, Id known) {
+    const Id expected = known >= 0 ? known : static_cast<Id>(size);
+    if (token.id != expected)
+        throw Error(where, "added token \"" + token.text + "\" with id " + std::to_string(expected), std::to_string(token.id));
 }
 
 /// The added tokens of a tokenizer.json.
@@ -3312,6 +3353,9 @@ public:
                         "nothing there");
         if (path.extension() == ".json")
             return from_json(detail::TokenizerFile::read(path), path, cleaning.value_or(Cleaning::transformers));
+        // open_clip's own vocabulary is cleaned as its config says, where that is what is here.
+        if (!std::filesystem::is_directory(path, failed))
+            detail::caption_rules(model.empty() ? path : model, cleaning.value_or(Cleaning::open_clip), "lower");
         return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning, model.empty() ? path : model)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
     }
@@ -3339,7 +3383,9 @@ public:
             if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
             bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
-        for (const detail::AddedToken& token : added) bpe.add_token(token);
+        json.require("post_processor.cls.1", std::to_string(bpe.start_));
+        json.require("post_processor.sep.1", std::to_string(bpe.end_));
+        for (const detail::AddedToken& token : added) bpe.add_token(token, where);
         bpe.take_settings(path, where);
         json.refuse_unread();
         return bpe;
@@ -3534,7 +3580,7 @@ private:
         const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
             path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
         if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
-        for (const detail::AddedToken& token : settings.added) add_token(token);
+        for (const detail::AddedToken& token : settings.added) add_token(token, where);
         const std::string padding = settings.special("pad_token", "<|endoftext|>");
         const auto symbol = [&](const std::string& text) { return detail::byte_alphabet.bytes(text).value_or(text); };
         const auto known = std::ranges::find(tokens_, symbol(padding));
@@ -3557,10 +3603,11 @@ private:
                          [&](const std::string& token) { return added_.has(token) || normalized_.has(token); });
     }
 
-    [[gnu::cold]] void add_token(detail::AddedToken token) {
-        const auto id = static_cast<std::size_t>(token.id);
-        if (id >= tokens_.size()) tokens_.resize(id + 1);
-        if (tokens_[id].empty()) tokens_[id] = token.text;
+    [[gnu::cold]] void add_token(detail::AddedToken token, const std::string& where) {
+        const auto known = std::ranges::find(tokens_, detail::byte_alphabet.bytes(token.text).value_or(token.text));
+        const bool is_new = known == tokens_.end();
+        detail::check_added(where, token, tokens_.size(), is_new ? -1 : static_cast<Id>(known - tokens_.begin()));
+        if (is_new) tokens_.push_back(token.text);
         if (token.normalized) token.text = clean_text(token.text, cleaning_);
         (token.normalized ? normalized_ : added_).add(std::move(token));
     }
@@ -3786,6 +3833,7 @@ public:
             throw Error(where, "a post_processor as add_bos_token says", result.before_.empty() ? "none before a text" : "one before a text");
         if (settings.adds_end && *settings.adds_end == result.behind_.empty())
             throw Error(where, "a post_processor as add_eos_token says", result.behind_.empty() ? "none behind a text" : "one behind a text");
+        json.value("padding.direction");
         json.refuse_unread();
         result.canonicalizes_ = rules.cleaning == Cleaning::open_clip;
         return result;
@@ -4581,7 +4629,13 @@ public:
         WordPiece result;
         result.read_json(json);
         for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
-        result.find_specials(json.file, read_settings(path), rules);
+        const detail::TokenizerSettings settings = read_settings(path);
+        // transformers 5 takes its config's word over the file's (tokenization_bert.py).
+        result.lowers_ = settings.lowers.value_or(result.lowers_);
+        const std::string strips = json.value("normalizer.strip_accents", "null");
+        result.strips_accents_ = settings.strips_accents.value_or(strips == "null" ? result.lowers_ : strips == "true");
+        result.splits_chinese_ = settings.splits_chinese.value_or(result.splits_chinese_);
+        result.find_specials(json.file, settings, rules);
         json.refuse_unread();
         return result;
     }
@@ -4650,6 +4704,9 @@ private:
     [[gnu::cold]] void add(const std::filesystem::path& file, const detail::AddedToken& token) {
         if (token.normalized)
             throw Error(file.string(), "added tokens that are special, or normalized = false", "\"" + token.text + "\"");
+        const auto known = ids_.find(token.text);
+        detail::check_added(file.string(), token, ids_.size(), known == ids_.end() ? -1 : known->second);
+        ids_.emplace(token.text, token.id);
         frame_.added.add(token);
     }
 
@@ -4837,6 +4894,7 @@ private:
             const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
                 path, {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
             take(settings, where);
+            if (!settings.adds_prefix_space.value_or(true)) throw Error(where, "add_prefix_space = true", "false");
             settings.require(where,
                              {{"cls_token", "<s>"}, {"bos_token", "<s>"}, {"sep_token", "</s>"}, {"eos_token", "</s>"},
                               {"pad_token", "<pad>"}, {"unk_token", "<unk>"}, {"mask_token", "<mask>"}},
@@ -4943,6 +5001,11 @@ private:
         expect("SpecialToken", "</s>");
         if (json.has("post_processor.single." + std::to_string(part) + ".SpecialToken.id"))
             throw Error(json.file.string(), "a post_processor that ends with </s>", "more");
+        const auto has_id = [&](const std::string& token, Id id) {
+            json.require("post_processor.special_tokens." + token + ".ids.0", std::to_string(id));
+        };
+        if (frame_.begins) has_id("<s>", frame_.begin);
+        has_id("</s>", frame_.end);
         json.ignore("post_processor");
     }
 
@@ -5092,7 +5155,7 @@ namespace detail {
         if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
         if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
         if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
-        if (name.ends_with(".txt.gz")) return Bpe::load(path);
+        if (name.ends_with(".txt.gz")) return Bpe::load(path, std::nullopt, rules);
     }
     const std::filesystem::path& rules = model.empty() ? folder : model;
     const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
@@ -5101,7 +5164,7 @@ namespace detail {
     if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
     if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
     if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
-    if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
+    if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz", std::nullopt, rules);
     throw Error(path.string(),
                 "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
                 "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
@@ -7852,8 +7915,10 @@ namespace detail {
 [[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, Preprocess recipe) {
     const std::string at = "preprocess_cfg.";
     recipe.size = read_size(config, "model_cfg.vision_cfg.image_size").value_or(recipe.size);
-    read_channels(config, at + "mean", recipe.mean);
-    read_channels(config, at + "std", recipe.deviation);
+    // open_clip/transform.py, image_transform: `mean or OPENAI_DATASET_MEAN`, so that 0 is none.
+    for (const auto& [key, channels] : {std::pair("mean", &recipe.mean), std::pair("std", &recipe.deviation)}) {
+        if (const auto found = config.numbers(at + key); found.size() != 1 || found[0] != 0) read_channels(config, at + key, *channels);
+    }
     require_deviation(config, recipe, "preprocess_cfg.std");
     const std::string filter = config.one_of(at + "interpolation", "bicubic", {"bicubic", "bilinear"});
     recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
@@ -7908,6 +7973,13 @@ struct ProcessorDefaults {
 /// processor it is: clip, siglip or align.
 [[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, std::string_view family) {
     const ProcessorDefaults& usual = processor_defaults(config, family);
+    // null turns off what the class does by default, or is an error there.
+    for (const char* const name : {"do_resize", "do_normalize", "do_rescale", "size", "image_mean", "image_std", "resample", "rescale_factor"}) {
+        if (config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
+    }
+    for (const char* const name : {"do_center_crop", "crop_size"}) {
+        if (usual.crop > 0 && config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
+    }
     const auto is = [&](const char* name, bool otherwise) { return config.flag(name).value_or(otherwise); };
     Preprocess recipe = usual.is_imagenet ? siglip_preprocess(usual.size) : openai_preprocess(usual.size);
     recipe.floor_crop = true;
@@ -7951,7 +8023,8 @@ struct ProcessorDefaults {
         if (!resized.is_square())
             config.refuse("size", "equal height and width, of which a part is cropped");
         const auto largest = std::max(recipe.size.height, recipe.size.width);
-        if (resized.height < largest) config.refuse("size", "the crop_size, " + std::to_string(largest) + ", or more");
+        if (resized.height < largest)
+            config.refuse(config.find("size.shortest_edge") ? "size.shortest_edge" : "size", "the crop_size, " + std::to_string(largest) + ", or more");
         if (resized != recipe.size) recipe.resize = static_cast<int>(resized.height);
     } else if (recipe.fit == Fit::shortest_then_crop) {
         config.refuse("do_center_crop", "true, for a size that is the shortest edge's");
@@ -24246,6 +24319,8 @@ private:
         std::string expected;
         for (const char* const name : names) {
             if (std::filesystem::exists(folder / name)) return folder / name;
+            if (std::filesystem::is_symlink(folder / name))
+                throw Error((folder / name).string(), "weights", "a link that leads to no file: download it again");
             expected += (expected.empty() ? "" : ", ") + std::string(name);
         }
         throw Error(folder.string(), "one of " + expected + " in the folder", detail::other_contents(folder));
@@ -25470,7 +25545,7 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
     config.add_number("vision.norm.eps", at + "layer_norm_eps", is_clip ? 1e-5 : 1e-6);
     config.conclude("vision.pooling", is_clip ? "tok" : "map", "model_type");
     config.conclude("vision.no_ln_pre", is_clip ? "false" : "true", "model_type");
-    if (!is_clip) config.require(at + "vision_use_head", "true");
+    if (!is_clip) config.flag(at + "vision_use_head");  // the tensors have a head, or tokens alone come out
 }
 
 /// transformers' config.json, of a whole model or of one of its towers. It leaves out what is the default of its
@@ -25800,7 +25875,7 @@ struct TimmSiglip {
 /// CLIPVisionCfg and CLIPTextCfg (open_clip/model.py, 3.3).
 [[gnu::cold]] inline void read_open_clip_config(ArchitectureReader& config, const std::string& root) {
     for (const char* const part : {"vision_cfg.", "text_cfg."}) {
-        if (!config.has_below(root + part) && !config.has_below(root)) config.refuse(root + part, "an object");
+        if (!config.has_below(root + part) && !config.has_below(root)) config.refuse(root + std::string(part).substr(0, std::string(part).size() - 1), "an object");
     }
     config.add_count("embedding", root + "embed_dim", 512);
     const bool quick_gelu = config.flag(root + "quick_gelu").value_or(false);
@@ -25977,15 +26052,16 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
 class Naming {
 public:
     explicit Naming(const WeightFiles& file) {
-        for (const StoredTensor& tensor : file.tensors()) {
-            const std::string_view name = tensor.name;
+        const auto take = [&](std::string_view name) {
             transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
             timm_ = timm_ || name.starts_with("visual.trunk.");
             temperature_ = temperature_ || name == "temperature";
             text_prefix_ = text_prefix_ || name.starts_with("text.");
             if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
                 bert_ = name.substr(0, end);
-        }
+        };
+        for (const StoredTensor& tensor : file.tensors()) take(tensor.name);
+        for (const UnreadableTensor& tensor : file.unreadable()) take(tensor.name);
     }
 
     Source operator()(const std::string& name) const {
@@ -26050,9 +26126,10 @@ struct ModelPlace {
 
 /// Without what torch.compile, FSDP and activation checkpointing put between the parts of a name.
 [[gnu::cold]] inline std::string without_wrappers(std::string name) {
-    for (const std::string_view wrapper : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}) {
+    for (const std::string_view wrapper : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."}) {
         for (std::size_t at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper, at)) {
-            if (at == 0 || name[at - 1] == '.') {
+            // DistributedDataParallel's stands before a whole model's names as a prefix that is told of.
+            if ((at == 0 && wrapper != "module.") || (at > 0 && name[at - 1] == '.')) {
                 name.erase(at, wrapper.size());
             } else {
                 at += wrapper.size();
@@ -26079,9 +26156,9 @@ struct ModelPlace {
     if (!wanted.empty()) file.add_others(where);
     std::vector<ModelPlace> places;
     const auto is_plain = [](const ModelPlace& place) { return place.prefix.empty(); };
-    for (const StoredTensor& tensor : file.tensors()) {
-        const auto found = place_of(without_wrappers(tensor.name));
-        if (!found) continue;
+    const auto take_place = [&](const std::string& name) {
+        const auto found = place_of(without_wrappers(name));
+        if (!found) return;
         const auto known = std::ranges::find(places, found->prefix, &ModelPlace::prefix);
         if (known == places.end()) {
             places.push_back(*found);
@@ -26089,7 +26166,9 @@ struct ModelPlace {
             known->has_image = known->has_image || found->has_image;
             known->has_text = known->has_text || found->has_text;
         }
-    }
+    };
+    for (const StoredTensor& tensor : file.tensors()) take_place(tensor.name);
+    for (const UnreadableTensor& tensor : file.unreadable()) take_place(tensor.name);
     std::ranges::sort(places, {}, &ModelPlace::prefix);
     const auto quoted = [](const ModelPlace& place) { return in_quotes(place.prefix); };
     const auto listed = [&](const auto& of) {
@@ -26108,7 +26187,10 @@ struct ModelPlace {
     const ModelPlace* chosen = nullptr;
     if (!wanted.empty()) {
         if (!wanted.ends_with('.')) wanted += '.';
-        const auto found = std::ranges::find(places, wanted, &ModelPlace::prefix);
+        auto found = std::ranges::find(places, wanted, &ModelPlace::prefix);
+        // "ema" for what stands behind "ema.state_dict.module.", if nothing else does.
+        const auto is_behind = [&](const ModelPlace& place) { return place.prefix.starts_with(wanted); };
+        if (found == places.end() && std::ranges::count_if(places, is_behind) == 1) found = std::ranges::find_if(places, is_behind);
         if (found == places.end())
             throw Error(where, "a model behind the prefix " + in_quotes(wanted),
                         places.empty() ? "none" : "models behind " + listed(places));
@@ -26139,9 +26221,24 @@ struct ModelPlace {
     } else if (const auto plain = std::ranges::find_if(places, is_plain); plain != places.end()) {
         chosen = &*plain;
     }
+    // Beside a model whose names are plain, others are left out whole.
+    std::vector<std::string> left;
+    if (chosen != nullptr && chosen->prefix.empty()) {
+        for (const ModelPlace& place : places) {
+            if (!place.prefix.empty()) left.push_back(place.prefix);
+        }
+        if (!left.empty()) {
+            std::vector<ModelPlace> others;
+            std::ranges::copy_if(places, std::back_inserter(others), [&](const auto& place) { return !is_plain(place); });
+            notes.push_back("the model behind no prefix is read; the prefix option chooses that behind " + listed(others));
+        }
+    }
+    const auto is_left_out = [&](const std::string& name) {
+        return std::ranges::any_of(left, [&](const std::string& other) { return name.starts_with(other); });
+    };
     const std::string prefix = chosen == nullptr ? "" : chosen->prefix, bare = chosen == nullptr ? "" : chosen->bare;
     std::set<std::string> outside;
-    bool changes = !prefix.empty() || !bare.empty();
+    bool changes = !prefix.empty() || !bare.empty() || !left.empty();
     for (const StoredTensor& tensor : file.tensors()) {
         const std::string name = without_wrappers(tensor.name);
         changes = changes || name != tensor.name;
@@ -26161,7 +26258,7 @@ struct ModelPlace {
     file.rename(
         [&](const std::string& stored) -> std::optional<std::string> {
             std::string name = without_wrappers(stored);
-            if (!name.starts_with(prefix)) return std::nullopt;
+            if (!name.starts_with(prefix) || is_left_out(name)) return std::nullopt;
             name.erase(0, prefix.size());
             const bool is_of_tower = !bare.empty() && !name.starts_with("text_projection") &&
                                      !name.starts_with("visual_projection") && !name.starts_with("logit_");
@@ -27058,7 +27155,7 @@ private:
             return "expected " + shape_text(expected) + ", found " + shape_text(stored.shape);
         if (!is_floating(stored.type)) {
             return "expected elements of F64, F32, F16 or BF16, found " + std::string(tandem::name(stored.type)) +
-                   "; save it as tensor.float()";
+                   (tandem::name(stored.type).starts_with("F8") ? "; save it as tensor.float()" : "");
         }
         if (!options_.check_finite) return {};
         const std::size_t count = count_not_finite(stored);
@@ -28115,7 +28212,8 @@ struct StoredModel {
         if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
         if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
         throw Error(where,
-                    "a config beside the weights, or OpenOptions::activation, to say which GELU they were trained with",
+                    "the folder of the weights, whose config says which GELU they were trained with, or that activation "
+                    "(--activation, OpenOptions::activation)",
                     "neither");
     }
 };
@@ -28276,7 +28374,11 @@ void for_each_architecture(const Visit& visit) {
 [[gnu::cold]] inline ModelParts stored_parts(const WeightFiles& files, Towers towers) {
     const Naming naming(files);
     const auto has = [&](std::initializer_list<const char*> names) {
-        return std::ranges::any_of(names, [&](const char* name) { return files.find(naming(name).names.front()) != nullptr; });
+        return std::ranges::any_of(names, [&](const char* name) {
+            // What is there and cannot be read is named later, with the reason.
+            const std::string key = naming(name).names.front();
+            return files.find(key) != nullptr || files.find_unreadable(key) != nullptr;
+        });
     };
     ModelParts parts;
     parts.image = towers != Towers::text && has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
@@ -28322,6 +28424,10 @@ void for_each_architecture(const Visit& visit) {
     }
     for (const char* const name : {"vision.activation", "text.activation"}) {
         if (!options.activation.empty()) {
+            for (const ArchitectureField& field : stored.fields) {
+                if (field.name == name && field.source.find(".json") != std::string::npos && field.value != options.activation)
+                    throw Error(stored.where, "activation " + field.value + ", as the config says (" + field.source + ")", options.activation);
+            }
             std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
             stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
         }

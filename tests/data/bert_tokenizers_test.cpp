@@ -127,6 +127,7 @@ TEST_CASE("a tokenizer.json of T5's form, as SigLIP's repositories have it") {
     json["added_tokens"] = added;
     json["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "always"}, {"split", true}};
     json["post_processor"]["single"] = nlohmann::json::parse(R"([{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "</s>"}}])");
+    json["post_processor"]["special_tokens"]["</s>"]["ids"] = {1};
     write("tokenizer.json", json.dump());
     write("tokenizer_config.json", R"({"tokenizer_class": "T5Tokenizer", "pad_token": "</s>", "eos_token": "</s>"})");
     const auto transformers = tandem::open_tokenizer(folder);

@@ -27,8 +27,14 @@ const std::string recorded = std::string(TANDEM_TEST_DATA) + "/models/fixtures/c
 
 /// What tandem makes of a config, as text.
 std::string outcome(const Folder& folder, const std::string& kind, const nlohmann::json& config) {
-    if (kind.starts_with("preprocess ")) {
-        folder.write("preprocessor_config.json", config.dump());
+    if (kind.find("preprocess") != std::string::npos) {
+        if (kind == "open_clip preprocess") {
+            nlohmann::json whole{{"model_cfg", {{"vision_cfg", {{"image_size", 64}}}}}};
+            if (!config.empty()) whole["preprocess_cfg"] = config;
+            folder.write("open_clip_config.json", whole.dump());
+        } else {
+            folder.write("preprocessor_config.json", config.dump());
+        }
         const td::Preprocess recipe = td::load_preprocess(folder.path(), td::openai_preprocess(224));
         std::string text = to_string(recipe.size) + " " + std::to_string(static_cast<int>(recipe.fit)) + " " +
                            std::to_string(static_cast<int>(recipe.filter)) + " " + std::to_string(recipe.resize);

@@ -39,7 +39,11 @@ VALUES = {
     "eos_token_id": 5, "bos_token_id": 3, "pad_token_id": 4, "model_type": "bert", "dtype": "bfloat16", "text_config": None,
     "vision_config": None, "id2label": {"0": "x"}, "label2id": {"x": 0}, "problem_type": "regression", "architectures": ["X"],
     "transformers_version": "4.0.0", "chunk_size_feed_forward": 2, "is_encoder_decoder": True, "output_hidden_states": True, "return_dict": False,
+    "width_coefficient": 0.4, "depth_coefficient": 1.1, "kernel_sizes": [3, 3, 3, 3, 3, 3, 3], "in_channels": [32, 16, 24, 40, 80, 112, 160],
+    "out_channels": [16, 24, 40, 80, 112, 192, 256], "depthwise_padding": [1], "strides": [1, 1, 2, 2, 1, 2, 1], "num_block_repeats": [1, 2, 2, 3, 3, 4, 2],
+    "expand_ratios": [1, 6, 6, 6, 6, 6, 4], "squeeze_expansion_ratio": 0.5, "hidden_dim": 2, "pooling_type": "max", "batch_norm_eps": 0.1,
     # of preprocessing
+    "mode": "L", "mean": [0.1, 0.2, 0.3], "std": [0.3, 0.2, 0.1], "interpolation": "bilinear", "resize_mode": "squash", "fill_color": 9,
     "size": {"height": 20, "width": 20}, "crop_size": {"height": 20, "width": 20}, "resample": 2, "rescale_factor": 0.5, "image_mean": [0.1, 0.2, 0.3],
     "image_std": [0.3, 0.2, 0.1], "pad_size": {"height": 300, "width": 300}, "data_format": "channels_last", "input_data_format": "channels_first",
     "device": "cpu", "return_tensors": "np", "disable_grouping": True, "image_seq_length": 7,
@@ -151,6 +155,44 @@ def transformers_rows():
                                        (("text_config",), common | defaults(text_class))], run)  # fmt: skip
 
 
+def align_rows():
+    text = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40, "max_position_embeddings": 9}
+    base = {"model_type": "align", "projection_dim": 8, "text_config": text, "vision_config": {"width_coefficient": 0.2, "depth_coefficient": 0.1}}
+    torch.manual_seed(0)
+    build = lambda config: transformers.AlignModel(transformers.AlignConfig(**copy.deepcopy(config))).eval()
+    weights = build(base).state_dict()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[2, 7, 3, 0, 0], [2, 5, 9, 3, 0]])
+
+    def run(config):
+        if config.get("model_type") != "align":
+            raise ValueError("another class")
+        model = build(config)
+        model.load_state_dict(weights)
+        found = (model.vision_model(pixel_values=images), model.text_model(input_ids=ids, attention_mask=(ids != 0).long()))
+        return tuple(each[0] if isinstance(each, tuple) else each.last_hidden_state for each in found) + (
+            found[0][1] if isinstance(found[0], tuple) else found[0].pooler_output,)  # fmt: skip
+
+    common = defaults(PreTrainedConfig)
+    own = {key: value for key, value in (common | defaults(transformers.AlignConfig)).items() if key not in ("text_config", "vision_config")}
+    yield from rows("align", base, [((), own), (("vision_config",), common | defaults(transformers.AlignVisionConfig)),
+                                    (("text_config",), common | defaults(transformers.AlignTextConfig))], run)  # fmt: skip
+
+
+def open_clip_preprocess_rows():
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    draw = numpy.random.default_rng(0)
+    picture = Image.fromarray(draw.integers(0, 256, (90, 70, 3), dtype=numpy.uint8))
+
+    def run(config):
+        merged = merge_preprocess_dict(PreprocessCfg(), config) | {"size": 64}  # the model's, as factory.py has it
+        return (image_transform_v2(PreprocessCfg(**merged), is_train=False)(picture),)
+
+    keys = {field.name: field.default for field in dataclasses.fields(PreprocessCfg)}
+    yield from rows("open_clip preprocess", {}, [((), keys)], run)
+
+
 def preprocess_rows():
     draw = numpy.random.default_rng(0)
     picture = Image.fromarray(draw.integers(0, 256, (260, 310, 3), dtype=numpy.uint8))
@@ -217,5 +259,5 @@ def tokenizer_rows(fixtures):
 if __name__ == "__main__":
     fixtures = Path(__file__).resolve().parents[1] / "data/fixtures"
     with open(sys.argv[1], "w", encoding="utf-8") as out:
-        for row in (*open_clip_rows(), *transformers_rows(), *preprocess_rows(), *tokenizer_rows(fixtures)):
+        for row in (*open_clip_rows(), *transformers_rows(), *align_rows(), *open_clip_preprocess_rows(), *preprocess_rows(), *tokenizer_rows(fixtures)):
             out.write(json.dumps(row) + "\n")

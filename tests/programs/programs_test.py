@@ -319,7 +319,7 @@ class Programs(unittest.TestCase):
         rows, metadata = read_safetensors(out)
         self.assertEqual([str(Path(name).relative_to(place)) for name in json.loads(metadata["images"])], ["a.png", "b.PNG", "no_ending", "sub/c.Jpg"])
         for message in ("loop.png: a link that leads to no file", "around: a link to a folder", "pipe.png: neither a file nor a folder",
-                        "page.jpg", "empty.jpg", "2 hidden files and folders", "1 files that are no pictures", "2 pictures of WebP",
+                        "page.jpg", "empty.jpg", "2 hidden files and folders", "1 files that are neither JPEG nor PNG", "2 pictures of WebP",
                         "1 pictures of GIF", "1 pictures of BMP"):  # fmt: skip
             self.assertIn(message, result.stderr)
         # A picture is one by its first bytes, whatever its name; a list likewise.
@@ -401,6 +401,62 @@ class Programs(unittest.TestCase):
         error = self.run_program("embed", "--weights", wrapped, "--images", self.pictures, "--texts", self.captions, "--out", self.folder / "x.safetensors", fails=True)
         self.assertRegex(error.stderr.splitlines()[0], r"tandem|the config contradicts|tensors are missing")
         self.assertLess(len(error.stderr.splitlines()), 40)
+
+    def test_an_image_tower_alone(self):
+        """As transformers saves CLIPVisionModel: tokens, and no embeddings; captions cannot be asked for."""
+        tower = self.folder / "image_encoder"
+        tower.mkdir()
+
+        def plan():
+            yield from (("embeddings.class_embedding", [WIDTH]), ("embeddings.patch_embedding.weight", [WIDTH, 3, 32, 32]), ("embeddings.position_embedding.weight", [50, WIDTH]))
+            yield from ((f"{norm}.{kind}", [WIDTH]) for norm in ("pre_layrnorm", "post_layernorm") for kind in ("weight", "bias"))
+            for i in range(12):
+                layer = f"encoder.layers.{i}."
+                for name in ("q", "k", "v", "out"):
+                    yield from ((f"{layer}self_attn.{name}_proj.weight", [WIDTH, WIDTH]), (f"{layer}self_attn.{name}_proj.bias", [WIDTH]))
+                yield from ((f"{layer}layer_norm{n}.{kind}", [WIDTH]) for n in (1, 2) for kind in ("weight", "bias"))
+                yield from ((layer + "mlp.fc1.weight", [4 * WIDTH, WIDTH]), (layer + "mlp.fc1.bias", [4 * WIDTH]))
+                yield from ((layer + "mlp.fc2.weight", [WIDTH, 4 * WIDTH]), (layer + "mlp.fc2.bias", [WIDTH]))
+
+        write_checkpoint(tower / "model.safetensors", plan=plan())
+        (tower / "config.json").write_text(json.dumps({"model_type": "clip_vision_model", "patch_size": 32}))
+        out = self.folder / "image_tokens.safetensors"
+        self.run_program("embed", "--weights", tower, "--images", self.pictures / "0.png", "--out", out, "--tokens", "--layer", "-2")
+        header = json.loads(out.read_bytes()[8 : 8 + struct.unpack("<Q", out.read_bytes()[:8])[0]])
+        self.assertEqual(header["image_tokens"]["shape"], [1, 50, WIDTH])
+        for program, arguments, message in (
+            ("embed", ["--images", self.pictures, "--out", self.folder / "p.npy"], "expected a projection, which leads to embeddings"),
+            ("embed", ["--images", self.pictures, "--tokens", "--layer", "13", "--out", self.folder / "p.npy"], "--layer: expected 0 to 12, or -1 to -13"),
+            ("attention", ["--image", self.pictures / "0.png", "--text", "a", "--out", self.folder / "p.png"], "expected both towers of a model"),
+            ("attention", ["--image", self.pictures / "0.png", "--layer", "12", "--out", self.folder / "p.png"], "--layer: expected a layer from -12 to 11"),
+            ("embed", ["--images", self.pictures, "--tokens", "--activation", "gelu", "--out", self.folder / "p.npy"], "activation quick_gelu, as the config says"),
+        ):
+            self.assertIn(message, self.run_program(program, "--weights", tower, *arguments, fails=True).stderr)
+        self.assertFalse(list(self.folder.glob("p.*")))
+
+    def test_what_cannot_be_printed_is_no_success(self):
+        arguments = ["--weights", self.model, "--images", self.pictures, "--labels", "a, b"]
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([Path(OPTIONS.programs) / "zero_shot", *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("standard output: cannot be written", result.stderr)
+
+    def test_shards_of_any_name_are_inputs(self):
+        shards = self.folder / "shards"
+        shutil.copytree(self.model, shards, ignore=shutil.ignore_patterns("*.safetensors"))
+        write_checkpoint(shards / "part.weights")
+        index = {"weight_map": {name: "part.weights" for name, _ in tensors()}}
+        (shards / "model.safetensors.index.json").write_text(json.dumps(index))
+        many, out = self.folder / "for_shards", self.folder / "sharded.safetensors"
+        many.mkdir()
+        for i in range(100):
+            write_png(many / f"{i:03}.png", i, 8)
+        self.killed(out, shards, "--images", many)
+        with open(shards / "part.weights", "r+b") as file:
+            file.seek(-1000, 2)
+            file.write(bytes(8))
+        error = self.run_program("embed", "--weights", shards, "--images", many, "--out", out, fails=True)
+        self.assertIn("file part.weights", error.stderr)
 
     def test_a_scale_that_overflows_is_no_probability(self):
         model = self.folder / "hot"

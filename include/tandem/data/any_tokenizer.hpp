@@ -89,7 +89,7 @@ namespace detail {
         if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
         if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
         if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
-        if (name.ends_with(".txt.gz")) return Bpe::load(path);
+        if (name.ends_with(".txt.gz")) return Bpe::load(path, std::nullopt, rules);
     }
     const std::filesystem::path& rules = model.empty() ? folder : model;
     const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
@@ -98,7 +98,7 @@ namespace detail {
     if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
     if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
     if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
-    if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz");
+    if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz", std::nullopt, rules);
     throw Error(path.string(),
                 "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
                 "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",

@@ -104,6 +104,9 @@ public:
                         "nothing there");
         if (path.extension() == ".json")
             return from_json(detail::TokenizerFile::read(path), path, cleaning.value_or(Cleaning::transformers));
+        // open_clip's own vocabulary is cleaned as its config says, where that is what is here.
+        if (!std::filesystem::is_directory(path, failed))
+            detail::caption_rules(model.empty() ? path : model, cleaning.value_or(Cleaning::open_clip), "lower");
         return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning, model.empty() ? path : model)
                                                            : load_merges(path, cleaning.value_or(Cleaning::open_clip));
     }
@@ -131,7 +134,9 @@ public:
             if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
             bpe.add_merge(ids, *left_bytes, *right_bytes, where);
         }
-        for (const detail::AddedToken& token : added) bpe.add_token(token);
+        json.require("post_processor.cls.1", std::to_string(bpe.start_));
+        json.require("post_processor.sep.1", std::to_string(bpe.end_));
+        for (const detail::AddedToken& token : added) bpe.add_token(token, where);
         bpe.take_settings(path, where);
         json.refuse_unread();
         return bpe;
@@ -326,7 +331,7 @@ private:
         const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
             path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
         if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
-        for (const detail::AddedToken& token : settings.added) add_token(token);
+        for (const detail::AddedToken& token : settings.added) add_token(token, where);
         const std::string padding = settings.special("pad_token", "<|endoftext|>");
         const auto symbol = [&](const std::string& text) { return detail::byte_alphabet.bytes(text).value_or(text); };
         const auto known = std::ranges::find(tokens_, symbol(padding));
@@ -349,10 +354,11 @@ private:
                          [&](const std::string& token) { return added_.has(token) || normalized_.has(token); });
     }
 
-    [[gnu::cold]] void add_token(detail::AddedToken token) {
-        const auto id = static_cast<std::size_t>(token.id);
-        if (id >= tokens_.size()) tokens_.resize(id + 1);
-        if (tokens_[id].empty()) tokens_[id] = token.text;
+    [[gnu::cold]] void add_token(detail::AddedToken token, const std::string& where) {
+        const auto known = std::ranges::find(tokens_, detail::byte_alphabet.bytes(token.text).value_or(token.text));
+        const bool is_new = known == tokens_.end();
+        detail::check_added(where, token, tokens_.size(), is_new ? -1 : static_cast<Id>(known - tokens_.begin()));
+        if (is_new) tokens_.push_back(token.text);
         if (token.normalized) token.text = clean_text(token.text, cleaning_);
         (token.normalized ? normalized_ : added_).add(std::move(token));
     }

@@ -28,8 +28,8 @@ struct IrrelevantKey {
 };
 
 /// A config file by the paths of its values ("text_config.hidden_size"). It keeps account of what is asked for: what a
-/// library would use and nobody here reads or lists as irrelevant is an Error (refuse_unread). null says nothing, as
-/// in the libraries.
+/// library would use and nobody here reads or lists as irrelevant is an Error (refuse_unread). null says nothing, but
+/// where is_null() is asked.
 class ConfigReader {
 public:
     /// Throws Error if the file is no JSON object, or says something twice.
@@ -111,6 +111,24 @@ public:
     std::vector<std::pair<std::string, std::size_t>> counts() const {
         std::vector<std::pair<std::string, std::size_t>> found;
         for (const JsonLeaf& leaf : leaves_.leaves) found.emplace_back(leaf.path, count(leaf.path).value_or(0));
+        return found;
+    }
+    /// The values of the object whose path is `prefix` without its last dot, as texts.
+    std::vector<std::string> values_below(std::string_view prefix) const {
+        std::vector<std::string> found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (!name.starts_with(prefix)) return;
+            read_[i] = true;
+            found.push_back(leaf.text);
+        });
+        return found;
+    }
+    /// Whether the file says null there, which is not always what its silence means.
+    bool is_null(std::string_view path) const {
+        bool found = false;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
+            found = found || (name == path && leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other);
+        });
         return found;
     }
     /// The keys of the object whose path is `prefix` without its last dot, in the file's order.

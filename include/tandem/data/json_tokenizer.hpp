@@ -69,6 +69,7 @@ public:
             throw Error(where, "a post_processor as add_bos_token says", result.before_.empty() ? "none before a text" : "one before a text");
         if (settings.adds_end && *settings.adds_end == result.behind_.empty())
             throw Error(where, "a post_processor as add_eos_token says", result.behind_.empty() ? "none behind a text" : "one behind a text");
+        json.value("padding.direction");
         json.refuse_unread();
         result.canonicalizes_ = rules.cleaning == Cleaning::open_clip;
         return result;

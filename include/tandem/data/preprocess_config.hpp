@@ -60,8 +60,10 @@ namespace detail {
 [[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, Preprocess recipe) {
     const std::string at = "preprocess_cfg.";
     recipe.size = read_size(config, "model_cfg.vision_cfg.image_size").value_or(recipe.size);
-    read_channels(config, at + "mean", recipe.mean);
-    read_channels(config, at + "std", recipe.deviation);
+    // open_clip/transform.py, image_transform: `mean or OPENAI_DATASET_MEAN`, so that 0 is none.
+    for (const auto& [key, channels] : {std::pair("mean", &recipe.mean), std::pair("std", &recipe.deviation)}) {
+        if (const auto found = config.numbers(at + key); found.size() != 1 || found[0] != 0) read_channels(config, at + key, *channels);
+    }
     require_deviation(config, recipe, "preprocess_cfg.std");
     const std::string filter = config.one_of(at + "interpolation", "bicubic", {"bicubic", "bilinear"});
     recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
@@ -116,6 +118,13 @@ struct ProcessorDefaults {
 /// processor it is: clip, siglip or align.
 [[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, std::string_view family) {
     const ProcessorDefaults& usual = processor_defaults(config, family);
+    // null turns off what the class does by default, or is an error there.
+    for (const char* const name : {"do_resize", "do_normalize", "do_rescale", "size", "image_mean", "image_std", "resample", "rescale_factor"}) {
+        if (config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
+    }
+    for (const char* const name : {"do_center_crop", "crop_size"}) {
+        if (usual.crop > 0 && config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
+    }
     const auto is = [&](const char* name, bool otherwise) { return config.flag(name).value_or(otherwise); };
     Preprocess recipe = usual.is_imagenet ? siglip_preprocess(usual.size) : openai_preprocess(usual.size);
     recipe.floor_crop = true;
@@ -159,7 +168,8 @@ struct ProcessorDefaults {
         if (!resized.is_square())
             config.refuse("size", "equal height and width, of which a part is cropped");
         const auto largest = std::max(recipe.size.height, recipe.size.width);
-        if (resized.height < largest) config.refuse("size", "the crop_size, " + std::to_string(largest) + ", or more");
+        if (resized.height < largest)
+            config.refuse(config.find("size.shortest_edge") ? "size.shortest_edge" : "size", "the crop_size, " + std::to_string(largest) + ", or more");
         if (resized != recipe.size) recipe.resize = static_cast<int>(resized.height);
     } else if (recipe.fit == Fit::shortest_then_crop) {
         config.refuse("do_center_crop", "true, for a size that is the shortest edge's");

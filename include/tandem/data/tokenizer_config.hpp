@@ -32,7 +32,7 @@ struct TokenizerSettings {
     std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
     std::vector<std::string> listed;              ///< additional_special_tokens, or extra_special_tokens
     std::vector<AddedToken> added;
-    std::optional<bool> pads_left, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
+    std::optional<bool> pads_left, adds_prefix_space, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
 
     std::string special(const std::string& role, const std::string& otherwise) const {
         const auto found = specials.find(role);
@@ -71,6 +71,13 @@ struct TokenizerSettings {
         for (const std::string& name : {std::string(list), list + std::string(".content")}) {
             for (std::string& token : config.all(name)) settings.listed.push_back(std::move(token));
         }
+        // Version 5 also writes an object of names and tokens.
+        for (const std::string& key : config.keys_below(list + std::string("."))) {
+            const std::string at = list + std::string(".") + key;
+            if (key == "content") continue;
+            if (auto token = config.find(at)) settings.listed.push_back(std::move(*token));
+            if (auto token = config.find(at + ".content")) settings.listed.push_back(std::move(*token));
+        }
         config.ignore({{list, "their contents were read; their flags stand with the added tokens"}});
     }
 }
@@ -100,8 +107,10 @@ struct TokenizerSettings {
                 throw Error(config.where(), "added_tokens_decoder of ids", number);
             const auto is = [&](const char* name) { return config.flag(at + name).value_or(false); };
             const std::string text = config.find(at + "content").value_or("");
-            config.ignore({{"special", "whether it is left out when ids become text"}, {"__type", "a name"}}, at);
-            added[text] = {text, static_cast<Id>(id), is("single_word"), is("lstrip"), is("rstrip"), is("normalized")};
+            config.ignore({{"__type", "a name"}}, at);
+            const bool is_special = config.flag(at + "special").value_or(false);
+            added[text] = {text, static_cast<Id>(id), is("single_word"), is("lstrip"), is("rstrip"),
+                           config.flag(at + "normalized").value_or(!is_special)};
         }
         const auto side = [&](const char* key, const char* only) {
             const std::string found = config.one_of(key, "right", {"right", "left"});
@@ -117,7 +126,7 @@ struct TokenizerSettings {
         settings.adds_end = config.flag("add_eos_token");
         config.require("split_special_tokens", "false");
         config.require("do_basic_tokenize", "true");
-        config.require("add_prefix_space", "false");
+        settings.adds_prefix_space = config.flag("add_prefix_space");
         static constexpr std::string_view name = "a name, or where files come from";
         static constexpr std::string_view decoding = "of ids that become text";
         static constexpr std::string_view call = "overridden by the call that pads and cuts to the model's context";
@@ -131,6 +140,7 @@ struct TokenizerSettings {
                        {"transformers_version", name},
                        {"is_local", name},
                        {"local_files_only", name},
+                       {"unk_id", "the vocabulary says it"},
                        {"backend", "which code computes it"},
                        {"use_fast", "which code computes it"},
                        {"errors", decoding},
@@ -159,7 +169,16 @@ struct TokenizerSettings {
         config.refuse_unread();
     }
     for (auto& [text, token] : added) settings.added.push_back(std::move(token));
+    std::ranges::sort(settings.added, {}, &AddedToken::id);
     return settings;
+}
+
+/// Throws Error unless an added token has the id that the vocabulary has for it, or the next one: transformers numbers others
+/// anew. `known` is the vocabulary's id, or -1.
+[[gnu::cold]] inline void check_added(const std::string& where, const AddedToken& token, std::size_t size, Id known) {
+    const Id expected = known >= 0 ? known : static_cast<Id>(size);
+    if (token.id != expected)
+        throw Error(where, "added token \"" + token.text + "\" with id " + std::to_string(expected), std::to_string(token.id));
 }
 
 /// The added tokens of a tokenizer.json.

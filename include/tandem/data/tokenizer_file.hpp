@@ -60,6 +60,10 @@ public:
     }
     /// Throws Error that lists what no one asked for: decoding, and what every call overrides, excepted.
     [[gnu::cold]] void refuse_unread() const {
+        // Every call pads and cuts to a length of its own, but on the side that the file says.
+        for (const char* const path : {"truncation.direction", "padding.direction"}) {
+            if (!read_.contains(path)) require(path, "Right", "Right");
+        }
         for (const char* const path : {"version", "truncation", "padding", "decoder"}) ignore(path);
         std::string unread;
         for (const auto& [path, text] : values) {

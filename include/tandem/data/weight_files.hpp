@@ -176,6 +176,8 @@ private:
         std::string expected;
         for (const char* const name : names) {
             if (std::filesystem::exists(folder / name)) return folder / name;
+            if (std::filesystem::is_symlink(folder / name))
+                throw Error((folder / name).string(), "weights", "a link that leads to no file: download it again");
             expected += (expected.empty() ? "" : ", ") + std::string(name);
         }
         throw Error(folder.string(), "one of " + expected + " in the folder", detail::other_contents(folder));

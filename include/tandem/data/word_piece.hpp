@@ -121,7 +121,13 @@ public:
         WordPiece result;
         result.read_json(json);
         for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
-        result.find_specials(json.file, read_settings(path), rules);
+        const detail::TokenizerSettings settings = read_settings(path);
+        // transformers 5 takes its config's word over the file's (tokenization_bert.py).
+        result.lowers_ = settings.lowers.value_or(result.lowers_);
+        const std::string strips = json.value("normalizer.strip_accents", "null");
+        result.strips_accents_ = settings.strips_accents.value_or(strips == "null" ? result.lowers_ : strips == "true");
+        result.splits_chinese_ = settings.splits_chinese.value_or(result.splits_chinese_);
+        result.find_specials(json.file, settings, rules);
         json.refuse_unread();
         return result;
     }
@@ -190,6 +196,9 @@ private:
     [[gnu::cold]] void add(const std::filesystem::path& file, const detail::AddedToken& token) {
         if (token.normalized)
             throw Error(file.string(), "added tokens that are special, or normalized = false", "\"" + token.text + "\"");
+        const auto known = ids_.find(token.text);
+        detail::check_added(file.string(), token, ids_.size(), known == ids_.end() ? -1 : known->second);
+        ids_.emplace(token.text, token.id);
         frame_.added.add(token);
     }
 

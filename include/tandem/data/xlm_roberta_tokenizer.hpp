@@ -118,6 +118,7 @@ private:
             const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
                 path, {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
             take(settings, where);
+            if (!settings.adds_prefix_space.value_or(true)) throw Error(where, "add_prefix_space = true", "false");
             settings.require(where,
                              {{"cls_token", "<s>"}, {"bos_token", "<s>"}, {"sep_token", "</s>"}, {"eos_token", "</s>"},
                               {"pad_token", "<pad>"}, {"unk_token", "<unk>"}, {"mask_token", "<mask>"}},
@@ -224,6 +225,11 @@ private:
         expect("SpecialToken", "</s>");
         if (json.has("post_processor.single." + std::to_string(part) + ".SpecialToken.id"))
             throw Error(json.file.string(), "a post_processor that ends with </s>", "more");
+        const auto has_id = [&](const std::string& token, Id id) {
+            json.require("post_processor.special_tokens." + token + ".ids.0", std::to_string(id));
+        };
+        if (frame_.begins) has_id("<s>", frame_.begin);
+        has_id("</s>", frame_.end);
         json.ignore("post_processor");
     }
 

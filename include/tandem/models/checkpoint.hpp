@@ -267,7 +267,7 @@ private:
             return "expected " + shape_text(expected) + ", found " + shape_text(stored.shape);
         if (!is_floating(stored.type)) {
             return "expected elements of F64, F32, F16 or BF16, found " + std::string(tandem::name(stored.type)) +
-                   "; save it as tensor.float()";
+                   (tandem::name(stored.type).starts_with("F8") ? "; save it as tensor.float()" : "");
         }
         if (!options_.check_finite) return {};
         const std::size_t count = count_not_finite(stored);

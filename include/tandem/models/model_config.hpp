@@ -265,7 +265,7 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
     config.add_number("vision.norm.eps", at + "layer_norm_eps", is_clip ? 1e-5 : 1e-6);
     config.conclude("vision.pooling", is_clip ? "tok" : "map", "model_type");
     config.conclude("vision.no_ln_pre", is_clip ? "false" : "true", "model_type");
-    if (!is_clip) config.require(at + "vision_use_head", "true");
+    if (!is_clip) config.flag(at + "vision_use_head");  // the tensors have a head, or tokens alone come out
 }
 
 /// transformers' config.json, of a whole model or of one of its towers. It leaves out what is the default of its
@@ -595,7 +595,7 @@ struct TimmSiglip {
 /// CLIPVisionCfg and CLIPTextCfg (open_clip/model.py, 3.3).
 [[gnu::cold]] inline void read_open_clip_config(ArchitectureReader& config, const std::string& root) {
     for (const char* const part : {"vision_cfg.", "text_cfg."}) {
-        if (!config.has_below(root + part) && !config.has_below(root)) config.refuse(root + part, "an object");
+        if (!config.has_below(root + part) && !config.has_below(root)) config.refuse(root + std::string(part).substr(0, std::string(part).size() - 1), "an object");
     }
     config.add_count("embedding", root + "embed_dim", 512);
     const bool quick_gelu = config.flag(root + "quick_gelu").value_or(false);

@@ -152,15 +152,16 @@ inline bool replace_prefix(std::string& text, std::string_view from, std::string
 class Naming {
 public:
     explicit Naming(const WeightFiles& file) {
-        for (const StoredTensor& tensor : file.tensors()) {
-            const std::string_view name = tensor.name;
+        const auto take = [&](std::string_view name) {
             transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
             timm_ = timm_ || name.starts_with("visual.trunk.");
             temperature_ = temperature_ || name == "temperature";
             text_prefix_ = text_prefix_ || name.starts_with("text.");
             if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
                 bert_ = name.substr(0, end);
-        }
+        };
+        for (const StoredTensor& tensor : file.tensors()) take(tensor.name);
+        for (const UnreadableTensor& tensor : file.unreadable()) take(tensor.name);
     }
 
     Source operator()(const std::string& name) const {
@@ -225,9 +226,10 @@ struct ModelPlace {
 
 /// Without what torch.compile, FSDP and activation checkpointing put between the parts of a name.
 [[gnu::cold]] inline std::string without_wrappers(std::string name) {
-    for (const std::string_view wrapper : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}) {
+    for (const std::string_view wrapper : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."}) {
         for (std::size_t at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper, at)) {
-            if (at == 0 || name[at - 1] == '.') {
+            // DistributedDataParallel's stands before a whole model's names as a prefix that is told of.
+            if ((at == 0 && wrapper != "module.") || (at > 0 && name[at - 1] == '.')) {
                 name.erase(at, wrapper.size());
             } else {
                 at += wrapper.size();
@@ -254,9 +256,9 @@ struct ModelPlace {
     if (!wanted.empty()) file.add_others(where);
     std::vector<ModelPlace> places;
     const auto is_plain = [](const ModelPlace& place) { return place.prefix.empty(); };
-    for (const StoredTensor& tensor : file.tensors()) {
-        const auto found = place_of(without_wrappers(tensor.name));
-        if (!found) continue;
+    const auto take_place = [&](const std::string& name) {
+        const auto found = place_of(without_wrappers(name));
+        if (!found) return;
         const auto known = std::ranges::find(places, found->prefix, &ModelPlace::prefix);
         if (known == places.end()) {
             places.push_back(*found);
@@ -264,7 +266,9 @@ struct ModelPlace {
             known->has_image = known->has_image || found->has_image;
             known->has_text = known->has_text || found->has_text;
         }
-    }
+    };
+    for (const StoredTensor& tensor : file.tensors()) take_place(tensor.name);
+    for (const UnreadableTensor& tensor : file.unreadable()) take_place(tensor.name);
     std::ranges::sort(places, {}, &ModelPlace::prefix);
     const auto quoted = [](const ModelPlace& place) { return in_quotes(place.prefix); };
     const auto listed = [&](const auto& of) {
@@ -283,7 +287,10 @@ struct ModelPlace {
     const ModelPlace* chosen = nullptr;
     if (!wanted.empty()) {
         if (!wanted.ends_with('.')) wanted += '.';
-        const auto found = std::ranges::find(places, wanted, &ModelPlace::prefix);
+        auto found = std::ranges::find(places, wanted, &ModelPlace::prefix);
+        // "ema" for what stands behind "ema.state_dict.module.", if nothing else does.
+        const auto is_behind = [&](const ModelPlace& place) { return place.prefix.starts_with(wanted); };
+        if (found == places.end() && std::ranges::count_if(places, is_behind) == 1) found = std::ranges::find_if(places, is_behind);
         if (found == places.end())
             throw Error(where, "a model behind the prefix " + in_quotes(wanted),
                         places.empty() ? "none" : "models behind " + listed(places));
@@ -314,9 +321,24 @@ struct ModelPlace {
     } else if (const auto plain = std::ranges::find_if(places, is_plain); plain != places.end()) {
         chosen = &*plain;
     }
+    // Beside a model whose names are plain, others are left out whole.
+    std::vector<std::string> left;
+    if (chosen != nullptr && chosen->prefix.empty()) {
+        for (const ModelPlace& place : places) {
+            if (!place.prefix.empty()) left.push_back(place.prefix);
+        }
+        if (!left.empty()) {
+            std::vector<ModelPlace> others;
+            std::ranges::copy_if(places, std::back_inserter(others), [&](const auto& place) { return !is_plain(place); });
+            notes.push_back("the model behind no prefix is read; the prefix option chooses that behind " + listed(others));
+        }
+    }
+    const auto is_left_out = [&](const std::string& name) {
+        return std::ranges::any_of(left, [&](const std::string& other) { return name.starts_with(other); });
+    };
     const std::string prefix = chosen == nullptr ? "" : chosen->prefix, bare = chosen == nullptr ? "" : chosen->bare;
     std::set<std::string> outside;
-    bool changes = !prefix.empty() || !bare.empty();
+    bool changes = !prefix.empty() || !bare.empty() || !left.empty();
     for (const StoredTensor& tensor : file.tensors()) {
         const std::string name = without_wrappers(tensor.name);
         changes = changes || name != tensor.name;
@@ -336,7 +358,7 @@ struct ModelPlace {
     file.rename(
         [&](const std::string& stored) -> std::optional<std::string> {
             std::string name = without_wrappers(stored);
-            if (!name.starts_with(prefix)) return std::nullopt;
+            if (!name.starts_with(prefix) || is_left_out(name)) return std::nullopt;
             name.erase(0, prefix.size());
             const bool is_of_tower = !bare.empty() && !name.starts_with("text_projection") &&
                                      !name.starts_with("visual_projection") && !name.starts_with("logit_");

@@ -221,7 +221,8 @@ struct StoredModel {
         if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
         if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
         throw Error(where,
-                    "a config beside the weights, or OpenOptions::activation, to say which GELU they were trained with",
+                    "the folder of the weights, whose config says which GELU they were trained with, or that activation "
+                    "(--activation, OpenOptions::activation)",
                     "neither");
     }
 };
@@ -382,7 +383,11 @@ void for_each_architecture(const Visit& visit) {
 [[gnu::cold]] inline ModelParts stored_parts(const WeightFiles& files, Towers towers) {
     const Naming naming(files);
     const auto has = [&](std::initializer_list<const char*> names) {
-        return std::ranges::any_of(names, [&](const char* name) { return files.find(naming(name).names.front()) != nullptr; });
+        return std::ranges::any_of(names, [&](const char* name) {
+            // What is there and cannot be read is named later, with the reason.
+            const std::string key = naming(name).names.front();
+            return files.find(key) != nullptr || files.find_unreadable(key) != nullptr;
+        });
     };
     ModelParts parts;
     parts.image = towers != Towers::text && has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
@@ -428,6 +433,10 @@ void for_each_architecture(const Visit& visit) {
     }
     for (const char* const name : {"vision.activation", "text.activation"}) {
         if (!options.activation.empty()) {
+            for (const ArchitectureField& field : stored.fields) {
+                if (field.name == name && field.source.find(".json") != std::string::npos && field.value != options.activation)
+                    throw Error(stored.where, "activation " + field.value + ", as the config says (" + field.source + ")", options.activation);
+            }
             std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
             stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
         }
