@@ -25593,6 +25593,7 @@ inline constexpr IrrelevantKey padding_key{"pad_token_id", "the tower masks what
         config.ignore({unused}, vision);
         config.ignore({unused}, text);
     }
+    if (family == "siglip") config.require(vision + "vision_use_head", "true");
     config.conclude("logit_bias", family == "siglip" ? "true" : "false", "model_type");
     config.ignore({{"logit_scale_init_value", in_tensors},
                    {"temperature_init_value", in_tensors},

@@ -38,7 +38,7 @@ VALUES = {
     "num_attention_heads": 4, "num_channels": 1, "hidden_act": "relu", "layer_norm_eps": 1e-2, "max_position_embeddings": 6,
     "eos_token_id": 5, "bos_token_id": 3, "pad_token_id": 4, "model_type": "bert", "dtype": "bfloat16", "text_config": None,
     "vision_config": None, "id2label": {"0": "x"}, "label2id": {"x": 0}, "problem_type": "regression", "architectures": ["X"],
-    "transformers_version": "4.0.0", "chunk_size_feed_forward": 2, "is_encoder_decoder": True, "output_hidden_states": True, "return_dict": False,
+    "transformers_version": "4.0.0", "chunk_size_feed_forward": 5, "drop_connect_rate": 0.3, "hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "is_encoder_decoder": True, "output_hidden_states": True, "return_dict": False,
     "width_coefficient": 0.4, "depth_coefficient": 1.1, "kernel_sizes": [3, 3, 3, 3, 3, 3, 3], "in_channels": [32, 16, 24, 40, 80, 112, 160],
     "out_channels": [16, 24, 40, 80, 112, 192, 256], "depthwise_padding": [1], "strides": [1, 1, 2, 2, 1, 2, 1], "num_block_repeats": [1, 2, 2, 3, 3, 4, 2],
     "expand_ratios": [1, 6, 6, 6, 6, 6, 4], "squeeze_expansion_ratio": 0.5, "hidden_dim": 2, "pooling_type": "max", "batch_norm_eps": 0.1,
