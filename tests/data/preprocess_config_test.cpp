@@ -124,7 +124,7 @@ TEST_CASE("transformers' preprocessor_config.json, old and new, and processor_co
     };
     refused(R"("image_std": [0.5, 0, 0.5])", "image_std = numbers above 0, found 0.5, 0, 0.5");
     refused(R"("image_mean": "grey")", "image_mean = a number, found \"grey\"");
-    refused(R"("size": {"shortest_edge": 100})", "size = the crop_size, 224, or more");
+    refused(R"("size": {"shortest_edge": 100})", "size.shortest_edge = the crop_size, 224, or more, found 100");
     refused(R"("size": {"shortest_edge": 224, "longest_edge": 300})", "size.longest_edge = nothing: a size has a shortest_edge, or height and width, found 300");
     folder.write("preprocessor_config.json", R"({"image_processor_type": "CLIPImageProcessor", "resample": 1})");
     CHECK_THROWS_WITH(folder.load(), Contains("expected resample = 2 (bilinear) or 3 (bicubic), found 1"));
