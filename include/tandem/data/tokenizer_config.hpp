@@ -159,8 +159,7 @@ struct TokenizerSettings {
                        {"chat_template", "of chats"},
                        {"use_default_system_prompt", "of chats"},
                        {"legacy", "of LLaMA's spaces behind special tokens, of which captions have none"},
-                       {"extra_ids", "sentinels of T5's training, which captions do not hold"},
-                       {"sp_model_kwargs", "of SentencePiece's sampling, which is of training"}});
+                       {"extra_ids", "sentinels of T5's training, which captions do not hold"}});
         config.refuse_unread();
     }
     if (const auto path = folder / "special_tokens_map.json"; std::filesystem::exists(path)) {

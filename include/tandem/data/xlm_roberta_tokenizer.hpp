@@ -58,7 +58,7 @@ public:
                                                        const std::filesystem::path& model) {
         XlmRobertaTokenizer result;
         result.read_json(json);
-        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token, json.file.string());
         result.read_settings(path, json.file.string(),
                              detail::caption_rules(model, cleaning, result.frame_.begins ? "whitespace" : "canonicalize"));
         json.refuse_unread();
@@ -143,10 +143,23 @@ private:
 
     [[gnu::cold]] void take(const detail::TokenizerSettings& settings, const std::string& where) {
         if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
-        for (const detail::AddedToken& token : settings.added) add(token);
+        for (const detail::AddedToken& token : settings.added) add(token, where);
     }
 
-    [[gnu::cold]] void add(detail::AddedToken token) {
+    [[gnu::cold]] void add(detail::AddedToken token, const std::string& where) {
+        if (!memory_->pieces.empty()) {
+            std::size_t size = memory_->pieces.size();
+            Id known = -1;
+            for (const detail::AddedTokens* const tokens : {&frame_.added, &normalized_}) {
+                for (const detail::AddedToken& other : tokens->tokens()) {
+                    size = std::max(size, static_cast<std::size_t>(other.id) + 1);
+                    if (other.text == token.text) known = other.id;
+                }
+            }
+            const auto piece = std::ranges::find(memory_->pieces, token.text, &std::pair<std::string, double>::first);
+            if (known < 0 && piece != memory_->pieces.end()) known = static_cast<Id>(piece - memory_->pieces.begin());
+            detail::check_added(where, token, size, known);
+        }
         if (token.normalized) token.text = mapped(token.text);
         (token.normalized ? normalized_ : frame_.added).add(std::move(token));
     }
