@@ -29560,19 +29560,19 @@ private:
         fill_normal(texts, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
         scale.fill(10), bias.fill(-5);
         const auto value = [&] {
-            const auto image = as_expression(images), text = as_expression(texts);
+            const auto image = as_expression(images), caption = as_expression(texts);
             const auto factor = as_expression(scale);
             if constexpr (Model::architecture.logit_bias) {
                 const auto offset = as_expression(std::as_const(bias));
-                const auto expression = call_loss(loss_, image, text, factor, offset);
-                if constexpr (std::invocable<const L&, decltype(image), decltype(text), decltype(factor),
+                const auto expression = call_loss(loss_, image, caption, factor, offset);
+                if constexpr (std::invocable<const L&, decltype(image), decltype(caption), decltype(factor),
                                              decltype(offset)>) {
                     return value_and_gradient(expression, images, texts, scale, std::as_const(bias)).value;
                 } else {
                     return value_and_gradient(expression, images, texts, scale).value;
                 }
             } else {
-                return value_and_gradient(loss_(image, text, factor), images, texts, scale).value;
+                return value_and_gradient(loss_(image, caption, factor), images, texts, scale).value;
             }
         };
         return detail::short_type_name<L>() + " of value " + detail::number_text(static_cast<double>(value()), 6);
