@@ -396,6 +396,15 @@ struct TimmSiglip {
     config.ignore({{"output_tokens", of_interface}}, at);
 }
 
+/// What read_open_clip_blocks reads, for a tower that is no transformer of open_clip's own.
+[[gnu::cold]] inline void ignore_block_keys(const ArchitectureReader& config, const std::string& at,
+                                            std::string_view reason) {
+    for (const char* const key :
+         {"mlp_ratio", "ls_init_value", "final_ln_after_pool", "pool_type", "act_kwargs", "norm_kwargs", "block_type",
+          "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
+        config.ignore({{key, reason}}, at);
+}
+
 /// vision_cfg of an open_clip config.
 [[gnu::cold]] inline void read_open_clip_vision(ArchitectureReader& config, const std::string& at, bool quick_gelu) {
     config.add_number("vision.patch_dropout", at + "patch_dropout", 0);  // of training alone
@@ -421,6 +430,7 @@ struct TimmSiglip {
         if (config.find(at + "timm_proj").value_or("linear") != "none") config.refuse(at + "timm_proj", "none");
         static constexpr std::string_view by_name =
             "a timm model has it by its name (open_clip/model.py, CLIPVisionCfg)";
+        ignore_block_keys(config, at, by_name);
         config.ignore({{"timm_model_pretrained", of_training},
                        {"timm_drop", of_training},
                        {"timm_drop_path", of_training},
@@ -428,26 +438,13 @@ struct TimmSiglip {
                        {"layers", by_name},
                        {"width", by_name},
                        {"head_width", by_name},
-                       {"mlp_ratio", by_name},
                        {"patch_size", by_name},
-                       {"ls_init_value", by_name},
                        {"attentional_pool", by_name},
                        {"attn_pooler_queries", by_name},
                        {"attn_pooler_heads", by_name},
                        {"no_ln_pre", by_name},
                        {"pos_embed_type", by_name},
-                       {"final_ln_after_pool", by_name},
-                       {"pool_type", by_name},
-                       {"output_tokens", by_name},
-                       {"act_kwargs", by_name},
-                       {"norm_kwargs", by_name},
-                       {"block_type", by_name},
-                       {"qk_norm", by_name},
-                       {"scaled_cosine_attn", by_name},
-                       {"scale_heads", by_name},
-                       {"scale_attn_inner", by_name},
-                       {"scale_attn", by_name},
-                       {"scale_fc", by_name}},
+                       {"output_tokens", by_name}},
                       at);
         return;
     }
@@ -470,26 +467,14 @@ struct TimmSiglip {
         config.add_count("vision.width", at + "width", 64);
         config.add_count("vision.head_width", at + "head_width", 64);
         static constexpr std::string_view no_blocks = "of transformers; this is a ResNet";
+        ignore_block_keys(config, at, no_blocks);
         config.ignore({{"patch_size", no_blocks},
-                       {"mlp_ratio", no_blocks},
-                       {"ls_init_value", no_blocks},
                        {"attentional_pool", no_blocks},
                        {"attn_pooler_queries", no_blocks},
                        {"attn_pooler_heads", no_blocks},
                        {"no_ln_pre", no_blocks},
                        {"pos_embed_type", no_blocks},
-                       {"final_ln_after_pool", no_blocks},
-                       {"pool_type", no_blocks},
-                       {"output_tokens", no_blocks},
-                       {"act_kwargs", no_blocks},
-                       {"norm_kwargs", no_blocks},
-                       {"block_type", no_blocks},
-                       {"qk_norm", no_blocks},
-                       {"scaled_cosine_attn", no_blocks},
-                       {"scale_heads", no_blocks},
-                       {"scale_attn_inner", no_blocks},
-                       {"scale_attn", no_blocks},
-                       {"scale_fc", no_blocks}},
+                       {"output_tokens", no_blocks}},
                       at);
         return;
     }
@@ -540,31 +525,19 @@ struct TimmSiglip {
         config.conclude("text.pooling", pooler == "mean_pooler" ? "avg" : "first", at + "hf_pooler_type");
         config.add_word("text.proj_type", at + "hf_proj_type", "mlp", {"mlp", "linear"});
         static constexpr std::string_view by_name = "a model of transformers has it in its own config";
+        ignore_block_keys(config, at, by_name);
         config.ignore({{"hf_model_pretrained", of_training},
                        {"vocab_size", by_name},
                        {"width", by_name},
                        {"heads", by_name},
                        {"layers", by_name},
-                       {"mlp_ratio", by_name},
-                       {"ls_init_value", by_name},
                        {"embed_cls", by_name},
                        {"pad_id", by_name},
                        {"eos_id", by_name},
                        {"no_causal_mask", by_name},
-                       {"final_ln_after_pool", by_name},
-                       {"pool_type", by_name},
                        {"proj_bias", by_name},
                        {"proj_type", by_name},
-                       {"output_tokens", of_interface},
-                       {"act_kwargs", by_name},
-                       {"norm_kwargs", by_name},
-                       {"block_type", by_name},
-                       {"qk_norm", by_name},
-                       {"scaled_cosine_attn", by_name},
-                       {"scale_heads", by_name},
-                       {"scale_attn_inner", by_name},
-                       {"scale_attn", by_name},
-                       {"scale_fc", by_name}},
+                       {"output_tokens", of_interface}},
                       at);
         return;
     }
@@ -596,7 +569,8 @@ struct TimmSiglip {
 /// CLIPVisionCfg and CLIPTextCfg (open_clip/model.py, 3.3).
 [[gnu::cold]] inline void read_open_clip_config(ArchitectureReader& config, const std::string& root) {
     for (const char* const part : {"vision_cfg.", "text_cfg."}) {
-        if (!config.has_below(root + part) && !config.has_below(root)) config.refuse(root + std::string(part).substr(0, std::string(part).size() - 1), "an object");
+        if (!config.has_below(root + part) && !config.has_below(root))
+            config.refuse(root + std::string(part).substr(0, std::string(part).size() - 1), "an object");
     }
     config.add_count("embedding", root + "embed_dim", 512);
     const bool quick_gelu = config.flag(root + "quick_gelu").value_or(false);
