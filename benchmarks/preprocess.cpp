@@ -21,7 +21,7 @@
 #include <jpeglib.h>
 
 #include <tandem/core/random.hpp>
-#include <tandem/data/transform.hpp>
+#include <tandem/images/transform.hpp>
 
 namespace td = tandem;
 

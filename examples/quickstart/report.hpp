@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/image.hpp>
+#include <tandem/images/image.hpp>
 
 #include "report_style.hpp"
 #include "report_svg.hpp"

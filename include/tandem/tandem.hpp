@@ -2,13 +2,9 @@
 // What needs a C library appears where that library's headers are, and is linked only if used.
 #pragma once
 
-#include <tandem/data/any_tokenizer.hpp>
-#include <tandem/data/bpe_trainer.hpp>
-#include <tandem/data/json_tokenizer.hpp>
 #include <tandem/data/pairs.hpp>
-#include <tandem/data/preprocess_config.hpp>
-#include <tandem/data/safetensors.hpp>
-#include <tandem/data/sentence_piece.hpp>
+#include <tandem/files/safetensors.hpp>
+#include <tandem/images/preprocess_config.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/losses/matryoshka.hpp>
 #include <tandem/models/check_gradients.hpp>
@@ -20,4 +16,8 @@
 #include <tandem/nn/compose.hpp>
 #include <tandem/tasks/retrieval.hpp>
 #include <tandem/tasks/zero_shot.hpp>
+#include <tandem/texts/any_tokenizer.hpp>
+#include <tandem/texts/bpe_trainer.hpp>
+#include <tandem/texts/json_tokenizer.hpp>
+#include <tandem/texts/sentence_piece.hpp>
 #include <tandem/train/trainer.hpp>

@@ -104,5237 +104,6 @@ inline constexpr int version_patch = 0;
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/core/error.hpp ----
-
-// The one exception type of the library, and the sentence it carries.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
-class Error : public std::runtime_error {
-public:
-    [[gnu::cold]] Error(std::string_view where, std::string_view message)
-        : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
-
-    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
-        : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
-
-    /// The file, tensor, option or function the error speaks of.
-    const std::string& where() const noexcept { return where_; }
-
-private:
-    std::string where_;
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/dtype.hpp ----
-
-// Element types: float, double, bfloat16, and integer ids.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// The upper half of a float: 8 exponent bits, 7 mantissa bits. A storage type; arithmetic happens in float.
-class bfloat16 {
-public:
-    bfloat16() = default;
-
-    /// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
-    TANDEM_DEVICE constexpr bfloat16(float value) {
-        const auto word = std::bit_cast<std::uint32_t>(value);
-        const bool is_nan = (word & 0x7fffffffU) > 0x7f800000U;
-        const std::uint32_t rounded = is_nan ? (word | 0x00400000U) : word + 0x7fffU + ((word >> 16) & 1U);
-        bits_ = static_cast<std::uint16_t>(rounded >> 16);
-    }
-
-    TANDEM_DEVICE constexpr operator float() const {
-        return std::bit_cast<float>(static_cast<std::uint32_t>(bits_) << 16);
-    }
-
-    TANDEM_DEVICE constexpr std::uint16_t bits() const { return bits_; }
-
-private:
-    std::uint16_t bits_ = 0;
-};
-
-/// The short name users write: Clip<vit_b_32, bf16>.
-using bf16 = bfloat16;
-
-/// Weights of a model quantised to bytes: Clip<vit_b_32, int8>.
-using int8 = std::int8_t;
-
-/// Weights in float32 whose products are of bfloat16, in training too: open_clip's --precision amp_bf16. Sums, norms,
-/// gradients and everything else stay float32. The name of an arithmetic, not of an element in memory.
-struct amp_bf16 {};
-
-/// Token ids and class labels.
-using Id = std::int32_t;
-
-template <class T>
-concept Real = std::same_as<T, float> || std::same_as<T, double>;
-
-template <class T>
-concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
-
-/// What a model can be made of.
-template <class T>
-concept Arithmetic = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, amp_bf16>;
-
-/// What a model that trains can be made of: bfloat16 has too few bits to add small updates to.
-template <class T>
-concept Trainable = Real<T> || std::same_as<T, amp_bf16>;
-
-/// The type arithmetic on T happens in: float32 and float64 compute in themselves, the others in float32.
-template <class T>
-using Compute = std::conditional_t<Real<T> || std::same_as<T, Id>, T, float>;
-
-/// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
-template <Arithmetic T>
-using Stored = std::conditional_t<std::same_as<T, bfloat16>, bfloat16, Compute<T>>;
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/file.hpp ----
-
-// Whole files: read through a memory map, replaced in one durable step.
-
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// "model.safetensors: cannot write: No space left on device", from the errno of the call that just failed.
-[[noreturn]] inline void throw_file_error(const std::filesystem::path& path, std::string_view operation) {
-    const int code = errno;
-    throw Error(path.string(), "cannot " + std::string(operation) + ": " + std::generic_category().message(code));
-}
-
-/// Repeats a system call for as long as a signal interrupts it.
-template <class Call>
-auto uninterrupted(Call call) {
-    auto result = call();
-    while (result == -1 && errno == EINTR) result = call();
-    return result;
-}
-
-/// The system calls of a safe write, in one place so that a test can make any of them fail. Each sets errno.
-struct FileCalls {
-    static int open(const char* path, int flags) { return ::open(path, flags | O_CLOEXEC, 0666); }
-    static int lock(int file) { return ::flock(file, LOCK_EX); }
-    static int truncate(int file) { return ::ftruncate(file, 0); }
-    static ::ssize_t write(int file, const void* bytes, std::size_t count) { return ::write(file, bytes, count); }
-    static int permit(int file, ::mode_t mode) { return ::fchmod(file, mode); }
-    static int sync(int file) { return ::fsync(file); }
-    static int rename(const char* from, const char* to) { return std::rename(from, to); }
-    static int remove(const char* path) { return ::unlink(path); }
-    static int close(int file) { return ::close(file); }
-};
-
-/// An open file, closed at the end of its scope.
-template <class Calls = FileCalls>
-class Descriptor {
-public:
-    Descriptor(Calls& calls, int number) : calls_(calls), number_(number) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (number_ >= 0) calls_.close(number_);
-    }
-    int number() const { return number_; }
-
-private:
-    Calls& calls_;
-    int number_;
-};
-
-/// Opens the temporary of one target and waits for its lock. A process killed in mid-write leaves the temporary
-/// behind, unlocked: the next writer takes it over, so that at most one lies about.
-template <class Calls>
-int open_temporary(Calls& calls, const std::filesystem::path& temporary, const std::filesystem::path& target) {
-    while (true) {
-        const int file =
-            uninterrupted([&] { return calls.open(temporary.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK); });
-        if (file < 0) throw_file_error(target, "create " + temporary.filename().string() + " beside it");
-        struct ::stat opened {};
-        struct ::stat named {};
-        // Cluster file systems without locks (Lustre's default mount) leave writers of one path unordered, as
-        // elsewhere.
-        const bool locked = uninterrupted([&] { return calls.lock(file); }) == 0 || errno == ENOSYS ||
-                            errno == ENOLCK || errno == EOPNOTSUPP;
-        if (!locked || ::fstat(file, &opened) != 0) {
-            const int code = errno;
-            calls.remove(temporary.c_str());
-            calls.close(file);
-            errno = code;
-            throw_file_error(target, "lock " + temporary.filename().string());
-        }
-        // While this writer waited, the one before it may have renamed the very file it holds: that one is the target
-        // now and must not be touched.
-        if (::lstat(temporary.c_str(), &named) == 0 && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev)
-            return file;
-        calls.close(file);
-    }
-}
-
-template <class Calls>
-void write_parts(Calls& calls, int file, std::span<const std::span<const std::byte>> parts,
-                 const std::filesystem::path& target) {
-    for (std::span<const std::byte> rest : parts) {
-        while (!rest.empty()) {
-            const auto written = uninterrupted([&] { return calls.write(file, rest.data(), rest.size()); });
-            if (written == 0) errno = EIO;
-            if (written <= 0) throw_file_error(target, "write");
-            rest = rest.subspan(static_cast<std::size_t>(written));
-        }
-    }
-}
-
-/// write_file_atomically over any set of system calls.
-template <class Calls>
-void replace_file(Calls calls, const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
-    struct ::stat old {};
-    const bool replaces = ::stat(path.c_str(), &old) == 0;
-    if (replaces && !S_ISREG(old.st_mode)) throw Error(path.string(), "cannot write: not a regular file");
-
-    // Opened first, so that nothing that can be known beforehand fails after the rename.
-    const std::filesystem::path parent = path.parent_path().empty() ? "." : path.parent_path();
-    const Descriptor<Calls> folder(calls,
-                                   uninterrupted([&] { return calls.open(parent.c_str(), O_RDONLY | O_DIRECTORY); }));
-    if (folder.number() < 0) throw_file_error(path, "open its folder");
-
-    std::filesystem::path temporary = path;
-    temporary += ".tandem-tmp";
-    // The lock ends with the descriptor, hence after the temporary has gone one way or the other.
-    const Descriptor<Calls> file(calls, open_temporary(calls, temporary, path));
-    try {
-        if (uninterrupted([&] { return calls.truncate(file.number()); }) != 0) throw_file_error(path, "truncate");
-        write_parts(calls, file.number(), parts, path);
-        if (replaces && uninterrupted([&] { return calls.permit(file.number(), old.st_mode & 07777U); }) != 0)
-            throw_file_error(path, "keep its permissions");
-        if (uninterrupted([&] { return calls.sync(file.number()); }) != 0) throw_file_error(path, "fsync");
-        if (calls.rename(temporary.c_str(), path.c_str()) != 0) throw_file_error(path, "rename");
-    } catch (...) {
-        calls.remove(temporary.c_str());
-        throw;
-    }
-    // Some network file systems know no fsync of folders and say EINVAL: there is nothing more to be had from them.
-    if (uninterrupted([&] { return calls.sync(folder.number()); }) != 0 && errno != EINVAL)
-        throw_file_error(path, "fsync its folder (the new file is in place, but a power loss may undo it)");
-}
-
-}  // namespace detail
-
-/// A whole file mapped read-only; pages are read as they are touched and nothing is copied. Move only.
-/// Whoever shortens the file while it is mapped kills the process (SIGBUS): replace files, do not rewrite them.
-class MappedFile {
-public:
-    /// Throws Error with path, operation and the system's reason, also for what is not a regular file.
-    explicit MappedFile(const std::filesystem::path& path) {
-        detail::FileCalls calls;
-        // Without O_NONBLOCK, opening a named pipe would wait for a writer.
-        const detail::Descriptor<> file(
-            calls, detail::uninterrupted([&] { return calls.open(path.c_str(), O_RDONLY | O_NONBLOCK); }));
-        if (file.number() < 0) detail::throw_file_error(path, "open");
-        struct ::stat status {};
-        if (::fstat(file.number(), &status) != 0) detail::throw_file_error(path, "stat");
-        if (!S_ISREG(status.st_mode)) throw Error(path.string(), "cannot open: not a regular file");
-        if (status.st_size == 0) return;  // mmap refuses a length of zero
-        const auto size = static_cast<std::size_t>(status.st_size);
-        void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number(), 0);
-        if (start == MAP_FAILED) detail::throw_file_error(path, "map");
-        bytes_ = {static_cast<const std::byte*>(start), size};
-    }
-
-    MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
-    MappedFile& operator=(MappedFile&& other) noexcept {
-        std::swap(bytes_, other.bytes_);
-        return *this;
-    }
-    ~MappedFile() {
-        if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
-    }
-
-    /// The file's contents, valid for as long as this object (or the one it was moved to) lives.
-    std::span<const std::byte> bytes() const { return bytes_; }
-
-    /// Lets go of the memory that `part` of the contents takes; if it is read again, it comes from the file again.
-    void forget(std::span<const std::byte> part) const {
-        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        const auto first = static_cast<std::size_t>(part.data() - bytes_.data());
-        const std::size_t begin = (first + page - 1) / page * page, end = (first + part.size()) / page * page;
-        if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED);
-    }
-
-private:
-    std::span<const std::byte> bytes_;
-};
-
-/// Replaces the contents of `path` by the parts, one after the other: whatever happens, kill and power loss included,
-/// the path afterwards holds the whole old file (or none, if there was none) or the whole new one.
-/// Writes `path`.tandem-tmp in the same folder, fsyncs it, renames it, fsyncs the folder. Writers of the same path wait
-/// for each other. Permissions of a replaced file are kept; a symbolic link is replaced, not followed.
-/// On failure throws Error with path, operation and the system's reason; the old file stays, the temporary goes.
-inline void write_file_atomically(const std::filesystem::path& path,
-                                  std::span<const std::span<const std::byte>> parts) {
-    detail::replace_file(detail::FileCalls{}, path, parts);
-}
-
-/// The same for a text.
-inline void write_file_atomically(const std::filesystem::path& path, std::string_view text) {
-    const std::span<const std::byte> part = std::as_bytes(std::span(text));
-    write_file_atomically(path, std::span(&part, 1));
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/data/bpe_merges.hpp ----
-
-// Byte-pair merging: which two tokens become which third, applied to one word.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// Two neighbouring tokens become a third.
-struct MergeRule {
-    Id left = 0;
-    Id right = 0;
-    Id result = 0;
-};
-
-/// The rules of a vocabulary by rank, and a hash table from pairs to ranks that is only read once it is built.
-class MergeRules {
-public:
-    MergeRules() = default;
-
-    /// Room for `count` rules.
-    explicit MergeRules(std::size_t count) : slots_(std::bit_ceil(2 * count + 1)) { rules_.reserve(count); }
-
-    /// Adds the next rule; false, and no change, if its pair has one already.
-    bool add(const MergeRule& rule) {
-        Slot& slot = slots_[position(key(rule.left, rule.right))];
-        if (slot.rank != none) return false;
-        slot = {key(rule.left, rule.right), static_cast<std::uint32_t>(rules_.size())};
-        rules_.push_back(rule);
-        return true;
-    }
-
-    const std::vector<MergeRule>& rules() const { return rules_; }
-
-    /// Merges the tokens of one word: the lowest rank first, of equal ranks the leftmost. `ranks` is working memory.
-    void apply(std::vector<Id>& ids, std::vector<std::uint32_t>& ranks) const {
-        constexpr std::size_t longest_scanned = 64;
-        if (ids.size() > longest_scanned) {
-            apply_long(ids);
-        } else {
-            apply_short(ids, ranks);
-        }
-    }
-
-private:
-    static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
-
-    struct Slot {
-        std::uint64_t key = 0;
-        std::uint32_t rank = none;
-    };
-
-    static std::uint64_t key(Id left, Id right) {
-        return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
-    }
-
-    std::size_t position(std::uint64_t key) const {
-        const std::size_t mask = slots_.size() - 1;
-        std::size_t at = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15ULL) >> 32) & mask;
-        while (slots_[at].rank != none && slots_[at].key != key) at = (at + 1) & mask;
-        return at;
-    }
-
-    std::uint32_t rank(Id left, Id right) const { return slots_[position(key(left, right))].rank; }
-
-    /// Quadratic in the length, and the fastest for the words people write.
-    void apply_short(std::vector<Id>& ids, std::vector<std::uint32_t>& ranks) const {
-        ranks.clear();
-        for (std::size_t i = 0; i + 1 < ids.size(); ++i) ranks.push_back(rank(ids[i], ids[i + 1]));
-        while (!ranks.empty()) {
-            const auto best = std::min_element(ranks.begin(), ranks.end());
-            if (*best == none) break;
-            const auto at = static_cast<std::size_t>(best - ranks.begin());
-            ids[at] = rules_[*best].result;
-            ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(at) + 1);
-            ranks.erase(best);
-            if (at > 0) ranks[at - 1] = rank(ids[at - 1], ids[at]);
-            if (at < ranks.size()) ranks[at] = rank(ids[at], ids[at + 1]);
-        }
-    }
-
-    /// The same result in n log n steps, for runs of thousands of letters or emoji.
-    void apply_long(std::vector<Id>& ids) const {
-        constexpr Id gone = -1;
-        const std::size_t count = ids.size();
-        using Candidate = std::pair<std::uint32_t, std::size_t>;  // rank, position of the left token
-        std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
-        std::vector<std::size_t> next(count);
-        std::vector<std::size_t> previous(count);
-        const auto offer = [&](std::size_t at) {
-            if (next[at] >= count) return;
-            const std::uint32_t found = rank(ids[at], ids[next[at]]);
-            if (found != none) queue.emplace(found, at);
-        };
-        for (std::size_t i = 0; i < count; ++i) {
-            next[i] = i + 1;
-            previous[i] = i - 1;  // of the first: never read
-        }
-        for (std::size_t i = 0; i + 1 < count; ++i) offer(i);
-        while (!queue.empty()) {
-            const auto [offered, at] = queue.top();
-            queue.pop();
-            // The pair may have changed since it was offered.
-            if (ids[at] == gone || next[at] >= count || rank(ids[at], ids[next[at]]) != offered) continue;
-            const std::size_t taken = next[at];
-            ids[at] = rules_[offered].result;
-            ids[taken] = gone;
-            next[at] = next[taken];
-            if (next[at] < count) previous[next[at]] = at;
-            if (at > 0) offer(previous[at]);
-            offer(at);
-        }
-        std::erase(ids, gone);
-    }
-
-    std::vector<MergeRule> rules_;
-    std::vector<Slot> slots_ = std::vector<Slot>(1);
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/data/unicode.hpp ----
-
-// UTF-8 and the Unicode facts that tokenizers ask for; the only file that knows utf8proc.
-
-#if __has_include(<utf8proc.h>)
-#include <utf8proc.h>
-#endif
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-inline constexpr char32_t replacement_character = 0xFFFD;
-
-/// One code point and the number of bytes it was read from.
-struct CodePoint {
-    char32_t value = 0;
-    std::size_t bytes = 0;
-};
-
-/// Reads the code point at the front of a text that is not empty. Invalid UTF-8 gives U+FFFD for each maximal part of a
-/// valid sequence (Unicode 15, section 3.9, "substitution of maximal subparts"), as Python's errors="replace" does.
-constexpr CodePoint front_code_point(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned lead = byte(0);
-    if (lead < 0x80) return {lead, 1};
-    if (lead < 0xC2 || lead > 0xF4) return {replacement_character, 1};
-    const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    char32_t value = lead & (0x7FU >> length);
-    for (std::size_t i = 1; i < length; ++i) {
-        unsigned low = 0x80;
-        unsigned high = 0xBF;
-        if (i == 1) {
-            if (lead == 0xE0) low = 0xA0;   // shorter forms exist
-            if (lead == 0xED) high = 0x9F;  // surrogates
-            if (lead == 0xF0) low = 0x90;
-            if (lead == 0xF4) high = 0x8F;  // above U+10FFFF
-        }
-        if (i >= text.size() || byte(i) < low || byte(i) > high) return {replacement_character, i};
-        value = (value << 6) | (byte(i) & 0x3FU);
-    }
-    return {value, length};
-}
-
-constexpr void append_utf8(char32_t c, std::string& out) {
-    const auto put = [&](char32_t value) { out += static_cast<char>(static_cast<unsigned char>(value)); };
-    if (c < 0x80) {
-        put(c);
-    } else if (c < 0x800) {
-        put(0xC0 | (c >> 6));
-        put(0x80 | (c & 0x3F));
-    } else if (c < 0x10000) {
-        put(0xE0 | (c >> 12));
-        put(0x80 | ((c >> 6) & 0x3F));
-        put(0x80 | (c & 0x3F));
-    } else {
-        put(0xF0 | (c >> 18));
-        put(0x80 | ((c >> 12) & 0x3F));
-        put(0x80 | ((c >> 6) & 0x3F));
-        put(0x80 | (c & 0x3F));
-    }
-}
-
-/// Decodes UTF-8 as Python's bytes.decode("utf-8", errors="replace") does.
-inline std::u32string decode_utf8(std::string_view text) {
-    std::u32string out;
-    out.reserve(text.size());
-    while (!text.empty()) {
-        const CodePoint c = front_code_point(text);
-        out += c.value;
-        text.remove_prefix(c.bytes);
-    }
-    return out;
-}
-
-inline std::string encode_utf8(std::u32string_view text) {
-    std::string out;
-    out.reserve(text.size());
-    for (const char32_t c : text) append_utf8(c, out);
-    return out;
-}
-
-/// Unicode's White_Space property: what \s means in regular expressions.
-constexpr bool is_white_space(char32_t c) {
-    return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-/// What Python's str.split() and str.strip() call white space: White_Space and the four information separators.
-constexpr bool is_python_space(char32_t c) {
-    return is_white_space(c) || (c >= 0x1C && c <= 0x1F);
-}
-
-/// Which Unicode a program was built with. Letters, numbers and case pairs that came after utf8proc 2.8 (Unicode 15.0)
-/// stand in tables below, so that the answer does not depend on the utf8proc that is installed.
-enum class UnicodeEdition {
-    v16,  ///< Oniguruma inside the tokenizers package (0.22, 0.23)
-    v18,  ///< the regex package of 2026
-};
-
-enum class CharClass : std::uint8_t { letter, number, space, other };
-
-struct CodeRange {
-    char32_t first;
-    char32_t last;
-};
-
-/// Letters of Unicode 15.1 and 16.0.
-inline constexpr CodeRange letters_16[] = {
-    {0x1c89, 0x1c8a},   {0xa7cb, 0xa7cd},   {0xa7da, 0xa7dc},   {0x105c0, 0x105f3}, {0x10d4a, 0x10d65},
-    {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4}, {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e},
-    {0x11390, 0x113b5}, {0x113b7, 0x113b7}, {0x113d1, 0x113d1}, {0x113d3, 0x113d3}, {0x11bc0, 0x11be0},
-    {0x13460, 0x143fa}, {0x16100, 0x1611d}, {0x16d40, 0x16d6c}, {0x18cff, 0x18cff}, {0x1e5d0, 0x1e5ed},
-    {0x1e5f0, 0x1e5f0}, {0x2ebf0, 0x2ee5d}};
-
-/// Numbers of Unicode 15.1 and 16.0.
-inline constexpr CodeRange numbers_16[] = {{0x10d40, 0x10d49}, {0x116d0, 0x116e3}, {0x11bf0, 0x11bf9},
-                                           {0x16130, 0x16139}, {0x16d70, 0x16d79}, {0x1ccf0, 0x1ccf9},
-                                           {0x1e5f1, 0x1e5fa}};
-
-/// Letters of Unicode 17 and 18.
-inline constexpr CodeRange letters_18[] = {
-    {0x558, 0x558},     {0x58b, 0x58c},     {0x88f, 0x88f},     {0xc5c, 0xc5c},     {0xcdc, 0xcdc},
-    {0x208f, 0x208f},   {0x209d, 0x209f},   {0xa7ce, 0xa7cf},   {0xa7d2, 0xa7d2},   {0xa7d4, 0xa7d4},
-    {0xa7dd, 0xa7dd},   {0xa7e2, 0xa7e2},   {0xa7f1, 0xa7f1},   {0xab6c, 0xab6d},   {0x107bb, 0x107bf},
-    {0x10940, 0x10959}, {0x10ec5, 0x10ec7}, {0x10ed9, 0x10eee}, {0x11b0a, 0x11b0a}, {0x11db0, 0x11ddb},
-    {0x11df1, 0x11df1}, {0x16ea0, 0x16eb8}, {0x16ebb, 0x16ed3}, {0x16ff2, 0x16ff3}, {0x187f8, 0x187ff},
-    {0x18cd6, 0x18cda}, {0x18d09, 0x18d20}, {0x18d80, 0x18df2}, {0x18e00, 0x19191}, {0x191a0, 0x191d2},
-    {0x1b123, 0x1b128}, {0x1b168, 0x1b168}, {0x1d6a6, 0x1d6a6}, {0x1df1f, 0x1df24}, {0x1df2b, 0x1df81},
-    {0x1df90, 0x1df96}, {0x1dfcd, 0x1dfff}, {0x1e6c0, 0x1e6de}, {0x1e6e0, 0x1e6e2}, {0x1e6e4, 0x1e6e5},
-    {0x1e6e7, 0x1e6ed}, {0x1e6f0, 0x1e6f4}, {0x1e6fe, 0x1e6ff}, {0x2b73a, 0x2b73f}, {0x2b81e, 0x2b81e},
-    {0x2cea2, 0x2cead}, {0x323b0, 0x33479}, {0x3d000, 0x3fc3f}};
-
-/// Numbers of Unicode 17 and 18.
-inline constexpr CodeRange numbers_18[] = {
-    {0x11de0, 0x11de9}, {0x1246f, 0x1246f}, {0x12475, 0x1247f}, {0x12550, 0x12686}, {0x16ff4, 0x16ff6}};
-
-template <std::size_t N>
-constexpr bool in_ranges(const CodeRange (&ranges)[N], char32_t c) {
-    const auto* after = std::upper_bound(std::begin(ranges), std::end(ranges), c,
-                                         [](char32_t value, const CodeRange& range) { return value < range.first; });
-    return after != std::begin(ranges) && c <= (after - 1)->last;
-}
-
-inline utf8proc_category_t category(char32_t c) {
-    return utf8proc_category(static_cast<utf8proc_int32_t>(c));
-}
-
-/// \p{L}, \p{N}, \s or none of them.
-inline CharClass char_class(char32_t c, UnicodeEdition edition) {
-    if (c < 0x80) {
-        if ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') return CharClass::letter;
-        if (c >= '0' && c <= '9') return CharClass::number;
-        return is_white_space(c) ? CharClass::space : CharClass::other;
-    }
-    if (is_white_space(c)) return CharClass::space;
-    const bool recent = edition == UnicodeEdition::v18;
-    if (in_ranges(letters_16, c)) return CharClass::letter;
-    if (in_ranges(numbers_16, c)) return CharClass::number;
-    if (in_ranges(letters_18, c)) return recent ? CharClass::letter : CharClass::other;
-    if (in_ranges(numbers_18, c)) return recent ? CharClass::number : CharClass::other;
-    const utf8proc_category_t kind = category(c);
-    if (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) return CharClass::letter;
-    if (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO) return CharClass::number;
-    return CharClass::other;
-}
-
-struct CasePairs {
-    char32_t first;
-    char32_t last;
-    char32_t lower;  ///< of `first`; the others follow in order
-};
-
-/// Case pairs of Unicode 16 and 17.
-inline constexpr CasePairs case_pairs_17[] = {
-    {0x1c89, 0x1c89, 0x1c8a},    {0xa7cb, 0xa7cb, 0x264},    {0xa7cc, 0xa7cc, 0xa7cd}, {0xa7ce, 0xa7ce, 0xa7cf},
-    {0xa7d2, 0xa7d2, 0xa7d3},    {0xa7d4, 0xa7d4, 0xa7d5},   {0xa7da, 0xa7da, 0xa7db}, {0xa7dc, 0xa7dc, 0x19b},
-    {0x10d50, 0x10d65, 0x10d70}, {0x16ea0, 0x16eb8, 0x16ebb}};
-
-/// The lower-case form of one code point; U+0130, the only one with two, gives "i" and is the caller's business.
-/// Python up to 3.13 does not know the case pairs of Unicode 16, the tokenizers package does.
-inline char32_t lower(char32_t c, bool with_pairs_17) {
-    if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + 0x20 : c;
-    if (c >= 0x1c89) {
-        for (const CasePairs& pairs : case_pairs_17) {
-            if (c >= pairs.first && c <= pairs.last) return with_pairs_17 ? pairs.lower + (c - pairs.first) : c;
-        }
-    }
-    return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
-}
-
-/// Unicode's Case_Ignorable property.
-inline bool is_case_ignorable(char32_t c) {
-    static constexpr std::array<char32_t, 17> marks_inside_words = {0x27,   0x2E,   0x3A,   0xB7,   0x387,  0x55F,
-                                                                    0x5F4,  0x2018, 0x2019, 0x2024, 0x2027, 0xFE13,
-                                                                    0xFE52, 0xFE55, 0xFF07, 0xFF0E, 0xFF1A};
-    if (std::find(marks_inside_words.begin(), marks_inside_words.end(), c) != marks_inside_words.end()) return true;
-    const utf8proc_category_t kind = category(c);
-    return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_ME || kind == UTF8PROC_CATEGORY_CF ||
-           kind == UTF8PROC_CATEGORY_LM || kind == UTF8PROC_CATEGORY_SK;
-}
-
-/// Unicode's Cased property, of code points that are not case-ignorable.
-inline bool is_cased(char32_t c) {
-    static constexpr CodeRange others[] = {{0xAA, 0xAA},       {0xBA, 0xBA},       {0x2160, 0x217F},  {0x24B6, 0x24E9},
-                                           {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
-    const utf8proc_category_t kind = category(c);
-    return kind == UTF8PROC_CATEGORY_LU || kind == UTF8PROC_CATEGORY_LL || kind == UTF8PROC_CATEGORY_LT ||
-           in_ranges(others, c);
-}
-
-inline bool is_decimal_digit(char32_t c) {
-    return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND;
-}
-
-/// Python's \w: what str.isalnum() accepts, and the underscore. Of Unicode as the installed utf8proc knows it.
-inline bool is_python_word(char32_t c) {
-    const utf8proc_category_t kind = category(c);
-    return c == '_' || (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) ||
-           (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO);
-}
-
-enum class NormalForm {
-    nfc,
-    nfkc,
-    nfd,
-    nfc_unicode_9,  ///< NFC as the tokenizers package knows it
-};
-
-/// Where NFC by Unicode 9 starts anew: marks that it does not know (it takes them for letters without marks), and
-/// U+11930, whose one composition is younger.
-inline constexpr CodeRange starters_of_unicode_9[] = {
-    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},     {0xc3c, 0xc3c},
-    {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},
-    {0xa82c, 0xa82c},   {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10efd, 0x10eff}, {0x10f46, 0x10f50},
-    {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b}, {0x1145e, 0x1145e}, {0x11839, 0x1183a},
-    {0x11930, 0x11930}, {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34},
-    {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45}, {0x11d97, 0x11d97},
-    {0x11f41, 0x11f42}, {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae},
-    {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}};
-
-/// Normalises one piece of text after another: decomposes, orders marks, composes. The marks are ordered here because
-/// utf8proc_decompose takes quadratic time on a long run of them.
-class Normalizer {
-public:
-    explicit Normalizer(NormalForm form)
-        : form_(form),
-          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE | (form == NormalForm::nfd ? UTF8PROC_DECOMPOSE : UTF8PROC_COMPOSE) |
-                                                  (form == NormalForm::nfkc ? UTF8PROC_COMPAT : 0))) {}
-
-    std::u32string operator()(std::u32string_view text) {
-        constexpr char32_t composed_after_unicode_9 = 0x11938;
-        out_.reserve(text.size());
-        for (const char32_t c : text) {
-            if (form_ == NormalForm::nfc_unicode_9) {
-                if (in_ranges(starters_of_unicode_9, c)) {
-                    compose();
-                    codes_.push_back(static_cast<utf8proc_int32_t>(c));
-                    continue;
-                }
-                if (c == composed_after_unicode_9) {
-                    place(static_cast<utf8proc_int32_t>(c));
-                    continue;
-                }
-            }
-            std::array<utf8proc_int32_t, 32> parts{};
-            int boundary = 0;
-            const utf8proc_ssize_t count =
-                utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts.data(),
-                                        static_cast<utf8proc_ssize_t>(parts.size()), options_, &boundary);
-            for (utf8proc_ssize_t i = 0; i < count; ++i) place(parts[static_cast<std::size_t>(i)]);
-        }
-        compose();
-        return std::move(out_);
-    }
-
-private:
-    struct Mark {
-        utf8proc_int32_t code;
-        utf8proc_propval_t order;
-        std::size_t position;
-    };
-
-    void place(utf8proc_int32_t code) {
-        const utf8proc_propval_t order = utf8proc_get_property(code)->combining_class;
-        if (order != 0) {
-            marks_.push_back({code, order, marks_.size()});
-            return;
-        }
-        place_marks();
-        codes_.push_back(code);
-    }
-
-    void place_marks() {
-        // By position too: std::stable_sort of g++ 12 warns under clang.
-        std::sort(marks_.begin(), marks_.end(), [](const Mark& a, const Mark& b) {
-            return std::pair(a.order, a.position) < std::pair(b.order, b.position);
-        });
-        for (const Mark& mark : marks_) codes_.push_back(mark.code);
-        marks_.clear();
-    }
-
-    void compose() {
-        place_marks();
-        const utf8proc_ssize_t length =
-            utf8proc_normalize_utf32(codes_.data(), static_cast<utf8proc_ssize_t>(codes_.size()), options_);
-        out_.append(codes_.begin(), codes_.begin() + std::max<utf8proc_ssize_t>(length, 0));
-        codes_.clear();
-    }
-
-    NormalForm form_;
-    utf8proc_option_t options_;
-    std::vector<utf8proc_int32_t> codes_;
-    std::vector<Mark> marks_;
-    std::u32string out_;
-};
-
-inline std::u32string normalize(std::u32string text, NormalForm form) {
-    // Nothing below U+0300 changes under NFC on its own, and nothing below U+00C0 under NFD.
-    const char32_t first = form == NormalForm::nfd ? 0xC0 : 0x300;
-    const bool plain = std::all_of(text.begin(), text.end(), [&](char32_t c) { return c < first; });
-    return plain && form != NormalForm::nfkc ? text : Normalizer(form)(text);
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#endif
-
-// ---- tandem/data/byte_alphabet.hpp ----
-
-// GPT-2's printable alphabet for bytes, in which vocabularies of byte-level BPE are written.
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-inline constexpr std::string_view word_end = "</w>";
-
-/// GPT-2's printable alphabet for bytes: the visible Latin-1 characters stand for themselves and come first, the other
-/// bytes are U+0100 onwards. Token ids 0 to 255 follow this order.
-struct ByteAlphabet {
-    std::array<unsigned char, 256> byte_of_id{};
-    std::array<char32_t, 256> symbol_of_byte{};
-
-    constexpr ByteAlphabet() {
-        const auto visible = [](unsigned b) { return (b >= '!' && b <= '~') || (b >= 0xA1 && b != 0xAD); };
-        std::size_t id = 0;
-        for (unsigned b = 0; b < 256; ++b) {
-            if (!visible(b)) continue;
-            byte_of_id[id++] = static_cast<unsigned char>(b);
-            symbol_of_byte[b] = b;
-        }
-        for (unsigned b = 0, symbol = 256; b < 256; ++b) {
-            if (visible(b)) continue;
-            byte_of_id[id++] = static_cast<unsigned char>(b);
-            symbol_of_byte[b] = symbol++;
-        }
-    }
-
-    /// The bytes that a text in the alphabet stands for; nothing where it holds another character.
-    std::optional<std::string> bytes(std::string_view text) const {
-        std::string out;
-        while (!text.empty()) {
-            const CodePoint c = front_code_point(text);
-            const auto* found = std::find(symbol_of_byte.begin(), symbol_of_byte.end(), c.value);
-            if (found == symbol_of_byte.end()) return std::nullopt;
-            out += static_cast<char>(static_cast<unsigned char>(found - symbol_of_byte.begin()));
-            text.remove_prefix(c.bytes);
-        }
-        return out;
-    }
-
-    std::string symbols(std::string_view bytes) const {
-        std::string out;
-        for (const char b : bytes) append_utf8(symbol_of_byte[static_cast<unsigned char>(b)], out);
-        return out;
-    }
-};
-
-inline constexpr ByteAlphabet byte_alphabet;
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#endif
-
-// ---- tandem/data/html_entities.hpp ----
-
-// HTML character references: Python's html.unescape, and the cautious variant of ftfy.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// The named references of HTML 5, written by tests/data/make_html_entities.py, which explains the notation. Not a
-/// view: its length would be counted in every compilation.
-// clang-format off
-inline constexpr char html_entity_table[] =
-    // table begins
-    "AElig.c6 AMP.26 Aacute.c1 Abreve:102 Acirc.c2 Acy:410 Afr:1d504 Agrave.c0 Alpha:391 Amacr:100 And:2a53 "
-    "Aogon:104 Aopf:1d538 ApplyFunction:2061 Aring.c5 Ascr:1d49c Assign:2254 Atilde.c3 Auml.c4 Backslash:2216 "
-    "Barv:2ae7 Barwed:2306 Bcy:411 Because:2235 Bernoullis:212c Beta:392 Bfr:1d505 Bopf:1d539 Breve:2d8 Bscr:212c "
-    "Bumpeq:224e CHcy:427 COPY.a9 Cacute:106 Cap:22d2 CapitalDifferentialD:2145 Cayleys:212d Ccaron:10c Ccedil.c7 "
-    "Ccirc:108 Cconint:2230 Cdot:10a Cedilla:b8 CenterDot:b7 Cfr:212d Chi:3a7 CircleDot:2299 CircleMinus:2296 "
-    "CirclePlus:2295 CircleTimes:2297 ClockwiseContourIntegral:2232 CloseCurlyDoubleQuote:201d "
-    "CloseCurlyQuote:2019 Colon:2237 Colone:2a74 Congruent:2261 Conint:222f ContourIntegral:222e Copf:2102 "
-    "Coproduct:2210 CounterClockwiseContourIntegral:2233 Cross:2a2f Cscr:1d49e Cup:22d3 CupCap:224d DD:2145 "
-    "DDotrahd:2911 DJcy:402 DScy:405 DZcy:40f Dagger:2021 Darr:21a1 Dashv:2ae4 Dcaron:10e Dcy:414 Del:2207 "
-    "Delta:394 Dfr:1d507 DiacriticalAcute:b4 DiacriticalDot:2d9 DiacriticalDoubleAcute:2dd DiacriticalGrave:60 "
-    "DiacriticalTilde:2dc Diamond:22c4 DifferentialD:2146 Dopf:1d53b Dot:a8 DotDot:20dc DotEqual:2250 "
-    "DoubleContourIntegral:222f DoubleDot:a8 DoubleDownArrow:21d3 DoubleLeftArrow:21d0 DoubleLeftRightArrow:21d4 "
-    "DoubleLeftTee:2ae4 DoubleLongLeftArrow:27f8 DoubleLongLeftRightArrow:27fa DoubleLongRightArrow:27f9 "
-    "DoubleRightArrow:21d2 DoubleRightTee:22a8 DoubleUpArrow:21d1 DoubleUpDownArrow:21d5 DoubleVerticalBar:2225 "
-    "DownArrow:2193 DownArrowBar:2913 DownArrowUpArrow:21f5 DownBreve:311 DownLeftRightVector:2950 "
-    "DownLeftTeeVector:295e DownLeftVector:21bd DownLeftVectorBar:2956 DownRightTeeVector:295f "
-    "DownRightVector:21c1 DownRightVectorBar:2957 DownTee:22a4 DownTeeArrow:21a7 Downarrow:21d3 Dscr:1d49f "
-    "Dstrok:110 ENG:14a ETH.d0 Eacute.c9 Ecaron:11a Ecirc.ca Ecy:42d Edot:116 Efr:1d508 Egrave.c8 Element:2208 "
-    "Emacr:112 EmptySmallSquare:25fb EmptyVerySmallSquare:25ab Eogon:118 Eopf:1d53c Epsilon:395 Equal:2a75 "
-    "EqualTilde:2242 Equilibrium:21cc Escr:2130 Esim:2a73 Eta:397 Euml.cb Exists:2203 ExponentialE:2147 Fcy:424 "
-    "Ffr:1d509 FilledSmallSquare:25fc FilledVerySmallSquare:25aa Fopf:1d53d ForAll:2200 Fouriertrf:2131 Fscr:2131 "
-    "GJcy:403 GT.3e Gamma:393 Gammad:3dc Gbreve:11e Gcedil:122 Gcirc:11c Gcy:413 Gdot:120 Gfr:1d50a Gg:22d9 "
-    "Gopf:1d53e GreaterEqual:2265 GreaterEqualLess:22db GreaterFullEqual:2267 GreaterGreater:2aa2 "
-    "GreaterLess:2277 GreaterSlantEqual:2a7e GreaterTilde:2273 Gscr:1d4a2 Gt:226b HARDcy:42a Hacek:2c7 Hat:5e "
-    "Hcirc:124 Hfr:210c HilbertSpace:210b Hopf:210d HorizontalLine:2500 Hscr:210b Hstrok:126 HumpDownHump:224e "
-    "HumpEqual:224f IEcy:415 IJlig:132 IOcy:401 Iacute.cd Icirc.ce Icy:418 Idot:130 Ifr:2111 Igrave.cc Im:2111 "
-    "Imacr:12a ImaginaryI:2148 Implies:21d2 Int:222c Integral:222b Intersection:22c2 InvisibleComma:2063 "
-    "InvisibleTimes:2062 Iogon:12e Iopf:1d540 Iota:399 Iscr:2110 Itilde:128 Iukcy:406 Iuml.cf Jcirc:134 Jcy:419 "
-    "Jfr:1d50d Jopf:1d541 Jscr:1d4a5 Jsercy:408 Jukcy:404 KHcy:425 KJcy:40c Kappa:39a Kcedil:136 Kcy:41a "
-    "Kfr:1d50e Kopf:1d542 Kscr:1d4a6 LJcy:409 LT.3c Lacute:139 Lambda:39b Lang:27ea Laplacetrf:2112 Larr:219e "
-    "Lcaron:13d Lcedil:13b Lcy:41b LeftAngleBracket:27e8 LeftArrow:2190 LeftArrowBar:21e4 "
-    "LeftArrowRightArrow:21c6 LeftCeiling:2308 LeftDoubleBracket:27e6 LeftDownTeeVector:2961 LeftDownVector:21c3 "
-    "LeftDownVectorBar:2959 LeftFloor:230a LeftRightArrow:2194 LeftRightVector:294e LeftTee:22a3 "
-    "LeftTeeArrow:21a4 LeftTeeVector:295a LeftTriangle:22b2 LeftTriangleBar:29cf LeftTriangleEqual:22b4 "
-    "LeftUpDownVector:2951 LeftUpTeeVector:2960 LeftUpVector:21bf LeftUpVectorBar:2958 LeftVector:21bc "
-    "LeftVectorBar:2952 Leftarrow:21d0 Leftrightarrow:21d4 LessEqualGreater:22da LessFullEqual:2266 "
-    "LessGreater:2276 LessLess:2aa1 LessSlantEqual:2a7d LessTilde:2272 Lfr:1d50f Ll:22d8 Lleftarrow:21da "
-    "Lmidot:13f LongLeftArrow:27f5 LongLeftRightArrow:27f7 LongRightArrow:27f6 Longleftarrow:27f8 "
-    "Longleftrightarrow:27fa Longrightarrow:27f9 Lopf:1d543 LowerLeftArrow:2199 LowerRightArrow:2198 Lscr:2112 "
-    "Lsh:21b0 Lstrok:141 Lt:226a Map:2905 Mcy:41c MediumSpace:205f Mellintrf:2133 Mfr:1d510 MinusPlus:2213 "
-    "Mopf:1d544 Mscr:2133 Mu:39c NJcy:40a Nacute:143 Ncaron:147 Ncedil:145 Ncy:41d NegativeMediumSpace:200b "
-    "NegativeThickSpace:200b NegativeThinSpace:200b NegativeVeryThinSpace:200b NestedGreaterGreater:226b "
-    "NestedLessLess:226a NewLine:a Nfr:1d511 NoBreak:2060 NonBreakingSpace:a0 Nopf:2115 Not:2aec "
-    "NotCongruent:2262 NotCupCap:226d NotDoubleVerticalBar:2226 NotElement:2209 NotEqual:2260 "
-    "NotEqualTilde:2242+338 NotExists:2204 NotGreater:226f NotGreaterEqual:2271 NotGreaterFullEqual:2267+338 "
-    "NotGreaterGreater:226b+338 NotGreaterLess:2279 NotGreaterSlantEqual:2a7e+338 NotGreaterTilde:2275 "
-    "NotHumpDownHump:224e+338 NotHumpEqual:224f+338 NotLeftTriangle:22ea NotLeftTriangleBar:29cf+338 "
-    "NotLeftTriangleEqual:22ec NotLess:226e NotLessEqual:2270 NotLessGreater:2278 NotLessLess:226a+338 "
-    "NotLessSlantEqual:2a7d+338 NotLessTilde:2274 NotNestedGreaterGreater:2aa2+338 NotNestedLessLess:2aa1+338 "
-    "NotPrecedes:2280 NotPrecedesEqual:2aaf+338 NotPrecedesSlantEqual:22e0 NotReverseElement:220c "
-    "NotRightTriangle:22eb NotRightTriangleBar:29d0+338 NotRightTriangleEqual:22ed NotSquareSubset:228f+338 "
-    "NotSquareSubsetEqual:22e2 NotSquareSuperset:2290+338 NotSquareSupersetEqual:22e3 NotSubset:2282+20d2 "
-    "NotSubsetEqual:2288 NotSucceeds:2281 NotSucceedsEqual:2ab0+338 NotSucceedsSlantEqual:22e1 "
-    "NotSucceedsTilde:227f+338 NotSuperset:2283+20d2 NotSupersetEqual:2289 NotTilde:2241 NotTildeEqual:2244 "
-    "NotTildeFullEqual:2247 NotTildeTilde:2249 NotVerticalBar:2224 Nscr:1d4a9 Ntilde.d1 Nu:39d OElig:152 "
-    "Oacute.d3 Ocirc.d4 Ocy:41e Odblac:150 Ofr:1d512 Ograve.d2 Omacr:14c Omega:3a9 Omicron:39f Oopf:1d546 "
-    "OpenCurlyDoubleQuote:201c OpenCurlyQuote:2018 Or:2a54 Oscr:1d4aa Oslash.d8 Otilde.d5 Otimes:2a37 Ouml.d6 "
-    "OverBar:203e OverBrace:23de OverBracket:23b4 OverParenthesis:23dc PartialD:2202 Pcy:41f Pfr:1d513 Phi:3a6 "
-    "Pi:3a0 PlusMinus:b1 Poincareplane:210c Popf:2119 Pr:2abb Precedes:227a PrecedesEqual:2aaf "
-    "PrecedesSlantEqual:227c PrecedesTilde:227e Prime:2033 Product:220f Proportion:2237 Proportional:221d "
-    "Pscr:1d4ab Psi:3a8 QUOT.22 Qfr:1d514 Qopf:211a Qscr:1d4ac RBarr:2910 REG.ae Racute:154 Rang:27eb Rarr:21a0 "
-    "Rarrtl:2916 Rcaron:158 Rcedil:156 Rcy:420 Re:211c ReverseElement:220b ReverseEquilibrium:21cb "
-    "ReverseUpEquilibrium:296f Rfr:211c Rho:3a1 RightAngleBracket:27e9 RightArrow:2192 RightArrowBar:21e5 "
-    "RightArrowLeftArrow:21c4 RightCeiling:2309 RightDoubleBracket:27e7 RightDownTeeVector:295d "
-    "RightDownVector:21c2 RightDownVectorBar:2955 RightFloor:230b RightTee:22a2 RightTeeArrow:21a6 "
-    "RightTeeVector:295b RightTriangle:22b3 RightTriangleBar:29d0 RightTriangleEqual:22b5 RightUpDownVector:294f "
-    "RightUpTeeVector:295c RightUpVector:21be RightUpVectorBar:2954 RightVector:21c0 RightVectorBar:2953 "
-    "Rightarrow:21d2 Ropf:211d RoundImplies:2970 Rrightarrow:21db Rscr:211b Rsh:21b1 RuleDelayed:29f4 SHCHcy:429 "
-    "SHcy:428 SOFTcy:42c Sacute:15a Sc:2abc Scaron:160 Scedil:15e Scirc:15c Scy:421 Sfr:1d516 ShortDownArrow:2193 "
-    "ShortLeftArrow:2190 ShortRightArrow:2192 ShortUpArrow:2191 Sigma:3a3 SmallCircle:2218 Sopf:1d54a Sqrt:221a "
-    "Square:25a1 SquareIntersection:2293 SquareSubset:228f SquareSubsetEqual:2291 SquareSuperset:2290 "
-    "SquareSupersetEqual:2292 SquareUnion:2294 Sscr:1d4ae Star:22c6 Sub:22d0 Subset:22d0 SubsetEqual:2286 "
-    "Succeeds:227b SucceedsEqual:2ab0 SucceedsSlantEqual:227d SucceedsTilde:227f SuchThat:220b Sum:2211 Sup:22d1 "
-    "Superset:2283 SupersetEqual:2287 Supset:22d1 THORN.de TRADE:2122 TSHcy:40b TScy:426 Tab:9 Tau:3a4 Tcaron:164 "
-    "Tcedil:162 Tcy:422 Tfr:1d517 Therefore:2234 Theta:398 ThickSpace:205f+200a ThinSpace:2009 Tilde:223c "
-    "TildeEqual:2243 TildeFullEqual:2245 TildeTilde:2248 Topf:1d54b TripleDot:20db Tscr:1d4af Tstrok:166 "
-    "Uacute.da Uarr:219f Uarrocir:2949 Ubrcy:40e Ubreve:16c Ucirc.db Ucy:423 Udblac:170 Ufr:1d518 Ugrave.d9 "
-    "Umacr:16a UnderBar:5f UnderBrace:23df UnderBracket:23b5 UnderParenthesis:23dd Union:22c3 UnionPlus:228e "
-    "Uogon:172 Uopf:1d54c UpArrow:2191 UpArrowBar:2912 UpArrowDownArrow:21c5 UpDownArrow:2195 UpEquilibrium:296e "
-    "UpTee:22a5 UpTeeArrow:21a5 Uparrow:21d1 Updownarrow:21d5 UpperLeftArrow:2196 UpperRightArrow:2197 Upsi:3d2 "
-    "Upsilon:3a5 Uring:16e Uscr:1d4b0 Utilde:168 Uuml.dc VDash:22ab Vbar:2aeb Vcy:412 Vdash:22a9 Vdashl:2ae6 "
-    "Vee:22c1 Verbar:2016 Vert:2016 VerticalBar:2223 VerticalLine:7c VerticalSeparator:2758 VerticalTilde:2240 "
-    "VeryThinSpace:200a Vfr:1d519 Vopf:1d54d Vscr:1d4b1 Vvdash:22aa Wcirc:174 Wedge:22c0 Wfr:1d51a Wopf:1d54e "
-    "Wscr:1d4b2 Xfr:1d51b Xi:39e Xopf:1d54f Xscr:1d4b3 YAcy:42f YIcy:407 YUcy:42e Yacute.dd Ycirc:176 Ycy:42b "
-    "Yfr:1d51c Yopf:1d550 Yscr:1d4b4 Yuml:178 ZHcy:416 Zacute:179 Zcaron:17d Zcy:417 Zdot:17b ZeroWidthSpace:200b "
-    "Zeta:396 Zfr:2128 Zopf:2124 Zscr:1d4b5 aacute.e1^c1 abreve:103^102 ac:223e^ acE:223e+333 acd:223f^ "
-    "acirc.e2^c2 acute.b4^ acy:430^410 aelig.e6^c6 af:2061^ afr:1d51e^ agrave.e0^c0 alefsym:2135^ aleph:2135^ "
-    "alpha:3b1^391 amacr:101^100 amalg:2a3f^ amp.26 and:2227^ andand:2a55^ andd:2a5c^ andslope:2a58^ andv:2a5a^ "
-    "ang:2220^ ange:29a4^ angle:2220^ angmsd:2221^ angmsdaa:29a8^ angmsdab:29a9^ angmsdac:29aa^ angmsdad:29ab^ "
-    "angmsdae:29ac^ angmsdaf:29ad^ angmsdag:29ae^ angmsdah:29af^ angrt:221f^ angrtvb:22be^ angrtvbd:299d^ "
-    "angsph:2222^ angst:c5^ angzarr:237c^ aogon:105^104 aopf:1d552^ ap:2248^ apE:2a70 apacir:2a6f^ ape:224a^ "
-    "apid:224b^ apos:27^ approx:2248^ approxeq:224a^ aring.e5^c5 ascr:1d4b6^ ast:2a^ asymp:2248^ asympeq:224d^ "
-    "atilde.e3^c3 auml.e4^c4 awconint:2233^ awint:2a11^ bNot:2aed backcong:224c^ backepsilon:3f6^ backprime:2035^ "
-    "backsim:223d^ backsimeq:22cd^ barvee:22bd^ barwed:2305^ barwedge:2305^ bbrk:23b5^ bbrktbrk:23b6^ bcong:224c^ "
-    "bcy:431^411 bdquo:201e^ becaus:2235^ because:2235^ bemptyv:29b0^ bepsi:3f6^ bernou:212c^ beta:3b2^392 "
-    "beth:2136^ between:226c^ bfr:1d51f^ bigcap:22c2^ bigcirc:25ef^ bigcup:22c3^ bigodot:2a00^ bigoplus:2a01^ "
-    "bigotimes:2a02^ bigsqcup:2a06^ bigstar:2605^ bigtriangledown:25bd^ bigtriangleup:25b3^ biguplus:2a04^ "
-    "bigvee:22c1^ bigwedge:22c0^ bkarow:290d^ blacklozenge:29eb^ blacksquare:25aa^ blacktriangle:25b4^ "
-    "blacktriangledown:25be^ blacktriangleleft:25c2^ blacktriangleright:25b8^ blank:2423^ blk12:2592^ blk14:2591^ "
-    "blk34:2593^ block:2588^ bne:3d+20e5^ bnequiv:2261+20e5^ bnot:2310^ bopf:1d553^ bot:22a5^ bottom:22a5^ "
-    "bowtie:22c8^ boxDL:2557 boxDR:2554 boxDl:2556 boxDr:2553 boxH:2550 boxHD:2566 boxHU:2569 boxHd:2564 "
-    "boxHu:2567 boxUL:255d boxUR:255a boxUl:255c boxUr:2559 boxV:2551 boxVH:256c boxVL:2563 boxVR:2560 boxVh:256b "
-    "boxVl:2562 boxVr:255f boxbox:29c9^ boxdL:2555 boxdR:2552 boxdl:2510^ boxdr:250c^ boxh:2500^ boxhD:2565 "
-    "boxhU:2568 boxhd:252c^ boxhu:2534^ boxminus:229f^ boxplus:229e^ boxtimes:22a0^ boxuL:255b boxuR:2558 "
-    "boxul:2518^ boxur:2514^ boxv:2502^ boxvH:256a boxvL:2561 boxvR:255e boxvh:253c^ boxvl:2524^ boxvr:251c^ "
-    "bprime:2035^ breve:2d8^ brvbar.a6^ bscr:1d4b7^ bsemi:204f^ bsim:223d^ bsime:22cd^ bsol:5c^ bsolb:29c5^ "
-    "bsolhsub:27c8^ bull:2022^ bullet:2022^ bump:224e^ bumpE:2aae bumpe:224f^ bumpeq:224f^ cacute:107^106 "
-    "cap:2229^ capand:2a44^ capbrcup:2a49^ capcap:2a4b^ capcup:2a47^ capdot:2a40^ caps:2229+fe00^ caret:2041^ "
-    "caron:2c7^ ccaps:2a4d^ ccaron:10d^10c ccedil.e7^c7 ccirc:109^108 ccups:2a4c^ ccupssm:2a50^ cdot:10b^10a "
-    "cedil.b8^ cemptyv:29b2^ cent.a2^ centerdot:b7^ cfr:1d520^ chcy:447^427 check:2713^ checkmark:2713^ "
-    "chi:3c7^3a7 cir:25cb^ cirE:29c3 circ:2c6^ circeq:2257^ circlearrowleft:21ba^ circlearrowright:21bb^ "
-    "circledR:ae circledS:24c8 circledast:229b^ circledcirc:229a^ circleddash:229d^ cire:2257^ cirfnint:2a10^ "
-    "cirmid:2aef^ cirscir:29c2^ clubs:2663^ clubsuit:2663^ colon:3a^ colone:2254^ coloneq:2254^ comma:2c^ "
-    "commat:40^ comp:2201^ compfn:2218^ complement:2201^ complexes:2102^ cong:2245^ congdot:2a6d^ conint:222e^ "
-    "copf:1d554^ coprod:2210^ copy.a9 copysr:2117 crarr:21b5^ cross:2717^ cscr:1d4b8^ csub:2acf^ csube:2ad1^ "
-    "csup:2ad0^ csupe:2ad2^ ctdot:22ef^ cudarrl:2938^ cudarrr:2935^ cuepr:22de^ cuesc:22df^ cularr:21b6^ "
-    "cularrp:293d^ cup:222a^ cupbrcap:2a48^ cupcap:2a46^ cupcup:2a4a^ cupdot:228d^ cupor:2a45^ cups:222a+fe00^ "
-    "curarr:21b7^ curarrm:293c^ curlyeqprec:22de^ curlyeqsucc:22df^ curlyvee:22ce^ curlywedge:22cf^ curren.a4^ "
-    "curvearrowleft:21b6^ curvearrowright:21b7^ cuvee:22ce^ cuwed:22cf^ cwconint:2232^ cwint:2231^ cylcty:232d^ "
-    "dArr:21d3 dHar:2965 dagger:2020^ daleth:2138^ darr:2193^ dash:2010^ dashv:22a3^ dbkarow:290f^ dblac:2dd^ "
-    "dcaron:10f^10e dcy:434^414 dd:2146 ddagger:2021^ ddarr:21ca^ ddotseq:2a77^ deg.b0^ delta:3b4^394 "
-    "demptyv:29b1^ dfisht:297f^ dfr:1d521^ dharl:21c3^ dharr:21c2^ diam:22c4^ diamond:22c4^ diamondsuit:2666^ "
-    "diams:2666^ die:a8^ digamma:3dd^3dc disin:22f2^ div:f7^ divide.f7^ divideontimes:22c7^ divonx:22c7^ "
-    "djcy:452^402 dlcorn:231e^ dlcrop:230d^ dollar:24^ dopf:1d555^ dot:2d9^ doteq:2250^ doteqdot:2251^ "
-    "dotminus:2238^ dotplus:2214^ dotsquare:22a1^ doublebarwedge:2306^ downarrow:2193^ downdownarrows:21ca^ "
-    "downharpoonleft:21c3^ downharpoonright:21c2^ drbkarow:2910^ drcorn:231f^ drcrop:230c^ dscr:1d4b9^ "
-    "dscy:455^405 dsol:29f6^ dstrok:111^110 dtdot:22f1^ dtri:25bf^ dtrif:25be^ duarr:21f5^ duhar:296f^ "
-    "dwangle:29a6^ dzcy:45f^40f dzigrarr:27ff^ eDDot:2a77 eDot:2251 eacute.e9^c9 easter:2a6e^ ecaron:11b^11a "
-    "ecir:2256^ ecirc.ea^ca ecolon:2255^ ecy:44d^42d edot:117^116 ee:2147^ efDot:2252 efr:1d522^ eg:2a9a^ "
-    "egrave.e8^c8 egs:2a96^ egsdot:2a98^ el:2a99^ elinters:23e7^ ell:2113^ els:2a95^ elsdot:2a97^ emacr:113^112 "
-    "empty:2205^ emptyset:2205^ emptyv:2205^ emsp:2003^ emsp13:2004^ emsp14:2005^ eng:14b ensp:2002^ "
-    "eogon:119^118 eopf:1d556^ epar:22d5^ eparsl:29e3^ eplus:2a71^ epsi:3b5^395 epsilon:3b5^395 epsiv:3f5^395 "
-    "eqcirc:2256^ eqcolon:2255^ eqsim:2242^ eqslantgtr:2a96^ eqslantless:2a95^ equals:3d^ equest:225f^ "
-    "equiv:2261^ equivDD:2a78 eqvparsl:29e5^ erDot:2253 erarr:2971^ escr:212f^ esdot:2250^ esim:2242^ eta:3b7^397 "
-    "eth.f0 euml.eb^cb euro:20ac^ excl:21^ exist:2203^ expectation:2130^ exponentiale:2147^ fallingdotseq:2252^ "
-    "fcy:444^424 female:2640^ ffilig:fb03^46+46+49 fflig:fb00^46+46 ffllig:fb04^46+46+4c ffr:1d523^ "
-    "filig:fb01^46+49 fjlig:66+6a^46+4a flat:266d^ fllig:fb02^46+4c fltns:25b1^ fnof:192^191 fopf:1d557^ "
-    "forall:2200^ fork:22d4^ forkv:2ad9^ fpartint:2a0d^ frac12.bd^ frac13:2153^ frac14.bc^ frac15:2155^ "
-    "frac16:2159^ frac18:215b^ frac23:2154^ frac25:2156^ frac34.be^ frac35:2157^ frac38:215c^ frac45:2158^ "
-    "frac56:215a^ frac58:215d^ frac78:215e^ frasl:2044^ frown:2322^ fscr:1d4bb^ gE:2267 gEl:2a8c gacute:1f5^1f4 "
-    "gamma:3b3^393 gammad:3dd^3dc gap:2a86^ gbreve:11f^11e gcirc:11d^11c gcy:433^413 gdot:121^120 ge:2265^ "
-    "gel:22db^ geq:2265^ geqq:2267^ geqslant:2a7e^ ges:2a7e^ gescc:2aa9^ gesdot:2a80^ gesdoto:2a82^ "
-    "gesdotol:2a84^ gesl:22db+fe00^ gesles:2a94^ gfr:1d524^ gg:226b^ ggg:22d9^ gimel:2137^ gjcy:453^403 gl:2277^ "
-    "glE:2a92 gla:2aa5^ glj:2aa4^ gnE:2269 gnap:2a8a^ gnapprox:2a8a^ gne:2a88^ gneq:2a88^ gneqq:2269^ gnsim:22e7^ "
-    "gopf:1d558^ grave:60^ gscr:210a^ gsim:2273^ gsime:2a8e^ gsiml:2a90^ gt.3e gtcc:2aa7 gtcir:2a7a gtdot:22d7 "
-    "gtlPar:2995 gtquest:2a7c gtrapprox:2a86 gtrarr:2978 gtrdot:22d7 gtreqless:22db gtreqqless:2a8c gtrless:2277 "
-    "gtrsim:2273 gvertneqq:2269+fe00^ gvnE:2269+fe00 hArr:21d4 hairsp:200a^ half:bd^ hamilt:210b^ hardcy:44a^42a "
-    "harr:2194^ harrcir:2948^ harrw:21ad^ hbar:210f^ hcirc:125^124 hearts:2665^ heartsuit:2665^ hellip:2026^ "
-    "hercon:22b9^ hfr:1d525^ hksearow:2925^ hkswarow:2926^ hoarr:21ff^ homtht:223b^ hookleftarrow:21a9^ "
-    "hookrightarrow:21aa^ hopf:1d559^ horbar:2015^ hscr:1d4bd^ hslash:210f^ hstrok:127^126 hybull:2043^ "
-    "hyphen:2010^ iacute.ed^cd ic:2063^ icirc.ee^ce icy:438^418 iecy:435^415 iexcl.a1^ iff:21d4^ ifr:1d526^ "
-    "igrave.ec^cc ii:2148^ iiiint:2a0c^ iiint:222d^ iinfin:29dc^ iiota:2129^ ijlig:133^132 imacr:12b^12a "
-    "image:2111^ imagline:2110^ imagpart:2111^ imath:131^49 imof:22b7^ imped:1b5^ in:2208^ incare:2105^ "
-    "infin:221e^ infintie:29dd^ inodot:131^49 int:222b^ intcal:22ba^ integers:2124^ intercal:22ba^ intlarhk:2a17^ "
-    "intprod:2a3c^ iocy:451^401 iogon:12f^12e iopf:1d55a^ iota:3b9^399 iprod:2a3c^ iquest.bf^ iscr:1d4be^ "
-    "isin:2208^ isinE:22f9 isindot:22f5^ isins:22f4^ isinsv:22f3^ isinv:2208^ it:2062^ itilde:129^128 "
-    "iukcy:456^406 iuml.ef^cf jcirc:135^134 jcy:439^419 jfr:1d527^ jmath:237^ jopf:1d55b^ jscr:1d4bf^ "
-    "jsercy:458^408 jukcy:454^404 kappa:3ba^39a kappav:3f0^39a kcedil:137^136 kcy:43a^41a kfr:1d528^ kgreen:138^ "
-    "khcy:445^425 kjcy:45c^40c kopf:1d55c^ kscr:1d4c0^ lAarr:21da lArr:21d0 lAtail:291b lBarr:290e lE:2266 "
-    "lEg:2a8b lHar:2962 lacute:13a^139 laemptyv:29b4^ lagran:2112^ lambda:3bb^39b lang:27e8^ langd:2991^ "
-    "langle:27e8^ lap:2a85^ laquo.ab^ larr:2190^ larrb:21e4^ larrbfs:291f^ larrfs:291d^ larrhk:21a9^ larrlp:21ab^ "
-    "larrpl:2939^ larrsim:2973^ larrtl:21a2^ lat:2aab^ latail:2919^ late:2aad^ lates:2aad+fe00^ lbarr:290c^ "
-    "lbbrk:2772^ lbrace:7b^ lbrack:5b^ lbrke:298b^ lbrksld:298f^ lbrkslu:298d^ lcaron:13e^13d lcedil:13c^13b "
-    "lceil:2308^ lcub:7b^ lcy:43b^41b ldca:2936^ ldquo:201c^ ldquor:201e^ ldrdhar:2967^ ldrushar:294b^ ldsh:21b2^ "
-    "le:2264^ leftarrow:2190^ leftarrowtail:21a2^ leftharpoondown:21bd^ leftharpoonup:21bc^ leftleftarrows:21c7^ "
-    "leftrightarrow:2194^ leftrightarrows:21c6^ leftrightharpoons:21cb^ leftrightsquigarrow:21ad^ "
-    "leftthreetimes:22cb^ leg:22da^ leq:2264^ leqq:2266^ leqslant:2a7d^ les:2a7d^ lescc:2aa8^ lesdot:2a7f^ "
-    "lesdoto:2a81^ lesdotor:2a83^ lesg:22da+fe00^ lesges:2a93^ lessapprox:2a85^ lessdot:22d6^ lesseqgtr:22da^ "
-    "lesseqqgtr:2a8b^ lessgtr:2276^ lesssim:2272^ lfisht:297c^ lfloor:230a^ lfr:1d529^ lg:2276^ lgE:2a91 "
-    "lhard:21bd^ lharu:21bc^ lharul:296a^ lhblk:2584^ ljcy:459^409 ll:226a^ llarr:21c7^ llcorner:231e^ "
-    "llhard:296b^ lltri:25fa^ lmidot:140^13f lmoust:23b0^ lmoustache:23b0^ lnE:2268 lnap:2a89^ lnapprox:2a89^ "
-    "lne:2a87^ lneq:2a87^ lneqq:2268^ lnsim:22e6^ loang:27ec^ loarr:21fd^ lobrk:27e6^ longleftarrow:27f5^ "
-    "longleftrightarrow:27f7^ longmapsto:27fc^ longrightarrow:27f6^ looparrowleft:21ab^ looparrowright:21ac^ "
-    "lopar:2985^ lopf:1d55d^ loplus:2a2d^ lotimes:2a34^ lowast:2217^ lowbar:5f^ loz:25ca^ lozenge:25ca^ "
-    "lozf:29eb^ lpar:28^ lparlt:2993^ lrarr:21c6^ lrcorner:231f^ lrhar:21cb^ lrhard:296d^ lrm:200e^ lrtri:22bf^ "
-    "lsaquo:2039^ lscr:1d4c1^ lsh:21b0^ lsim:2272^ lsime:2a8d^ lsimg:2a8f^ lsqb:5b^ lsquo:2018^ lsquor:201a^ "
-    "lstrok:142^141 lt.3c ltcc:2aa6 ltcir:2a79 ltdot:22d6 lthree:22cb ltimes:22c9 ltlarr:2976 ltquest:2a7b "
-    "ltrPar:2996 ltri:25c3 ltrie:22b4 ltrif:25c2 lurdshar:294a^ luruhar:2966^ lvertneqq:2268+fe00^ lvnE:2268+fe00 "
-    "mDDot:223a macr.af^ male:2642^ malt:2720^ maltese:2720^ map:21a6^ mapsto:21a6^ mapstodown:21a7^ "
-    "mapstoleft:21a4^ mapstoup:21a5^ marker:25ae^ mcomma:2a29^ mcy:43c^41c mdash:2014^ measuredangle:2221^ "
-    "mfr:1d52a^ mho:2127^ micro.b5^39c mid:2223^ midast:2a^ midcir:2af0^ middot.b7^ minus:2212^ minusb:229f^ "
-    "minusd:2238^ minusdu:2a2a^ mlcp:2adb^ mldr:2026^ mnplus:2213^ models:22a7^ mopf:1d55e^ mp:2213^ mscr:1d4c2^ "
-    "mstpos:223e^ mu:3bc^39c multimap:22b8^ mumap:22b8^ nGg:22d9+338 nGt:226b+20d2 nGtv:226b+338 nLeftarrow:21cd "
-    "nLeftrightarrow:21ce nLl:22d8+338 nLt:226a+20d2 nLtv:226a+338 nRightarrow:21cf nVDash:22af nVdash:22ae "
-    "nabla:2207^ nacute:144^143 nang:2220+20d2^ nap:2249^ napE:2a70+338 napid:224b+338^ napos:149^2bc+4e "
-    "napprox:2249^ natur:266e^ natural:266e^ naturals:2115^ nbsp.a0^ nbump:224e+338^ nbumpe:224f+338^ ncap:2a43^ "
-    "ncaron:148^147 ncedil:146^145 ncong:2247^ ncongdot:2a6d+338^ ncup:2a42^ ncy:43d^41d ndash:2013^ ne:2260^ "
-    "neArr:21d7 nearhk:2924^ nearr:2197^ nearrow:2197^ nedot:2250+338^ nequiv:2262^ nesear:2928^ nesim:2242+338^ "
-    "nexist:2204^ nexists:2204^ nfr:1d52b^ ngE:2267+338 nge:2271^ ngeq:2271^ ngeqq:2267+338^ ngeqslant:2a7e+338^ "
-    "nges:2a7e+338^ ngsim:2275^ ngt:226f^ ngtr:226f^ nhArr:21ce nharr:21ae^ nhpar:2af2^ ni:220b^ nis:22fc^ "
-    "nisd:22fa^ niv:220b^ njcy:45a^40a nlArr:21cd nlE:2266+338 nlarr:219a^ nldr:2025^ nle:2270^ nleftarrow:219a^ "
-    "nleftrightarrow:21ae^ nleq:2270^ nleqq:2266+338^ nleqslant:2a7d+338^ nles:2a7d+338^ nless:226e^ nlsim:2274^ "
-    "nlt:226e^ nltri:22ea^ nltrie:22ec^ nmid:2224^ nopf:1d55f^ not.ac^ notin:2209^ notinE:22f9+338 "
-    "notindot:22f5+338^ notinva:2209^ notinvb:22f7^ notinvc:22f6^ notni:220c^ notniva:220c^ notnivb:22fe^ "
-    "notnivc:22fd^ npar:2226^ nparallel:2226^ nparsl:2afd+20e5^ npart:2202+338^ npolint:2a14^ npr:2280^ "
-    "nprcue:22e0^ npre:2aaf+338^ nprec:2280^ npreceq:2aaf+338^ nrArr:21cf nrarr:219b^ nrarrc:2933+338^ "
-    "nrarrw:219d+338^ nrightarrow:219b^ nrtri:22eb^ nrtrie:22ed^ nsc:2281^ nsccue:22e1^ nsce:2ab0+338^ "
-    "nscr:1d4c3^ nshortmid:2224^ nshortparallel:2226^ nsim:2241^ nsime:2244^ nsimeq:2244^ nsmid:2224^ nspar:2226^ "
-    "nsqsube:22e2^ nsqsupe:22e3^ nsub:2284^ nsubE:2ac5+338 nsube:2288^ nsubset:2282+20d2^ nsubseteq:2288^ "
-    "nsubseteqq:2ac5+338^ nsucc:2281^ nsucceq:2ab0+338^ nsup:2285^ nsupE:2ac6+338 nsupe:2289^ nsupset:2283+20d2^ "
-    "nsupseteq:2289^ nsupseteqq:2ac6+338^ ntgl:2279^ ntilde.f1^d1 ntlg:2278^ ntriangleleft:22ea^ "
-    "ntrianglelefteq:22ec^ ntriangleright:22eb^ ntrianglerighteq:22ed^ nu:3bd^39d num:23^ numero:2116^ "
-    "numsp:2007^ nvDash:22ad nvHarr:2904 nvap:224d+20d2^ nvdash:22ac^ nvge:2265+20d2^ nvgt:3e+20d2^ nvinfin:29de^ "
-    "nvlArr:2902 nvle:2264+20d2^ nvlt:3c+20d2^ nvltrie:22b4+20d2^ nvrArr:2903 nvrtrie:22b5+20d2^ nvsim:223c+20d2^ "
-    "nwArr:21d6 nwarhk:2923^ nwarr:2196^ nwarrow:2196^ nwnear:2927^ oS:24c8 oacute.f3^d3 oast:229b^ ocir:229a^ "
-    "ocirc.f4^d4 ocy:43e^41e odash:229d^ odblac:151^150 odiv:2a38^ odot:2299^ odsold:29bc^ oelig:153^152 "
-    "ofcir:29bf^ ofr:1d52c^ ogon:2db^ ograve.f2^d2 ogt:29c1^ ohbar:29b5^ ohm:3a9^ oint:222e^ olarr:21ba^ "
-    "olcir:29be^ olcross:29bb^ oline:203e^ olt:29c0^ omacr:14d^14c omega:3c9^3a9 omicron:3bf^39f omid:29b6^ "
-    "ominus:2296^ oopf:1d560^ opar:29b7^ operp:29b9^ oplus:2295^ or:2228^ orarr:21bb^ ord:2a5d^ order:2134^ "
-    "orderof:2134^ ordf.aa^ ordm.ba^ origof:22b6^ oror:2a56^ orslope:2a57^ orv:2a5b^ oscr:2134^ oslash.f8^d8 "
-    "osol:2298^ otilde.f5^d5 otimes:2297^ otimesas:2a36^ ouml.f6^d6 ovbar:233d^ par:2225^ para.b6^ parallel:2225^ "
-    "parsim:2af3^ parsl:2afd^ part:2202^ pcy:43f^41f percnt:25^ period:2e^ permil:2030^ perp:22a5^ pertenk:2031^ "
-    "pfr:1d52d^ phi:3c6^3a6 phiv:3d5^3a6 phmmat:2133^ phone:260e^ pi:3c0^3a0 pitchfork:22d4^ piv:3d6^3a0 "
-    "planck:210f^ planckh:210e^ plankv:210f^ plus:2b^ plusacir:2a23^ plusb:229e^ pluscir:2a22^ plusdo:2214^ "
-    "plusdu:2a25^ pluse:2a72^ plusmn.b1^ plussim:2a26^ plustwo:2a27^ pm:b1^ pointint:2a15^ popf:1d561^ pound.a3^ "
-    "pr:227a^ prE:2ab3 prap:2ab7^ prcue:227c^ pre:2aaf^ prec:227a^ precapprox:2ab7^ preccurlyeq:227c^ "
-    "preceq:2aaf^ precnapprox:2ab9^ precneqq:2ab5^ precnsim:22e8^ precsim:227e^ prime:2032^ primes:2119^ "
-    "prnE:2ab5 prnap:2ab9^ prnsim:22e8^ prod:220f^ profalar:232e^ profline:2312^ profsurf:2313^ prop:221d^ "
-    "propto:221d^ prsim:227e^ prurel:22b0^ pscr:1d4c5^ psi:3c8^3a8 puncsp:2008^ qfr:1d52e^ qint:2a0c^ qopf:1d562^ "
-    "qprime:2057^ qscr:1d4c6^ quaternions:210d^ quatint:2a16^ quest:3f^ questeq:225f^ quot.22 rAarr:21db "
-    "rArr:21d2 rAtail:291c rBarr:290f rHar:2964 race:223d+331^ racute:155^154 radic:221a^ raemptyv:29b3^ "
-    "rang:27e9^ rangd:2992^ range:29a5^ rangle:27e9^ raquo.bb^ rarr:2192^ rarrap:2975^ rarrb:21e5^ rarrbfs:2920^ "
-    "rarrc:2933^ rarrfs:291e^ rarrhk:21aa^ rarrlp:21ac^ rarrpl:2945^ rarrsim:2974^ rarrtl:21a3^ rarrw:219d^ "
-    "ratail:291a^ ratio:2236^ rationals:211a^ rbarr:290d^ rbbrk:2773^ rbrace:7d^ rbrack:5d^ rbrke:298c^ "
-    "rbrksld:298e^ rbrkslu:2990^ rcaron:159^158 rcedil:157^156 rceil:2309^ rcub:7d^ rcy:440^420 rdca:2937^ "
-    "rdldhar:2969^ rdquo:201d^ rdquor:201d^ rdsh:21b3^ real:211c^ realine:211b^ realpart:211c^ reals:211d^ "
-    "rect:25ad^ reg.ae rfisht:297d^ rfloor:230b^ rfr:1d52f^ rhard:21c1^ rharu:21c0^ rharul:296c^ rho:3c1^3a1 "
-    "rhov:3f1^3a1 rightarrow:2192^ rightarrowtail:21a3^ rightharpoondown:21c1^ rightharpoonup:21c0^ "
-    "rightleftarrows:21c4^ rightleftharpoons:21cc^ rightrightarrows:21c9^ rightsquigarrow:219d^ "
-    "rightthreetimes:22cc^ ring:2da^ risingdotseq:2253^ rlarr:21c4^ rlhar:21cc^ rlm:200f^ rmoust:23b1^ "
-    "rmoustache:23b1^ rnmid:2aee^ roang:27ed^ roarr:21fe^ robrk:27e7^ ropar:2986^ ropf:1d563^ roplus:2a2e^ "
-    "rotimes:2a35^ rpar:29^ rpargt:2994^ rppolint:2a12^ rrarr:21c9^ rsaquo:203a^ rscr:1d4c7^ rsh:21b1^ rsqb:5d^ "
-    "rsquo:2019^ rsquor:2019^ rthree:22cc^ rtimes:22ca^ rtri:25b9^ rtrie:22b5^ rtrif:25b8^ rtriltri:29ce^ "
-    "ruluhar:2968^ rx:211e^ sacute:15b^15a sbquo:201a^ sc:227b^ scE:2ab4 scap:2ab8^ scaron:161^160 sccue:227d^ "
-    "sce:2ab0^ scedil:15f^15e scirc:15d^15c scnE:2ab6 scnap:2aba^ scnsim:22e9^ scpolint:2a13^ scsim:227f^ "
-    "scy:441^421 sdot:22c5^ sdotb:22a1^ sdote:2a66^ seArr:21d8 searhk:2925^ searr:2198^ searrow:2198^ sect.a7^ "
-    "semi:3b^ seswar:2929^ setminus:2216^ setmn:2216^ sext:2736^ sfr:1d530^ sfrown:2322^ sharp:266f^ "
-    "shchcy:449^429 shcy:448^428 shortmid:2223^ shortparallel:2225^ shy.ad^ sigma:3c3^3a3 sigmaf:3c2^3a3 "
-    "sigmav:3c2^3a3 sim:223c^ simdot:2a6a^ sime:2243^ simeq:2243^ simg:2a9e^ simgE:2aa0 siml:2a9d^ simlE:2a9f "
-    "simne:2246^ simplus:2a24^ simrarr:2972^ slarr:2190^ smallsetminus:2216^ smashp:2a33^ smeparsl:29e4^ "
-    "smid:2223^ smile:2323^ smt:2aaa^ smte:2aac^ smtes:2aac+fe00^ softcy:44c^42c sol:2f^ solb:29c4^ solbar:233f^ "
-    "sopf:1d564^ spades:2660^ spadesuit:2660^ spar:2225^ sqcap:2293^ sqcaps:2293+fe00^ sqcup:2294^ "
-    "sqcups:2294+fe00^ sqsub:228f^ sqsube:2291^ sqsubset:228f^ sqsubseteq:2291^ sqsup:2290^ sqsupe:2292^ "
-    "sqsupset:2290^ sqsupseteq:2292^ squ:25a1^ square:25a1^ squarf:25aa^ squf:25aa^ srarr:2192^ sscr:1d4c8^ "
-    "ssetmn:2216^ ssmile:2323^ sstarf:22c6^ star:2606^ starf:2605^ straightepsilon:3f5^395 straightphi:3d5^3a6 "
-    "strns:af^ sub:2282^ subE:2ac5 subdot:2abd^ sube:2286^ subedot:2ac3^ submult:2ac1^ subnE:2acb subne:228a^ "
-    "subplus:2abf^ subrarr:2979^ subset:2282^ subseteq:2286^ subseteqq:2ac5^ subsetneq:228a^ subsetneqq:2acb^ "
-    "subsim:2ac7^ subsub:2ad5^ subsup:2ad3^ succ:227b^ succapprox:2ab8^ succcurlyeq:227d^ succeq:2ab0^ "
-    "succnapprox:2aba^ succneqq:2ab6^ succnsim:22e9^ succsim:227f^ sum:2211^ sung:266a^ sup:2283^ sup1.b9^ "
-    "sup2.b2^ sup3.b3^ supE:2ac6 supdot:2abe^ supdsub:2ad8^ supe:2287^ supedot:2ac4^ suphsol:27c9^ suphsub:2ad7^ "
-    "suplarr:297b^ supmult:2ac2^ supnE:2acc supne:228b^ supplus:2ac0^ supset:2283^ supseteq:2287^ supseteqq:2ac6^ "
-    "supsetneq:228b^ supsetneqq:2acc^ supsim:2ac8^ supsub:2ad4^ supsup:2ad6^ swArr:21d9 swarhk:2926^ swarr:2199^ "
-    "swarrow:2199^ swnwar:292a^ szlig.df^53+53 target:2316^ tau:3c4^3a4 tbrk:23b4^ tcaron:165^164 tcedil:163^162 "
-    "tcy:442^422 tdot:20db^ telrec:2315^ tfr:1d531^ there4:2234^ therefore:2234^ theta:3b8^398 thetasym:3d1^398 "
-    "thetav:3d1^398 thickapprox:2248^ thicksim:223c^ thinsp:2009^ thkap:2248^ thksim:223c^ thorn.fe tilde:2dc^ "
-    "times.d7^ timesb:22a0^ timesbar:2a31^ timesd:2a30^ tint:222d^ toea:2928^ top:22a4^ topbot:2336^ topcir:2af1^ "
-    "topf:1d565^ topfork:2ada^ tosa:2929^ tprime:2034^ trade:2122 triangle:25b5^ triangledown:25bf^ "
-    "triangleleft:25c3^ trianglelefteq:22b4^ triangleq:225c^ triangleright:25b9^ trianglerighteq:22b5^ "
-    "tridot:25ec^ trie:225c^ triminus:2a3a^ triplus:2a39^ trisb:29cd^ tritime:2a3b^ trpezium:23e2^ tscr:1d4c9^ "
-    "tscy:446^426 tshcy:45b^40b tstrok:167^166 twixt:226c^ twoheadleftarrow:219e^ twoheadrightarrow:21a0^ "
-    "uArr:21d1 uHar:2963 uacute.fa^da uarr:2191^ ubrcy:45e^40e ubreve:16d^16c ucirc.fb^db ucy:443^423 udarr:21c5^ "
-    "udblac:171^170 udhar:296e^ ufisht:297e^ ufr:1d532^ ugrave.f9^d9 uharl:21bf^ uharr:21be^ uhblk:2580^ "
-    "ulcorn:231c^ ulcorner:231c^ ulcrop:230f^ ultri:25f8^ umacr:16b^16a uml.a8^ uogon:173^172 uopf:1d566^ "
-    "uparrow:2191^ updownarrow:2195^ upharpoonleft:21bf^ upharpoonright:21be^ uplus:228e^ upsi:3c5^3a5 upsih:3d2^ "
-    "upsilon:3c5^3a5 upuparrows:21c8^ urcorn:231d^ urcorner:231d^ urcrop:230e^ uring:16f^16e urtri:25f9^ "
-    "uscr:1d4ca^ utdot:22f0^ utilde:169^168 utri:25b5^ utrif:25b4^ uuarr:21c8^ uuml.fc^dc uwangle:29a7^ vArr:21d5 "
-    "vBar:2ae8 vBarv:2ae9 vDash:22a8 vangrt:299c^ varepsilon:3f5^395 varkappa:3f0^39a varnothing:2205^ "
-    "varphi:3d5^3a6 varpi:3d6^3a0 varpropto:221d^ varr:2195^ varrho:3f1^3a1 varsigma:3c2^3a3 "
-    "varsubsetneq:228a+fe00^ varsubsetneqq:2acb+fe00^ varsupsetneq:228b+fe00^ varsupsetneqq:2acc+fe00^ "
-    "vartheta:3d1^398 vartriangleleft:22b2^ vartriangleright:22b3^ vcy:432^412 vdash:22a2^ vee:2228^ veebar:22bb^ "
-    "veeeq:225a^ vellip:22ee^ verbar:7c^ vert:7c^ vfr:1d533^ vltri:22b2^ vnsub:2282+20d2^ vnsup:2283+20d2^ "
-    "vopf:1d567^ vprop:221d^ vrtri:22b3^ vscr:1d4cb^ vsubnE:2acb+fe00 vsubne:228a+fe00^ vsupnE:2acc+fe00 "
-    "vsupne:228b+fe00^ vzigzag:299a^ wcirc:175^174 wedbar:2a5f^ wedge:2227^ wedgeq:2259^ weierp:2118^ wfr:1d534^ "
-    "wopf:1d568^ wp:2118^ wr:2240^ wreath:2240^ wscr:1d4cc^ xcap:22c2^ xcirc:25ef^ xcup:22c3^ xdtri:25bd^ "
-    "xfr:1d535^ xhArr:27fa xharr:27f7^ xi:3be^39e xlArr:27f8 xlarr:27f5^ xmap:27fc^ xnis:22fb^ xodot:2a00^ "
-    "xopf:1d569^ xoplus:2a01^ xotime:2a02^ xrArr:27f9 xrarr:27f6^ xscr:1d4cd^ xsqcup:2a06^ xuplus:2a04^ "
-    "xutri:25b3^ xvee:22c1^ xwedge:22c0^ yacute.fd^dd yacy:44f^42f ycirc:177^176 ycy:44b^42b yen.a5^ yfr:1d536^ "
-    "yicy:457^407 yopf:1d56a^ yscr:1d4ce^ yucy:44e^42e yuml.ff^178 zacute:17a^179 zcaron:17e^17d zcy:437^417 "
-    "zdot:17c^17b zeetrf:2128^ zeta:3b6^396 zfr:1d537^ zhcy:436^416 zigrarr:21dd^ zopf:1d56b^ zscr:1d4cf^ "
-    "zwj:200d^ zwnj:200c^ "
-    // table ends
-    ;
-// clang-format on
-
-struct HtmlEntity {
-    std::u32string text;
-    bool standard = true;  ///< known to HTML; otherwise only to ftfy, which decodes some names in capitals
-    bool bare = false;     ///< HTML knows it without the semicolon too
-};
-
-/// Where the entity of a name without "&" and ";" stands in the list. Of the tokenizer's own type of map, for each type
-/// takes time to compile.
-struct HtmlEntities {
-    std::vector<HtmlEntity> list;
-    std::unordered_map<std::string, Id> positions;
-
-    void add(std::string name, HtmlEntity entity) {
-        if (positions.emplace(std::move(name), static_cast<Id>(list.size())).second) list.push_back(std::move(entity));
-    }
-};
-
-[[gnu::cold]] inline HtmlEntities parse_html_entities(std::string_view table) {
-    const auto text_of = [](std::string_view codes) {
-        std::u32string text;
-        while (!codes.empty()) {
-            const std::string_view digits = codes.substr(0, codes.find('+'));
-            unsigned value = 0;
-            std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
-            text += static_cast<char32_t>(value);
-            codes.remove_prefix(std::min(codes.size(), digits.size() + 1));
-        }
-        return text;
-    };
-    HtmlEntities entities;
-    entities.positions.reserve(4096);
-    while (!table.empty()) {
-        const std::string_view entry = table.substr(0, table.find(' '));
-        table.remove_prefix(std::min(table.size(), entry.size() + 1));
-        const std::size_t kind = entry.find_first_of(".:");
-        const std::size_t hat = entry.find('^');
-        std::string name(entry.substr(0, kind));
-        std::u32string text = text_of(entry.substr(kind + 1, std::min(hat, entry.size()) - kind - 1));
-        if (hat != std::string_view::npos) {
-            const std::string_view own = entry.substr(hat + 1);
-            std::string capitals = name;
-            for (char& c : capitals) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 0x20) : c;
-            entities.add(std::move(capitals), {own.empty() ? text : text_of(own), false, false});
-        }
-        entities.add(std::move(name), {std::move(text), true, entry[kind] == '.'});
-    }
-    return entities;
-}
-
-inline const HtmlEntities& html_entities() {
-    static const HtmlEntities entities = parse_html_entities(html_entity_table);
-    return entities;
-}
-
-inline const HtmlEntity* find_html_entity(const std::string& name) {
-    const HtmlEntities& entities = html_entities();
-    const auto found = entities.positions.find(name);
-    return found == entities.positions.end() ? nullptr : &entities.list[static_cast<std::size_t>(found->second)];
-}
-
-/// What Windows-1252 has at 0x80 to 0x9F; its five holes stand for themselves.
-inline constexpr std::array<char16_t, 32> windows_1252 = {
-    0x20AC, 0x81,   0x201A, 0x192,  0x201E, 0x2026, 0x2020, 0x2021, 0x2C6,  0x2030, 0x160,
-    0x2039, 0x152,  0x8D,   0x17D,  0x8F,   0x90,   0x2018, 0x2019, 0x201C, 0x201D, 0x2022,
-    0x2013, 0x2014, 0x2DC,  0x2122, 0x161,  0x203A, 0x153,  0x9D,   0x17E,  0x178};
-
-/// The text of a numeric reference, by the rules of html.unescape: Windows-1252 for C1 controls, U+FFFD for NUL,
-/// surrogates and what lies beyond Unicode, nothing for other controls and noncharacters.
-inline void append_html_code_point(char32_t value, std::u32string& out) {
-    if (value >= 0x80 && value <= 0x9F) {
-        out += windows_1252[value - 0x80];
-    } else if (value == 0 || (value >= 0xD800 && value <= 0xDFFF) || value > 0x10FFFF) {
-        out += char32_t{0xFFFD};
-    } else {
-        const bool control = (value < 0x20 && value != '\t' && value != '\n' && value != '\f' && value != '\r');
-        const bool noncharacter = (value >= 0xFDD0 && value <= 0xFDEF) || (value & 0xFFFE) == 0xFFFE;
-        if (!control && !noncharacter && value != 0x7F) out += value;
-    }
-}
-
-constexpr bool is_ascii_digit(char32_t c) {
-    return c >= '0' && c <= '9';
-}
-constexpr bool is_ascii_letter(char32_t c) {
-    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
-}
-
-/// Decodes "#12;", "#x1F600" and the like at the front of `text` (what follows the ampersand) into `out`, and returns
-/// how many code points that took; 0 where none stands there. Values too large saturate.
-inline std::size_t decode_numeric_reference(std::u32string_view text, std::u32string& out) {
-    if (text.size() < 2 || text[0] != '#') return 0;
-    const bool hexadecimal = (text[1] | 0x20) == 'x';
-    std::size_t at = hexadecimal ? 2 : 1;
-    const std::size_t digits = at;
-    char32_t value = 0;
-    for (; at < text.size(); ++at) {
-        char32_t digit = text[at] - '0';
-        if (!is_ascii_digit(text[at])) {
-            const char32_t letter = text[at] | 0x20;
-            if (!hexadecimal || letter < 'a' || letter > 'f') break;
-            digit = letter - 'a' + 10;
-        }
-        value = std::min<char32_t>(value * (hexadecimal ? 16 : 10) + digit, 0x110000);
-    }
-    if (at == digits) return 0;
-    append_html_code_point(value, out);
-    return at < text.size() && text[at] == ';' ? at + 1 : at;
-}
-
-/// Python's html.unescape: named references with and without semicolon, by longest prefix where need be.
-inline std::u32string html_unescape(std::u32string_view text) {
-    constexpr std::size_t longest_name = 32;
-    std::u32string out;
-    out.reserve(text.size());
-    while (!text.empty()) {
-        if (text.front() != '&') {
-            const std::size_t plain = std::min(text.find(U'&'), text.size());
-            out += text.substr(0, plain);
-            text.remove_prefix(plain);
-            continue;
-        }
-        text.remove_prefix(1);
-        if (const std::size_t used = decode_numeric_reference(text, out)) {
-            text.remove_prefix(used);
-            continue;
-        }
-        std::string name;
-        std::size_t length = 0;
-        for (; length < std::min(longest_name, text.size()); ++length) {
-            const char32_t c = text[length];
-            if (c == '\t' || c == '\n' || c == '\f' || c == ' ' || c == '<' || c == '&' || c == '#' || c == ';') break;
-            name += c < 0x80 ? static_cast<char>(c) : '?';
-        }
-        const bool closed = length > 0 && length < text.size() && text[length] == ';';
-        const HtmlEntity* entity = closed ? find_html_entity(name) : nullptr;
-        std::size_t used = length + 1;
-        if (!entity || !entity->standard) {
-            entity = nullptr;
-            for (used = length; used >= 2; --used) {
-                entity = find_html_entity(name.substr(0, used));
-                if (entity && entity->bare) break;
-                entity = nullptr;
-            }
-        }
-        if (entity) {
-            out += entity->text;
-            text.remove_prefix(used);
-        } else {
-            out += U'&';
-        }
-    }
-    return out;
-}
-
-/// ftfy's unescape_html (ftfy 6.3.1, fixes.py): only references that end in a semicolon, some names in capitals too.
-inline std::u32string ftfy_unescape(std::u32string_view text) {
-    constexpr std::size_t longest_name = 24;
-    std::u32string out;
-    out.reserve(text.size());
-    while (!text.empty()) {
-        const char32_t first = text.front();
-        text.remove_prefix(1);
-        if (first != '&') {
-            out += first;
-            continue;
-        }
-        const bool numeric = !text.empty() && text[0] == '#';
-        std::string name;
-        std::size_t at = numeric ? 1 : 0;
-        while (at < text.size() && name.size() < longest_name &&
-               (is_ascii_digit(text[at]) || is_ascii_letter(text[at]))) {
-            name += static_cast<char>(text[at++]);
-        }
-        if (!name.empty() && at < text.size() && text[at] == ';') {
-            std::u32string decoded;
-            // A reference to ";" itself stays: ftfy takes a semicolon in the result for one that was not consumed.
-            const bool known = numeric ? decode_numeric_reference(text, decoded) == at + 1 && decoded != U";"
-                                       : find_html_entity(name) != nullptr;
-            if (known) {
-                out += numeric ? decoded : find_html_entity(name)->text;
-                text.remove_prefix(at + 1);
-                continue;
-            }
-        }
-        out += U'&';
-    }
-    return out;
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/data/mojibake.hpp ----
-
-// ftfy's repair of text that was decoded by the wrong encoding ("cafÃ©" for "café").
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-// ftfy's classes of characters, its rules for what looks mis-decoded (badness.py, chardata.py) and its single-byte
-// codecs, written by tests/data/make_mojibake_tables.py, which explains the notation. Not views: their lengths would be
-// counted in every compilation.
-// clang-format off
-inline constexpr char mojibake_classes[] =
-    // classes begin
-    "oa0,ad,b4,b7,2013-2015,2019,2026 ba4,a6,a8,aa,ac,af,b8,ba,192,2c6-2c7,2d8,2db-2dc,2020-2021,2030,2310,25ca,fffd "
-    "wa7,b6 ma2-a3,a5,20a7,20ac Sa1,a9,ab,bf,384-385,2018,201a,201c,201e,2022,2039,f8ff Eae,bb,2dd,201d,203a,2122 "
-    "nb1-b3,b5,b9,bc-be,d7,f7,2044,2116,2202,2206,220f,2211,221a,221e,2229,222b,2248,2260-2261,2264-2265 kb0,d2-d6,"
-    "d9-dc,f2-f6,f8-fc,14c,150,16a,172 Ac0-d1,d8,dc-dd,100,102,104,106,10c,10e,110,112,116,118,11a,11e,122,12a,130,"
-    "136,139,13b,13d,141,143,145,147,152,158,15a,15e,160,162,164,16e,170,178-179,17b,17d,490 adf-f1,fc,101,103,105,"
-    "107,10d,10f,111,113,117,119,11b,11f,123,12b,12f,137,13a,13c,13e,142,153,155,15b,15f,161,165,17a,17c,17e,491,"
-    "fb01-fb02 Ude,386,388-38a,38c,38e-38f,391-3ab,401-42f u3ac-3c9,430-45f x2502,250c,2510,2518,251c,2524,252c,253c,"
-    "2550-256c,2580,2584,2588,258c,2590-2593 180-9f z61-7a Z41-5a 2c2-df,100,102,106,10c,10e,110,112,116,118,11a,11e,"
-    "122,12a,130,136,139,13b,141,143,145,147,14c,150,158,15a,15e,160,162,16a,16e,170,172,179,17b,17d,392-3a1,3a3-3af,"
-    "412-42f 3e0-ef,101,103,105,107,10d,10f,113,117,119,11b,123,12b,12f,137,13a,13c,155,17a,3b0-3bf,430-43f 4f0,f3,"
-    "111,11f,161,3c0,3c3,440,443 t20,80-bf,c6,d8,e6,f8,104-105,13d-13e,141-142,152-153,156-157,15a-15b,15e-161,"
-    "164-165,178-17e,192,2c6-2c7,2d8,2db-2dd,384-386,388-38a,38c,38e-38f,401-40c,40e-40f,451-45c,45e-45f,490-491,"
-    "2013-2015,2018-201a,201c-201e,2020-2022,2026,2030,2039-203a,20ac,2116,2122 T80-bf,c6,d8,e6,f8,104-105,13d-13e,"
-    "141-142,152-153,156-157,15a-15b,15e-161,164-165,178-17e,192,2c6-2c7,2d8,2db-2dd,384-386,388-38a,38c,38e-38f,"
-    "401-40c,40e-40f,451-45c,45e-45f,490-491,2020-2021,2030,2039-203a,20ac,2116,2122 "
-    // classes end
-    ;
-inline constexpr char mojibake_rules[] =
-    // rules begin
-    "1 bwmSEnAax,b zZ,Uu,b b,wmSEnAax mEnaux,A mEnx,a Eax,m _,A,m Ax,wn mEAax,S,n wmnAax,E,S mnx,S z,A,mS x,k "
-    "wmSEnAa,x x,E Aa,SE,l =152+153,!zZ A,=b0 =c2+c3+ce+d0,"
-    "SE=a0+a2+a3+ad+b0+b4+b7+153+160+161+178+17e+2013+2014+20ac =d7,=b2+b3 =d8+d9,obmSn=ae+b0+bb+160+178,=d8+d9,"
-    "obmSn=ae+b0+bb+160+178 =e0,=b2+b5+b9+bc+bd+be =221a,=a5+ae+b1+b4+b5+f8+2020+2122+2202+2260+2264+2265 =2248,"
-    "=a2+b0 =201a,=c4,=a2+b0+ec+ee+ef+f2+f4+f9+fa+fb+3c0+2020 =201a,=e2+f3,=b0+e0+e4+ea =432,=402 =412+413+420+421,"
-    "bmSE1=b0+b5,=412+413+420+421 =413,=45e,=412,=402,=412,.,zZ=20 =c3,=a0+a1 z,=c2+c3,=20 z,_,=c2+c3,=20 ^=c2+c3,"
-    "=20 Ez=21+2c+2e+3f,=c2,SE=20 =3b2,=20ac,=a0+ad+ae+b0+386+2122 =392+393+39e+39f,bmSE1=b0,=392+393+39e+39f =101,"
-    "=20ac "
-    // rules end
-    ;
-inline constexpr char mojibake_codecs[] =
-    // codecs begin
-    "402-403,201a,453,201e,2026,2020-2021,20ac,2030,409,2039,40a,40c,40b,40f,452,2018-2019,201c-201d,2022,2013-2014,"
-    "98,2122,459,203a,45a,45c,45b,45f,a0,40e,45e,408,a4,490,a6-a7,401,a9,404,ab-ae,407,b0-b1,406,456,491,b5-b7,451,"
-    "2116,454,bb,458,405,455,457,410-44f 20ac,81,201a,83,201e,2026,2020-2021,88,2030,160,2039,15a,164,17d,179,90,"
-    "2018-2019,201c-201d,2022,2013-2014,98,2122,161,203a,15b,165,17e,17a,a0,2c7,2d8,141,a4,104,a6-a9,15e,ab-ae,17b,"
-    "b0-b1,2db,142,b4-b8,105,15f,bb,13d,2dd,13e,17c,154,c1-c2,102,c4,139,106,c7,10c,c9,118,cb,11a,cd-ce,10e,110,143,"
-    "147,d3-d4,150,d6-d7,158,16e,da,170,dc-dd,162,df,155,e1-e2,103,e4,13a,107,e7,10d,e9,119,eb,11b,ed-ee,10f,111,144,"
-    "148,f3-f4,151,f6-f7,159,16f,fa,171,fc-fd,163,2d9 20ac,81,201a,192,201e,2026,2020-2021,88,2030,8a,2039,8c-90,"
-    "2018-2019,201c-201d,2022,2013-2014,98,2122,9a,203a,9c-a0,385-386,a3-ae,2015,b0-b3,384,b5-b7,388-38a,bb,38c,bd,"
-    "38e-3a1,d2,3a3-3ce,ff 20ac,81,201a,192,201e,2026,2020-2021,2c6,2030,160,2039,152,8d-90,2018-2019,201c-201d,2022,"
-    "2013-2014,2dc,2122,161,203a,153,9d-9e,178,a0-cf,11e,d1-dc,130,15e,df-ef,11f,f1-fc,131,15f,ff 20ac,81,201a,83,"
-    "201e,2026,2020-2021,88,2030,8a,2039,8c,a8,2c7,b8,90,2018-2019,201c-201d,2022,2013-2014,98,2122,9a,203a,9c,af,"
-    "2db,9f-a7,d8,a9,156,ab-ae,c6,b0-b7,f8,b9,157,bb-be,e6,104,12e,100,106,c4-c5,118,112,10c,c9,179,116,122,136,12a,"
-    "13b,160,143,145,d3,14c,d5-d7,172,141,15a,16a,dc,17b,17d,df,105,12f,101,107,e4-e5,119,113,10d,e9,17a,117,123,137,"
-    "12b,13c,161,144,146,f3,14d,f5-f7,173,142,15b,16b,fc,17c,17e,2d9 80-a0,104,2d8,141,a4,13d,15a,a7-a8,160,15e,164,"
-    "179,ad,17d,17b,b0,105,2db,142,b4,13e,15b,2c7,b8,161,15f,165,17a,2dd,17e,17c,154,c1-c2,102,c4,139,106,c7,10c,c9,"
-    "118,cb,11a,cd-ce,10e,110,143,147,d3-d4,150,d6-d7,158,16e,da,170,dc-dd,162,df,155,e1-e2,103,e4,13a,107,e7,10d,e9,"
-    "119,eb,11b,ed-ee,10f,111,144,148,f3-f4,151,f6-f7,159,16f,fa,171,fc-fd,163,2d9 c4-c5,c7,c9,d1,d6,dc,e1,e0,e2,e4,"
-    "e3,e5,e7,e9,e8,ea-eb,ed,ec,ee-ef,f1,f3,f2,f4,f6,f5,fa,f9,fb-fc,2020,b0,a2-a3,a7,2022,b6,df,ae,a9,2122,b4,a8,"
-    "2260,c6,d8,221e,b1,2264-2265,a5,b5,2202,2211,220f,3c0,222b,aa,ba,3a9,e6,f8,bf,a1,ac,221a,192,2248,2206,ab,bb,"
-    "2026,a0,c0,c3,d5,152-153,2013-2014,201c-201d,2018-2019,f7,25ca,ff,178,2044,20ac,2039-203a,fb01-fb02,2021,b7,"
-    "201a,201e,2030,c2,ca,c1,cb,c8,cd-cf,cc,d3-d4,f8ff,d2,da-db,d9,131,2c6,2dc,af,2d8-2da,b8,2dd,2db,2c7 c7,fc,e9,e2,"
-    "e4,e0,e5,e7,ea-eb,e8,ef,ee,ec,c4-c5,c9,e6,c6,f4,f6,f2,fb,f9,ff,d6,dc,a2-a3,a5,20a7,192,e1,ed,f3,fa,f1,d1,aa,ba,"
-    "bf,2310,ac,bd,bc,a1,ab,bb,2591-2593,2502,2524,2561-2562,2556,2555,2563,2551,2557,255d,255c,255b,2510,2514,2534,"
-    "252c,251c,2500,253c,255e-255f,255a,2554,2569,2566,2560,2550,256c,2567-2568,2564-2565,2559,2558,2552-2553,256b,"
-    "256a,2518,250c,2588,2584,258c,2590,2580,3b1,df,393,3c0,3a3,3c3,b5,3c4,3a6,398,3a9,3b4,221e,3c6,3b5,2229,2261,b1,"
-    "2265,2264,2320-2321,f7,2248,b0,2219,b7,221a,207f,b2,25a0,a0 "
-    // codecs end
-    ;
-// clang-format on
-
-/// ftfy's single-byte codecs are numbered in the order of its attempts: Latin-1, Windows-1252, 1251, 1250, 1253, 1254
-/// and 1257, ISO 8859-2, MacRoman, code page 437.
-inline constexpr unsigned mojibake_codec_count = 10;
-inline constexpr unsigned mac_roman = 8;
-/// The codecs of Windows: holes stand for themselves, and byte 0x1A for U+FFFD, the trace of a byte that was lost.
-constexpr bool is_sloppy(unsigned codec) {
-    return codec >= 1 && codec <= 6;
-}
-inline constexpr char lost_byte = 0x1A;
-
-/// What the tables know of one character.
-struct MojibakeCharacter {
-    static constexpr std::size_t longest_rule = 7;
-
-    std::uint32_t classes = 0;
-    /// Bit r of row k: it may stand at place k of rule r, or the rule is over by then.
-    std::array<std::uint64_t, longest_rule> rules{};
-    std::array<unsigned char, mojibake_codec_count> bytes{};  ///< in each codec; 0 where it has none. Not of ASCII.
-};
-
-/// The three tables, by character.
-class MojibakeTables {
-public:
-    static const MojibakeTables& get() {
-        static const MojibakeTables tables;
-        return tables;
-    }
-
-    /// A set of classes by their letters.
-    static constexpr std::uint32_t classes(std::string_view letters) {
-        std::uint32_t set = 0;
-        for (const char letter : letters) set |= std::uint32_t{1} << class_letters.find(letter);
-        return set;
-    }
-
-    /// Of a character that no table names the class of letters and digits is left out: it takes long to tell, and no
-    /// rule asks for it at its first two places.
-    const MojibakeCharacter& roughly(char32_t c) const {
-        return characters_[c < 0x10000 ? positions_[pages_[c >> 8] * 256U + (c & 0xFF)] : other];
-    }
-
-    const MojibakeCharacter& at(char32_t c) const {
-        const MojibakeCharacter& found = roughly(c);
-        return &found == &characters_[other] && is_python_word(c) ? characters_[other_word] : found;
-    }
-
-    const MojibakeCharacter& after_the_end() const { return characters_[end]; }
-
-    std::uint64_t rules_for_the_start() const { return at_start_; }
-
-private:
-    static constexpr std::string_view class_letters = "obwmSEnkAaUux1zZ_l.234tT";
-    static constexpr std::uint32_t named = std::uint32_t{1} << 31;  ///< a class for the member of a rule at hand
-    static constexpr std::size_t other = 0;
-    static constexpr std::size_t other_word = 1;
-    static constexpr std::size_t end = 2;
-
-    [[gnu::cold]] MojibakeTables() : pages_{}, positions_(256), characters_(3) {
-        characters_[other].classes = classes(".");
-        characters_[other_word].classes = classes(".l");
-        for (char32_t c = 0; c <= 0x3000; ++c) {
-            if (c < 0x80 || is_python_space(c)) insert(c);
-        }
-        for (std::string_view table = mojibake_classes; !table.empty();) {
-            const std::string_view entry = cut_entry(table, ' ');
-            for (const char32_t c : characters_of(entry.substr(1))) insert(c).classes |= classes(entry.substr(0, 1));
-        }
-        std::u32string upper = characters_of("80-ff");
-        add_codec(0, upper);
-        std::copy(windows_1252.begin(), windows_1252.end(), upper.begin());
-        add_codec(1, upper);
-        unsigned codec = 2;
-        for (std::string_view table = mojibake_codecs; !table.empty(); ++codec)
-            add_codec(codec, characters_of(cut_entry(table, ' ')));
-        unsigned rule = 0;
-        for (std::string_view table = mojibake_rules; !table.empty(); ++rule) add_rule(rule, cut_entry(table, ' '));
-    }
-
-    /// Takes the first entry off a list.
-    static std::string_view cut_entry(std::string_view& list, char separator) {
-        const std::string_view entry = list.substr(0, list.find(separator));
-        list.remove_prefix(std::min(list.size(), entry.size() + 1));
-        return entry;
-    }
-
-    static char32_t code_point(std::string_view digits) {
-        unsigned value = 0;
-        std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
-        return value;
-    }
-
-    [[gnu::cold]] static std::u32string characters_of(std::string_view ranges) {
-        std::u32string out;
-        while (!ranges.empty()) {
-            std::string_view last = cut_entry(ranges, ',');
-            const std::string_view first = cut_entry(last, '-');
-            const char32_t until = code_point(last.empty() ? first : last);
-            for (char32_t c = code_point(first); c <= until; ++c) out += c;
-        }
-        return out;
-    }
-
-    [[gnu::cold]] MojibakeCharacter& insert(char32_t c) {
-        std::uint16_t& page = pages_[c >> 8];
-        if (page == 0) {
-            page = static_cast<std::uint16_t>(positions_.size() / 256);
-            positions_.resize(positions_.size() + 256);
-        }
-        std::uint16_t& position = positions_[page * 256U + (c & 0xFF)];
-        if (position == other) {
-            position = static_cast<std::uint16_t>(characters_.size());
-            characters_.emplace_back().classes = (c == '\n' ? 0 : classes(".")) |
-                                                 (is_python_space(c) ? classes("_") : 0) |
-                                                 (is_python_word(c) ? classes("l") : 0);
-        }
-        return characters_[position];
-    }
-
-    [[gnu::cold]] void add_codec(unsigned codec, std::u32string_view upper) {
-        unsigned char byte = 0x80;
-        for (const char32_t c : upper) insert(c).bytes[codec] = byte++;
-        if (is_sloppy(codec)) insert(replacement_character).bytes[codec] = lost_byte;
-    }
-
-    [[gnu::cold]] void add_rule(unsigned rule, std::string_view members) {
-        const std::uint64_t bit = std::uint64_t{1} << rule;
-        if (members.front() == '^') {
-            at_start_ |= bit;
-            members.remove_prefix(1);
-        }
-        for (std::size_t place = 0; place < MojibakeCharacter::longest_rule; ++place) {
-            const bool over = members.empty();
-            std::string_view single = cut_entry(members, ',');
-            const bool negated = single.starts_with('!');
-            if (negated) single.remove_prefix(1);
-            const std::uint32_t wanted = classes(cut_entry(single, '=')) | named;
-            while (!single.empty()) insert(code_point(cut_entry(single, '+'))).classes |= named;
-            for (MojibakeCharacter& c : characters_) {
-                const bool fits = ((c.classes & wanted) != 0) != negated && &c != &characters_[end];
-                if (over || fits) c.rules[place] |= bit;
-                c.classes &= ~named;
-            }
-        }
-    }
-
-    std::array<std::uint16_t, 256> pages_;
-    std::vector<std::uint16_t> positions_;  ///< pages of 256
-    std::vector<MojibakeCharacter> characters_;
-    std::uint64_t at_start_ = 0;
-};
-
-/// ftfy's is_bad (badness.py): whether some sequence of characters looks mis-decoded. All rules are tried at once, a
-/// bit for each.
-inline bool is_bad(std::u32string_view text) {
-    if (std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x80; })) return false;
-    const MojibakeTables& tables = MojibakeTables::get();
-    std::uint64_t rules = ~std::uint64_t{0};
-    const MojibakeCharacter* first = &tables.roughly(text.front());
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const MojibakeCharacter* second = i + 1 < text.size() ? &tables.roughly(text[i + 1]) : &tables.after_the_end();
-        std::uint64_t hits = rules & first->rules[0] & second->rules[1];
-        for (std::size_t place = 2; hits != 0 && place < MojibakeCharacter::longest_rule; ++place)
-            hits &= (i + place < text.size() ? tables.at(text[i + place]) : tables.after_the_end()).rules[place];
-        if (hits != 0) return true;
-        rules = ~tables.rules_for_the_start();
-        first = second;
-    }
-    return false;
-}
-
-/// The byte at a place, 0 behind the end.
-constexpr unsigned byte_at(std::string_view bytes, std::size_t i) {
-    return i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0;
-}
-
-constexpr bool is_trail_byte(unsigned byte) {
-    return byte >= 0x80 && byte <= 0xBF;
-}
-
-/// The length of the UTF-8 sequence at the front of `bytes` that has a space for its byte 0xA0; 0 if none is there.
-/// Only such as make a likely character (chardata.py, ALTERED_UTF8_RE).
-[[gnu::cold]] inline std::size_t spaced_sequence_length(std::string_view bytes) {
-    const unsigned lead = byte_at(bytes, 0);
-    if (lead == 0xF0) {
-        std::size_t spaces = 0;
-        for (std::size_t i = 1; i <= 3; ++i) {
-            if (byte_at(bytes, i) == ' ')
-                ++spaces;
-            else if (!is_trail_byte(byte_at(bytes, i)))
-                return 0;
-        }
-        return spaces == 1 ? 4 : 0;
-    }
-    const auto is_likely = [&](std::size_t i) {
-        const unsigned byte = byte_at(bytes, i);
-        return is_trail_byte(byte) && byte != 0x85 && byte != 0xA0;
-    };
-    if (lead >= 0xE0 && lead <= 0xE3) {
-        const bool first = byte_at(bytes, 1) == ' ' && is_likely(2) && lead >= 0xE2;
-        return first || (is_likely(1) && byte_at(bytes, 2) == ' ') ? 3 : 0;
-    }
-    const bool two = lead == 0xC2 || lead == 0xC3 || lead == 0xC5 || lead == 0xCE || lead == 0xD0 || lead == 0xD9;
-    return two && byte_at(bytes, 1) == ' ' ? 2 : 0;
-}
-
-/// fixes.py, restore_byte_a0: spaces back to 0xA0 where that makes UTF-8. "à" keeps its space, save at the front of a
-/// few Portuguese words.
-[[gnu::cold]] inline std::string restore_byte_a0(std::string_view bytes) {
-    constexpr std::array<std::string_view, 5> joined = {" ", "quele", "quela", "quilo", "s "};
-    std::string out;
-    out.reserve(bytes.size());
-    while (!bytes.empty()) {
-        std::size_t used = std::max<std::size_t>(spaced_sequence_length(bytes), 1);
-        const std::size_t begin = out.size();
-        out += bytes.substr(0, used);
-        if (used > 1) std::replace(out.begin() + static_cast<std::ptrdiff_t>(begin), out.end(), ' ', '\xA0');
-        const bool grave = used == 2 && bytes.front() == '\xC3';
-        bytes.remove_prefix(used);
-        if (grave && std::none_of(joined.begin(), joined.end(), [&](auto word) { return bytes.starts_with(word); }))
-            out += ' ';
-    }
-    return out;
-}
-
-/// The length of the UTF-8 or CESU-8 sequence at the front of `bytes` that has lost bytes: 0x1A, or one "?"; 0 if none
-/// is there (chardata.py, LOSSY_UTF8_RE).
-[[gnu::cold]] inline std::size_t lossy_sequence_length(std::string_view bytes) {
-    const auto is_lost = [&](std::size_t i) { return byte_at(bytes, i) == lost_byte; };
-    const auto is_unknown = [&](std::size_t i) { return is_lost(i) || byte_at(bytes, i) == '?'; };
-    const auto is_trail = [&](std::size_t i) { return is_trail_byte(byte_at(bytes, i)); };
-    const auto in = [&](std::size_t i, unsigned first, unsigned last) {
-        return byte_at(bytes, i) >= first && byte_at(bytes, i) <= last;
-    };
-    if (is_lost(0)) return 1;
-    if (in(0, 0xC2, 0xDF)) return is_lost(1) || (in(0, 0xC2, 0xC3) && is_unknown(1)) ? 2 : 0;
-    if (in(0, 0xED, 0xED) && in(1, 0xA0, 0xAF) && in(3, 0xED, 0xED) && in(4, 0xB0, 0xBF) &&
-        (is_unknown(2) || is_trail(2)) && (is_unknown(5) || is_trail(5)) && (is_unknown(2) || is_unknown(5)))
-        return 6;
-    if (!in(0, 0xE0, 0xF4)) return 0;
-    const std::size_t length = in(0, 0xE0, 0xEF) ? 3 : 4;
-    std::size_t lost = 0;
-    std::size_t marks = 0;
-    for (std::size_t i = 1; i < length; ++i) {
-        if (is_lost(i))
-            ++lost;
-        else if (is_unknown(i))
-            ++marks;
-        else if (!is_trail(i))
-            return 0;
-    }
-    return lost + marks > 0 && marks <= 1 ? length : 0;
-}
-
-/// fixes.py, replace_lossy_sequences: U+FFFD for each.
-[[gnu::cold]] inline std::string replace_lossy_sequences(std::string_view bytes) {
-    std::string out;
-    out.reserve(bytes.size());
-    while (!bytes.empty()) {
-        const std::size_t lossy = lossy_sequence_length(bytes);
-        if (lossy)
-            append_utf8(replacement_character, out);
-        else
-            out += bytes.front();
-        bytes.remove_prefix(std::max<std::size_t>(lossy, 1));
-    }
-    return out;
-}
-
-/// Decodes UTF-8, CESU-8 and Java's two bytes of NUL (bad_codecs/utf8_variants.py); nothing if some byte is neither.
-/// Where a sequence of the latter two wants its last byte, ftfy takes the line feed that ends the text for it.
-[[gnu::cold]] inline std::optional<std::u32string> decode_utf8_variants(std::string_view bytes) {
-    std::u32string out;
-    out.reserve(bytes.size());
-    const auto is_last = [&](std::size_t i) {
-        return is_trail_byte(byte_at(bytes, i)) || (byte_at(bytes, i) == '\n' && i + 1 == bytes.size());
-    };
-    while (!bytes.empty()) {
-        const unsigned second = byte_at(bytes, 1);
-        CodePoint c;
-        if (bytes.front() == '\xC0' && is_last(1) && (second == 0x80 || second == '\n')) {
-            c = {0, 2};
-        } else if (bytes.front() == '\xED' && second >= 0xA0 && second <= 0xAF && is_trail_byte(byte_at(bytes, 2)) &&
-                   byte_at(bytes, 3) == 0xED && byte_at(bytes, 4) >= 0xB0 && byte_at(bytes, 4) <= 0xBF && is_last(5)) {
-            c.value = 0x10000 + ((second & 0x0F) << 16) + ((byte_at(bytes, 2) & 0x3F) << 10) +
-                      ((byte_at(bytes, 4) & 0x0F) << 6) + (byte_at(bytes, 5) & 0x3F);
-            c.bytes = 6;
-        } else {
-            c = front_code_point(bytes);
-            if (c.value == replacement_character && !bytes.starts_with("\xEF\xBF\xBD")) return std::nullopt;
-        }
-        out += c.value;
-        bytes.remove_prefix(c.bytes);
-    }
-    return out;
-}
-
-/// The text as UTF-8 that one of the codecs has read; nothing if no codec gives UTF-8.
-[[gnu::cold]] inline std::optional<std::u32string> decode_again(std::u32string_view text) {
-    const MojibakeTables& tables = MojibakeTables::get();
-    for (unsigned codec = 0; codec < mojibake_codec_count; ++codec) {
-        std::string bytes;
-        bytes.reserve(text.size());
-        for (const char32_t c : text) {
-            const bool plain = c < 0x80 && (c != lost_byte || !is_sloppy(codec));
-            const unsigned char byte = plain ? static_cast<unsigned char>(c) : tables.roughly(c).bytes[codec];
-            if (byte == 0 && !plain) break;
-            bytes += static_cast<char>(byte);
-        }
-        if (bytes.size() < text.size()) continue;
-        if (codec != mac_roman) bytes = restore_byte_a0(bytes);  // there an en dash and a space look so
-        if (is_sloppy(codec)) bytes = replace_lossy_sequences(bytes);
-        if (auto decoded = decode_utf8_variants(bytes)) return decoded;
-    }
-    return std::nullopt;
-}
-
-inline std::u32string fix_encoding(std::u32string text, std::size_t& budget);
-
-/// How many characters at the front of `text` look like mis-decoded UTF-8 (chardata.py, UTF8_DETECTOR_RE).
-[[gnu::cold]] inline std::size_t utf8_clue_length(std::u32string_view text) {
-    const MojibakeTables& tables = MojibakeTables::get();
-    const auto is = [&](std::size_t i, std::uint32_t classes) {
-        return i < text.size() && (tables.roughly(text[i]).classes & classes) != 0;
-    };
-    std::size_t length = 0;
-    for (;;) {
-        std::size_t trails = 0;
-        while (trails < 3 && is(length + 1 + trails, MojibakeTables::classes("t"))) ++trails;
-        std::size_t used = 0;
-        if (trails >= 1 && is(length, MojibakeTables::classes("2")))
-            used = 2;
-        else if (trails >= 2 && is(length, MojibakeTables::classes("3")))
-            used = 3;
-        else if (trails >= 3 && is(length, MojibakeTables::classes("4")))
-            used = 4;
-        if (used == 0) return length;
-        length += used;
-    }
-}
-
-/// fixes.py, decode_inconsistent_utf8: mends the parts that look mis-decoded, each for itself.
-[[gnu::cold]] inline std::u32string fix_parts(std::u32string_view text, std::size_t& budget) {
-    const MojibakeTables& tables = MojibakeTables::get();
-    std::u32string out;
-    out.reserve(text.size());
-    const std::size_t whole = text.size();
-    bool after_trail = false;
-    while (!text.empty()) {
-        const std::size_t length = after_trail ? 0 : utf8_clue_length(text);
-        const std::u32string_view part = text.substr(0, std::max<std::size_t>(length, 1));
-        if (length != 0 && length < whole)
-            out += fix_encoding(std::u32string(part), budget);
-        else
-            out += part;
-        after_trail = (tables.roughly(part.back()).classes & MojibakeTables::classes("T")) != 0;
-        text.remove_prefix(part.size());
-    }
-    return out;
-}
-
-/// fixes.py, fix_c1_controls, of one character: what Windows-1252 has in the place of a C1 control.
-constexpr char32_t without_c1(char32_t c) {
-    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
-}
-
-/// ftfy.fix_encoding (ftfy 6.3.1, __init__.py): mends text that looks mis-decoded, again while that changes it.
-/// `budget` is how many characters to look at before it stops: of some texts each round mends one character, and ftfy
-/// takes quadratic time.
-inline std::u32string fix_encoding(std::u32string text, std::size_t& budget) {
-    while (text.size() <= budget && is_bad(text)) {
-        budget -= text.size();
-        std::u32string fixed;
-        if (auto decoded = decode_again(text)) {
-            fixed = *std::move(decoded);
-        } else {
-            fixed = fix_parts(text, budget);
-            // Of its two ways with C1 controls, ftfy tries the one for Latin-1 first; both give Windows-1252.
-            if (fixed == text) std::transform(text.begin(), text.end(), fixed.begin(), without_c1);
-        }
-        if (fixed == text) break;
-        text = std::move(fixed);
-    }
-    return text;
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#endif
-
-// ---- tandem/data/clean_text.hpp ----
-
-// What CLIP's two tokenizers do to a caption before they split it into words.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// How a text is cleaned before it becomes tokens.
-enum class Cleaning {
-    /// open_clip's SimpleTokenizer (tokenizer.py, clean='lower'): ftfy.fix_text, html.unescape twice, white space
-    /// stripped and collapsed, Python's str.lower(). All of ftfy's fixes are here: HTML references, text that was
-    /// decoded by the wrong encoding ("cafÃ©"), C1 controls, Latin ligatures, character width, curly quotes, line
-    /// breaks, terminal escapes, control characters, NFC.
-    open_clip,
-    /// transformers' CLIPTokenizerFast: NFC, runs of white space to one space, lower case code point by code point.
-    /// As of transformers 5: "<|ENDOFTEXT|>" in capitals is text (version 4 takes it for the special token).
-    transformers,
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// The letters that ftfy takes a Latin ligature or digraph apart into (chardata.py); empty for all else.
-constexpr std::u32string_view ligature_letters(char32_t c) {
-    switch (c) {
-        case 0x132:
-            return U"IJ";
-        case 0x133:
-            return U"ij";
-        case 0x149:
-            return U"\u02BCn";
-        case 0x1C4:
-            return U"D\u017D";
-        case 0x1C5:
-            return U"D\u017E";
-        case 0x1C6:
-            return U"d\u017E";
-        case 0x1C7:
-            return U"LJ";
-        case 0x1C8:
-            return U"Lj";
-        case 0x1C9:
-            return U"lj";
-        case 0x1CA:
-            return U"NJ";
-        case 0x1CB:
-            return U"Nj";
-        case 0x1CC:
-            return U"nj";
-        case 0x1F1:
-            return U"DZ";
-        case 0x1F2:
-            return U"Dz";
-        case 0x1F3:
-            return U"dz";
-        case 0xFB00:
-            return U"ff";
-        case 0xFB01:
-            return U"fi";
-        case 0xFB02:
-            return U"fl";
-        case 0xFB03:
-            return U"ffi";
-        case 0xFB04:
-            return U"ffl";
-        case 0xFB05:
-            return U"\u017Ft";
-        case 0xFB06:
-            return U"st";
-        default:
-            return {};
-    }
-}
-
-constexpr char32_t uncurled(char32_t c) {
-    if (c == 0x2BC || (c >= 0x2018 && c <= 0x201B)) return '\'';
-    return c >= 0x201C && c <= 0x201F ? U'"' : c;
-}
-
-/// ftfy's fixes that look at one code point: C1 controls, ligatures, width, quotes, in this order.
-inline std::u32string fix_characters(std::u32string_view text) {
-    std::u32string out;
-    out.reserve(text.size());
-    for (char32_t c : text) {
-        if (c < 0x80) {
-            out += c;
-            continue;
-        }
-        c = without_c1(c);
-        if (const std::u32string_view letters = ligature_letters(c); !letters.empty()) {
-            for (const char32_t letter : letters) out += uncurled(letter);
-        } else if (c >= 0xFF01 && c <= 0xFFEF) {
-            out += normalize(std::u32string(1, c), NormalForm::nfkc);
-        } else {
-            out += c == 0x3000 ? U' ' : uncurled(c);
-        }
-    }
-    return out;
-}
-
-constexpr bool is_removed_control(char32_t c) {
-    return c <= 0x08 || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || (c >= 0x206A && c <= 0x206F) ||
-           c == 0xFEFF || (c >= 0xFFF9 && c <= 0xFFFC);
-}
-
-/// The length of the terminal escape (ESC [ digits and semicolons, letter) at the front of `text`; 0 if none is there.
-inline std::size_t terminal_escape_length(std::u32string_view text) {
-    if (text.size() < 3 || text[0] != 0x1B || text[1] != '[') return 0;
-    std::size_t at = 2;
-    while (at < text.size() && (text[at] == ';' || is_decimal_digit(text[at]))) ++at;
-    return at < text.size() && is_ascii_letter(text[at]) ? at + 1 : 0;
-}
-
-/// Unix line ends; no terminal escapes, no control characters.
-inline std::u32string fix_controls(std::u32string_view text) {
-    std::u32string out;
-    out.reserve(text.size());
-    while (!text.empty()) {
-        const char32_t c = text.front();
-        std::size_t used = 1;
-        if (c == '\r') {
-            if (text.size() > 1 && text[1] == '\n') used = 2;
-            out += U'\n';
-        } else if (c == 0x2028 || c == 0x2029) {
-            out += U'\n';
-        } else if (is_removed_control(c)) {
-            used = std::max<std::size_t>(terminal_escape_length(text), 1);
-        } else {
-            out += c;
-        }
-        text.remove_prefix(used);
-    }
-    return out;
-}
-
-/// ftfy.fix_and_explain (ftfy 6.3.1): all fixes, again until nothing changes. Two kinds of text cost ftfy quadratic
-/// time and stay as they are after 100 rounds: references nested as deep, and some of more than 200 characters whose
-/// encoding changes as often.
-inline std::u32string ftfy_fix_segment(std::u32string text, bool unescape) {
-    constexpr std::size_t most_rounds = 100;
-    constexpr std::size_t budget_of_short_text = 100'000;
-    std::size_t budget = most_rounds * text.size() + budget_of_short_text;
-    for (std::size_t round = 0; round < most_rounds; ++round) {
-        std::u32string fixed = fix_encoding(unescape ? ftfy_unescape(text) : text, budget);
-        fixed = normalize(fix_controls(fix_characters(fixed)), NormalForm::nfc);
-        const bool settled = fixed == text;
-        text = std::move(fixed);
-        if (settled) break;
-    }
-    return text;
-}
-
-/// ftfy.fix_text: line by line, and at most a million code points at once. From the first line that holds a "<" on,
-/// references are left alone.
-inline std::u32string ftfy_fix_text(std::u32string_view text) {
-    constexpr std::size_t longest_segment = 1'000'000;
-    std::u32string out;
-    bool unescape = true;
-    while (!text.empty()) {
-        const std::size_t line = std::min(text.find(U'\n'), text.size() - 1) + 1;
-        const std::u32string_view segment = text.substr(0, std::min(line, longest_segment));
-        if (segment.find(U'<') != std::u32string_view::npos) unescape = false;
-        out += ftfy_fix_segment(std::u32string(segment), unescape);
-        text.remove_prefix(segment.size());
-    }
-    return out;
-}
-
-/// Python's " ".join(text.split()).
-inline std::u32string collapse_python_space(std::u32string_view text) {
-    std::u32string out;
-    out.reserve(text.size());
-    bool gap = false;
-    for (const char32_t c : text) {
-        if (is_python_space(c)) {
-            gap = !out.empty();
-            continue;
-        }
-        if (gap) out += U' ';
-        gap = false;
-        out += c;
-    }
-    return out;
-}
-
-/// Python's str.lower(): a capital sigma at the end of a word becomes a final one.
-inline std::u32string python_lower(std::u32string_view text) {
-    std::u32string out;
-    out.reserve(text.size());
-    bool after_cased = false;  // whether the last code point that is not case-ignorable is cased
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const char32_t c = text[i];
-        if (c == 0x3A3) {
-            std::size_t next = i + 1;
-            while (next < text.size() && is_case_ignorable(text[next])) ++next;
-            out += after_cased && (next == text.size() || !is_cased(text[next])) ? char32_t{0x3C2} : char32_t{0x3C3};
-        } else {
-            out += lower(c, false);
-            if (c == 0x130) out += char32_t{0x307};
-        }
-        if (!is_case_ignorable(c)) after_cased = is_cased(c);
-    }
-    return out;
-}
-
-/// Lower case code point by code point, as tokenizers has it.
-inline std::u32string lower_by_letter(std::u32string_view text) {
-    std::u32string out;
-    out.reserve(text.size());
-    for (const char32_t c : text) {
-        out += lower(c, true);
-        if (c == 0x130) out += char32_t{0x307};
-    }
-    return out;
-}
-
-inline std::u32string clean_as_open_clip(std::u32string_view text) {
-    const std::u32string fixed = ftfy_fix_text(text);
-    return python_lower(collapse_python_space(html_unescape(html_unescape(fixed))));
-}
-
-inline std::u32string clean_as_transformers(std::u32string_view text) {
-    std::u32string out;
-    out.reserve(text.size());
-    bool in_space = false;
-    for (const char32_t c : normalize(std::u32string(text), NormalForm::nfc_unicode_9)) {
-        const bool space = is_white_space(c);
-        if (!space || !in_space) out += space ? U' ' : c;
-        in_space = space;
-    }
-    return lower_by_letter(out);
-}
-
-/// whitespace_clean(basic_clean(text)) of open_clip/tokenizer.py:66-75: before the tokenizers of transformers that it borrows.
-inline std::string clean_space_as_open_clip(std::string_view text) {
-    return encode_utf8(collapse_python_space(html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))))));
-}
-
-/// Without Python's string.punctuation.
-inline std::u32string without_punctuation(std::u32string text) {
-    std::erase_if(text, [](char32_t c) {
-        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
-    });
-    return text;
-}
-
-/// canonicalize_text(basic_clean(text)) of open_clip/tokenizer.py:66-130: what its SigLIP models clean by.
-inline std::string canonicalize_as_open_clip(std::string_view text) {
-    std::u32string codes = html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))));
-    std::replace(codes.begin(), codes.end(), U'_', U' ');
-    return encode_utf8(collapse_python_space(python_lower(without_punctuation(std::move(codes)))));
-}
-
-/// Whether only white space and case can change: ASCII without controls and, for open_clip, without references.
-inline bool is_plain(std::string_view text, Cleaning cleaning) {
-    return std::all_of(text.begin(), text.end(), [&](char c) {
-        return (c >= 0x20 && c < 0x7F && (c != '&' || cleaning == Cleaning::transformers)) || c == '\t' || c == '\n';
-    });
-}
-
-inline std::string clean_plain(std::string_view text, Cleaning cleaning) {
-    std::string out;
-    out.reserve(text.size());
-    bool gap = false;
-    for (const char c : text) {
-        if (c == ' ' || c == '\t' || c == '\n') {
-            gap = cleaning == Cleaning::transformers || !out.empty();
-            continue;
-        }
-        if (gap) out += ' ';
-        gap = false;
-        out += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 0x20) : c;
-    }
-    if (gap && cleaning == Cleaning::transformers) out += ' ';
-    return out;
-}
-
-}  // namespace detail
-
-/// The text as the tokenizer sees it, in valid UTF-8. Invalid UTF-8 becomes U+FFFD as with Python's errors="replace";
-/// NUL is a control character like others (open_clip drops it, transformers keeps it).
-/// Code points younger than Unicode 15: classes as in the regex (open_clip) and tokenizers packages of 2026, lower case
-/// as in Python 3.11 to 3.13 and tokenizers; normalisation as the installed utf8proc knows it.
-inline std::string clean_text(std::string_view text, Cleaning cleaning) {
-    if (detail::is_plain(text, cleaning)) return detail::clean_plain(text, cleaning);
-    const std::u32string codes = detail::decode_utf8(text);
-    return detail::encode_utf8(cleaning == Cleaning::open_clip ? detail::clean_as_open_clip(codes)
-                                                               : detail::clean_as_transformers(codes));
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
-// ---- tandem/data/caption_words.hpp ----
-
-// How CLIP's two tokenizers split a caption into words and special tokens.
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// The literals that stand for the two special tokens.
-struct SpecialLiterals {
-    std::string_view start;
-    std::string_view end;
-};
-
-constexpr SpecialLiterals special_literals(Cleaning cleaning) {
-    return cleaning == Cleaning::open_clip ? SpecialLiterals{"<start_of_text>", "<end_of_text>"}
-                                           : SpecialLiterals{"<|startoftext|>", "<|endoftext|>"};
-}
-
-/// The length of the contraction ('s, 't, 're, 've, 'm, 'll, 'd) at the front of a lower-case text; 0 if none.
-inline std::size_t contraction_length(std::string_view text, Cleaning cleaning) {
-    if (text.size() < 2 || text[0] != '\'') return 0;
-    for (const std::string_view ending : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
-        if (text.starts_with(ending)) return ending.size();
-    }
-    // open_clip ignores case, and the long s is an "s" then.
-    return cleaning == Cleaning::open_clip && text.starts_with("'\u017F") ? 3 : 0;
-}
-
-/// The length of `literal` at the front of `text` where each "s" may be a long s; 0 if it is not there.
-inline std::size_t ignoring_long_s(std::string_view text, std::string_view literal) {
-    constexpr std::string_view long_s = "\u017F";
-    std::size_t at = 0;
-    for (const char c : literal) {
-        if (at < text.size() && text[at] == c) {
-            ++at;
-        } else if (c == 's' && text.substr(at).starts_with(long_s)) {
-            at += long_s.size();
-        } else {
-            return 0;
-        }
-    }
-    return at;
-}
-
-inline CharClass word_class(char32_t c, Cleaning cleaning) {
-    // The regex package finds U+0345 neither a letter nor anything else when it ignores case (it folds to iota).
-    if (cleaning == Cleaning::open_clip && c == 0x345) return CharClass::space;
-    return char_class(c, cleaning == Cleaning::open_clip ? UnicodeEdition::v18 : UnicodeEdition::v16);
-}
-
-/// Calls word(piece) for each match of 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+ in a cleaned text, and
-/// special(is_start) for open_clip's special literals.
-template <class Word, class Special>
-void split_cleaned(std::string_view text, Cleaning cleaning, const Word& word, const Special& special) {
-    const SpecialLiterals literals = special_literals(cleaning);
-    const auto take = [&](std::size_t length) {
-        word(text.substr(0, length));
-        text.remove_prefix(length);
-    };
-    while (!text.empty()) {
-        if (text.front() == '<') {
-            if (cleaning == Cleaning::open_clip) {
-                const std::size_t start = ignoring_long_s(text, literals.start);
-                const std::size_t end = ignoring_long_s(text, literals.end);
-                if (const std::size_t length = std::max(start, end)) {
-                    // With a long s it matches as one word, yet is not the special token.
-                    if (text.starts_with(start ? literals.start : literals.end)) {
-                        special(start != 0);
-                        text.remove_prefix(length);
-                    } else {
-                        take(length);
-                    }
-                    continue;
-                }
-            } else if (text.starts_with(literals.start) || text.starts_with(literals.end)) {
-                // Written in capitals, it is one piece to the first split and three to the second.
-                take(2);
-                take(text.find('|'));
-                take(2);
-                continue;
-            }
-        }
-        if (const std::size_t length = contraction_length(text, cleaning)) {
-            take(length);
-            continue;
-        }
-        const CodePoint first = front_code_point(text);
-        const CharClass kind = word_class(first.value, cleaning);
-        std::size_t length = first.bytes;
-        if (kind == CharClass::letter || kind == CharClass::other) {
-            while (length < text.size()) {
-                const CodePoint next = front_code_point(text.substr(length));
-                if (word_class(next.value, cleaning) != kind) break;
-                length += next.bytes;
-            }
-        }
-        if (kind == CharClass::space) {
-            text.remove_prefix(length);
-        } else {
-            take(length);
-        }
-    }
-}
-
-/// Cleans a text and splits it into words and special tokens.
-template <class Word, class Special>
-void split_text(std::string_view text, Cleaning cleaning, const Word& word, const Special& special) {
-    if (cleaning == Cleaning::transformers) {
-        // Here special tokens are found, letter for letter, before anything is cleaned.
-        const SpecialLiterals literals = special_literals(cleaning);
-        while (true) {
-            const std::size_t start = text.find(literals.start);
-            const std::size_t end = text.find(literals.end);
-            const std::size_t at = std::min(start, end);
-            if (at == std::string_view::npos) break;
-            split_cleaned(clean_text(text.substr(0, at), cleaning), cleaning, word, special);
-            special(start < end);
-            text.remove_prefix(at + (start < end ? literals.start : literals.end).size());
-        }
-    }
-    split_cleaned(clean_text(text, cleaning), cleaning, word, special);
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#endif
-
-// ---- tandem/data/json.hpp ----
-
-// JSON through RapidJSON's event parser. Every reader derives from one event interface, so that a program compiles the
-// parser once, and one that reads no JSON not at all.
-
-#include <rapidjson/encodedstream.h>
-#include <rapidjson/memorystream.h>
-#include <rapidjson/reader.h>
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// What a document holds, in its order. An event that returns false ends the parsing.
-class JsonEvents {
-public:
-    virtual bool string(std::string_view value) = 0;
-    virtual bool number(std::uint64_t value) = 0;
-    /// null, a boolean, a number that is negative or not whole, or one beyond 64 bits, as JSON writes it.
-    virtual bool other(std::string_view json) = 0;
-    virtual bool start_object() = 0;
-    virtual bool key(std::string_view name) = 0;
-    virtual bool end_object() = 0;
-    virtual bool start_array() = 0;
-    virtual bool end_array() = 0;
-
-protected:
-    ~JsonEvents() = default;
-};
-
-/// RapidJSON's handler. It has its names for the events, and tells of each type of number apart.
-struct JsonHandler {
-    using Ch = char;
-
-    JsonEvents& events;
-
-    bool Null() { return events.other("null"); }
-    bool Bool(bool value) { return events.other(value ? "true" : "false"); }
-    bool Int(std::int32_t value) { return print(value); }
-    bool Int64(std::int64_t value) { return print(value); }
-    bool Uint(std::uint32_t value) { return events.number(value); }
-    bool Uint64(std::uint64_t value) { return events.number(value); }
-    bool Double(double value) { return print(value); }
-    bool RawNumber(const char* digits, std::size_t size, bool) { return events.other({digits, size}); }
-    bool String(const char* text, std::size_t size, bool) { return events.string({text, size}); }
-    bool Key(const char* text, std::size_t size, bool) { return events.key({text, size}); }
-    bool StartObject() { return events.start_object(); }
-    bool EndObject(std::size_t) { return events.end_object(); }
-    bool StartArray() { return events.start_array(); }
-    bool EndArray(std::size_t) { return events.end_array(); }
-
-private:
-    bool print(auto value) {
-        std::array<char, 32> text;
-        const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-        return events.other({text.data(), static_cast<std::size_t>(end - text.data())});
-    }
-};
-
-/// Reports `text` to `events`. Returns the position where it is no JSON, or where an event returned false; nothing if
-/// neither happened. A template so that it is compiled only where it is called.
-template <class Text>
-[[gnu::cold]] std::optional<std::size_t> json_fault(const Text& text, JsonEvents& events) {
-    rapidjson::MemoryStream memory(text.data(), text.size());
-    rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> input(memory);
-    JsonHandler handler{events};
-    rapidjson::Reader reader;
-    // Not recursive, so that no document is deep enough to exhaust the stack.
-    reader.Parse<rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag>(input, handler);
-    if (reader.HasParseError()) return reader.GetErrorOffset();
-    // To RapidJSON, a NUL is the end of the text.
-    return input.Tell() == text.size() ? std::nullopt : std::optional(input.Tell());
-}
-
-/// Appends `text`, which must be UTF-8, as a JSON string.
-inline void append_json_string(std::string& json, std::string_view text) {
-    json += '"';
-    for (const char letter : text) {
-        const auto code = static_cast<unsigned char>(letter);
-        if (code < 0x20) {
-            constexpr std::string_view digits = "0123456789abcdef";
-            json.append("\\u00").append({digits[code >> 4], digits[code & 15U]});
-        } else {
-            if (code == '"' || code == '\\') json += '\\';
-            json += letter;
-        }
-    }
-    json += '"';
-}
-
-/// A value that is neither object nor array.
-struct JsonLeaf {
-    enum class Kind { text, number, other };
-
-    std::string path;       ///< the keys from the root down, joined by dots; elements of arrays have none
-    std::size_t depth = 0;  ///< how many keys those are
-    Kind kind = Kind::other;
-    bool in_array = false;     ///< or below one
-    std::string text;          ///< of a text, and of anything else as it would be printed
-    std::uint64_t number = 0;  ///< of a whole number that is not negative
-};
-
-/// Collects all leaves of a document whose root is an object.
-class JsonLeaves final : public JsonEvents {
-public:
-    std::vector<JsonLeaf> leaves;
-
-    bool string(std::string_view value) override { return add({}, JsonLeaf::Kind::text, std::string(value)); }
-    bool number(std::uint64_t value) override { return add(value, JsonLeaf::Kind::number, std::to_string(value)); }
-    bool other(std::string_view json) override { return add({}, JsonLeaf::Kind::other, std::string(json)); }
-    bool start_object() override {
-        keys_.emplace_back();
-        return keys_.size() <= deepest;
-    }
-    bool key(std::string_view name) override {
-        keys_.back() = name;
-        return true;
-    }
-    bool end_object() override {
-        keys_.pop_back();
-        return true;
-    }
-    bool start_array() override {
-        ++arrays_;
-        return !keys_.empty();
-    }
-    bool end_array() override {
-        --arrays_;
-        return true;
-    }
-
-private:
-    static constexpr std::size_t deepest = 64;
-
-    bool add(std::uint64_t number, JsonLeaf::Kind kind, std::string text) {
-        if (keys_.empty()) return false;
-        std::string path = keys_[0];
-        for (std::size_t i = 1; i < keys_.size(); ++i) path += "." + keys_[i];
-        leaves.push_back({std::move(path), keys_.size(), kind, arrays_ > 0, std::move(text), number});
-        return true;
-    }
-
-    std::vector<std::string> keys_;
-    std::size_t arrays_ = 0;
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/core/parallel.hpp ----
-
-// Parallel loops; the only file that knows oneTBB.
-
-// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#if !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-#pragma GCC diagnostic pop
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-using PieceFunction = void (*)(const void* body, std::size_t begin, std::size_t end);
-
-// The body is type-erased so that a program instantiates oneTBB's loop once, not once for every loop it has.
-inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction function, const void* body) {
-    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
-    tbb::this_task_arena::isolate([&] {
-        tbb::parallel_for(
-            tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
-            [&](const tbb::blocked_range<std::size_t>& range) { function(body, range.begin(), range.end()); });
-    });
-}
-
-}  // namespace detail
-
-/// The number of threads that a loop started here runs on.
-inline std::size_t core_count() {
-    return static_cast<std::size_t>(std::max(1, tbb::this_task_arena::max_concurrency()));
-}
-
-/// Calls body(begin, end) over disjoint pieces that cover [0, count), none of less than half of `grain` items where there
-/// are that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
-/// piece. The number of threads is the user's: tbb::global_control.
-template <class Body>
-void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
-    if (count == 0) return;
-    if (count <= grain) {
-        body(std::size_t{0}, count);
-        return;
-    }
-    detail::run_pieces(
-        count, grain,
-        [](const void* erased, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(erased))(begin, end); },
-        &body);
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/data/added_tokens.hpp ----
-
-// Tokens that are found in a text as they are written, before it is split any further.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// Of [low, high), sorted by their `text` and alike in all but the last letter of `prefix`, those that begin with it.
-template <class Iterator>
-void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
-    using Entry = typename std::iterator_traits<Iterator>::value_type;
-    low = std::lower_bound(low, high, prefix, [](const Entry& entry, std::string_view sought) {
-        return std::string_view(entry.text) < sought;
-    });
-    high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
-        return sought < std::string_view(entry.text).substr(0, sought.size());
-    });
-}
-
-#if __has_include(<utf8proc.h>)
-
-/// A token that a tokenizer was given beside its vocabulary, under the names of tokenizers' AddedToken.
-struct AddedToken {
-    std::string text;
-    Id id = 0;
-    bool single_word = false;             ///< not inside of a word
-    bool lstrip = false, rstrip = false;  ///< takes the white space before it, or behind it
-    bool normalized = false;              ///< is looked for in the text as it was cleaned, and cleaned itself
-};
-
-/// Finds them from left to right, the longest where several begin at one place
-/// (tokenizers/src/tokenizer/added_vocabulary.rs, find_matches).
-class AddedTokens {
-public:
-    void add(AddedToken token) {
-        if (token.text.empty()) return;
-        begins_[static_cast<unsigned char>(token.text.front())] = true;
-        const auto place = std::ranges::lower_bound(tokens_, token.text, {}, &AddedToken::text);
-        // What is added twice counts as it was the last time.
-        if (place != tokens_.end() && place->text == token.text) {
-            *place = std::move(token);
-        } else {
-            tokens_.insert(place, std::move(token));
-        }
-    }
-
-    bool has(std::string_view text) const {
-        return std::ranges::any_of(tokens_, [&](const AddedToken& token) { return token.text == text; });
-    }
-    const std::vector<AddedToken>& tokens() const { return tokens_; }
-
-    /// Calls part(text) for what stands between tokens, and token(id) for each of them.
-    template <class Part, class Token>
-    void split(std::string_view text, const Part& part, const Token& token) const {
-        std::size_t begun = 0;
-        for (std::size_t at = 0; at < text.size();) {
-            const AddedToken* const found = longest_at(text, at);
-            if (found == nullptr) {
-                ++at;
-                continue;
-            }
-            std::size_t begin = at, end = at + found->text.size();
-            at = end;  // a token that is passed over does not overlap another
-            if (found->single_word && (is_word_at_end(text.substr(0, begin)) || is_word_at_begin(text.substr(end))))
-                continue;
-            if (found->lstrip) {
-                while (begin > begun) {
-                    std::size_t letter = begin - 1;
-                    while (letter > begun && (static_cast<unsigned char>(text[letter]) & 0xC0U) == 0x80) --letter;
-                    if (!is_white_space(front_code_point(text.substr(letter)).value)) break;
-                    begin = letter;
-                }
-            }
-            if (found->rstrip) {
-                while (end < text.size()) {
-                    const CodePoint next = front_code_point(text.substr(end));
-                    if (!is_white_space(next.value)) break;
-                    end += next.bytes;
-                }
-            }
-            if (begin > begun) part(text.substr(begun, begin - begun));
-            token(found->id);
-            begun = at = end;
-        }
-        if (begun < text.size()) part(text.substr(begun));
-    }
-
-private:
-    const AddedToken* longest_at(std::string_view text, std::size_t at) const {
-        if (!begins_[static_cast<unsigned char>(text[at])]) return nullptr;
-        const AddedToken* longest = nullptr;
-        auto low = tokens_.begin(), high = tokens_.end();
-        for (std::size_t length = 1; at + length <= text.size() && low != high; ++length) {
-            narrow_to_prefix(low, high, text.substr(at, length));
-            if (low != high && low->text.size() == length) longest = &*low;
-        }
-        return longest;
-    }
-
-    /// The regex crate's \w: letters, marks, decimal digits, connectors, and the two joiners.
-    static bool is_word(char32_t c) {
-        const utf8proc_category_t kind = category(c);
-        return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_ND) || kind == UTF8PROC_CATEGORY_NL ||
-               kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
-    }
-    static bool is_word_at_begin(std::string_view text) {
-        return !text.empty() && is_word(front_code_point(text).value);
-    }
-    static bool is_word_at_end(std::string_view text) {
-        if (text.empty()) return false;
-        std::size_t letter = text.size() - 1;
-        while (letter > 0 && (static_cast<unsigned char>(text[letter]) & 0xC0U) == 0x80) --letter;
-        return is_word(front_code_point(text.substr(letter)).value);
-    }
-
-    std::vector<AddedToken> tokens_;  ///< sorted: a prefix is a range
-    std::vector<bool> begins_ = std::vector<bool>(256);
-};
-
-#endif
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/data/tokenizer.hpp ----
-
-// What tokenizers have in common.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// Turns texts into rows of ids of one length, cut and padded as its models were trained.
-template <class T>
-concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::span<Id> out,
-                             std::span<const std::string> texts) {
-    tokenizer.encode(text, out);
-    { tokenizer.encode_batch(texts, std::size_t{}) } -> std::same_as<std::vector<Id>>;
-};
-
-namespace detail {
-
-/// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if
-/// there is none.
-[[gnu::cold]] inline std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own) {
-    std::filesystem::path file = path;
-    if (std::filesystem::is_directory(path)) {
-        file = path / own;
-        if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
-    }
-    if (!std::filesystem::is_regular_file(file))
-        throw Error(path.string(), std::string("a ") + own + ", or a tokenizer.json", "no file");
-    return file;
-}
-
-#if __has_include(<utf8proc.h>)
-
-/// What BERT's tokenizer, XLM-RoBERTa's and T5's have around the pieces of a text: a token before it and one behind it,
-/// literals in it that stand for special tokens, padding.
-struct BertFrame {
-    AddedTokens added{};
-    Id begin = 0, padding = 0, end = 0, unknown = 0;
-    bool begins = true;        ///< a text has the token before it, and not T5's alone behind it
-    bool cleans = false;       ///< as open_clip does (clean = "whitespace")
-    bool canonicalizes = false;  ///< as open_clip does for SigLIP (clean = "canonicalize")
-    bool strips_end = false;  ///< `end` is written as 0, as open_clip's strip_sep_token has it
-
-    /// append(part, ids) makes ids of what stands between the literals.
-    template <class Append>
-    std::vector<Id> encode(std::string_view text, const Append& append) const {
-        std::vector<Id> ids;
-        if (begins) ids.push_back(begin);
-        added.split(
-            canonicalizes ? canonicalize_as_open_clip(text)
-            : cleans      ? clean_space_as_open_clip(text)
-                          : encode_utf8(decode_utf8(text)),
-            [&](std::string_view part) { append(part, ids); }, [&](Id token) { ids.push_back(token); });
-        ids.push_back(end);
-        return ids;
-    }
-
-    /// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
-    void fit(std::string_view where, std::vector<Id> ids, std::span<Id> out) const {
-        const std::size_t least = begins ? 2 : 1;
-        if (out.size() < least)
-            throw Error(where, "a context of at least " + std::to_string(least) + " tokens", std::to_string(out.size()));
-        if (ids.size() > out.size()) {
-            ids.resize(out.size());
-            ids.back() = end;
-        }
-        if (strips_end) std::ranges::replace(ids, end, Id{0});
-        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
-    }
-};
-
-#endif
-
-/// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> texts, std::size_t context) {
-    constexpr std::size_t texts_per_piece = 64;
-    std::vector<Id> ids(texts.size() * context);
-    parallel_for(texts.size(), texts_per_piece, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i)
-            tokenizer.encode(texts[i], std::span(ids).subspan(i * context, context));
-    });
-    return ids;
-}
-
-}  // namespace detail
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/data/config_reader.hpp ----
-
-// Config files of models, tokenizers and preprocessing, of which nothing is passed over in silence.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// A key that a library's config may hold and that changes nothing of what is computed here, and why not. It covers
-/// what stands below it.
-struct IrrelevantKey {
-    std::string_view key, reason;
-};
-
-/// A config file by the paths of its values ("text_config.hidden_size"). It keeps account of what is asked for: what a
-/// library would use and nobody here reads or lists as irrelevant is an Error (refuse_unread). null says nothing, but
-/// where is_null() is asked.
-class ConfigReader {
-public:
-    /// Throws Error if the file is no JSON object, or says something twice.
-    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path)
-        : where_(path.string()), name_(path.filename().string()) {
-        const MappedFile file(path);
-        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (const auto fault = json_fault(text, leaves_))
-            throw Error(where_, "a JSON object", "a fault at byte " + std::to_string(*fault));
-        std::vector<std::string_view> paths;
-        for (const JsonLeaf& leaf : leaves_.leaves) {
-            if (!leaf.in_array) paths.push_back(leaf.path);
-        }
-        std::ranges::sort(paths);
-        if (const auto twice = std::ranges::adjacent_find(paths); twice != paths.end())
-            throw Error(where_, "every key once", std::string(*twice) + " twice");
-        read_.resize(leaves_.leaves.size());
-    }
-
-    const std::string& where() const { return where_; }
-    /// The file's name, without its folder.
-    const std::string& name() const { return name_; }
-
-    /// From here on paths are those below `prefix`, which ends in a dot.
-    void enter(std::string prefix) { at_ = std::move(prefix); }
-
-    /// The value, a text without its quotes.
-    std::optional<std::string> find(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        return leaf == nullptr ? std::nullopt : std::optional(leaf->text);
-    }
-    /// The elements of an array; one, where the file has a value that is none.
-    std::vector<std::string> all(std::string_view path) const {
-        std::vector<std::string> found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (name != path) return;
-            read_[i] = true;
-            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(leaf.text);
-        });
-        return found;
-    }
-    bool has_below(std::string_view prefix) const {
-        bool found = false;
-        for_each(
-            [&](const JsonLeaf&, std::string_view name, std::size_t) { found = found || name.starts_with(prefix); });
-        return found;
-    }
-
-    std::optional<double> number(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        if (leaf == nullptr) return std::nullopt;
-        return to_number(path, *leaf);
-    }
-    /// The numbers of an array, or one.
-    std::vector<double> numbers(std::string_view path) const {
-        std::vector<double> found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (name != path) return;
-            read_[i] = true;
-            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(to_number(path, leaf));
-        });
-        return found;
-    }
-    std::optional<std::size_t> count(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        if (leaf == nullptr) return std::nullopt;
-        if (leaf->kind != JsonLeaf::Kind::number || leaf->number > std::uint64_t{1} << 32U)
-            refuse(path, "a whole number up to 2^32");
-        return static_cast<std::size_t>(leaf->number);
-    }
-    std::optional<bool> flag(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        if (leaf == nullptr) return std::nullopt;
-        if (leaf->kind != JsonLeaf::Kind::other || (leaf->text != "true" && leaf->text != "false"))
-            refuse(path, "true or false");
-        return leaf->text == "true";
-    }
-    /// Of a file that is one object of whole numbers, all of them.
-    std::vector<std::pair<std::string, std::size_t>> counts() const {
-        std::vector<std::pair<std::string, std::size_t>> found;
-        for (const JsonLeaf& leaf : leaves_.leaves) found.emplace_back(leaf.path, count(leaf.path).value_or(0));
-        return found;
-    }
-    /// The values of the object whose path is `prefix` without its last dot, as texts.
-    std::vector<std::string> values_below(std::string_view prefix) const {
-        std::vector<std::string> found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (!name.starts_with(prefix)) return;
-            read_[i] = true;
-            found.push_back(leaf.text);
-        });
-        return found;
-    }
-    /// Whether the file says null there, which is not always what its silence means.
-    bool is_null(std::string_view path) const {
-        bool found = false;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
-            found = found || (name == path && leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other);
-        });
-        return found;
-    }
-    /// The keys of the object whose path is `prefix` without its last dot, in the file's order.
-    std::vector<std::string> keys_below(std::string_view prefix) const {
-        std::vector<std::string> keys;
-        for_each([&](const JsonLeaf&, std::string_view name, std::size_t) {
-            if (!name.starts_with(prefix)) return;
-            name.remove_prefix(prefix.size());
-            const std::string key(name.substr(0, name.find('.')));
-            if (keys.empty() || keys.back() != key) keys.push_back(key);
-        });
-        return keys;
-    }
-    /// One of some words, or `otherwise` where the file says nothing.
-    std::string one_of(std::string_view path, std::string_view otherwise,
-                       std::initializer_list<std::string_view> known) const {
-        const std::optional<std::string> found = find(path);
-        if (!found) return std::string(otherwise);
-        if (std::ranges::find(known, *found) == known.end()) {
-            std::string expected;
-            for (const std::string_view word : known)
-                expected += (expected.empty() ? "" : word == *(known.end() - 1) ? " or " : ", ") + std::string(word);
-            refuse(path, expected);
-        }
-        return *found;
-    }
-    /// A key that has a counterpart at one value alone, which is also what its absence means.
-    void require(std::string_view path, std::string_view value) const {
-        const std::optional<std::string> found = find(path);
-        if (found && *found != value && !same_number(*found, value)) refuse(path, std::string(value));
-    }
-    /// The same of an array.
-    void require_all(std::string_view path, std::initializer_list<std::string_view> values) const {
-        const std::vector<std::string> found = all(path);
-        if (!found.empty() && !std::ranges::equal(found, values))
-            refuse(path, "the library's default, the only one here");
-    }
-    /// Keys that do not matter, and what stands below them.
-    void ignore(std::span<const IrrelevantKey> keys, std::string_view prefix = "") const {
-        for_each([&](const JsonLeaf&, std::string_view name, std::size_t i) {
-            if (!name.starts_with(prefix)) return;
-            name.remove_prefix(prefix.size());
-            read_[i] = read_[i] || std::ranges::any_of(keys, [&](const IrrelevantKey& irrelevant) {
-                           return name.starts_with(irrelevant.key) &&
-                                  (name.size() == irrelevant.key.size() || name[irrelevant.key.size()] == '.');
-                       });
-        });
-    }
-    void ignore(std::initializer_list<IrrelevantKey> keys, std::string_view prefix = "") const {
-        ignore(std::span(keys.begin(), keys.size()), prefix);
-    }
-
-    /// Throws Error that lists what stands below `prefix` and was not asked for, key and value.
-    [[gnu::cold]] void refuse_unread(std::string_view prefix = "") const {
-        std::string unread, last;
-        for (std::size_t i = 0; i < read_.size(); ++i) {
-            const JsonLeaf& leaf = leaves_.leaves[i];
-            const bool is_nothing = leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other;
-            if (read_[i] || is_nothing || !leaf.path.starts_with(prefix) || leaf.path == last) continue;
-            last = leaf.path;
-            unread += "\n  " + leaf.path + " = " + shown(leaf);
-        }
-        if (!unread.empty())
-            throw Error(where_, "the file asks for what has no counterpart here:" + unread +
-                                    "\n  (a key that does not matter can be taken out of the file)");
-    }
-
-    /// Throws Error that names key, value and what was expected.
-    [[noreturn, gnu::cold]] void refuse(std::string_view path, const std::string& expected) const {
-        std::string found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
-            if (name == path) found += (found.empty() ? "" : ", ") + shown(leaf);
-        });
-        throw Error(where_, at_ + std::string(path) + " = " + expected, found.empty() ? "nothing" : found);
-    }
-
-private:
-    template <class Visit>
-    void for_each(const Visit& visit) const {
-        for (std::size_t i = 0; i < leaves_.leaves.size(); ++i) {
-            const std::string_view path = leaves_.leaves[i].path;
-            if (path.starts_with(at_)) visit(leaves_.leaves[i], path.substr(at_.size()), i);
-        }
-    }
-
-    const JsonLeaf* leaf_at(std::string_view path) const {
-        const JsonLeaf* found = nullptr;
-        std::size_t count = 0;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (name != path) return;
-            read_[i] = true;
-            ++count;
-            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found = &leaf;
-        });
-        if (count > 1) refuse(path, "one value");
-        return found;
-    }
-
-    double to_number(std::string_view path, const JsonLeaf& leaf) const {
-        double value = 0;
-        const char* const end = leaf.text.data() + leaf.text.size();
-        const auto [stop, failed] = std::from_chars(leaf.text.data(), end, value);
-        if (leaf.kind == JsonLeaf::Kind::text || failed != std::errc() || stop != end) refuse(path, "a number");
-        return value;
-    }
-
-    static bool same_number(std::string_view a, std::string_view b) {
-        double x = 0, y = 0;
-        const auto read = [](std::string_view text, double& value) {
-            return std::from_chars(text.data(), text.data() + text.size(), value).ptr == text.data() + text.size();
-        };
-        return read(a, x) && read(b, y) && x == y;
-    }
-
-    static std::string shown(const JsonLeaf& leaf) {
-        return leaf.kind == JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text;
-    }
-
-    std::string where_, name_, at_;
-    JsonLeaves leaves_;
-    mutable std::vector<bool> read_;  ///< of every leaf, whether it was asked for
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/data/tokenizer_file.hpp ----
-
-// What a tokenizer.json of the tokenizers package holds.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// A tokenizer.json: vocabulary, pieces and merges, which are long, apart from the rest.
-class TokenizerFile final : public JsonEvents {
-public:
-    std::unordered_map<std::string, Id> vocabulary;
-    std::vector<std::pair<std::string, double>> pieces;  ///< of a unigram vocabulary, with their scores
-    std::vector<std::pair<std::string, std::string>> merges;
-    std::filesystem::path file;
-    std::map<std::string, std::string> values;  ///< all other leaves by their paths; elements of arrays by their indices
-
-    /// Throws Error if there is no such file, or it is no JSON.
-    [[gnu::cold]] static TokenizerFile read(const std::filesystem::path& path) {
-        if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
-        const MappedFile mapped(path);
-        TokenizerFile json;
-        json.file = path;
-        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-        if (const auto fault = json_fault(text, json))
-            throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
-        return json;
-    }
-
-    bool has(const std::string& path) const { return values.contains(path); }
-    std::string value(const std::string& path, const std::string& otherwise = "") const {
-        read_.insert(path);
-        const auto found = values.find(path);
-        return found == values.end() ? otherwise : found->second;
-    }
-    /// Throws Error unless the file says `wanted` there; with `otherwise`, its silence means that.
-    void require(const std::string& path, const std::string& wanted, const std::string& otherwise = "") const {
-        if (const std::string found = value(path, otherwise); found != wanted)
-            throw Error(file.string(), path + " = " + wanted, found.empty() ? "nothing" : found);
-    }
-    /// What stands at `path` and below it does not matter.
-    void ignore(const std::string& path) const {
-        for (auto at = values.lower_bound(path); at != values.end() && at->first.starts_with(path); ++at) {
-            if (at->first.size() == path.size() || at->first[path.size()] == '.') read_.insert(at->first);
-        }
-    }
-    /// Throws Error that lists what no one asked for: decoding, and what every call overrides, excepted.
-    [[gnu::cold]] void refuse_unread() const {
-        // Every call pads and cuts to a length of its own, but on the side that the file says.
-        for (const char* const path : {"truncation.direction", "padding.direction"}) {
-            if (!read_.contains(path)) require(path, "Right", "Right");
-        }
-        for (const char* const path : {"version", "truncation", "padding", "decoder"}) ignore(path);
-        std::string unread;
-        for (const auto& [path, text] : values) {
-            if (!read_.contains(path) && text != "null") unread += "\n  " + path + " = " + text.substr(0, 200);
-        }
-        if (!unread.empty()) throw Error(file.string(), "the file asks for what has no counterpart here:" + unread);
-    }
-
-    bool string(std::string_view text) override {
-        if (is_at("model", "merges")) {
-            if (levels_.size() == 4) return half(text);
-            const std::size_t space = text.find(' ');
-            if (space == std::string_view::npos) return false;
-            merges.emplace_back(text.substr(0, space), text.substr(space + 1));
-            return advance();
-        }
-        if (is_piece()) {
-            pieces.emplace_back(text, 0.0);
-            return advance();
-        }
-        return leaf(text);
-    }
-    bool number(std::uint64_t number) override {
-        if (is_piece()) return score(static_cast<double>(number));
-        if (is_at("model", "vocab")) {
-            vocabulary.emplace(levels_.back().key, static_cast<Id>(number));
-            return true;
-        }
-        return leaf(std::to_string(number));
-    }
-    bool other(std::string_view json) override {
-        return is_piece() ? score(std::strtod(std::string(json).c_str(), nullptr)) : leaf(json);
-    }
-    bool start_object() override { return open(false); }
-    bool key(std::string_view name) override {
-        levels_.back().key = name;
-        return true;
-    }
-    bool end_object() override { return close(); }
-    bool start_array() override { return open(true); }
-    bool end_array() override { return close(); }
-
-private:
-    static constexpr std::size_t deepest = 64;
-
-    struct Level {
-        std::string key;
-        std::size_t index = 0;
-        bool is_array = false;
-    };
-
-    bool is_at(std::string_view first, std::string_view second) const {
-        return levels_.size() >= 2 && levels_[0].key == first && levels_[1].key == second;
-    }
-    /// In the pair of a piece and its score.
-    bool is_piece() const { return levels_.size() == 4 && levels_[2].is_array && is_at("model", "vocab"); }
-    bool score(double value) {
-        if (pieces.empty() || levels_.back().index != 1) return false;
-        pieces.back().second = value;
-        return advance();
-    }
-    bool open(bool is_array) {
-        levels_.push_back({"", 0, is_array});
-        return levels_.size() <= deepest;
-    }
-    bool close() {
-        levels_.pop_back();
-        return levels_.empty() || advance();
-    }
-    bool advance() {
-        if (levels_.back().is_array) ++levels_.back().index;
-        return true;
-    }
-    bool half(std::string_view text) {
-        if (levels_.back().index == 0) merges.emplace_back(text, "");
-        if (levels_.back().index == 1) merges.back().second = text;
-        return advance() && levels_.back().index <= 2;
-    }
-    bool leaf(std::string_view text) {
-        if (levels_.empty()) return false;
-        std::string path;
-        for (const Level& level : levels_)
-            path += (path.empty() ? "" : ".") + (level.is_array ? std::to_string(level.index) : level.key);
-        values[path] = text;
-        return advance();
-    }
-
-    std::vector<Level> levels_;
-    mutable std::set<std::string> read_;
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/data/tokenizer_config.hpp ----
-
-// What the configs beside a tokenizer's vocabulary say.
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is
-/// the tokenizer's to know.
-struct TokenizerSettings {
-    std::string type;                             ///< tokenizer_class
-    std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
-    std::vector<std::string> listed;              ///< additional_special_tokens, or extra_special_tokens
-    std::vector<AddedToken> added;
-    std::optional<bool> pads_left, adds_prefix_space, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
-
-    std::string special(const std::string& role, const std::string& otherwise) const {
-        const auto found = specials.find(role);
-        return found == specials.end() ? otherwise : found->second;
-    }
-    /// Throws Error unless every role is played by the token that is here for it, and has(token) knows those that are
-    /// only listed: transformers makes special tokens of them all, which are found in texts as they are written.
-    template <class Has>
-    void require(const std::string& where, std::initializer_list<std::pair<std::string_view, std::string_view>> roles,
-                 const Has& has) const {
-        for (const auto& [role, token] : specials) {
-            const auto known = std::ranges::find(roles, role, &std::pair<std::string_view, std::string_view>::first);
-            if (known == roles.end()) throw Error(where, "no " + role, token);
-            if (!known->second.empty() && known->second != token)
-                throw Error(where, role + " = " + std::string(known->second), token);
-        }
-        for (const std::string& token : listed) {
-            if (!has(token))
-                throw Error(where,
-                            "additional_special_tokens (extra_special_tokens) that have ids, among the added tokens",
-                            token);
-        }
-    }
-};
-
-[[gnu::cold]] inline void read_special_tokens(const ConfigReader& config, TokenizerSettings& settings) {
-    for (const char* const role :
-         {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
-        const std::string name = role;
-        const auto found = config.find(name), content = config.find(name + ".content");
-        // The tokens' own flags stand with the added tokens.
-        config.ignore({{name, "its content was read"}});
-        if (found || content) settings.specials.emplace(name, found ? *found : *content);
-    }
-    for (const char* const list : {"additional_special_tokens", "extra_special_tokens"}) {
-        for (const std::string& name : {std::string(list), list + std::string(".content")}) {
-            for (std::string& token : config.all(name)) settings.listed.push_back(std::move(token));
-        }
-        // Version 5 also writes an object of names and tokens.
-        for (const std::string& key : config.keys_below(list + std::string("."))) {
-            const std::string at = list + std::string(".") + key;
-            if (key == "content") continue;
-            if (auto token = config.find(at)) settings.listed.push_back(std::move(*token));
-            if (auto token = config.find(at + ".content")) settings.listed.push_back(std::move(*token));
-        }
-        config.ignore({{list, "their contents were read; their flags stand with the added tokens"}});
-    }
-}
-
-/// The settings in a folder; nothing of a path that is a file. `classes` are the tokenizer_class that the vocabulary
-/// may be for. Throws Error that names file, key and value of what is not here.
-[[gnu::cold]] inline TokenizerSettings read_tokenizer_settings(const std::filesystem::path& folder,
-                                                               std::initializer_list<std::string_view> classes) {
-    TokenizerSettings settings;
-    if (!std::filesystem::is_directory(folder)) return settings;
-    std::map<std::string, AddedToken> added;
-    if (const auto path = folder / "added_tokens.json"; std::filesystem::exists(path)) {
-        const ConfigReader config(path);
-        for (const auto& [token, id] : config.counts())
-            added[token] = {.text = token, .id = static_cast<Id>(id), .normalized = true};
-    }
-    if (const auto path = folder / "tokenizer_config.json"; std::filesystem::exists(path)) {
-        const ConfigReader config(path);
-        settings.type = config.one_of("tokenizer_class", "", classes);
-        read_special_tokens(config, settings);
-        const std::string decoder = "added_tokens_decoder.";
-        for (const std::string& number : config.keys_below(decoder)) {
-            const std::string at = decoder + number + ".";
-            std::size_t id = 0;
-            const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
-            if (failed != std::errc() || end != number.data() + number.size())
-                throw Error(config.where(), "added_tokens_decoder of ids", number);
-            const auto is = [&](const char* name) { return config.flag(at + name).value_or(false); };
-            const std::string text = config.find(at + "content").value_or("");
-            config.ignore({{"__type", "a name"}}, at);
-            const bool is_special = config.flag(at + "special").value_or(false);
-            added[text] = {text, static_cast<Id>(id), is("single_word"), is("lstrip"), is("rstrip"),
-                           config.flag(at + "normalized").value_or(!is_special)};
-        }
-        const auto side = [&](const char* key, const char* only) {
-            const std::string found = config.one_of(key, "right", {"right", "left"});
-            if (only != nullptr && found != only) config.refuse(key, only);
-            return config.find(key) ? std::optional(found == "left") : std::nullopt;
-        };
-        settings.pads_left = side("padding_side", nullptr);
-        side("truncation_side", "right");
-        settings.lowers = config.flag("do_lower_case");
-        settings.strips_accents = config.flag("strip_accents");
-        settings.splits_chinese = config.flag("tokenize_chinese_chars");
-        settings.adds_begin = config.flag("add_bos_token");
-        settings.adds_end = config.flag("add_eos_token");
-        config.require("split_special_tokens", "false");
-        config.require("do_basic_tokenize", "true");
-        settings.adds_prefix_space = config.flag("add_prefix_space");
-        static constexpr std::string_view name = "a name, or where files come from";
-        static constexpr std::string_view decoding = "of ids that become text";
-        static constexpr std::string_view call = "overridden by the call that pads and cuts to the model's context";
-        config.ignore({{"name_or_path", name},
-                       {"_name_or_path", name},
-                       {"special_tokens_map_file", name},
-                       {"tokenizer_file", name},
-                       {"vocab_file", name},
-                       {"merges_file", name},
-                       {"processor_class", name},
-                       {"transformers_version", name},
-                       {"is_local", name},
-                       {"local_files_only", name},
-                       {"unk_id", "the vocabulary says it"},
-                       {"backend", "which code computes it"},
-                       {"use_fast", "which code computes it"},
-                       {"errors", decoding},
-                       {"clean_up_tokenization_spaces", decoding},
-                       {"spaces_between_special_tokens", decoding},
-                       {"model_max_length", call},
-                       {"max_length", call},
-                       {"padding", call},
-                       {"truncation", call},
-                       {"truncation_strategy", call},
-                       {"stride", call},
-                       {"pad_to_multiple_of", call},
-                       {"pad_token_type_id", "captions have one type"},
-                       {"model_input_names", "how results are handed over"},
-                       {"verbose", name},
-                       {"chat_template", "of chats"},
-                       {"use_default_system_prompt", "of chats"},
-                       {"legacy", "of LLaMA's spaces behind special tokens, of which captions have none"},
-                       {"extra_ids", "sentinels of T5's training, which captions do not hold"}});
-        config.refuse_unread();
-    }
-    if (const auto path = folder / "special_tokens_map.json"; std::filesystem::exists(path)) {
-        const ConfigReader config(path);
-        read_special_tokens(config, settings);
-        config.refuse_unread();
-    }
-    for (auto& [text, token] : added) settings.added.push_back(std::move(token));
-    std::ranges::sort(settings.added, {}, &AddedToken::id);
-    return settings;
-}
-
-/// Throws Error unless an added token has the id that the vocabulary has for it, or the next one: transformers numbers others
-/// anew. `known` is the vocabulary's id, or -1.
-[[gnu::cold]] inline void check_added(const std::string& where, const AddedToken& token, std::size_t size, Id known) {
-    const Id expected = known >= 0 ? known : static_cast<Id>(size);
-    if (token.id != expected)
-        throw Error(where, "added token \"" + token.text + "\" with id " + std::to_string(expected), std::to_string(token.id));
-}
-
-/// The added tokens of a tokenizer.json.
-[[gnu::cold]] inline std::vector<AddedToken> added_tokens_of(const TokenizerFile& json) {
-    std::vector<AddedToken> added;
-    for (std::size_t i = 0; json.has("added_tokens." + std::to_string(i) + ".content"); ++i) {
-        const std::string at = "added_tokens." + std::to_string(i) + ".";
-        const auto is = [&](const char* name) { return json.value(at + name, "false") == "true"; };
-        const std::string number = json.value(at + "id");
-        Id id = -1;
-        const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
-        if (failed != std::errc() || end != number.data() + number.size() || id < 0)
-            throw Error(json.file.string(), at + "id = a whole number", number.empty() ? "nothing" : number);
-        added.push_back(
-            {json.value(at + "content"), id, is("single_word"), is("lstrip"), is("rstrip"), is("normalized")});
-        json.ignore(at + "special");
-    }
-    return added;
-}
-
-/// How a model's captions are cleaned, and what is done to their ids.
-struct CaptionRules {
-    Cleaning cleaning = Cleaning::transformers;
-    bool strips_end = false;  ///< BERT's [SEP] becomes 0 (CLIPA)
-};
-
-/// The rules in the folder of a checkpoint: `wanted`, or the library's whose config lies there. `own` is how open_clip
-/// would have to clean for this vocabulary: lower, whitespace or canonicalize (open_clip/factory.py, get_tokenizer;
-/// tokenizer.py, HFTokenizer). Throws Error where open_clip_config.json asks for another, or for more than is here.
-[[gnu::cold]] inline CaptionRules caption_rules(const std::filesystem::path& folder, std::optional<Cleaning> wanted,
-                                                std::string_view own) {
-    const std::filesystem::path path = folder / "open_clip_config.json";
-    const bool is_open_clip = std::filesystem::exists(path);
-    CaptionRules rules{wanted.value_or(is_open_clip ? Cleaning::open_clip : Cleaning::transformers)};
-    if (!is_open_clip || rules.cleaning != Cleaning::open_clip) return rules;
-    const ConfigReader config(path);
-    const std::string at = "model_cfg.text_cfg.", options = at + "tokenizer_kwargs.";
-    if (!config.has_below(at)) return rules;
-    config.require(at + "tokenizer_mode", "");
-    const std::string usual = config.find(at + "hf_tokenizer_name").value_or("").empty() ? "lower" : "whitespace";
-    if (config.find(options + "clean").value_or(usual) != own)
-        config.refuse(options + "clean", std::string(own) + ", which is what captions of this vocabulary get here");
-    rules.strips_end = config.flag(options + "strip_sep_token").value_or(false);
-    if (rules.strips_end && own != "whitespace") config.refuse(options + "strip_sep_token", "false");
-    config.refuse_unread(options);
-    return rules;
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#endif
-
-// ---- tandem/data/bpe.hpp ----
-
-// CLIP's byte-level BPE tokenizer: ids as open_clip's SimpleTokenizer and transformers' CLIPTokenizerFast give them.
-
-// A cross compiler on Debian finds zlib.h, but not zconf.h, the part that is kept for every architecture apart.
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
-#include <zlib.h>
-
-#endif
-
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// A text file, gzip'ed or plain.
-[[gnu::cold]] inline std::string read_gzip(const std::filesystem::path& path) {
-    constexpr std::size_t most_bytes = std::size_t{256} << 20;
-    errno = 0;
-    const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
-    if (!file) throw_file_error(path, "open");
-    std::string text;
-    std::vector<char> block(1 << 16);
-    while (true) {
-        const int count = gzread(file.get(), block.data(), static_cast<unsigned>(block.size()));
-        int code = Z_OK;
-        const char* reason = gzerror(file.get(), &code);
-        // A cut file reads to its end without complaint; only the state tells.
-        if (count < 0 || (code != Z_OK && code != Z_STREAM_END)) {
-            throw Error(path.string(),
-                        code == Z_ERRNO ? "cannot read the file" : "damaged gzip data: " + std::string(reason));
-        }
-        if (count == 0) return text;
-        text.append(block.data(), static_cast<std::size_t>(count));
-        if (text.size() > most_bytes) throw Error(path.string(), "a vocabulary below 256 MiB", "more");
-    }
-}
-
-/// The next line of a text, without its end; the text is shortened by it.
-inline std::string_view take_line(std::string_view& text) {
-    const std::size_t length = std::min(text.find('\n'), text.size());
-    std::string_view line = text.substr(0, length);
-    text.remove_prefix(std::min(length + 1, text.size()));
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    return line;
-}
-
-inline std::string at_line(const std::filesystem::path& path, std::size_t line) {
-    return path.string() + " line " + std::to_string(line);
-}
-
-}  // namespace detail
-
-/// CLIP's tokenizer. Immutable once built: any number of threads may encode at once.
-class Bpe {
-public:
-    /// Two tokens that become one.
-    struct Merge {
-        Id left = 0;
-        Id right = 0;
-    };
-
-    /// Reads a vocabulary. `path` is open_clip's bpe_simple_vocab_16e6.txt.gz (or a file of its form, of which the
-    /// first 48,894 merges count; cleaned as open_clip does), a tokenizer.json, or a folder with vocab.json and merges.txt or
-    /// with tokenizer.json alone (cleaned as transformers does, unless save() wrote it for the other). `cleaning` overrides the source's own.
-    /// Throws Error naming file and line where something is missing or contradicts itself.
-    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt,
-                                  const std::filesystem::path& model = {}) {
-        std::error_code failed;
-        if (!std::filesystem::exists(path, failed))
-            throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
-                        "nothing there");
-        if (path.extension() == ".json")
-            return from_json(detail::TokenizerFile::read(path), path, cleaning.value_or(Cleaning::transformers));
-        // open_clip's own vocabulary is cleaned as its config says, where that is what is here.
-        if (!std::filesystem::is_directory(path, failed))
-            detail::caption_rules(model.empty() ? path : model, cleaning.value_or(Cleaning::open_clip), "lower");
-        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning, model.empty() ? path : model)
-                                                           : load_merges(path, cleaning.value_or(Cleaning::open_clip));
-    }
-
-    /// Of a tokenizer.json that was read, from the file or folder `path`, as transformers saves CLIP's tokenizer: the same
-    /// vocabulary and merges in one file, and the tokens that were added.
-    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
-                                       Cleaning cleaning) {
-        const std::string where = json.file.string();
-        if (const std::string found = json.value("model.end_of_word_suffix"); found != detail::word_end || json.merges.empty())
-            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end), found.empty() ? "nothing" : found);
-        read_pipeline(json);
-        Bpe bpe(cleaning);
-        const std::vector<detail::AddedToken> added = detail::added_tokens_of(json);
-        std::map<std::string, std::uint64_t> entries;
-        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
-        for (const detail::AddedToken& token : added) {
-            if (is_special(token.text, &detail::SpecialLiterals::start) || is_special(token.text, &detail::SpecialLiterals::end))
-                entries.emplace(token.text, static_cast<std::uint64_t>(token.id));
-        }
-        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
-        bpe.merges_ = detail::MergeRules(json.merges.size());
-        for (const auto& [left, right] : json.merges) {
-            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
-            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
-            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
-        }
-        json.require("post_processor.cls.1", std::to_string(bpe.start_));
-        json.require("post_processor.sep.1", std::to_string(bpe.end_));
-        for (const detail::AddedToken& token : added) bpe.add_token(token, where);
-        bpe.take_settings(path, where);
-        json.refuse_unread();
-        return bpe;
-    }
-
-    /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
-    /// order (merge i makes token 512 + i), start of text, end of text.
-    /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
-    [[gnu::cold]] Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
-        for (const bool last : {false, true}) {
-            for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
-                (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
-                tokens_.push_back(std::string(1, static_cast<char>(byte)) + std::string(last ? detail::word_end : ""));
-            }
-        }
-        std::unordered_map<std::string, Id> ids = index_of(tokens_);
-        for (const Merge& merge : merges) {
-            const auto next = static_cast<Id>(tokens_.size());
-            const std::string where = "merge " + std::to_string(tokens_.size() - 512);
-            if (merge.left < 0 || merge.right < 0 || merge.left >= next || merge.right >= next)
-                throw Error(where, "it joins a token that no earlier merge makes");
-            std::string token =
-                tokens_[static_cast<std::size_t>(merge.left)] + tokens_[static_cast<std::size_t>(merge.right)];
-            if (!ids.emplace(token, next).second) throw Error(where, "it makes a token that is already there");
-            merges_.add({merge.left, merge.right, next});
-            tokens_.push_back(std::move(token));
-        }
-        start_ = static_cast<Id>(tokens_.size());
-        end_ = start_ + 1;
-        tokens_.resize(tokens_.size() + 2);
-        name_specials();
-    }
-
-    /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
-    /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
-    [[gnu::cold]] void save(const std::filesystem::path& folder) const {
-        std::error_code failed;
-        std::filesystem::create_directories(folder, failed);
-        if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
-        std::string lines = "#version: 0.2";
-        if (cleaning_ == Cleaning::open_clip) lines += " " + std::string(open_clip_mark);
-        lines += '\n';
-        for (const detail::MergeRule& rule : merges_.rules())
-            lines += symbols(rule.left) + ' ' + symbols(rule.right) + '\n';
-        std::string vocabulary = "{";
-        for (Id id = 0; id < static_cast<Id>(tokens_.size()); ++id) {
-            constexpr detail::SpecialLiterals literals = detail::special_literals(Cleaning::transformers);
-            const std::string name = id == start_ ? std::string(literals.start)
-                                     : id == end_ ? std::string(literals.end)
-                                                  : symbols(id);
-            vocabulary += id ? ",\n" : "\n";
-            detail::append_json_string(vocabulary, name);
-            vocabulary += ": " + std::to_string(id);
-        }
-        vocabulary += "\n}\n";
-        write_file_atomically(folder / "merges.txt", lines);
-        write_file_atomically(folder / "vocab.json", vocabulary);
-    }
-
-    /// The ids of a text of any length, without start and end of text. Invalid UTF-8 becomes U+FFFD.
-    std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids;
-        Scratch scratch;
-        const auto word = [&](std::string_view found) { append_word(found, scratch, ids); };
-        const auto special = [&](bool is_start) { ids.push_back(is_start ? start_ : end_); };
-        if (cleaning_ == Cleaning::open_clip) {
-            detail::split_cleaned(clean_text(text, cleaning_), cleaning_, word, special);
-            return ids;
-        }
-        // Added tokens, the special ones among them, are found as they are written, or in the cleaned text between those.
-        const auto token = [&](Id id) { ids.push_back(id); };
-        added_.split(text, [&](std::string_view part) {
-            normalized_.split(clean_text(part, cleaning_), [&](std::string_view rest) {
-                detail::split_cleaned(rest, cleaning_, word, special);
-            }, token);
-        }, token);
-        return ids;
-    }
-
-    /// Fills `out` with start of text, the ids, end of text, and padding: zeros as open_clip has it, or transformers'
-    /// pad_token, which is end of text unless the folder says otherwise (Stable Diffusion 2: "!", which is 0). What does
-    /// not fit is cut, and the last id is end of text then. Throws Error if `out` is empty.
-    void encode(std::string_view text, std::span<Id> out) const {
-        if (out.empty()) throw Error("Bpe::encode", "a context of at least 1 token", "0");
-        const std::vector<Id> ids = encode(text);
-        std::fill(out.begin(), out.end(), padding_);
-        out[0] = start_;
-        const std::size_t kept = std::min(ids.size(), out.size() - 1);
-        std::copy_n(ids.begin(), kept, out.begin() + 1);
-        out[std::min(kept + 1, out.size() - 1)] = end_;
-    }
-
-    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return detail::encode_rows(*this, texts, context);
-    }
-
-    /// The text of the ids: a space after each word, special tokens as their literals, invalid UTF-8 as U+FFFD; white
-    /// space at the ends is stripped in the transformers mode. Throws Error where an id is not in the vocabulary.
-    std::string decode(std::span<const Id> ids) const {
-        std::string bytes;
-        for (const Id id : ids) {
-            if (static_cast<std::size_t>(id) >= tokens_.size())
-                throw Error("Bpe::decode", "ids from 0 to " + std::to_string(tokens_.size() - 1), std::to_string(id));
-            bytes += tokens_[static_cast<std::size_t>(id)];
-        }
-        std::string text;
-        for (std::string_view rest = bytes; !rest.empty();) {
-            if (rest.starts_with(detail::word_end)) {
-                text += ' ';
-                rest.remove_prefix(detail::word_end.size());
-                continue;
-            }
-            const detail::CodePoint c = detail::front_code_point(rest);
-            detail::append_utf8(c.value, text);
-            rest.remove_prefix(c.bytes);
-        }
-        return cleaning_ == Cleaning::open_clip ? text : stripped(text);
-    }
-
-    /// The number of ids; 49,408 for CLIP's own vocabulary.
-    std::size_t vocabulary() const { return tokens_.size(); }
-    Id start() const { return start_; }
-    Id end() const { return end_; }
-    Cleaning cleaning() const { return cleaning_; }
-
-private:
-    /// Working memory of append_word, kept from word to word.
-    struct Scratch {
-        std::vector<Id> ids;
-        std::vector<std::uint32_t> ranks;
-    };
-
-    static constexpr std::string_view open_clip_mark = "cleaning: open_clip";
-
-    explicit Bpe(Cleaning cleaning) : cleaning_(cleaning) {}
-
-    static std::unordered_map<std::string, Id> index_of(std::span<const std::string> tokens) {
-        std::unordered_map<std::string, Id> ids;
-        ids.reserve(2 * tokens.size());
-        for (std::size_t id = 0; id < tokens.size(); ++id) ids.emplace(tokens[id], static_cast<Id>(id));
-        return ids;
-    }
-
-    void name_specials() {
-        const detail::SpecialLiterals literals = detail::special_literals(cleaning_);
-        tokens_[static_cast<std::size_t>(start_)] = literals.start;
-        tokens_[static_cast<std::size_t>(end_)] = literals.end;
-        if (cleaning_ == Cleaning::open_clip) return;
-        padding_ = end_;
-        added_.add({.text = std::string(literals.start), .id = start_});
-        added_.add({.text = std::string(literals.end), .id = end_});
-    }
-
-    /// transformers' pipeline for CLIP (tokenization_clip.py), which version 5 puts in the place of any other; one that
-    /// differs is refused.
-    [[gnu::cold]] static void read_pipeline(const detail::TokenizerFile& json) {
-        json.require("model.type", "BPE", "BPE");
-        json.require("model.byte_fallback", "false", "false");
-        json.require("model.ignore_merges", "false", "false");
-        json.require("model.continuing_subword_prefix", "", "");
-        json.require("model.dropout", "null", "null");
-        for (const char* const path : {"model.unk_token", "model.fuse_unk"}) json.ignore(path);  // every byte is a token
-        json.require("normalizer.type", "Sequence");
-        json.require("normalizer.normalizers.0.type", "NFC");
-        json.require("normalizer.normalizers.1.type", "Replace");
-        json.require("normalizer.normalizers.1.pattern.Regex", "\\s+");
-        json.require("normalizer.normalizers.1.content", " ");
-        json.require("normalizer.normalizers.2.type", "Lowercase");
-        json.require("pre_tokenizer.type", "Sequence");
-        const std::string split = "pre_tokenizer.pretokenizers.0.", bytes = "pre_tokenizer.pretokenizers.1.";
-        json.require(split + "type", "Split");
-        json.require(split + "behavior", "Removed");
-        json.require(split + "invert", "true");
-        // Older files lack the special tokens' literals in it, which are found before.
-        const std::string words = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
-        const std::string found = json.value(split + "pattern.Regex");
-        if (found != words && found != "<\\|startoftext\\|>|<\\|endoftext\\|>|" + words)
-            throw Error(json.file.string(), split + "pattern.Regex of CLIP's", found.empty() ? "nothing" : found);
-        json.require(bytes + "type", "ByteLevel");
-        json.require(bytes + "add_prefix_space", "false");
-        for (const char* const path : {"trim_offsets", "use_regex"}) json.ignore(bytes + path);  // words are split before
-        json.require("post_processor.type", "RobertaProcessing");
-        json.require("post_processor.cls.0", "<|startoftext|>");
-        json.require("post_processor.sep.0", "<|endoftext|>");
-        json.ignore("post_processor");
-    }
-
-    /// What the configs in a folder say: added tokens, padding.
-    [[gnu::cold]] void take_settings(const std::filesystem::path& path, const std::string& where) {
-        if (cleaning_ == Cleaning::open_clip) return;  // SimpleTokenizer reads none
-        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
-            path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
-        for (const detail::AddedToken& token : settings.added) add_token(token, where);
-        const std::string padding = settings.special("pad_token", "<|endoftext|>");
-        const auto symbol = [&](const std::string& text) { return detail::byte_alphabet.bytes(text).value_or(text); };
-        const auto known = std::ranges::find(tokens_, symbol(padding));
-        const auto is_padding = [&](const detail::AddedToken& token) { return token.text == padding; };
-        const auto added = std::ranges::find_if(added_.tokens(), is_padding), normal = std::ranges::find_if(normalized_.tokens(), is_padding);
-        if (added != added_.tokens().end()) {
-            padding_ = added->id;
-        } else if (normal != normalized_.tokens().end()) {
-            padding_ = normal->id;
-        } else if (known != tokens_.end()) {
-            padding_ = static_cast<Id>(known - tokens_.begin());
-        } else {
-            throw Error(where, "a pad_token of the vocabulary", "\"" + padding + "\"");
-        }
-        // As any special token it is found in texts as it is written.
-        if (!added_.has(padding) && !normalized_.has(padding)) added_.add({.text = padding, .id = padding_});
-        settings.require(where,
-                         {{"bos_token", "<|startoftext|>"}, {"eos_token", "<|endoftext|>"}, {"unk_token", "<|endoftext|>"},
-                          {"pad_token", ""}},
-                         [&](const std::string& token) { return added_.has(token) || normalized_.has(token); });
-    }
-
-    [[gnu::cold]] void add_token(detail::AddedToken token, const std::string& where) {
-        const auto known = std::ranges::find(tokens_, detail::byte_alphabet.bytes(token.text).value_or(token.text));
-        const bool is_new = known == tokens_.end();
-        detail::check_added(where, token, tokens_.size(), is_new ? -1 : static_cast<Id>(known - tokens_.begin()));
-        if (is_new) tokens_.push_back(token.text);
-        if (token.normalized) token.text = clean_text(token.text, cleaning_);
-        (token.normalized ? normalized_ : added_).add(std::move(token));
-    }
-
-    std::string symbols(Id id) const { return detail::byte_alphabet.symbols(tokens_[static_cast<std::size_t>(id)]); }
-
-    static std::string stripped(const std::string& text) {
-        const std::u32string codes = detail::decode_utf8(text);
-        const auto is_text = [](char32_t c) { return !detail::is_python_space(c); };
-        const auto first = std::find_if(codes.begin(), codes.end(), is_text);
-        const auto last = std::find_if(codes.rbegin(), codes.rend(), is_text).base();
-        return first < last ? detail::encode_utf8(std::u32string(first, last)) : std::string();
-    }
-
-    /// The two halves of a line of merges.
-    static std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where) {
-        const std::size_t space = line.find(' ');
-        if (space == std::string_view::npos || space == 0 || space + 1 == line.size() ||
-            line.find(' ', space + 1) != std::string_view::npos)
-            throw Error(where, "two symbols with one space between", "\"" + std::string(line.substr(0, 80)) + "\"");
-        auto left = detail::byte_alphabet.bytes(line.substr(0, space));
-        auto right = detail::byte_alphabet.bytes(line.substr(space + 1));
-        if (!left || !right) throw Error(where, "a symbol holds a character that stands for no byte");
-        return {std::move(*left), std::move(*right)};
-    }
-
-    static Bpe load_merges(const std::filesystem::path& path, Cleaning cleaning) {
-        constexpr std::size_t most_merges = 49152 - 256 - 2;
-        const std::string text = detail::read_gzip(path);
-        std::string_view rest = text;
-        detail::take_line(rest);  // the first line names the version
-        std::vector<Merge> merges;
-        std::unordered_map<std::string, Id> ids = index_of(Bpe(std::span<const Merge>(), cleaning).tokens_);
-        ids.erase(std::string(detail::special_literals(cleaning).start));
-        ids.erase(std::string(detail::special_literals(cleaning).end));
-        for (std::size_t line = 2; !rest.empty() && merges.size() < most_merges; ++line) {
-            const std::string_view content = detail::take_line(rest);
-            if (content.empty()) continue;
-            const std::string where = detail::at_line(path, line);
-            const auto [left, right] = parse_merge(content, where);
-            const auto left_id = ids.find(left);
-            const auto right_id = ids.find(right);
-            if (left_id == ids.end() || right_id == ids.end())
-                throw Error(where, "it joins a token that no earlier line makes");
-            merges.push_back({left_id->second, right_id->second});
-            if (!ids.emplace(left + right, static_cast<Id>(512 + merges.size() - 1)).second)
-                throw Error(where, "it makes a token that is already there");
-        }
-        if (merges.empty()) throw Error(path.string(), "a line of version and one merge a line", "no merge");
-        return Bpe(merges, cleaning);
-    }
-
-    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning,
-                           const std::filesystem::path& model) {
-        const Cleaning rules = detail::caption_rules(model, cleaning, "lower").cleaning;
-        if (std::filesystem::exists(folder / "tokenizer.json"))
-            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), folder, rules);
-        const std::filesystem::path merges_path = folder / "merges.txt";
-        const std::string text = detail::read_gzip(merges_path);
-        std::string_view rest = text;
-        const bool has_version = rest.starts_with("#version");
-        const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
-        const bool marked = version.find(open_clip_mark) != std::string_view::npos;
-        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : rules));
-        const std::filesystem::path vocabulary = folder / "vocab.json";
-        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary(read_vocabulary(vocabulary), vocabulary.string());
-
-        bpe.merges_ = detail::MergeRules(static_cast<std::size_t>(std::count(rest.begin(), rest.end(), '\n')) + 1);
-        for (std::size_t line = has_version ? 2 : 1; !rest.empty(); ++line) {
-            const std::string_view content = detail::take_line(rest);
-            if (content.empty()) continue;
-            const std::string where = detail::at_line(merges_path, line);
-            const auto [left, right] = parse_merge(content, where);
-            bpe.add_merge(ids, left, right, where);
-        }
-        bpe.take_settings(folder, folder.string());
-        return bpe;
-    }
-
-    void add_merge(const std::unordered_map<std::string, Id>& ids, const std::string& left, const std::string& right, const std::string& where) {
-        const auto left_id = ids.find(left), right_id = ids.find(right), result = ids.find(left + right);
-        if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
-            throw Error(where, "the two symbols or what they make are not in the vocabulary");
-        if (!merges_.add({left_id->second, right_id->second, result->second}))
-            throw Error(where, "the same merge stands earlier");
-    }
-
-    using Entries = std::vector<std::pair<std::string, std::uint64_t>>;
-
-    /// The tokens of a vocab.json and their ids.
-    [[gnu::cold]] static Entries read_vocabulary(const std::filesystem::path& path) {
-        const std::string where = path.string();
-        const MappedFile file(path);
-        const auto* first = reinterpret_cast<const char*>(file.bytes().data());
-        detail::JsonLeaves json;
-        if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
-            throw Error(where, "a JSON object of tokens and ids", "something else");
-        }
-        Entries entries;
-        for (const detail::JsonLeaf& leaf : json.leaves) {
-            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number)
-                throw Error(where, "ids from 0 to " + std::to_string(json.leaves.size() - 1) + ", each once",
-                            "\"" + leaf.path + "\": " +
-                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
-            entries.emplace_back(leaf.path, leaf.number);
-        }
-        return entries;
-    }
-
-    /// Fills tokens, byte ids and special ids; returns the ids by token.
-    [[gnu::cold]] std::unordered_map<std::string, Id> take_vocabulary(const Entries& entries, const std::string& where) {
-        std::vector<bool> seen(entries.size());
-        tokens_.resize(entries.size());
-        start_ = end_ = -1;
-        std::unordered_map<std::string, Id> ids;
-        ids.reserve(2 * entries.size());
-        for (const auto& [name, number] : entries) {
-            if (number >= seen.size())
-                throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
-                            "\"" + name + "\": " + std::to_string(number));
-            const auto id = static_cast<std::size_t>(number);
-            if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
-            seen[id] = true;
-            if (is_special(name, &detail::SpecialLiterals::start)) {
-                start_ = static_cast<Id>(id);
-            } else if (is_special(name, &detail::SpecialLiterals::end)) {
-                end_ = static_cast<Id>(id);
-            } else {
-                const std::optional<std::string> bytes = detail::byte_alphabet.bytes(name);
-                if (!bytes) throw Error(where, "\"" + name + "\" holds a character that stands for no byte");
-                tokens_[id] = *bytes;
-                ids.emplace(*bytes, static_cast<Id>(id));
-            }
-        }
-        if (start_ < 0 || end_ < 0) throw Error(where, "it lacks <|startoftext|> or <|endoftext|>");
-        name_specials();
-        for (unsigned byte = 0; byte < 256; ++byte) {
-            const std::string token(1, static_cast<char>(byte));
-            const auto inner = ids.find(token);
-            const auto last = ids.find(token + std::string(detail::word_end));
-            if (inner == ids.end() || last == ids.end())
-                throw Error(where, "it lacks \"" + detail::byte_alphabet.symbols(token) + "\" or \"" +
-                                       detail::byte_alphabet.symbols(token) + "</w>\", a token that each byte needs");
-            byte_ids_[byte] = inner->second;
-            last_ids_[byte] = last->second;
-        }
-        return ids;
-    }
-
-    static bool is_special(std::string_view name, std::string_view detail::SpecialLiterals::*which) {
-        return name == detail::special_literals(Cleaning::transformers).*which ||
-               name == detail::special_literals(Cleaning::open_clip).*which;
-    }
-
-    /// Byte-pair encoding of one word: the lowest rank first, of equal ranks the leftmost.
-    void append_word(std::string_view word, Scratch& scratch, std::vector<Id>& out) const {
-        std::vector<Id>& ids = scratch.ids;
-        ids.clear();
-        for (const char byte : word) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
-        ids.back() = last_ids_[static_cast<unsigned char>(word.back())];
-        merges_.apply(ids, scratch.ranks);
-        out.insert(out.end(), ids.begin(), ids.end());
-    }
-
-    Cleaning cleaning_;
-    std::vector<std::string> tokens_;  ///< bytes; a token that ends a word has "</w>" behind
-    detail::MergeRules merges_;
-    std::array<Id, 256> byte_ids_{};
-    std::array<Id, 256> last_ids_{};
-    Id start_ = 0, end_ = 0, padding_ = 0;
-    detail::AddedTokens added_, normalized_;  ///< of transformers: found in a text as it is, and as it was cleaned
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
-// ---- tandem/data/json_tokenizer.hpp ----
-
-// SigLIP 2's tokenizer: the byte-pair encoding with byte fallback of a tokenizer.json.
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-/// The tokenizer of SigLIP 2's checkpoints (and Gemma's): what tokenizers makes of a tokenizer.json whose model is BPE with
-/// byte fallback. Immutable once built: any number of threads may encode at once.
-class JsonTokenizer {
-public:
-    /// Reads a tokenizer.json, or the one in a folder. A text is what the file makes of it, as in transformers; where the
-    /// folder has open_clip_config.json, it is cleaned as open_clip does before (clean = "canonicalize"). `cleaning`
-    /// overrides that, and `model` is the folder of that config where it is another. What the file asks for and is not here (another model, normaliser or
-    /// pre-tokeniser) is an Error that names it, as is a file that contradicts itself.
-    [[gnu::cold]] static JsonTokenizer load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt,
-                                            const std::filesystem::path& model = {}) {
-        const bool is_folder = std::filesystem::is_directory(path);
-        const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
-        return from_json(detail::TokenizerFile::read(file), path,
-                         detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize"));
-    }
-
-    /// Of a tokenizer.json that was read, from the file or folder `path`.
-    [[gnu::cold]] static JsonTokenizer from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
-                                                 const detail::CaptionRules& rules) {
-        JsonTokenizer result(json);
-        const std::string where = json.file.string();
-        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
-            path, {"GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        result.pads_left_ = settings.pads_left.value_or(json.value("padding.direction") == "Left");
-        for (const detail::AddedToken& token : settings.added) result.add(token);
-        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
-        const auto has = [&](const std::string& token) { return result.id_of(token).has_value(); };
-        settings.require(where,
-                         {{"bos_token", ""}, {"eos_token", ""}, {"unk_token", ""}, {"pad_token", ""}, {"mask_token", ""},
-                          {"sep_token", ""}, {"cls_token", ""}},
-                         has);
-        for (const auto& [role, token] : settings.specials) {
-            if (!has(token)) throw Error(where, role + " among the added tokens", token);
-        }
-        result.padding_ = result.id_of(settings.special("pad_token", "<pad>")).value_or(0);
-        if (settings.adds_begin && *settings.adds_begin == result.before_.empty())
-            throw Error(where, "a post_processor as add_bos_token says", result.before_.empty() ? "none before a text" : "one before a text");
-        if (settings.adds_end && *settings.adds_end == result.behind_.empty())
-            throw Error(where, "a post_processor as add_eos_token says", result.behind_.empty() ? "none behind a text" : "one behind a text");
-        json.value("padding.direction");
-        json.refuse_unread();
-        result.canonicalizes_ = rules.cleaning == Cleaning::open_clip;
-        return result;
-    }
-
-    std::size_t vocabulary() const { return size_; }
-
-    /// The ids of a text of any length, with what the file says stands before and behind them. Invalid UTF-8 becomes U+FFFD.
-    std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids = before_;
-        append_text(text, ids);
-        ids.insert(ids.end(), behind_.begin(), behind_.end());
-        return ids;
-    }
-
-    /// Fills `out` with the ids, and with the padding behind them, or before them where the file's padding, or padding_side
-    /// of the folder's tokenizer_config.json, is left. Of a text that does not fit, the end is cut, and not what
-    /// the file says stands behind a text. Throws Error if `out` has no room for that.
-    void encode(std::string_view text, std::span<Id> out) const {
-        const std::size_t around = before_.size() + behind_.size();
-        if (out.size() < std::max<std::size_t>(around, 1))
-            throw Error("JsonTokenizer::encode", "a context of at least " + std::to_string(std::max<std::size_t>(around, 1)) + " tokens",
-                        std::to_string(out.size()));
-        std::vector<Id> ids = before_;
-        append_text(text, ids);
-        ids.resize(std::min(ids.size(), out.size() - behind_.size()));
-        ids.insert(ids.end(), behind_.begin(), behind_.end());
-        const std::size_t padded = out.size() - ids.size();
-        std::fill(out.begin(), out.end(), padding_);
-        std::copy(ids.begin(), ids.end(), out.begin() + static_cast<std::ptrdiff_t>(pads_left_ ? padded : 0));
-    }
-
-    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return detail::encode_rows(*this, texts, context);
-    }
-
-private:
-    struct Normalizer {
-        bool lowers = false;
-        std::string from, to;  ///< where it replaces
-    };
-
-    [[gnu::cold]] explicit JsonTokenizer(const detail::TokenizerFile& json) {
-        const std::string where = json.file.string();
-        json.require("model.type", "BPE");
-        json.require("model.byte_fallback", "true");
-        json.require("model.ignore_merges", "false", "false");
-        for (const char* const path : {"model.unk_token", "model.fuse_unk"}) json.ignore(path);  // bytes stand for what is unknown
-        for (const char* option : {"model.dropout", "model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
-            const std::string found = json.value(option, "null");
-            if (found != "null" && !found.empty()) throw Error(where, std::string(option) + " = null", found);
-        }
-
-        read_normalizers(json, "normalizer", where);
-        read_pre_tokenizer(json, where);
-        read_vocabulary(json, where);
-        read_template(json, where);
-    }
-
-    void read_normalizers(const detail::TokenizerFile& json, const std::string& at, const std::string& where) {
-        const std::string type = json.value(at + ".type");
-        if (type == "Sequence") {
-            for (std::size_t i = 0; !json.value(at + ".normalizers." + std::to_string(i) + ".type").empty(); ++i)
-                read_normalizers(json, at + ".normalizers." + std::to_string(i), where);
-        } else if (type == "Lowercase") {
-            normalizers_.push_back({true, "", ""});
-        } else if (type == "Replace" && !json.value(at + ".pattern.String").empty()) {
-            normalizers_.push_back({false, json.value(at + ".pattern.String"), json.value(at + ".content")});
-        } else if (!type.empty()) {
-            throw Error(where, at + " of type Sequence, Lowercase, or Replace of a string", type);
-        }
-    }
-
-    /// Gemma's splits at spaces, of which its normaliser has left none.
-    void read_pre_tokenizer(const detail::TokenizerFile& json, const std::string& where) const {
-        const std::string type = json.value("pre_tokenizer.type"), pattern = json.value("pre_tokenizer.pattern.String");
-        const bool is_idle = std::any_of(normalizers_.begin(), normalizers_.end(),
-                                         [&](const Normalizer& step) { return !step.lowers && step.from == pattern; });
-        if (!type.empty() && !(type == "Split" && is_idle))
-            throw Error(where, "no pre_tokenizer, or a Split at what the normalizer replaces", type);
-        if (is_idle) json.ignore("pre_tokenizer");  // nothing is left to split at, however it would be
-    }
-
-    void read_vocabulary(const detail::TokenizerFile& json, const std::string& where) {
-        const auto id_of = [&](const std::string& token, const char* what) {
-            const auto found = json.vocabulary.find(token);
-            if (found == json.vocabulary.end()) throw Error(where, std::string(what) + " in model.vocab", "\"" + token + "\"");
-            return found->second;
-        };
-        for (std::size_t byte = 0; byte < byte_ids_.size(); ++byte) {
-            std::array<char, 8> name;
-            std::snprintf(name.data(), name.size(), "<0x%02X>", static_cast<unsigned>(byte));
-            byte_ids_[byte] = id_of(name.data(), "all bytes");
-        }
-        merges_ = detail::MergeRules(json.merges.size());
-        for (const auto& [left, right] : json.merges) {
-            if (!merges_.add({id_of(left, "all merges"), id_of(right, "all merges"), id_of(left + right, "all merges")}))
-                throw Error(where, "each merge once", "\"" + left + " " + right + "\" twice");
-        }
-        for (const auto& [token, id] : json.vocabulary) {
-            const std::u32string letters = detail::decode_utf8(token);
-            if (letters.size() == 1) letter_ids_.emplace(letters[0], id);
-            size_ = std::max(size_, static_cast<std::size_t>(id) + 1);
-        }
-    }
-
-    void add(detail::AddedToken token) {
-        size_ = std::max(size_, static_cast<std::size_t>(token.id) + 1);
-        if (token.normalized) token.text = normalized(token.text);
-        (token.normalized ? normalized_ : added_).add(std::move(token));
-    }
-    std::optional<Id> id_of(const std::string& text) const {
-        for (const detail::AddedTokens* const tokens : {&added_, &normalized_}) {
-            for (const detail::AddedToken& token : tokens->tokens()) {
-                if (token.text == text) return token.id;
-            }
-        }
-        return std::nullopt;
-    }
-
-    /// The special tokens around a text.
-    void read_template(const detail::TokenizerFile& json, const std::string& where) {
-        const std::string type = json.value("post_processor.type");
-        if (type.empty()) return;
-        if (type != "TemplateProcessing") throw Error(where, "a post_processor of type TemplateProcessing", type);
-        bool is_behind = false;
-        for (std::size_t i = 0;; ++i) {
-            const std::string at = "post_processor.single." + std::to_string(i);
-            const std::string token = json.value(at + ".SpecialToken.id");
-            if (!json.value(at + ".Sequence.id").empty()) {
-                is_behind = true;
-            } else if (!token.empty()) {
-                const std::string id = json.value("post_processor.special_tokens." + token + ".ids.0");
-                if (id.empty()) throw Error(where, "the id of every token of post_processor", "none of " + token);
-                (is_behind ? behind_ : before_).push_back(static_cast<Id>(std::stoul(id)));
-            } else {
-                break;
-            }
-            json.ignore(at);
-        }
-        // Captions are single; the ids of its tokens were read.
-        json.ignore("post_processor.pair");
-        json.ignore("post_processor.special_tokens");
-    }
-
-    void append_text(std::string_view raw, std::vector<Id>& ids) const {
-        const std::string text = canonicalizes_ ? detail::canonicalize_as_open_clip(raw)
-                                                : detail::encode_utf8(detail::decode_utf8(raw));  // which is valid
-        const auto token = [&](Id id) { ids.push_back(id); };
-        added_.split(text, [&](std::string_view part) {
-            normalized_.split(normalized(std::string(part)), [&](std::string_view rest) { append_part(rest, ids); }, token);
-        }, token);
-    }
-
-    std::string normalized(std::string part) const {
-        for (const Normalizer& step : normalizers_) {
-            if (step.lowers) {
-                part = detail::encode_utf8(detail::lower_by_letter(detail::decode_utf8(part)));
-                continue;
-            }
-            for (std::size_t at = part.find(step.from); at != std::string::npos; at = part.find(step.from, at + step.to.size()))
-                part.replace(at, step.from.size(), step.to);
-        }
-        return part;
-    }
-
-    void append_part(std::string_view part, std::vector<Id>& ids) const {
-        std::vector<Id> word;
-        for (const char32_t letter : detail::decode_utf8(part)) {
-            if (const auto found = letter_ids_.find(letter); found != letter_ids_.end()) {
-                word.push_back(found->second);
-                continue;
-            }
-            for (const char byte : detail::encode_utf8(std::u32string(1, letter)))
-                word.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
-        }
-        std::vector<std::uint32_t> ranks;
-        merges_.apply(word, ranks);
-        ids.insert(ids.end(), word.begin(), word.end());
-    }
-
-    std::vector<Normalizer> normalizers_;
-    detail::AddedTokens added_, normalized_;  ///< those found in a text as it is, and as it was normalised
-    std::unordered_map<char32_t, Id> letter_ids_;
-    std::array<Id, 256> byte_ids_{};
-    detail::MergeRules merges_;
-    std::vector<Id> before_, behind_;
-    Id padding_ = 0;
-    bool canonicalizes_ = false, pads_left_ = false;
-    std::size_t size_ = 0;
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
-// ---- tandem/data/unigram.hpp ----
-
-// Unigram vocabularies, as SentencePiece and as the tokenizers package apply them. Written here, since Debian's
-// libsentencepiece 0.1.97 breaks ties between segmentations of equal score ("..." as ".." + ".") otherwise than the
-// releases with which the published models' ids are made, and tokenizers differs from both.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// The fields of a message of Protocol Buffers, one after the other (protobuf.dev/programming-guides/encoding).
-class ProtobufReader {
-public:
-    explicit ProtobufReader(std::string_view message) : rest_(message) {}
-
-    /// Moves to the next field; false at the end. Throws Error where the message breaks off.
-    bool next() {
-        if (rest_.empty()) return false;
-        const std::uint64_t key = varint();
-        field = static_cast<std::size_t>(key >> 3);
-        switch (key & 7) {
-            case 0:
-                number = varint();
-                return true;
-            case 1:
-                bytes = take(8);
-                return true;
-            case 2:
-                bytes = take(varint());
-                return true;
-            case 5:
-                bytes = take(4);
-                return true;
-            default:
-                throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
-        }
-    }
-
-    std::size_t field = 0;
-    std::uint64_t number = 0;  ///< of a field that is a number or a flag
-    std::string_view bytes;    ///< of a text, a message or a float
-
-    float real() const {
-        if (bytes.size() != 4) throw Error("protobuf", "a float of 4 bytes", std::to_string(bytes.size()));
-        float value;
-        std::memcpy(&value, bytes.data(), sizeof value);
-        return value;
-    }
-
-private:
-    std::uint64_t varint() {
-        std::uint64_t value = 0;
-        for (unsigned shift = 0; shift < 64; shift += 7) {
-            const auto byte = static_cast<unsigned char>(take(1)[0]);
-            value |= static_cast<std::uint64_t>(byte & 0x7FU) << shift;
-            if (byte < 0x80) return value;
-        }
-        throw Error("protobuf", "a number of at most 64 bits");
-    }
-    std::string_view take(std::uint64_t size) {
-        if (size > rest_.size()) throw Error("protobuf", "a message that does not break off");
-        const std::string_view taken = rest_.substr(0, static_cast<std::size_t>(size));
-        rest_.remove_prefix(taken.size());
-        return taken;
-    }
-
-    std::string_view rest_;
-};
-
-/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply
-/// it.
-class UnigramModel {
-public:
-    /// Throws Error if the bytes are no such model. They must stay as long as the object.
-    [[gnu::cold]] explicit UnigramModel(std::string_view model) {
-        ProtobufReader fields(model);
-        while (fields.next()) {
-            if (fields.field == 1) add_piece(fields.bytes);
-            if (fields.field == 2) read_trainer(fields.bytes);
-            if (fields.field == 3) read_normalizer(fields.bytes);
-        }
-        if (unknown_ < 0) throw Error("sentencepiece", "a piece for what is unknown", "none");
-        std::sort(trie_.begin(), trie_.end());
-    }
-
-    /// The same of a tokenizer.json: pieces whose ids are their places. They and the map must stay as long as the
-    /// object.
-    [[gnu::cold]] UnigramModel(std::span<const std::pair<std::string, double>> pieces, Id unknown,
-                               std::string_view character_map)
-        : size_(pieces.size()), unknown_(unknown) {
-        for (std::size_t i = 0; i < pieces.size(); ++i) {
-            const auto& [text, score] = pieces[i];
-            lowest_ = std::min(lowest_, score);
-            if (!text.empty()) trie_.push_back({text, static_cast<Id>(i), score, normal});
-        }
-        read_character_map(character_map);
-        std::sort(trie_.begin(), trie_.end());
-    }
-
-    std::size_t size() const { return size_; }
-    Id end() const { return end_; }
-    Id unknown() const { return unknown_; }
-
-    /// As SentencePiece encodes a text. Its scores are float.
-    std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids;
-        segment<float>(normalize(text), ids);
-        return ids;
-    }
-
-    /// As the tokenizers package does with Precompiled, WhitespaceSplit and Metaspace: word by word, each behind a mark
-    /// of its space, with scores in double. `text` is a text's part that the character map has been applied to.
-    void append_words(std::string_view text, std::vector<Id>& ids) const {
-        for (std::size_t at = 0; at < text.size();) {
-            const std::size_t begin = at;
-            while (at < text.size() && space_at(text, at) == 0) ++at;
-            if (at > begin) append_word(text.substr(begin, at - begin), ids);
-            if (at < text.size()) at += space_at(text, at);
-        }
-    }
-
-    /// The same with Metaspace alone, which splits at spaces, each of which counts, and at no other white space.
-    void append_marked(std::string_view text, std::vector<Id>& ids) const {
-        if (text.empty()) return;
-        std::string marked;
-        for (const char letter : text) letter == ' ' ? marked += space_mark : marked += letter;
-        append_word(marked, ids);
-    }
-
-    /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of
-    /// the shortest prefix that the map knows, what stands behind it is dropped; else, or if it has 6 bytes or more, of
-    /// every letter alone.
-    void append_mapped(std::string_view grapheme, std::string& out) const {
-        if (grapheme.size() < 6) {
-            if (const auto found = map_shortest(grapheme); found.data() != nullptr) {
-                out += found;
-                return;
-            }
-        }
-        while (!grapheme.empty()) {
-            const std::string_view letter = grapheme.substr(0, std::min(utf8_length(grapheme[0]), grapheme.size()));
-            const auto found = map_shortest(letter);
-            out += found.data() != nullptr ? found : letter;
-            grapheme.remove_prefix(letter.size());
-        }
-    }
-
-private:
-    // Kinds of a piece (sentencepiece_model.proto).
-    enum Kind : std::uint8_t { normal = 1, unknown_kind = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
-    static constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581
-
-    struct Piece {
-        std::string_view text;
-        Id id;
-        double score;
-        Kind kind;
-        bool operator<(const Piece& other) const { return text < other.text; }
-    };
-
-    void add_piece(std::string_view message) {
-        Piece piece{{}, static_cast<Id>(size_++), 0, normal};
-        ProtobufReader fields(message);
-        while (fields.next()) {
-            if (fields.field == 1) piece.text = fields.bytes;
-            if (fields.field == 2) piece.score = static_cast<double>(fields.real());
-            if (fields.field == 3) piece.kind = static_cast<Kind>(fields.number);
-        }
-        if (piece.kind == unknown_kind) unknown_ = piece.id;
-        if (piece.kind == control && piece.text == "</s>") end_ = piece.id;
-        if (piece.kind == user_defined) symbols_.push_back(piece.text);
-        if (piece.kind == normal) {
-            lowest_ = std::min(lowest_, piece.score);
-            highest_ = std::max(highest_, piece.score);
-        }
-        const bool is_text = piece.kind == normal || piece.kind == user_defined || piece.kind == unused;
-        if (is_text && !piece.text.empty()) trie_.push_back(piece);
-    }
-
-    static void read_trainer(std::string_view message) {
-        ProtobufReader fields(message);
-        while (fields.next()) {
-            if (fields.field == 3 && fields.number != 1)
-                throw Error("sentencepiece", "a unigram model (type 1)", "type " + std::to_string(fields.number));
-            if ((fields.field == 35 || fields.field == 24) && fields.number != 0)
-                throw Error("sentencepiece", "a model without byte fallback and white space as suffix",
-                            "field " + std::to_string(fields.field));
-        }
-    }
-
-    void read_normalizer(std::string_view message) {
-        ProtobufReader fields(message);
-        while (fields.next()) {
-            if (fields.field == 2) read_character_map(fields.bytes);
-            if (fields.field == 3) add_dummy_prefix_ = fields.number != 0;
-            if (fields.field == 4) remove_extra_spaces_ = fields.number != 0;
-            if (fields.field == 5) escape_spaces_ = fields.number != 0;
-        }
-    }
-
-    /// A double array of darts-clone behind its size, then the texts it points to, each ended by a NUL.
-    void read_character_map(std::string_view map) {
-        if (map.empty()) return;
-        std::uint32_t size = 0;
-        if (map.size() >= sizeof size) std::memcpy(&size, map.data(), sizeof size);
-        if (size < 1024 || size % 4 != 0 || size > map.size() - sizeof size || map.back() != 0)
-            throw Error("sentencepiece", "a character map whose parts fit");
-        units_.resize(size / 4);
-        std::memcpy(units_.data(), map.data() + sizeof size, size);
-        replacements_ = map.substr(sizeof size + size);
-    }
-
-    /// Calls body(length, replacement) for every prefix of the text that the character map knows, until it returns
-    /// false.
-    template <class Body>
-    void for_each_mapped_prefix(std::string_view text, const Body& body) const {
-        if (units_.empty()) return;
-        const auto offset = [](std::uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
-        std::size_t node = offset(units_[0]);
-        for (std::size_t i = 0; i < text.size(); ++i) {
-            const auto letter = static_cast<unsigned char>(text[i]);
-            node ^= letter;
-            if (node >= units_.size() || (units_[node] & ((1U << 31) | 0xFFU)) != letter) return;
-            const bool has_leaf = (units_[node] >> 8 & 1U) != 0;
-            node ^= offset(units_[node]);
-            if (node >= units_.size()) return;
-            const std::uint32_t replacement = units_[node] & 0x7FFFFFFFU;
-            if (has_leaf && replacement < replacements_.size() &&
-                !body(i + 1, std::string_view(replacements_.data() + replacement)))
-                return;
-        }
-    }
-
-    std::string_view map_shortest(std::string_view text) const {
-        std::string_view found;
-        for_each_mapped_prefix(text, [&](std::size_t, std::string_view replacement) {
-            found = replacement;
-            return false;
-        });
-        return found;
-    }
-
-    /// What the longest match at the front of the text becomes, and how long that match is.
-    std::pair<std::string_view, std::size_t> normalize_prefix(std::string_view text) const {
-        std::size_t longest = 0;
-        for (const std::string_view symbol : symbols_) {
-            if (symbol.size() > longest && text.starts_with(symbol)) longest = symbol.size();
-        }
-        if (longest > 0) return {text.substr(0, longest), longest};
-        std::string_view replacement;
-        for_each_mapped_prefix(text, [&](std::size_t length, std::string_view found) {
-            longest = length;
-            replacement = found;
-            return true;
-        });
-        if (longest > 0) return {replacement, longest};
-        const std::size_t size = std::min(utf8_length(text[0]), text.size());
-        return {text.substr(0, size), size};
-    }
-
-    /// How many bytes of white space (Unicode's) begin there; 0: none.
-    static std::size_t space_at(std::string_view text, std::size_t at) {
-        const std::size_t length = std::min(utf8_length(text[at]), text.size() - at);
-        const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
-        if (length == 1) return text[at] == ' ' || (text[at] >= 9 && text[at] <= 13) ? 1 : 0;
-        if (length == 2) return byte(0) == 0xC2 && (byte(1) == 0x85 || byte(1) == 0xA0) ? 2 : 0;
-        static constexpr std::array<std::string_view, 7> others{"\u1680", "\u2028", "\u2029", "\u202f",
-                                                                "\u205f", "\u3000", "\u200a"};
-        const std::string_view letter = text.substr(at, length);
-        const bool is_wide = letter >= "\u2000" && letter <= "\u200a";
-        return length == 3 && (is_wide || std::ranges::find(others, letter) != others.end()) ? 3 : 0;
-    }
-
-    void append_word(std::string_view word, std::vector<Id>& ids) const {
-        std::string marked(word.starts_with(space_mark) ? "" : space_mark);
-        marked += word;
-        for (std::size_t at = 0; at < marked.size();) {
-            const std::size_t end = std::min(marked.find(space_mark, at + space_mark.size()), marked.size());
-            segment<double>(std::string_view(marked).substr(at, end - at), ids);
-            at = end;
-        }
-    }
-
-    /// In valid UTF-8, which the text is.
-    static std::size_t utf8_length(char first) {
-        const auto byte = static_cast<unsigned char>(first);
-        return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-    }
-
-    std::string normalize(std::string_view text) const {
-        if (remove_extra_spaces_) {
-            while (!text.empty()) {
-                const auto [piece, length] = normalize_prefix(text);
-                if (piece != " ") break;
-                text.remove_prefix(length);
-            }
-        }
-        if (text.empty()) return {};
-        const std::string_view space = escape_spaces_ ? space_mark : std::string_view(" ");
-        std::string out;
-        if (add_dummy_prefix_) out += space;
-        bool after_space = remove_extra_spaces_;
-        while (!text.empty()) {
-            auto [piece, length] = normalize_prefix(text);
-            text.remove_prefix(length);
-            while (after_space && piece.starts_with(' ')) piece.remove_prefix(1);
-            for (const char letter : piece) {
-                if (letter == ' ') {
-                    out += space;
-                } else {
-                    out += letter;
-                }
-            }
-            if (!piece.empty()) after_space = remove_extra_spaces_ && piece.ends_with(' ');
-        }
-        while (remove_extra_spaces_ && out.ends_with(space)) out.resize(out.size() - space.size());
-        return out;
-    }
-
-    /// Appends the segmentation of the highest score; of equal ones the one found first, as the originals find them.
-    template <class Score>
-    void segment(std::string_view text, std::vector<Id>& ids) const {
-        struct Best {
-            Id id = -1;
-            Score score = 0;
-            std::size_t from = npos;
-        };
-        constexpr Score unknown_penalty = 10;
-        std::vector<Best> ends(text.size() + 1);
-        const auto offer = [&](std::size_t end, Id id, Score score, std::size_t from) {
-            if (ends[end].from == npos || score > ends[end].score) ends[end] = {id, score, from};
-        };
-        for (std::size_t from = 0; from < text.size();) {
-            const std::size_t letter = std::min(utf8_length(text[from]), text.size() - from);
-            const Score so_far = ends[from].score;
-            bool has_letter = false;
-            auto low = trie_.begin(), high = trie_.end();
-            for (std::size_t length = 1; from + length <= text.size() && low != high; ++length) {
-                const std::string_view prefix = text.substr(from, length);
-                narrow_to_prefix(low, high, prefix);
-                if (low == high || low->text.size() != length || low->kind == unused) continue;
-                const Score score =
-                    low->kind == user_defined
-                        ? static_cast<Score>(length) * static_cast<Score>(highest_) - static_cast<Score>(0.1F)
-                        : static_cast<Score>(low->score);
-                offer(from + length, low->id, so_far + score, from);
-                has_letter = has_letter || length == letter;
-            }
-            if (!has_letter)
-                offer(from + letter, unknown_, so_far + static_cast<Score>(lowest_) - unknown_penalty, from);
-            from += letter;
-        }
-        const std::size_t first = ids.size();
-        for (std::size_t end = text.size(); end > 0; end = ends[end].from) {
-            // What is unknown side by side is one.
-            if (ends[end].id != unknown_ || ids.size() == first || ids.back() != unknown_) ids.push_back(ends[end].id);
-        }
-        std::reverse(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end());
-    }
-
-    static constexpr std::size_t npos = std::numeric_limits<std::size_t>::max();
-
-    std::size_t size_ = 0;
-    Id end_ = -1, unknown_ = -1;
-    double lowest_ = std::numeric_limits<double>::max(), highest_ = std::numeric_limits<double>::lowest();
-    bool add_dummy_prefix_ = true, remove_extra_spaces_ = true, escape_spaces_ = true;
-    std::vector<Piece> trie_;  ///< sorted: a prefix is a range
-    std::vector<std::string_view> symbols_;
-    std::vector<std::uint32_t> units_;
-    std::string_view replacements_;
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/data/sentence_piece.hpp ----
-
-// SigLIP's tokenizer: a SentencePiece vocabulary behind the cleaning of transformers or open_clip.
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-/// The tokenizer of SigLIP's checkpoints. Immutable once built: any number of threads may encode at once.
-class SentencePiece {
-public:
-    /// Reads a vocabulary. `path` is a model of SentencePiece (spiece.model), or a folder with one. Texts are cleaned as
-    /// transformers' SiglipTokenizer does, or, where the folder has open_clip_config.json, as open_clip does
-    /// (clean = "canonicalize"); `cleaning` overrides that, and `model` is the folder of that config where it is
-    /// another. Throws Error if there is no such file, it is damaged, or it has
-    /// no piece that ends a text.
-    [[gnu::cold]] static SentencePiece load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt,
-                                            const std::filesystem::path& model = {}) {
-        const bool is_folder = std::filesystem::is_directory(path);
-        const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
-        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
-        SentencePiece result;
-        result.cleaning_ = detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize").cleaning;
-        read_settings(path, file.string());
-        try {
-            result.file_ = std::make_shared<const MappedFile>(file);
-            const auto bytes = result.file_->bytes();
-            result.model_ = std::make_shared<const detail::UnigramModel>(
-                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-        } catch (const Error& error) {
-            throw Error(file.string(), "a model of SentencePiece", error.what());
-        }
-        result.end_ = result.model_->end();
-        if (result.end_ < 0) throw Error(file.string(), "a piece that ends a text, </s>", "none");
-        result.marker_pieces_ = result.model_->encode(unknown_literal).size();
-        return result;
-    }
-
-    std::size_t vocabulary() const { return model_->size(); }
-
-    /// The ids of a text of any length; the last one ends the text. Invalid UTF-8 becomes U+FFFD.
-    std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(detail::canonicalize_as_open_clip(text)) : as_transformers(text);
-        if (ids.empty() || ids.back() != end_) ids.push_back(end_);
-        return ids;
-    }
-
-    /// Fills `out` with the ids, and with the end of text behind them. What does not fit is cut, and the last id is the end
-    /// of text then. Throws Error if `out` is empty.
-    void encode(std::string_view text, std::span<Id> out) const {
-        if (out.empty()) throw Error("SentencePiece::encode", "a context of at least 1 token", "0");
-        const std::vector<Id> ids = encode(text);
-        const std::size_t kept = std::min(ids.size(), out.size() - 1);
-        std::copy_n(ids.begin(), kept, out.begin());
-        std::fill(out.begin() + static_cast<std::ptrdiff_t>(kept), out.end(), end_);
-    }
-
-    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return detail::encode_rows(*this, texts, context);
-    }
-
-private:
-    static constexpr std::string_view unknown_literal = "<unk>", end_literal = "</s>";
-
-    SentencePiece() = default;
-
-    /// Its configs may say what the vocabulary says anyway.
-    [[gnu::cold]] static void read_settings(const std::filesystem::path& path, const std::string& where) {
-        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
-            path, {"SiglipTokenizer", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        settings.require(where, {{"eos_token", end_literal}, {"unk_token", unknown_literal}, {"pad_token", end_literal}},
-                         [](const std::string& token) { return token == end_literal || token == unknown_literal; });
-        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
-        if (!settings.lowers.value_or(true)) throw Error(where, "do_lower_case = true", "false");
-        for (const detail::AddedToken& token : settings.added) {
-            if (token.text != end_literal && token.text != unknown_literal)
-                throw Error(where, "no added tokens but </s> and <unk>", "\"" + token.text + "\"");
-        }
-    }
-
-    /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
-    /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are dropped,
-    /// so that a first space counts.
-    std::vector<Id> as_transformers(std::string_view text) const {
-        constexpr char32_t space_mark = U'\u2581';
-        std::u32string codes = detail::decode_utf8(text);
-        std::replace(codes.begin(), codes.end(), space_mark, U' ');
-        codes.insert(codes.begin(), space_mark);
-        const std::u32string end = detail::decode_utf8(end_literal), unknown = detail::decode_utf8(unknown_literal);
-        std::vector<Id> ids;
-        for (std::size_t at = 0; at < codes.size();) {
-            const std::size_t next = std::min(codes.find(end, at), codes.find(unknown, at));
-            const bool is_last = next == std::u32string::npos;
-            const std::u32string_view part = std::u32string_view(codes).substr(at, is_last ? next : next - at);
-            const bool is_mark_alone = !is_last && detail::collapse_python_space(part) == std::u32string(1, space_mark);
-            if (!part.empty() && !is_mark_alone) append_part(part, ids);
-            if (is_last) break;
-            const bool is_end = codes.compare(next, end.size(), end) == 0;
-            ids.push_back(is_end ? end_ : model_->unknown());
-            at = next + (is_end ? end.size() : unknown.size());
-        }
-        return ids;
-    }
-
-    void append_part(std::u32string_view part, std::vector<Id>& ids) const {
-        const std::u32string canonical =
-            detail::collapse_python_space(detail::without_punctuation(detail::python_lower(part)));
-        const std::vector<Id> found = model_->encode(std::string(unknown_literal) + detail::encode_utf8(canonical));
-        const std::size_t dropped = found.size() >= marker_pieces_ ? marker_pieces_ : 0;
-        ids.insert(ids.end(), found.begin() + static_cast<std::ptrdiff_t>(dropped), found.end());
-    }
-
-    Cleaning cleaning_ = Cleaning::transformers;
-    Id end_ = 0;
-    std::size_t marker_pieces_ = 0;  ///< of unknown_literal
-    std::shared_ptr<const MappedFile> file_;  ///< which the model's texts stand in
-    std::shared_ptr<const detail::UnigramModel> model_;
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
-// ---- tandem/data/word_piece.hpp ----
-
-// BERT's tokenizer: WordPiece, as the tokenizers package applies it.
-
-#if __has_include(<utf8proc.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-// tokenizers takes its classes of characters from Unicode 8: these came later.
-inline constexpr CodeRange marks_after_unicode_8[] = {
-    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8e1},     {0x9fe, 0x9fe},     {0xafa, 0xaff},
-    {0xb55, 0xb55},     {0xc04, 0xc04},     {0xc3c, 0xc3c},     {0xd00, 0xd00},     {0xd3b, 0xd3c},
-    {0xd81, 0xd81},     {0xeba, 0xeba},     {0x180f, 0x180f},   {0x1885, 0x1886},   {0x1abf, 0x1ace},
-    {0x1df6, 0x1dfb},   {0xa82c, 0xa82c},   {0xa8c5, 0xa8c5},   {0xa8ff, 0xa8ff},   {0xa9bd, 0xa9bd},
-    {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070},
-    {0x11073, 0x11074}, {0x110c2, 0x110c2}, {0x111c9, 0x111c9}, {0x111cf, 0x111cf}, {0x1123e, 0x1123e},
-    {0x1133b, 0x1133b}, {0x11438, 0x1143f}, {0x11442, 0x11444}, {0x11446, 0x11446}, {0x1145e, 0x1145e},
-    {0x1182f, 0x11837}, {0x11839, 0x1183a}, {0x1193b, 0x1193c}, {0x1193e, 0x1193e}, {0x11943, 0x11943},
-    {0x119d4, 0x119d7}, {0x119da, 0x119db}, {0x119e0, 0x119e0}, {0x11a01, 0x11a0a}, {0x11a33, 0x11a38},
-    {0x11a3b, 0x11a3e}, {0x11a47, 0x11a47}, {0x11a51, 0x11a56}, {0x11a59, 0x11a5b}, {0x11a8a, 0x11a96},
-    {0x11a98, 0x11a99}, {0x11c30, 0x11c36}, {0x11c38, 0x11c3d}, {0x11c3f, 0x11c3f}, {0x11c92, 0x11ca7},
-    {0x11caa, 0x11cb0}, {0x11cb2, 0x11cb3}, {0x11cb5, 0x11cb6}, {0x11d31, 0x11d36}, {0x11d3a, 0x11d3a},
-    {0x11d3c, 0x11d3d}, {0x11d3f, 0x11d45}, {0x11d47, 0x11d47}, {0x11d90, 0x11d91}, {0x11d95, 0x11d95},
-    {0x11d97, 0x11d97}, {0x11ef3, 0x11ef4}, {0x16f4f, 0x16f4f}, {0x16fe4, 0x16fe4}, {0x1cf00, 0x1cf2d},
-    {0x1cf30, 0x1cf46}, {0x1e000, 0x1e006}, {0x1e008, 0x1e018}, {0x1e01b, 0x1e021}, {0x1e023, 0x1e024},
-    {0x1e026, 0x1e02a}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e944, 0x1e94a}};
-inline constexpr CodeRange punctuation_after_unicode_8[] = {
-    {0x61d, 0x61d},     {0x9fd, 0x9fd},     {0xa76, 0xa76},     {0xc77, 0xc77},     {0xc84, 0xc84},
-    {0x1b7d, 0x1b7e},   {0x2e43, 0x2e4f},   {0x2e52, 0x2e5d},   {0x10ead, 0x10ead}, {0x10f55, 0x10f59},
-    {0x10f86, 0x10f89}, {0x1144b, 0x1144f}, {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c},
-    {0x116b9, 0x116b9}, {0x1183b, 0x1183b}, {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46},
-    {0x11a9a, 0x11a9c}, {0x11a9e, 0x11aa2}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8},
-    {0x11fff, 0x11fff}, {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a}, {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
-inline constexpr CodeRange formats_after_unicode_8[] = {
-    {0x890, 0x891}, {0x8e2, 0x8e2}, {0x110cd, 0x110cd}, {0x13430, 0x13438}};
-// tokenizers/src/normalizers/bert.rs, is_chinese_char; 0x2B920 is its own.
-inline constexpr CodeRange chinese_characters[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},
-                                                   {0x20000, 0x2a6df}, {0x2a700, 0x2b81f}, {0x2b920, 0x2ceaf},
-                                                   {0x2f800, 0x2fa1f}};
-
-/// What BertNormalizer leaves out: NUL, the replacement character, controls, formats, private and unpaired code points.
-inline bool is_bert_control(char32_t c) {
-    if (c == 0 || c == replacement_character) return true;
-    if (c == U'\t' || c == U'\n' || c == U'\r') return false;
-    const utf8proc_category_t kind = category(c);
-    return (kind == UTF8PROC_CATEGORY_CC || kind == UTF8PROC_CATEGORY_CF || kind == UTF8PROC_CATEGORY_CO ||
-            kind == UTF8PROC_CATEGORY_CS) &&
-           !in_ranges(formats_after_unicode_8, c);
-}
-
-/// A nonspacing mark, which BertNormalizer strips together with case.
-inline bool is_accent(char32_t c) {
-    // U+1734 was a nonspacing mark in Unicode 8.
-    return c == 0x1734 || (category(c) == UTF8PROC_CATEGORY_MN && !in_ranges(marks_after_unicode_8, c));
-}
-
-/// What BertPreTokenizer makes words of their own.
-inline bool is_bert_punctuation(char32_t c) {
-    if (c < 0x80)
-        return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') ||
-               (c >= U'{' && c <= U'~');
-    if (c == 0x166d || c == 0x111c9) return true;  // were punctuation in Unicode 8
-    const utf8proc_category_t kind = category(c);
-    return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO && !in_ranges(punctuation_after_unicode_8, c);
-}
-
-}  // namespace detail
-
-/// The tokenizer of ALIGN's checkpoints: transformers' BertTokenizer. Immutable once built: any number of threads may
-/// encode at once.
-class WordPiece {
-public:
-    /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a
-    /// folder with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and
-    /// tokenize_chinese_chars. Where the folder has open_clip_config.json, texts are cleaned before as open_clip does
-    /// (clean = "whitespace"), and its strip_sep_token counts; `cleaning` overrides that, and `model` is the
-    /// folder of that config where it is another. Throws Error if there is no such file, it lacks a special token, or a config asks for what is not here.
-    [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
-                                        std::optional<Cleaning> cleaning = std::nullopt,
-                                        const std::filesystem::path& model = {}) {
-        const std::filesystem::path file = detail::vocabulary_file(path, "vocab.txt");
-        const auto rules = detail::caption_rules(model.empty() ? path : model, cleaning, "whitespace");
-        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, rules);
-        WordPiece result;
-        result.read_vocabulary(file);
-        const detail::TokenizerSettings settings = read_settings(path);
-        result.lowers_ = settings.lowers.value_or(true);
-        result.strips_accents_ = settings.strips_accents.value_or(result.lowers_);
-        result.splits_chinese_ = settings.splits_chinese.value_or(true);
-        result.find_specials(file, settings, rules);
-        return result;
-    }
-
-    /// Of a tokenizer.json that was read.
-    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, const std::filesystem::path& path,
-                                             const detail::CaptionRules& rules) {
-        WordPiece result;
-        result.read_json(json);
-        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
-        const detail::TokenizerSettings settings = read_settings(path);
-        // transformers 5 takes its config's word over the file's (tokenization_bert.py).
-        result.lowers_ = settings.lowers.value_or(result.lowers_);
-        const std::string strips = json.value("normalizer.strip_accents", "null");
-        result.strips_accents_ = settings.strips_accents.value_or(strips == "null" ? result.lowers_ : strips == "true");
-        result.splits_chinese_ = settings.splits_chinese.value_or(result.splits_chinese_);
-        result.find_specials(json.file, settings, rules);
-        json.refuse_unread();
-        return result;
-    }
-
-    std::size_t vocabulary() const { return ids_.size(); }
-
-    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is
-    /// left out.
-    std::vector<Id> encode(std::string_view text) const {
-        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
-    }
-
-    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
-    /// last id ends the text. Throws Error if `out` has no room for begin and end.
-    void encode(std::string_view text, std::span<Id> out) const { frame_.fit("WordPiece::encode", encode(text), out); }
-
-    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return detail::encode_rows(*this, texts, context);
-    }
-
-private:
-    static constexpr std::size_t longest_word = 100;  // letters; a longer one is unknown
-
-    WordPiece() = default;
-
-    [[gnu::cold]] void read_vocabulary(const std::filesystem::path& path) {
-        std::ifstream file(path, std::ios::binary);
-        Id id = 0;
-        for (std::string line; std::getline(file, line); ++id) {
-            if (line.ends_with('\r')) line.pop_back();
-            ids_.emplace(line, id);
-        }
-    }
-
-    [[gnu::cold]] static detail::TokenizerSettings read_settings(const std::filesystem::path& path) {
-        return detail::read_tokenizer_settings(path, {"BertTokenizer", "BertTokenizerFast", "TokenizersBackend",
-                                                      "PreTrainedTokenizerFast"});
-    }
-
-    [[gnu::cold]] void find_specials(const std::filesystem::path& file, const detail::TokenizerSettings& settings,
-                                     const detail::CaptionRules& rules) {
-        const auto id_of = [&](const char* literal) {
-            const auto found = ids_.find(literal);
-            if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
-            frame_.added.add({.text = literal, .id = found->second});
-            return found->second;
-        };
-        frame_.padding = id_of("[PAD]");
-        frame_.unknown = id_of("[UNK]");
-        frame_.begin = id_of("[CLS]");
-        frame_.end = id_of("[SEP]");
-        if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
-            frame_.added.add({.text = mask->first, .id = mask->second});
-        for (const detail::AddedToken& token : settings.added) add(file, token);
-        settings.require(file.string(),
-                         {{"pad_token", "[PAD]"}, {"unk_token", "[UNK]"}, {"cls_token", "[CLS]"}, {"sep_token", "[SEP]"},
-                          {"mask_token", "[MASK]"}},
-                         [&](const std::string& token) { return frame_.added.has(token); });
-        if (settings.pads_left.value_or(false)) throw Error(file.string(), "padding_side = right", "left");
-        frame_.cleans = rules.cleaning == Cleaning::open_clip;
-        frame_.strips_end = rules.strips_end;
-    }
-
-    /// BertNormalizer takes words apart where an added token may stand whole: such tokens are not here.
-    [[gnu::cold]] void add(const std::filesystem::path& file, const detail::AddedToken& token) {
-        if (token.normalized)
-            throw Error(file.string(), "added tokens that are special, or normalized = false", "\"" + token.text + "\"");
-        const auto known = ids_.find(token.text);
-        detail::check_added(file.string(), token, ids_.size(), known == ids_.end() ? -1 : known->second);
-        ids_.emplace(token.text, token.id);
-        frame_.added.add(token);
-    }
-
-    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
-        json.require("model.type", "WordPiece", "WordPiece");
-        json.require("model.unk_token", "[UNK]", "[UNK]");
-        json.require("model.continuing_subword_prefix", "##", "##");
-        json.require("model.max_input_chars_per_word", "100", "100");
-        json.require("normalizer.type", "BertNormalizer");
-        json.require("normalizer.clean_text", "true", "true");
-        json.require("pre_tokenizer.type", "BertPreTokenizer");
-        // [CLS] text [SEP], in either of the two words for it.
-        const std::string frame = json.value("post_processor.type");
-        if (frame != "BertProcessing" && frame != "TemplateProcessing")
-            throw Error(json.file.string(), "post_processor.type = TemplateProcessing or BertProcessing", frame.empty() ? "nothing" : frame);
-        if (frame == "TemplateProcessing") {
-            json.require("post_processor.single.0.SpecialToken.id", "[CLS]");
-            json.require("post_processor.single.1.Sequence.id", "A");
-            json.require("post_processor.single.2.SpecialToken.id", "[SEP]");
-            if (json.has("post_processor.single.3.SpecialToken.id"))
-                throw Error(json.file.string(), "a post_processor of [CLS], text and [SEP]", "more");
-            for (const char* const token : {"[CLS]", "[SEP]"}) {
-                const std::string id = json.value(std::string("post_processor.special_tokens.") + token + ".ids.0");
-                if (const auto found = json.vocabulary.find(token); found == json.vocabulary.end() || std::to_string(found->second) != id)
-                    throw Error(json.file.string(), std::string("post_processor's id of ") + token + " as the vocabulary's", id);
-            }
-        }
-        json.ignore("post_processor");
-        lowers_ = json.value("normalizer.lowercase", "true") == "true";
-        const std::string strips = json.value("normalizer.strip_accents", "null");
-        strips_accents_ = strips == "null" ? lowers_ : strips == "true";
-        splits_chinese_ = json.value("normalizer.handle_chinese_chars", "true") == "true";
-        ids_ = std::move(json.vocabulary);
-    }
-
-    void append_part(std::string_view text, std::vector<Id>& ids) const {
-        std::u32string codes;
-        for (const char32_t c : detail::decode_utf8(text)) {
-            if (detail::is_bert_control(c)) continue;
-            const bool is_chinese = splits_chinese_ && detail::in_ranges(detail::chinese_characters, c);
-            if (is_chinese) codes += U' ';
-            codes += c;
-            if (is_chinese) codes += U' ';
-        }
-        if (strips_accents_) {
-            codes = detail::normalize(std::move(codes), detail::NormalForm::nfd);
-            std::erase_if(codes, detail::is_accent);
-        }
-        if (lowers_) codes = detail::lower_by_letter(codes);
-        std::u32string word;
-        for (const char32_t c : codes) {
-            const bool is_space = detail::is_white_space(c), is_alone = detail::is_bert_punctuation(c);
-            if (is_space || is_alone) append_word(std::exchange(word, {}), ids);
-            if (is_alone) append_word(std::u32string(1, c), ids);
-            if (!is_space && !is_alone) word += c;
-        }
-        append_word(word, ids);
-    }
-
-    /// The longest pieces from the front; a word that does not come out is unknown as a whole (Wu et al. 2016).
-    void append_word(const std::u32string& word, std::vector<Id>& ids) const {
-        const std::size_t first = ids.size();
-        bool is_known = word.size() <= longest_word;
-        for (std::size_t at = 0; is_known && at < word.size();) {
-            std::size_t end = word.size();
-            for (; end > at; --end) {
-                const std::string piece =
-                    (at > 0 ? "##" : "") + detail::encode_utf8(std::u32string_view(word).substr(at, end - at));
-                if (const auto found = ids_.find(piece); found != ids_.end()) {
-                    ids.push_back(found->second);
-                    break;
-                }
-            }
-            is_known = end > at;
-            at = end;
-        }
-        if (!is_known) {
-            ids.resize(first);
-            ids.push_back(frame_.unknown);
-        }
-    }
-
-    std::unordered_map<std::string, Id> ids_;
-    detail::BertFrame frame_;
-    bool lowers_ = true, strips_accents_ = true, splits_chinese_ = true;
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
-// ---- tandem/data/xlm_roberta_tokenizer.hpp ----
-
-// XLM-RoBERTa's tokenizer: a unigram vocabulary as the tokenizers package applies it.
-
-#if __has_include(<utf8proc.h>)
-#include <utf8proc.h>
-
-namespace tandem::inline TANDEM_ABI {
-
-/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer; and that of a tokenizer.json of T5's
-/// form, which SigLIP's repositories have beside open_clip's configs (no <s>, and Metaspace alone to split at spaces).
-/// Immutable once built: any number of threads may encode at once.
-class XlmRobertaTokenizer {
-public:
-    /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model
-    /// is Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before
-    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that, and `model` is the folder of that
-    /// config where it is another. Throws Error if there is no such file, it is damaged, or a config asks for what is not here.
-    [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
-                                                  std::optional<Cleaning> cleaning = std::nullopt,
-                                                  const std::filesystem::path& model = {}) {
-        const std::filesystem::path file = detail::vocabulary_file(path, "sentencepiece.bpe.model");
-        const std::filesystem::path& folder = model.empty() ? path : model;
-        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, cleaning, folder);
-        XlmRobertaTokenizer result;
-        result.read_model(file);
-        result.read_settings(path, file.string(), detail::caption_rules(folder, cleaning, "whitespace"));
-        return result;
-    }
-
-    /// Of a tokenizer.json that was read, from the file or folder `path`; the rest as load().
-    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, const std::filesystem::path& path,
-                                                       std::optional<Cleaning> cleaning,
-                                                       const std::filesystem::path& model) {
-        XlmRobertaTokenizer result;
-        result.read_json(json);
-        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token, json.file.string());
-        result.read_settings(path, json.file.string(),
-                             detail::caption_rules(model, cleaning, result.frame_.begins ? "whitespace" : "canonicalize"));
-        json.refuse_unread();
-        return result;
-    }
-
-    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD.
-    std::vector<Id> encode(std::string_view text) const {
-        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
-    }
-
-    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
-    /// last id ends the text. Throws Error if `out` has no room for begin and end.
-    void encode(std::string_view text, std::span<Id> out) const {
-        frame_.fit("XlmRobertaTokenizer::encode", encode(text), out);
-    }
-
-    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return detail::encode_rows(*this, texts, context);
-    }
-
-private:
-    /// What the model reads in place.
-    struct Memory {
-        std::optional<MappedFile> file;
-        std::vector<std::pair<std::string, double>> pieces;
-        std::string character_map;
-    };
-
-    XlmRobertaTokenizer() = default;
-
-    /// Fairseq's ids: four special ones, then the pieces from the fourth on (transformers/convert_slow_tokenizer.py,
-    /// XLMRobertaConverter).
-    [[gnu::cold]] void read_model(const std::filesystem::path& path) {
-        memory_->file.emplace(path);
-        const auto bytes = memory_->file->bytes();
-        try {
-            model_ = std::make_shared<const detail::UnigramModel>(
-                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-        } catch (const Error& error) {
-            throw Error(path.string(), "a model of SentencePiece", error.what());
-        }
-        if (model_->unknown() != 0)
-            throw Error(path.string(), "the piece for what is unknown first",
-                        "at " + std::to_string(model_->unknown()));
-        shift_ = 1;
-        const auto mask = static_cast<Id>(model_->size() + 1);
-        frame_ = {.begin = 0, .padding = 1, .end = 2, .unknown = 3};
-        const std::array<std::pair<const char*, Id>, 5> specials{{{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}};
-        for (const auto& [text, id] : specials) frame_.added.add({.text = text, .id = id});
-    }
-
-    [[gnu::cold]] void read_settings(const std::filesystem::path& path, const std::string& where,
-                                     const detail::CaptionRules& rules) {
-        if (frame_.begins) {
-            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
-                path, {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-            take(settings, where);
-            if (!settings.adds_prefix_space.value_or(true)) throw Error(where, "add_prefix_space = true", "false");
-            settings.require(where,
-                             {{"cls_token", "<s>"}, {"bos_token", "<s>"}, {"sep_token", "</s>"}, {"eos_token", "</s>"},
-                              {"pad_token", "<pad>"}, {"unk_token", "<unk>"}, {"mask_token", "<mask>"}},
-                             [&](const std::string& token) { return frame_.added.has(token) || normalized_.has(token); });
-        } else {
-            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
-                path, {"T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-            settings.require(where, {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", ""}}, [](const std::string& token) {
-                return token.starts_with("<extra_id_");  // sentinels of T5's training
-            });
-            const std::string padding = settings.special("pad_token", "<pad>");
-            if (padding != "<pad>" && padding != "</s>") throw Error(where, "pad_token = <pad> or </s>", padding);
-            if (padding == "</s>") frame_.padding = frame_.end;
-            // transformers 5's T5Tokenizer puts these steps in the place of the file's (tokenization_t5.py).
-            if (settings.type.starts_with("T5")) splits_at_marks_alone_ = strips_right_ = collapses_spaces_ = false;
-            take(settings, where);
-        }
-        frame_.cleans = rules.cleaning == Cleaning::open_clip && frame_.begins;
-        frame_.canonicalizes = rules.cleaning == Cleaning::open_clip && !frame_.begins;
-        frame_.strips_end = rules.strips_end;
-    }
-
-    [[gnu::cold]] void take(const detail::TokenizerSettings& settings, const std::string& where) {
-        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
-        for (const detail::AddedToken& token : settings.added) add(token, where);
-    }
-
-    [[gnu::cold]] void add(detail::AddedToken token, const std::string& where) {
-        if (!memory_->pieces.empty()) {
-            std::size_t size = memory_->pieces.size();
-            Id known = -1;
-            for (const detail::AddedTokens* const tokens : {&frame_.added, &normalized_}) {
-                for (const detail::AddedToken& other : tokens->tokens()) {
-                    size = std::max(size, static_cast<std::size_t>(other.id) + 1);
-                    if (other.text == token.text) known = other.id;
-                }
-            }
-            const auto piece = std::ranges::find(memory_->pieces, token.text, &std::pair<std::string, double>::first);
-            if (known < 0 && piece != memory_->pieces.end()) known = static_cast<Id>(piece - memory_->pieces.begin());
-            detail::check_added(where, token, size, known);
-        }
-        if (token.normalized) token.text = mapped(token.text);
-        (token.normalized ? normalized_ : frame_.added).add(std::move(token));
-    }
-
-    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
-        const std::string where = json.file.string();
-        const auto refuse_unless = [&](bool holds, const std::string& expected, const std::string& found) {
-            if (!holds) throw Error(where, expected, found.empty() ? "nothing" : found);
-        };
-        const std::string type = json.value("model.type"), unknown = json.value("model.unk_id");
-        refuse_unless(type == "Unigram" || (type.empty() && !json.pieces.empty()), "model.type = Unigram", type);
-        refuse_unless(json.value("model.byte_fallback", "false") == "false", "model.byte_fallback = false", "true");
-        const auto id_of = [&](const char* piece) {
-            const auto found = std::ranges::find(json.pieces, piece, &std::pair<std::string, double>::first);
-            refuse_unless(found != json.pieces.end(), std::string("a piece ") + piece + " in model.vocab", "none");
-            return static_cast<Id>(found - json.pieces.begin());
-        };
-        frame_.begins = std::ranges::find(json.pieces, "<s>", &std::pair<std::string, double>::first) != json.pieces.end();
-        if (frame_.begins) frame_.begin = id_of("<s>");
-        frame_.end = id_of("</s>");
-        frame_.padding = id_of("<pad>");
-        read_pipeline(json);
-        memory_->pieces = std::move(json.pieces);
-        for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
-            if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
-                memory_->character_map = from_base64(map, where);
-        }
-        frame_.unknown = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
-        try {
-            model_ =
-                std::make_shared<const detail::UnigramModel>(memory_->pieces, frame_.unknown, memory_->character_map);
-        } catch (const Error& error) {
-            throw Error(where, "a unigram model", error.what());
-        }
-    }
-
-    /// The steps around the model are XLM-RoBERTa's or T5's, or the file is refused.
-    [[gnu::cold]] void read_pipeline(const detail::TokenizerFile& json) {
-        const std::string normalizer = json.value("normalizer.type");
-        if (normalizer != "Precompiled" && normalizer != "Sequence")
-            throw Error(json.file.string(), "normalizer.type = Precompiled", normalizer.empty() ? "nothing" : normalizer);
-        if (normalizer == "Sequence") json.require("normalizer.normalizers.0.type", "Precompiled");
-        for (std::size_t i = 1; json.has("normalizer.normalizers." + std::to_string(i) + ".type"); ++i) {
-            const std::string at = "normalizer.normalizers." + std::to_string(i) + ".", type = json.value(at + "type");
-            if (type == "Strip") {
-                json.require(at + "strip_left", "false");
-                json.require(at + "strip_right", "true");
-                strips_right_ = true;
-            } else {
-                // Runs of spaces become one, or the mark that it becomes.
-                json.require(at + "type", "Replace");
-                json.require(at + "pattern.Regex", " {2,}");
-                const std::string content = json.value(at + "content");
-                if (content != " " && content != "\u2581") throw Error(json.file.string(), at + "content = a space", content);
-                collapses_spaces_ = true;
-            }
-        }
-        const std::string splitter = json.value("pre_tokenizer.type");
-        const bool is_sequence = splitter == "Sequence";
-        const std::string at = is_sequence ? "pre_tokenizer.pretokenizers.1." : "pre_tokenizer.";
-        if (is_sequence) json.require("pre_tokenizer.pretokenizers.0.type", "WhitespaceSplit");
-        splits_at_marks_alone_ = !is_sequence;
-        json.require(at + "type", "Metaspace");
-        json.require(at + "replacement", "\u2581");
-        json.require(at + "add_prefix_space", "true", "true");
-        json.require(at + "prepend_scheme", "always", "always");
-        json.require(at + "split", "true", "true");
-        json.ignore(at + "str_rep");  // the replacement in older files
-        json.require("post_processor.type", "TemplateProcessing");
-        std::size_t part = 0;
-        const auto expect = [&](const char* kind, const char* id) {
-            json.require("post_processor.single." + std::to_string(part++) + "." + kind + ".id", id);
-        };
-        if (frame_.begins) expect("SpecialToken", "<s>");
-        expect("Sequence", "A");
-        expect("SpecialToken", "</s>");
-        if (json.has("post_processor.single." + std::to_string(part) + ".SpecialToken.id"))
-            throw Error(json.file.string(), "a post_processor that ends with </s>", "more");
-        const auto has_id = [&](const std::string& token, Id id) {
-            json.require("post_processor.special_tokens." + token + ".ids.0", std::to_string(id));
-        };
-        if (frame_.begins) has_id("<s>", frame_.begin);
-        has_id("</s>", frame_.end);
-        json.ignore("post_processor");
-    }
-
-    static std::string from_base64(std::string_view text, const std::string& where) {
-        std::string bytes;
-        std::uint32_t group = 0, bits = 0;
-        for (const char letter : text) {
-            constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-            if (letter == '=') break;
-            const std::size_t digit = digits.find(letter);
-            if (digit == std::string_view::npos)
-                throw Error(where, "a precompiled_charsmap in base64", std::string(1, letter));
-            group = group << 6 | static_cast<std::uint32_t>(digit);
-            if ((bits += 6) >= 8) bytes += static_cast<char>(group >> (bits -= 8) & 0xFFU);
-        }
-        return bytes;
-    }
-
-    void append_part(std::string_view text, std::vector<Id>& ids) const {
-        normalized_.split(
-            mapped(text),
-            [&](std::string_view part) {
-                const std::size_t first = ids.size();
-                splits_at_marks_alone_ ? model_->append_marked(part, ids) : model_->append_words(part, ids);
-                for (std::size_t i = first; i < ids.size(); ++i)
-                    ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
-            },
-            [&](Id token) { ids.push_back(token); });
-    }
-
-    std::string mapped(std::string_view text) const {
-        std::string result;
-        for (std::size_t begin = 0; begin < text.size();) {
-            const std::size_t end = grapheme_end(text, begin);
-            model_->append_mapped(text.substr(begin, end - begin), result);
-            begin = end;
-        }
-        if (strips_right_) {
-            std::size_t end = result.size();
-            while (end > 0) {
-                std::size_t letter = end - 1;
-                while (letter > 0 && (static_cast<unsigned char>(result[letter]) & 0xC0U) == 0x80) --letter;
-                if (!detail::is_white_space(detail::front_code_point(std::string_view(result).substr(letter)).value)) break;
-                end = letter;
-            }
-            result.resize(end);
-        }
-        if (collapses_spaces_)
-            result.erase(std::ranges::unique(result, [](char a, char b) { return a == ' ' && b == ' '; }).begin(), result.end());
-        return result;
-    }
-
-    /// Where the extended grapheme cluster ends that begins there.
-    static std::size_t grapheme_end(std::string_view text, std::size_t at) {
-        detail::CodePoint before = detail::front_code_point(text.substr(at));
-        utf8proc_int32_t state = 0;
-        while ((at += before.bytes) < text.size()) {
-            const detail::CodePoint next = detail::front_code_point(text.substr(at));
-            if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before.value),
-                                                 static_cast<utf8proc_int32_t>(next.value), &state))
-                break;
-            before = next;
-        }
-        return at;
-    }
-
-    std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
-    std::shared_ptr<const detail::UnigramModel> model_;
-    detail::BertFrame frame_;
-    detail::AddedTokens normalized_;  ///< found in a text that the character map was applied to
-    Id shift_ = 0;
-    bool strips_right_ = false, collapses_spaces_ = false, splits_at_marks_alone_ = false;
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
-// ---- tandem/data/any_tokenizer.hpp ----
-
-// The tokenizer that lies beside a checkpoint, whichever it is.
-
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-/// A tokenizer whose kind is known at run time. Cheap to copy; any number of threads may encode at once.
-class AnyTokenizer {
-public:
-    template <Tokenizer T>
-    requires(!std::same_as<T, AnyTokenizer>) AnyTokenizer(T tokenizer)
-        : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
-
-    /// As the tokenizer's own.
-    void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return held_->encode_batch(texts, context);
-    }
-
-private:
-    struct Base {
-        virtual ~Base() = default;
-        virtual void encode(std::string_view text, std::span<Id> out) const = 0;
-        virtual std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const = 0;
-    };
-    template <class T>
-    struct Held final : Base {
-        explicit Held(T held) : tokenizer(std::move(held)) {}
-        void encode(std::string_view text, std::span<Id> out) const override { tokenizer.encode(text, out); }
-        std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const override {
-            return tokenizer.encode_batch(texts, context);
-        }
-        T tokenizer;
-    };
-
-    std::shared_ptr<const Base> held_;
-};
-
-namespace detail {
-
-/// A tokenizer.json by the model it names.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file, const std::filesystem::path& path,
-                                                      const std::filesystem::path& model) {
-    TokenizerFile json = TokenizerFile::read(file);
-    const std::string type = json.value("model.type");
-    if (type == "Unigram" || !json.pieces.empty())
-        return XlmRobertaTokenizer::from_json(std::move(json), path, std::nullopt, model);
-    if (type == "WordPiece") return WordPiece::from_json(std::move(json), path, caption_rules(model, std::nullopt, "whitespace"));
-    if (json.value("model.end_of_word_suffix") == word_end)
-        return Bpe::from_json(json, path, caption_rules(model, std::nullopt, "lower").cleaning);
-    return JsonTokenizer::from_json(json, path, caption_rules(model, std::nullopt, "canonicalize"));
-}
-
-}  // namespace detail
-
-/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, tokenizer.json, vocab.json with
-/// merges.txt, sentencepiece.bpe.model, vocab.txt, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a file; the
-/// configs beside it are not read then. `model` is the folder of the checkpoint where it is another: its
-/// open_clip_config.json says how captions are cleaned. Throws Error that lists the names it looked for.
-[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path, const std::filesystem::path& model = {}) {
-    if (!std::filesystem::exists(path)) throw Error(path.string(), "a tokenizer's folder, or a file", "nothing there");
-    const std::string name = path.filename().string();
-    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
-    if (!std::filesystem::is_directory(path)) {
-        const std::filesystem::path& rules = model.empty() ? path : model;
-        if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path, std::nullopt, rules);
-        if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
-        if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
-        if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
-        if (name.ends_with(".txt.gz")) return Bpe::load(path, std::nullopt, rules);
-    }
-    const std::filesystem::path& rules = model.empty() ? folder : model;
-    const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
-    if (has("spiece.model")) return SentencePiece::load(folder, std::nullopt, rules);
-    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder, std::nullopt, rules);
-    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
-    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
-    if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
-    if (has("bpe_simple_vocab_16e6.txt.gz")) return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz", std::nullopt, rules);
-    throw Error(path.string(),
-                "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
-                "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
-                "none of them");
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
-// ---- tandem/data/bpe_trainer.hpp ----
-
-// Learns a vocabulary for the BPE tokenizer from captions.
-
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// Pair counts over a set of distinct words, kept up to date from merge to merge.
-class PairCounts {
-public:
-    /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
-    using Pair = std::uint64_t;
-
-    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
-        std::array<Id, 256> ids{};
-        for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
-        for (const auto& [text, count] : words) {
-            Word word{{}, count};
-            for (const char byte : text) word.ids.push_back(ids[static_cast<unsigned char>(byte)]);
-            word.ids.back() += 256;
-            words_.push_back(std::move(word));
-        }
-        for (std::size_t i = 0; i < words_.size(); ++i) {
-            for_each_pair(words_[i], [&](Pair pair) {
-                State& state = pairs_[pair];
-                state.count += words_[i].count;
-                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
-            });
-        }
-        for (const auto& [pair, state] : pairs_) queue_.push({state.count, pair});
-    }
-
-    static Id left(Pair pair) { return static_cast<Id>(pair >> 32); }
-    static Id right(Pair pair) { return static_cast<Id>(pair & 0xFFFFFFFFU); }
-
-    /// Removes and gives the most frequent pair, the lowest one of several; false when no word has two tokens left.
-    bool pop(Pair& pair) {
-        while (!queue_.empty()) {
-            const Entry top = queue_.top();
-            queue_.pop();
-            const std::int64_t count = pairs_.at(top.pair).count;
-            if (count == top.count && count > 0) {
-                pair = top.pair;
-                return true;
-            }
-            // Merges elsewhere took some of it since it was queued.
-            if (count > 0 && count < top.count) queue_.push({count, top.pair});
-        }
-        return false;
-    }
-
-    /// Replaces every occurrence of a pair, left to right in each word.
-    void merge(Pair pair, Id result) {
-        std::unordered_set<Pair> fresh;
-        const std::vector<std::size_t> affected = std::move(pairs_.at(pair).words);
-        for (const std::size_t i : affected) {
-            Word& word = words_[i];
-            for_each_pair(word, [&](Pair old) { pairs_.at(old).count -= word.count; });
-            std::size_t kept = 0;
-            for (std::size_t at = 0; at < word.ids.size(); ++kept) {
-                const bool here = at + 1 < word.ids.size() && key(word.ids[at], word.ids[at + 1]) == pair;
-                word.ids[kept] = here ? result : word.ids[at];
-                at += here ? 2 : 1;
-            }
-            word.ids.resize(kept);
-            for_each_pair(word, [&](Pair now) {
-                State& state = pairs_[now];
-                state.count += word.count;
-                if (left(now) != result && right(now) != result) return;
-                fresh.insert(now);
-                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
-            });
-        }
-        for (const Pair now : fresh) queue_.push({pairs_.at(now).count, now});
-    }
-
-private:
-    struct Word {
-        std::vector<Id> ids;
-        std::int64_t count = 0;
-    };
-
-    struct State {
-        std::int64_t count = 0;
-        std::vector<std::size_t> words;  ///< where it occurs, or did
-    };
-
-    struct Entry {
-        std::int64_t count = 0;
-        Pair pair = 0;
-        bool operator<(const Entry& other) const {
-            return count != other.count ? count < other.count : pair > other.pair;
-        }
-    };
-
-    static Pair key(Id left, Id right) {
-        return (static_cast<Pair>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
-    }
-
-    template <class Body>
-    static void for_each_pair(const Word& word, const Body& body) {
-        for (std::size_t i = 0; i + 1 < word.ids.size(); ++i) body(key(word.ids[i], word.ids[i + 1]));
-    }
-
-    std::vector<Word> words_;
-    std::unordered_map<Pair, State> pairs_;
-    std::priority_queue<Entry> queue_;
-};
-
-}  // namespace detail
-
-/// Learns a vocabulary by byte-pair encoding (Sennrich, Haddow, Birch 2016): the most frequent pair of neighbouring
-/// tokens becomes a token, again and again. `vocabulary` counts the 256 bytes, the 256 bytes that end a word, the
-/// merges and the two special tokens; end of text is the highest id, on which pooling by argmax relies. Captions are
-/// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
-/// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
-/// Error where `vocabulary` is below 514.
-inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
-                     Cleaning cleaning = Cleaning::open_clip) {
-    constexpr std::size_t bytes = 512;
-    constexpr std::size_t specials = 2;
-    if (vocabulary < bytes + specials) {
-        throw Error("train_bpe", "a vocabulary of at least 514 (512 bytes and 2 special tokens)",
-                    std::to_string(vocabulary));
-    }
-    std::map<std::string, std::int64_t> words;
-    for (const std::string& caption : captions) {
-        detail::split_text(
-            caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
-    }
-    detail::PairCounts pairs(words);
-    std::vector<Bpe::Merge> merges;
-    detail::PairCounts::Pair pair = 0;
-    // No pair makes a token that another made before: within its ends a token is always merged in the same order.
-    while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
-        pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
-        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
-    }
-    return Bpe(merges, cleaning);
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
 // ---- tandem/core/random.hpp ----
 
 // Reproducible random numbers: a seed and a stream name every sequence, so that parallel work needs no shared state.
@@ -5444,6 +213,86 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/core/error.hpp ----
+
+// The one exception type of the library, and the sentence it carries.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Every run-time failure of tandem. what() reads "where: what was expected and what was found".
+class Error : public std::runtime_error {
+public:
+    [[gnu::cold]] Error(std::string_view where, std::string_view message)
+        : std::runtime_error(std::string(where) + ": " + std::string(message)), where_(where) {}
+
+    [[gnu::cold]] Error(std::string_view where, std::string_view expected, std::string_view found)
+        : Error(where, "expected " + std::string(expected) + ", found " + std::string(found)) {}
+
+    /// The file, tensor, option or function the error speaks of.
+    const std::string& where() const noexcept { return where_; }
+
+private:
+    std::string where_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/parallel.hpp ----
+
+// Parallel loops; the only file that knows oneTBB.
+
+// g++ 12 takes the undefined operand of AVX-512 intrinsics for an uninitialised read (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <tbb/blocked_range.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+#pragma GCC diagnostic pop
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+using PieceFunction = void (*)(const void* body, std::size_t begin, std::size_t end);
+
+// The body is type-erased so that a program instantiates oneTBB's loop once, not once for every loop it has.
+inline void run_pieces(std::size_t count, std::size_t grain, PieceFunction function, const void* body) {
+    // Isolated, so that a thread waiting here cannot pick up an unrelated task that uses the same thread-local scratch.
+    tbb::this_task_arena::isolate([&] {
+        tbb::parallel_for(
+            tbb::blocked_range<std::size_t>(0, count, std::max<std::size_t>(grain, 1)),
+            [&](const tbb::blocked_range<std::size_t>& range) { function(body, range.begin(), range.end()); });
+    });
+}
+
+}  // namespace detail
+
+/// The number of threads that a loop started here runs on.
+inline std::size_t core_count() {
+    return static_cast<std::size_t>(std::max(1, tbb::this_task_arena::max_concurrency()));
+}
+
+/// Calls body(begin, end) over disjoint pieces that cover [0, count), none of less than half of `grain` items where there
+/// are that many. Where the pieces lie depends on the number of threads: body must give an item the same result in any
+/// piece. The number of threads is the user's: tbb::global_control.
+template <class Body>
+void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
+    if (count == 0) return;
+    if (count <= grain) {
+        body(std::size_t{0}, count);
+        return;
+    }
+    detail::run_pieces(
+        count, grain,
+        [](const void* erased, std::size_t begin, std::size_t end) { (*static_cast<const Body*>(erased))(begin, end); },
+        &body);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/core/to_text.hpp ----
 
 // Numbers as text.
@@ -5458,7 +307,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/data/file_kind.hpp ----
+// ---- tandem/files/file_kind.hpp ----
 
 // What a file is, told from its first bytes, so that one given in another's place is named.
 
@@ -5612,7 +461,7 @@ inline bool is_text(std::span<const std::byte> bytes) {
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/data/image.hpp ----
+// ---- tandem/images/image.hpp ----
 
 // RGB images in memory; JPEG and PNG files decoded to them, PNG files encoded from them.
 
@@ -6208,7 +1057,7 @@ inline std::string to_string(const ImageSize& size) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/filter.hpp ----
+// ---- tandem/images/filter.hpp ----
 
 // Filters that resize, antialiased: of images, and of tables of positions.
 
@@ -6239,9 +1088,10 @@ inline double filter_value(Filter filter, double x) {
 }
 
 /// The inputs of `source` that output i of `size` is made of, where these together cover [low, high): the first one is
-/// returned, `weights` of it and those after it add up to 1. (Resample.c:185-286, precompute_coeffs; `low` and `high` are
-/// floats there too.)
-inline int filter_taps(int source, float low, float high, int size, int i, Filter filter, std::vector<double>& weights) {
+/// returned, `weights` of it and those after it add up to 1. (Resample.c:185-286, precompute_coeffs; `low` and `high`
+/// are floats there too.)
+inline int filter_taps(int source, float low, float high, int size, int i, Filter filter,
+                       std::vector<double>& weights) {
     const double scale = static_cast<double>(high - low) / size;
     const double stretch = std::max(scale, 1.0);
     const double support = filter_support(filter) * stretch;
@@ -6284,7 +1134,8 @@ inline std::vector<float> resize_positions(const std::vector<float>& table, std:
     std::copy_n(table.begin(), prefix * width, resized.begin());
     pass(table.data() + prefix * width, across.data(), from.width, to.width, from.height, from.width * width,
          to.width * width, width);
-    pass(across.data(), resized.data() + prefix * width, from.height, to.height, to.width, width, width, to.width * width);
+    pass(across.data(), resized.data() + prefix * width, from.height, to.height, to.width, width, width,
+         to.width * width);
     return resized;
 }
 
@@ -6914,7 +1765,7 @@ inline NormaliseTable normalise_table(const std::array<float, 3>& mean, const st
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
-// ---- tandem/data/resize.hpp ----
+// ---- tandem/images/resize.hpp ----
 
 // Antialiased resizing, bit for bit Pillow's or PyTorch's.
 
@@ -6982,8 +1833,8 @@ inline int torch_weight_bits(int source, float low, float high, int size, Filter
     return bits;
 }
 
-/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs, of `bits`
-/// bits. (Resample.c:185-286, normalize_coeffs_8bpc.)
+/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs, of
+/// `bits` bits. (Resample.c:185-286, normalize_coeffs_8bpc.)
 inline ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count, Filter filter,
                                     int bits, const kernels::ResizeKernels& loops) {
     ResizeWeights weights;
@@ -7286,9 +2137,9 @@ inline Image resize_part(const Image& image, const Region& part, Storage storage
 }  // namespace detail
 
 /// The box (x0, y0) to (x1, y1), in pixels and fractions of them, resized to width x height. Bit for bit Pillow's
-/// image.resize((width, height), filter, box) (libImaging/Resample.c), or PyTorch's: two passes in integer weights, each
-/// rounded and clamped to 8 bits; pixels just outside the box still count at its border.
-/// Throws Error for an empty box, one that leaves the image, and sides beyond 2^20 or 2^28 pixels.
+/// image.resize((width, height), filter, box) (libImaging/Resample.c), or PyTorch's: two passes in integer weights,
+/// each rounded and clamped to 8 bits; pixels just outside the box still count at its border. Throws Error for an empty
+/// box, one that leaves the image, and sides beyond 2^20 or 2^28 pixels.
 inline Image resize_region(const Image& image, float x0, float y0, float x1, float y1, int width, int height,
                            Filter filter, Resampling resampling = Resampling::pillow_13) {
     detail::check_image(image, "resize");
@@ -7308,14 +2159,15 @@ inline Image resize_region(const Image& image, float x0, float y0, float x1, flo
 }
 
 /// The whole image resized to width x height; see resize_region.
-inline Image resize(const Image& image, int width, int height, Filter filter, Resampling resampling = Resampling::pillow_13) {
+inline Image resize(const Image& image, int width, int height, Filter filter,
+                    Resampling resampling = Resampling::pillow_13) {
     return resize_region(image, 0, 0, static_cast<float>(image.width), static_cast<float>(image.height), width, height,
                          filter, resampling);
 }
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/transform.hpp ----
+// ---- tandem/images/transform.hpp ----
 
 // From pictures to a tower's input: crops, padding, flips, normalisation, and whole preprocessing recipes.
 
@@ -7347,8 +2199,8 @@ inline std::array<int, 2> shortest_sides(int width, int height, int size) {
     return width <= height ? std::array{size, across} : std::array{across, size};
 }
 
-/// The sides a crop of `size` is taken from, which the picture just covers: open_clip, transform.py, ResizeKeepRatio. With
-/// `longest`, those that just fit into it.
+/// The sides a crop of `size` is taken from, which the picture just covers: open_clip, transform.py, ResizeKeepRatio.
+/// With `longest`, those that just fit into it.
 inline std::array<int, 2> covering_sides(int width, int height, const ImageSize& size, bool longest) {
     const double down = height / static_cast<double>(size.height), across = width / static_cast<double>(size.width);
     const double ratio = longest ? std::max(down, across) : std::min(down, across);
@@ -7406,7 +2258,8 @@ inline Image crop(const Image& image, const Region& region) {
 }
 
 /// The shorter side becomes `size`, the longer one int(size * longer / shorter): torchvision's Resize(size).
-inline Image resize_shortest(const Image& image, int size, Filter filter, Resampling resampling = Resampling::pillow_13) {
+inline Image resize_shortest(const Image& image, int size, Filter filter,
+                             Resampling resampling = Resampling::pillow_13) {
     detail::check_image(image, "resize_shortest");
     detail::check_target(size, "resize_shortest");
     const auto [width, height] = detail::shortest_sides(image.width, image.height, size);
@@ -7516,8 +2369,8 @@ struct RandomResizedCrop {
 /// How a picture of any shape becomes one of `size`.
 enum class Fit {
     shortest_then_crop,  ///< until it covers the size, centre crop (OpenAI, open_clip "shortest")
-    squash,              ///< both sides to size (SigLIP, open_clip "squash"), centre crop where `resize` is larger (ALIGN)
-    pad,                 ///< until it fits into the size, the rest filled (open_clip "longest")
+    squash,  ///< both sides to size (SigLIP, open_clip "squash"), centre crop where `resize` is larger (ALIGN)
+    pad,     ///< until it fits into the size, the rest filled (open_clip "longest")
 };
 
 /// A model's image preprocessing; mean and deviation are of channels in [0, 1].
@@ -7529,7 +2382,8 @@ struct Preprocess {
     std::array<float, 3> deviation{1, 1, 1};
     Colour padding = black;  ///< of Fit::pad; see fit_image
     Resampling resampling = Resampling::pillow_13;
-    std::optional<Colour> background{};  ///< what transparent pixels lie on: for DecodeOptions, when the picture is read
+    std::optional<Colour>
+        background{};         ///< what transparent pixels lie on: for DecodeOptions, when the picture is read
     int resize = 0;           ///< the side, or shorter side, it is resized to before it is cropped to size; 0: to size
     bool floor_crop = false;  ///< a crop that cannot be centred begins half a pixel before, as transformers' does
     ResizeAs resize_as = ResizeAs::stored;  ///< how pictures with a palette, alpha, CMYK or 16 bits of grey are resized
@@ -7588,7 +2442,8 @@ inline Image fit_image(const Image& image, const Preprocess& recipe) {
     const int width = static_cast<int>(recipe.size.width), height = static_cast<int>(recipe.size.height);
     const int largest = std::max(width, height), resized = recipe.resize;
     if (resized != 0 && resized < largest)
-        throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more", std::to_string(resized));
+        throw Error("preprocess", "a resize to " + std::to_string(largest) + " pixels or more",
+                    std::to_string(resized));
     const Region whole{0, 0, image.width, image.height};
     const Storage storage = detail::resized_storage(image, recipe.resize_as);
     const detail::ResizeMethod method{recipe.filter, recipe.resampling};
@@ -7626,6 +2481,1859 @@ inline void normalise(const Image& image, const std::array<float, 3>& mean, cons
 inline void preprocess(const Image& image, const Preprocess& recipe, std::span<float> out) {
     normalise(fit_image(image, recipe), recipe.mean, recipe.deviation, out);
 }
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/dtype.hpp ----
+
+// Element types: float, double, bfloat16, and integer ids.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The upper half of a float: 8 exponent bits, 7 mantissa bits. A storage type; arithmetic happens in float.
+class bfloat16 {
+public:
+    bfloat16() = default;
+
+    /// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
+    TANDEM_DEVICE constexpr bfloat16(float value) {
+        const auto word = std::bit_cast<std::uint32_t>(value);
+        const bool is_nan = (word & 0x7fffffffU) > 0x7f800000U;
+        const std::uint32_t rounded = is_nan ? (word | 0x00400000U) : word + 0x7fffU + ((word >> 16) & 1U);
+        bits_ = static_cast<std::uint16_t>(rounded >> 16);
+    }
+
+    TANDEM_DEVICE constexpr operator float() const {
+        return std::bit_cast<float>(static_cast<std::uint32_t>(bits_) << 16);
+    }
+
+    TANDEM_DEVICE constexpr std::uint16_t bits() const { return bits_; }
+
+private:
+    std::uint16_t bits_ = 0;
+};
+
+/// The short name users write: Clip<vit_b_32, bf16>.
+using bf16 = bfloat16;
+
+/// Weights of a model quantised to bytes: Clip<vit_b_32, int8>.
+using int8 = std::int8_t;
+
+/// Weights in float32 whose products are of bfloat16, in training too: open_clip's --precision amp_bf16. Sums, norms,
+/// gradients and everything else stay float32. The name of an arithmetic, not of an element in memory.
+struct amp_bf16 {};
+
+/// Token ids and class labels.
+using Id = std::int32_t;
+
+template <class T>
+concept Real = std::same_as<T, float> || std::same_as<T, double>;
+
+template <class T>
+concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
+
+/// What a model can be made of.
+template <class T>
+concept Arithmetic = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, amp_bf16>;
+
+/// What a model that trains can be made of: bfloat16 has too few bits to add small updates to.
+template <class T>
+concept Trainable = Real<T> || std::same_as<T, amp_bf16>;
+
+/// The type arithmetic on T happens in: float32 and float64 compute in themselves, the others in float32.
+template <class T>
+using Compute = std::conditional_t<Real<T> || std::same_as<T, Id>, T, float>;
+
+/// The type that a model of T keeps what is no weight of a product in: a byte alone holds no embedding.
+template <Arithmetic T>
+using Stored = std::conditional_t<std::same_as<T, bfloat16>, bfloat16, Compute<T>>;
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/texts/unicode.hpp ----
+
+// UTF-8 and the Unicode facts that tokenizers ask for; the only file that knows utf8proc.
+
+#if __has_include(<utf8proc.h>)
+#include <utf8proc.h>
+#endif
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+inline constexpr char32_t replacement_character = 0xFFFD;
+
+/// One code point and the number of bytes it was read from.
+struct CodePoint {
+    char32_t value = 0;
+    std::size_t bytes = 0;
+};
+
+/// Reads the code point at the front of a text that is not empty. Invalid UTF-8 gives U+FFFD for each maximal part of a
+/// valid sequence (Unicode 15, section 3.9, "substitution of maximal subparts"), as Python's errors="replace" does.
+constexpr CodePoint front_code_point(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned lead = byte(0);
+    if (lead < 0x80) return {lead, 1};
+    if (lead < 0xC2 || lead > 0xF4) return {replacement_character, 1};
+    const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    char32_t value = lead & (0x7FU >> length);
+    for (std::size_t i = 1; i < length; ++i) {
+        unsigned low = 0x80;
+        unsigned high = 0xBF;
+        if (i == 1) {
+            if (lead == 0xE0) low = 0xA0;   // shorter forms exist
+            if (lead == 0xED) high = 0x9F;  // surrogates
+            if (lead == 0xF0) low = 0x90;
+            if (lead == 0xF4) high = 0x8F;  // above U+10FFFF
+        }
+        if (i >= text.size() || byte(i) < low || byte(i) > high) return {replacement_character, i};
+        value = (value << 6) | (byte(i) & 0x3FU);
+    }
+    return {value, length};
+}
+
+constexpr void append_utf8(char32_t c, std::string& out) {
+    const auto put = [&](char32_t value) { out += static_cast<char>(static_cast<unsigned char>(value)); };
+    if (c < 0x80) {
+        put(c);
+    } else if (c < 0x800) {
+        put(0xC0 | (c >> 6));
+        put(0x80 | (c & 0x3F));
+    } else if (c < 0x10000) {
+        put(0xE0 | (c >> 12));
+        put(0x80 | ((c >> 6) & 0x3F));
+        put(0x80 | (c & 0x3F));
+    } else {
+        put(0xF0 | (c >> 18));
+        put(0x80 | ((c >> 12) & 0x3F));
+        put(0x80 | ((c >> 6) & 0x3F));
+        put(0x80 | (c & 0x3F));
+    }
+}
+
+/// Decodes UTF-8 as Python's bytes.decode("utf-8", errors="replace") does.
+inline std::u32string decode_utf8(std::string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        const CodePoint c = front_code_point(text);
+        out += c.value;
+        text.remove_prefix(c.bytes);
+    }
+    return out;
+}
+
+inline std::string encode_utf8(std::u32string_view text) {
+    std::string out;
+    out.reserve(text.size());
+    for (const char32_t c : text) append_utf8(c, out);
+    return out;
+}
+
+/// Unicode's White_Space property: what \s means in regular expressions.
+constexpr bool is_white_space(char32_t c) {
+    return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+/// What Python's str.split() and str.strip() call white space: White_Space and the four information separators.
+constexpr bool is_python_space(char32_t c) {
+    return is_white_space(c) || (c >= 0x1C && c <= 0x1F);
+}
+
+/// Which Unicode a program was built with. Letters, numbers and case pairs that came after utf8proc 2.8 (Unicode 15.0)
+/// stand in tables below, so that the answer does not depend on the utf8proc that is installed.
+enum class UnicodeEdition {
+    v16,  ///< Oniguruma inside the tokenizers package (0.22, 0.23)
+    v18,  ///< the regex package of 2026
+};
+
+enum class CharClass : std::uint8_t { letter, number, space, other };
+
+struct CodeRange {
+    char32_t first;
+    char32_t last;
+};
+
+/// Letters of Unicode 15.1 and 16.0.
+inline constexpr CodeRange letters_16[] = {
+    {0x1c89, 0x1c8a},   {0xa7cb, 0xa7cd},   {0xa7da, 0xa7dc},   {0x105c0, 0x105f3}, {0x10d4a, 0x10d65},
+    {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4}, {0x11380, 0x11389}, {0x1138b, 0x1138b}, {0x1138e, 0x1138e},
+    {0x11390, 0x113b5}, {0x113b7, 0x113b7}, {0x113d1, 0x113d1}, {0x113d3, 0x113d3}, {0x11bc0, 0x11be0},
+    {0x13460, 0x143fa}, {0x16100, 0x1611d}, {0x16d40, 0x16d6c}, {0x18cff, 0x18cff}, {0x1e5d0, 0x1e5ed},
+    {0x1e5f0, 0x1e5f0}, {0x2ebf0, 0x2ee5d}};
+
+/// Numbers of Unicode 15.1 and 16.0.
+inline constexpr CodeRange numbers_16[] = {{0x10d40, 0x10d49}, {0x116d0, 0x116e3}, {0x11bf0, 0x11bf9},
+                                           {0x16130, 0x16139}, {0x16d70, 0x16d79}, {0x1ccf0, 0x1ccf9},
+                                           {0x1e5f1, 0x1e5fa}};
+
+/// Letters of Unicode 17 and 18.
+inline constexpr CodeRange letters_18[] = {
+    {0x558, 0x558},     {0x58b, 0x58c},     {0x88f, 0x88f},     {0xc5c, 0xc5c},     {0xcdc, 0xcdc},
+    {0x208f, 0x208f},   {0x209d, 0x209f},   {0xa7ce, 0xa7cf},   {0xa7d2, 0xa7d2},   {0xa7d4, 0xa7d4},
+    {0xa7dd, 0xa7dd},   {0xa7e2, 0xa7e2},   {0xa7f1, 0xa7f1},   {0xab6c, 0xab6d},   {0x107bb, 0x107bf},
+    {0x10940, 0x10959}, {0x10ec5, 0x10ec7}, {0x10ed9, 0x10eee}, {0x11b0a, 0x11b0a}, {0x11db0, 0x11ddb},
+    {0x11df1, 0x11df1}, {0x16ea0, 0x16eb8}, {0x16ebb, 0x16ed3}, {0x16ff2, 0x16ff3}, {0x187f8, 0x187ff},
+    {0x18cd6, 0x18cda}, {0x18d09, 0x18d20}, {0x18d80, 0x18df2}, {0x18e00, 0x19191}, {0x191a0, 0x191d2},
+    {0x1b123, 0x1b128}, {0x1b168, 0x1b168}, {0x1d6a6, 0x1d6a6}, {0x1df1f, 0x1df24}, {0x1df2b, 0x1df81},
+    {0x1df90, 0x1df96}, {0x1dfcd, 0x1dfff}, {0x1e6c0, 0x1e6de}, {0x1e6e0, 0x1e6e2}, {0x1e6e4, 0x1e6e5},
+    {0x1e6e7, 0x1e6ed}, {0x1e6f0, 0x1e6f4}, {0x1e6fe, 0x1e6ff}, {0x2b73a, 0x2b73f}, {0x2b81e, 0x2b81e},
+    {0x2cea2, 0x2cead}, {0x323b0, 0x33479}, {0x3d000, 0x3fc3f}};
+
+/// Numbers of Unicode 17 and 18.
+inline constexpr CodeRange numbers_18[] = {
+    {0x11de0, 0x11de9}, {0x1246f, 0x1246f}, {0x12475, 0x1247f}, {0x12550, 0x12686}, {0x16ff4, 0x16ff6}};
+
+template <std::size_t N>
+constexpr bool in_ranges(const CodeRange (&ranges)[N], char32_t c) {
+    const auto* after = std::upper_bound(std::begin(ranges), std::end(ranges), c,
+                                         [](char32_t value, const CodeRange& range) { return value < range.first; });
+    return after != std::begin(ranges) && c <= (after - 1)->last;
+}
+
+inline utf8proc_category_t category(char32_t c) {
+    return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+
+/// \p{L}, \p{N}, \s or none of them.
+inline CharClass char_class(char32_t c, UnicodeEdition edition) {
+    if (c < 0x80) {
+        if ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') return CharClass::letter;
+        if (c >= '0' && c <= '9') return CharClass::number;
+        return is_white_space(c) ? CharClass::space : CharClass::other;
+    }
+    if (is_white_space(c)) return CharClass::space;
+    const bool recent = edition == UnicodeEdition::v18;
+    if (in_ranges(letters_16, c)) return CharClass::letter;
+    if (in_ranges(numbers_16, c)) return CharClass::number;
+    if (in_ranges(letters_18, c)) return recent ? CharClass::letter : CharClass::other;
+    if (in_ranges(numbers_18, c)) return recent ? CharClass::number : CharClass::other;
+    const utf8proc_category_t kind = category(c);
+    if (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) return CharClass::letter;
+    if (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO) return CharClass::number;
+    return CharClass::other;
+}
+
+struct CasePairs {
+    char32_t first;
+    char32_t last;
+    char32_t lower;  ///< of `first`; the others follow in order
+};
+
+/// Case pairs of Unicode 16 and 17.
+inline constexpr CasePairs case_pairs_17[] = {
+    {0x1c89, 0x1c89, 0x1c8a},    {0xa7cb, 0xa7cb, 0x264},    {0xa7cc, 0xa7cc, 0xa7cd}, {0xa7ce, 0xa7ce, 0xa7cf},
+    {0xa7d2, 0xa7d2, 0xa7d3},    {0xa7d4, 0xa7d4, 0xa7d5},   {0xa7da, 0xa7da, 0xa7db}, {0xa7dc, 0xa7dc, 0x19b},
+    {0x10d50, 0x10d65, 0x10d70}, {0x16ea0, 0x16eb8, 0x16ebb}};
+
+/// The lower-case form of one code point; U+0130, the only one with two, gives "i" and is the caller's business.
+/// Python up to 3.13 does not know the case pairs of Unicode 16, the tokenizers package does.
+inline char32_t lower(char32_t c, bool with_pairs_17) {
+    if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + 0x20 : c;
+    if (c >= 0x1c89) {
+        for (const CasePairs& pairs : case_pairs_17) {
+            if (c >= pairs.first && c <= pairs.last) return with_pairs_17 ? pairs.lower + (c - pairs.first) : c;
+        }
+    }
+    return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+/// Unicode's Case_Ignorable property.
+inline bool is_case_ignorable(char32_t c) {
+    static constexpr std::array<char32_t, 17> marks_inside_words = {0x27,   0x2E,   0x3A,   0xB7,   0x387,  0x55F,
+                                                                    0x5F4,  0x2018, 0x2019, 0x2024, 0x2027, 0xFE13,
+                                                                    0xFE52, 0xFE55, 0xFF07, 0xFF0E, 0xFF1A};
+    if (std::find(marks_inside_words.begin(), marks_inside_words.end(), c) != marks_inside_words.end()) return true;
+    const utf8proc_category_t kind = category(c);
+    return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_ME || kind == UTF8PROC_CATEGORY_CF ||
+           kind == UTF8PROC_CATEGORY_LM || kind == UTF8PROC_CATEGORY_SK;
+}
+
+/// Unicode's Cased property, of code points that are not case-ignorable.
+inline bool is_cased(char32_t c) {
+    static constexpr CodeRange others[] = {{0xAA, 0xAA},       {0xBA, 0xBA},       {0x2160, 0x217F},  {0x24B6, 0x24E9},
+                                           {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+    const utf8proc_category_t kind = category(c);
+    return kind == UTF8PROC_CATEGORY_LU || kind == UTF8PROC_CATEGORY_LL || kind == UTF8PROC_CATEGORY_LT ||
+           in_ranges(others, c);
+}
+
+inline bool is_decimal_digit(char32_t c) {
+    return c < 0x80 ? c >= '0' && c <= '9' : category(c) == UTF8PROC_CATEGORY_ND;
+}
+
+/// Python's \w: what str.isalnum() accepts, and the underscore. Of Unicode as the installed utf8proc knows it.
+inline bool is_python_word(char32_t c) {
+    const utf8proc_category_t kind = category(c);
+    return c == '_' || (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) ||
+           (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO);
+}
+
+enum class NormalForm {
+    nfc,
+    nfkc,
+    nfd,
+    nfc_unicode_9,  ///< NFC as the tokenizers package knows it
+};
+
+/// Where NFC by Unicode 9 starts anew: marks that it does not know (it takes them for letters without marks), and
+/// U+11930, whose one composition is younger.
+inline constexpr CodeRange starters_of_unicode_9[] = {
+    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},     {0xc3c, 0xc3c},
+    {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},
+    {0xa82c, 0xa82c},   {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10efd, 0x10eff}, {0x10f46, 0x10f50},
+    {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b}, {0x1145e, 0x1145e}, {0x11839, 0x1183a},
+    {0x11930, 0x11930}, {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34},
+    {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45}, {0x11d97, 0x11d97},
+    {0x11f41, 0x11f42}, {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae},
+    {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}};
+
+/// Normalises one piece of text after another: decomposes, orders marks, composes. The marks are ordered here because
+/// utf8proc_decompose takes quadratic time on a long run of them.
+class Normalizer {
+public:
+    explicit Normalizer(NormalForm form)
+        : form_(form),
+          options_(static_cast<utf8proc_option_t>(UTF8PROC_STABLE |
+                                                  (form == NormalForm::nfd ? UTF8PROC_DECOMPOSE : UTF8PROC_COMPOSE) |
+                                                  (form == NormalForm::nfkc ? UTF8PROC_COMPAT : 0))) {}
+
+    std::u32string operator()(std::u32string_view text) {
+        constexpr char32_t composed_after_unicode_9 = 0x11938;
+        out_.reserve(text.size());
+        for (const char32_t c : text) {
+            if (form_ == NormalForm::nfc_unicode_9) {
+                if (in_ranges(starters_of_unicode_9, c)) {
+                    compose();
+                    codes_.push_back(static_cast<utf8proc_int32_t>(c));
+                    continue;
+                }
+                if (c == composed_after_unicode_9) {
+                    place(static_cast<utf8proc_int32_t>(c));
+                    continue;
+                }
+            }
+            std::array<utf8proc_int32_t, 32> parts{};
+            int boundary = 0;
+            const utf8proc_ssize_t count =
+                utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts.data(),
+                                        static_cast<utf8proc_ssize_t>(parts.size()), options_, &boundary);
+            for (utf8proc_ssize_t i = 0; i < count; ++i) place(parts[static_cast<std::size_t>(i)]);
+        }
+        compose();
+        return std::move(out_);
+    }
+
+private:
+    struct Mark {
+        utf8proc_int32_t code;
+        utf8proc_propval_t order;
+        std::size_t position;
+    };
+
+    void place(utf8proc_int32_t code) {
+        const utf8proc_propval_t order = utf8proc_get_property(code)->combining_class;
+        if (order != 0) {
+            marks_.push_back({code, order, marks_.size()});
+            return;
+        }
+        place_marks();
+        codes_.push_back(code);
+    }
+
+    void place_marks() {
+        // By position too: std::stable_sort of g++ 12 warns under clang.
+        std::sort(marks_.begin(), marks_.end(), [](const Mark& a, const Mark& b) {
+            return std::pair(a.order, a.position) < std::pair(b.order, b.position);
+        });
+        for (const Mark& mark : marks_) codes_.push_back(mark.code);
+        marks_.clear();
+    }
+
+    void compose() {
+        place_marks();
+        const utf8proc_ssize_t length =
+            utf8proc_normalize_utf32(codes_.data(), static_cast<utf8proc_ssize_t>(codes_.size()), options_);
+        out_.append(codes_.begin(), codes_.begin() + std::max<utf8proc_ssize_t>(length, 0));
+        codes_.clear();
+    }
+
+    NormalForm form_;
+    utf8proc_option_t options_;
+    std::vector<utf8proc_int32_t> codes_;
+    std::vector<Mark> marks_;
+    std::u32string out_;
+};
+
+inline std::u32string normalize(std::u32string text, NormalForm form) {
+    // Nothing below U+0300 changes under NFC on its own, and nothing below U+00C0 under NFD.
+    const char32_t first = form == NormalForm::nfd ? 0xC0 : 0x300;
+    const bool plain = std::all_of(text.begin(), text.end(), [&](char32_t c) { return c < first; });
+    return plain && form != NormalForm::nfkc ? text : Normalizer(form)(text);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/texts/added_tokens.hpp ----
+
+// Tokens that are found in a text as they are written, before it is split any further.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Of [low, high), sorted by their `text` and alike in all but the last letter of `prefix`, those that begin with it.
+template <class Iterator>
+void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
+    using Entry = typename std::iterator_traits<Iterator>::value_type;
+    low = std::lower_bound(low, high, prefix, [](const Entry& entry, std::string_view sought) {
+        return std::string_view(entry.text) < sought;
+    });
+    high = std::upper_bound(low, high, prefix, [](std::string_view sought, const Entry& entry) {
+        return sought < std::string_view(entry.text).substr(0, sought.size());
+    });
+}
+
+#if __has_include(<utf8proc.h>)
+
+/// A token that a tokenizer was given beside its vocabulary, under the names of tokenizers' AddedToken.
+struct AddedToken {
+    std::string text;
+    Id id = 0;
+    bool single_word = false;             ///< not inside of a word
+    bool lstrip = false, rstrip = false;  ///< takes the white space before it, or behind it
+    bool normalized = false;              ///< is looked for in the text as it was cleaned, and cleaned itself
+};
+
+/// Finds them from left to right, the longest where several begin at one place
+/// (tokenizers/src/tokenizer/added_vocabulary.rs, find_matches).
+class AddedTokens {
+public:
+    void add(AddedToken token) {
+        if (token.text.empty()) return;
+        begins_[static_cast<unsigned char>(token.text.front())] = true;
+        const auto place = std::ranges::lower_bound(tokens_, token.text, {}, &AddedToken::text);
+        // What is added twice counts as it was the last time.
+        if (place != tokens_.end() && place->text == token.text) {
+            *place = std::move(token);
+        } else {
+            tokens_.insert(place, std::move(token));
+        }
+    }
+
+    bool has(std::string_view text) const {
+        return std::ranges::any_of(tokens_, [&](const AddedToken& token) { return token.text == text; });
+    }
+    const std::vector<AddedToken>& tokens() const { return tokens_; }
+
+    /// Calls part(text) for what stands between tokens, and token(id) for each of them.
+    template <class Part, class Token>
+    void split(std::string_view text, const Part& part, const Token& token) const {
+        std::size_t begun = 0;
+        for (std::size_t at = 0; at < text.size();) {
+            const AddedToken* const found = longest_at(text, at);
+            if (found == nullptr) {
+                ++at;
+                continue;
+            }
+            std::size_t begin = at, end = at + found->text.size();
+            at = end;  // a token that is passed over does not overlap another
+            if (found->single_word && (is_word_at_end(text.substr(0, begin)) || is_word_at_begin(text.substr(end))))
+                continue;
+            if (found->lstrip) {
+                while (begin > begun) {
+                    std::size_t letter = begin - 1;
+                    while (letter > begun && (static_cast<unsigned char>(text[letter]) & 0xC0U) == 0x80) --letter;
+                    if (!is_white_space(front_code_point(text.substr(letter)).value)) break;
+                    begin = letter;
+                }
+            }
+            if (found->rstrip) {
+                while (end < text.size()) {
+                    const CodePoint next = front_code_point(text.substr(end));
+                    if (!is_white_space(next.value)) break;
+                    end += next.bytes;
+                }
+            }
+            if (begin > begun) part(text.substr(begun, begin - begun));
+            token(found->id);
+            begun = at = end;
+        }
+        if (begun < text.size()) part(text.substr(begun));
+    }
+
+private:
+    const AddedToken* longest_at(std::string_view text, std::size_t at) const {
+        if (!begins_[static_cast<unsigned char>(text[at])]) return nullptr;
+        const AddedToken* longest = nullptr;
+        auto low = tokens_.begin(), high = tokens_.end();
+        for (std::size_t length = 1; at + length <= text.size() && low != high; ++length) {
+            narrow_to_prefix(low, high, text.substr(at, length));
+            if (low != high && low->text.size() == length) longest = &*low;
+        }
+        return longest;
+    }
+
+    /// The regex crate's \w: letters, marks, decimal digits, connectors, and the two joiners.
+    static bool is_word(char32_t c) {
+        const utf8proc_category_t kind = category(c);
+        return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_ND) || kind == UTF8PROC_CATEGORY_NL ||
+               kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
+    }
+    static bool is_word_at_begin(std::string_view text) {
+        return !text.empty() && is_word(front_code_point(text).value);
+    }
+    static bool is_word_at_end(std::string_view text) {
+        if (text.empty()) return false;
+        std::size_t letter = text.size() - 1;
+        while (letter > 0 && (static_cast<unsigned char>(text[letter]) & 0xC0U) == 0x80) --letter;
+        return is_word(front_code_point(text.substr(letter)).value);
+    }
+
+    std::vector<AddedToken> tokens_;  ///< sorted: a prefix is a range
+    std::vector<bool> begins_ = std::vector<bool>(256);
+};
+
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/texts/html_entities.hpp ----
+
+// HTML character references: Python's html.unescape, and the cautious variant of ftfy.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The named references of HTML 5, written by tests/texts/make_html_entities.py, which explains the notation. Not a
+/// view: its length would be counted in every compilation.
+// clang-format off
+inline constexpr char html_entity_table[] =
+    // table begins
+    "AElig.c6 AMP.26 Aacute.c1 Abreve:102 Acirc.c2 Acy:410 Afr:1d504 Agrave.c0 Alpha:391 Amacr:100 And:2a53 "
+    "Aogon:104 Aopf:1d538 ApplyFunction:2061 Aring.c5 Ascr:1d49c Assign:2254 Atilde.c3 Auml.c4 Backslash:2216 "
+    "Barv:2ae7 Barwed:2306 Bcy:411 Because:2235 Bernoullis:212c Beta:392 Bfr:1d505 Bopf:1d539 Breve:2d8 Bscr:212c "
+    "Bumpeq:224e CHcy:427 COPY.a9 Cacute:106 Cap:22d2 CapitalDifferentialD:2145 Cayleys:212d Ccaron:10c Ccedil.c7 "
+    "Ccirc:108 Cconint:2230 Cdot:10a Cedilla:b8 CenterDot:b7 Cfr:212d Chi:3a7 CircleDot:2299 CircleMinus:2296 "
+    "CirclePlus:2295 CircleTimes:2297 ClockwiseContourIntegral:2232 CloseCurlyDoubleQuote:201d "
+    "CloseCurlyQuote:2019 Colon:2237 Colone:2a74 Congruent:2261 Conint:222f ContourIntegral:222e Copf:2102 "
+    "Coproduct:2210 CounterClockwiseContourIntegral:2233 Cross:2a2f Cscr:1d49e Cup:22d3 CupCap:224d DD:2145 "
+    "DDotrahd:2911 DJcy:402 DScy:405 DZcy:40f Dagger:2021 Darr:21a1 Dashv:2ae4 Dcaron:10e Dcy:414 Del:2207 "
+    "Delta:394 Dfr:1d507 DiacriticalAcute:b4 DiacriticalDot:2d9 DiacriticalDoubleAcute:2dd DiacriticalGrave:60 "
+    "DiacriticalTilde:2dc Diamond:22c4 DifferentialD:2146 Dopf:1d53b Dot:a8 DotDot:20dc DotEqual:2250 "
+    "DoubleContourIntegral:222f DoubleDot:a8 DoubleDownArrow:21d3 DoubleLeftArrow:21d0 DoubleLeftRightArrow:21d4 "
+    "DoubleLeftTee:2ae4 DoubleLongLeftArrow:27f8 DoubleLongLeftRightArrow:27fa DoubleLongRightArrow:27f9 "
+    "DoubleRightArrow:21d2 DoubleRightTee:22a8 DoubleUpArrow:21d1 DoubleUpDownArrow:21d5 DoubleVerticalBar:2225 "
+    "DownArrow:2193 DownArrowBar:2913 DownArrowUpArrow:21f5 DownBreve:311 DownLeftRightVector:2950 "
+    "DownLeftTeeVector:295e DownLeftVector:21bd DownLeftVectorBar:2956 DownRightTeeVector:295f "
+    "DownRightVector:21c1 DownRightVectorBar:2957 DownTee:22a4 DownTeeArrow:21a7 Downarrow:21d3 Dscr:1d49f "
+    "Dstrok:110 ENG:14a ETH.d0 Eacute.c9 Ecaron:11a Ecirc.ca Ecy:42d Edot:116 Efr:1d508 Egrave.c8 Element:2208 "
+    "Emacr:112 EmptySmallSquare:25fb EmptyVerySmallSquare:25ab Eogon:118 Eopf:1d53c Epsilon:395 Equal:2a75 "
+    "EqualTilde:2242 Equilibrium:21cc Escr:2130 Esim:2a73 Eta:397 Euml.cb Exists:2203 ExponentialE:2147 Fcy:424 "
+    "Ffr:1d509 FilledSmallSquare:25fc FilledVerySmallSquare:25aa Fopf:1d53d ForAll:2200 Fouriertrf:2131 Fscr:2131 "
+    "GJcy:403 GT.3e Gamma:393 Gammad:3dc Gbreve:11e Gcedil:122 Gcirc:11c Gcy:413 Gdot:120 Gfr:1d50a Gg:22d9 "
+    "Gopf:1d53e GreaterEqual:2265 GreaterEqualLess:22db GreaterFullEqual:2267 GreaterGreater:2aa2 "
+    "GreaterLess:2277 GreaterSlantEqual:2a7e GreaterTilde:2273 Gscr:1d4a2 Gt:226b HARDcy:42a Hacek:2c7 Hat:5e "
+    "Hcirc:124 Hfr:210c HilbertSpace:210b Hopf:210d HorizontalLine:2500 Hscr:210b Hstrok:126 HumpDownHump:224e "
+    "HumpEqual:224f IEcy:415 IJlig:132 IOcy:401 Iacute.cd Icirc.ce Icy:418 Idot:130 Ifr:2111 Igrave.cc Im:2111 "
+    "Imacr:12a ImaginaryI:2148 Implies:21d2 Int:222c Integral:222b Intersection:22c2 InvisibleComma:2063 "
+    "InvisibleTimes:2062 Iogon:12e Iopf:1d540 Iota:399 Iscr:2110 Itilde:128 Iukcy:406 Iuml.cf Jcirc:134 Jcy:419 "
+    "Jfr:1d50d Jopf:1d541 Jscr:1d4a5 Jsercy:408 Jukcy:404 KHcy:425 KJcy:40c Kappa:39a Kcedil:136 Kcy:41a "
+    "Kfr:1d50e Kopf:1d542 Kscr:1d4a6 LJcy:409 LT.3c Lacute:139 Lambda:39b Lang:27ea Laplacetrf:2112 Larr:219e "
+    "Lcaron:13d Lcedil:13b Lcy:41b LeftAngleBracket:27e8 LeftArrow:2190 LeftArrowBar:21e4 "
+    "LeftArrowRightArrow:21c6 LeftCeiling:2308 LeftDoubleBracket:27e6 LeftDownTeeVector:2961 LeftDownVector:21c3 "
+    "LeftDownVectorBar:2959 LeftFloor:230a LeftRightArrow:2194 LeftRightVector:294e LeftTee:22a3 "
+    "LeftTeeArrow:21a4 LeftTeeVector:295a LeftTriangle:22b2 LeftTriangleBar:29cf LeftTriangleEqual:22b4 "
+    "LeftUpDownVector:2951 LeftUpTeeVector:2960 LeftUpVector:21bf LeftUpVectorBar:2958 LeftVector:21bc "
+    "LeftVectorBar:2952 Leftarrow:21d0 Leftrightarrow:21d4 LessEqualGreater:22da LessFullEqual:2266 "
+    "LessGreater:2276 LessLess:2aa1 LessSlantEqual:2a7d LessTilde:2272 Lfr:1d50f Ll:22d8 Lleftarrow:21da "
+    "Lmidot:13f LongLeftArrow:27f5 LongLeftRightArrow:27f7 LongRightArrow:27f6 Longleftarrow:27f8 "
+    "Longleftrightarrow:27fa Longrightarrow:27f9 Lopf:1d543 LowerLeftArrow:2199 LowerRightArrow:2198 Lscr:2112 "
+    "Lsh:21b0 Lstrok:141 Lt:226a Map:2905 Mcy:41c MediumSpace:205f Mellintrf:2133 Mfr:1d510 MinusPlus:2213 "
+    "Mopf:1d544 Mscr:2133 Mu:39c NJcy:40a Nacute:143 Ncaron:147 Ncedil:145 Ncy:41d NegativeMediumSpace:200b "
+    "NegativeThickSpace:200b NegativeThinSpace:200b NegativeVeryThinSpace:200b NestedGreaterGreater:226b "
+    "NestedLessLess:226a NewLine:a Nfr:1d511 NoBreak:2060 NonBreakingSpace:a0 Nopf:2115 Not:2aec "
+    "NotCongruent:2262 NotCupCap:226d NotDoubleVerticalBar:2226 NotElement:2209 NotEqual:2260 "
+    "NotEqualTilde:2242+338 NotExists:2204 NotGreater:226f NotGreaterEqual:2271 NotGreaterFullEqual:2267+338 "
+    "NotGreaterGreater:226b+338 NotGreaterLess:2279 NotGreaterSlantEqual:2a7e+338 NotGreaterTilde:2275 "
+    "NotHumpDownHump:224e+338 NotHumpEqual:224f+338 NotLeftTriangle:22ea NotLeftTriangleBar:29cf+338 "
+    "NotLeftTriangleEqual:22ec NotLess:226e NotLessEqual:2270 NotLessGreater:2278 NotLessLess:226a+338 "
+    "NotLessSlantEqual:2a7d+338 NotLessTilde:2274 NotNestedGreaterGreater:2aa2+338 NotNestedLessLess:2aa1+338 "
+    "NotPrecedes:2280 NotPrecedesEqual:2aaf+338 NotPrecedesSlantEqual:22e0 NotReverseElement:220c "
+    "NotRightTriangle:22eb NotRightTriangleBar:29d0+338 NotRightTriangleEqual:22ed NotSquareSubset:228f+338 "
+    "NotSquareSubsetEqual:22e2 NotSquareSuperset:2290+338 NotSquareSupersetEqual:22e3 NotSubset:2282+20d2 "
+    "NotSubsetEqual:2288 NotSucceeds:2281 NotSucceedsEqual:2ab0+338 NotSucceedsSlantEqual:22e1 "
+    "NotSucceedsTilde:227f+338 NotSuperset:2283+20d2 NotSupersetEqual:2289 NotTilde:2241 NotTildeEqual:2244 "
+    "NotTildeFullEqual:2247 NotTildeTilde:2249 NotVerticalBar:2224 Nscr:1d4a9 Ntilde.d1 Nu:39d OElig:152 "
+    "Oacute.d3 Ocirc.d4 Ocy:41e Odblac:150 Ofr:1d512 Ograve.d2 Omacr:14c Omega:3a9 Omicron:39f Oopf:1d546 "
+    "OpenCurlyDoubleQuote:201c OpenCurlyQuote:2018 Or:2a54 Oscr:1d4aa Oslash.d8 Otilde.d5 Otimes:2a37 Ouml.d6 "
+    "OverBar:203e OverBrace:23de OverBracket:23b4 OverParenthesis:23dc PartialD:2202 Pcy:41f Pfr:1d513 Phi:3a6 "
+    "Pi:3a0 PlusMinus:b1 Poincareplane:210c Popf:2119 Pr:2abb Precedes:227a PrecedesEqual:2aaf "
+    "PrecedesSlantEqual:227c PrecedesTilde:227e Prime:2033 Product:220f Proportion:2237 Proportional:221d "
+    "Pscr:1d4ab Psi:3a8 QUOT.22 Qfr:1d514 Qopf:211a Qscr:1d4ac RBarr:2910 REG.ae Racute:154 Rang:27eb Rarr:21a0 "
+    "Rarrtl:2916 Rcaron:158 Rcedil:156 Rcy:420 Re:211c ReverseElement:220b ReverseEquilibrium:21cb "
+    "ReverseUpEquilibrium:296f Rfr:211c Rho:3a1 RightAngleBracket:27e9 RightArrow:2192 RightArrowBar:21e5 "
+    "RightArrowLeftArrow:21c4 RightCeiling:2309 RightDoubleBracket:27e7 RightDownTeeVector:295d "
+    "RightDownVector:21c2 RightDownVectorBar:2955 RightFloor:230b RightTee:22a2 RightTeeArrow:21a6 "
+    "RightTeeVector:295b RightTriangle:22b3 RightTriangleBar:29d0 RightTriangleEqual:22b5 RightUpDownVector:294f "
+    "RightUpTeeVector:295c RightUpVector:21be RightUpVectorBar:2954 RightVector:21c0 RightVectorBar:2953 "
+    "Rightarrow:21d2 Ropf:211d RoundImplies:2970 Rrightarrow:21db Rscr:211b Rsh:21b1 RuleDelayed:29f4 SHCHcy:429 "
+    "SHcy:428 SOFTcy:42c Sacute:15a Sc:2abc Scaron:160 Scedil:15e Scirc:15c Scy:421 Sfr:1d516 ShortDownArrow:2193 "
+    "ShortLeftArrow:2190 ShortRightArrow:2192 ShortUpArrow:2191 Sigma:3a3 SmallCircle:2218 Sopf:1d54a Sqrt:221a "
+    "Square:25a1 SquareIntersection:2293 SquareSubset:228f SquareSubsetEqual:2291 SquareSuperset:2290 "
+    "SquareSupersetEqual:2292 SquareUnion:2294 Sscr:1d4ae Star:22c6 Sub:22d0 Subset:22d0 SubsetEqual:2286 "
+    "Succeeds:227b SucceedsEqual:2ab0 SucceedsSlantEqual:227d SucceedsTilde:227f SuchThat:220b Sum:2211 Sup:22d1 "
+    "Superset:2283 SupersetEqual:2287 Supset:22d1 THORN.de TRADE:2122 TSHcy:40b TScy:426 Tab:9 Tau:3a4 Tcaron:164 "
+    "Tcedil:162 Tcy:422 Tfr:1d517 Therefore:2234 Theta:398 ThickSpace:205f+200a ThinSpace:2009 Tilde:223c "
+    "TildeEqual:2243 TildeFullEqual:2245 TildeTilde:2248 Topf:1d54b TripleDot:20db Tscr:1d4af Tstrok:166 "
+    "Uacute.da Uarr:219f Uarrocir:2949 Ubrcy:40e Ubreve:16c Ucirc.db Ucy:423 Udblac:170 Ufr:1d518 Ugrave.d9 "
+    "Umacr:16a UnderBar:5f UnderBrace:23df UnderBracket:23b5 UnderParenthesis:23dd Union:22c3 UnionPlus:228e "
+    "Uogon:172 Uopf:1d54c UpArrow:2191 UpArrowBar:2912 UpArrowDownArrow:21c5 UpDownArrow:2195 UpEquilibrium:296e "
+    "UpTee:22a5 UpTeeArrow:21a5 Uparrow:21d1 Updownarrow:21d5 UpperLeftArrow:2196 UpperRightArrow:2197 Upsi:3d2 "
+    "Upsilon:3a5 Uring:16e Uscr:1d4b0 Utilde:168 Uuml.dc VDash:22ab Vbar:2aeb Vcy:412 Vdash:22a9 Vdashl:2ae6 "
+    "Vee:22c1 Verbar:2016 Vert:2016 VerticalBar:2223 VerticalLine:7c VerticalSeparator:2758 VerticalTilde:2240 "
+    "VeryThinSpace:200a Vfr:1d519 Vopf:1d54d Vscr:1d4b1 Vvdash:22aa Wcirc:174 Wedge:22c0 Wfr:1d51a Wopf:1d54e "
+    "Wscr:1d4b2 Xfr:1d51b Xi:39e Xopf:1d54f Xscr:1d4b3 YAcy:42f YIcy:407 YUcy:42e Yacute.dd Ycirc:176 Ycy:42b "
+    "Yfr:1d51c Yopf:1d550 Yscr:1d4b4 Yuml:178 ZHcy:416 Zacute:179 Zcaron:17d Zcy:417 Zdot:17b ZeroWidthSpace:200b "
+    "Zeta:396 Zfr:2128 Zopf:2124 Zscr:1d4b5 aacute.e1^c1 abreve:103^102 ac:223e^ acE:223e+333 acd:223f^ "
+    "acirc.e2^c2 acute.b4^ acy:430^410 aelig.e6^c6 af:2061^ afr:1d51e^ agrave.e0^c0 alefsym:2135^ aleph:2135^ "
+    "alpha:3b1^391 amacr:101^100 amalg:2a3f^ amp.26 and:2227^ andand:2a55^ andd:2a5c^ andslope:2a58^ andv:2a5a^ "
+    "ang:2220^ ange:29a4^ angle:2220^ angmsd:2221^ angmsdaa:29a8^ angmsdab:29a9^ angmsdac:29aa^ angmsdad:29ab^ "
+    "angmsdae:29ac^ angmsdaf:29ad^ angmsdag:29ae^ angmsdah:29af^ angrt:221f^ angrtvb:22be^ angrtvbd:299d^ "
+    "angsph:2222^ angst:c5^ angzarr:237c^ aogon:105^104 aopf:1d552^ ap:2248^ apE:2a70 apacir:2a6f^ ape:224a^ "
+    "apid:224b^ apos:27^ approx:2248^ approxeq:224a^ aring.e5^c5 ascr:1d4b6^ ast:2a^ asymp:2248^ asympeq:224d^ "
+    "atilde.e3^c3 auml.e4^c4 awconint:2233^ awint:2a11^ bNot:2aed backcong:224c^ backepsilon:3f6^ backprime:2035^ "
+    "backsim:223d^ backsimeq:22cd^ barvee:22bd^ barwed:2305^ barwedge:2305^ bbrk:23b5^ bbrktbrk:23b6^ bcong:224c^ "
+    "bcy:431^411 bdquo:201e^ becaus:2235^ because:2235^ bemptyv:29b0^ bepsi:3f6^ bernou:212c^ beta:3b2^392 "
+    "beth:2136^ between:226c^ bfr:1d51f^ bigcap:22c2^ bigcirc:25ef^ bigcup:22c3^ bigodot:2a00^ bigoplus:2a01^ "
+    "bigotimes:2a02^ bigsqcup:2a06^ bigstar:2605^ bigtriangledown:25bd^ bigtriangleup:25b3^ biguplus:2a04^ "
+    "bigvee:22c1^ bigwedge:22c0^ bkarow:290d^ blacklozenge:29eb^ blacksquare:25aa^ blacktriangle:25b4^ "
+    "blacktriangledown:25be^ blacktriangleleft:25c2^ blacktriangleright:25b8^ blank:2423^ blk12:2592^ blk14:2591^ "
+    "blk34:2593^ block:2588^ bne:3d+20e5^ bnequiv:2261+20e5^ bnot:2310^ bopf:1d553^ bot:22a5^ bottom:22a5^ "
+    "bowtie:22c8^ boxDL:2557 boxDR:2554 boxDl:2556 boxDr:2553 boxH:2550 boxHD:2566 boxHU:2569 boxHd:2564 "
+    "boxHu:2567 boxUL:255d boxUR:255a boxUl:255c boxUr:2559 boxV:2551 boxVH:256c boxVL:2563 boxVR:2560 boxVh:256b "
+    "boxVl:2562 boxVr:255f boxbox:29c9^ boxdL:2555 boxdR:2552 boxdl:2510^ boxdr:250c^ boxh:2500^ boxhD:2565 "
+    "boxhU:2568 boxhd:252c^ boxhu:2534^ boxminus:229f^ boxplus:229e^ boxtimes:22a0^ boxuL:255b boxuR:2558 "
+    "boxul:2518^ boxur:2514^ boxv:2502^ boxvH:256a boxvL:2561 boxvR:255e boxvh:253c^ boxvl:2524^ boxvr:251c^ "
+    "bprime:2035^ breve:2d8^ brvbar.a6^ bscr:1d4b7^ bsemi:204f^ bsim:223d^ bsime:22cd^ bsol:5c^ bsolb:29c5^ "
+    "bsolhsub:27c8^ bull:2022^ bullet:2022^ bump:224e^ bumpE:2aae bumpe:224f^ bumpeq:224f^ cacute:107^106 "
+    "cap:2229^ capand:2a44^ capbrcup:2a49^ capcap:2a4b^ capcup:2a47^ capdot:2a40^ caps:2229+fe00^ caret:2041^ "
+    "caron:2c7^ ccaps:2a4d^ ccaron:10d^10c ccedil.e7^c7 ccirc:109^108 ccups:2a4c^ ccupssm:2a50^ cdot:10b^10a "
+    "cedil.b8^ cemptyv:29b2^ cent.a2^ centerdot:b7^ cfr:1d520^ chcy:447^427 check:2713^ checkmark:2713^ "
+    "chi:3c7^3a7 cir:25cb^ cirE:29c3 circ:2c6^ circeq:2257^ circlearrowleft:21ba^ circlearrowright:21bb^ "
+    "circledR:ae circledS:24c8 circledast:229b^ circledcirc:229a^ circleddash:229d^ cire:2257^ cirfnint:2a10^ "
+    "cirmid:2aef^ cirscir:29c2^ clubs:2663^ clubsuit:2663^ colon:3a^ colone:2254^ coloneq:2254^ comma:2c^ "
+    "commat:40^ comp:2201^ compfn:2218^ complement:2201^ complexes:2102^ cong:2245^ congdot:2a6d^ conint:222e^ "
+    "copf:1d554^ coprod:2210^ copy.a9 copysr:2117 crarr:21b5^ cross:2717^ cscr:1d4b8^ csub:2acf^ csube:2ad1^ "
+    "csup:2ad0^ csupe:2ad2^ ctdot:22ef^ cudarrl:2938^ cudarrr:2935^ cuepr:22de^ cuesc:22df^ cularr:21b6^ "
+    "cularrp:293d^ cup:222a^ cupbrcap:2a48^ cupcap:2a46^ cupcup:2a4a^ cupdot:228d^ cupor:2a45^ cups:222a+fe00^ "
+    "curarr:21b7^ curarrm:293c^ curlyeqprec:22de^ curlyeqsucc:22df^ curlyvee:22ce^ curlywedge:22cf^ curren.a4^ "
+    "curvearrowleft:21b6^ curvearrowright:21b7^ cuvee:22ce^ cuwed:22cf^ cwconint:2232^ cwint:2231^ cylcty:232d^ "
+    "dArr:21d3 dHar:2965 dagger:2020^ daleth:2138^ darr:2193^ dash:2010^ dashv:22a3^ dbkarow:290f^ dblac:2dd^ "
+    "dcaron:10f^10e dcy:434^414 dd:2146 ddagger:2021^ ddarr:21ca^ ddotseq:2a77^ deg.b0^ delta:3b4^394 "
+    "demptyv:29b1^ dfisht:297f^ dfr:1d521^ dharl:21c3^ dharr:21c2^ diam:22c4^ diamond:22c4^ diamondsuit:2666^ "
+    "diams:2666^ die:a8^ digamma:3dd^3dc disin:22f2^ div:f7^ divide.f7^ divideontimes:22c7^ divonx:22c7^ "
+    "djcy:452^402 dlcorn:231e^ dlcrop:230d^ dollar:24^ dopf:1d555^ dot:2d9^ doteq:2250^ doteqdot:2251^ "
+    "dotminus:2238^ dotplus:2214^ dotsquare:22a1^ doublebarwedge:2306^ downarrow:2193^ downdownarrows:21ca^ "
+    "downharpoonleft:21c3^ downharpoonright:21c2^ drbkarow:2910^ drcorn:231f^ drcrop:230c^ dscr:1d4b9^ "
+    "dscy:455^405 dsol:29f6^ dstrok:111^110 dtdot:22f1^ dtri:25bf^ dtrif:25be^ duarr:21f5^ duhar:296f^ "
+    "dwangle:29a6^ dzcy:45f^40f dzigrarr:27ff^ eDDot:2a77 eDot:2251 eacute.e9^c9 easter:2a6e^ ecaron:11b^11a "
+    "ecir:2256^ ecirc.ea^ca ecolon:2255^ ecy:44d^42d edot:117^116 ee:2147^ efDot:2252 efr:1d522^ eg:2a9a^ "
+    "egrave.e8^c8 egs:2a96^ egsdot:2a98^ el:2a99^ elinters:23e7^ ell:2113^ els:2a95^ elsdot:2a97^ emacr:113^112 "
+    "empty:2205^ emptyset:2205^ emptyv:2205^ emsp:2003^ emsp13:2004^ emsp14:2005^ eng:14b ensp:2002^ "
+    "eogon:119^118 eopf:1d556^ epar:22d5^ eparsl:29e3^ eplus:2a71^ epsi:3b5^395 epsilon:3b5^395 epsiv:3f5^395 "
+    "eqcirc:2256^ eqcolon:2255^ eqsim:2242^ eqslantgtr:2a96^ eqslantless:2a95^ equals:3d^ equest:225f^ "
+    "equiv:2261^ equivDD:2a78 eqvparsl:29e5^ erDot:2253 erarr:2971^ escr:212f^ esdot:2250^ esim:2242^ eta:3b7^397 "
+    "eth.f0 euml.eb^cb euro:20ac^ excl:21^ exist:2203^ expectation:2130^ exponentiale:2147^ fallingdotseq:2252^ "
+    "fcy:444^424 female:2640^ ffilig:fb03^46+46+49 fflig:fb00^46+46 ffllig:fb04^46+46+4c ffr:1d523^ "
+    "filig:fb01^46+49 fjlig:66+6a^46+4a flat:266d^ fllig:fb02^46+4c fltns:25b1^ fnof:192^191 fopf:1d557^ "
+    "forall:2200^ fork:22d4^ forkv:2ad9^ fpartint:2a0d^ frac12.bd^ frac13:2153^ frac14.bc^ frac15:2155^ "
+    "frac16:2159^ frac18:215b^ frac23:2154^ frac25:2156^ frac34.be^ frac35:2157^ frac38:215c^ frac45:2158^ "
+    "frac56:215a^ frac58:215d^ frac78:215e^ frasl:2044^ frown:2322^ fscr:1d4bb^ gE:2267 gEl:2a8c gacute:1f5^1f4 "
+    "gamma:3b3^393 gammad:3dd^3dc gap:2a86^ gbreve:11f^11e gcirc:11d^11c gcy:433^413 gdot:121^120 ge:2265^ "
+    "gel:22db^ geq:2265^ geqq:2267^ geqslant:2a7e^ ges:2a7e^ gescc:2aa9^ gesdot:2a80^ gesdoto:2a82^ "
+    "gesdotol:2a84^ gesl:22db+fe00^ gesles:2a94^ gfr:1d524^ gg:226b^ ggg:22d9^ gimel:2137^ gjcy:453^403 gl:2277^ "
+    "glE:2a92 gla:2aa5^ glj:2aa4^ gnE:2269 gnap:2a8a^ gnapprox:2a8a^ gne:2a88^ gneq:2a88^ gneqq:2269^ gnsim:22e7^ "
+    "gopf:1d558^ grave:60^ gscr:210a^ gsim:2273^ gsime:2a8e^ gsiml:2a90^ gt.3e gtcc:2aa7 gtcir:2a7a gtdot:22d7 "
+    "gtlPar:2995 gtquest:2a7c gtrapprox:2a86 gtrarr:2978 gtrdot:22d7 gtreqless:22db gtreqqless:2a8c gtrless:2277 "
+    "gtrsim:2273 gvertneqq:2269+fe00^ gvnE:2269+fe00 hArr:21d4 hairsp:200a^ half:bd^ hamilt:210b^ hardcy:44a^42a "
+    "harr:2194^ harrcir:2948^ harrw:21ad^ hbar:210f^ hcirc:125^124 hearts:2665^ heartsuit:2665^ hellip:2026^ "
+    "hercon:22b9^ hfr:1d525^ hksearow:2925^ hkswarow:2926^ hoarr:21ff^ homtht:223b^ hookleftarrow:21a9^ "
+    "hookrightarrow:21aa^ hopf:1d559^ horbar:2015^ hscr:1d4bd^ hslash:210f^ hstrok:127^126 hybull:2043^ "
+    "hyphen:2010^ iacute.ed^cd ic:2063^ icirc.ee^ce icy:438^418 iecy:435^415 iexcl.a1^ iff:21d4^ ifr:1d526^ "
+    "igrave.ec^cc ii:2148^ iiiint:2a0c^ iiint:222d^ iinfin:29dc^ iiota:2129^ ijlig:133^132 imacr:12b^12a "
+    "image:2111^ imagline:2110^ imagpart:2111^ imath:131^49 imof:22b7^ imped:1b5^ in:2208^ incare:2105^ "
+    "infin:221e^ infintie:29dd^ inodot:131^49 int:222b^ intcal:22ba^ integers:2124^ intercal:22ba^ intlarhk:2a17^ "
+    "intprod:2a3c^ iocy:451^401 iogon:12f^12e iopf:1d55a^ iota:3b9^399 iprod:2a3c^ iquest.bf^ iscr:1d4be^ "
+    "isin:2208^ isinE:22f9 isindot:22f5^ isins:22f4^ isinsv:22f3^ isinv:2208^ it:2062^ itilde:129^128 "
+    "iukcy:456^406 iuml.ef^cf jcirc:135^134 jcy:439^419 jfr:1d527^ jmath:237^ jopf:1d55b^ jscr:1d4bf^ "
+    "jsercy:458^408 jukcy:454^404 kappa:3ba^39a kappav:3f0^39a kcedil:137^136 kcy:43a^41a kfr:1d528^ kgreen:138^ "
+    "khcy:445^425 kjcy:45c^40c kopf:1d55c^ kscr:1d4c0^ lAarr:21da lArr:21d0 lAtail:291b lBarr:290e lE:2266 "
+    "lEg:2a8b lHar:2962 lacute:13a^139 laemptyv:29b4^ lagran:2112^ lambda:3bb^39b lang:27e8^ langd:2991^ "
+    "langle:27e8^ lap:2a85^ laquo.ab^ larr:2190^ larrb:21e4^ larrbfs:291f^ larrfs:291d^ larrhk:21a9^ larrlp:21ab^ "
+    "larrpl:2939^ larrsim:2973^ larrtl:21a2^ lat:2aab^ latail:2919^ late:2aad^ lates:2aad+fe00^ lbarr:290c^ "
+    "lbbrk:2772^ lbrace:7b^ lbrack:5b^ lbrke:298b^ lbrksld:298f^ lbrkslu:298d^ lcaron:13e^13d lcedil:13c^13b "
+    "lceil:2308^ lcub:7b^ lcy:43b^41b ldca:2936^ ldquo:201c^ ldquor:201e^ ldrdhar:2967^ ldrushar:294b^ ldsh:21b2^ "
+    "le:2264^ leftarrow:2190^ leftarrowtail:21a2^ leftharpoondown:21bd^ leftharpoonup:21bc^ leftleftarrows:21c7^ "
+    "leftrightarrow:2194^ leftrightarrows:21c6^ leftrightharpoons:21cb^ leftrightsquigarrow:21ad^ "
+    "leftthreetimes:22cb^ leg:22da^ leq:2264^ leqq:2266^ leqslant:2a7d^ les:2a7d^ lescc:2aa8^ lesdot:2a7f^ "
+    "lesdoto:2a81^ lesdotor:2a83^ lesg:22da+fe00^ lesges:2a93^ lessapprox:2a85^ lessdot:22d6^ lesseqgtr:22da^ "
+    "lesseqqgtr:2a8b^ lessgtr:2276^ lesssim:2272^ lfisht:297c^ lfloor:230a^ lfr:1d529^ lg:2276^ lgE:2a91 "
+    "lhard:21bd^ lharu:21bc^ lharul:296a^ lhblk:2584^ ljcy:459^409 ll:226a^ llarr:21c7^ llcorner:231e^ "
+    "llhard:296b^ lltri:25fa^ lmidot:140^13f lmoust:23b0^ lmoustache:23b0^ lnE:2268 lnap:2a89^ lnapprox:2a89^ "
+    "lne:2a87^ lneq:2a87^ lneqq:2268^ lnsim:22e6^ loang:27ec^ loarr:21fd^ lobrk:27e6^ longleftarrow:27f5^ "
+    "longleftrightarrow:27f7^ longmapsto:27fc^ longrightarrow:27f6^ looparrowleft:21ab^ looparrowright:21ac^ "
+    "lopar:2985^ lopf:1d55d^ loplus:2a2d^ lotimes:2a34^ lowast:2217^ lowbar:5f^ loz:25ca^ lozenge:25ca^ "
+    "lozf:29eb^ lpar:28^ lparlt:2993^ lrarr:21c6^ lrcorner:231f^ lrhar:21cb^ lrhard:296d^ lrm:200e^ lrtri:22bf^ "
+    "lsaquo:2039^ lscr:1d4c1^ lsh:21b0^ lsim:2272^ lsime:2a8d^ lsimg:2a8f^ lsqb:5b^ lsquo:2018^ lsquor:201a^ "
+    "lstrok:142^141 lt.3c ltcc:2aa6 ltcir:2a79 ltdot:22d6 lthree:22cb ltimes:22c9 ltlarr:2976 ltquest:2a7b "
+    "ltrPar:2996 ltri:25c3 ltrie:22b4 ltrif:25c2 lurdshar:294a^ luruhar:2966^ lvertneqq:2268+fe00^ lvnE:2268+fe00 "
+    "mDDot:223a macr.af^ male:2642^ malt:2720^ maltese:2720^ map:21a6^ mapsto:21a6^ mapstodown:21a7^ "
+    "mapstoleft:21a4^ mapstoup:21a5^ marker:25ae^ mcomma:2a29^ mcy:43c^41c mdash:2014^ measuredangle:2221^ "
+    "mfr:1d52a^ mho:2127^ micro.b5^39c mid:2223^ midast:2a^ midcir:2af0^ middot.b7^ minus:2212^ minusb:229f^ "
+    "minusd:2238^ minusdu:2a2a^ mlcp:2adb^ mldr:2026^ mnplus:2213^ models:22a7^ mopf:1d55e^ mp:2213^ mscr:1d4c2^ "
+    "mstpos:223e^ mu:3bc^39c multimap:22b8^ mumap:22b8^ nGg:22d9+338 nGt:226b+20d2 nGtv:226b+338 nLeftarrow:21cd "
+    "nLeftrightarrow:21ce nLl:22d8+338 nLt:226a+20d2 nLtv:226a+338 nRightarrow:21cf nVDash:22af nVdash:22ae "
+    "nabla:2207^ nacute:144^143 nang:2220+20d2^ nap:2249^ napE:2a70+338 napid:224b+338^ napos:149^2bc+4e "
+    "napprox:2249^ natur:266e^ natural:266e^ naturals:2115^ nbsp.a0^ nbump:224e+338^ nbumpe:224f+338^ ncap:2a43^ "
+    "ncaron:148^147 ncedil:146^145 ncong:2247^ ncongdot:2a6d+338^ ncup:2a42^ ncy:43d^41d ndash:2013^ ne:2260^ "
+    "neArr:21d7 nearhk:2924^ nearr:2197^ nearrow:2197^ nedot:2250+338^ nequiv:2262^ nesear:2928^ nesim:2242+338^ "
+    "nexist:2204^ nexists:2204^ nfr:1d52b^ ngE:2267+338 nge:2271^ ngeq:2271^ ngeqq:2267+338^ ngeqslant:2a7e+338^ "
+    "nges:2a7e+338^ ngsim:2275^ ngt:226f^ ngtr:226f^ nhArr:21ce nharr:21ae^ nhpar:2af2^ ni:220b^ nis:22fc^ "
+    "nisd:22fa^ niv:220b^ njcy:45a^40a nlArr:21cd nlE:2266+338 nlarr:219a^ nldr:2025^ nle:2270^ nleftarrow:219a^ "
+    "nleftrightarrow:21ae^ nleq:2270^ nleqq:2266+338^ nleqslant:2a7d+338^ nles:2a7d+338^ nless:226e^ nlsim:2274^ "
+    "nlt:226e^ nltri:22ea^ nltrie:22ec^ nmid:2224^ nopf:1d55f^ not.ac^ notin:2209^ notinE:22f9+338 "
+    "notindot:22f5+338^ notinva:2209^ notinvb:22f7^ notinvc:22f6^ notni:220c^ notniva:220c^ notnivb:22fe^ "
+    "notnivc:22fd^ npar:2226^ nparallel:2226^ nparsl:2afd+20e5^ npart:2202+338^ npolint:2a14^ npr:2280^ "
+    "nprcue:22e0^ npre:2aaf+338^ nprec:2280^ npreceq:2aaf+338^ nrArr:21cf nrarr:219b^ nrarrc:2933+338^ "
+    "nrarrw:219d+338^ nrightarrow:219b^ nrtri:22eb^ nrtrie:22ed^ nsc:2281^ nsccue:22e1^ nsce:2ab0+338^ "
+    "nscr:1d4c3^ nshortmid:2224^ nshortparallel:2226^ nsim:2241^ nsime:2244^ nsimeq:2244^ nsmid:2224^ nspar:2226^ "
+    "nsqsube:22e2^ nsqsupe:22e3^ nsub:2284^ nsubE:2ac5+338 nsube:2288^ nsubset:2282+20d2^ nsubseteq:2288^ "
+    "nsubseteqq:2ac5+338^ nsucc:2281^ nsucceq:2ab0+338^ nsup:2285^ nsupE:2ac6+338 nsupe:2289^ nsupset:2283+20d2^ "
+    "nsupseteq:2289^ nsupseteqq:2ac6+338^ ntgl:2279^ ntilde.f1^d1 ntlg:2278^ ntriangleleft:22ea^ "
+    "ntrianglelefteq:22ec^ ntriangleright:22eb^ ntrianglerighteq:22ed^ nu:3bd^39d num:23^ numero:2116^ "
+    "numsp:2007^ nvDash:22ad nvHarr:2904 nvap:224d+20d2^ nvdash:22ac^ nvge:2265+20d2^ nvgt:3e+20d2^ nvinfin:29de^ "
+    "nvlArr:2902 nvle:2264+20d2^ nvlt:3c+20d2^ nvltrie:22b4+20d2^ nvrArr:2903 nvrtrie:22b5+20d2^ nvsim:223c+20d2^ "
+    "nwArr:21d6 nwarhk:2923^ nwarr:2196^ nwarrow:2196^ nwnear:2927^ oS:24c8 oacute.f3^d3 oast:229b^ ocir:229a^ "
+    "ocirc.f4^d4 ocy:43e^41e odash:229d^ odblac:151^150 odiv:2a38^ odot:2299^ odsold:29bc^ oelig:153^152 "
+    "ofcir:29bf^ ofr:1d52c^ ogon:2db^ ograve.f2^d2 ogt:29c1^ ohbar:29b5^ ohm:3a9^ oint:222e^ olarr:21ba^ "
+    "olcir:29be^ olcross:29bb^ oline:203e^ olt:29c0^ omacr:14d^14c omega:3c9^3a9 omicron:3bf^39f omid:29b6^ "
+    "ominus:2296^ oopf:1d560^ opar:29b7^ operp:29b9^ oplus:2295^ or:2228^ orarr:21bb^ ord:2a5d^ order:2134^ "
+    "orderof:2134^ ordf.aa^ ordm.ba^ origof:22b6^ oror:2a56^ orslope:2a57^ orv:2a5b^ oscr:2134^ oslash.f8^d8 "
+    "osol:2298^ otilde.f5^d5 otimes:2297^ otimesas:2a36^ ouml.f6^d6 ovbar:233d^ par:2225^ para.b6^ parallel:2225^ "
+    "parsim:2af3^ parsl:2afd^ part:2202^ pcy:43f^41f percnt:25^ period:2e^ permil:2030^ perp:22a5^ pertenk:2031^ "
+    "pfr:1d52d^ phi:3c6^3a6 phiv:3d5^3a6 phmmat:2133^ phone:260e^ pi:3c0^3a0 pitchfork:22d4^ piv:3d6^3a0 "
+    "planck:210f^ planckh:210e^ plankv:210f^ plus:2b^ plusacir:2a23^ plusb:229e^ pluscir:2a22^ plusdo:2214^ "
+    "plusdu:2a25^ pluse:2a72^ plusmn.b1^ plussim:2a26^ plustwo:2a27^ pm:b1^ pointint:2a15^ popf:1d561^ pound.a3^ "
+    "pr:227a^ prE:2ab3 prap:2ab7^ prcue:227c^ pre:2aaf^ prec:227a^ precapprox:2ab7^ preccurlyeq:227c^ "
+    "preceq:2aaf^ precnapprox:2ab9^ precneqq:2ab5^ precnsim:22e8^ precsim:227e^ prime:2032^ primes:2119^ "
+    "prnE:2ab5 prnap:2ab9^ prnsim:22e8^ prod:220f^ profalar:232e^ profline:2312^ profsurf:2313^ prop:221d^ "
+    "propto:221d^ prsim:227e^ prurel:22b0^ pscr:1d4c5^ psi:3c8^3a8 puncsp:2008^ qfr:1d52e^ qint:2a0c^ qopf:1d562^ "
+    "qprime:2057^ qscr:1d4c6^ quaternions:210d^ quatint:2a16^ quest:3f^ questeq:225f^ quot.22 rAarr:21db "
+    "rArr:21d2 rAtail:291c rBarr:290f rHar:2964 race:223d+331^ racute:155^154 radic:221a^ raemptyv:29b3^ "
+    "rang:27e9^ rangd:2992^ range:29a5^ rangle:27e9^ raquo.bb^ rarr:2192^ rarrap:2975^ rarrb:21e5^ rarrbfs:2920^ "
+    "rarrc:2933^ rarrfs:291e^ rarrhk:21aa^ rarrlp:21ac^ rarrpl:2945^ rarrsim:2974^ rarrtl:21a3^ rarrw:219d^ "
+    "ratail:291a^ ratio:2236^ rationals:211a^ rbarr:290d^ rbbrk:2773^ rbrace:7d^ rbrack:5d^ rbrke:298c^ "
+    "rbrksld:298e^ rbrkslu:2990^ rcaron:159^158 rcedil:157^156 rceil:2309^ rcub:7d^ rcy:440^420 rdca:2937^ "
+    "rdldhar:2969^ rdquo:201d^ rdquor:201d^ rdsh:21b3^ real:211c^ realine:211b^ realpart:211c^ reals:211d^ "
+    "rect:25ad^ reg.ae rfisht:297d^ rfloor:230b^ rfr:1d52f^ rhard:21c1^ rharu:21c0^ rharul:296c^ rho:3c1^3a1 "
+    "rhov:3f1^3a1 rightarrow:2192^ rightarrowtail:21a3^ rightharpoondown:21c1^ rightharpoonup:21c0^ "
+    "rightleftarrows:21c4^ rightleftharpoons:21cc^ rightrightarrows:21c9^ rightsquigarrow:219d^ "
+    "rightthreetimes:22cc^ ring:2da^ risingdotseq:2253^ rlarr:21c4^ rlhar:21cc^ rlm:200f^ rmoust:23b1^ "
+    "rmoustache:23b1^ rnmid:2aee^ roang:27ed^ roarr:21fe^ robrk:27e7^ ropar:2986^ ropf:1d563^ roplus:2a2e^ "
+    "rotimes:2a35^ rpar:29^ rpargt:2994^ rppolint:2a12^ rrarr:21c9^ rsaquo:203a^ rscr:1d4c7^ rsh:21b1^ rsqb:5d^ "
+    "rsquo:2019^ rsquor:2019^ rthree:22cc^ rtimes:22ca^ rtri:25b9^ rtrie:22b5^ rtrif:25b8^ rtriltri:29ce^ "
+    "ruluhar:2968^ rx:211e^ sacute:15b^15a sbquo:201a^ sc:227b^ scE:2ab4 scap:2ab8^ scaron:161^160 sccue:227d^ "
+    "sce:2ab0^ scedil:15f^15e scirc:15d^15c scnE:2ab6 scnap:2aba^ scnsim:22e9^ scpolint:2a13^ scsim:227f^ "
+    "scy:441^421 sdot:22c5^ sdotb:22a1^ sdote:2a66^ seArr:21d8 searhk:2925^ searr:2198^ searrow:2198^ sect.a7^ "
+    "semi:3b^ seswar:2929^ setminus:2216^ setmn:2216^ sext:2736^ sfr:1d530^ sfrown:2322^ sharp:266f^ "
+    "shchcy:449^429 shcy:448^428 shortmid:2223^ shortparallel:2225^ shy.ad^ sigma:3c3^3a3 sigmaf:3c2^3a3 "
+    "sigmav:3c2^3a3 sim:223c^ simdot:2a6a^ sime:2243^ simeq:2243^ simg:2a9e^ simgE:2aa0 siml:2a9d^ simlE:2a9f "
+    "simne:2246^ simplus:2a24^ simrarr:2972^ slarr:2190^ smallsetminus:2216^ smashp:2a33^ smeparsl:29e4^ "
+    "smid:2223^ smile:2323^ smt:2aaa^ smte:2aac^ smtes:2aac+fe00^ softcy:44c^42c sol:2f^ solb:29c4^ solbar:233f^ "
+    "sopf:1d564^ spades:2660^ spadesuit:2660^ spar:2225^ sqcap:2293^ sqcaps:2293+fe00^ sqcup:2294^ "
+    "sqcups:2294+fe00^ sqsub:228f^ sqsube:2291^ sqsubset:228f^ sqsubseteq:2291^ sqsup:2290^ sqsupe:2292^ "
+    "sqsupset:2290^ sqsupseteq:2292^ squ:25a1^ square:25a1^ squarf:25aa^ squf:25aa^ srarr:2192^ sscr:1d4c8^ "
+    "ssetmn:2216^ ssmile:2323^ sstarf:22c6^ star:2606^ starf:2605^ straightepsilon:3f5^395 straightphi:3d5^3a6 "
+    "strns:af^ sub:2282^ subE:2ac5 subdot:2abd^ sube:2286^ subedot:2ac3^ submult:2ac1^ subnE:2acb subne:228a^ "
+    "subplus:2abf^ subrarr:2979^ subset:2282^ subseteq:2286^ subseteqq:2ac5^ subsetneq:228a^ subsetneqq:2acb^ "
+    "subsim:2ac7^ subsub:2ad5^ subsup:2ad3^ succ:227b^ succapprox:2ab8^ succcurlyeq:227d^ succeq:2ab0^ "
+    "succnapprox:2aba^ succneqq:2ab6^ succnsim:22e9^ succsim:227f^ sum:2211^ sung:266a^ sup:2283^ sup1.b9^ "
+    "sup2.b2^ sup3.b3^ supE:2ac6 supdot:2abe^ supdsub:2ad8^ supe:2287^ supedot:2ac4^ suphsol:27c9^ suphsub:2ad7^ "
+    "suplarr:297b^ supmult:2ac2^ supnE:2acc supne:228b^ supplus:2ac0^ supset:2283^ supseteq:2287^ supseteqq:2ac6^ "
+    "supsetneq:228b^ supsetneqq:2acc^ supsim:2ac8^ supsub:2ad4^ supsup:2ad6^ swArr:21d9 swarhk:2926^ swarr:2199^ "
+    "swarrow:2199^ swnwar:292a^ szlig.df^53+53 target:2316^ tau:3c4^3a4 tbrk:23b4^ tcaron:165^164 tcedil:163^162 "
+    "tcy:442^422 tdot:20db^ telrec:2315^ tfr:1d531^ there4:2234^ therefore:2234^ theta:3b8^398 thetasym:3d1^398 "
+    "thetav:3d1^398 thickapprox:2248^ thicksim:223c^ thinsp:2009^ thkap:2248^ thksim:223c^ thorn.fe tilde:2dc^ "
+    "times.d7^ timesb:22a0^ timesbar:2a31^ timesd:2a30^ tint:222d^ toea:2928^ top:22a4^ topbot:2336^ topcir:2af1^ "
+    "topf:1d565^ topfork:2ada^ tosa:2929^ tprime:2034^ trade:2122 triangle:25b5^ triangledown:25bf^ "
+    "triangleleft:25c3^ trianglelefteq:22b4^ triangleq:225c^ triangleright:25b9^ trianglerighteq:22b5^ "
+    "tridot:25ec^ trie:225c^ triminus:2a3a^ triplus:2a39^ trisb:29cd^ tritime:2a3b^ trpezium:23e2^ tscr:1d4c9^ "
+    "tscy:446^426 tshcy:45b^40b tstrok:167^166 twixt:226c^ twoheadleftarrow:219e^ twoheadrightarrow:21a0^ "
+    "uArr:21d1 uHar:2963 uacute.fa^da uarr:2191^ ubrcy:45e^40e ubreve:16d^16c ucirc.fb^db ucy:443^423 udarr:21c5^ "
+    "udblac:171^170 udhar:296e^ ufisht:297e^ ufr:1d532^ ugrave.f9^d9 uharl:21bf^ uharr:21be^ uhblk:2580^ "
+    "ulcorn:231c^ ulcorner:231c^ ulcrop:230f^ ultri:25f8^ umacr:16b^16a uml.a8^ uogon:173^172 uopf:1d566^ "
+    "uparrow:2191^ updownarrow:2195^ upharpoonleft:21bf^ upharpoonright:21be^ uplus:228e^ upsi:3c5^3a5 upsih:3d2^ "
+    "upsilon:3c5^3a5 upuparrows:21c8^ urcorn:231d^ urcorner:231d^ urcrop:230e^ uring:16f^16e urtri:25f9^ "
+    "uscr:1d4ca^ utdot:22f0^ utilde:169^168 utri:25b5^ utrif:25b4^ uuarr:21c8^ uuml.fc^dc uwangle:29a7^ vArr:21d5 "
+    "vBar:2ae8 vBarv:2ae9 vDash:22a8 vangrt:299c^ varepsilon:3f5^395 varkappa:3f0^39a varnothing:2205^ "
+    "varphi:3d5^3a6 varpi:3d6^3a0 varpropto:221d^ varr:2195^ varrho:3f1^3a1 varsigma:3c2^3a3 "
+    "varsubsetneq:228a+fe00^ varsubsetneqq:2acb+fe00^ varsupsetneq:228b+fe00^ varsupsetneqq:2acc+fe00^ "
+    "vartheta:3d1^398 vartriangleleft:22b2^ vartriangleright:22b3^ vcy:432^412 vdash:22a2^ vee:2228^ veebar:22bb^ "
+    "veeeq:225a^ vellip:22ee^ verbar:7c^ vert:7c^ vfr:1d533^ vltri:22b2^ vnsub:2282+20d2^ vnsup:2283+20d2^ "
+    "vopf:1d567^ vprop:221d^ vrtri:22b3^ vscr:1d4cb^ vsubnE:2acb+fe00 vsubne:228a+fe00^ vsupnE:2acc+fe00 "
+    "vsupne:228b+fe00^ vzigzag:299a^ wcirc:175^174 wedbar:2a5f^ wedge:2227^ wedgeq:2259^ weierp:2118^ wfr:1d534^ "
+    "wopf:1d568^ wp:2118^ wr:2240^ wreath:2240^ wscr:1d4cc^ xcap:22c2^ xcirc:25ef^ xcup:22c3^ xdtri:25bd^ "
+    "xfr:1d535^ xhArr:27fa xharr:27f7^ xi:3be^39e xlArr:27f8 xlarr:27f5^ xmap:27fc^ xnis:22fb^ xodot:2a00^ "
+    "xopf:1d569^ xoplus:2a01^ xotime:2a02^ xrArr:27f9 xrarr:27f6^ xscr:1d4cd^ xsqcup:2a06^ xuplus:2a04^ "
+    "xutri:25b3^ xvee:22c1^ xwedge:22c0^ yacute.fd^dd yacy:44f^42f ycirc:177^176 ycy:44b^42b yen.a5^ yfr:1d536^ "
+    "yicy:457^407 yopf:1d56a^ yscr:1d4ce^ yucy:44e^42e yuml.ff^178 zacute:17a^179 zcaron:17e^17d zcy:437^417 "
+    "zdot:17c^17b zeetrf:2128^ zeta:3b6^396 zfr:1d537^ zhcy:436^416 zigrarr:21dd^ zopf:1d56b^ zscr:1d4cf^ "
+    "zwj:200d^ zwnj:200c^ "
+    // table ends
+    ;
+// clang-format on
+
+struct HtmlEntity {
+    std::u32string text;
+    bool standard = true;  ///< known to HTML; otherwise only to ftfy, which decodes some names in capitals
+    bool bare = false;     ///< HTML knows it without the semicolon too
+};
+
+/// Where the entity of a name without "&" and ";" stands in the list. Of the tokenizer's own type of map, for each type
+/// takes time to compile.
+struct HtmlEntities {
+    std::vector<HtmlEntity> list;
+    std::unordered_map<std::string, Id> positions;
+
+    void add(std::string name, HtmlEntity entity) {
+        if (positions.emplace(std::move(name), static_cast<Id>(list.size())).second) list.push_back(std::move(entity));
+    }
+};
+
+[[gnu::cold]] inline HtmlEntities parse_html_entities(std::string_view table) {
+    const auto text_of = [](std::string_view codes) {
+        std::u32string text;
+        while (!codes.empty()) {
+            const std::string_view digits = codes.substr(0, codes.find('+'));
+            unsigned value = 0;
+            std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+            text += static_cast<char32_t>(value);
+            codes.remove_prefix(std::min(codes.size(), digits.size() + 1));
+        }
+        return text;
+    };
+    HtmlEntities entities;
+    entities.positions.reserve(4096);
+    while (!table.empty()) {
+        const std::string_view entry = table.substr(0, table.find(' '));
+        table.remove_prefix(std::min(table.size(), entry.size() + 1));
+        const std::size_t kind = entry.find_first_of(".:");
+        const std::size_t hat = entry.find('^');
+        std::string name(entry.substr(0, kind));
+        std::u32string text = text_of(entry.substr(kind + 1, std::min(hat, entry.size()) - kind - 1));
+        if (hat != std::string_view::npos) {
+            const std::string_view own = entry.substr(hat + 1);
+            std::string capitals = name;
+            for (char& c : capitals) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 0x20) : c;
+            entities.add(std::move(capitals), {own.empty() ? text : text_of(own), false, false});
+        }
+        entities.add(std::move(name), {std::move(text), true, entry[kind] == '.'});
+    }
+    return entities;
+}
+
+inline const HtmlEntities& html_entities() {
+    static const HtmlEntities entities = parse_html_entities(html_entity_table);
+    return entities;
+}
+
+inline const HtmlEntity* find_html_entity(const std::string& name) {
+    const HtmlEntities& entities = html_entities();
+    const auto found = entities.positions.find(name);
+    return found == entities.positions.end() ? nullptr : &entities.list[static_cast<std::size_t>(found->second)];
+}
+
+/// What Windows-1252 has at 0x80 to 0x9F; its five holes stand for themselves.
+inline constexpr std::array<char16_t, 32> windows_1252 = {
+    0x20AC, 0x81,   0x201A, 0x192,  0x201E, 0x2026, 0x2020, 0x2021, 0x2C6,  0x2030, 0x160,
+    0x2039, 0x152,  0x8D,   0x17D,  0x8F,   0x90,   0x2018, 0x2019, 0x201C, 0x201D, 0x2022,
+    0x2013, 0x2014, 0x2DC,  0x2122, 0x161,  0x203A, 0x153,  0x9D,   0x17E,  0x178};
+
+/// The text of a numeric reference, by the rules of html.unescape: Windows-1252 for C1 controls, U+FFFD for NUL,
+/// surrogates and what lies beyond Unicode, nothing for other controls and noncharacters.
+inline void append_html_code_point(char32_t value, std::u32string& out) {
+    if (value >= 0x80 && value <= 0x9F) {
+        out += windows_1252[value - 0x80];
+    } else if (value == 0 || (value >= 0xD800 && value <= 0xDFFF) || value > 0x10FFFF) {
+        out += char32_t{0xFFFD};
+    } else {
+        const bool control = (value < 0x20 && value != '\t' && value != '\n' && value != '\f' && value != '\r');
+        const bool noncharacter = (value >= 0xFDD0 && value <= 0xFDEF) || (value & 0xFFFE) == 0xFFFE;
+        if (!control && !noncharacter && value != 0x7F) out += value;
+    }
+}
+
+constexpr bool is_ascii_digit(char32_t c) {
+    return c >= '0' && c <= '9';
+}
+constexpr bool is_ascii_letter(char32_t c) {
+    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+}
+
+/// Decodes "#12;", "#x1F600" and the like at the front of `text` (what follows the ampersand) into `out`, and returns
+/// how many code points that took; 0 where none stands there. Values too large saturate.
+inline std::size_t decode_numeric_reference(std::u32string_view text, std::u32string& out) {
+    if (text.size() < 2 || text[0] != '#') return 0;
+    const bool hexadecimal = (text[1] | 0x20) == 'x';
+    std::size_t at = hexadecimal ? 2 : 1;
+    const std::size_t digits = at;
+    char32_t value = 0;
+    for (; at < text.size(); ++at) {
+        char32_t digit = text[at] - '0';
+        if (!is_ascii_digit(text[at])) {
+            const char32_t letter = text[at] | 0x20;
+            if (!hexadecimal || letter < 'a' || letter > 'f') break;
+            digit = letter - 'a' + 10;
+        }
+        value = std::min<char32_t>(value * (hexadecimal ? 16 : 10) + digit, 0x110000);
+    }
+    if (at == digits) return 0;
+    append_html_code_point(value, out);
+    return at < text.size() && text[at] == ';' ? at + 1 : at;
+}
+
+/// Python's html.unescape: named references with and without semicolon, by longest prefix where need be.
+inline std::u32string html_unescape(std::u32string_view text) {
+    constexpr std::size_t longest_name = 32;
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        if (text.front() != '&') {
+            const std::size_t plain = std::min(text.find(U'&'), text.size());
+            out += text.substr(0, plain);
+            text.remove_prefix(plain);
+            continue;
+        }
+        text.remove_prefix(1);
+        if (const std::size_t used = decode_numeric_reference(text, out)) {
+            text.remove_prefix(used);
+            continue;
+        }
+        std::string name;
+        std::size_t length = 0;
+        for (; length < std::min(longest_name, text.size()); ++length) {
+            const char32_t c = text[length];
+            if (c == '\t' || c == '\n' || c == '\f' || c == ' ' || c == '<' || c == '&' || c == '#' || c == ';') break;
+            name += c < 0x80 ? static_cast<char>(c) : '?';
+        }
+        const bool closed = length > 0 && length < text.size() && text[length] == ';';
+        const HtmlEntity* entity = closed ? find_html_entity(name) : nullptr;
+        std::size_t used = length + 1;
+        if (!entity || !entity->standard) {
+            entity = nullptr;
+            for (used = length; used >= 2; --used) {
+                entity = find_html_entity(name.substr(0, used));
+                if (entity && entity->bare) break;
+                entity = nullptr;
+            }
+        }
+        if (entity) {
+            out += entity->text;
+            text.remove_prefix(used);
+        } else {
+            out += U'&';
+        }
+    }
+    return out;
+}
+
+/// ftfy's unescape_html (ftfy 6.3.1, fixes.py): only references that end in a semicolon, some names in capitals too.
+inline std::u32string ftfy_unescape(std::u32string_view text) {
+    constexpr std::size_t longest_name = 24;
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        const char32_t first = text.front();
+        text.remove_prefix(1);
+        if (first != '&') {
+            out += first;
+            continue;
+        }
+        const bool numeric = !text.empty() && text[0] == '#';
+        std::string name;
+        std::size_t at = numeric ? 1 : 0;
+        while (at < text.size() && name.size() < longest_name &&
+               (is_ascii_digit(text[at]) || is_ascii_letter(text[at]))) {
+            name += static_cast<char>(text[at++]);
+        }
+        if (!name.empty() && at < text.size() && text[at] == ';') {
+            std::u32string decoded;
+            // A reference to ";" itself stays: ftfy takes a semicolon in the result for one that was not consumed.
+            const bool known = numeric ? decode_numeric_reference(text, decoded) == at + 1 && decoded != U";"
+                                       : find_html_entity(name) != nullptr;
+            if (known) {
+                out += numeric ? decoded : find_html_entity(name)->text;
+                text.remove_prefix(at + 1);
+                continue;
+            }
+        }
+        out += U'&';
+    }
+    return out;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/texts/mojibake.hpp ----
+
+// ftfy's repair of text that was decoded by the wrong encoding ("cafÃ©" for "café").
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+// ftfy's classes of characters, its rules for what looks mis-decoded (badness.py, chardata.py) and its single-byte
+// codecs, written by tests/texts/make_mojibake_tables.py, which explains the notation. Not views: their lengths would
+// be counted in every compilation.
+// clang-format off
+inline constexpr char mojibake_classes[] =
+    // classes begin
+    "oa0,ad,b4,b7,2013-2015,2019,2026 ba4,a6,a8,aa,ac,af,b8,ba,192,2c6-2c7,2d8,2db-2dc,2020-2021,2030,2310,25ca,fffd "
+    "wa7,b6 ma2-a3,a5,20a7,20ac Sa1,a9,ab,bf,384-385,2018,201a,201c,201e,2022,2039,f8ff Eae,bb,2dd,201d,203a,2122 "
+    "nb1-b3,b5,b9,bc-be,d7,f7,2044,2116,2202,2206,220f,2211,221a,221e,2229,222b,2248,2260-2261,2264-2265 kb0,d2-d6,"
+    "d9-dc,f2-f6,f8-fc,14c,150,16a,172 Ac0-d1,d8,dc-dd,100,102,104,106,10c,10e,110,112,116,118,11a,11e,122,12a,130,"
+    "136,139,13b,13d,141,143,145,147,152,158,15a,15e,160,162,164,16e,170,178-179,17b,17d,490 adf-f1,fc,101,103,105,"
+    "107,10d,10f,111,113,117,119,11b,11f,123,12b,12f,137,13a,13c,13e,142,153,155,15b,15f,161,165,17a,17c,17e,491,"
+    "fb01-fb02 Ude,386,388-38a,38c,38e-38f,391-3ab,401-42f u3ac-3c9,430-45f x2502,250c,2510,2518,251c,2524,252c,253c,"
+    "2550-256c,2580,2584,2588,258c,2590-2593 180-9f z61-7a Z41-5a 2c2-df,100,102,106,10c,10e,110,112,116,118,11a,11e,"
+    "122,12a,130,136,139,13b,141,143,145,147,14c,150,158,15a,15e,160,162,16a,16e,170,172,179,17b,17d,392-3a1,3a3-3af,"
+    "412-42f 3e0-ef,101,103,105,107,10d,10f,113,117,119,11b,123,12b,12f,137,13a,13c,155,17a,3b0-3bf,430-43f 4f0,f3,"
+    "111,11f,161,3c0,3c3,440,443 t20,80-bf,c6,d8,e6,f8,104-105,13d-13e,141-142,152-153,156-157,15a-15b,15e-161,"
+    "164-165,178-17e,192,2c6-2c7,2d8,2db-2dd,384-386,388-38a,38c,38e-38f,401-40c,40e-40f,451-45c,45e-45f,490-491,"
+    "2013-2015,2018-201a,201c-201e,2020-2022,2026,2030,2039-203a,20ac,2116,2122 T80-bf,c6,d8,e6,f8,104-105,13d-13e,"
+    "141-142,152-153,156-157,15a-15b,15e-161,164-165,178-17e,192,2c6-2c7,2d8,2db-2dd,384-386,388-38a,38c,38e-38f,"
+    "401-40c,40e-40f,451-45c,45e-45f,490-491,2020-2021,2030,2039-203a,20ac,2116,2122 "
+    // classes end
+    ;
+inline constexpr char mojibake_rules[] =
+    // rules begin
+    "1 bwmSEnAax,b zZ,Uu,b b,wmSEnAax mEnaux,A mEnx,a Eax,m _,A,m Ax,wn mEAax,S,n wmnAax,E,S mnx,S z,A,mS x,k "
+    "wmSEnAa,x x,E Aa,SE,l =152+153,!zZ A,=b0 =c2+c3+ce+d0,"
+    "SE=a0+a2+a3+ad+b0+b4+b7+153+160+161+178+17e+2013+2014+20ac =d7,=b2+b3 =d8+d9,obmSn=ae+b0+bb+160+178,=d8+d9,"
+    "obmSn=ae+b0+bb+160+178 =e0,=b2+b5+b9+bc+bd+be =221a,=a5+ae+b1+b4+b5+f8+2020+2122+2202+2260+2264+2265 =2248,"
+    "=a2+b0 =201a,=c4,=a2+b0+ec+ee+ef+f2+f4+f9+fa+fb+3c0+2020 =201a,=e2+f3,=b0+e0+e4+ea =432,=402 =412+413+420+421,"
+    "bmSE1=b0+b5,=412+413+420+421 =413,=45e,=412,=402,=412,.,zZ=20 =c3,=a0+a1 z,=c2+c3,=20 z,_,=c2+c3,=20 ^=c2+c3,"
+    "=20 Ez=21+2c+2e+3f,=c2,SE=20 =3b2,=20ac,=a0+ad+ae+b0+386+2122 =392+393+39e+39f,bmSE1=b0,=392+393+39e+39f =101,"
+    "=20ac "
+    // rules end
+    ;
+inline constexpr char mojibake_codecs[] =
+    // codecs begin
+    "402-403,201a,453,201e,2026,2020-2021,20ac,2030,409,2039,40a,40c,40b,40f,452,2018-2019,201c-201d,2022,2013-2014,"
+    "98,2122,459,203a,45a,45c,45b,45f,a0,40e,45e,408,a4,490,a6-a7,401,a9,404,ab-ae,407,b0-b1,406,456,491,b5-b7,451,"
+    "2116,454,bb,458,405,455,457,410-44f 20ac,81,201a,83,201e,2026,2020-2021,88,2030,160,2039,15a,164,17d,179,90,"
+    "2018-2019,201c-201d,2022,2013-2014,98,2122,161,203a,15b,165,17e,17a,a0,2c7,2d8,141,a4,104,a6-a9,15e,ab-ae,17b,"
+    "b0-b1,2db,142,b4-b8,105,15f,bb,13d,2dd,13e,17c,154,c1-c2,102,c4,139,106,c7,10c,c9,118,cb,11a,cd-ce,10e,110,143,"
+    "147,d3-d4,150,d6-d7,158,16e,da,170,dc-dd,162,df,155,e1-e2,103,e4,13a,107,e7,10d,e9,119,eb,11b,ed-ee,10f,111,144,"
+    "148,f3-f4,151,f6-f7,159,16f,fa,171,fc-fd,163,2d9 20ac,81,201a,192,201e,2026,2020-2021,88,2030,8a,2039,8c-90,"
+    "2018-2019,201c-201d,2022,2013-2014,98,2122,9a,203a,9c-a0,385-386,a3-ae,2015,b0-b3,384,b5-b7,388-38a,bb,38c,bd,"
+    "38e-3a1,d2,3a3-3ce,ff 20ac,81,201a,192,201e,2026,2020-2021,2c6,2030,160,2039,152,8d-90,2018-2019,201c-201d,2022,"
+    "2013-2014,2dc,2122,161,203a,153,9d-9e,178,a0-cf,11e,d1-dc,130,15e,df-ef,11f,f1-fc,131,15f,ff 20ac,81,201a,83,"
+    "201e,2026,2020-2021,88,2030,8a,2039,8c,a8,2c7,b8,90,2018-2019,201c-201d,2022,2013-2014,98,2122,9a,203a,9c,af,"
+    "2db,9f-a7,d8,a9,156,ab-ae,c6,b0-b7,f8,b9,157,bb-be,e6,104,12e,100,106,c4-c5,118,112,10c,c9,179,116,122,136,12a,"
+    "13b,160,143,145,d3,14c,d5-d7,172,141,15a,16a,dc,17b,17d,df,105,12f,101,107,e4-e5,119,113,10d,e9,17a,117,123,137,"
+    "12b,13c,161,144,146,f3,14d,f5-f7,173,142,15b,16b,fc,17c,17e,2d9 80-a0,104,2d8,141,a4,13d,15a,a7-a8,160,15e,164,"
+    "179,ad,17d,17b,b0,105,2db,142,b4,13e,15b,2c7,b8,161,15f,165,17a,2dd,17e,17c,154,c1-c2,102,c4,139,106,c7,10c,c9,"
+    "118,cb,11a,cd-ce,10e,110,143,147,d3-d4,150,d6-d7,158,16e,da,170,dc-dd,162,df,155,e1-e2,103,e4,13a,107,e7,10d,e9,"
+    "119,eb,11b,ed-ee,10f,111,144,148,f3-f4,151,f6-f7,159,16f,fa,171,fc-fd,163,2d9 c4-c5,c7,c9,d1,d6,dc,e1,e0,e2,e4,"
+    "e3,e5,e7,e9,e8,ea-eb,ed,ec,ee-ef,f1,f3,f2,f4,f6,f5,fa,f9,fb-fc,2020,b0,a2-a3,a7,2022,b6,df,ae,a9,2122,b4,a8,"
+    "2260,c6,d8,221e,b1,2264-2265,a5,b5,2202,2211,220f,3c0,222b,aa,ba,3a9,e6,f8,bf,a1,ac,221a,192,2248,2206,ab,bb,"
+    "2026,a0,c0,c3,d5,152-153,2013-2014,201c-201d,2018-2019,f7,25ca,ff,178,2044,20ac,2039-203a,fb01-fb02,2021,b7,"
+    "201a,201e,2030,c2,ca,c1,cb,c8,cd-cf,cc,d3-d4,f8ff,d2,da-db,d9,131,2c6,2dc,af,2d8-2da,b8,2dd,2db,2c7 c7,fc,e9,e2,"
+    "e4,e0,e5,e7,ea-eb,e8,ef,ee,ec,c4-c5,c9,e6,c6,f4,f6,f2,fb,f9,ff,d6,dc,a2-a3,a5,20a7,192,e1,ed,f3,fa,f1,d1,aa,ba,"
+    "bf,2310,ac,bd,bc,a1,ab,bb,2591-2593,2502,2524,2561-2562,2556,2555,2563,2551,2557,255d,255c,255b,2510,2514,2534,"
+    "252c,251c,2500,253c,255e-255f,255a,2554,2569,2566,2560,2550,256c,2567-2568,2564-2565,2559,2558,2552-2553,256b,"
+    "256a,2518,250c,2588,2584,258c,2590,2580,3b1,df,393,3c0,3a3,3c3,b5,3c4,3a6,398,3a9,3b4,221e,3c6,3b5,2229,2261,b1,"
+    "2265,2264,2320-2321,f7,2248,b0,2219,b7,221a,207f,b2,25a0,a0 "
+    // codecs end
+    ;
+// clang-format on
+
+/// ftfy's single-byte codecs are numbered in the order of its attempts: Latin-1, Windows-1252, 1251, 1250, 1253, 1254
+/// and 1257, ISO 8859-2, MacRoman, code page 437.
+inline constexpr unsigned mojibake_codec_count = 10;
+inline constexpr unsigned mac_roman = 8;
+/// The codecs of Windows: holes stand for themselves, and byte 0x1A for U+FFFD, the trace of a byte that was lost.
+constexpr bool is_sloppy(unsigned codec) {
+    return codec >= 1 && codec <= 6;
+}
+inline constexpr char lost_byte = 0x1A;
+
+/// What the tables know of one character.
+struct MojibakeCharacter {
+    static constexpr std::size_t longest_rule = 7;
+
+    std::uint32_t classes = 0;
+    /// Bit r of row k: it may stand at place k of rule r, or the rule is over by then.
+    std::array<std::uint64_t, longest_rule> rules{};
+    std::array<unsigned char, mojibake_codec_count> bytes{};  ///< in each codec; 0 where it has none. Not of ASCII.
+};
+
+/// The three tables, by character.
+class MojibakeTables {
+public:
+    static const MojibakeTables& get() {
+        static const MojibakeTables tables;
+        return tables;
+    }
+
+    /// A set of classes by their letters.
+    static constexpr std::uint32_t classes(std::string_view letters) {
+        std::uint32_t set = 0;
+        for (const char letter : letters) set |= std::uint32_t{1} << class_letters.find(letter);
+        return set;
+    }
+
+    /// Of a character that no table names the class of letters and digits is left out: it takes long to tell, and no
+    /// rule asks for it at its first two places.
+    const MojibakeCharacter& roughly(char32_t c) const {
+        return characters_[c < 0x10000 ? positions_[pages_[c >> 8] * 256U + (c & 0xFF)] : other];
+    }
+
+    const MojibakeCharacter& at(char32_t c) const {
+        const MojibakeCharacter& found = roughly(c);
+        return &found == &characters_[other] && is_python_word(c) ? characters_[other_word] : found;
+    }
+
+    const MojibakeCharacter& after_the_end() const { return characters_[end]; }
+
+    std::uint64_t rules_for_the_start() const { return at_start_; }
+
+private:
+    static constexpr std::string_view class_letters = "obwmSEnkAaUux1zZ_l.234tT";
+    static constexpr std::uint32_t named = std::uint32_t{1} << 31;  ///< a class for the member of a rule at hand
+    static constexpr std::size_t other = 0;
+    static constexpr std::size_t other_word = 1;
+    static constexpr std::size_t end = 2;
+
+    [[gnu::cold]] MojibakeTables() : pages_{}, positions_(256), characters_(3) {
+        characters_[other].classes = classes(".");
+        characters_[other_word].classes = classes(".l");
+        for (char32_t c = 0; c <= 0x3000; ++c) {
+            if (c < 0x80 || is_python_space(c)) insert(c);
+        }
+        for (std::string_view table = mojibake_classes; !table.empty();) {
+            const std::string_view entry = cut_entry(table, ' ');
+            for (const char32_t c : characters_of(entry.substr(1))) insert(c).classes |= classes(entry.substr(0, 1));
+        }
+        std::u32string upper = characters_of("80-ff");
+        add_codec(0, upper);
+        std::copy(windows_1252.begin(), windows_1252.end(), upper.begin());
+        add_codec(1, upper);
+        unsigned codec = 2;
+        for (std::string_view table = mojibake_codecs; !table.empty(); ++codec)
+            add_codec(codec, characters_of(cut_entry(table, ' ')));
+        unsigned rule = 0;
+        for (std::string_view table = mojibake_rules; !table.empty(); ++rule) add_rule(rule, cut_entry(table, ' '));
+    }
+
+    /// Takes the first entry off a list.
+    static std::string_view cut_entry(std::string_view& list, char separator) {
+        const std::string_view entry = list.substr(0, list.find(separator));
+        list.remove_prefix(std::min(list.size(), entry.size() + 1));
+        return entry;
+    }
+
+    static char32_t code_point(std::string_view digits) {
+        unsigned value = 0;
+        std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+        return value;
+    }
+
+    [[gnu::cold]] static std::u32string characters_of(std::string_view ranges) {
+        std::u32string out;
+        while (!ranges.empty()) {
+            std::string_view last = cut_entry(ranges, ',');
+            const std::string_view first = cut_entry(last, '-');
+            const char32_t until = code_point(last.empty() ? first : last);
+            for (char32_t c = code_point(first); c <= until; ++c) out += c;
+        }
+        return out;
+    }
+
+    [[gnu::cold]] MojibakeCharacter& insert(char32_t c) {
+        std::uint16_t& page = pages_[c >> 8];
+        if (page == 0) {
+            page = static_cast<std::uint16_t>(positions_.size() / 256);
+            positions_.resize(positions_.size() + 256);
+        }
+        std::uint16_t& position = positions_[page * 256U + (c & 0xFF)];
+        if (position == other) {
+            position = static_cast<std::uint16_t>(characters_.size());
+            characters_.emplace_back().classes = (c == '\n' ? 0 : classes(".")) |
+                                                 (is_python_space(c) ? classes("_") : 0) |
+                                                 (is_python_word(c) ? classes("l") : 0);
+        }
+        return characters_[position];
+    }
+
+    [[gnu::cold]] void add_codec(unsigned codec, std::u32string_view upper) {
+        unsigned char byte = 0x80;
+        for (const char32_t c : upper) insert(c).bytes[codec] = byte++;
+        if (is_sloppy(codec)) insert(replacement_character).bytes[codec] = lost_byte;
+    }
+
+    [[gnu::cold]] void add_rule(unsigned rule, std::string_view members) {
+        const std::uint64_t bit = std::uint64_t{1} << rule;
+        if (members.front() == '^') {
+            at_start_ |= bit;
+            members.remove_prefix(1);
+        }
+        for (std::size_t place = 0; place < MojibakeCharacter::longest_rule; ++place) {
+            const bool over = members.empty();
+            std::string_view single = cut_entry(members, ',');
+            const bool negated = single.starts_with('!');
+            if (negated) single.remove_prefix(1);
+            const std::uint32_t wanted = classes(cut_entry(single, '=')) | named;
+            while (!single.empty()) insert(code_point(cut_entry(single, '+'))).classes |= named;
+            for (MojibakeCharacter& c : characters_) {
+                const bool fits = ((c.classes & wanted) != 0) != negated && &c != &characters_[end];
+                if (over || fits) c.rules[place] |= bit;
+                c.classes &= ~named;
+            }
+        }
+    }
+
+    std::array<std::uint16_t, 256> pages_;
+    std::vector<std::uint16_t> positions_;  ///< pages of 256
+    std::vector<MojibakeCharacter> characters_;
+    std::uint64_t at_start_ = 0;
+};
+
+/// ftfy's is_bad (badness.py): whether some sequence of characters looks mis-decoded. All rules are tried at once, a
+/// bit for each.
+inline bool is_bad(std::u32string_view text) {
+    if (std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x80; })) return false;
+    const MojibakeTables& tables = MojibakeTables::get();
+    std::uint64_t rules = ~std::uint64_t{0};
+    const MojibakeCharacter* first = &tables.roughly(text.front());
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const MojibakeCharacter* second = i + 1 < text.size() ? &tables.roughly(text[i + 1]) : &tables.after_the_end();
+        std::uint64_t hits = rules & first->rules[0] & second->rules[1];
+        for (std::size_t place = 2; hits != 0 && place < MojibakeCharacter::longest_rule; ++place)
+            hits &= (i + place < text.size() ? tables.at(text[i + place]) : tables.after_the_end()).rules[place];
+        if (hits != 0) return true;
+        rules = ~tables.rules_for_the_start();
+        first = second;
+    }
+    return false;
+}
+
+/// The byte at a place, 0 behind the end.
+constexpr unsigned byte_at(std::string_view bytes, std::size_t i) {
+    return i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0;
+}
+
+constexpr bool is_trail_byte(unsigned byte) {
+    return byte >= 0x80 && byte <= 0xBF;
+}
+
+/// The length of the UTF-8 sequence at the front of `bytes` that has a space for its byte 0xA0; 0 if none is there.
+/// Only such as make a likely character (chardata.py, ALTERED_UTF8_RE).
+[[gnu::cold]] inline std::size_t spaced_sequence_length(std::string_view bytes) {
+    const unsigned lead = byte_at(bytes, 0);
+    if (lead == 0xF0) {
+        std::size_t spaces = 0;
+        for (std::size_t i = 1; i <= 3; ++i) {
+            if (byte_at(bytes, i) == ' ')
+                ++spaces;
+            else if (!is_trail_byte(byte_at(bytes, i)))
+                return 0;
+        }
+        return spaces == 1 ? 4 : 0;
+    }
+    const auto is_likely = [&](std::size_t i) {
+        const unsigned byte = byte_at(bytes, i);
+        return is_trail_byte(byte) && byte != 0x85 && byte != 0xA0;
+    };
+    if (lead >= 0xE0 && lead <= 0xE3) {
+        const bool first = byte_at(bytes, 1) == ' ' && is_likely(2) && lead >= 0xE2;
+        return first || (is_likely(1) && byte_at(bytes, 2) == ' ') ? 3 : 0;
+    }
+    const bool two = lead == 0xC2 || lead == 0xC3 || lead == 0xC5 || lead == 0xCE || lead == 0xD0 || lead == 0xD9;
+    return two && byte_at(bytes, 1) == ' ' ? 2 : 0;
+}
+
+/// fixes.py, restore_byte_a0: spaces back to 0xA0 where that makes UTF-8. "à" keeps its space, save at the front of a
+/// few Portuguese words.
+[[gnu::cold]] inline std::string restore_byte_a0(std::string_view bytes) {
+    constexpr std::array<std::string_view, 5> joined = {" ", "quele", "quela", "quilo", "s "};
+    std::string out;
+    out.reserve(bytes.size());
+    while (!bytes.empty()) {
+        std::size_t used = std::max<std::size_t>(spaced_sequence_length(bytes), 1);
+        const std::size_t begin = out.size();
+        out += bytes.substr(0, used);
+        if (used > 1) std::replace(out.begin() + static_cast<std::ptrdiff_t>(begin), out.end(), ' ', '\xA0');
+        const bool grave = used == 2 && bytes.front() == '\xC3';
+        bytes.remove_prefix(used);
+        if (grave && std::none_of(joined.begin(), joined.end(), [&](auto word) { return bytes.starts_with(word); }))
+            out += ' ';
+    }
+    return out;
+}
+
+/// The length of the UTF-8 or CESU-8 sequence at the front of `bytes` that has lost bytes: 0x1A, or one "?"; 0 if none
+/// is there (chardata.py, LOSSY_UTF8_RE).
+[[gnu::cold]] inline std::size_t lossy_sequence_length(std::string_view bytes) {
+    const auto is_lost = [&](std::size_t i) { return byte_at(bytes, i) == lost_byte; };
+    const auto is_unknown = [&](std::size_t i) { return is_lost(i) || byte_at(bytes, i) == '?'; };
+    const auto is_trail = [&](std::size_t i) { return is_trail_byte(byte_at(bytes, i)); };
+    const auto in = [&](std::size_t i, unsigned first, unsigned last) {
+        return byte_at(bytes, i) >= first && byte_at(bytes, i) <= last;
+    };
+    if (is_lost(0)) return 1;
+    if (in(0, 0xC2, 0xDF)) return is_lost(1) || (in(0, 0xC2, 0xC3) && is_unknown(1)) ? 2 : 0;
+    if (in(0, 0xED, 0xED) && in(1, 0xA0, 0xAF) && in(3, 0xED, 0xED) && in(4, 0xB0, 0xBF) &&
+        (is_unknown(2) || is_trail(2)) && (is_unknown(5) || is_trail(5)) && (is_unknown(2) || is_unknown(5)))
+        return 6;
+    if (!in(0, 0xE0, 0xF4)) return 0;
+    const std::size_t length = in(0, 0xE0, 0xEF) ? 3 : 4;
+    std::size_t lost = 0;
+    std::size_t marks = 0;
+    for (std::size_t i = 1; i < length; ++i) {
+        if (is_lost(i))
+            ++lost;
+        else if (is_unknown(i))
+            ++marks;
+        else if (!is_trail(i))
+            return 0;
+    }
+    return lost + marks > 0 && marks <= 1 ? length : 0;
+}
+
+/// fixes.py, replace_lossy_sequences: U+FFFD for each.
+[[gnu::cold]] inline std::string replace_lossy_sequences(std::string_view bytes) {
+    std::string out;
+    out.reserve(bytes.size());
+    while (!bytes.empty()) {
+        const std::size_t lossy = lossy_sequence_length(bytes);
+        if (lossy)
+            append_utf8(replacement_character, out);
+        else
+            out += bytes.front();
+        bytes.remove_prefix(std::max<std::size_t>(lossy, 1));
+    }
+    return out;
+}
+
+/// Decodes UTF-8, CESU-8 and Java's two bytes of NUL (bad_codecs/utf8_variants.py); nothing if some byte is neither.
+/// Where a sequence of the latter two wants its last byte, ftfy takes the line feed that ends the text for it.
+[[gnu::cold]] inline std::optional<std::u32string> decode_utf8_variants(std::string_view bytes) {
+    std::u32string out;
+    out.reserve(bytes.size());
+    const auto is_last = [&](std::size_t i) {
+        return is_trail_byte(byte_at(bytes, i)) || (byte_at(bytes, i) == '\n' && i + 1 == bytes.size());
+    };
+    while (!bytes.empty()) {
+        const unsigned second = byte_at(bytes, 1);
+        CodePoint c;
+        if (bytes.front() == '\xC0' && is_last(1) && (second == 0x80 || second == '\n')) {
+            c = {0, 2};
+        } else if (bytes.front() == '\xED' && second >= 0xA0 && second <= 0xAF && is_trail_byte(byte_at(bytes, 2)) &&
+                   byte_at(bytes, 3) == 0xED && byte_at(bytes, 4) >= 0xB0 && byte_at(bytes, 4) <= 0xBF && is_last(5)) {
+            c.value = 0x10000 + ((second & 0x0F) << 16) + ((byte_at(bytes, 2) & 0x3F) << 10) +
+                      ((byte_at(bytes, 4) & 0x0F) << 6) + (byte_at(bytes, 5) & 0x3F);
+            c.bytes = 6;
+        } else {
+            c = front_code_point(bytes);
+            if (c.value == replacement_character && !bytes.starts_with("\xEF\xBF\xBD")) return std::nullopt;
+        }
+        out += c.value;
+        bytes.remove_prefix(c.bytes);
+    }
+    return out;
+}
+
+/// The text as UTF-8 that one of the codecs has read; nothing if no codec gives UTF-8.
+[[gnu::cold]] inline std::optional<std::u32string> decode_again(std::u32string_view text) {
+    const MojibakeTables& tables = MojibakeTables::get();
+    for (unsigned codec = 0; codec < mojibake_codec_count; ++codec) {
+        std::string bytes;
+        bytes.reserve(text.size());
+        for (const char32_t c : text) {
+            const bool plain = c < 0x80 && (c != lost_byte || !is_sloppy(codec));
+            const unsigned char byte = plain ? static_cast<unsigned char>(c) : tables.roughly(c).bytes[codec];
+            if (byte == 0 && !plain) break;
+            bytes += static_cast<char>(byte);
+        }
+        if (bytes.size() < text.size()) continue;
+        if (codec != mac_roman) bytes = restore_byte_a0(bytes);  // there an en dash and a space look so
+        if (is_sloppy(codec)) bytes = replace_lossy_sequences(bytes);
+        if (auto decoded = decode_utf8_variants(bytes)) return decoded;
+    }
+    return std::nullopt;
+}
+
+inline std::u32string fix_encoding(std::u32string text, std::size_t& budget);
+
+/// How many characters at the front of `text` look like mis-decoded UTF-8 (chardata.py, UTF8_DETECTOR_RE).
+[[gnu::cold]] inline std::size_t utf8_clue_length(std::u32string_view text) {
+    const MojibakeTables& tables = MojibakeTables::get();
+    const auto is = [&](std::size_t i, std::uint32_t classes) {
+        return i < text.size() && (tables.roughly(text[i]).classes & classes) != 0;
+    };
+    std::size_t length = 0;
+    for (;;) {
+        std::size_t trails = 0;
+        while (trails < 3 && is(length + 1 + trails, MojibakeTables::classes("t"))) ++trails;
+        std::size_t used = 0;
+        if (trails >= 1 && is(length, MojibakeTables::classes("2")))
+            used = 2;
+        else if (trails >= 2 && is(length, MojibakeTables::classes("3")))
+            used = 3;
+        else if (trails >= 3 && is(length, MojibakeTables::classes("4")))
+            used = 4;
+        if (used == 0) return length;
+        length += used;
+    }
+}
+
+/// fixes.py, decode_inconsistent_utf8: mends the parts that look mis-decoded, each for itself.
+[[gnu::cold]] inline std::u32string fix_parts(std::u32string_view text, std::size_t& budget) {
+    const MojibakeTables& tables = MojibakeTables::get();
+    std::u32string out;
+    out.reserve(text.size());
+    const std::size_t whole = text.size();
+    bool after_trail = false;
+    while (!text.empty()) {
+        const std::size_t length = after_trail ? 0 : utf8_clue_length(text);
+        const std::u32string_view part = text.substr(0, std::max<std::size_t>(length, 1));
+        if (length != 0 && length < whole)
+            out += fix_encoding(std::u32string(part), budget);
+        else
+            out += part;
+        after_trail = (tables.roughly(part.back()).classes & MojibakeTables::classes("T")) != 0;
+        text.remove_prefix(part.size());
+    }
+    return out;
+}
+
+/// fixes.py, fix_c1_controls, of one character: what Windows-1252 has in the place of a C1 control.
+constexpr char32_t without_c1(char32_t c) {
+    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
+}
+
+/// ftfy.fix_encoding (ftfy 6.3.1, __init__.py): mends text that looks mis-decoded, again while that changes it.
+/// `budget` is how many characters to look at before it stops: of some texts each round mends one character, and ftfy
+/// takes quadratic time.
+inline std::u32string fix_encoding(std::u32string text, std::size_t& budget) {
+    while (text.size() <= budget && is_bad(text)) {
+        budget -= text.size();
+        std::u32string fixed;
+        if (auto decoded = decode_again(text)) {
+            fixed = *std::move(decoded);
+        } else {
+            fixed = fix_parts(text, budget);
+            // Of its two ways with C1 controls, ftfy tries the one for Latin-1 first; both give Windows-1252.
+            if (fixed == text) std::transform(text.begin(), text.end(), fixed.begin(), without_c1);
+        }
+        if (fixed == text) break;
+        text = std::move(fixed);
+    }
+    return text;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/texts/clean_text.hpp ----
+
+// What CLIP's two tokenizers do to a caption before they split it into words.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How a text is cleaned before it becomes tokens.
+enum class Cleaning {
+    /// open_clip's SimpleTokenizer (tokenizer.py, clean='lower'): ftfy.fix_text, html.unescape twice, white space
+    /// stripped and collapsed, Python's str.lower(). All of ftfy's fixes are here: HTML references, text that was
+    /// decoded by the wrong encoding ("cafÃ©"), C1 controls, Latin ligatures, character width, curly quotes, line
+    /// breaks, terminal escapes, control characters, NFC.
+    open_clip,
+    /// transformers' CLIPTokenizerFast: NFC, runs of white space to one space, lower case code point by code point.
+    /// As of transformers 5: "<|ENDOFTEXT|>" in capitals is text (version 4 takes it for the special token).
+    transformers,
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The letters that ftfy takes a Latin ligature or digraph apart into (chardata.py); empty for all else.
+constexpr std::u32string_view ligature_letters(char32_t c) {
+    switch (c) {
+        case 0x132:
+            return U"IJ";
+        case 0x133:
+            return U"ij";
+        case 0x149:
+            return U"\u02BCn";
+        case 0x1C4:
+            return U"D\u017D";
+        case 0x1C5:
+            return U"D\u017E";
+        case 0x1C6:
+            return U"d\u017E";
+        case 0x1C7:
+            return U"LJ";
+        case 0x1C8:
+            return U"Lj";
+        case 0x1C9:
+            return U"lj";
+        case 0x1CA:
+            return U"NJ";
+        case 0x1CB:
+            return U"Nj";
+        case 0x1CC:
+            return U"nj";
+        case 0x1F1:
+            return U"DZ";
+        case 0x1F2:
+            return U"Dz";
+        case 0x1F3:
+            return U"dz";
+        case 0xFB00:
+            return U"ff";
+        case 0xFB01:
+            return U"fi";
+        case 0xFB02:
+            return U"fl";
+        case 0xFB03:
+            return U"ffi";
+        case 0xFB04:
+            return U"ffl";
+        case 0xFB05:
+            return U"\u017Ft";
+        case 0xFB06:
+            return U"st";
+        default:
+            return {};
+    }
+}
+
+constexpr char32_t uncurled(char32_t c) {
+    if (c == 0x2BC || (c >= 0x2018 && c <= 0x201B)) return '\'';
+    return c >= 0x201C && c <= 0x201F ? U'"' : c;
+}
+
+/// ftfy's fixes that look at one code point: C1 controls, ligatures, width, quotes, in this order.
+inline std::u32string fix_characters(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    for (char32_t c : text) {
+        if (c < 0x80) {
+            out += c;
+            continue;
+        }
+        c = without_c1(c);
+        if (const std::u32string_view letters = ligature_letters(c); !letters.empty()) {
+            for (const char32_t letter : letters) out += uncurled(letter);
+        } else if (c >= 0xFF01 && c <= 0xFFEF) {
+            out += normalize(std::u32string(1, c), NormalForm::nfkc);
+        } else {
+            out += c == 0x3000 ? U' ' : uncurled(c);
+        }
+    }
+    return out;
+}
+
+constexpr bool is_removed_control(char32_t c) {
+    return c <= 0x08 || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || (c >= 0x206A && c <= 0x206F) ||
+           c == 0xFEFF || (c >= 0xFFF9 && c <= 0xFFFC);
+}
+
+/// The length of the terminal escape (ESC [ digits and semicolons, letter) at the front of `text`; 0 if none is there.
+inline std::size_t terminal_escape_length(std::u32string_view text) {
+    if (text.size() < 3 || text[0] != 0x1B || text[1] != '[') return 0;
+    std::size_t at = 2;
+    while (at < text.size() && (text[at] == ';' || is_decimal_digit(text[at]))) ++at;
+    return at < text.size() && is_ascii_letter(text[at]) ? at + 1 : 0;
+}
+
+/// Unix line ends; no terminal escapes, no control characters.
+inline std::u32string fix_controls(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    while (!text.empty()) {
+        const char32_t c = text.front();
+        std::size_t used = 1;
+        if (c == '\r') {
+            if (text.size() > 1 && text[1] == '\n') used = 2;
+            out += U'\n';
+        } else if (c == 0x2028 || c == 0x2029) {
+            out += U'\n';
+        } else if (is_removed_control(c)) {
+            used = std::max<std::size_t>(terminal_escape_length(text), 1);
+        } else {
+            out += c;
+        }
+        text.remove_prefix(used);
+    }
+    return out;
+}
+
+/// ftfy.fix_and_explain (ftfy 6.3.1): all fixes, again until nothing changes. Two kinds of text cost ftfy quadratic
+/// time and stay as they are after 100 rounds: references nested as deep, and some of more than 200 characters whose
+/// encoding changes as often.
+inline std::u32string ftfy_fix_segment(std::u32string text, bool unescape) {
+    constexpr std::size_t most_rounds = 100;
+    constexpr std::size_t budget_of_short_text = 100'000;
+    std::size_t budget = most_rounds * text.size() + budget_of_short_text;
+    for (std::size_t round = 0; round < most_rounds; ++round) {
+        std::u32string fixed = fix_encoding(unescape ? ftfy_unescape(text) : text, budget);
+        fixed = normalize(fix_controls(fix_characters(fixed)), NormalForm::nfc);
+        const bool settled = fixed == text;
+        text = std::move(fixed);
+        if (settled) break;
+    }
+    return text;
+}
+
+/// ftfy.fix_text: line by line, and at most a million code points at once. From the first line that holds a "<" on,
+/// references are left alone.
+inline std::u32string ftfy_fix_text(std::u32string_view text) {
+    constexpr std::size_t longest_segment = 1'000'000;
+    std::u32string out;
+    bool unescape = true;
+    while (!text.empty()) {
+        const std::size_t line = std::min(text.find(U'\n'), text.size() - 1) + 1;
+        const std::u32string_view segment = text.substr(0, std::min(line, longest_segment));
+        if (segment.find(U'<') != std::u32string_view::npos) unescape = false;
+        out += ftfy_fix_segment(std::u32string(segment), unescape);
+        text.remove_prefix(segment.size());
+    }
+    return out;
+}
+
+/// Python's " ".join(text.split()).
+inline std::u32string collapse_python_space(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    bool gap = false;
+    for (const char32_t c : text) {
+        if (is_python_space(c)) {
+            gap = !out.empty();
+            continue;
+        }
+        if (gap) out += U' ';
+        gap = false;
+        out += c;
+    }
+    return out;
+}
+
+/// Python's str.lower(): a capital sigma at the end of a word becomes a final one.
+inline std::u32string python_lower(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    bool after_cased = false;  // whether the last code point that is not case-ignorable is cased
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char32_t c = text[i];
+        if (c == 0x3A3) {
+            std::size_t next = i + 1;
+            while (next < text.size() && is_case_ignorable(text[next])) ++next;
+            out += after_cased && (next == text.size() || !is_cased(text[next])) ? char32_t{0x3C2} : char32_t{0x3C3};
+        } else {
+            out += lower(c, false);
+            if (c == 0x130) out += char32_t{0x307};
+        }
+        if (!is_case_ignorable(c)) after_cased = is_cased(c);
+    }
+    return out;
+}
+
+/// Lower case code point by code point, as tokenizers has it.
+inline std::u32string lower_by_letter(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    for (const char32_t c : text) {
+        out += lower(c, true);
+        if (c == 0x130) out += char32_t{0x307};
+    }
+    return out;
+}
+
+inline std::u32string clean_as_open_clip(std::u32string_view text) {
+    const std::u32string fixed = ftfy_fix_text(text);
+    return python_lower(collapse_python_space(html_unescape(html_unescape(fixed))));
+}
+
+inline std::u32string clean_as_transformers(std::u32string_view text) {
+    std::u32string out;
+    out.reserve(text.size());
+    bool in_space = false;
+    for (const char32_t c : normalize(std::u32string(text), NormalForm::nfc_unicode_9)) {
+        const bool space = is_white_space(c);
+        if (!space || !in_space) out += space ? U' ' : c;
+        in_space = space;
+    }
+    return lower_by_letter(out);
+}
+
+/// whitespace_clean(basic_clean(text)) of open_clip/tokenizer.py:66-75: before the tokenizers of transformers that it
+/// borrows.
+inline std::string clean_space_as_open_clip(std::string_view text) {
+    return encode_utf8(collapse_python_space(html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))))));
+}
+
+/// Without Python's string.punctuation.
+inline std::u32string without_punctuation(std::u32string text) {
+    std::erase_if(text, [](char32_t c) {
+        return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+    });
+    return text;
+}
+
+/// canonicalize_text(basic_clean(text)) of open_clip/tokenizer.py:66-130: what its SigLIP models clean by.
+inline std::string canonicalize_as_open_clip(std::string_view text) {
+    std::u32string codes = html_unescape(html_unescape(ftfy_fix_text(decode_utf8(text))));
+    std::replace(codes.begin(), codes.end(), U'_', U' ');
+    return encode_utf8(collapse_python_space(python_lower(without_punctuation(std::move(codes)))));
+}
+
+/// Whether only white space and case can change: ASCII without controls and, for open_clip, without references.
+inline bool is_plain(std::string_view text, Cleaning cleaning) {
+    return std::all_of(text.begin(), text.end(), [&](char c) {
+        return (c >= 0x20 && c < 0x7F && (c != '&' || cleaning == Cleaning::transformers)) || c == '\t' || c == '\n';
+    });
+}
+
+inline std::string clean_plain(std::string_view text, Cleaning cleaning) {
+    std::string out;
+    out.reserve(text.size());
+    bool gap = false;
+    for (const char c : text) {
+        if (c == ' ' || c == '\t' || c == '\n') {
+            gap = cleaning == Cleaning::transformers || !out.empty();
+            continue;
+        }
+        if (gap) out += ' ';
+        gap = false;
+        out += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 0x20) : c;
+    }
+    if (gap && cleaning == Cleaning::transformers) out += ' ';
+    return out;
+}
+
+}  // namespace detail
+
+/// The text as the tokenizer sees it, in valid UTF-8. Invalid UTF-8 becomes U+FFFD as with Python's errors="replace";
+/// NUL is a control character like others (open_clip drops it, transformers keeps it).
+/// Code points younger than Unicode 15: classes as in the regex (open_clip) and tokenizers packages of 2026, lower case
+/// as in Python 3.11 to 3.13 and tokenizers; normalisation as the installed utf8proc knows it.
+inline std::string clean_text(std::string_view text, Cleaning cleaning) {
+    if (detail::is_plain(text, cleaning)) return detail::clean_plain(text, cleaning);
+    const std::u32string codes = detail::decode_utf8(text);
+    return detail::encode_utf8(cleaning == Cleaning::open_clip ? detail::clean_as_open_clip(codes)
+                                                               : detail::clean_as_transformers(codes));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/texts/tokenizer.hpp ----
+
+// What tokenizers have in common.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Turns texts into rows of ids of one length, cut and padded as its models were trained.
+template <class T>
+concept Tokenizer = requires(const T& tokenizer, std::string_view text, std::span<Id> out,
+                             std::span<const std::string> texts) {
+    tokenizer.encode(text, out);
+    { tokenizer.encode_batch(texts, std::size_t{}) } -> std::same_as<std::vector<Id>>;
+};
+
+namespace detail {
+
+/// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if
+/// there is none.
+[[gnu::cold]] inline std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own) {
+    std::filesystem::path file = path;
+    if (std::filesystem::is_directory(path)) {
+        file = path / own;
+        if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
+    }
+    if (!std::filesystem::is_regular_file(file))
+        throw Error(path.string(), std::string("a ") + own + ", or a tokenizer.json", "no file");
+    return file;
+}
+
+#if __has_include(<utf8proc.h>)
+
+/// What BERT's tokenizer, XLM-RoBERTa's and T5's have around the pieces of a text: a token before it and one behind it,
+/// literals in it that stand for special tokens, padding.
+struct BertFrame {
+    AddedTokens added{};
+    Id begin = 0, padding = 0, end = 0, unknown = 0;
+    bool begins = true;          ///< a text has the token before it, and not T5's alone behind it
+    bool cleans = false;         ///< as open_clip does (clean = "whitespace")
+    bool canonicalizes = false;  ///< as open_clip does for SigLIP (clean = "canonicalize")
+    bool strips_end = false;     ///< `end` is written as 0, as open_clip's strip_sep_token has it
+
+    /// append(part, ids) makes ids of what stands between the literals.
+    template <class Append>
+    std::vector<Id> encode(std::string_view text, const Append& append) const {
+        std::vector<Id> ids;
+        if (begins) ids.push_back(begin);
+        added.split(
+            canonicalizes ? canonicalize_as_open_clip(text)
+            : cleans      ? clean_space_as_open_clip(text)
+                          : encode_utf8(decode_utf8(text)),
+            [&](std::string_view part) { append(part, ids); }, [&](Id token) { ids.push_back(token); });
+        ids.push_back(end);
+        return ids;
+    }
+
+    /// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
+    void fit(std::string_view where, std::vector<Id> ids, std::span<Id> out) const {
+        const std::size_t least = begins ? 2 : 1;
+        if (out.size() < least)
+            throw Error(where, "a context of at least " + std::to_string(least) + " tokens",
+                        std::to_string(out.size()));
+        if (ids.size() > out.size()) {
+            ids.resize(out.size());
+            ids.back() = end;
+        }
+        if (strips_end) std::ranges::replace(ids, end, Id{0});
+        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
+    }
+};
+
+#endif
+
+/// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> texts, std::size_t context) {
+    constexpr std::size_t texts_per_piece = 64;
+    std::vector<Id> ids(texts.size() * context);
+    parallel_for(texts.size(), texts_per_piece, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i)
+            tokenizer.encode(texts[i], std::span(ids).subspan(i * context, context));
+    });
+    return ids;
+}
+
+}  // namespace detail
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -7696,8 +4404,8 @@ struct PairOptions {
 /// and counted by cause. The order is that of the captions file. Immutable: any number of threads may fetch.
 class Pairs {
 public:
-    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Tokenizer auto& tokenizer, std::size_t context,
-          PairOptions options = {}, SkipCounts skipped = {})
+    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Tokenizer auto& tokenizer,
+          std::size_t context, PairOptions options = {}, SkipCounts skipped = {})
         : folder_(std::move(folder)), options_(std::move(options)), context_(context), skipped_(std::move(skipped)) {
         read_images(std::move(images));
         for (const Item& item : items_) {
@@ -7707,8 +4415,8 @@ public:
     }
 
     /// The images below `folder` that the captions file names.
-    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions, const Tokenizer auto& tokenizer,
-                      std::size_t context, PairOptions options = {}) {
+    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions,
+                      const Tokenizer auto& tokenizer, std::size_t context, PairOptions options = {}) {
         SkipCounts skipped;
         std::vector<CaptionedImage> images = read_captions(captions, skipped, options.strict);
         return Pairs(folder, std::move(images), tokenizer, context, std::move(options), std::move(skipped));
@@ -7783,12 +4491,8 @@ public:
             crop = detail::to_text(part->scale_low) + " to " + detail::to_text(part->scale_high) + " of the area, " +
                    detail::to_text(part->ratio_low) + " to " + detail::to_text(part->ratio_high) + " as wide";
         }
-        return {{"pairs", std::to_string(size())},
-                {"captions", captions.text()},
-                {"images", images.text()},
-                {"images in memory", std::to_string(kept)},
-                {"preprocess", numbers},
-                {"crop", crop},
+        return {{"pairs", std::to_string(size())},          {"captions", captions.text()}, {"images", images.text()},
+                {"images in memory", std::to_string(kept)}, {"preprocess", numbers},       {"crop", crop},
                 {"flip", detail::to_text(options_.flip)}};
     }
 
@@ -7879,255 +4583,351 @@ private:
 
 #endif
 
-// ---- tandem/data/preprocess_config.hpp ----
+// ---- tandem/core/file.hpp ----
 
-// A model's preprocessing as the files beside its weights tell it.
+// Whole files: read through a memory map, replaced in one durable step.
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
-/// Three numbers, or one for all channels.
-[[gnu::cold]] inline void read_channels(const ConfigReader& config, const std::string& path,
-                                        std::array<float, 3>& channels) {
-    const std::vector<double> found = config.numbers(path);
-    if (found.empty()) return;
-    if (found.size() != 1 && found.size() != 3) config.refuse(path, "1 or 3 numbers");
-    for (std::size_t i = 0; i < 3; ++i) channels[i] = static_cast<float>(found[found.size() == 1 ? 0 : i]);
+/// "model.safetensors: cannot write: No space left on device", from the errno of the call that just failed.
+[[noreturn]] inline void throw_file_error(const std::filesystem::path& path, std::string_view operation) {
+    const int code = errno;
+    throw Error(path.string(), "cannot " + std::string(operation) + ": " + std::generic_category().message(code));
 }
 
-[[gnu::cold]] inline int read_pixels(const ConfigReader& config, const std::string& path) {
-    const std::size_t pixels = config.count(path).value_or(0);
-    if (pixels < 1 || pixels > 1U << 14U) config.refuse(path, "1 to 16384 pixels");
-    return static_cast<int>(pixels);
+/// Repeats a system call for as long as a signal interrupts it.
+template <class Call>
+auto uninterrupted(Call call) {
+    auto result = call();
+    while (result == -1 && errno == EINTR) result = call();
+    return result;
 }
 
-/// A number, [height, width], or an object of both; none, where the file says nothing.
-[[gnu::cold]] inline std::optional<ImageSize> read_size(const ConfigReader& config, const std::string& path) {
-    const bool has_height = config.find(path + ".height").has_value(), has_width = config.find(path + ".width").has_value();
-    if (has_height != has_width) config.refuse(path + (has_height ? ".width" : ".height"), "a number beside the other side");
-    if (has_height) {
-        const int height = read_pixels(config, path + ".height");
-        return ImageSize(static_cast<std::size_t>(height), static_cast<std::size_t>(read_pixels(config, path + ".width")));
-    }
-    const std::vector<double> sides = config.numbers(path);
-    if (sides.empty()) return std::nullopt;
-    const auto fits = [](double side) { return side >= 1 && side <= 1 << 14 && side == std::floor(side); };
-    if (sides.size() > 2 || !std::ranges::all_of(sides, fits)) config.refuse(path, "1 or 2 numbers of 1 to 16384 pixels");
-    return ImageSize(static_cast<std::size_t>(sides.front()), static_cast<std::size_t>(sides.back()));
-}
-
-[[gnu::cold]] inline void require_deviation(const ConfigReader& config, const Preprocess& recipe, const char* path) {
-    for (const float deviation : recipe.deviation) {
-        if (!(deviation > 0)) config.refuse(path, "numbers above 0");
-    }
-}
-
-/// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
-[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, Preprocess recipe) {
-    const std::string at = "preprocess_cfg.";
-    recipe.size = read_size(config, "model_cfg.vision_cfg.image_size").value_or(recipe.size);
-    // open_clip/transform.py, image_transform: `mean or OPENAI_DATASET_MEAN`, so that 0 is none.
-    for (const auto& [key, channels] : {std::pair("mean", &recipe.mean), std::pair("std", &recipe.deviation)}) {
-        if (const auto found = config.numbers(at + key); found.size() != 1 || found[0] != 0) read_channels(config, at + key, *channels);
-    }
-    require_deviation(config, recipe, "preprocess_cfg.std");
-    const std::string filter = config.one_of(at + "interpolation", "bicubic", {"bicubic", "bilinear"});
-    recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
-    const std::string mode = config.one_of(at + "resize_mode", "shortest", {"shortest", "squash", "longest"});
-    recipe.fit = mode == "shortest" ? Fit::shortest_then_crop : mode == "squash" ? Fit::squash : Fit::pad;
-    const std::size_t fill = config.count(at + "fill_color").value_or(0);
-    if (fill > 255) config.refuse(at + "fill_color", "0 to 255");
-    const auto grey = static_cast<std::uint8_t>(fill);
-    recipe.padding = {grey, grey, grey};
-    // open_clip/transform.py hands the interpolation to every other resize.
-    if (recipe.fit == Fit::shortest_then_crop && !recipe.size.is_square()) recipe.filter = Filter::bicubic;
-    config.require(at + "mode", "RGB");
-    config.ignore({{"size", "open_clip takes the model's (factory.py, create_model)"}}, at);
-    config.refuse_unread(at);
-    return recipe;
-}
-
-/// What an image processor of transformers does where its file says nothing (transformers/models/*/image_processing_*.py,
-/// 5.23; their slow and fast forms of version 4 likewise).
-struct ProcessorDefaults {
-    std::string_view type;  ///< without ImageProcessor and what follows it
-    Fit fit;
-    int size, crop;  ///< pixels; crop 0: none
-    Filter filter;
-    bool is_imagenet;      ///< mean and deviation 0.5; else OpenAI's
-    bool default_to_square;  ///< what a size that is one number means
-    bool include_top = false;
+/// The system calls of a safe write, in one place so that a test can make any of them fail. Each sets errno.
+struct FileCalls {
+    static int open(const char* path, int flags) { return ::open(path, flags | O_CLOEXEC, 0666); }
+    static int lock(int file) { return ::flock(file, LOCK_EX); }
+    static int truncate(int file) { return ::ftruncate(file, 0); }
+    static ::ssize_t write(int file, const void* bytes, std::size_t count) { return ::write(file, bytes, count); }
+    static int permit(int file, ::mode_t mode) { return ::fchmod(file, mode); }
+    static int sync(int file) { return ::fsync(file); }
+    static int rename(const char* from, const char* to) { return std::rename(from, to); }
+    static int remove(const char* path) { return ::unlink(path); }
+    static int close(int file) { return ::close(file); }
 };
 
-[[gnu::cold]] inline const ProcessorDefaults& processor_defaults(const ConfigReader& config, std::string_view family) {
-    static constexpr std::array known{
-        ProcessorDefaults{"CLIP", Fit::shortest_then_crop, 224, 224, Filter::bicubic, false, false},
-        ProcessorDefaults{"Siglip", Fit::squash, 224, 0, Filter::bicubic, true, false},
-        ProcessorDefaults{"EfficientNet", Fit::squash, 346, 0, Filter::bicubic, true, true, true},
-        ProcessorDefaults{"ViT", Fit::squash, 224, 0, Filter::bilinear, true, true},
-        ProcessorDefaults{"Blip", Fit::squash, 384, 0, Filter::bicubic, false, true}};
-    const char* const key = config.find("image_processor_type") ? "image_processor_type" : "feature_extractor_type";
-    std::string type = config.find(key).value_or("");
-    config.ignore({{"feature_extractor_type", "image_processor_type, which counts, in older words"}});
-    if (type.empty()) type = family == "siglip" ? "Siglip" : family == "align" ? "EfficientNet" : "CLIP";
-    for (const std::string_view ending : {"Fast", "Pil", "ImageProcessor", "FeatureExtractor"}) {
-        if (type.ends_with(ending)) type.resize(type.size() - ending.size());
+/// An open file, closed at the end of its scope.
+template <class Calls = FileCalls>
+class Descriptor {
+public:
+    Descriptor(Calls& calls, int number) : calls_(calls), number_(number) {}
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    ~Descriptor() {
+        if (number_ >= 0) calls_.close(number_);
     }
-    const auto found = std::ranges::find(known, type, &ProcessorDefaults::type);
-    if (found == known.end())
-        config.refuse(key, "CLIPImageProcessor, SiglipImageProcessor, EfficientNetImageProcessor, ViTImageProcessor or "
-                           "BlipImageProcessor");
-    return *found;
+    int number() const { return number_; }
+
+private:
+    Calls& calls_;
+    int number_;
+};
+
+/// Opens the temporary of one target and waits for its lock. A process killed in mid-write leaves the temporary
+/// behind, unlocked: the next writer takes it over, so that at most one lies about.
+template <class Calls>
+int open_temporary(Calls& calls, const std::filesystem::path& temporary, const std::filesystem::path& target) {
+    while (true) {
+        const int file =
+            uninterrupted([&] { return calls.open(temporary.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK); });
+        if (file < 0) throw_file_error(target, "create " + temporary.filename().string() + " beside it");
+        struct ::stat opened {};
+        struct ::stat named {};
+        // Cluster file systems without locks (Lustre's default mount) leave writers of one path unordered, as
+        // elsewhere.
+        const bool locked = uninterrupted([&] { return calls.lock(file); }) == 0 || errno == ENOSYS ||
+                            errno == ENOLCK || errno == EOPNOTSUPP;
+        if (!locked || ::fstat(file, &opened) != 0) {
+            const int code = errno;
+            calls.remove(temporary.c_str());
+            calls.close(file);
+            errno = code;
+            throw_file_error(target, "lock " + temporary.filename().string());
+        }
+        // While this writer waited, the one before it may have renamed the very file it holds: that one is the target
+        // now and must not be touched.
+        if (::lstat(temporary.c_str(), &named) == 0 && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev)
+            return file;
+        calls.close(file);
+    }
 }
 
-/// preprocessor_config.json of transformers' image processors. `family` is that of the model where the file does not say whose
-/// processor it is: clip, siglip or align.
-[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, std::string_view family) {
-    const ProcessorDefaults& usual = processor_defaults(config, family);
-    // null turns off what the class does by default, or is an error there.
-    for (const char* const name : {"do_resize", "do_normalize", "do_rescale", "size", "image_mean", "image_std", "resample", "rescale_factor"}) {
-        if (config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
-    }
-    for (const char* const name : {"do_center_crop", "crop_size"}) {
-        if (usual.crop > 0 && config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
-    }
-    const auto is = [&](const char* name, bool otherwise) { return config.flag(name).value_or(otherwise); };
-    Preprocess recipe = usual.is_imagenet ? siglip_preprocess(usual.size) : openai_preprocess(usual.size);
-    recipe.floor_crop = true;
-    recipe.resampling = Resampling::torchvision;
-    recipe.resize_as = ResizeAs::rgb;  // converted before it is resized
-    recipe.fit = usual.fit;
-    read_channels(config, "image_mean", recipe.mean);
-    read_channels(config, "image_std", recipe.deviation);
-    require_deviation(config, recipe, "image_std");
-    recipe.background = white;  // transformers/image_transforms.py, convert_to_rgb
-    const std::size_t filter = config.count("resample").value_or(usual.filter == Filter::bicubic ? 3 : 2);
-    if (filter != 2 && filter != 3) config.refuse("resample", "2 (bilinear) or 3 (bicubic)");
-    recipe.filter = filter == 3 ? Filter::bicubic : Filter::bilinear;
-    if (!is("do_resize", true)) config.refuse("do_resize", "true: every picture is resized");
-
-    // image_processing_utils.py, get_size_dict: two numbers or an object of sides squash; one number is the shorter side, but
-    // where default_to_square is true.
-    for (const char* const name : {"size.longest_edge", "size.max_height", "size.max_width"}) {
-        if (config.find(name)) config.refuse(name, "nothing: a size has a shortest_edge, or height and width");
-    }
-    const bool to_square = is("default_to_square", usual.default_to_square);
-    ImageSize resized(static_cast<std::size_t>(usual.size));
-    if (config.find("size.shortest_edge")) {
-        resized = read_pixels(config, "size.shortest_edge");
-        recipe.fit = Fit::shortest_then_crop;
-        if (config.has_below("size.height")) config.refuse("size.height", "nothing beside shortest_edge");
-    } else if (const auto size = read_size(config, "size")) {
-        resized = *size;
-        const bool is_one = !config.has_below("size.") && config.all("size").size() == 1;
-        recipe.fit = is_one && !to_square ? Fit::shortest_then_crop : Fit::squash;
-    }
-    // For KOSMOS-2 (image_processing_clip.py): whatever size says, it is the class's own.
-    if (usual.type == "CLIP" && is("use_square_size", false)) {
-        resized = usual.size;
-        recipe.fit = Fit::squash;
-    }
-    const bool crops = is("do_center_crop", usual.crop > 0);
-    const auto crop = read_size(config, "crop_size");
-    if (crops) {
-        recipe.size = crop.value_or(ImageSize(static_cast<std::size_t>(usual.crop > 0 ? usual.crop : 289)));
-        if (!resized.is_square())
-            config.refuse("size", "equal height and width, of which a part is cropped");
-        const auto largest = std::max(recipe.size.height, recipe.size.width);
-        if (resized.height < largest)
-            config.refuse(config.find("size.shortest_edge") ? "size.shortest_edge" : "size", "the crop_size, " + std::to_string(largest) + ", or more");
-        if (resized != recipe.size) recipe.resize = static_cast<int>(resized.height);
-    } else if (recipe.fit == Fit::shortest_then_crop) {
-        config.refuse("do_center_crop", "true, for a size that is the shortest edge's");
-    } else {
-        recipe.size = resized;
-    }
-    config.ignore({{"crop_size", "nothing is cropped"}});
-    if (is("do_pad", false)) config.refuse("do_pad", "false: every picture has one size");
-    config.ignore({{"pad_size", "nothing is padded"},
-                   {"do_convert_rgb", "a picture is RGB once it is read"},
-                   {"processor_class", "a name"},
-                   {"_processor_class", "a name"},
-                   {"_valid_processor_keys", "names of the others"},
-                   {"use_fast", "which code computes it; see Preprocess::resampling"},
-                   {"backend", "which code computes it; see Preprocess::resampling"},
-                   {"use_square_size", "of CLIP's alone"},
-                   {"data_format", "how results are handed over"},
-                   {"input_data_format", "how pictures are handed in"},
-                   {"device", "where it is computed"},
-                   {"return_tensors", "how results are handed over"},
-                   {"disable_grouping", "how it is computed"},
-                   {"image_seq_length", "of language models"},
-                   {"transformers_version", "a name"}});
-
-    // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
-    const bool normalizes = is("do_normalize", true), rescales = is("do_rescale", true);
-    const double stored_factor = config.number("rescale_factor").value_or(0.00392156862745098);
-    if (!(stored_factor > 0 && stored_factor < 1e6)) config.refuse("rescale_factor", "a number above 0");
-    const float factor = rescales ? 255 * static_cast<float>(stored_factor) : 255;
-    const bool is_efficient = usual.type == "EfficientNet";
-    const float offset = is("rescale_offset", false) && is_efficient && rescales ? 1.0F : 0.0F;
-    const bool tops = is("include_top", usual.include_top) && is_efficient;
-    for (std::size_t i = 0; i < 3; ++i) {
-        const float deviation = normalizes ? recipe.deviation[i] : 1.0F, mean = normalizes ? recipe.mean[i] : 0.0F;
-        const float again = tops ? recipe.deviation[i] : 1.0F;
-        // Exactly the numbers of the file where it does the usual.
-        if (offset == 0 && std::abs(factor - 1) < 1e-6F && again == 1) {
-            recipe.mean[i] = mean;
-            recipe.deviation[i] = deviation;
-        } else {
-            recipe.mean[i] = (mean + offset) / factor;
-            recipe.deviation[i] = deviation * again / factor;
+template <class Calls>
+void write_parts(Calls& calls, int file, std::span<const std::span<const std::byte>> parts,
+                 const std::filesystem::path& target) {
+    for (std::span<const std::byte> rest : parts) {
+        while (!rest.empty()) {
+            const auto written = uninterrupted([&] { return calls.write(file, rest.data(), rest.size()); });
+            if (written == 0) errno = EIO;
+            if (written <= 0) throw_file_error(target, "write");
+            rest = rest.subspan(static_cast<std::size_t>(written));
         }
     }
-    config.refuse_unread();
-    return recipe;
 }
 
-/// Whose model a folder has, where its config.json says so: clip, siglip or align.
-[[gnu::cold]] inline std::string model_family(const std::filesystem::path& folder, const char* otherwise) {
-    const std::filesystem::path file = folder / "config.json";
-    if (!std::filesystem::exists(file)) return otherwise;
-    const std::string type = ConfigReader(file).find("model_type").value_or("clip");
-    return type.substr(0, type.find('_'));
+/// write_file_atomically over any set of system calls.
+template <class Calls>
+void replace_file(Calls calls, const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
+    struct ::stat old {};
+    const bool replaces = ::stat(path.c_str(), &old) == 0;
+    if (replaces && !S_ISREG(old.st_mode)) throw Error(path.string(), "cannot write: not a regular file");
+
+    // Opened first, so that nothing that can be known beforehand fails after the rename.
+    const std::filesystem::path parent = path.parent_path().empty() ? "." : path.parent_path();
+    const Descriptor<Calls> folder(calls,
+                                   uninterrupted([&] { return calls.open(parent.c_str(), O_RDONLY | O_DIRECTORY); }));
+    if (folder.number() < 0) throw_file_error(path, "open its folder");
+
+    std::filesystem::path temporary = path;
+    temporary += ".tandem-tmp";
+    // The lock ends with the descriptor, hence after the temporary has gone one way or the other.
+    const Descriptor<Calls> file(calls, open_temporary(calls, temporary, path));
+    try {
+        if (uninterrupted([&] { return calls.truncate(file.number()); }) != 0) throw_file_error(path, "truncate");
+        write_parts(calls, file.number(), parts, path);
+        if (replaces && uninterrupted([&] { return calls.permit(file.number(), old.st_mode & 07777U); }) != 0)
+            throw_file_error(path, "keep its permissions");
+        if (uninterrupted([&] { return calls.sync(file.number()); }) != 0) throw_file_error(path, "fsync");
+        if (calls.rename(temporary.c_str(), path.c_str()) != 0) throw_file_error(path, "rename");
+    } catch (...) {
+        calls.remove(temporary.c_str());
+        throw;
+    }
+    // Some network file systems know no fsync of folders and say EINVAL: there is nothing more to be had from them.
+    if (uninterrupted([&] { return calls.sync(folder.number()); }) != 0 && errno != EINVAL)
+        throw_file_error(path, "fsync its folder (the new file is in place, but a power loss may undo it)");
 }
 
 }  // namespace detail
 
-/// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
-/// processor_config.json or preprocessor_config.json, in the folder `path` or beside the file. For the latter it
-/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of
-/// version 4, which leave the same files, have Pillow's pixels: set .resampling. Without either, `otherwise`: what the
-/// model was trained with, if the caller knows. Throws Error that names the file, key and value of what it asks for and is
-/// not here: nothing in these files is passed over.
-[[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
-    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
-    if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
-        const detail::ConfigReader config(file);
-        if (config.has_below("preprocess_cfg.") || config.has_below("model_cfg."))
-            return detail::open_clip_preprocess(config, openai_preprocess(otherwise.size));
+/// A whole file mapped read-only; pages are read as they are touched and nothing is copied. Move only.
+/// Whoever shortens the file while it is mapped kills the process (SIGBUS): replace files, do not rewrite them.
+class MappedFile {
+public:
+    /// Throws Error with path, operation and the system's reason, also for what is not a regular file.
+    explicit MappedFile(const std::filesystem::path& path) {
+        detail::FileCalls calls;
+        // Without O_NONBLOCK, opening a named pipe would wait for a writer.
+        const detail::Descriptor<> file(
+            calls, detail::uninterrupted([&] { return calls.open(path.c_str(), O_RDONLY | O_NONBLOCK); }));
+        if (file.number() < 0) detail::throw_file_error(path, "open");
+        struct ::stat status {};
+        if (::fstat(file.number(), &status) != 0) detail::throw_file_error(path, "stat");
+        if (!S_ISREG(status.st_mode)) throw Error(path.string(), "cannot open: not a regular file");
+        if (status.st_size == 0) return;  // mmap refuses a length of zero
+        const auto size = static_cast<std::size_t>(status.st_size);
+        void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number(), 0);
+        if (start == MAP_FAILED) detail::throw_file_error(path, "map");
+        bytes_ = {static_cast<const std::byte*>(start), size};
     }
-    // transformers 5 keeps it in processor_config.json, below image_processor, which counts where both are there.
-    for (const char* const name : {"processor_config.json", "preprocessor_config.json"}) {
-        const std::filesystem::path file = folder / name;
-        if (!std::filesystem::exists(file)) continue;
-        detail::ConfigReader config(file);
-        if (config.has_below("image_processor.")) {
-            config.ignore({{"processor_class", "a name"}, {"tokenizer", "the tokenizer's own files say it"}});
-            config.enter("image_processor.");
-        } else if (file.filename() == "processor_config.json") {
-            continue;
-        }
-        return detail::transformers_preprocess(
-            config, detail::model_family(folder, otherwise.fit == Fit::squash ? "siglip" : "clip"));
+
+    MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+    MappedFile& operator=(MappedFile&& other) noexcept {
+        std::swap(bytes_, other.bytes_);
+        return *this;
     }
-    return otherwise;
+    ~MappedFile() {
+        if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+    }
+
+    /// The file's contents, valid for as long as this object (or the one it was moved to) lives.
+    std::span<const std::byte> bytes() const { return bytes_; }
+
+    /// Lets go of the memory that `part` of the contents takes; if it is read again, it comes from the file again.
+    void forget(std::span<const std::byte> part) const {
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        const auto first = static_cast<std::size_t>(part.data() - bytes_.data());
+        const std::size_t begin = (first + page - 1) / page * page, end = (first + part.size()) / page * page;
+        if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED);
+    }
+
+private:
+    std::span<const std::byte> bytes_;
+};
+
+/// Replaces the contents of `path` by the parts, one after the other: whatever happens, kill and power loss included,
+/// the path afterwards holds the whole old file (or none, if there was none) or the whole new one.
+/// Writes `path`.tandem-tmp in the same folder, fsyncs it, renames it, fsyncs the folder. Writers of the same path wait
+/// for each other. Permissions of a replaced file are kept; a symbolic link is replaced, not followed.
+/// On failure throws Error with path, operation and the system's reason; the old file stays, the temporary goes.
+inline void write_file_atomically(const std::filesystem::path& path,
+                                  std::span<const std::span<const std::byte>> parts) {
+    detail::replace_file(detail::FileCalls{}, path, parts);
+}
+
+/// The same for a text.
+inline void write_file_atomically(const std::filesystem::path& path, std::string_view text) {
+    const std::span<const std::byte> part = std::as_bytes(std::span(text));
+    write_file_atomically(path, std::span(&part, 1));
 }
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/safetensors_types.hpp ----
+// ---- tandem/files/json.hpp ----
+
+// JSON through RapidJSON's event parser. Every reader derives from one event interface, so that a program compiles the
+// parser once, and one that reads no JSON not at all.
+
+#include <rapidjson/encodedstream.h>
+#include <rapidjson/memorystream.h>
+#include <rapidjson/reader.h>
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// What a document holds, in its order. An event that returns false ends the parsing.
+class JsonEvents {
+public:
+    virtual bool string(std::string_view value) = 0;
+    virtual bool number(std::uint64_t value) = 0;
+    /// null, a boolean, a number that is negative or not whole, or one beyond 64 bits, as JSON writes it.
+    virtual bool other(std::string_view json) = 0;
+    virtual bool start_object() = 0;
+    virtual bool key(std::string_view name) = 0;
+    virtual bool end_object() = 0;
+    virtual bool start_array() = 0;
+    virtual bool end_array() = 0;
+
+protected:
+    ~JsonEvents() = default;
+};
+
+/// RapidJSON's handler. It has its names for the events, and tells of each type of number apart.
+struct JsonHandler {
+    using Ch = char;
+
+    JsonEvents& events;
+
+    bool Null() { return events.other("null"); }
+    bool Bool(bool value) { return events.other(value ? "true" : "false"); }
+    bool Int(std::int32_t value) { return print(value); }
+    bool Int64(std::int64_t value) { return print(value); }
+    bool Uint(std::uint32_t value) { return events.number(value); }
+    bool Uint64(std::uint64_t value) { return events.number(value); }
+    bool Double(double value) { return print(value); }
+    bool RawNumber(const char* digits, std::size_t size, bool) { return events.other({digits, size}); }
+    bool String(const char* text, std::size_t size, bool) { return events.string({text, size}); }
+    bool Key(const char* text, std::size_t size, bool) { return events.key({text, size}); }
+    bool StartObject() { return events.start_object(); }
+    bool EndObject(std::size_t) { return events.end_object(); }
+    bool StartArray() { return events.start_array(); }
+    bool EndArray(std::size_t) { return events.end_array(); }
+
+private:
+    bool print(auto value) {
+        std::array<char, 32> text;
+        const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+        return events.other({text.data(), static_cast<std::size_t>(end - text.data())});
+    }
+};
+
+/// Reports `text` to `events`. Returns the position where it is no JSON, or where an event returned false; nothing if
+/// neither happened. A template so that it is compiled only where it is called.
+template <class Text>
+[[gnu::cold]] std::optional<std::size_t> json_fault(const Text& text, JsonEvents& events) {
+    rapidjson::MemoryStream memory(text.data(), text.size());
+    rapidjson::EncodedInputStream<rapidjson::UTF8<>, rapidjson::MemoryStream> input(memory);
+    JsonHandler handler{events};
+    rapidjson::Reader reader;
+    // Not recursive, so that no document is deep enough to exhaust the stack.
+    reader.Parse<rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag>(input, handler);
+    if (reader.HasParseError()) return reader.GetErrorOffset();
+    // To RapidJSON, a NUL is the end of the text.
+    return input.Tell() == text.size() ? std::nullopt : std::optional(input.Tell());
+}
+
+/// Appends `text`, which must be UTF-8, as a JSON string.
+inline void append_json_string(std::string& json, std::string_view text) {
+    json += '"';
+    for (const char letter : text) {
+        const auto code = static_cast<unsigned char>(letter);
+        if (code < 0x20) {
+            constexpr std::string_view digits = "0123456789abcdef";
+            json.append("\\u00").append({digits[code >> 4], digits[code & 15U]});
+        } else {
+            if (code == '"' || code == '\\') json += '\\';
+            json += letter;
+        }
+    }
+    json += '"';
+}
+
+/// A value that is neither object nor array.
+struct JsonLeaf {
+    enum class Kind { text, number, other };
+
+    std::string path;       ///< the keys from the root down, joined by dots; elements of arrays have none
+    std::size_t depth = 0;  ///< how many keys those are
+    Kind kind = Kind::other;
+    bool in_array = false;     ///< or below one
+    std::string text;          ///< of a text, and of anything else as it would be printed
+    std::uint64_t number = 0;  ///< of a whole number that is not negative
+};
+
+/// Collects all leaves of a document whose root is an object.
+class JsonLeaves final : public JsonEvents {
+public:
+    std::vector<JsonLeaf> leaves;
+
+    bool string(std::string_view value) override { return add({}, JsonLeaf::Kind::text, std::string(value)); }
+    bool number(std::uint64_t value) override { return add(value, JsonLeaf::Kind::number, std::to_string(value)); }
+    bool other(std::string_view json) override { return add({}, JsonLeaf::Kind::other, std::string(json)); }
+    bool start_object() override {
+        keys_.emplace_back();
+        return keys_.size() <= deepest;
+    }
+    bool key(std::string_view name) override {
+        keys_.back() = name;
+        return true;
+    }
+    bool end_object() override {
+        keys_.pop_back();
+        return true;
+    }
+    bool start_array() override {
+        ++arrays_;
+        return !keys_.empty();
+    }
+    bool end_array() override {
+        --arrays_;
+        return true;
+    }
+
+private:
+    static constexpr std::size_t deepest = 64;
+
+    bool add(std::uint64_t number, JsonLeaf::Kind kind, std::string text) {
+        if (keys_.empty()) return false;
+        std::string path = keys_[0];
+        for (std::size_t i = 1; i < keys_.size(); ++i) path += "." + keys_[i];
+        leaves.push_back({std::move(path), keys_.size(), kind, arrays_ > 0, std::move(text), number});
+        return true;
+    }
+
+    std::vector<std::string> keys_;
+    std::size_t arrays_ = 0;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/files/safetensors_types.hpp ----
 
 // What a safetensors file is made of: element types and described tensors.
 
@@ -8297,7 +5097,7 @@ constexpr std::size_t index_cost(std::size_t name_bytes, std::size_t rank) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/safetensors_header.hpp ----
+// ---- tandem/files/safetensors_header.hpp ----
 
 // The header of a safetensors file: the parser that enforces every rule of the format.
 
@@ -8602,7 +5402,7 @@ struct Header {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/safetensors.hpp ----
+// ---- tandem/files/safetensors.hpp ----
 
 // Safetensors files: a memory-mapped reader, typed access to the elements, and an atomic writer.
 
@@ -8841,6 +5641,500 @@ inline void save_safetensors(const std::filesystem::path& path, std::span<const 
     std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/files/config_reader.hpp ----
+
+// Config files of models, tokenizers and preprocessing, of which nothing is passed over in silence.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A key that a library's config may hold and that changes nothing of what is computed here, and why not. It covers
+/// what stands below it.
+struct IrrelevantKey {
+    std::string_view key, reason;
+};
+
+/// A config file by the paths of its values ("text_config.hidden_size"). It keeps account of what is asked for: what a
+/// library would use and nobody here reads or lists as irrelevant is an Error (refuse_unread). null says nothing, but
+/// where is_null() is asked.
+class ConfigReader {
+public:
+    /// Throws Error if the file is no JSON object, or says something twice.
+    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path)
+        : where_(path.string()), name_(path.filename().string()) {
+        const MappedFile file(path);
+        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+        if (const auto fault = json_fault(text, leaves_))
+            throw Error(where_, "a JSON object", "a fault at byte " + std::to_string(*fault));
+        std::vector<std::string_view> paths;
+        for (const JsonLeaf& leaf : leaves_.leaves) {
+            if (!leaf.in_array) paths.push_back(leaf.path);
+        }
+        std::ranges::sort(paths);
+        if (const auto twice = std::ranges::adjacent_find(paths); twice != paths.end())
+            throw Error(where_, "every key once", std::string(*twice) + " twice");
+        read_.resize(leaves_.leaves.size());
+    }
+
+    const std::string& where() const { return where_; }
+    /// The file's name, without its folder.
+    const std::string& name() const { return name_; }
+
+    /// From here on paths are those below `prefix`, which ends in a dot.
+    void enter(std::string prefix) { at_ = std::move(prefix); }
+
+    /// The value, a text without its quotes.
+    std::optional<std::string> find(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        return leaf == nullptr ? std::nullopt : std::optional(leaf->text);
+    }
+    /// The elements of an array; one, where the file has a value that is none.
+    std::vector<std::string> all(std::string_view path) const {
+        std::vector<std::string> found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (name != path) return;
+            read_[i] = true;
+            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(leaf.text);
+        });
+        return found;
+    }
+    bool has_below(std::string_view prefix) const {
+        bool found = false;
+        for_each(
+            [&](const JsonLeaf&, std::string_view name, std::size_t) { found = found || name.starts_with(prefix); });
+        return found;
+    }
+
+    std::optional<double> number(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        if (leaf == nullptr) return std::nullopt;
+        return to_number(path, *leaf);
+    }
+    /// The numbers of an array, or one.
+    std::vector<double> numbers(std::string_view path) const {
+        std::vector<double> found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (name != path) return;
+            read_[i] = true;
+            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(to_number(path, leaf));
+        });
+        return found;
+    }
+    std::optional<std::size_t> count(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        if (leaf == nullptr) return std::nullopt;
+        if (leaf->kind != JsonLeaf::Kind::number || leaf->number > std::uint64_t{1} << 32U)
+            refuse(path, "a whole number up to 2^32");
+        return static_cast<std::size_t>(leaf->number);
+    }
+    std::optional<bool> flag(std::string_view path) const {
+        const JsonLeaf* const leaf = leaf_at(path);
+        if (leaf == nullptr) return std::nullopt;
+        if (leaf->kind != JsonLeaf::Kind::other || (leaf->text != "true" && leaf->text != "false"))
+            refuse(path, "true or false");
+        return leaf->text == "true";
+    }
+    /// Of a file that is one object of whole numbers, all of them.
+    std::vector<std::pair<std::string, std::size_t>> counts() const {
+        std::vector<std::pair<std::string, std::size_t>> found;
+        for (const JsonLeaf& leaf : leaves_.leaves) found.emplace_back(leaf.path, count(leaf.path).value_or(0));
+        return found;
+    }
+    /// The values of the object whose path is `prefix` without its last dot, as texts.
+    std::vector<std::string> values_below(std::string_view prefix) const {
+        std::vector<std::string> found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (!name.starts_with(prefix)) return;
+            read_[i] = true;
+            found.push_back(leaf.text);
+        });
+        return found;
+    }
+    /// Whether the file says null there, which is not always what its silence means.
+    bool is_null(std::string_view path) const {
+        bool found = false;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
+            found = found || (name == path && leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other);
+        });
+        return found;
+    }
+    /// The keys of the object whose path is `prefix` without its last dot, in the file's order.
+    std::vector<std::string> keys_below(std::string_view prefix) const {
+        std::vector<std::string> keys;
+        for_each([&](const JsonLeaf&, std::string_view name, std::size_t) {
+            if (!name.starts_with(prefix)) return;
+            name.remove_prefix(prefix.size());
+            const std::string key(name.substr(0, name.find('.')));
+            if (keys.empty() || keys.back() != key) keys.push_back(key);
+        });
+        return keys;
+    }
+    /// One of some words, or `otherwise` where the file says nothing.
+    std::string one_of(std::string_view path, std::string_view otherwise,
+                       std::initializer_list<std::string_view> known) const {
+        const std::optional<std::string> found = find(path);
+        if (!found) return std::string(otherwise);
+        if (std::ranges::find(known, *found) == known.end()) {
+            std::string expected;
+            for (const std::string_view word : known)
+                expected += (expected.empty() ? "" : word == *(known.end() - 1) ? " or " : ", ") + std::string(word);
+            refuse(path, expected);
+        }
+        return *found;
+    }
+    /// A key that has a counterpart at one value alone, which is also what its absence means.
+    void require(std::string_view path, std::string_view value) const {
+        const std::optional<std::string> found = find(path);
+        if (found && *found != value && !same_number(*found, value)) refuse(path, std::string(value));
+    }
+    /// The same of an array.
+    void require_all(std::string_view path, std::initializer_list<std::string_view> values) const {
+        const std::vector<std::string> found = all(path);
+        if (!found.empty() && !std::ranges::equal(found, values))
+            refuse(path, "the library's default, the only one here");
+    }
+    /// Keys that do not matter, and what stands below them.
+    void ignore(std::span<const IrrelevantKey> keys, std::string_view prefix = "") const {
+        for_each([&](const JsonLeaf&, std::string_view name, std::size_t i) {
+            if (!name.starts_with(prefix)) return;
+            name.remove_prefix(prefix.size());
+            read_[i] = read_[i] || std::ranges::any_of(keys, [&](const IrrelevantKey& irrelevant) {
+                           return name.starts_with(irrelevant.key) &&
+                                  (name.size() == irrelevant.key.size() || name[irrelevant.key.size()] == '.');
+                       });
+        });
+    }
+    void ignore(std::initializer_list<IrrelevantKey> keys, std::string_view prefix = "") const {
+        ignore(std::span(keys.begin(), keys.size()), prefix);
+    }
+
+    /// Throws Error that lists what stands below `prefix` and was not asked for, key and value.
+    [[gnu::cold]] void refuse_unread(std::string_view prefix = "") const {
+        std::string unread, last;
+        for (std::size_t i = 0; i < read_.size(); ++i) {
+            const JsonLeaf& leaf = leaves_.leaves[i];
+            const bool is_nothing = leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other;
+            if (read_[i] || is_nothing || !leaf.path.starts_with(prefix) || leaf.path == last) continue;
+            last = leaf.path;
+            unread += "\n  " + leaf.path + " = " + shown(leaf);
+        }
+        if (!unread.empty())
+            throw Error(where_, "the file asks for what has no counterpart here:" + unread +
+                                    "\n  (a key that does not matter can be taken out of the file)");
+    }
+
+    /// Throws Error that names key, value and what was expected.
+    [[noreturn, gnu::cold]] void refuse(std::string_view path, const std::string& expected) const {
+        std::string found;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
+            if (name == path) found += (found.empty() ? "" : ", ") + shown(leaf);
+        });
+        throw Error(where_, at_ + std::string(path) + " = " + expected, found.empty() ? "nothing" : found);
+    }
+
+private:
+    template <class Visit>
+    void for_each(const Visit& visit) const {
+        for (std::size_t i = 0; i < leaves_.leaves.size(); ++i) {
+            const std::string_view path = leaves_.leaves[i].path;
+            if (path.starts_with(at_)) visit(leaves_.leaves[i], path.substr(at_.size()), i);
+        }
+    }
+
+    const JsonLeaf* leaf_at(std::string_view path) const {
+        const JsonLeaf* found = nullptr;
+        std::size_t count = 0;
+        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
+            if (name != path) return;
+            read_[i] = true;
+            ++count;
+            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found = &leaf;
+        });
+        if (count > 1) refuse(path, "one value");
+        return found;
+    }
+
+    double to_number(std::string_view path, const JsonLeaf& leaf) const {
+        double value = 0;
+        const char* const end = leaf.text.data() + leaf.text.size();
+        const auto [stop, failed] = std::from_chars(leaf.text.data(), end, value);
+        if (leaf.kind == JsonLeaf::Kind::text || failed != std::errc() || stop != end) refuse(path, "a number");
+        return value;
+    }
+
+    static bool same_number(std::string_view a, std::string_view b) {
+        double x = 0, y = 0;
+        const auto read = [](std::string_view text, double& value) {
+            return std::from_chars(text.data(), text.data() + text.size(), value).ptr == text.data() + text.size();
+        };
+        return read(a, x) && read(b, y) && x == y;
+    }
+
+    static std::string shown(const JsonLeaf& leaf) {
+        return leaf.kind == JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text;
+    }
+
+    std::string where_, name_, at_;
+    JsonLeaves leaves_;
+    mutable std::vector<bool> read_;  ///< of every leaf, whether it was asked for
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/images/preprocess_config.hpp ----
+
+// A model's preprocessing as the files beside its weights tell it.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Three numbers, or one for all channels.
+[[gnu::cold]] inline void read_channels(const ConfigReader& config, const std::string& path,
+                                        std::array<float, 3>& channels) {
+    const std::vector<double> found = config.numbers(path);
+    if (found.empty()) return;
+    if (found.size() != 1 && found.size() != 3) config.refuse(path, "1 or 3 numbers");
+    for (std::size_t i = 0; i < 3; ++i) channels[i] = static_cast<float>(found[found.size() == 1 ? 0 : i]);
+}
+
+[[gnu::cold]] inline int read_pixels(const ConfigReader& config, const std::string& path) {
+    const std::size_t pixels = config.count(path).value_or(0);
+    if (pixels < 1 || pixels > 1U << 14U) config.refuse(path, "1 to 16384 pixels");
+    return static_cast<int>(pixels);
+}
+
+/// A number, [height, width], or an object of both; none, where the file says nothing.
+[[gnu::cold]] inline std::optional<ImageSize> read_size(const ConfigReader& config, const std::string& path) {
+    const bool has_height = config.find(path + ".height").has_value(),
+               has_width = config.find(path + ".width").has_value();
+    if (has_height != has_width)
+        config.refuse(path + (has_height ? ".width" : ".height"), "a number beside the other side");
+    if (has_height) {
+        const int height = read_pixels(config, path + ".height");
+        return ImageSize(static_cast<std::size_t>(height),
+                         static_cast<std::size_t>(read_pixels(config, path + ".width")));
+    }
+    const std::vector<double> sides = config.numbers(path);
+    if (sides.empty()) return std::nullopt;
+    const auto fits = [](double side) { return side >= 1 && side <= 1 << 14 && side == std::floor(side); };
+    if (sides.size() > 2 || !std::ranges::all_of(sides, fits))
+        config.refuse(path, "1 or 2 numbers of 1 to 16384 pixels");
+    return ImageSize(static_cast<std::size_t>(sides.front()), static_cast<std::size_t>(sides.back()));
+}
+
+[[gnu::cold]] inline void require_deviation(const ConfigReader& config, const Preprocess& recipe, const char* path) {
+    for (const float deviation : recipe.deviation) {
+        if (!(deviation > 0)) config.refuse(path, "numbers above 0");
+    }
+}
+
+/// open_clip's preprocess_cfg (open_clip/transform.py, PreprocessCfg; its defaults are OpenAI's preprocessing).
+[[gnu::cold]] inline Preprocess open_clip_preprocess(const ConfigReader& config, Preprocess recipe) {
+    const std::string at = "preprocess_cfg.";
+    recipe.size = read_size(config, "model_cfg.vision_cfg.image_size").value_or(recipe.size);
+    // open_clip/transform.py, image_transform: `mean or OPENAI_DATASET_MEAN`, so that 0 is none.
+    for (const auto& [key, channels] : {std::pair("mean", &recipe.mean), std::pair("std", &recipe.deviation)}) {
+        if (const auto found = config.numbers(at + key); found.size() != 1 || found[0] != 0)
+            read_channels(config, at + key, *channels);
+    }
+    require_deviation(config, recipe, "preprocess_cfg.std");
+    const std::string filter = config.one_of(at + "interpolation", "bicubic", {"bicubic", "bilinear"});
+    recipe.filter = filter == "bicubic" ? Filter::bicubic : Filter::bilinear;
+    const std::string mode = config.one_of(at + "resize_mode", "shortest", {"shortest", "squash", "longest"});
+    recipe.fit = mode == "shortest" ? Fit::shortest_then_crop : mode == "squash" ? Fit::squash : Fit::pad;
+    const std::size_t fill = config.count(at + "fill_color").value_or(0);
+    if (fill > 255) config.refuse(at + "fill_color", "0 to 255");
+    const auto grey = static_cast<std::uint8_t>(fill);
+    recipe.padding = {grey, grey, grey};
+    // open_clip/transform.py hands the interpolation to every other resize.
+    if (recipe.fit == Fit::shortest_then_crop && !recipe.size.is_square()) recipe.filter = Filter::bicubic;
+    config.require(at + "mode", "RGB");
+    config.ignore({{"size", "open_clip takes the model's (factory.py, create_model)"}}, at);
+    config.refuse_unread(at);
+    return recipe;
+}
+
+/// What an image processor of transformers does where its file says nothing
+/// (transformers/models/*/image_processing_*.py, 5.23; their slow and fast forms of version 4 likewise).
+struct ProcessorDefaults {
+    std::string_view type;  ///< without ImageProcessor and what follows it
+    Fit fit;
+    int size, crop;  ///< pixels; crop 0: none
+    Filter filter;
+    bool is_imagenet;        ///< mean and deviation 0.5; else OpenAI's
+    bool default_to_square;  ///< what a size that is one number means
+    bool include_top = false;
+};
+
+[[gnu::cold]] inline const ProcessorDefaults& processor_defaults(const ConfigReader& config, std::string_view family) {
+    static constexpr std::array known{
+        ProcessorDefaults{"CLIP", Fit::shortest_then_crop, 224, 224, Filter::bicubic, false, false},
+        ProcessorDefaults{"Siglip", Fit::squash, 224, 0, Filter::bicubic, true, false},
+        ProcessorDefaults{"EfficientNet", Fit::squash, 346, 0, Filter::bicubic, true, true, true},
+        ProcessorDefaults{"ViT", Fit::squash, 224, 0, Filter::bilinear, true, true},
+        ProcessorDefaults{"Blip", Fit::squash, 384, 0, Filter::bicubic, false, true}};
+    const char* const key = config.find("image_processor_type") ? "image_processor_type" : "feature_extractor_type";
+    std::string type = config.find(key).value_or("");
+    config.ignore({{"feature_extractor_type", "image_processor_type, which counts, in older words"}});
+    if (type.empty()) type = family == "siglip" ? "Siglip" : family == "align" ? "EfficientNet" : "CLIP";
+    for (const std::string_view ending : {"Fast", "Pil", "ImageProcessor", "FeatureExtractor"}) {
+        if (type.ends_with(ending)) type.resize(type.size() - ending.size());
+    }
+    const auto found = std::ranges::find(known, type, &ProcessorDefaults::type);
+    if (found == known.end())
+        config.refuse(key,
+                      "CLIPImageProcessor, SiglipImageProcessor, EfficientNetImageProcessor, ViTImageProcessor or "
+                      "BlipImageProcessor");
+    return *found;
+}
+
+/// preprocessor_config.json of transformers' image processors. `family` is that of the model where the file does not
+/// say whose processor it is: clip, siglip or align.
+[[gnu::cold]] inline Preprocess transformers_preprocess(const ConfigReader& config, std::string_view family) {
+    const ProcessorDefaults& usual = processor_defaults(config, family);
+    // null turns off what the class does by default, or is an error there.
+    for (const char* const name :
+         {"do_resize", "do_normalize", "do_rescale", "size", "image_mean", "image_std", "resample", "rescale_factor"}) {
+        if (config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
+    }
+    for (const char* const name : {"do_center_crop", "crop_size"}) {
+        if (usual.crop > 0 && config.is_null(name)) config.refuse(name, "a value, or silence, which means the default");
+    }
+    const auto is = [&](const char* name, bool otherwise) { return config.flag(name).value_or(otherwise); };
+    Preprocess recipe = usual.is_imagenet ? siglip_preprocess(usual.size) : openai_preprocess(usual.size);
+    recipe.floor_crop = true;
+    recipe.resampling = Resampling::torchvision;
+    recipe.resize_as = ResizeAs::rgb;  // converted before it is resized
+    recipe.fit = usual.fit;
+    read_channels(config, "image_mean", recipe.mean);
+    read_channels(config, "image_std", recipe.deviation);
+    require_deviation(config, recipe, "image_std");
+    recipe.background = white;  // transformers/image_transforms.py, convert_to_rgb
+    const std::size_t filter = config.count("resample").value_or(usual.filter == Filter::bicubic ? 3 : 2);
+    if (filter != 2 && filter != 3) config.refuse("resample", "2 (bilinear) or 3 (bicubic)");
+    recipe.filter = filter == 3 ? Filter::bicubic : Filter::bilinear;
+    if (!is("do_resize", true)) config.refuse("do_resize", "true: every picture is resized");
+
+    // image_processing_utils.py, get_size_dict: two numbers or an object of sides squash; one number is the shorter
+    // side, but where default_to_square is true.
+    for (const char* const name : {"size.longest_edge", "size.max_height", "size.max_width"}) {
+        if (config.find(name)) config.refuse(name, "nothing: a size has a shortest_edge, or height and width");
+    }
+    const bool to_square = is("default_to_square", usual.default_to_square);
+    ImageSize resized(static_cast<std::size_t>(usual.size));
+    if (config.find("size.shortest_edge")) {
+        resized = read_pixels(config, "size.shortest_edge");
+        recipe.fit = Fit::shortest_then_crop;
+        if (config.has_below("size.height")) config.refuse("size.height", "nothing beside shortest_edge");
+    } else if (const auto size = read_size(config, "size")) {
+        resized = *size;
+        const bool is_one = !config.has_below("size.") && config.all("size").size() == 1;
+        recipe.fit = is_one && !to_square ? Fit::shortest_then_crop : Fit::squash;
+    }
+    // For KOSMOS-2 (image_processing_clip.py): whatever size says, it is the class's own.
+    if (usual.type == "CLIP" && is("use_square_size", false)) {
+        resized = usual.size;
+        recipe.fit = Fit::squash;
+    }
+    const bool crops = is("do_center_crop", usual.crop > 0);
+    const auto crop = read_size(config, "crop_size");
+    if (crops) {
+        recipe.size = crop.value_or(ImageSize(static_cast<std::size_t>(usual.crop > 0 ? usual.crop : 289)));
+        if (!resized.is_square()) config.refuse("size", "equal height and width, of which a part is cropped");
+        const auto largest = std::max(recipe.size.height, recipe.size.width);
+        if (resized.height < largest)
+            config.refuse(config.find("size.shortest_edge") ? "size.shortest_edge" : "size",
+                          "the crop_size, " + std::to_string(largest) + ", or more");
+        if (resized != recipe.size) recipe.resize = static_cast<int>(resized.height);
+    } else if (recipe.fit == Fit::shortest_then_crop) {
+        config.refuse("do_center_crop", "true, for a size that is the shortest edge's");
+    } else {
+        recipe.size = resized;
+    }
+    config.ignore({{"crop_size", "nothing is cropped"}});
+    if (is("do_pad", false)) config.refuse("do_pad", "false: every picture has one size");
+    config.ignore({{"pad_size", "nothing is padded"},
+                   {"do_convert_rgb", "a picture is RGB once it is read"},
+                   {"processor_class", "a name"},
+                   {"_processor_class", "a name"},
+                   {"_valid_processor_keys", "names of the others"},
+                   {"use_fast", "which code computes it; see Preprocess::resampling"},
+                   {"backend", "which code computes it; see Preprocess::resampling"},
+                   {"use_square_size", "of CLIP's alone"},
+                   {"data_format", "how results are handed over"},
+                   {"input_data_format", "how pictures are handed in"},
+                   {"device", "where it is computed"},
+                   {"return_tensors", "how results are handed over"},
+                   {"disable_grouping", "how it is computed"},
+                   {"image_seq_length", "of language models"},
+                   {"transformers_version", "a name"}});
+
+    // x · factor (− 1), normalised, and once more by the deviation alone, as one mean and deviation of x / 255.
+    const bool normalizes = is("do_normalize", true), rescales = is("do_rescale", true);
+    const double stored_factor = config.number("rescale_factor").value_or(0.00392156862745098);
+    if (!(stored_factor > 0 && stored_factor < 1e6)) config.refuse("rescale_factor", "a number above 0");
+    const float factor = rescales ? 255 * static_cast<float>(stored_factor) : 255;
+    const bool is_efficient = usual.type == "EfficientNet";
+    const float offset = is("rescale_offset", false) && is_efficient && rescales ? 1.0F : 0.0F;
+    const bool tops = is("include_top", usual.include_top) && is_efficient;
+    for (std::size_t i = 0; i < 3; ++i) {
+        const float deviation = normalizes ? recipe.deviation[i] : 1.0F, mean = normalizes ? recipe.mean[i] : 0.0F;
+        const float again = tops ? recipe.deviation[i] : 1.0F;
+        // Exactly the numbers of the file where it does the usual.
+        if (offset == 0 && std::abs(factor - 1) < 1e-6F && again == 1) {
+            recipe.mean[i] = mean;
+            recipe.deviation[i] = deviation;
+        } else {
+            recipe.mean[i] = (mean + offset) / factor;
+            recipe.deviation[i] = deviation * again / factor;
+        }
+    }
+    config.refuse_unread();
+    return recipe;
+}
+
+/// Whose model a folder has, where its config.json says so: clip, siglip or align.
+[[gnu::cold]] inline std::string model_family(const std::filesystem::path& folder, const char* otherwise) {
+    const std::filesystem::path file = folder / "config.json";
+    if (!std::filesystem::exists(file)) return otherwise;
+    const std::string type = ConfigReader(file).find("model_type").value_or("clip");
+    return type.substr(0, type.find('_'));
+}
+
+}  // namespace detail
+
+/// The preprocessing that the files of a checkpoint ask for: open_clip_config.json, or transformers'
+/// processor_config.json or preprocessor_config.json, in the folder `path` or beside the file. For the latter it
+/// resizes as transformers 5 does where torchvision is installed; its processors without torchvision, and most of
+/// version 4, which leave the same files, have Pillow's pixels: set .resampling. Without either, `otherwise`: what the
+/// model was trained with, if the caller knows. Throws Error that names the file, key and value of what it asks for and
+/// is not here: nothing in these files is passed over.
+[[gnu::cold]] inline Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise) {
+    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    if (const auto file = folder / "open_clip_config.json"; std::filesystem::exists(file)) {
+        const detail::ConfigReader config(file);
+        if (config.has_below("preprocess_cfg.") || config.has_below("model_cfg."))
+            return detail::open_clip_preprocess(config, openai_preprocess(otherwise.size));
+    }
+    // transformers 5 keeps it in processor_config.json, below image_processor, which counts where both are there.
+    for (const char* const name : {"processor_config.json", "preprocessor_config.json"}) {
+        const std::filesystem::path file = folder / name;
+        if (!std::filesystem::exists(file)) continue;
+        detail::ConfigReader config(file);
+        if (config.has_below("image_processor.")) {
+            config.ignore({{"processor_class", "a name"}, {"tokenizer", "the tokenizer's own files say it"}});
+            config.enter("image_processor.");
+        } else if (file.filename() == "processor_config.json") {
+            continue;
+        }
+        return detail::transformers_preprocess(
+            config, detail::model_family(folder, otherwise.fit == Fit::squash ? "siglip" : "clip"));
+    }
+    return otherwise;
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -23010,7 +20304,7 @@ GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/byte_reader.hpp ----
+// ---- tandem/files/byte_reader.hpp ----
 
 // Bytes of a file read from front to back, never beyond their end.
 
@@ -23066,7 +20360,7 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/data/pickle.hpp ----
+// ---- tandem/files/pickle.hpp ----
 
 // What a pickle of torch.save describes, read without executing anything.
 
@@ -23613,7 +20907,7 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/data/zip.hpp ----
+// ---- tandem/files/zip.hpp ----
 
 // The directory of a zip archive.
 
@@ -23704,7 +20998,7 @@ struct ZipEntry {
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/data/torch_archive.hpp ----
+// ---- tandem/files/torch_archive.hpp ----
 
 // Files of torch.save and torch.jit.save, read without executing anything.
 
@@ -23713,7 +21007,8 @@ namespace tandem::inline TANDEM_ABI {
 /// A tensor that stands in a file and cannot be read as a weight.
 struct UnreadableTensor {
     std::string name;
-    std::string reason;  ///< its kind, and how to save it so that it can be: "a sparse tensor; save it as tensor.to_dense()"
+    std::string
+        reason;  ///< its kind, and how to save it so that it can be: "a sparse tensor; save it as tensor.to_dense()"
     bool is_tensor = true;  ///< not a NumPy array, which is no weight unless it has a weight's name
 };
 
@@ -23762,8 +21057,9 @@ inline constexpr std::array<TorchType, 20> torch_types{{{"Float", "float32", Dat
 }
 
 /// Elements of a strided view in row-major order. The view must lie within the storage.
-[[gnu::cold]] inline void copy_strided(std::span<const std::byte> storage, std::size_t width, std::size_t offset, std::span<const std::size_t> shape,
-                                       std::span<const std::size_t> strides, std::span<std::byte> out) {
+[[gnu::cold]] inline void copy_strided(std::span<const std::byte> storage, std::size_t width, std::size_t offset,
+                                       std::span<const std::size_t> shape, std::span<const std::size_t> strides,
+                                       std::span<std::byte> out) {
     std::vector<std::size_t> index(shape.size());
     std::size_t from = offset;
     for (std::size_t to = 0; to < out.size(); to += width) {
@@ -23818,19 +21114,20 @@ public:
         }
     }
 
-    TorchTensorList state_dict;  ///< those of the root's "state_dict"; all where it has none
-    TorchTensorList others;      ///< what stands beside it
+    TorchTensorList state_dict;                  ///< those of the root's "state_dict"; all where it has none
+    TorchTensorList others;                      ///< what stands beside it
     std::vector<std::vector<std::byte>> copies;  ///< of tensors that do not stand in the file row by row
 
 private:
     using Kind = PickleValue::Kind;
 
-    // A dictionary may hold one thing many times over: what is visited is bounded, not only what is stored. Python's own
-    // pickler writes nothing deeper than its recursion limit, 1,000.
+    // A dictionary may hold one thing many times over: what is visited is bounded, not only what is stored. Python's
+    // own pickler writes nothing deeper than its recursion limit, 1,000.
     static constexpr std::size_t max_depth = 1000, max_rank = 64;
 
     [[noreturn, gnu::cold]] void too_much() const {
-        throw Error(where_, "a file of weights", "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
+        throw Error(where_, "a file of weights",
+                    "more than any model has: save the weights alone, torch.save(model.state_dict(), \"weights.pt\")");
     }
     void spend(std::size_t& budget, std::size_t amount) const {
         if (amount > budget) too_much();
@@ -23865,7 +21162,8 @@ private:
 
     void visit_named(std::string_view key, std::uint32_t position, std::size_t depth) {
         const Kind kind = values_[position].kind;
-        if (kind != Kind::tensor && kind != Kind::unreadable && kind != Kind::dictionary && kind != Kind::object) return;
+        if (kind != Kind::tensor && kind != Kind::unreadable && kind != Kind::dictionary && kind != Kind::object)
+            return;
         spend(index_bytes_, key.size());
         const std::size_t size = path_.size();
         if (size > 0) path_ += '.';
@@ -23905,7 +21203,8 @@ private:
 
     /// Where an object is a torch.nn.Module, the positions of its parts.
     bool find_module_parts(const PickleValue& object, std::array<std::uint32_t, 4>& parts) {
-        static constexpr std::array<std::string_view, 4> names{"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"};
+        static constexpr std::array<std::string_view, 4> names{"_parameters", "_buffers", "_modules",
+                                                               "_non_persistent_buffers_set"};
         for_each_entry(object, [&](const PickleValue& key, std::uint32_t entry) {
             for (std::size_t i = 0; i < names.size(); ++i) {
                 if (key.text == names[i]) parts[i] = entry;
@@ -23922,7 +21221,8 @@ private:
         std::sort(left_out.begin(), left_out.end());
         for (const std::uint32_t part : {parts[0], parts[1], parts[2]}) {
             for_each_entry(values_[part], [&](const PickleValue& key, std::uint32_t entry) {
-                const bool is_left_out = part == parts[1] && std::binary_search(left_out.begin(), left_out.end(), key.text);
+                const bool is_left_out =
+                    part == parts[1] && std::binary_search(left_out.begin(), left_out.end(), key.text);
                 if (key.kind == Kind::text && !is_left_out) visit_named(key.text, entry, depth);
             });
         }
@@ -23932,7 +21232,9 @@ private:
         spend(index_bytes_, index_cost(path_.size() + reason.size(), 0));
         list_->unreadable.push_back({path_, std::move(reason), is_tensor});
     }
-    [[noreturn, gnu::cold]] void fail(const std::string& found) const { throw Error(where_, "tensor " + in_quotes(path_) + ": " + found); }
+    [[noreturn, gnu::cold]] void fail(const std::string& found) const {
+        throw Error(where_, "tensor " + in_quotes(path_) + ": " + found);
+    }
 
     /// Nothing where a size is not known.
     std::optional<std::vector<std::size_t>> extents(std::uint32_t position) const {
@@ -23947,8 +21249,8 @@ private:
         return found;
     }
 
-    /// The bytes of a storage, in the file or, of a NumPy array, in the pickle; nothing where it has none, or where more would
-    /// be copied than may be.
+    /// The bytes of a storage, in the file or, of a NumPy array, in the pickle; nothing where it has none, or where
+    /// more would be copied than may be.
     std::optional<std::span<const std::byte>> bytes_of(const PickleValue& storage) {
         if (storage.items.size() == 1) {
             const auto entry = storages_.find(storage.text);
@@ -23974,23 +21276,30 @@ private:
 
     [[gnu::cold]] void add(const PickleValue& value) {
         const PickleValue& storage = values_[value.items[0]];
-        if (storage.kind != Kind::storage) return refuse("a tensor whose elements only code can make; save it as tensor.detach().clone()");
+        if (storage.kind != Kind::storage)
+            return refuse("a tensor whose elements only code can make; save it as tensor.detach().clone()");
         const std::string_view type_name = values_[value.items.size() > 4 ? value.items[4] : storage.items[0]].text;
         const auto found_type = torch_type(type_name);
         if (!found_type) {
             const bool is_complex = type_name.find("omplex") != type_name.npos;
-            return refuse("a tensor with elements of " + in_quotes(type_name) + (is_complex ? "; save it as torch.view_as_real(tensor)" : "; save it as tensor.float()"));
+            return refuse("a tensor with elements of " + in_quotes(type_name) +
+                          (is_complex ? "; save it as torch.view_as_real(tensor)" : "; save it as tensor.float()"));
         }
         const DataType type = *found_type;
         const std::size_t width = bits(type) / 8;
         const PickleValue& offset_value = values_[value.items[1]];
         const auto sizes = extents(value.items[2]), steps = extents(value.items[3]);
-        if (!sizes || !steps || sizes->size() != steps->size() || offset_value.kind != Kind::integer || offset_value.integer < 0 || storage.integer < 0)
-            return refuse("a tensor whose sizes only code can make, or of more than 64 axes; save it as tensor.detach().clone()");
+        if (!sizes || !steps || sizes->size() != steps->size() || offset_value.kind != Kind::integer ||
+            offset_value.integer < 0 || storage.integer < 0)
+            return refuse(
+                "a tensor whose sizes only code can make, or of more than 64 axes; save it as tensor.detach().clone()");
         spend(index_bytes_, index_cost(path_.size(), sizes->size()));
         const std::optional<std::span<const std::byte>> entry = bytes_of(storage);
-        if (!entry) fail("its storage " + in_quotes(storage.text) + " is missing: the file is damaged; copy or download it again");
-        const std::size_t offset = static_cast<std::size_t>(offset_value.integer) + static_cast<std::size_t>(storage.integer);
+        if (!entry)
+            fail("its storage " + in_quotes(storage.text) +
+                 " is missing: the file is damaged; copy or download it again");
+        const std::size_t offset =
+            static_cast<std::size_t>(offset_value.integer) + static_cast<std::size_t>(storage.integer);
         const std::vector<std::size_t>&shape = *sizes, &strides = *steps;
         const auto size = byte_count(type, shape);
         // The last element's position; what overflows is beyond any storage.
@@ -24000,23 +21309,29 @@ private:
         for (std::size_t axis = shape.size(); axis-- > 0 && !overflows;) {
             std::size_t reach = 0;
             if (shape[axis] > 0) {
-                overflows = __builtin_mul_overflow(shape[axis] - 1, strides[axis], &reach) || __builtin_add_overflow(last, reach, &last);
+                overflows = __builtin_mul_overflow(shape[axis] - 1, strides[axis], &reach) ||
+                            __builtin_add_overflow(last, reach, &last);
             }
             is_dense = is_dense && (shape[axis] <= 1 || strides[axis] == expected);
             expected *= shape[axis];
         }
         const std::size_t elements = entry->size() / width;
         if (overflows || (*size > 0 && last >= elements)) {
-            fail("shape " + shape_text(shape) + " at element " + std::to_string(offset) + " reaches beyond its storage of " +
-                 std::to_string(elements) + " elements: the file is damaged; copy or download it again");
+            fail("shape " + shape_text(shape) + " at element " + std::to_string(offset) +
+                 " reaches beyond its storage of " + std::to_string(elements) +
+                 " elements: the file is damaged; copy or download it again");
         }
         if (*size == 0 || is_dense) {
-            list_->tensors.push_back({path_, type, shape, *size == 0 ? std::span<const std::byte>() : entry->subspan(offset * width, *size)});
+            list_->tensors.push_back(
+                {path_, type, shape,
+                 *size == 0 ? std::span<const std::byte>() : entry->subspan(offset * width, *size)});
             return;
         }
         if (*size > copy_bytes_) {
-            return refuse("a view that repeats elements: such views may take the file's size and 64 MiB of memory, and this one would exceed that; "
-                          "save it as tensor.contiguous()");
+            return refuse(
+                "a view that repeats elements: such views may take the file's size and 64 MiB of memory, and this one "
+                "would exceed that; "
+                "save it as tensor.contiguous()");
         }
         copy_bytes_ -= *size;
         std::vector<std::byte>& copy = copies.emplace_back(*size);
@@ -24027,35 +21342,44 @@ private:
     const Unpickler& values_;
     const Storages& storages_;
     std::string_view where_;
-    std::size_t visits_, index_bytes_, copy_bytes_;  ///< what may still be visited, be kept of names and shapes, be copied
-    std::vector<bool> is_open_, is_seen_;            ///< of the pickle's values
+    std::size_t visits_, index_bytes_,
+        copy_bytes_;                       ///< what may still be visited, be kept of names and shapes, be copied
+    std::vector<bool> is_open_, is_seen_;  ///< of the pickle's values
     std::string path_;
     TorchTensorList* list_ = &state_dict;
 };
 
 /// The Error of a zip archive that torch.save did not write.
-[[noreturn, gnu::cold]] inline void throw_other_zip(const std::map<std::string_view, ZipEntry>& entries, std::string_view where) {
+[[noreturn, gnu::cold]] inline void throw_other_zip(const std::map<std::string_view, ZipEntry>& entries,
+                                                    std::string_view where) {
     const auto has = [&](std::string_view end) {
-        return std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.first.ends_with(end); }) != entries.end();
+        return std::find_if(entries.begin(), entries.end(),
+                            [&](const auto& entry) { return entry.first.ends_with(end); }) != entries.end();
     };
     std::string found = "a zip archive without its data.pkl";
-    if (has(".npy")) found = "NumPy arrays (.npz): save them with safetensors.torch.save_file, or torch.save of a dictionary of tensors";
+    if (has(".npy"))
+        found =
+            "NumPy arrays (.npz): save them with safetensors.torch.save_file, or torch.save of a dictionary of tensors";
     for (const std::string_view inside : {".safetensors", ".pt", ".pth", ".bin"}) {
         if (has(inside)) found = "a zip archive of files: unpack it, and name the one with the weights";
     }
-    if (has("model.weights.h5")) found = "a Keras model: the model's PyTorch weights are read, as safetensors or of torch.save";
-    if (has("model.json") && !has("model.weights.h5")) found = "a file of torch.jit.save before PyTorch 1.4: load it with torch.jit.load and save it again";
+    if (has("model.weights.h5"))
+        found = "a Keras model: the model's PyTorch weights are read, as safetensors or of torch.save";
+    if (has("model.json") && !has("model.weights.h5"))
+        found = "a file of torch.jit.save before PyTorch 1.4: load it with torch.jit.load and save it again";
     if (has("archive_format") || has("serialized_exported_program.json"))
-        found = "a program of torch.export (.pt2): save its weights, torch.save(torch.export.load(file).state_dict, \"weights.pt\")";
+        found =
+            "a program of torch.export (.pt2): save its weights, torch.save(torch.export.load(file).state_dict, "
+            "\"weights.pt\")";
     throw Error(where, "a file of torch.save", found);
 }
 
 }  // namespace detail
 
-/// A file of torch.save, of a state_dict, of a dictionary that has one, or of a whole module, whatever other objects stand
-/// beside; or a module of TorchScript (OpenAI's downloads). Nothing of it is executed: objects that only their own code can
-/// make are passed over, unless they hold tensors among their attributes. A view that repeats elements is written out, as
-/// long as all such views together take no more than the file's size and 64 MiB. Move only.
+/// A file of torch.save, of a state_dict, of a dictionary that has one, or of a whole module, whatever other objects
+/// stand beside; or a module of TorchScript (OpenAI's downloads). Nothing of it is executed: objects that only their
+/// own code can make are passed over, unless they hold tensors among their attributes. A view that repeats elements is
+/// written out, as long as all such views together take no more than the file's size and 64 MiB. Move only.
 class TorchArchive {
 public:
     /// Maps the file. Throws Error that names it and the fault; what is no file of torch.save is named.
@@ -24067,20 +21391,22 @@ public:
     }
 
     /// Reads a file that is in memory already; the bytes must outlive the object. `where` begins every error.
-    static TorchArchive parse(std::span<const std::byte> bytes, std::string_view where) { return TorchArchive(bytes, where); }
+    static TorchArchive parse(std::span<const std::byte> bytes, std::string_view where) {
+        return TorchArchive(bytes, where);
+    }
 
     TorchArchive(TorchArchive&&) noexcept = default;
     TorchArchive& operator=(TorchArchive&&) noexcept = default;
 
-    /// The tensors of the file's "state_dict", under their names in it; of a file without one, all tensors, under the keys
-    /// on the way to them, joined by dots ("model.visual.proj"). Their data is valid for as long as the object.
+    /// The tensors of the file's "state_dict", under their names in it; of a file without one, all tensors, under the
+    /// keys on the way to them, joined by dots ("model.visual.proj"). Their data is valid for as long as the object.
     std::span<const StoredTensor> tensors() const { return state_dict_.tensors; }
 
     /// What stands among tensors() in the file and cannot be read: sparse, quantised, meta tensors and so on.
     std::span<const UnreadableTensor> unreadable() const { return state_dict_.unreadable; }
 
-    /// What stands beside the "state_dict", under its keys ("ema_state_dict.visual.proj", "optimizer.…"); empty in a file
-    /// that has none. Keys that are no text (an optimizer's numbered parameters) are left out.
+    /// What stands beside the "state_dict", under its keys ("ema_state_dict.visual.proj", "optimizer.…"); empty in a
+    /// file that has none. Keys that are no text (an optimizer's numbered parameters) are left out.
     std::span<const StoredTensor> others() const { return others_.tensors; }
     std::span<const UnreadableTensor> unreadable_others() const { return others_.unreadable; }
 
@@ -24105,7 +21431,9 @@ private:
     /// Since PyTorch 1.6: a zip archive of the pickle and of every storage.
     void read_zip(std::span<const std::byte> bytes, std::string_view where) {
         const auto entries = detail::zip_entries(bytes, where);
-        const auto is_pickle = [](const auto& entry) { return entry.first == "data.pkl" || entry.first.ends_with("/data.pkl"); };
+        const auto is_pickle = [](const auto& entry) {
+            return entry.first == "data.pkl" || entry.first.ends_with("/data.pkl");
+        };
         const auto pickle = std::find_if(entries.begin(), entries.end(), is_pickle);
         if (pickle == entries.end()) detail::throw_other_zip(entries, where);
         const std::string prefix(pickle->first.substr(0, pickle->first.size() - std::string_view("data.pkl").size()));
@@ -24114,13 +21442,15 @@ private:
         for (const auto& [name, entry] : entries) {
             if (entry.is_compressed && (name == pickle->first || name.starts_with(data))) {
                 throw Error(where, "a file as torch.save writes it, uncompressed",
-                            "its part " + detail::in_quotes(name) + " compressed: another program zipped it anew; unpack it and zip it with `zip -0 -r`, "
-                            "or torch.save(torch.load(file), \"weights.pt\")");
+                            "its part " + detail::in_quotes(name) +
+                                " compressed: another program zipped it anew; unpack it and zip it with `zip -0 -r`, "
+                                "or torch.save(torch.load(file), \"weights.pt\")");
             }
             if (name.starts_with(data)) storages[name.substr(data.size())] = entry.bytes;
         }
         if (const auto order = entries.find(prefix + "byteorder"); order != entries.end()) {
-            const std::string_view found(reinterpret_cast<const char*>(order->second.bytes.data()), order->second.bytes.size());
+            const std::string_view found(reinterpret_cast<const char*>(order->second.bytes.data()),
+                                         order->second.bytes.size());
             if (found != "little") throw Error(where, "tensors in little-endian order", detail::in_quotes(found));
         }
         detail::ByteReader reader(pickle->second.bytes, where, "data.pkl");
@@ -24129,8 +21459,8 @@ private:
         collect(values, root, storages, bytes.size(), where);
     }
 
-    /// Before: pickles of a magic number, a version, the machine, the object and the storages' keys, then every storage, its
-    /// number of elements before it (torch/serialization.py, _legacy_save).
+    /// Before: pickles of a magic number, a version, the machine, the object and the storages' keys, then every
+    /// storage, its number of elements before it (torch/serialization.py, _legacy_save).
     void read_legacy(std::span<const std::byte> bytes, std::string_view where) {
         detail::ByteReader reader(bytes, where, "the file");
         for (int head = 0; head < 3; ++head) detail::Unpickler(reader, where).run();
@@ -24141,7 +21471,9 @@ private:
             const std::string_view name = values[values[position].items[0]].text;
             const auto type = detail::torch_type(name);
             // Quantised types and complex128 have no counterpart, but elements all the same.
-            const std::size_t other = name.find("ComplexDouble") != name.npos ? 16 : name.find("QInt32") != name.npos ? 4 : 1;
+            const std::size_t other = name.find("ComplexDouble") != name.npos ? 16
+                                      : name.find("QInt32") != name.npos      ? 4
+                                                                              : 1;
             widths.try_emplace(values[position].text, type ? bits(*type) / 8 : other);
         }
         detail::Unpickler keys(reader, where);
@@ -24152,14 +21484,16 @@ private:
             const auto count = reader.number<std::uint64_t>();
             std::size_t size = 0;
             if (width == widths.end() || __builtin_mul_overflow(count, width->second, &size)) {
-                throw Error(where, "a whole file of torch.save", "a damaged list of its tensors' data: copy or download it again");
+                throw Error(where, "a whole file of torch.save",
+                            "a damaged list of its tensors' data: copy or download it again");
             }
             storages[keys[key].text] = reader.take(size);
         }
         collect(values, root, storages, bytes.size(), where);
     }
 
-    void collect(const detail::Unpickler& values, std::uint32_t root, const detail::Storages& storages, std::size_t file_bytes, std::string_view where) {
+    void collect(const detail::Unpickler& values, std::uint32_t root, const detail::Storages& storages,
+                 std::size_t file_bytes, std::string_view where) {
         detail::TorchTensors found(values, storages, file_bytes, where);
         found.collect(root);
         state_dict_ = std::move(found.state_dict);
@@ -24174,7 +21508,7 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/data/weight_files.hpp ----
+// ---- tandem/files/weight_files.hpp ----
 
 // The tensors of a checkpoint, whatever files they come in.
 
@@ -24186,21 +21520,25 @@ namespace detail {
 inline constexpr std::string_view weight_formats = "weights in safetensors or of torch.save";
 
 inline constexpr std::string_view distributed_advice =
-    "a distributed checkpoint (torch.distributed.checkpoint): torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, "
+    "a distributed checkpoint (torch.distributed.checkpoint): "
+    "torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, "
     "\"weights.pt\") makes one file of it";
-inline constexpr std::string_view tensorflow_advice = "a TensorFlow model: its PyTorch weights are read, as safetensors or of torch.save";
+inline constexpr std::string_view tensorflow_advice =
+    "a TensorFlow model: its PyTorch weights are read, as safetensors or of torch.save";
 
 /// What a folder has in place of weights under a known name; for errors.
 [[gnu::cold]] inline std::string other_contents(const std::filesystem::path& folder) {
     std::vector<std::string> readable, foreign;
     bool is_distributed = false, is_deepspeed = false, is_tensorflow = false;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, std::filesystem::directory_options::skip_permission_denied)) {
+    for (const auto& entry :
+         std::filesystem::directory_iterator(folder, std::filesystem::directory_options::skip_permission_denied)) {
         const std::string name = entry.path().filename().string();
         const auto ends_with = [&](std::string_view end) { return name.ends_with(end); };
         is_distributed = is_distributed || name == ".metadata" || ends_with(".distcp");
         is_deepspeed = is_deepspeed || name == "zero_to_fp32.py";
         is_tensorflow = is_tensorflow || name == "saved_model.pb" || name.find(".data-0") != name.npos;
-        static constexpr std::array<std::string_view, 5> ours{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}, others{".h5", ".msgpack", ".onnx", ".gguf", ".npz"};
+        static constexpr std::array<std::string_view, 5> ours{".safetensors", ".pt", ".pth", ".bin", ".ckpt"},
+            others{".h5", ".msgpack", ".onnx", ".gguf", ".npz"};
         if (std::ranges::any_of(ours, ends_with)) readable.push_back(in_quotes(name));
         if (std::ranges::any_of(others, ends_with)) foreign.push_back(in_quotes(name));
     }
@@ -24214,15 +21552,19 @@ inline constexpr std::string_view tensorflow_advice = "a TensorFlow model: its P
     if (is_deepspeed) return "a folder of DeepSpeed's: `python zero_to_fp32.py . weights` in it makes weights of it";
     if (!readable.empty()) return "none, but " + list(readable) + ": name the file";
     if (is_tensorflow) return "a folder of " + std::string(tensorflow_advice);
-    if (!foreign.empty()) return "none, but " + list(foreign) + ", which is another format: the model's PyTorch weights are read, as safetensors or of torch.save";
+    if (!foreign.empty())
+        return "none, but " + list(foreign) +
+               ", which is another format: the model's PyTorch weights are read, as safetensors or of torch.save";
     return "none";
 }
 
 /// Throws for a file whose name, not its bytes, tells that it is a part of something else.
 [[gnu::cold]] inline void refuse_part(const std::filesystem::path& path) {
     const std::string name = path.filename().string();
-    if (name.ends_with(".distcp") || name == ".metadata") throw Error(path.string(), weight_formats, "a part of " + std::string(distributed_advice));
-    if (name.find(".data-0") != name.npos) throw Error(path.string(), weight_formats, "a part of " + std::string(tensorflow_advice));
+    if (name.ends_with(".distcp") || name == ".metadata")
+        throw Error(path.string(), weight_formats, "a part of " + std::string(distributed_advice));
+    if (name.find(".data-0") != name.npos)
+        throw Error(path.string(), weight_formats, "a part of " + std::string(tensorflow_advice));
 }
 
 }  // namespace detail
@@ -24231,8 +21573,9 @@ inline constexpr std::string_view tensorflow_advice = "a TensorFlow model: its P
 /// torch.save, told apart by what they hold. Nothing is copied that can be read in place. Move only.
 class WeightFiles {
 public:
-    /// Opens a file, or what transformers and open_clip lay into a folder. Throws Error that names the file, or the shard,
-    /// and the fault: of a file of another kind, what it is; of a folder without weights, the names it looked for.
+    /// Opens a file, or what transformers and open_clip lay into a folder. Throws Error that names the file, or the
+    /// shard, and the fault: of a file of another kind, what it is; of a folder without weights, the names it looked
+    /// for.
     static WeightFiles open(const std::filesystem::path& path) {
         const std::filesystem::path file = std::filesystem::is_directory(path) ? in_folder(path) : path;
         WeightFiles result;
@@ -24253,8 +21596,9 @@ public:
 
     /// The tensor of that name, or nullptr.
     const StoredTensor* find(std::string_view name) const {
-        const auto found = std::lower_bound(by_name_.begin(), by_name_.end(), name,
-                                            [&](std::uint32_t i, std::string_view sought) { return tensors_[i].name < sought; });
+        const auto found =
+            std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                             [&](std::uint32_t i, std::string_view sought) { return tensors_[i].name < sought; });
         return found == by_name_.end() || tensors_[*found].name != name ? nullptr : &tensors_[*found];
     }
 
@@ -24263,7 +21607,8 @@ public:
 
     /// The unreadable tensor of that name, or nullptr.
     const UnreadableTensor* find_unreadable(std::string_view name) const {
-        const auto found = std::find_if(unreadable_.begin(), unreadable_.end(), [&](const UnreadableTensor& tensor) { return tensor.name == name; });
+        const auto found = std::find_if(unreadable_.begin(), unreadable_.end(),
+                                        [&](const UnreadableTensor& tensor) { return tensor.name == name; });
         return found == unreadable_.end() ? nullptr : &*found;
     }
 
@@ -24322,8 +21667,9 @@ public:
     }
 
 private:
-    static constexpr std::array names{"model.safetensors", "open_clip_model.safetensors", "model.safetensors.index.json",
-                                      "pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"};
+    static constexpr std::array names{
+        "model.safetensors", "open_clip_model.safetensors",  "model.safetensors.index.json",
+        "pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"};
 
     WeightFiles() = default;
 
@@ -24347,12 +21693,14 @@ private:
         if (detail::is_zip(file.bytes()) || detail::is_legacy_torch(file.bytes())) return Format::torch;
         // The last bytes of LevelDB's tables, which TensorFlow's .index files are (leveldb/table/format.h).
         constexpr std::string_view table_end = "\x57\xfb\x80\x8b\x24\x75\x47\xdb";
-        if (file.bytes().size() >= table_end.size() && detail::starts_with(file.bytes().last(table_end.size()), table_end))
+        if (file.bytes().size() >= table_end.size() &&
+            detail::starts_with(file.bytes().last(table_end.size()), table_end))
             throw Error(path.string(), detail::weight_formats, "a part of " + std::string(detail::tensorflow_advice));
         // What ends within the first bytes of a safetensors file is called so.
         const bool is_whole = file.bytes().size() > 8;
         const bool is_named = !detail::file_kind(file.bytes()).name.empty() || detail::is_text(file.bytes());
-        if (is_named || (is_whole && !detail::is_safetensors(file.bytes()))) detail::throw_other_kind(path.string(), detail::weight_formats, file.bytes());
+        if (is_named || (is_whole && !detail::is_safetensors(file.bytes())))
+            detail::throw_other_kind(path.string(), detail::weight_formats, file.bytes());
         return Format::safetensors;
     }
 
@@ -24365,10 +21713,12 @@ private:
             found = archive.tensors();
             unreadable_.insert(unreadable_.end(), archive.unreadable().begin(), archive.unreadable().end());
             others_.insert(others_.end(), archive.others().begin(), archive.others().end());
-            unreadable_others_.insert(unreadable_others_.end(), archive.unreadable_others().begin(), archive.unreadable_others().end());
+            unreadable_others_.insert(unreadable_others_.end(), archive.unreadable_others().begin(),
+                                      archive.unreadable_others().end());
             if (found.empty() && archive.unreadable().empty() && archive.others().empty()) {
                 throw Error(path.string(), detail::weight_formats,
-                            "a file of torch.save without tensors: save the model's, torch.save(model.state_dict(), \"weights.pt\")");
+                            "a file of torch.save without tensors: save the model's, torch.save(model.state_dict(), "
+                            "\"weights.pt\")");
             }
         } else {
             files_.push_back(Safetensors::open(path));
@@ -24402,15 +21752,20 @@ private:
             }
             const std::filesystem::path shard = index.parent_path() / name;
             if (!std::filesystem::exists(shard)) {
-                throw Error(index.string(), "shard " + name + " beside the index, with " + std::to_string(tensors.size()) + " of the tensors", "no such file");
+                throw Error(
+                    index.string(),
+                    "shard " + name + " beside the index, with " + std::to_string(tensors.size()) + " of the tensors",
+                    "no such file");
             }
             const std::size_t before = tensors_.size();
             add(shard);
             const auto begin = tensors_.begin() + static_cast<std::ptrdiff_t>(before);
             for (const std::string& tensor : tensors) {
-                const bool is_there = std::any_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; });
+                const bool is_there =
+                    std::any_of(begin, tensors_.end(), [&](const StoredTensor& found) { return found.name == tensor; });
                 if (!is_there && find_unreadable(tensor) == nullptr) {
-                    throw Error(shard.string(), "tensor " + detail::in_quotes(tensor) + ", which the index says it has", "none of that name");
+                    throw Error(shard.string(), "tensor " + detail::in_quotes(tensor) + ", which the index says it has",
+                                "none of that name");
                 }
             }
         }
@@ -26113,7 +23468,8 @@ struct ModelPlace {
 
 /// Without what torch.compile, FSDP and activation checkpointing put between the parts of a name.
 [[gnu::cold]] inline std::string without_wrappers(std::string name) {
-    for (const std::string_view wrapper : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."}) {
+    for (const std::string_view wrapper :
+         {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."}) {
         for (std::size_t at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper, at)) {
             // DistributedDataParallel's stands before a whole model's names as a prefix that is told of.
             if ((at == 0 && wrapper != "module.") || (at > 0 && name[at - 1] == '.')) {
@@ -26177,7 +23533,8 @@ struct ModelPlace {
         auto found = std::ranges::find(places, wanted, &ModelPlace::prefix);
         // "ema" for what stands behind "ema.state_dict.module.", if nothing else does.
         const auto is_behind = [&](const ModelPlace& place) { return place.prefix.starts_with(wanted); };
-        if (found == places.end() && std::ranges::count_if(places, is_behind) == 1) found = std::ranges::find_if(places, is_behind);
+        if (found == places.end() && std::ranges::count_if(places, is_behind) == 1)
+            found = std::ranges::find_if(places, is_behind);
         if (found == places.end())
             throw Error(where, "a model behind the prefix " + in_quotes(wanted),
                         places.empty() ? "none" : "models behind " + listed(places));
@@ -26216,8 +23573,10 @@ struct ModelPlace {
         }
         if (!left.empty()) {
             std::vector<ModelPlace> others;
-            std::ranges::copy_if(places, std::back_inserter(others), [&](const auto& place) { return !is_plain(place); });
-            notes.push_back("the model behind no prefix is read; the prefix option chooses that behind " + listed(others));
+            std::ranges::copy_if(places, std::back_inserter(others),
+                                 [&](const auto& place) { return !is_plain(place); });
+            notes.push_back("the model behind no prefix is read; the prefix option chooses that behind " +
+                            listed(others));
         }
     }
     const auto is_left_out = [&](const std::string& name) {
@@ -26750,7 +24109,8 @@ template <class Tower>
         tower.for_each_block([&](const auto&) { ++blocks; });
         add("blocks", std::to_string(blocks));
         std::array<char, 32> coefficient;
-        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient), std::pair("depth_coefficient", tower.depth_coefficient)}) {
+        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient),
+                                          std::pair("depth_coefficient", tower.depth_coefficient)}) {
             std::snprintf(coefficient.data(), coefficient.size(), "%.6g", value);
             add(name, coefficient.data());
         }
@@ -26827,19 +24187,23 @@ template <class Tower>
         std::size_t layers = 0;
         while (!shape(at + std::to_string(layers) + ".ln_1.weight").empty()) ++layers;
         add((tower + "layers").c_str(), layers);
-        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
+        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2)
+            add((tower + "hidden").c_str(), hidden[0]);
     };
     const auto blocks_of_stage = [&](std::size_t stage) {
         std::size_t found = 0;
-        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
+        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty())
+            ++found;
         return found;
     };
     std::size_t inverted = 0;
-    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty()) ++inverted;
+    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty())
+        ++inverted;
     add("vision.blocks", inverted);
     if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
         std::string stages;
-        for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
+        for (std::size_t stage = 1; stage <= 4; ++stage)
+            stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
         fields.push_back({"vision.stages", stages, "the tensors"});
         add("vision.width", first[0]);
         if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
@@ -26854,7 +24218,8 @@ template <class Tower>
     }
     if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
     // A class token may stand there unused (CLIPA pools the mean): the usual, unless a config says otherwise.
-    else if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors, by default"});
+    else if (has_class_token)
+        fields.push_back({"vision.pooling", "tok", "the tensors, by default"});
     blocks("visual.transformer.resblocks.", "vision.");
     const auto flag = [&](const char* name, bool value) {
         fields.push_back({name, value ? "true" : "false", "the tensors"});
@@ -26873,8 +24238,10 @@ template <class Tower>
     }
     blocks("transformer.resblocks.", "text.");
     if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
-    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2) add("embedding", projection[0]);
-    if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
+    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2)
+        add("embedding", projection[0]);
+    if (const auto projection = shape("text_projection.weight"); projection.size() == 2)
+        add("embedding", projection[0]);
     if (!shape("text_projection.weight").empty()) flag("text.proj_bias", !shape("text_projection.bias").empty());
     if (const auto types = shape("token_type_embedding"); types.size() == 2) add("text.token_types", types[0]);
     if (file.find("input_resolution") != nullptr) {
@@ -26897,11 +24264,14 @@ template <class Tower>
         if (!of_image && !of_text && towers != Towers::both) continue;
         for (const ArchitectureField& ours : architecture) {
             if (stored.name == ours.name && !same_value(stored.value, ours.value))
-                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
+                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" +
+                          stored.source + ")";
         }
     }
-    if (faults.find("activation") != std::string::npos) faults += "\n  with_activation makes the same architecture with another";
-    if (!faults.empty()) throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
+    if (faults.find("activation") != std::string::npos)
+        faults += "\n  with_activation makes the same architecture with another";
+    if (!faults.empty())
+        throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -26990,7 +24360,10 @@ struct LoadTarget {
 class CheckpointFit {
 public:
     explicit CheckpointFit(const WeightFiles& file, const LoadOptions& options)
-        : file_(file), naming_(file), options_(options), used_(file.tensors().size()),
+        : file_(file),
+          naming_(file),
+          options_(options),
+          used_(file.tensors().size()),
           used_unreadable_(file.unreadable().size()) {}
 
     /// A tensor that a file may have and the model does without: it computes it.
@@ -26999,16 +24372,16 @@ public:
             used_[position_of(*stored)] = true;
     }
 
-    /// Image positions of another number of patches are resized to `grid`; behind `prefix` rows the file's are those of a
-    /// square, as open_clip takes them to be.
+    /// Image positions of another number of patches are resized to `grid`; behind `prefix` rows the file's are those of
+    /// a square, as open_clip takes them to be.
     void resize_positions(std::string name, std::size_t prefix, const ImageSize& grid) {
         positions_ = std::move(name);
         prefix_ = prefix;
         grid_ = grid;
     }
 
-    /// Reads the parameters of the towers asked for, or throws before it has read any. `assumed` says which architecture
-    /// they are those of.
+    /// Reads the parameters of the towers asked for, or throws before it has read any. `assumed` says which
+    /// architecture they are those of.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, std::string_view assumed) {
         std::vector<const LoadTarget*> wanted;
         for (const LoadTarget& target : targets) {
@@ -27057,7 +24430,8 @@ private:
             file_.forget(stored);
         }
         if (source.is_temperature) {
-            for (T& x : elements) x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
+            for (T& x : elements)
+                x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
         }
         if (!source.transposed) return;
         const std::vector<T> stored(elements.begin(), elements.end());
@@ -27071,9 +24445,9 @@ private:
         return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
     }
 
-    bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
-        if (name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
-            return false;
+    bool resizes(const std::string& name, std::span<const std::size_t> stored,
+                 std::span<const std::size_t> wanted) const {
+        if (name != positions_ || stored.size() < 2 || stored.back() != wanted.back()) return false;
         const std::size_t rows = elements_of(stored) / stored.back();
         return rows > prefix_ && side_of_square(rows - prefix_) > 0;
     }
@@ -27167,17 +24541,19 @@ private:
         }
         if (missing_.empty() && unfit_.empty() && unexpected.empty()) return;
         const std::string of = " of " + std::to_string(asked_) + " tensors ";
-        std::string text = "the checkpoint does not fit the model: " + std::to_string(missing_.size()) + of + "are missing, " +
-                           std::to_string(unfit_.size()) + " do not fit, " + std::to_string(unexpected.size()) +
-                           " others are unexpected; assumed was " + std::string(assumed) + ", under the names of " +
-                           naming_.scheme();
+        std::string text = "the checkpoint does not fit the model: " + std::to_string(missing_.size()) + of +
+                           "are missing, " + std::to_string(unfit_.size()) + " do not fit, " +
+                           std::to_string(unexpected.size()) + " others are unexpected; assumed was " +
+                           std::string(assumed) + ", under the names of " + naming_.scheme();
         if (is_adapted) text += "\n  lora_ tensors are adapters: save the model after merge_and_unload()";
         for (const std::vector<std::string>* const faults : {&unfit_, &missing_, &std::as_const(unexpected)}) {
             constexpr std::size_t most = 10;
             for (std::size_t i = 0; i < std::min(most, faults->size()); ++i) text += "\n  " + (*faults)[i];
             if (faults->size() > most) {
                 text += "\n  and " + std::to_string(faults->size() - most) + " more" +
-                        (faults == &unfit_ ? "" : faults == &missing_ ? ": missing" : ": unexpected");
+                        (faults == &unfit_     ? ""
+                         : faults == &missing_ ? ": missing"
+                                               : ": unexpected");
             }
         }
         throw Error(where, text);
@@ -27283,11 +24659,11 @@ void load_plain_weights(Model& model, const WeightFiles& file, std::string_view 
 
 }  // namespace detail
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a whole
-/// model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix). Learned
-/// positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many
-/// rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors are missing,
-/// unexpected or of another shape and names them, and the model is as it was.
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a
+/// whole model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix).
+/// Learned positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table
+/// of as many rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors
+/// are missing, unexpected or of another shape and names them, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, WeightFiles file, std::string_view where, const LoadOptions& options = {}) {
     for (const std::string& note : detail::unwrap(file, where, options.towers, options.prefix)) {
@@ -27302,10 +24678,10 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
 }
 
 /// A model of architecture `config` with the weights of `path`, or those of one tower: a file of safetensors or of
-/// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside the
-/// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
-/// the Error names both values; what the config asks for and is not here is an Error too. The path of the weights' file
-/// leaves the config unread.
+/// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside
+/// the weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling
+/// or mask, the Error names both values; what the config asks for and is not here is an Error too. The path of the
+/// weights' file leaves the config unread.
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
@@ -28020,8 +25396,8 @@ struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
     ImageSize image{0};
     std::size_t context = 0;
-    std::size_t embedding = 0;                      ///< 0 where no projection leads to embeddings
-    std::size_t image_width = 0, text_width = 0;    ///< of the towers' tokens; a convolutional tower has none
+    std::size_t embedding = 0;                    ///< 0 where no projection leads to embeddings
+    std::size_t image_width = 0, text_width = 0;  ///< of the towers' tokens; a convolutional tower has none
     std::size_t text_layers = 0;
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
@@ -28048,14 +25424,15 @@ public:
 
 /// What of a model a checkpoint has.
 struct ModelParts {
-    bool image = true, text = true;            ///< the towers
+    bool image = true, text = true;                ///< the towers
     bool image_embeds = true, text_embeds = true;  ///< what leads from their tokens to embeddings
     bool logit_scale = true;
 };
 
 /// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so
 /// that one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types
-/// carry them. It infers. Of a checkpoint that lacks a tower, a projection or the logit scale, what needs it is an Error.
+/// carry them. It infers. Of a checkpoint that lacks a tower, a projection or the logit scale, what needs it is an
+/// Error.
 class AnyClip {
 public:
     AnyClip(ModelSizes sizes, ModelParts parts, std::string where, std::unique_ptr<const detail::OpenedModel> model)
@@ -28198,10 +25575,11 @@ struct StoredModel {
         if (name == "quick_gelu") return kernels::Activation::quick_gelu;
         if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
         if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
-        throw Error(where,
-                    "the folder of the weights, whose config says which GELU they were trained with, or that activation "
-                    "(--activation, OpenOptions::activation)",
-                    "neither");
+        throw Error(
+            where,
+            "the folder of the weights, whose config says which GELU they were trained with, or that activation "
+            "(--activation, OpenOptions::activation)",
+            "neither");
     }
 };
 
@@ -28368,15 +25746,18 @@ void for_each_architecture(const Visit& visit) {
         });
     };
     ModelParts parts;
-    parts.image = towers != Towers::text && has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+    parts.image = towers != Towers::text &&
+                  has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
     parts.text = towers != Towers::image && has({"token_embedding.weight"});
     parts.logit_scale = has({"logit_scale"});
     if (!parts.image || !parts.text) {
-        const bool is_convolutional = has({"visual.layer1.0.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+        const bool is_convolutional =
+            has({"visual.layer1.0.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
         parts.image_embeds = parts.image && (is_convolutional || has({"visual.proj", "visual.attn_pool.latent"}));
         // A text tower that stands beside an image tower may do without (open_clip's proj_type none).
         const bool is_whole = has({"visual.conv1.weight"}) && has({"token_embedding.weight"});
-        parts.text_embeds = parts.text && (is_whole || has({"text_projection", "text_projection.weight", "text_projection.0.weight"}));
+        parts.text_embeds =
+            parts.text && (is_whole || has({"text_projection", "text_projection.weight", "text_projection.0.weight"}));
     }
     return parts;
 }
@@ -28412,8 +25793,11 @@ void for_each_architecture(const Visit& visit) {
     for (const char* const name : {"vision.activation", "text.activation"}) {
         if (!options.activation.empty()) {
             for (const ArchitectureField& field : stored.fields) {
-                if (field.name == name && field.source.find(".json") != std::string::npos && field.value != options.activation)
-                    throw Error(stored.where, "activation " + field.value + ", as the config says (" + field.source + ")", options.activation);
+                if (field.name == name && field.source.find(".json") != std::string::npos &&
+                    field.value != options.activation)
+                    throw Error(stored.where,
+                                "activation " + field.value + ", as the config says (" + field.source + ")",
+                                options.activation);
             }
             std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
             stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
@@ -28424,7 +25808,8 @@ void for_each_architecture(const Visit& visit) {
         if (field.name.starts_with("vision.")) return !stored.parts.image;
         if (field.name.starts_with("text.")) return !stored.parts.text;
         // A tower's config has a default for the width of a projection that it may lack.
-        if (field.name == "embedding") return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
+        if (field.name == "embedding")
+            return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
         return !stored.parts.image || !stored.parts.text;
     });
     return stored;
@@ -28433,11 +25818,11 @@ void for_each_architecture(const Visit& visit) {
 }  // namespace detail
 
 /// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
-/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its CLIPTextModel,
-/// CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/, IP-Adapter's
-/// image_encoder/). Weights without a config do not say which GELU they were trained with: then options.activation must,
-/// but for OpenAI's own archives. Throws Error with what load() does, and for an architecture outside the zoo with the
-/// constant that td::load needs.
+/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its
+/// CLIPTextModel, CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/,
+/// IP-Adapter's image_encoder/). Weights without a config do not say which GELU they were trained with: then
+/// options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an architecture
+/// outside the zoo with the constant that td::load needs.
 template <Arithmetic T = float>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
     WeightFiles files = WeightFiles::open(path);
@@ -28468,12 +25853,16 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
                                       "inline constexpr td::ClipConfig mine = " +
                                       detail::constant_of(stored.whole) + ";");
     }
-    const LoadOptions load{.towers = parts.image && parts.text ? Towers::both : parts.text ? Towers::text : Towers::image,
+    const LoadOptions load{.towers = parts.image && parts.text ? Towers::both
+                                     : parts.text              ? Towers::text
+                                                               : Towers::image,
                            .check_finite = options.check_finite,
                            .tokens_only = !(parts.image ? parts.image_embeds : parts.text_embeds)};
-    const bool has_config = std::ranges::any_of(stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
-    return AnyClip(std::move(sizes), parts, path.string(),
-                   make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
+    const bool has_config = std::ranges::any_of(
+        stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
+    return AnyClip(
+        std::move(sizes), parts, path.string(),
+        make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -28937,9 +26326,9 @@ auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, s
     return rows;
 }
 
-/// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes, softmax(scale ·
-/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias). Throws Error for a
-/// scale that overflows, as damaged checkpoints have it.
+/// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes,
+/// softmax(scale · cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines +
+/// bias). Throws Error for a scale that overflows, as damaged checkpoints have it.
 template <Real T>
 void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_scale, std::optional<T> logit_bias) {
     const T scale = std::exp(logit_scale);
@@ -28958,8 +26347,8 @@ void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_sca
 
 #if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
-/// The probability of each caption for one picture (see probabilities_from). The picture is preprocessed by the recipe given,
-/// or as the models of this kind were trained: a logit bias tells SigLIP's from OpenAI's.
+/// The probability of each caption for one picture (see probabilities_from). The picture is preprocessed by the recipe
+/// given, or as the models of this kind were trained: a logit bias tells SigLIP's from OpenAI's.
 template <class Model>
 std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer, const Image& picture,
                              const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {
@@ -28979,6 +26368,2791 @@ std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer
 #endif
 
 }  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/texts/bpe_merges.hpp ----
+
+// Byte-pair merging: which two tokens become which third, applied to one word.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Two neighbouring tokens become a third.
+struct MergeRule {
+    Id left = 0;
+    Id right = 0;
+    Id result = 0;
+};
+
+/// The rules of a vocabulary by rank, and a hash table from pairs to ranks that is only read once it is built.
+class MergeRules {
+public:
+    MergeRules() = default;
+
+    /// Room for `count` rules.
+    explicit MergeRules(std::size_t count) : slots_(std::bit_ceil(2 * count + 1)) { rules_.reserve(count); }
+
+    /// Adds the next rule; false, and no change, if its pair has one already.
+    bool add(const MergeRule& rule) {
+        Slot& slot = slots_[position(key(rule.left, rule.right))];
+        if (slot.rank != none) return false;
+        slot = {key(rule.left, rule.right), static_cast<std::uint32_t>(rules_.size())};
+        rules_.push_back(rule);
+        return true;
+    }
+
+    const std::vector<MergeRule>& rules() const { return rules_; }
+
+    /// Merges the tokens of one word: the lowest rank first, of equal ranks the leftmost. `ranks` is working memory.
+    void apply(std::vector<Id>& ids, std::vector<std::uint32_t>& ranks) const {
+        constexpr std::size_t longest_scanned = 64;
+        if (ids.size() > longest_scanned) {
+            apply_long(ids);
+        } else {
+            apply_short(ids, ranks);
+        }
+    }
+
+private:
+    static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+
+    struct Slot {
+        std::uint64_t key = 0;
+        std::uint32_t rank = none;
+    };
+
+    static std::uint64_t key(Id left, Id right) {
+        return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
+    }
+
+    std::size_t position(std::uint64_t key) const {
+        const std::size_t mask = slots_.size() - 1;
+        std::size_t at = static_cast<std::size_t>((key * 0x9e3779b97f4a7c15ULL) >> 32) & mask;
+        while (slots_[at].rank != none && slots_[at].key != key) at = (at + 1) & mask;
+        return at;
+    }
+
+    std::uint32_t rank(Id left, Id right) const { return slots_[position(key(left, right))].rank; }
+
+    /// Quadratic in the length, and the fastest for the words people write.
+    void apply_short(std::vector<Id>& ids, std::vector<std::uint32_t>& ranks) const {
+        ranks.clear();
+        for (std::size_t i = 0; i + 1 < ids.size(); ++i) ranks.push_back(rank(ids[i], ids[i + 1]));
+        while (!ranks.empty()) {
+            const auto best = std::min_element(ranks.begin(), ranks.end());
+            if (*best == none) break;
+            const auto at = static_cast<std::size_t>(best - ranks.begin());
+            ids[at] = rules_[*best].result;
+            ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+            ranks.erase(best);
+            if (at > 0) ranks[at - 1] = rank(ids[at - 1], ids[at]);
+            if (at < ranks.size()) ranks[at] = rank(ids[at], ids[at + 1]);
+        }
+    }
+
+    /// The same result in n log n steps, for runs of thousands of letters or emoji.
+    void apply_long(std::vector<Id>& ids) const {
+        constexpr Id gone = -1;
+        const std::size_t count = ids.size();
+        using Candidate = std::pair<std::uint32_t, std::size_t>;  // rank, position of the left token
+        std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;
+        std::vector<std::size_t> next(count);
+        std::vector<std::size_t> previous(count);
+        const auto offer = [&](std::size_t at) {
+            if (next[at] >= count) return;
+            const std::uint32_t found = rank(ids[at], ids[next[at]]);
+            if (found != none) queue.emplace(found, at);
+        };
+        for (std::size_t i = 0; i < count; ++i) {
+            next[i] = i + 1;
+            previous[i] = i - 1;  // of the first: never read
+        }
+        for (std::size_t i = 0; i + 1 < count; ++i) offer(i);
+        while (!queue.empty()) {
+            const auto [offered, at] = queue.top();
+            queue.pop();
+            // The pair may have changed since it was offered.
+            if (ids[at] == gone || next[at] >= count || rank(ids[at], ids[next[at]]) != offered) continue;
+            const std::size_t taken = next[at];
+            ids[at] = rules_[offered].result;
+            ids[taken] = gone;
+            next[at] = next[taken];
+            if (next[at] < count) previous[next[at]] = at;
+            if (at > 0) offer(previous[at]);
+            offer(at);
+        }
+        std::erase(ids, gone);
+    }
+
+    std::vector<MergeRule> rules_;
+    std::vector<Slot> slots_ = std::vector<Slot>(1);
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/texts/byte_alphabet.hpp ----
+
+// GPT-2's printable alphabet for bytes, in which vocabularies of byte-level BPE are written.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+inline constexpr std::string_view word_end = "</w>";
+
+/// GPT-2's printable alphabet for bytes: the visible Latin-1 characters stand for themselves and come first, the other
+/// bytes are U+0100 onwards. Token ids 0 to 255 follow this order.
+struct ByteAlphabet {
+    std::array<unsigned char, 256> byte_of_id{};
+    std::array<char32_t, 256> symbol_of_byte{};
+
+    constexpr ByteAlphabet() {
+        const auto visible = [](unsigned b) { return (b >= '!' && b <= '~') || (b >= 0xA1 && b != 0xAD); };
+        std::size_t id = 0;
+        for (unsigned b = 0; b < 256; ++b) {
+            if (!visible(b)) continue;
+            byte_of_id[id++] = static_cast<unsigned char>(b);
+            symbol_of_byte[b] = b;
+        }
+        for (unsigned b = 0, symbol = 256; b < 256; ++b) {
+            if (visible(b)) continue;
+            byte_of_id[id++] = static_cast<unsigned char>(b);
+            symbol_of_byte[b] = symbol++;
+        }
+    }
+
+    /// The bytes that a text in the alphabet stands for; nothing where it holds another character.
+    std::optional<std::string> bytes(std::string_view text) const {
+        std::string out;
+        while (!text.empty()) {
+            const CodePoint c = front_code_point(text);
+            const auto* found = std::find(symbol_of_byte.begin(), symbol_of_byte.end(), c.value);
+            if (found == symbol_of_byte.end()) return std::nullopt;
+            out += static_cast<char>(static_cast<unsigned char>(found - symbol_of_byte.begin()));
+            text.remove_prefix(c.bytes);
+        }
+        return out;
+    }
+
+    std::string symbols(std::string_view bytes) const {
+        std::string out;
+        for (const char b : bytes) append_utf8(symbol_of_byte[static_cast<unsigned char>(b)], out);
+        return out;
+    }
+};
+
+inline constexpr ByteAlphabet byte_alphabet;
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/texts/caption_words.hpp ----
+
+// How CLIP's two tokenizers split a caption into words and special tokens.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The literals that stand for the two special tokens.
+struct SpecialLiterals {
+    std::string_view start;
+    std::string_view end;
+};
+
+constexpr SpecialLiterals special_literals(Cleaning cleaning) {
+    return cleaning == Cleaning::open_clip ? SpecialLiterals{"<start_of_text>", "<end_of_text>"}
+                                           : SpecialLiterals{"<|startoftext|>", "<|endoftext|>"};
+}
+
+/// The length of the contraction ('s, 't, 're, 've, 'm, 'll, 'd) at the front of a lower-case text; 0 if none.
+inline std::size_t contraction_length(std::string_view text, Cleaning cleaning) {
+    if (text.size() < 2 || text[0] != '\'') return 0;
+    for (const std::string_view ending : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
+        if (text.starts_with(ending)) return ending.size();
+    }
+    // open_clip ignores case, and the long s is an "s" then.
+    return cleaning == Cleaning::open_clip && text.starts_with("'\u017F") ? 3 : 0;
+}
+
+/// The length of `literal` at the front of `text` where each "s" may be a long s; 0 if it is not there.
+inline std::size_t ignoring_long_s(std::string_view text, std::string_view literal) {
+    constexpr std::string_view long_s = "\u017F";
+    std::size_t at = 0;
+    for (const char c : literal) {
+        if (at < text.size() && text[at] == c) {
+            ++at;
+        } else if (c == 's' && text.substr(at).starts_with(long_s)) {
+            at += long_s.size();
+        } else {
+            return 0;
+        }
+    }
+    return at;
+}
+
+inline CharClass word_class(char32_t c, Cleaning cleaning) {
+    // The regex package finds U+0345 neither a letter nor anything else when it ignores case (it folds to iota).
+    if (cleaning == Cleaning::open_clip && c == 0x345) return CharClass::space;
+    return char_class(c, cleaning == Cleaning::open_clip ? UnicodeEdition::v18 : UnicodeEdition::v16);
+}
+
+/// Calls word(piece) for each match of 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+ in a cleaned text, and
+/// special(is_start) for open_clip's special literals.
+template <class Word, class Special>
+void split_cleaned(std::string_view text, Cleaning cleaning, const Word& word, const Special& special) {
+    const SpecialLiterals literals = special_literals(cleaning);
+    const auto take = [&](std::size_t length) {
+        word(text.substr(0, length));
+        text.remove_prefix(length);
+    };
+    while (!text.empty()) {
+        if (text.front() == '<') {
+            if (cleaning == Cleaning::open_clip) {
+                const std::size_t start = ignoring_long_s(text, literals.start);
+                const std::size_t end = ignoring_long_s(text, literals.end);
+                if (const std::size_t length = std::max(start, end)) {
+                    // With a long s it matches as one word, yet is not the special token.
+                    if (text.starts_with(start ? literals.start : literals.end)) {
+                        special(start != 0);
+                        text.remove_prefix(length);
+                    } else {
+                        take(length);
+                    }
+                    continue;
+                }
+            } else if (text.starts_with(literals.start) || text.starts_with(literals.end)) {
+                // Written in capitals, it is one piece to the first split and three to the second.
+                take(2);
+                take(text.find('|'));
+                take(2);
+                continue;
+            }
+        }
+        if (const std::size_t length = contraction_length(text, cleaning)) {
+            take(length);
+            continue;
+        }
+        const CodePoint first = front_code_point(text);
+        const CharClass kind = word_class(first.value, cleaning);
+        std::size_t length = first.bytes;
+        if (kind == CharClass::letter || kind == CharClass::other) {
+            while (length < text.size()) {
+                const CodePoint next = front_code_point(text.substr(length));
+                if (word_class(next.value, cleaning) != kind) break;
+                length += next.bytes;
+            }
+        }
+        if (kind == CharClass::space) {
+            text.remove_prefix(length);
+        } else {
+            take(length);
+        }
+    }
+}
+
+/// Cleans a text and splits it into words and special tokens.
+template <class Word, class Special>
+void split_text(std::string_view text, Cleaning cleaning, const Word& word, const Special& special) {
+    if (cleaning == Cleaning::transformers) {
+        // Here special tokens are found, letter for letter, before anything is cleaned.
+        const SpecialLiterals literals = special_literals(cleaning);
+        while (true) {
+            const std::size_t start = text.find(literals.start);
+            const std::size_t end = text.find(literals.end);
+            const std::size_t at = std::min(start, end);
+            if (at == std::string_view::npos) break;
+            split_cleaned(clean_text(text.substr(0, at), cleaning), cleaning, word, special);
+            special(start < end);
+            text.remove_prefix(at + (start < end ? literals.start : literals.end).size());
+        }
+    }
+    split_cleaned(clean_text(text, cleaning), cleaning, word, special);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/texts/tokenizer_file.hpp ----
+
+// What a tokenizer.json of the tokenizers package holds.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A tokenizer.json: vocabulary, pieces and merges, which are long, apart from the rest.
+class TokenizerFile final : public JsonEvents {
+public:
+    std::unordered_map<std::string, Id> vocabulary;
+    std::vector<std::pair<std::string, double>> pieces;  ///< of a unigram vocabulary, with their scores
+    std::vector<std::pair<std::string, std::string>> merges;
+    std::filesystem::path file;
+    std::map<std::string, std::string>
+        values;  ///< all other leaves by their paths; elements of arrays by their indices
+
+    /// Throws Error if there is no such file, or it is no JSON.
+    [[gnu::cold]] static TokenizerFile read(const std::filesystem::path& path) {
+        if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
+        const MappedFile mapped(path);
+        TokenizerFile json;
+        json.file = path;
+        const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+        if (const auto fault = json_fault(text, json))
+            throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+        return json;
+    }
+
+    bool has(const std::string& path) const { return values.contains(path); }
+    std::string value(const std::string& path, const std::string& otherwise = "") const {
+        read_.insert(path);
+        const auto found = values.find(path);
+        return found == values.end() ? otherwise : found->second;
+    }
+    /// Throws Error unless the file says `wanted` there; with `otherwise`, its silence means that.
+    void require(const std::string& path, const std::string& wanted, const std::string& otherwise = "") const {
+        if (const std::string found = value(path, otherwise); found != wanted)
+            throw Error(file.string(), path + " = " + wanted, found.empty() ? "nothing" : found);
+    }
+    /// What stands at `path` and below it does not matter.
+    void ignore(const std::string& path) const {
+        for (auto at = values.lower_bound(path); at != values.end() && at->first.starts_with(path); ++at) {
+            if (at->first.size() == path.size() || at->first[path.size()] == '.') read_.insert(at->first);
+        }
+    }
+    /// Throws Error that lists what no one asked for: decoding, and what every call overrides, excepted.
+    [[gnu::cold]] void refuse_unread() const {
+        // Every call pads and cuts to a length of its own, but on the side that the file says.
+        for (const char* const path : {"truncation.direction", "padding.direction"}) {
+            if (!read_.contains(path)) require(path, "Right", "Right");
+        }
+        for (const char* const path : {"version", "truncation", "padding", "decoder"}) ignore(path);
+        std::string unread;
+        for (const auto& [path, text] : values) {
+            if (!read_.contains(path) && text != "null") unread += "\n  " + path + " = " + text.substr(0, 200);
+        }
+        if (!unread.empty()) throw Error(file.string(), "the file asks for what has no counterpart here:" + unread);
+    }
+
+    bool string(std::string_view text) override {
+        if (is_at("model", "merges")) {
+            if (levels_.size() == 4) return half(text);
+            const std::size_t space = text.find(' ');
+            if (space == std::string_view::npos) return false;
+            merges.emplace_back(text.substr(0, space), text.substr(space + 1));
+            return advance();
+        }
+        if (is_piece()) {
+            pieces.emplace_back(text, 0.0);
+            return advance();
+        }
+        return leaf(text);
+    }
+    bool number(std::uint64_t number) override {
+        if (is_piece()) return score(static_cast<double>(number));
+        if (is_at("model", "vocab")) {
+            vocabulary.emplace(levels_.back().key, static_cast<Id>(number));
+            return true;
+        }
+        return leaf(std::to_string(number));
+    }
+    bool other(std::string_view json) override {
+        return is_piece() ? score(std::strtod(std::string(json).c_str(), nullptr)) : leaf(json);
+    }
+    bool start_object() override { return open(false); }
+    bool key(std::string_view name) override {
+        levels_.back().key = name;
+        return true;
+    }
+    bool end_object() override { return close(); }
+    bool start_array() override { return open(true); }
+    bool end_array() override { return close(); }
+
+private:
+    static constexpr std::size_t deepest = 64;
+
+    struct Level {
+        std::string key;
+        std::size_t index = 0;
+        bool is_array = false;
+    };
+
+    bool is_at(std::string_view first, std::string_view second) const {
+        return levels_.size() >= 2 && levels_[0].key == first && levels_[1].key == second;
+    }
+    /// In the pair of a piece and its score.
+    bool is_piece() const { return levels_.size() == 4 && levels_[2].is_array && is_at("model", "vocab"); }
+    bool score(double value) {
+        if (pieces.empty() || levels_.back().index != 1) return false;
+        pieces.back().second = value;
+        return advance();
+    }
+    bool open(bool is_array) {
+        levels_.push_back({"", 0, is_array});
+        return levels_.size() <= deepest;
+    }
+    bool close() {
+        levels_.pop_back();
+        return levels_.empty() || advance();
+    }
+    bool advance() {
+        if (levels_.back().is_array) ++levels_.back().index;
+        return true;
+    }
+    bool half(std::string_view text) {
+        if (levels_.back().index == 0) merges.emplace_back(text, "");
+        if (levels_.back().index == 1) merges.back().second = text;
+        return advance() && levels_.back().index <= 2;
+    }
+    bool leaf(std::string_view text) {
+        if (levels_.empty()) return false;
+        std::string path;
+        for (const Level& level : levels_)
+            path += (path.empty() ? "" : ".") + (level.is_array ? std::to_string(level.index) : level.key);
+        values[path] = text;
+        return advance();
+    }
+
+    std::vector<Level> levels_;
+    mutable std::set<std::string> read_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/texts/tokenizer_config.hpp ----
+
+// What the configs beside a tokenizer's vocabulary say.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// tokenizer_config.json, special_tokens_map.json and added_tokens.json of transformers. What a key's absence means is
+/// the tokenizer's to know.
+struct TokenizerSettings {
+    std::string type;                             ///< tokenizer_class
+    std::map<std::string, std::string> specials;  ///< "pad_token" and so on, to the token's text
+    std::vector<std::string> listed;              ///< additional_special_tokens, or extra_special_tokens
+    std::vector<AddedToken> added;
+    std::optional<bool> pads_left, adds_prefix_space, lowers, strips_accents, splits_chinese, adds_begin, adds_end;
+
+    std::string special(const std::string& role, const std::string& otherwise) const {
+        const auto found = specials.find(role);
+        return found == specials.end() ? otherwise : found->second;
+    }
+    /// Throws Error unless every role is played by the token that is here for it, and has(token) knows those that are
+    /// only listed: transformers makes special tokens of them all, which are found in texts as they are written.
+    template <class Has>
+    void require(const std::string& where, std::initializer_list<std::pair<std::string_view, std::string_view>> roles,
+                 const Has& has) const {
+        for (const auto& [role, token] : specials) {
+            const auto known = std::ranges::find(roles, role, &std::pair<std::string_view, std::string_view>::first);
+            if (known == roles.end()) throw Error(where, "no " + role, token);
+            if (!known->second.empty() && known->second != token)
+                throw Error(where, role + " = " + std::string(known->second), token);
+        }
+        for (const std::string& token : listed) {
+            if (!has(token))
+                throw Error(where,
+                            "additional_special_tokens (extra_special_tokens) that have ids, among the added tokens",
+                            token);
+        }
+    }
+};
+
+[[gnu::cold]] inline void read_special_tokens(const ConfigReader& config, TokenizerSettings& settings) {
+    for (const char* const role :
+         {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
+        const std::string name = role;
+        const auto found = config.find(name), content = config.find(name + ".content");
+        // The tokens' own flags stand with the added tokens.
+        config.ignore({{name, "its content was read"}});
+        if (found || content) settings.specials.emplace(name, found ? *found : *content);
+    }
+    for (const char* const list : {"additional_special_tokens", "extra_special_tokens"}) {
+        for (const std::string& name : {std::string(list), list + std::string(".content")}) {
+            for (std::string& token : config.all(name)) settings.listed.push_back(std::move(token));
+        }
+        // Version 5 also writes an object of names and tokens.
+        for (const std::string& key : config.keys_below(list + std::string("."))) {
+            const std::string at = list + std::string(".") + key;
+            if (key == "content") continue;
+            if (auto token = config.find(at)) settings.listed.push_back(std::move(*token));
+            if (auto token = config.find(at + ".content")) settings.listed.push_back(std::move(*token));
+        }
+        config.ignore({{list, "their contents were read; their flags stand with the added tokens"}});
+    }
+}
+
+/// The settings in a folder; nothing of a path that is a file. `classes` are the tokenizer_class that the vocabulary
+/// may be for. Throws Error that names file, key and value of what is not here.
+[[gnu::cold]] inline TokenizerSettings read_tokenizer_settings(const std::filesystem::path& folder,
+                                                               std::initializer_list<std::string_view> classes) {
+    TokenizerSettings settings;
+    if (!std::filesystem::is_directory(folder)) return settings;
+    std::map<std::string, AddedToken> added;
+    if (const auto path = folder / "added_tokens.json"; std::filesystem::exists(path)) {
+        const ConfigReader config(path);
+        for (const auto& [token, id] : config.counts())
+            added[token] = {.text = token, .id = static_cast<Id>(id), .normalized = true};
+    }
+    if (const auto path = folder / "tokenizer_config.json"; std::filesystem::exists(path)) {
+        const ConfigReader config(path);
+        settings.type = config.one_of("tokenizer_class", "", classes);
+        read_special_tokens(config, settings);
+        const std::string decoder = "added_tokens_decoder.";
+        for (const std::string& number : config.keys_below(decoder)) {
+            const std::string at = decoder + number + ".";
+            std::size_t id = 0;
+            const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
+            if (failed != std::errc() || end != number.data() + number.size())
+                throw Error(config.where(), "added_tokens_decoder of ids", number);
+            const auto is = [&](const char* name) { return config.flag(at + name).value_or(false); };
+            const std::string text = config.find(at + "content").value_or("");
+            config.ignore({{"__type", "a name"}}, at);
+            const bool is_special = config.flag(at + "special").value_or(false);
+            added[text] = {text,         static_cast<Id>(id), is("single_word"),
+                           is("lstrip"), is("rstrip"),        config.flag(at + "normalized").value_or(!is_special)};
+        }
+        const auto side = [&](const char* key, const char* only) {
+            const std::string found = config.one_of(key, "right", {"right", "left"});
+            if (only != nullptr && found != only) config.refuse(key, only);
+            return config.find(key) ? std::optional(found == "left") : std::nullopt;
+        };
+        settings.pads_left = side("padding_side", nullptr);
+        side("truncation_side", "right");
+        settings.lowers = config.flag("do_lower_case");
+        settings.strips_accents = config.flag("strip_accents");
+        settings.splits_chinese = config.flag("tokenize_chinese_chars");
+        settings.adds_begin = config.flag("add_bos_token");
+        settings.adds_end = config.flag("add_eos_token");
+        config.require("split_special_tokens", "false");
+        config.require("do_basic_tokenize", "true");
+        settings.adds_prefix_space = config.flag("add_prefix_space");
+        static constexpr std::string_view name = "a name, or where files come from";
+        static constexpr std::string_view decoding = "of ids that become text";
+        static constexpr std::string_view call = "overridden by the call that pads and cuts to the model's context";
+        config.ignore({{"name_or_path", name},
+                       {"_name_or_path", name},
+                       {"special_tokens_map_file", name},
+                       {"tokenizer_file", name},
+                       {"vocab_file", name},
+                       {"merges_file", name},
+                       {"processor_class", name},
+                       {"transformers_version", name},
+                       {"is_local", name},
+                       {"local_files_only", name},
+                       {"unk_id", "the vocabulary says it"},
+                       {"backend", "which code computes it"},
+                       {"use_fast", "which code computes it"},
+                       {"errors", decoding},
+                       {"clean_up_tokenization_spaces", decoding},
+                       {"spaces_between_special_tokens", decoding},
+                       {"model_max_length", call},
+                       {"max_length", call},
+                       {"padding", call},
+                       {"truncation", call},
+                       {"truncation_strategy", call},
+                       {"stride", call},
+                       {"pad_to_multiple_of", call},
+                       {"pad_token_type_id", "captions have one type"},
+                       {"model_input_names", "how results are handed over"},
+                       {"verbose", name},
+                       {"chat_template", "of chats"},
+                       {"use_default_system_prompt", "of chats"},
+                       {"legacy", "of LLaMA's spaces behind special tokens, of which captions have none"},
+                       {"extra_ids", "sentinels of T5's training, which captions do not hold"}});
+        config.refuse_unread();
+    }
+    if (const auto path = folder / "special_tokens_map.json"; std::filesystem::exists(path)) {
+        const ConfigReader config(path);
+        read_special_tokens(config, settings);
+        config.refuse_unread();
+    }
+    for (auto& [text, token] : added) settings.added.push_back(std::move(token));
+    std::ranges::sort(settings.added, {}, &AddedToken::id);
+    return settings;
+}
+
+/// Throws Error unless an added token has the id that the vocabulary has for it, or the next one: transformers numbers
+/// others anew. `known` is the vocabulary's id, or -1.
+[[gnu::cold]] inline void check_added(const std::string& where, const AddedToken& token, std::size_t size, Id known) {
+    const Id expected = known >= 0 ? known : static_cast<Id>(size);
+    if (token.id != expected)
+        throw Error(where, "added token \"" + token.text + "\" with id " + std::to_string(expected),
+                    std::to_string(token.id));
+}
+
+/// The added tokens of a tokenizer.json.
+[[gnu::cold]] inline std::vector<AddedToken> added_tokens_of(const TokenizerFile& json) {
+    std::vector<AddedToken> added;
+    for (std::size_t i = 0; json.has("added_tokens." + std::to_string(i) + ".content"); ++i) {
+        const std::string at = "added_tokens." + std::to_string(i) + ".";
+        const auto is = [&](const char* name) { return json.value(at + name, "false") == "true"; };
+        const std::string number = json.value(at + "id");
+        Id id = -1;
+        const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), id);
+        if (failed != std::errc() || end != number.data() + number.size() || id < 0)
+            throw Error(json.file.string(), at + "id = a whole number", number.empty() ? "nothing" : number);
+        added.push_back(
+            {json.value(at + "content"), id, is("single_word"), is("lstrip"), is("rstrip"), is("normalized")});
+        json.ignore(at + "special");
+    }
+    return added;
+}
+
+/// How a model's captions are cleaned, and what is done to their ids.
+struct CaptionRules {
+    Cleaning cleaning = Cleaning::transformers;
+    bool strips_end = false;  ///< BERT's [SEP] becomes 0 (CLIPA)
+};
+
+/// The rules in the folder of a checkpoint: `wanted`, or the library's whose config lies there. `own` is how open_clip
+/// would have to clean for this vocabulary: lower, whitespace or canonicalize (open_clip/factory.py, get_tokenizer;
+/// tokenizer.py, HFTokenizer). Throws Error where open_clip_config.json asks for another, or for more than is here.
+[[gnu::cold]] inline CaptionRules caption_rules(const std::filesystem::path& folder, std::optional<Cleaning> wanted,
+                                                std::string_view own) {
+    const std::filesystem::path path = folder / "open_clip_config.json";
+    const bool is_open_clip = std::filesystem::exists(path);
+    CaptionRules rules{wanted.value_or(is_open_clip ? Cleaning::open_clip : Cleaning::transformers)};
+    if (!is_open_clip || rules.cleaning != Cleaning::open_clip) return rules;
+    const ConfigReader config(path);
+    const std::string at = "model_cfg.text_cfg.", options = at + "tokenizer_kwargs.";
+    if (!config.has_below(at)) return rules;
+    config.require(at + "tokenizer_mode", "");
+    const std::string usual = config.find(at + "hf_tokenizer_name").value_or("").empty() ? "lower" : "whitespace";
+    if (config.find(options + "clean").value_or(usual) != own)
+        config.refuse(options + "clean", std::string(own) + ", which is what captions of this vocabulary get here");
+    rules.strips_end = config.flag(options + "strip_sep_token").value_or(false);
+    if (rules.strips_end && own != "whitespace") config.refuse(options + "strip_sep_token", "false");
+    config.refuse_unread(options);
+    return rules;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/texts/bpe.hpp ----
+
+// CLIP's byte-level BPE tokenizer: ids as open_clip's SimpleTokenizer and transformers' CLIPTokenizerFast give them.
+
+// A cross compiler on Debian finds zlib.h, but not zconf.h, the part that is kept for every architecture apart.
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+#include <zlib.h>
+
+#endif
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// A text file, gzip'ed or plain.
+[[gnu::cold]] inline std::string read_gzip(const std::filesystem::path& path) {
+    constexpr std::size_t most_bytes = std::size_t{256} << 20;
+    errno = 0;
+    const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
+    if (!file) throw_file_error(path, "open");
+    std::string text;
+    std::vector<char> block(1 << 16);
+    while (true) {
+        const int count = gzread(file.get(), block.data(), static_cast<unsigned>(block.size()));
+        int code = Z_OK;
+        const char* reason = gzerror(file.get(), &code);
+        // A cut file reads to its end without complaint; only the state tells.
+        if (count < 0 || (code != Z_OK && code != Z_STREAM_END)) {
+            throw Error(path.string(),
+                        code == Z_ERRNO ? "cannot read the file" : "damaged gzip data: " + std::string(reason));
+        }
+        if (count == 0) return text;
+        text.append(block.data(), static_cast<std::size_t>(count));
+        if (text.size() > most_bytes) throw Error(path.string(), "a vocabulary below 256 MiB", "more");
+    }
+}
+
+/// The next line of a text, without its end; the text is shortened by it.
+inline std::string_view take_line(std::string_view& text) {
+    const std::size_t length = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, length);
+    text.remove_prefix(std::min(length + 1, text.size()));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    return line;
+}
+
+inline std::string at_line(const std::filesystem::path& path, std::size_t line) {
+    return path.string() + " line " + std::to_string(line);
+}
+
+}  // namespace detail
+
+/// CLIP's tokenizer. Immutable once built: any number of threads may encode at once.
+class Bpe {
+public:
+    /// Two tokens that become one.
+    struct Merge {
+        Id left = 0;
+        Id right = 0;
+    };
+
+    /// Reads a vocabulary. `path` is open_clip's bpe_simple_vocab_16e6.txt.gz (or a file of its form, of which the
+    /// first 48,894 merges count; cleaned as open_clip does), a tokenizer.json, or a folder with vocab.json and
+    /// merges.txt or with tokenizer.json alone (cleaned as transformers does, unless save() wrote it for the other).
+    /// `cleaning` overrides the source's own. Throws Error naming file and line where something is missing or
+    /// contradicts itself.
+    [[gnu::cold]] static Bpe load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt,
+                                  const std::filesystem::path& model = {}) {
+        std::error_code failed;
+        if (!std::filesystem::exists(path, failed))
+            throw Error(path.string(), "a vocabulary file, or a folder with vocab.json and merges.txt",
+                        "nothing there");
+        if (path.extension() == ".json")
+            return from_json(detail::TokenizerFile::read(path), path, cleaning.value_or(Cleaning::transformers));
+        // open_clip's own vocabulary is cleaned as its config says, where that is what is here.
+        if (!std::filesystem::is_directory(path, failed))
+            detail::caption_rules(model.empty() ? path : model, cleaning.value_or(Cleaning::open_clip), "lower");
+        return std::filesystem::is_directory(path, failed) ? load_folder(path, cleaning, model.empty() ? path : model)
+                                                           : load_merges(path, cleaning.value_or(Cleaning::open_clip));
+    }
+
+    /// Of a tokenizer.json that was read, from the file or folder `path`, as transformers saves CLIP's tokenizer: the
+    /// same vocabulary and merges in one file, and the tokens that were added.
+    [[gnu::cold]] static Bpe from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
+                                       Cleaning cleaning) {
+        const std::string where = json.file.string();
+        if (const std::string found = json.value("model.end_of_word_suffix");
+            found != detail::word_end || json.merges.empty())
+            throw Error(where, "a BPE with merges and model.end_of_word_suffix = " + std::string(detail::word_end),
+                        found.empty() ? "nothing" : found);
+        read_pipeline(json);
+        Bpe bpe(cleaning);
+        const std::vector<detail::AddedToken> added = detail::added_tokens_of(json);
+        std::map<std::string, std::uint64_t> entries;
+        for (const auto& [token, id] : json.vocabulary) entries.emplace(token, static_cast<std::uint64_t>(id));
+        for (const detail::AddedToken& token : added) {
+            if (is_special(token.text, &detail::SpecialLiterals::start) ||
+                is_special(token.text, &detail::SpecialLiterals::end))
+                entries.emplace(token.text, static_cast<std::uint64_t>(token.id));
+        }
+        const std::unordered_map<std::string, Id> ids = bpe.take_vocabulary({entries.begin(), entries.end()}, where);
+        bpe.merges_ = detail::MergeRules(json.merges.size());
+        for (const auto& [left, right] : json.merges) {
+            const auto left_bytes = detail::byte_alphabet.bytes(left), right_bytes = detail::byte_alphabet.bytes(right);
+            if (!left_bytes || !right_bytes) throw Error(where, "a merge holds a character that stands for no byte");
+            bpe.add_merge(ids, *left_bytes, *right_bytes, where);
+        }
+        json.require("post_processor.cls.1", std::to_string(bpe.start_));
+        json.require("post_processor.sep.1", std::to_string(bpe.end_));
+        for (const detail::AddedToken& token : added) bpe.add_token(token, where);
+        bpe.take_settings(path, where);
+        json.refuse_unread();
+        return bpe;
+    }
+
+    /// The vocabulary that merges make, laid out as CLIP's: 256 bytes, 256 bytes that end a word, the merges in their
+    /// order (merge i makes token 512 + i), start of text, end of text.
+    /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
+    [[gnu::cold]] Bpe(std::span<const Merge> merges, Cleaning cleaning) : cleaning_(cleaning), merges_(merges.size()) {
+        for (const bool last : {false, true}) {
+            for (const unsigned char byte : detail::byte_alphabet.byte_of_id) {
+                (last ? last_ids_ : byte_ids_)[byte] = static_cast<Id>(tokens_.size());
+                tokens_.push_back(std::string(1, static_cast<char>(byte)) + std::string(last ? detail::word_end : ""));
+            }
+        }
+        std::unordered_map<std::string, Id> ids = index_of(tokens_);
+        for (const Merge& merge : merges) {
+            const auto next = static_cast<Id>(tokens_.size());
+            const std::string where = "merge " + std::to_string(tokens_.size() - 512);
+            if (merge.left < 0 || merge.right < 0 || merge.left >= next || merge.right >= next)
+                throw Error(where, "it joins a token that no earlier merge makes");
+            std::string token =
+                tokens_[static_cast<std::size_t>(merge.left)] + tokens_[static_cast<std::size_t>(merge.right)];
+            if (!ids.emplace(token, next).second) throw Error(where, "it makes a token that is already there");
+            merges_.add({merge.left, merge.right, next});
+            tokens_.push_back(std::move(token));
+        }
+        start_ = static_cast<Id>(tokens_.size());
+        end_ = start_ + 1;
+        tokens_.resize(tokens_.size() + 2);
+        name_specials();
+    }
+
+    /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
+    /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
+    [[gnu::cold]] void save(const std::filesystem::path& folder) const {
+        std::error_code failed;
+        std::filesystem::create_directories(folder, failed);
+        if (failed) throw Error(folder.string(), "cannot create the folder: " + failed.message());
+        std::string lines = "#version: 0.2";
+        if (cleaning_ == Cleaning::open_clip) lines += " " + std::string(open_clip_mark);
+        lines += '\n';
+        for (const detail::MergeRule& rule : merges_.rules())
+            lines += symbols(rule.left) + ' ' + symbols(rule.right) + '\n';
+        std::string vocabulary = "{";
+        for (Id id = 0; id < static_cast<Id>(tokens_.size()); ++id) {
+            constexpr detail::SpecialLiterals literals = detail::special_literals(Cleaning::transformers);
+            const std::string name = id == start_ ? std::string(literals.start)
+                                     : id == end_ ? std::string(literals.end)
+                                                  : symbols(id);
+            vocabulary += id ? ",\n" : "\n";
+            detail::append_json_string(vocabulary, name);
+            vocabulary += ": " + std::to_string(id);
+        }
+        vocabulary += "\n}\n";
+        write_file_atomically(folder / "merges.txt", lines);
+        write_file_atomically(folder / "vocab.json", vocabulary);
+    }
+
+    /// The ids of a text of any length, without start and end of text. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids;
+        Scratch scratch;
+        const auto word = [&](std::string_view found) { append_word(found, scratch, ids); };
+        const auto special = [&](bool is_start) { ids.push_back(is_start ? start_ : end_); };
+        if (cleaning_ == Cleaning::open_clip) {
+            detail::split_cleaned(clean_text(text, cleaning_), cleaning_, word, special);
+            return ids;
+        }
+        // Added tokens, the special ones among them, are found as they are written, or in the cleaned text between
+        // those.
+        const auto token = [&](Id id) { ids.push_back(id); };
+        added_.split(
+            text,
+            [&](std::string_view part) {
+                normalized_.split(
+                    clean_text(part, cleaning_),
+                    [&](std::string_view rest) { detail::split_cleaned(rest, cleaning_, word, special); }, token);
+            },
+            token);
+        return ids;
+    }
+
+    /// Fills `out` with start of text, the ids, end of text, and padding: zeros as open_clip has it, or transformers'
+    /// pad_token, which is end of text unless the folder says otherwise (Stable Diffusion 2: "!", which is 0). What
+    /// does not fit is cut, and the last id is end of text then. Throws Error if `out` is empty.
+    void encode(std::string_view text, std::span<Id> out) const {
+        if (out.empty()) throw Error("Bpe::encode", "a context of at least 1 token", "0");
+        const std::vector<Id> ids = encode(text);
+        std::fill(out.begin(), out.end(), padding_);
+        out[0] = start_;
+        const std::size_t kept = std::min(ids.size(), out.size() - 1);
+        std::copy_n(ids.begin(), kept, out.begin() + 1);
+        out[std::min(kept + 1, out.size() - 1)] = end_;
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+    /// The text of the ids: a space after each word, special tokens as their literals, invalid UTF-8 as U+FFFD; white
+    /// space at the ends is stripped in the transformers mode. Throws Error where an id is not in the vocabulary.
+    std::string decode(std::span<const Id> ids) const {
+        std::string bytes;
+        for (const Id id : ids) {
+            if (static_cast<std::size_t>(id) >= tokens_.size())
+                throw Error("Bpe::decode", "ids from 0 to " + std::to_string(tokens_.size() - 1), std::to_string(id));
+            bytes += tokens_[static_cast<std::size_t>(id)];
+        }
+        std::string text;
+        for (std::string_view rest = bytes; !rest.empty();) {
+            if (rest.starts_with(detail::word_end)) {
+                text += ' ';
+                rest.remove_prefix(detail::word_end.size());
+                continue;
+            }
+            const detail::CodePoint c = detail::front_code_point(rest);
+            detail::append_utf8(c.value, text);
+            rest.remove_prefix(c.bytes);
+        }
+        return cleaning_ == Cleaning::open_clip ? text : stripped(text);
+    }
+
+    /// The number of ids; 49,408 for CLIP's own vocabulary.
+    std::size_t vocabulary() const { return tokens_.size(); }
+    Id start() const { return start_; }
+    Id end() const { return end_; }
+    Cleaning cleaning() const { return cleaning_; }
+
+private:
+    /// Working memory of append_word, kept from word to word.
+    struct Scratch {
+        std::vector<Id> ids;
+        std::vector<std::uint32_t> ranks;
+    };
+
+    static constexpr std::string_view open_clip_mark = "cleaning: open_clip";
+
+    explicit Bpe(Cleaning cleaning) : cleaning_(cleaning) {}
+
+    static std::unordered_map<std::string, Id> index_of(std::span<const std::string> tokens) {
+        std::unordered_map<std::string, Id> ids;
+        ids.reserve(2 * tokens.size());
+        for (std::size_t id = 0; id < tokens.size(); ++id) ids.emplace(tokens[id], static_cast<Id>(id));
+        return ids;
+    }
+
+    void name_specials() {
+        const detail::SpecialLiterals literals = detail::special_literals(cleaning_);
+        tokens_[static_cast<std::size_t>(start_)] = literals.start;
+        tokens_[static_cast<std::size_t>(end_)] = literals.end;
+        if (cleaning_ == Cleaning::open_clip) return;
+        padding_ = end_;
+        added_.add({.text = std::string(literals.start), .id = start_});
+        added_.add({.text = std::string(literals.end), .id = end_});
+    }
+
+    /// transformers' pipeline for CLIP (tokenization_clip.py), which version 5 puts in the place of any other; one that
+    /// differs is refused.
+    [[gnu::cold]] static void read_pipeline(const detail::TokenizerFile& json) {
+        json.require("model.type", "BPE", "BPE");
+        json.require("model.byte_fallback", "false", "false");
+        json.require("model.ignore_merges", "false", "false");
+        json.require("model.continuing_subword_prefix", "", "");
+        json.require("model.dropout", "null", "null");
+        for (const char* const path : {"model.unk_token", "model.fuse_unk"})
+            json.ignore(path);  // every byte is a token
+        json.require("normalizer.type", "Sequence");
+        json.require("normalizer.normalizers.0.type", "NFC");
+        json.require("normalizer.normalizers.1.type", "Replace");
+        json.require("normalizer.normalizers.1.pattern.Regex", "\\s+");
+        json.require("normalizer.normalizers.1.content", " ");
+        json.require("normalizer.normalizers.2.type", "Lowercase");
+        json.require("pre_tokenizer.type", "Sequence");
+        const std::string split = "pre_tokenizer.pretokenizers.0.", bytes = "pre_tokenizer.pretokenizers.1.";
+        json.require(split + "type", "Split");
+        json.require(split + "behavior", "Removed");
+        json.require(split + "invert", "true");
+        // Older files lack the special tokens' literals in it, which are found before.
+        const std::string words = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
+        const std::string found = json.value(split + "pattern.Regex");
+        if (found != words && found != "<\\|startoftext\\|>|<\\|endoftext\\|>|" + words)
+            throw Error(json.file.string(), split + "pattern.Regex of CLIP's", found.empty() ? "nothing" : found);
+        json.require(bytes + "type", "ByteLevel");
+        json.require(bytes + "add_prefix_space", "false");
+        for (const char* const path : {"trim_offsets", "use_regex"})
+            json.ignore(bytes + path);  // words are split before
+        json.require("post_processor.type", "RobertaProcessing");
+        json.require("post_processor.cls.0", "<|startoftext|>");
+        json.require("post_processor.sep.0", "<|endoftext|>");
+        json.ignore("post_processor");
+    }
+
+    /// What the configs in a folder say: added tokens, padding.
+    [[gnu::cold]] void take_settings(const std::filesystem::path& path, const std::string& where) {
+        if (cleaning_ == Cleaning::open_clip) return;  // SimpleTokenizer reads none
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path, {"CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        for (const detail::AddedToken& token : settings.added) add_token(token, where);
+        const std::string padding = settings.special("pad_token", "<|endoftext|>");
+        const auto symbol = [&](const std::string& text) { return detail::byte_alphabet.bytes(text).value_or(text); };
+        const auto known = std::ranges::find(tokens_, symbol(padding));
+        const auto is_padding = [&](const detail::AddedToken& token) { return token.text == padding; };
+        const auto added = std::ranges::find_if(added_.tokens(), is_padding),
+                   normal = std::ranges::find_if(normalized_.tokens(), is_padding);
+        if (added != added_.tokens().end()) {
+            padding_ = added->id;
+        } else if (normal != normalized_.tokens().end()) {
+            padding_ = normal->id;
+        } else if (known != tokens_.end()) {
+            padding_ = static_cast<Id>(known - tokens_.begin());
+        } else {
+            throw Error(where, "a pad_token of the vocabulary", "\"" + padding + "\"");
+        }
+        // As any special token it is found in texts as it is written.
+        if (!added_.has(padding) && !normalized_.has(padding)) added_.add({.text = padding, .id = padding_});
+        settings.require(where,
+                         {{"bos_token", "<|startoftext|>"},
+                          {"eos_token", "<|endoftext|>"},
+                          {"unk_token", "<|endoftext|>"},
+                          {"pad_token", ""}},
+                         [&](const std::string& token) { return added_.has(token) || normalized_.has(token); });
+    }
+
+    [[gnu::cold]] void add_token(detail::AddedToken token, const std::string& where) {
+        const auto known = std::ranges::find(tokens_, detail::byte_alphabet.bytes(token.text).value_or(token.text));
+        const bool is_new = known == tokens_.end();
+        detail::check_added(where, token, tokens_.size(), is_new ? -1 : static_cast<Id>(known - tokens_.begin()));
+        if (is_new) tokens_.push_back(token.text);
+        if (token.normalized) token.text = clean_text(token.text, cleaning_);
+        (token.normalized ? normalized_ : added_).add(std::move(token));
+    }
+
+    std::string symbols(Id id) const { return detail::byte_alphabet.symbols(tokens_[static_cast<std::size_t>(id)]); }
+
+    static std::string stripped(const std::string& text) {
+        const std::u32string codes = detail::decode_utf8(text);
+        const auto is_text = [](char32_t c) { return !detail::is_python_space(c); };
+        const auto first = std::find_if(codes.begin(), codes.end(), is_text);
+        const auto last = std::find_if(codes.rbegin(), codes.rend(), is_text).base();
+        return first < last ? detail::encode_utf8(std::u32string(first, last)) : std::string();
+    }
+
+    /// The two halves of a line of merges.
+    static std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where) {
+        const std::size_t space = line.find(' ');
+        if (space == std::string_view::npos || space == 0 || space + 1 == line.size() ||
+            line.find(' ', space + 1) != std::string_view::npos)
+            throw Error(where, "two symbols with one space between", "\"" + std::string(line.substr(0, 80)) + "\"");
+        auto left = detail::byte_alphabet.bytes(line.substr(0, space));
+        auto right = detail::byte_alphabet.bytes(line.substr(space + 1));
+        if (!left || !right) throw Error(where, "a symbol holds a character that stands for no byte");
+        return {std::move(*left), std::move(*right)};
+    }
+
+    static Bpe load_merges(const std::filesystem::path& path, Cleaning cleaning) {
+        constexpr std::size_t most_merges = 49152 - 256 - 2;
+        const std::string text = detail::read_gzip(path);
+        std::string_view rest = text;
+        detail::take_line(rest);  // the first line names the version
+        std::vector<Merge> merges;
+        std::unordered_map<std::string, Id> ids = index_of(Bpe(std::span<const Merge>(), cleaning).tokens_);
+        ids.erase(std::string(detail::special_literals(cleaning).start));
+        ids.erase(std::string(detail::special_literals(cleaning).end));
+        for (std::size_t line = 2; !rest.empty() && merges.size() < most_merges; ++line) {
+            const std::string_view content = detail::take_line(rest);
+            if (content.empty()) continue;
+            const std::string where = detail::at_line(path, line);
+            const auto [left, right] = parse_merge(content, where);
+            const auto left_id = ids.find(left);
+            const auto right_id = ids.find(right);
+            if (left_id == ids.end() || right_id == ids.end())
+                throw Error(where, "it joins a token that no earlier line makes");
+            merges.push_back({left_id->second, right_id->second});
+            if (!ids.emplace(left + right, static_cast<Id>(512 + merges.size() - 1)).second)
+                throw Error(where, "it makes a token that is already there");
+        }
+        if (merges.empty()) throw Error(path.string(), "a line of version and one merge a line", "no merge");
+        return Bpe(merges, cleaning);
+    }
+
+    static Bpe load_folder(const std::filesystem::path& folder, std::optional<Cleaning> cleaning,
+                           const std::filesystem::path& model) {
+        const Cleaning rules = detail::caption_rules(model, cleaning, "lower").cleaning;
+        if (std::filesystem::exists(folder / "tokenizer.json"))
+            return from_json(detail::TokenizerFile::read(folder / "tokenizer.json"), folder, rules);
+        const std::filesystem::path merges_path = folder / "merges.txt";
+        const std::string text = detail::read_gzip(merges_path);
+        std::string_view rest = text;
+        const bool has_version = rest.starts_with("#version");
+        const std::string_view version = has_version ? detail::take_line(rest) : std::string_view();
+        const bool marked = version.find(open_clip_mark) != std::string_view::npos;
+        Bpe bpe(cleaning.value_or(marked ? Cleaning::open_clip : rules));
+        const std::filesystem::path vocabulary = folder / "vocab.json";
+        const std::unordered_map<std::string, Id> ids =
+            bpe.take_vocabulary(read_vocabulary(vocabulary), vocabulary.string());
+
+        bpe.merges_ = detail::MergeRules(static_cast<std::size_t>(std::count(rest.begin(), rest.end(), '\n')) + 1);
+        for (std::size_t line = has_version ? 2 : 1; !rest.empty(); ++line) {
+            const std::string_view content = detail::take_line(rest);
+            if (content.empty()) continue;
+            const std::string where = detail::at_line(merges_path, line);
+            const auto [left, right] = parse_merge(content, where);
+            bpe.add_merge(ids, left, right, where);
+        }
+        bpe.take_settings(folder, folder.string());
+        return bpe;
+    }
+
+    void add_merge(const std::unordered_map<std::string, Id>& ids, const std::string& left, const std::string& right,
+                   const std::string& where) {
+        const auto left_id = ids.find(left), right_id = ids.find(right), result = ids.find(left + right);
+        if (left_id == ids.end() || right_id == ids.end() || result == ids.end())
+            throw Error(where, "the two symbols or what they make are not in the vocabulary");
+        if (!merges_.add({left_id->second, right_id->second, result->second}))
+            throw Error(where, "the same merge stands earlier");
+    }
+
+    using Entries = std::vector<std::pair<std::string, std::uint64_t>>;
+
+    /// The tokens of a vocab.json and their ids.
+    [[gnu::cold]] static Entries read_vocabulary(const std::filesystem::path& path) {
+        const std::string where = path.string();
+        const MappedFile file(path);
+        const auto* first = reinterpret_cast<const char*>(file.bytes().data());
+        detail::JsonLeaves json;
+        if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
+            throw Error(where, "a JSON object of tokens and ids", "something else");
+        }
+        Entries entries;
+        for (const detail::JsonLeaf& leaf : json.leaves) {
+            if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number)
+                throw Error(where, "ids from 0 to " + std::to_string(json.leaves.size() - 1) + ", each once",
+                            "\"" + leaf.path + "\": " +
+                                (leaf.kind == detail::JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text));
+            entries.emplace_back(leaf.path, leaf.number);
+        }
+        return entries;
+    }
+
+    /// Fills tokens, byte ids and special ids; returns the ids by token.
+    [[gnu::cold]] std::unordered_map<std::string, Id> take_vocabulary(const Entries& entries,
+                                                                      const std::string& where) {
+        std::vector<bool> seen(entries.size());
+        tokens_.resize(entries.size());
+        start_ = end_ = -1;
+        std::unordered_map<std::string, Id> ids;
+        ids.reserve(2 * entries.size());
+        for (const auto& [name, number] : entries) {
+            if (number >= seen.size())
+                throw Error(where, "ids from 0 to " + std::to_string(seen.size() - 1) + ", each once",
+                            "\"" + name + "\": " + std::to_string(number));
+            const auto id = static_cast<std::size_t>(number);
+            if (seen[id]) throw Error(where, "each id once", std::to_string(id) + " twice");
+            seen[id] = true;
+            if (is_special(name, &detail::SpecialLiterals::start)) {
+                start_ = static_cast<Id>(id);
+            } else if (is_special(name, &detail::SpecialLiterals::end)) {
+                end_ = static_cast<Id>(id);
+            } else {
+                const std::optional<std::string> bytes = detail::byte_alphabet.bytes(name);
+                if (!bytes) throw Error(where, "\"" + name + "\" holds a character that stands for no byte");
+                tokens_[id] = *bytes;
+                ids.emplace(*bytes, static_cast<Id>(id));
+            }
+        }
+        if (start_ < 0 || end_ < 0) throw Error(where, "it lacks <|startoftext|> or <|endoftext|>");
+        name_specials();
+        for (unsigned byte = 0; byte < 256; ++byte) {
+            const std::string token(1, static_cast<char>(byte));
+            const auto inner = ids.find(token);
+            const auto last = ids.find(token + std::string(detail::word_end));
+            if (inner == ids.end() || last == ids.end())
+                throw Error(where, "it lacks \"" + detail::byte_alphabet.symbols(token) + "\" or \"" +
+                                       detail::byte_alphabet.symbols(token) + "</w>\", a token that each byte needs");
+            byte_ids_[byte] = inner->second;
+            last_ids_[byte] = last->second;
+        }
+        return ids;
+    }
+
+    static bool is_special(std::string_view name, std::string_view detail::SpecialLiterals::*which) {
+        return name == detail::special_literals(Cleaning::transformers).*which ||
+               name == detail::special_literals(Cleaning::open_clip).*which;
+    }
+
+    /// Byte-pair encoding of one word: the lowest rank first, of equal ranks the leftmost.
+    void append_word(std::string_view word, Scratch& scratch, std::vector<Id>& out) const {
+        std::vector<Id>& ids = scratch.ids;
+        ids.clear();
+        for (const char byte : word) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+        ids.back() = last_ids_[static_cast<unsigned char>(word.back())];
+        merges_.apply(ids, scratch.ranks);
+        out.insert(out.end(), ids.begin(), ids.end());
+    }
+
+    Cleaning cleaning_;
+    std::vector<std::string> tokens_;  ///< bytes; a token that ends a word has "</w>" behind
+    detail::MergeRules merges_;
+    std::array<Id, 256> byte_ids_{};
+    std::array<Id, 256> last_ids_{};
+    Id start_ = 0, end_ = 0, padding_ = 0;
+    detail::AddedTokens added_, normalized_;  ///< of transformers: found in a text as it is, and as it was cleaned
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/texts/json_tokenizer.hpp ----
+
+// SigLIP 2's tokenizer: the byte-pair encoding with byte fallback of a tokenizer.json.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The tokenizer of SigLIP 2's checkpoints (and Gemma's): what tokenizers makes of a tokenizer.json whose model is BPE
+/// with byte fallback. Immutable once built: any number of threads may encode at once.
+class JsonTokenizer {
+public:
+    /// Reads a tokenizer.json, or the one in a folder. A text is what the file makes of it, as in transformers; where
+    /// the folder has open_clip_config.json, it is cleaned as open_clip does before (clean = "canonicalize").
+    /// `cleaning` overrides that, and `model` is the folder of that config where it is another. What the file asks for
+    /// and is not here (another model, normaliser or pre-tokeniser) is an Error that names it, as is a file that
+    /// contradicts itself.
+    [[gnu::cold]] static JsonTokenizer load(const std::filesystem::path& path,
+                                            std::optional<Cleaning> cleaning = std::nullopt,
+                                            const std::filesystem::path& model = {}) {
+        const bool is_folder = std::filesystem::is_directory(path);
+        const std::filesystem::path file = is_folder ? path / "tokenizer.json" : path;
+        return from_json(detail::TokenizerFile::read(file), path,
+                         detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize"));
+    }
+
+    /// Of a tokenizer.json that was read, from the file or folder `path`.
+    [[gnu::cold]] static JsonTokenizer from_json(const detail::TokenizerFile& json, const std::filesystem::path& path,
+                                                 const detail::CaptionRules& rules) {
+        JsonTokenizer result(json);
+        const std::string where = json.file.string();
+        const detail::TokenizerSettings settings =
+            detail::read_tokenizer_settings(path, {"GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer",
+                                                   "TokenizersBackend", "PreTrainedTokenizerFast"});
+        result.pads_left_ = settings.pads_left.value_or(json.value("padding.direction") == "Left");
+        for (const detail::AddedToken& token : settings.added) result.add(token);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token);
+        const auto has = [&](const std::string& token) { return result.id_of(token).has_value(); };
+        settings.require(where,
+                         {{"bos_token", ""},
+                          {"eos_token", ""},
+                          {"unk_token", ""},
+                          {"pad_token", ""},
+                          {"mask_token", ""},
+                          {"sep_token", ""},
+                          {"cls_token", ""}},
+                         has);
+        for (const auto& [role, token] : settings.specials) {
+            if (!has(token)) throw Error(where, role + " among the added tokens", token);
+        }
+        result.padding_ = result.id_of(settings.special("pad_token", "<pad>")).value_or(0);
+        if (settings.adds_begin && *settings.adds_begin == result.before_.empty())
+            throw Error(where, "a post_processor as add_bos_token says",
+                        result.before_.empty() ? "none before a text" : "one before a text");
+        if (settings.adds_end && *settings.adds_end == result.behind_.empty())
+            throw Error(where, "a post_processor as add_eos_token says",
+                        result.behind_.empty() ? "none behind a text" : "one behind a text");
+        json.value("padding.direction");
+        json.refuse_unread();
+        result.canonicalizes_ = rules.cleaning == Cleaning::open_clip;
+        return result;
+    }
+
+    std::size_t vocabulary() const { return size_; }
+
+    /// The ids of a text of any length, with what the file says stands before and behind them. Invalid UTF-8 becomes
+    /// U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids = before_;
+        append_text(text, ids);
+        ids.insert(ids.end(), behind_.begin(), behind_.end());
+        return ids;
+    }
+
+    /// Fills `out` with the ids, and with the padding behind them, or before them where the file's padding, or
+    /// padding_side of the folder's tokenizer_config.json, is left. Of a text that does not fit, the end is cut, and
+    /// not what the file says stands behind a text. Throws Error if `out` has no room for that.
+    void encode(std::string_view text, std::span<Id> out) const {
+        const std::size_t around = before_.size() + behind_.size();
+        if (out.size() < std::max<std::size_t>(around, 1))
+            throw Error("JsonTokenizer::encode",
+                        "a context of at least " + std::to_string(std::max<std::size_t>(around, 1)) + " tokens",
+                        std::to_string(out.size()));
+        std::vector<Id> ids = before_;
+        append_text(text, ids);
+        ids.resize(std::min(ids.size(), out.size() - behind_.size()));
+        ids.insert(ids.end(), behind_.begin(), behind_.end());
+        const std::size_t padded = out.size() - ids.size();
+        std::fill(out.begin(), out.end(), padding_);
+        std::copy(ids.begin(), ids.end(), out.begin() + static_cast<std::ptrdiff_t>(pads_left_ ? padded : 0));
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    struct Normalizer {
+        bool lowers = false;
+        std::string from, to;  ///< where it replaces
+    };
+
+    [[gnu::cold]] explicit JsonTokenizer(const detail::TokenizerFile& json) {
+        const std::string where = json.file.string();
+        json.require("model.type", "BPE");
+        json.require("model.byte_fallback", "true");
+        json.require("model.ignore_merges", "false", "false");
+        for (const char* const path : {"model.unk_token", "model.fuse_unk"})
+            json.ignore(path);  // bytes stand for what is unknown
+        for (const char* option : {"model.dropout", "model.continuing_subword_prefix", "model.end_of_word_suffix"}) {
+            const std::string found = json.value(option, "null");
+            if (found != "null" && !found.empty()) throw Error(where, std::string(option) + " = null", found);
+        }
+
+        read_normalizers(json, "normalizer", where);
+        read_pre_tokenizer(json, where);
+        read_vocabulary(json, where);
+        read_template(json, where);
+    }
+
+    void read_normalizers(const detail::TokenizerFile& json, const std::string& at, const std::string& where) {
+        const std::string type = json.value(at + ".type");
+        if (type == "Sequence") {
+            for (std::size_t i = 0; !json.value(at + ".normalizers." + std::to_string(i) + ".type").empty(); ++i)
+                read_normalizers(json, at + ".normalizers." + std::to_string(i), where);
+        } else if (type == "Lowercase") {
+            normalizers_.push_back({true, "", ""});
+        } else if (type == "Replace" && !json.value(at + ".pattern.String").empty()) {
+            normalizers_.push_back({false, json.value(at + ".pattern.String"), json.value(at + ".content")});
+        } else if (!type.empty()) {
+            throw Error(where, at + " of type Sequence, Lowercase, or Replace of a string", type);
+        }
+    }
+
+    /// Gemma's splits at spaces, of which its normaliser has left none.
+    void read_pre_tokenizer(const detail::TokenizerFile& json, const std::string& where) const {
+        const std::string type = json.value("pre_tokenizer.type"), pattern = json.value("pre_tokenizer.pattern.String");
+        const bool is_idle = std::any_of(normalizers_.begin(), normalizers_.end(),
+                                         [&](const Normalizer& step) { return !step.lowers && step.from == pattern; });
+        if (!type.empty() && !(type == "Split" && is_idle))
+            throw Error(where, "no pre_tokenizer, or a Split at what the normalizer replaces", type);
+        if (is_idle) json.ignore("pre_tokenizer");  // nothing is left to split at, however it would be
+    }
+
+    void read_vocabulary(const detail::TokenizerFile& json, const std::string& where) {
+        const auto id_of = [&](const std::string& token, const char* what) {
+            const auto found = json.vocabulary.find(token);
+            if (found == json.vocabulary.end())
+                throw Error(where, std::string(what) + " in model.vocab", "\"" + token + "\"");
+            return found->second;
+        };
+        for (std::size_t byte = 0; byte < byte_ids_.size(); ++byte) {
+            std::array<char, 8> name;
+            std::snprintf(name.data(), name.size(), "<0x%02X>", static_cast<unsigned>(byte));
+            byte_ids_[byte] = id_of(name.data(), "all bytes");
+        }
+        merges_ = detail::MergeRules(json.merges.size());
+        for (const auto& [left, right] : json.merges) {
+            if (!merges_.add(
+                    {id_of(left, "all merges"), id_of(right, "all merges"), id_of(left + right, "all merges")}))
+                throw Error(where, "each merge once", "\"" + left + " " + right + "\" twice");
+        }
+        for (const auto& [token, id] : json.vocabulary) {
+            const std::u32string letters = detail::decode_utf8(token);
+            if (letters.size() == 1) letter_ids_.emplace(letters[0], id);
+            size_ = std::max(size_, static_cast<std::size_t>(id) + 1);
+        }
+    }
+
+    void add(detail::AddedToken token) {
+        size_ = std::max(size_, static_cast<std::size_t>(token.id) + 1);
+        if (token.normalized) token.text = normalized(token.text);
+        (token.normalized ? normalized_ : added_).add(std::move(token));
+    }
+    std::optional<Id> id_of(const std::string& text) const {
+        for (const detail::AddedTokens* const tokens : {&added_, &normalized_}) {
+            for (const detail::AddedToken& token : tokens->tokens()) {
+                if (token.text == text) return token.id;
+            }
+        }
+        return std::nullopt;
+    }
+
+    /// The special tokens around a text.
+    void read_template(const detail::TokenizerFile& json, const std::string& where) {
+        const std::string type = json.value("post_processor.type");
+        if (type.empty()) return;
+        if (type != "TemplateProcessing") throw Error(where, "a post_processor of type TemplateProcessing", type);
+        bool is_behind = false;
+        for (std::size_t i = 0;; ++i) {
+            const std::string at = "post_processor.single." + std::to_string(i);
+            const std::string token = json.value(at + ".SpecialToken.id");
+            if (!json.value(at + ".Sequence.id").empty()) {
+                is_behind = true;
+            } else if (!token.empty()) {
+                const std::string id = json.value("post_processor.special_tokens." + token + ".ids.0");
+                if (id.empty()) throw Error(where, "the id of every token of post_processor", "none of " + token);
+                (is_behind ? behind_ : before_).push_back(static_cast<Id>(std::stoul(id)));
+            } else {
+                break;
+            }
+            json.ignore(at);
+        }
+        // Captions are single; the ids of its tokens were read.
+        json.ignore("post_processor.pair");
+        json.ignore("post_processor.special_tokens");
+    }
+
+    void append_text(std::string_view raw, std::vector<Id>& ids) const {
+        const std::string text = canonicalizes_ ? detail::canonicalize_as_open_clip(raw)
+                                                : detail::encode_utf8(detail::decode_utf8(raw));  // which is valid
+        const auto token = [&](Id id) { ids.push_back(id); };
+        added_.split(
+            text,
+            [&](std::string_view part) {
+                normalized_.split(
+                    normalized(std::string(part)), [&](std::string_view rest) { append_part(rest, ids); }, token);
+            },
+            token);
+    }
+
+    std::string normalized(std::string part) const {
+        for (const Normalizer& step : normalizers_) {
+            if (step.lowers) {
+                part = detail::encode_utf8(detail::lower_by_letter(detail::decode_utf8(part)));
+                continue;
+            }
+            for (std::size_t at = part.find(step.from); at != std::string::npos;
+                 at = part.find(step.from, at + step.to.size()))
+                part.replace(at, step.from.size(), step.to);
+        }
+        return part;
+    }
+
+    void append_part(std::string_view part, std::vector<Id>& ids) const {
+        std::vector<Id> word;
+        for (const char32_t letter : detail::decode_utf8(part)) {
+            if (const auto found = letter_ids_.find(letter); found != letter_ids_.end()) {
+                word.push_back(found->second);
+                continue;
+            }
+            for (const char byte : detail::encode_utf8(std::u32string(1, letter)))
+                word.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+        }
+        std::vector<std::uint32_t> ranks;
+        merges_.apply(word, ranks);
+        ids.insert(ids.end(), word.begin(), word.end());
+    }
+
+    std::vector<Normalizer> normalizers_;
+    detail::AddedTokens added_, normalized_;  ///< those found in a text as it is, and as it was normalised
+    std::unordered_map<char32_t, Id> letter_ids_;
+    std::array<Id, 256> byte_ids_{};
+    detail::MergeRules merges_;
+    std::vector<Id> before_, behind_;
+    Id padding_ = 0;
+    bool canonicalizes_ = false, pads_left_ = false;
+    std::size_t size_ = 0;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/texts/unigram.hpp ----
+
+// Unigram vocabularies, as SentencePiece and as the tokenizers package apply them. Written here, since Debian's
+// libsentencepiece 0.1.97 breaks ties between segmentations of equal score ("..." as ".." + ".") otherwise than the
+// releases with which the published models' ids are made, and tokenizers differs from both.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The fields of a message of Protocol Buffers, one after the other (protobuf.dev/programming-guides/encoding).
+class ProtobufReader {
+public:
+    explicit ProtobufReader(std::string_view message) : rest_(message) {}
+
+    /// Moves to the next field; false at the end. Throws Error where the message breaks off.
+    bool next() {
+        if (rest_.empty()) return false;
+        const std::uint64_t key = varint();
+        field = static_cast<std::size_t>(key >> 3);
+        switch (key & 7) {
+            case 0:
+                number = varint();
+                return true;
+            case 1:
+                bytes = take(8);
+                return true;
+            case 2:
+                bytes = take(varint());
+                return true;
+            case 5:
+                bytes = take(4);
+                return true;
+            default:
+                throw Error("protobuf", "a wire type of 0, 1, 2 or 5", std::to_string(key & 7));
+        }
+    }
+
+    std::size_t field = 0;
+    std::uint64_t number = 0;  ///< of a field that is a number or a flag
+    std::string_view bytes;    ///< of a text, a message or a float
+
+    float real() const {
+        if (bytes.size() != 4) throw Error("protobuf", "a float of 4 bytes", std::to_string(bytes.size()));
+        float value;
+        std::memcpy(&value, bytes.data(), sizeof value);
+        return value;
+    }
+
+private:
+    std::uint64_t varint() {
+        std::uint64_t value = 0;
+        for (unsigned shift = 0; shift < 64; shift += 7) {
+            const auto byte = static_cast<unsigned char>(take(1)[0]);
+            value |= static_cast<std::uint64_t>(byte & 0x7FU) << shift;
+            if (byte < 0x80) return value;
+        }
+        throw Error("protobuf", "a number of at most 64 bits");
+    }
+    std::string_view take(std::uint64_t size) {
+        if (size > rest_.size()) throw Error("protobuf", "a message that does not break off");
+        const std::string_view taken = rest_.substr(0, static_cast<std::size_t>(size));
+        rest_.remove_prefix(taken.size());
+        return taken;
+    }
+
+    std::string_view rest_;
+};
+
+/// SentencePiece's unigram model (Kudo 2018), as src/unigram_model.cc and src/normalizer.cc of its release 0.2.0 apply
+/// it.
+class UnigramModel {
+public:
+    /// Throws Error if the bytes are no such model. They must stay as long as the object.
+    [[gnu::cold]] explicit UnigramModel(std::string_view model) {
+        ProtobufReader fields(model);
+        while (fields.next()) {
+            if (fields.field == 1) add_piece(fields.bytes);
+            if (fields.field == 2) read_trainer(fields.bytes);
+            if (fields.field == 3) read_normalizer(fields.bytes);
+        }
+        if (unknown_ < 0) throw Error("sentencepiece", "a piece for what is unknown", "none");
+        std::sort(trie_.begin(), trie_.end());
+    }
+
+    /// The same of a tokenizer.json: pieces whose ids are their places. They and the map must stay as long as the
+    /// object.
+    [[gnu::cold]] UnigramModel(std::span<const std::pair<std::string, double>> pieces, Id unknown,
+                               std::string_view character_map)
+        : size_(pieces.size()), unknown_(unknown) {
+        for (std::size_t i = 0; i < pieces.size(); ++i) {
+            const auto& [text, score] = pieces[i];
+            lowest_ = std::min(lowest_, score);
+            if (!text.empty()) trie_.push_back({text, static_cast<Id>(i), score, normal});
+        }
+        read_character_map(character_map);
+        std::sort(trie_.begin(), trie_.end());
+    }
+
+    std::size_t size() const { return size_; }
+    Id end() const { return end_; }
+    Id unknown() const { return unknown_; }
+
+    /// As SentencePiece encodes a text. Its scores are float.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids;
+        segment<float>(normalize(text), ids);
+        return ids;
+    }
+
+    /// As the tokenizers package does with Precompiled, WhitespaceSplit and Metaspace: word by word, each behind a mark
+    /// of its space, with scores in double. `text` is a text's part that the character map has been applied to.
+    void append_words(std::string_view text, std::vector<Id>& ids) const {
+        for (std::size_t at = 0; at < text.size();) {
+            const std::size_t begin = at;
+            while (at < text.size() && space_at(text, at) == 0) ++at;
+            if (at > begin) append_word(text.substr(begin, at - begin), ids);
+            if (at < text.size()) at += space_at(text, at);
+        }
+    }
+
+    /// The same with Metaspace alone, which splits at spaces, each of which counts, and at no other white space.
+    void append_marked(std::string_view text, std::vector<Id>& ids) const {
+        if (text.empty()) return;
+        std::string marked;
+        for (const char letter : text) letter == ' ' ? marked += space_mark : marked += letter;
+        append_word(marked, ids);
+    }
+
+    /// What the character map makes of a grapheme, as tokenizers' Precompiled has it (normalizers/precompiled.rs): of
+    /// the shortest prefix that the map knows, what stands behind it is dropped; else, or if it has 6 bytes or more, of
+    /// every letter alone.
+    void append_mapped(std::string_view grapheme, std::string& out) const {
+        if (grapheme.size() < 6) {
+            if (const auto found = map_shortest(grapheme); found.data() != nullptr) {
+                out += found;
+                return;
+            }
+        }
+        while (!grapheme.empty()) {
+            const std::string_view letter = grapheme.substr(0, std::min(utf8_length(grapheme[0]), grapheme.size()));
+            const auto found = map_shortest(letter);
+            out += found.data() != nullptr ? found : letter;
+            grapheme.remove_prefix(letter.size());
+        }
+    }
+
+private:
+    // Kinds of a piece (sentencepiece_model.proto).
+    enum Kind : std::uint8_t { normal = 1, unknown_kind = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+    static constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581
+
+    struct Piece {
+        std::string_view text;
+        Id id;
+        double score;
+        Kind kind;
+        bool operator<(const Piece& other) const { return text < other.text; }
+    };
+
+    void add_piece(std::string_view message) {
+        Piece piece{{}, static_cast<Id>(size_++), 0, normal};
+        ProtobufReader fields(message);
+        while (fields.next()) {
+            if (fields.field == 1) piece.text = fields.bytes;
+            if (fields.field == 2) piece.score = static_cast<double>(fields.real());
+            if (fields.field == 3) piece.kind = static_cast<Kind>(fields.number);
+        }
+        if (piece.kind == unknown_kind) unknown_ = piece.id;
+        if (piece.kind == control && piece.text == "</s>") end_ = piece.id;
+        if (piece.kind == user_defined) symbols_.push_back(piece.text);
+        if (piece.kind == normal) {
+            lowest_ = std::min(lowest_, piece.score);
+            highest_ = std::max(highest_, piece.score);
+        }
+        const bool is_text = piece.kind == normal || piece.kind == user_defined || piece.kind == unused;
+        if (is_text && !piece.text.empty()) trie_.push_back(piece);
+    }
+
+    static void read_trainer(std::string_view message) {
+        ProtobufReader fields(message);
+        while (fields.next()) {
+            if (fields.field == 3 && fields.number != 1)
+                throw Error("sentencepiece", "a unigram model (type 1)", "type " + std::to_string(fields.number));
+            if ((fields.field == 35 || fields.field == 24) && fields.number != 0)
+                throw Error("sentencepiece", "a model without byte fallback and white space as suffix",
+                            "field " + std::to_string(fields.field));
+        }
+    }
+
+    void read_normalizer(std::string_view message) {
+        ProtobufReader fields(message);
+        while (fields.next()) {
+            if (fields.field == 2) read_character_map(fields.bytes);
+            if (fields.field == 3) add_dummy_prefix_ = fields.number != 0;
+            if (fields.field == 4) remove_extra_spaces_ = fields.number != 0;
+            if (fields.field == 5) escape_spaces_ = fields.number != 0;
+        }
+    }
+
+    /// A double array of darts-clone behind its size, then the texts it points to, each ended by a NUL.
+    void read_character_map(std::string_view map) {
+        if (map.empty()) return;
+        std::uint32_t size = 0;
+        if (map.size() >= sizeof size) std::memcpy(&size, map.data(), sizeof size);
+        if (size < 1024 || size % 4 != 0 || size > map.size() - sizeof size || map.back() != 0)
+            throw Error("sentencepiece", "a character map whose parts fit");
+        units_.resize(size / 4);
+        std::memcpy(units_.data(), map.data() + sizeof size, size);
+        replacements_ = map.substr(sizeof size + size);
+    }
+
+    /// Calls body(length, replacement) for every prefix of the text that the character map knows, until it returns
+    /// false.
+    template <class Body>
+    void for_each_mapped_prefix(std::string_view text, const Body& body) const {
+        if (units_.empty()) return;
+        const auto offset = [](std::uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); };
+        std::size_t node = offset(units_[0]);
+        for (std::size_t i = 0; i < text.size(); ++i) {
+            const auto letter = static_cast<unsigned char>(text[i]);
+            node ^= letter;
+            if (node >= units_.size() || (units_[node] & ((1U << 31) | 0xFFU)) != letter) return;
+            const bool has_leaf = (units_[node] >> 8 & 1U) != 0;
+            node ^= offset(units_[node]);
+            if (node >= units_.size()) return;
+            const std::uint32_t replacement = units_[node] & 0x7FFFFFFFU;
+            if (has_leaf && replacement < replacements_.size() &&
+                !body(i + 1, std::string_view(replacements_.data() + replacement)))
+                return;
+        }
+    }
+
+    std::string_view map_shortest(std::string_view text) const {
+        std::string_view found;
+        for_each_mapped_prefix(text, [&](std::size_t, std::string_view replacement) {
+            found = replacement;
+            return false;
+        });
+        return found;
+    }
+
+    /// What the longest match at the front of the text becomes, and how long that match is.
+    std::pair<std::string_view, std::size_t> normalize_prefix(std::string_view text) const {
+        std::size_t longest = 0;
+        for (const std::string_view symbol : symbols_) {
+            if (symbol.size() > longest && text.starts_with(symbol)) longest = symbol.size();
+        }
+        if (longest > 0) return {text.substr(0, longest), longest};
+        std::string_view replacement;
+        for_each_mapped_prefix(text, [&](std::size_t length, std::string_view found) {
+            longest = length;
+            replacement = found;
+            return true;
+        });
+        if (longest > 0) return {replacement, longest};
+        const std::size_t size = std::min(utf8_length(text[0]), text.size());
+        return {text.substr(0, size), size};
+    }
+
+    /// How many bytes of white space (Unicode's) begin there; 0: none.
+    static std::size_t space_at(std::string_view text, std::size_t at) {
+        const std::size_t length = std::min(utf8_length(text[at]), text.size() - at);
+        const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
+        if (length == 1) return text[at] == ' ' || (text[at] >= 9 && text[at] <= 13) ? 1 : 0;
+        if (length == 2) return byte(0) == 0xC2 && (byte(1) == 0x85 || byte(1) == 0xA0) ? 2 : 0;
+        static constexpr std::array<std::string_view, 7> others{"\u1680", "\u2028", "\u2029", "\u202f",
+                                                                "\u205f", "\u3000", "\u200a"};
+        const std::string_view letter = text.substr(at, length);
+        const bool is_wide = letter >= "\u2000" && letter <= "\u200a";
+        return length == 3 && (is_wide || std::ranges::find(others, letter) != others.end()) ? 3 : 0;
+    }
+
+    void append_word(std::string_view word, std::vector<Id>& ids) const {
+        std::string marked(word.starts_with(space_mark) ? "" : space_mark);
+        marked += word;
+        for (std::size_t at = 0; at < marked.size();) {
+            const std::size_t end = std::min(marked.find(space_mark, at + space_mark.size()), marked.size());
+            segment<double>(std::string_view(marked).substr(at, end - at), ids);
+            at = end;
+        }
+    }
+
+    /// In valid UTF-8, which the text is.
+    static std::size_t utf8_length(char first) {
+        const auto byte = static_cast<unsigned char>(first);
+        return byte < 0xC0 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+    }
+
+    std::string normalize(std::string_view text) const {
+        if (remove_extra_spaces_) {
+            while (!text.empty()) {
+                const auto [piece, length] = normalize_prefix(text);
+                if (piece != " ") break;
+                text.remove_prefix(length);
+            }
+        }
+        if (text.empty()) return {};
+        const std::string_view space = escape_spaces_ ? space_mark : std::string_view(" ");
+        std::string out;
+        if (add_dummy_prefix_) out += space;
+        bool after_space = remove_extra_spaces_;
+        while (!text.empty()) {
+            auto [piece, length] = normalize_prefix(text);
+            text.remove_prefix(length);
+            while (after_space && piece.starts_with(' ')) piece.remove_prefix(1);
+            for (const char letter : piece) {
+                if (letter == ' ') {
+                    out += space;
+                } else {
+                    out += letter;
+                }
+            }
+            if (!piece.empty()) after_space = remove_extra_spaces_ && piece.ends_with(' ');
+        }
+        while (remove_extra_spaces_ && out.ends_with(space)) out.resize(out.size() - space.size());
+        return out;
+    }
+
+    /// Appends the segmentation of the highest score; of equal ones the one found first, as the originals find them.
+    template <class Score>
+    void segment(std::string_view text, std::vector<Id>& ids) const {
+        struct Best {
+            Id id = -1;
+            Score score = 0;
+            std::size_t from = npos;
+        };
+        constexpr Score unknown_penalty = 10;
+        std::vector<Best> ends(text.size() + 1);
+        const auto offer = [&](std::size_t end, Id id, Score score, std::size_t from) {
+            if (ends[end].from == npos || score > ends[end].score) ends[end] = {id, score, from};
+        };
+        for (std::size_t from = 0; from < text.size();) {
+            const std::size_t letter = std::min(utf8_length(text[from]), text.size() - from);
+            const Score so_far = ends[from].score;
+            bool has_letter = false;
+            auto low = trie_.begin(), high = trie_.end();
+            for (std::size_t length = 1; from + length <= text.size() && low != high; ++length) {
+                const std::string_view prefix = text.substr(from, length);
+                narrow_to_prefix(low, high, prefix);
+                if (low == high || low->text.size() != length || low->kind == unused) continue;
+                const Score score =
+                    low->kind == user_defined
+                        ? static_cast<Score>(length) * static_cast<Score>(highest_) - static_cast<Score>(0.1F)
+                        : static_cast<Score>(low->score);
+                offer(from + length, low->id, so_far + score, from);
+                has_letter = has_letter || length == letter;
+            }
+            if (!has_letter)
+                offer(from + letter, unknown_, so_far + static_cast<Score>(lowest_) - unknown_penalty, from);
+            from += letter;
+        }
+        const std::size_t first = ids.size();
+        for (std::size_t end = text.size(); end > 0; end = ends[end].from) {
+            // What is unknown side by side is one.
+            if (ends[end].id != unknown_ || ids.size() == first || ids.back() != unknown_) ids.push_back(ends[end].id);
+        }
+        std::reverse(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end());
+    }
+
+    static constexpr std::size_t npos = std::numeric_limits<std::size_t>::max();
+
+    std::size_t size_ = 0;
+    Id end_ = -1, unknown_ = -1;
+    double lowest_ = std::numeric_limits<double>::max(), highest_ = std::numeric_limits<double>::lowest();
+    bool add_dummy_prefix_ = true, remove_extra_spaces_ = true, escape_spaces_ = true;
+    std::vector<Piece> trie_;  ///< sorted: a prefix is a range
+    std::vector<std::string_view> symbols_;
+    std::vector<std::uint32_t> units_;
+    std::string_view replacements_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/texts/sentence_piece.hpp ----
+
+// SigLIP's tokenizer: a SentencePiece vocabulary behind the cleaning of transformers or open_clip.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The tokenizer of SigLIP's checkpoints. Immutable once built: any number of threads may encode at once.
+class SentencePiece {
+public:
+    /// Reads a vocabulary. `path` is a model of SentencePiece (spiece.model), or a folder with one. Texts are cleaned
+    /// as transformers' SiglipTokenizer does, or, where the folder has open_clip_config.json, as open_clip does (clean
+    /// = "canonicalize"); `cleaning` overrides that, and `model` is the folder of that config where it is another.
+    /// Throws Error if there is no such file, it is damaged, or it has no piece that ends a text.
+    [[gnu::cold]] static SentencePiece load(const std::filesystem::path& path,
+                                            std::optional<Cleaning> cleaning = std::nullopt,
+                                            const std::filesystem::path& model = {}) {
+        const bool is_folder = std::filesystem::is_directory(path);
+        const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
+        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
+        SentencePiece result;
+        result.cleaning_ = detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize").cleaning;
+        read_settings(path, file.string());
+        try {
+            result.file_ = std::make_shared<const MappedFile>(file);
+            const auto bytes = result.file_->bytes();
+            result.model_ = std::make_shared<const detail::UnigramModel>(
+                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+        } catch (const Error& error) {
+            throw Error(file.string(), "a model of SentencePiece", error.what());
+        }
+        result.end_ = result.model_->end();
+        if (result.end_ < 0) throw Error(file.string(), "a piece that ends a text, </s>", "none");
+        result.marker_pieces_ = result.model_->encode(unknown_literal).size();
+        return result;
+    }
+
+    std::size_t vocabulary() const { return model_->size(); }
+
+    /// The ids of a text of any length; the last one ends the text. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(detail::canonicalize_as_open_clip(text))
+                                                               : as_transformers(text);
+        if (ids.empty() || ids.back() != end_) ids.push_back(end_);
+        return ids;
+    }
+
+    /// Fills `out` with the ids, and with the end of text behind them. What does not fit is cut, and the last id is the
+    /// end of text then. Throws Error if `out` is empty.
+    void encode(std::string_view text, std::span<Id> out) const {
+        if (out.empty()) throw Error("SentencePiece::encode", "a context of at least 1 token", "0");
+        const std::vector<Id> ids = encode(text);
+        const std::size_t kept = std::min(ids.size(), out.size() - 1);
+        std::copy_n(ids.begin(), kept, out.begin());
+        std::fill(out.begin() + static_cast<std::ptrdiff_t>(kept), out.end(), end_);
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    static constexpr std::string_view unknown_literal = "<unk>", end_literal = "</s>";
+
+    SentencePiece() = default;
+
+    /// Its configs may say what the vocabulary says anyway.
+    [[gnu::cold]] static void read_settings(const std::filesystem::path& path, const std::string& where) {
+        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+            path,
+            {"SiglipTokenizer", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+        settings.require(where,
+                         {{"eos_token", end_literal}, {"unk_token", unknown_literal}, {"pad_token", end_literal}},
+                         [](const std::string& token) { return token == end_literal || token == unknown_literal; });
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        if (!settings.lowers.value_or(true)) throw Error(where, "do_lower_case = true", "false");
+        for (const detail::AddedToken& token : settings.added) {
+            if (token.text != end_literal && token.text != unknown_literal)
+                throw Error(where, "no added tokens but </s> and <unk>", "\"" + token.text + "\"");
+        }
+    }
+
+    /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
+    /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are
+    /// dropped, so that a first space counts.
+    std::vector<Id> as_transformers(std::string_view text) const {
+        constexpr char32_t space_mark = U'\u2581';
+        std::u32string codes = detail::decode_utf8(text);
+        std::replace(codes.begin(), codes.end(), space_mark, U' ');
+        codes.insert(codes.begin(), space_mark);
+        const std::u32string end = detail::decode_utf8(end_literal), unknown = detail::decode_utf8(unknown_literal);
+        std::vector<Id> ids;
+        for (std::size_t at = 0; at < codes.size();) {
+            const std::size_t next = std::min(codes.find(end, at), codes.find(unknown, at));
+            const bool is_last = next == std::u32string::npos;
+            const std::u32string_view part = std::u32string_view(codes).substr(at, is_last ? next : next - at);
+            const bool is_mark_alone = !is_last && detail::collapse_python_space(part) == std::u32string(1, space_mark);
+            if (!part.empty() && !is_mark_alone) append_part(part, ids);
+            if (is_last) break;
+            const bool is_end = codes.compare(next, end.size(), end) == 0;
+            ids.push_back(is_end ? end_ : model_->unknown());
+            at = next + (is_end ? end.size() : unknown.size());
+        }
+        return ids;
+    }
+
+    void append_part(std::u32string_view part, std::vector<Id>& ids) const {
+        const std::u32string canonical =
+            detail::collapse_python_space(detail::without_punctuation(detail::python_lower(part)));
+        const std::vector<Id> found = model_->encode(std::string(unknown_literal) + detail::encode_utf8(canonical));
+        const std::size_t dropped = found.size() >= marker_pieces_ ? marker_pieces_ : 0;
+        ids.insert(ids.end(), found.begin() + static_cast<std::ptrdiff_t>(dropped), found.end());
+    }
+
+    Cleaning cleaning_ = Cleaning::transformers;
+    Id end_ = 0;
+    std::size_t marker_pieces_ = 0;           ///< of unknown_literal
+    std::shared_ptr<const MappedFile> file_;  ///< which the model's texts stand in
+    std::shared_ptr<const detail::UnigramModel> model_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/texts/word_piece.hpp ----
+
+// BERT's tokenizer: WordPiece, as the tokenizers package applies it.
+
+#if __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+// tokenizers takes its classes of characters from Unicode 8: these came later.
+inline constexpr CodeRange marks_after_unicode_8[] = {
+    {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8e1},     {0x9fe, 0x9fe},     {0xafa, 0xaff},
+    {0xb55, 0xb55},     {0xc04, 0xc04},     {0xc3c, 0xc3c},     {0xd00, 0xd00},     {0xd3b, 0xd3c},
+    {0xd81, 0xd81},     {0xeba, 0xeba},     {0x180f, 0x180f},   {0x1885, 0x1886},   {0x1abf, 0x1ace},
+    {0x1df6, 0x1dfb},   {0xa82c, 0xa82c},   {0xa8c5, 0xa8c5},   {0xa8ff, 0xa8ff},   {0xa9bd, 0xa9bd},
+    {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070},
+    {0x11073, 0x11074}, {0x110c2, 0x110c2}, {0x111c9, 0x111c9}, {0x111cf, 0x111cf}, {0x1123e, 0x1123e},
+    {0x1133b, 0x1133b}, {0x11438, 0x1143f}, {0x11442, 0x11444}, {0x11446, 0x11446}, {0x1145e, 0x1145e},
+    {0x1182f, 0x11837}, {0x11839, 0x1183a}, {0x1193b, 0x1193c}, {0x1193e, 0x1193e}, {0x11943, 0x11943},
+    {0x119d4, 0x119d7}, {0x119da, 0x119db}, {0x119e0, 0x119e0}, {0x11a01, 0x11a0a}, {0x11a33, 0x11a38},
+    {0x11a3b, 0x11a3e}, {0x11a47, 0x11a47}, {0x11a51, 0x11a56}, {0x11a59, 0x11a5b}, {0x11a8a, 0x11a96},
+    {0x11a98, 0x11a99}, {0x11c30, 0x11c36}, {0x11c38, 0x11c3d}, {0x11c3f, 0x11c3f}, {0x11c92, 0x11ca7},
+    {0x11caa, 0x11cb0}, {0x11cb2, 0x11cb3}, {0x11cb5, 0x11cb6}, {0x11d31, 0x11d36}, {0x11d3a, 0x11d3a},
+    {0x11d3c, 0x11d3d}, {0x11d3f, 0x11d45}, {0x11d47, 0x11d47}, {0x11d90, 0x11d91}, {0x11d95, 0x11d95},
+    {0x11d97, 0x11d97}, {0x11ef3, 0x11ef4}, {0x16f4f, 0x16f4f}, {0x16fe4, 0x16fe4}, {0x1cf00, 0x1cf2d},
+    {0x1cf30, 0x1cf46}, {0x1e000, 0x1e006}, {0x1e008, 0x1e018}, {0x1e01b, 0x1e021}, {0x1e023, 0x1e024},
+    {0x1e026, 0x1e02a}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e944, 0x1e94a}};
+inline constexpr CodeRange punctuation_after_unicode_8[] = {
+    {0x61d, 0x61d},     {0x9fd, 0x9fd},     {0xa76, 0xa76},     {0xc77, 0xc77},     {0xc84, 0xc84},
+    {0x1b7d, 0x1b7e},   {0x2e43, 0x2e4f},   {0x2e52, 0x2e5d},   {0x10ead, 0x10ead}, {0x10f55, 0x10f59},
+    {0x10f86, 0x10f89}, {0x1144b, 0x1144f}, {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c},
+    {0x116b9, 0x116b9}, {0x1183b, 0x1183b}, {0x11944, 0x11946}, {0x119e2, 0x119e2}, {0x11a3f, 0x11a46},
+    {0x11a9a, 0x11a9c}, {0x11a9e, 0x11aa2}, {0x11c41, 0x11c45}, {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8},
+    {0x11fff, 0x11fff}, {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a}, {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
+inline constexpr CodeRange formats_after_unicode_8[] = {
+    {0x890, 0x891}, {0x8e2, 0x8e2}, {0x110cd, 0x110cd}, {0x13430, 0x13438}};
+// tokenizers/src/normalizers/bert.rs, is_chinese_char; 0x2B920 is its own.
+inline constexpr CodeRange chinese_characters[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},
+                                                   {0x20000, 0x2a6df}, {0x2a700, 0x2b81f}, {0x2b920, 0x2ceaf},
+                                                   {0x2f800, 0x2fa1f}};
+
+/// What BertNormalizer leaves out: NUL, the replacement character, controls, formats, private and unpaired code points.
+inline bool is_bert_control(char32_t c) {
+    if (c == 0 || c == replacement_character) return true;
+    if (c == U'\t' || c == U'\n' || c == U'\r') return false;
+    const utf8proc_category_t kind = category(c);
+    return (kind == UTF8PROC_CATEGORY_CC || kind == UTF8PROC_CATEGORY_CF || kind == UTF8PROC_CATEGORY_CO ||
+            kind == UTF8PROC_CATEGORY_CS) &&
+           !in_ranges(formats_after_unicode_8, c);
+}
+
+/// A nonspacing mark, which BertNormalizer strips together with case.
+inline bool is_accent(char32_t c) {
+    // U+1734 was a nonspacing mark in Unicode 8.
+    return c == 0x1734 || (category(c) == UTF8PROC_CATEGORY_MN && !in_ranges(marks_after_unicode_8, c));
+}
+
+/// What BertPreTokenizer makes words of their own.
+inline bool is_bert_punctuation(char32_t c) {
+    if (c < 0x80)
+        return (c >= U'!' && c <= U'/') || (c >= U':' && c <= U'@') || (c >= U'[' && c <= U'`') ||
+               (c >= U'{' && c <= U'~');
+    if (c == 0x166d || c == 0x111c9) return true;  // were punctuation in Unicode 8
+    const utf8proc_category_t kind = category(c);
+    return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO && !in_ranges(punctuation_after_unicode_8, c);
+}
+
+}  // namespace detail
+
+/// The tokenizer of ALIGN's checkpoints: transformers' BertTokenizer. Immutable once built: any number of threads may
+/// encode at once.
+class WordPiece {
+public:
+    /// Reads a vocabulary. `path` is a vocab.txt with a piece a line, a tokenizer.json whose model is WordPiece, or a
+    /// folder with one of them, whose tokenizer_config.json may set do_lower_case, strip_accents and
+    /// tokenize_chinese_chars. Where the folder has open_clip_config.json, texts are cleaned before as open_clip does
+    /// (clean = "whitespace"), and its strip_sep_token counts; `cleaning` overrides that, and `model` is the
+    /// folder of that config where it is another. Throws Error if there is no such file, it lacks a special token, or a
+    /// config asks for what is not here.
+    [[gnu::cold]] static WordPiece load(const std::filesystem::path& path,
+                                        std::optional<Cleaning> cleaning = std::nullopt,
+                                        const std::filesystem::path& model = {}) {
+        const std::filesystem::path file = detail::vocabulary_file(path, "vocab.txt");
+        const auto rules = detail::caption_rules(model.empty() ? path : model, cleaning, "whitespace");
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, rules);
+        WordPiece result;
+        result.read_vocabulary(file);
+        const detail::TokenizerSettings settings = read_settings(path);
+        result.lowers_ = settings.lowers.value_or(true);
+        result.strips_accents_ = settings.strips_accents.value_or(result.lowers_);
+        result.splits_chinese_ = settings.splits_chinese.value_or(true);
+        result.find_specials(file, settings, rules);
+        return result;
+    }
+
+    /// Of a tokenizer.json that was read.
+    [[gnu::cold]] static WordPiece from_json(detail::TokenizerFile json, const std::filesystem::path& path,
+                                             const detail::CaptionRules& rules) {
+        WordPiece result;
+        result.read_json(json);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(json.file, token);
+        const detail::TokenizerSettings settings = read_settings(path);
+        // transformers 5 takes its config's word over the file's (tokenization_bert.py).
+        result.lowers_ = settings.lowers.value_or(result.lowers_);
+        const std::string strips = json.value("normalizer.strip_accents", "null");
+        result.strips_accents_ = settings.strips_accents.value_or(strips == "null" ? result.lowers_ : strips == "true");
+        result.splits_chinese_ = settings.splits_chinese.value_or(result.splits_chinese_);
+        result.find_specials(json.file, settings, rules);
+        json.refuse_unread();
+        return result;
+    }
+
+    std::size_t vocabulary() const { return ids_.size(); }
+
+    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD, which is
+    /// left out.
+    std::vector<Id> encode(std::string_view text) const {
+        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
+    }
+
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
+    /// last id ends the text. Throws Error if `out` has no room for begin and end.
+    void encode(std::string_view text, std::span<Id> out) const { frame_.fit("WordPiece::encode", encode(text), out); }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    static constexpr std::size_t longest_word = 100;  // letters; a longer one is unknown
+
+    WordPiece() = default;
+
+    [[gnu::cold]] void read_vocabulary(const std::filesystem::path& path) {
+        std::ifstream file(path, std::ios::binary);
+        Id id = 0;
+        for (std::string line; std::getline(file, line); ++id) {
+            if (line.ends_with('\r')) line.pop_back();
+            ids_.emplace(line, id);
+        }
+    }
+
+    [[gnu::cold]] static detail::TokenizerSettings read_settings(const std::filesystem::path& path) {
+        return detail::read_tokenizer_settings(
+            path, {"BertTokenizer", "BertTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+    }
+
+    [[gnu::cold]] void find_specials(const std::filesystem::path& file, const detail::TokenizerSettings& settings,
+                                     const detail::CaptionRules& rules) {
+        const auto id_of = [&](const char* literal) {
+            const auto found = ids_.find(literal);
+            if (found == ids_.end()) throw Error(file.string(), std::string("a piece ") + literal, "none");
+            frame_.added.add({.text = literal, .id = found->second});
+            return found->second;
+        };
+        frame_.padding = id_of("[PAD]");
+        frame_.unknown = id_of("[UNK]");
+        frame_.begin = id_of("[CLS]");
+        frame_.end = id_of("[SEP]");
+        if (const auto mask = ids_.find("[MASK]"); mask != ids_.end())
+            frame_.added.add({.text = mask->first, .id = mask->second});
+        for (const detail::AddedToken& token : settings.added) add(file, token);
+        settings.require(file.string(),
+                         {{"pad_token", "[PAD]"},
+                          {"unk_token", "[UNK]"},
+                          {"cls_token", "[CLS]"},
+                          {"sep_token", "[SEP]"},
+                          {"mask_token", "[MASK]"}},
+                         [&](const std::string& token) { return frame_.added.has(token); });
+        if (settings.pads_left.value_or(false)) throw Error(file.string(), "padding_side = right", "left");
+        frame_.cleans = rules.cleaning == Cleaning::open_clip;
+        frame_.strips_end = rules.strips_end;
+    }
+
+    /// BertNormalizer takes words apart where an added token may stand whole: such tokens are not here.
+    [[gnu::cold]] void add(const std::filesystem::path& file, const detail::AddedToken& token) {
+        if (token.normalized)
+            throw Error(file.string(), "added tokens that are special, or normalized = false",
+                        "\"" + token.text + "\"");
+        const auto known = ids_.find(token.text);
+        detail::check_added(file.string(), token, ids_.size(), known == ids_.end() ? -1 : known->second);
+        ids_.emplace(token.text, token.id);
+        frame_.added.add(token);
+    }
+
+    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
+        json.require("model.type", "WordPiece", "WordPiece");
+        json.require("model.unk_token", "[UNK]", "[UNK]");
+        json.require("model.continuing_subword_prefix", "##", "##");
+        json.require("model.max_input_chars_per_word", "100", "100");
+        json.require("normalizer.type", "BertNormalizer");
+        json.require("normalizer.clean_text", "true", "true");
+        json.require("pre_tokenizer.type", "BertPreTokenizer");
+        // [CLS] text [SEP], in either of the two words for it.
+        const std::string frame = json.value("post_processor.type");
+        if (frame != "BertProcessing" && frame != "TemplateProcessing")
+            throw Error(json.file.string(), "post_processor.type = TemplateProcessing or BertProcessing",
+                        frame.empty() ? "nothing" : frame);
+        if (frame == "TemplateProcessing") {
+            json.require("post_processor.single.0.SpecialToken.id", "[CLS]");
+            json.require("post_processor.single.1.Sequence.id", "A");
+            json.require("post_processor.single.2.SpecialToken.id", "[SEP]");
+            if (json.has("post_processor.single.3.SpecialToken.id"))
+                throw Error(json.file.string(), "a post_processor of [CLS], text and [SEP]", "more");
+            for (const char* const token : {"[CLS]", "[SEP]"}) {
+                const std::string id = json.value(std::string("post_processor.special_tokens.") + token + ".ids.0");
+                if (const auto found = json.vocabulary.find(token);
+                    found == json.vocabulary.end() || std::to_string(found->second) != id)
+                    throw Error(json.file.string(),
+                                std::string("post_processor's id of ") + token + " as the vocabulary's", id);
+            }
+        }
+        json.ignore("post_processor");
+        lowers_ = json.value("normalizer.lowercase", "true") == "true";
+        const std::string strips = json.value("normalizer.strip_accents", "null");
+        strips_accents_ = strips == "null" ? lowers_ : strips == "true";
+        splits_chinese_ = json.value("normalizer.handle_chinese_chars", "true") == "true";
+        ids_ = std::move(json.vocabulary);
+    }
+
+    void append_part(std::string_view text, std::vector<Id>& ids) const {
+        std::u32string codes;
+        for (const char32_t c : detail::decode_utf8(text)) {
+            if (detail::is_bert_control(c)) continue;
+            const bool is_chinese = splits_chinese_ && detail::in_ranges(detail::chinese_characters, c);
+            if (is_chinese) codes += U' ';
+            codes += c;
+            if (is_chinese) codes += U' ';
+        }
+        if (strips_accents_) {
+            codes = detail::normalize(std::move(codes), detail::NormalForm::nfd);
+            std::erase_if(codes, detail::is_accent);
+        }
+        if (lowers_) codes = detail::lower_by_letter(codes);
+        std::u32string word;
+        for (const char32_t c : codes) {
+            const bool is_space = detail::is_white_space(c), is_alone = detail::is_bert_punctuation(c);
+            if (is_space || is_alone) append_word(std::exchange(word, {}), ids);
+            if (is_alone) append_word(std::u32string(1, c), ids);
+            if (!is_space && !is_alone) word += c;
+        }
+        append_word(word, ids);
+    }
+
+    /// The longest pieces from the front; a word that does not come out is unknown as a whole (Wu et al. 2016).
+    void append_word(const std::u32string& word, std::vector<Id>& ids) const {
+        const std::size_t first = ids.size();
+        bool is_known = word.size() <= longest_word;
+        for (std::size_t at = 0; is_known && at < word.size();) {
+            std::size_t end = word.size();
+            for (; end > at; --end) {
+                const std::string piece =
+                    (at > 0 ? "##" : "") + detail::encode_utf8(std::u32string_view(word).substr(at, end - at));
+                if (const auto found = ids_.find(piece); found != ids_.end()) {
+                    ids.push_back(found->second);
+                    break;
+                }
+            }
+            is_known = end > at;
+            at = end;
+        }
+        if (!is_known) {
+            ids.resize(first);
+            ids.push_back(frame_.unknown);
+        }
+    }
+
+    std::unordered_map<std::string, Id> ids_;
+    detail::BertFrame frame_;
+    bool lowers_ = true, strips_accents_ = true, splits_chinese_ = true;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/texts/xlm_roberta_tokenizer.hpp ----
+
+// XLM-RoBERTa's tokenizer: a unigram vocabulary as the tokenizers package applies it.
+
+#if __has_include(<utf8proc.h>)
+#include <utf8proc.h>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer; and that of a tokenizer.json of
+/// T5's form, which SigLIP's repositories have beside open_clip's configs (no <s>, and Metaspace alone to split at
+/// spaces). Immutable once built: any number of threads may encode at once.
+class XlmRobertaTokenizer {
+public:
+    /// Reads a vocabulary. `path` is a model of SentencePiece (sentencepiece.bpe.model), a tokenizer.json whose model
+    /// is Unigram, or a folder with one of them. Where the folder has open_clip_config.json, texts are cleaned before
+    /// as open_clip does (clean = "whitespace"); `cleaning` overrides that, and `model` is the folder of that
+    /// config where it is another. Throws Error if there is no such file, it is damaged, or a config asks for what is
+    /// not here.
+    [[gnu::cold]] static XlmRobertaTokenizer load(const std::filesystem::path& path,
+                                                  std::optional<Cleaning> cleaning = std::nullopt,
+                                                  const std::filesystem::path& model = {}) {
+        const std::filesystem::path file = detail::vocabulary_file(path, "sentencepiece.bpe.model");
+        const std::filesystem::path& folder = model.empty() ? path : model;
+        if (file.extension() == ".json") return from_json(detail::TokenizerFile::read(file), path, cleaning, folder);
+        XlmRobertaTokenizer result;
+        result.read_model(file);
+        result.read_settings(path, file.string(), detail::caption_rules(folder, cleaning, "whitespace"));
+        return result;
+    }
+
+    /// Of a tokenizer.json that was read, from the file or folder `path`; the rest as load().
+    [[gnu::cold]] static XlmRobertaTokenizer from_json(detail::TokenizerFile json, const std::filesystem::path& path,
+                                                       std::optional<Cleaning> cleaning,
+                                                       const std::filesystem::path& model) {
+        XlmRobertaTokenizer result;
+        result.read_json(json);
+        for (const detail::AddedToken& token : detail::added_tokens_of(json)) result.add(token, json.file.string());
+        result.read_settings(
+            path, json.file.string(),
+            detail::caption_rules(model, cleaning, result.frame_.begins ? "whitespace" : "canonicalize"));
+        json.refuse_unread();
+        return result;
+    }
+
+    /// The ids of a text of any length, between those that begin and end one. Invalid UTF-8 becomes U+FFFD.
+    std::vector<Id> encode(std::string_view text) const {
+        return frame_.encode(text, [&](std::string_view part, std::vector<Id>& ids) { append_part(part, ids); });
+    }
+
+    /// Fills `out` with the ids, and with padding behind them. Of a text that does not fit, the end is cut, and the
+    /// last id ends the text. Throws Error if `out` has no room for begin and end.
+    void encode(std::string_view text, std::span<Id> out) const {
+        frame_.fit("XlmRobertaTokenizer::encode", encode(text), out);
+    }
+
+    /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return detail::encode_rows(*this, texts, context);
+    }
+
+private:
+    /// What the model reads in place.
+    struct Memory {
+        std::optional<MappedFile> file;
+        std::vector<std::pair<std::string, double>> pieces;
+        std::string character_map;
+    };
+
+    XlmRobertaTokenizer() = default;
+
+    /// Fairseq's ids: four special ones, then the pieces from the fourth on (transformers/convert_slow_tokenizer.py,
+    /// XLMRobertaConverter).
+    [[gnu::cold]] void read_model(const std::filesystem::path& path) {
+        memory_->file.emplace(path);
+        const auto bytes = memory_->file->bytes();
+        try {
+            model_ = std::make_shared<const detail::UnigramModel>(
+                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+        } catch (const Error& error) {
+            throw Error(path.string(), "a model of SentencePiece", error.what());
+        }
+        if (model_->unknown() != 0)
+            throw Error(path.string(), "the piece for what is unknown first",
+                        "at " + std::to_string(model_->unknown()));
+        shift_ = 1;
+        const auto mask = static_cast<Id>(model_->size() + 1);
+        frame_ = {.begin = 0, .padding = 1, .end = 2, .unknown = 3};
+        const std::array<std::pair<const char*, Id>, 5> specials{
+            {{"<s>", 0}, {"<pad>", 1}, {"</s>", 2}, {"<unk>", 3}, {"<mask>", mask}}};
+        for (const auto& [text, id] : specials) frame_.added.add({.text = text, .id = id});
+    }
+
+    [[gnu::cold]] void read_settings(const std::filesystem::path& path, const std::string& where,
+                                     const detail::CaptionRules& rules) {
+        if (frame_.begins) {
+            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+                path,
+                {"XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+            take(settings, where);
+            if (!settings.adds_prefix_space.value_or(true)) throw Error(where, "add_prefix_space = true", "false");
+            settings.require(
+                where,
+                {{"cls_token", "<s>"},
+                 {"bos_token", "<s>"},
+                 {"sep_token", "</s>"},
+                 {"eos_token", "</s>"},
+                 {"pad_token", "<pad>"},
+                 {"unk_token", "<unk>"},
+                 {"mask_token", "<mask>"}},
+                [&](const std::string& token) { return frame_.added.has(token) || normalized_.has(token); });
+        } else {
+            const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
+                path, {"T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
+            settings.require(where, {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", ""}},
+                             [](const std::string& token) {
+                                 return token.starts_with("<extra_id_");  // sentinels of T5's training
+                             });
+            const std::string padding = settings.special("pad_token", "<pad>");
+            if (padding != "<pad>" && padding != "</s>") throw Error(where, "pad_token = <pad> or </s>", padding);
+            if (padding == "</s>") frame_.padding = frame_.end;
+            // transformers 5's T5Tokenizer puts these steps in the place of the file's (tokenization_t5.py).
+            if (settings.type.starts_with("T5")) splits_at_marks_alone_ = strips_right_ = collapses_spaces_ = false;
+            take(settings, where);
+        }
+        frame_.cleans = rules.cleaning == Cleaning::open_clip && frame_.begins;
+        frame_.canonicalizes = rules.cleaning == Cleaning::open_clip && !frame_.begins;
+        frame_.strips_end = rules.strips_end;
+    }
+
+    [[gnu::cold]] void take(const detail::TokenizerSettings& settings, const std::string& where) {
+        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
+        for (const detail::AddedToken& token : settings.added) add(token, where);
+    }
+
+    [[gnu::cold]] void add(detail::AddedToken token, const std::string& where) {
+        if (!memory_->pieces.empty()) {
+            std::size_t size = memory_->pieces.size();
+            Id known = -1;
+            for (const detail::AddedTokens* const tokens : {&frame_.added, &normalized_}) {
+                for (const detail::AddedToken& other : tokens->tokens()) {
+                    size = std::max(size, static_cast<std::size_t>(other.id) + 1);
+                    if (other.text == token.text) known = other.id;
+                }
+            }
+            const auto piece = std::ranges::find(memory_->pieces, token.text, &std::pair<std::string, double>::first);
+            if (known < 0 && piece != memory_->pieces.end()) known = static_cast<Id>(piece - memory_->pieces.begin());
+            detail::check_added(where, token, size, known);
+        }
+        if (token.normalized) token.text = mapped(token.text);
+        (token.normalized ? normalized_ : frame_.added).add(std::move(token));
+    }
+
+    [[gnu::cold]] void read_json(detail::TokenizerFile& json) {
+        const std::string where = json.file.string();
+        const auto refuse_unless = [&](bool holds, const std::string& expected, const std::string& found) {
+            if (!holds) throw Error(where, expected, found.empty() ? "nothing" : found);
+        };
+        const std::string type = json.value("model.type"), unknown = json.value("model.unk_id");
+        refuse_unless(type == "Unigram" || (type.empty() && !json.pieces.empty()), "model.type = Unigram", type);
+        refuse_unless(json.value("model.byte_fallback", "false") == "false", "model.byte_fallback = false", "true");
+        const auto id_of = [&](const char* piece) {
+            const auto found = std::ranges::find(json.pieces, piece, &std::pair<std::string, double>::first);
+            refuse_unless(found != json.pieces.end(), std::string("a piece ") + piece + " in model.vocab", "none");
+            return static_cast<Id>(found - json.pieces.begin());
+        };
+        frame_.begins =
+            std::ranges::find(json.pieces, "<s>", &std::pair<std::string, double>::first) != json.pieces.end();
+        if (frame_.begins) frame_.begin = id_of("<s>");
+        frame_.end = id_of("</s>");
+        frame_.padding = id_of("<pad>");
+        read_pipeline(json);
+        memory_->pieces = std::move(json.pieces);
+        for (const std::string at : {"normalizer", "normalizer.normalizers.0"}) {
+            if (const std::string map = json.value(at + ".precompiled_charsmap"); !map.empty())
+                memory_->character_map = from_base64(map, where);
+        }
+        frame_.unknown = static_cast<Id>(std::strtol(unknown.c_str(), nullptr, 10));
+        try {
+            model_ =
+                std::make_shared<const detail::UnigramModel>(memory_->pieces, frame_.unknown, memory_->character_map);
+        } catch (const Error& error) {
+            throw Error(where, "a unigram model", error.what());
+        }
+    }
+
+    /// The steps around the model are XLM-RoBERTa's or T5's, or the file is refused.
+    [[gnu::cold]] void read_pipeline(const detail::TokenizerFile& json) {
+        const std::string normalizer = json.value("normalizer.type");
+        if (normalizer != "Precompiled" && normalizer != "Sequence")
+            throw Error(json.file.string(), "normalizer.type = Precompiled",
+                        normalizer.empty() ? "nothing" : normalizer);
+        if (normalizer == "Sequence") json.require("normalizer.normalizers.0.type", "Precompiled");
+        for (std::size_t i = 1; json.has("normalizer.normalizers." + std::to_string(i) + ".type"); ++i) {
+            const std::string at = "normalizer.normalizers." + std::to_string(i) + ".", type = json.value(at + "type");
+            if (type == "Strip") {
+                json.require(at + "strip_left", "false");
+                json.require(at + "strip_right", "true");
+                strips_right_ = true;
+            } else {
+                // Runs of spaces become one, or the mark that it becomes.
+                json.require(at + "type", "Replace");
+                json.require(at + "pattern.Regex", " {2,}");
+                const std::string content = json.value(at + "content");
+                if (content != " " && content != "\u2581")
+                    throw Error(json.file.string(), at + "content = a space", content);
+                collapses_spaces_ = true;
+            }
+        }
+        const std::string splitter = json.value("pre_tokenizer.type");
+        const bool is_sequence = splitter == "Sequence";
+        const std::string at = is_sequence ? "pre_tokenizer.pretokenizers.1." : "pre_tokenizer.";
+        if (is_sequence) json.require("pre_tokenizer.pretokenizers.0.type", "WhitespaceSplit");
+        splits_at_marks_alone_ = !is_sequence;
+        json.require(at + "type", "Metaspace");
+        json.require(at + "replacement", "\u2581");
+        json.require(at + "add_prefix_space", "true", "true");
+        json.require(at + "prepend_scheme", "always", "always");
+        json.require(at + "split", "true", "true");
+        json.ignore(at + "str_rep");  // the replacement in older files
+        json.require("post_processor.type", "TemplateProcessing");
+        std::size_t part = 0;
+        const auto expect = [&](const char* kind, const char* id) {
+            json.require("post_processor.single." + std::to_string(part++) + "." + kind + ".id", id);
+        };
+        if (frame_.begins) expect("SpecialToken", "<s>");
+        expect("Sequence", "A");
+        expect("SpecialToken", "</s>");
+        if (json.has("post_processor.single." + std::to_string(part) + ".SpecialToken.id"))
+            throw Error(json.file.string(), "a post_processor that ends with </s>", "more");
+        const auto has_id = [&](const std::string& token, Id id) {
+            json.require("post_processor.special_tokens." + token + ".ids.0", std::to_string(id));
+        };
+        if (frame_.begins) has_id("<s>", frame_.begin);
+        has_id("</s>", frame_.end);
+        json.ignore("post_processor");
+    }
+
+    static std::string from_base64(std::string_view text, const std::string& where) {
+        std::string bytes;
+        std::uint32_t group = 0, bits = 0;
+        for (const char letter : text) {
+            constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+            if (letter == '=') break;
+            const std::size_t digit = digits.find(letter);
+            if (digit == std::string_view::npos)
+                throw Error(where, "a precompiled_charsmap in base64", std::string(1, letter));
+            group = group << 6 | static_cast<std::uint32_t>(digit);
+            if ((bits += 6) >= 8) bytes += static_cast<char>(group >> (bits -= 8) & 0xFFU);
+        }
+        return bytes;
+    }
+
+    void append_part(std::string_view text, std::vector<Id>& ids) const {
+        normalized_.split(
+            mapped(text),
+            [&](std::string_view part) {
+                const std::size_t first = ids.size();
+                splits_at_marks_alone_ ? model_->append_marked(part, ids) : model_->append_words(part, ids);
+                for (std::size_t i = first; i < ids.size(); ++i)
+                    ids[i] = ids[i] == model_->unknown() ? frame_.unknown : ids[i] + shift_;
+            },
+            [&](Id token) { ids.push_back(token); });
+    }
+
+    std::string mapped(std::string_view text) const {
+        std::string result;
+        for (std::size_t begin = 0; begin < text.size();) {
+            const std::size_t end = grapheme_end(text, begin);
+            model_->append_mapped(text.substr(begin, end - begin), result);
+            begin = end;
+        }
+        if (strips_right_) {
+            std::size_t end = result.size();
+            while (end > 0) {
+                std::size_t letter = end - 1;
+                while (letter > 0 && (static_cast<unsigned char>(result[letter]) & 0xC0U) == 0x80) --letter;
+                if (!detail::is_white_space(detail::front_code_point(std::string_view(result).substr(letter)).value))
+                    break;
+                end = letter;
+            }
+            result.resize(end);
+        }
+        if (collapses_spaces_)
+            result.erase(std::ranges::unique(result, [](char a, char b) { return a == ' ' && b == ' '; }).begin(),
+                         result.end());
+        return result;
+    }
+
+    /// Where the extended grapheme cluster ends that begins there.
+    static std::size_t grapheme_end(std::string_view text, std::size_t at) {
+        detail::CodePoint before = detail::front_code_point(text.substr(at));
+        utf8proc_int32_t state = 0;
+        while ((at += before.bytes) < text.size()) {
+            const detail::CodePoint next = detail::front_code_point(text.substr(at));
+            if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before.value),
+                                                 static_cast<utf8proc_int32_t>(next.value), &state))
+                break;
+            before = next;
+        }
+        return at;
+    }
+
+    std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
+    std::shared_ptr<const detail::UnigramModel> model_;
+    detail::BertFrame frame_;
+    detail::AddedTokens normalized_;  ///< found in a text that the character map was applied to
+    Id shift_ = 0;
+    bool strips_right_ = false, collapses_spaces_ = false, splits_at_marks_alone_ = false;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/texts/any_tokenizer.hpp ----
+
+// The tokenizer that lies beside a checkpoint, whichever it is.
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A tokenizer whose kind is known at run time. Cheap to copy; any number of threads may encode at once.
+class AnyTokenizer {
+public:
+    template <Tokenizer T>
+    requires(!std::same_as<T, AnyTokenizer>) AnyTokenizer(T tokenizer)
+        : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
+
+    /// As the tokenizer's own.
+    void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
+        return held_->encode_batch(texts, context);
+    }
+
+private:
+    struct Base {
+        virtual ~Base() = default;
+        virtual void encode(std::string_view text, std::span<Id> out) const = 0;
+        virtual std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const = 0;
+    };
+    template <class T>
+    struct Held final : Base {
+        explicit Held(T held) : tokenizer(std::move(held)) {}
+        void encode(std::string_view text, std::span<Id> out) const override { tokenizer.encode(text, out); }
+        std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const override {
+            return tokenizer.encode_batch(texts, context);
+        }
+        T tokenizer;
+    };
+
+    std::shared_ptr<const Base> held_;
+};
+
+namespace detail {
+
+/// A tokenizer.json by the model it names.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
+                                                      const std::filesystem::path& path,
+                                                      const std::filesystem::path& model) {
+    TokenizerFile json = TokenizerFile::read(file);
+    const std::string type = json.value("model.type");
+    if (type == "Unigram" || !json.pieces.empty())
+        return XlmRobertaTokenizer::from_json(std::move(json), path, std::nullopt, model);
+    if (type == "WordPiece")
+        return WordPiece::from_json(std::move(json), path, caption_rules(model, std::nullopt, "whitespace"));
+    if (json.value("model.end_of_word_suffix") == word_end)
+        return Bpe::from_json(json, path, caption_rules(model, std::nullopt, "lower").cleaning);
+    return JsonTokenizer::from_json(json, path, caption_rules(model, std::nullopt, "canonicalize"));
+}
+
+}  // namespace detail
+
+/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, tokenizer.json, vocab.json
+/// with merges.txt, sentencepiece.bpe.model, vocab.txt, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a
+/// file; the configs beside it are not read then. `model` is the folder of the checkpoint where it is another: its
+/// open_clip_config.json says how captions are cleaned. Throws Error that lists the names it looked for.
+[[gnu::cold]] inline AnyTokenizer open_tokenizer(const std::filesystem::path& path,
+                                                 const std::filesystem::path& model = {}) {
+    if (!std::filesystem::exists(path)) throw Error(path.string(), "a tokenizer's folder, or a file", "nothing there");
+    const std::string name = path.filename().string();
+    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    if (!std::filesystem::is_directory(path)) {
+        const std::filesystem::path& rules = model.empty() ? path : model;
+        if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path, std::nullopt, rules);
+        if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
+        if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
+        if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
+        if (name.ends_with(".txt.gz")) return Bpe::load(path, std::nullopt, rules);
+    }
+    const std::filesystem::path& rules = model.empty() ? folder : model;
+    const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
+    if (has("spiece.model")) return SentencePiece::load(folder, std::nullopt, rules);
+    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder, std::nullopt, rules);
+    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
+    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
+    if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
+    if (has("bpe_simple_vocab_16e6.txt.gz"))
+        return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz", std::nullopt, rules);
+    throw Error(path.string(),
+                "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
+                "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
+                "none of them");
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/texts/bpe_trainer.hpp ----
+
+// Learns a vocabulary for the BPE tokenizer from captions.
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Pair counts over a set of distinct words, kept up to date from merge to merge.
+class PairCounts {
+public:
+    /// An ordered pair of tokens as one number, so that the lower pair wins where counts are equal.
+    using Pair = std::uint64_t;
+
+    explicit PairCounts(const std::map<std::string, std::int64_t>& words) {
+        std::array<Id, 256> ids{};
+        for (std::size_t id = 0; id < ids.size(); ++id) ids[byte_alphabet.byte_of_id[id]] = static_cast<Id>(id);
+        for (const auto& [text, count] : words) {
+            Word word{{}, count};
+            for (const char byte : text) word.ids.push_back(ids[static_cast<unsigned char>(byte)]);
+            word.ids.back() += 256;
+            words_.push_back(std::move(word));
+        }
+        for (std::size_t i = 0; i < words_.size(); ++i) {
+            for_each_pair(words_[i], [&](Pair pair) {
+                State& state = pairs_[pair];
+                state.count += words_[i].count;
+                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
+            });
+        }
+        for (const auto& [pair, state] : pairs_) queue_.push({state.count, pair});
+    }
+
+    static Id left(Pair pair) { return static_cast<Id>(pair >> 32); }
+    static Id right(Pair pair) { return static_cast<Id>(pair & 0xFFFFFFFFU); }
+
+    /// Removes and gives the most frequent pair, the lowest one of several; false when no word has two tokens left.
+    bool pop(Pair& pair) {
+        while (!queue_.empty()) {
+            const Entry top = queue_.top();
+            queue_.pop();
+            const std::int64_t count = pairs_.at(top.pair).count;
+            if (count == top.count && count > 0) {
+                pair = top.pair;
+                return true;
+            }
+            // Merges elsewhere took some of it since it was queued.
+            if (count > 0 && count < top.count) queue_.push({count, top.pair});
+        }
+        return false;
+    }
+
+    /// Replaces every occurrence of a pair, left to right in each word.
+    void merge(Pair pair, Id result) {
+        std::unordered_set<Pair> fresh;
+        const std::vector<std::size_t> affected = std::move(pairs_.at(pair).words);
+        for (const std::size_t i : affected) {
+            Word& word = words_[i];
+            for_each_pair(word, [&](Pair old) { pairs_.at(old).count -= word.count; });
+            std::size_t kept = 0;
+            for (std::size_t at = 0; at < word.ids.size(); ++kept) {
+                const bool here = at + 1 < word.ids.size() && key(word.ids[at], word.ids[at + 1]) == pair;
+                word.ids[kept] = here ? result : word.ids[at];
+                at += here ? 2 : 1;
+            }
+            word.ids.resize(kept);
+            for_each_pair(word, [&](Pair now) {
+                State& state = pairs_[now];
+                state.count += word.count;
+                if (left(now) != result && right(now) != result) return;
+                fresh.insert(now);
+                if (state.words.empty() || state.words.back() != i) state.words.push_back(i);
+            });
+        }
+        for (const Pair now : fresh) queue_.push({pairs_.at(now).count, now});
+    }
+
+private:
+    struct Word {
+        std::vector<Id> ids;
+        std::int64_t count = 0;
+    };
+
+    struct State {
+        std::int64_t count = 0;
+        std::vector<std::size_t> words;  ///< where it occurs, or did
+    };
+
+    struct Entry {
+        std::int64_t count = 0;
+        Pair pair = 0;
+        bool operator<(const Entry& other) const {
+            return count != other.count ? count < other.count : pair > other.pair;
+        }
+    };
+
+    static Pair key(Id left, Id right) {
+        return (static_cast<Pair>(static_cast<std::uint32_t>(left)) << 32) | static_cast<std::uint32_t>(right);
+    }
+
+    template <class Body>
+    static void for_each_pair(const Word& word, const Body& body) {
+        for (std::size_t i = 0; i + 1 < word.ids.size(); ++i) body(key(word.ids[i], word.ids[i + 1]));
+    }
+
+    std::vector<Word> words_;
+    std::unordered_map<Pair, State> pairs_;
+    std::priority_queue<Entry> queue_;
+};
+
+}  // namespace detail
+
+/// Learns a vocabulary by byte-pair encoding (Sennrich, Haddow, Birch 2016): the most frequent pair of neighbouring
+/// tokens becomes a token, again and again. `vocabulary` counts the 256 bytes, the 256 bytes that end a word, the
+/// merges and the two special tokens; end of text is the highest id, on which pooling by argmax relies. Captions are
+/// cleaned and split as encode() does it; special tokens in them are left out. The same captions in any order give the
+/// same result. Where every word is one token before the vocabulary is full, it stays smaller: ask the result. Throws
+/// Error where `vocabulary` is below 514.
+inline Bpe train_bpe(std::span<const std::string> captions, std::size_t vocabulary,
+                     Cleaning cleaning = Cleaning::open_clip) {
+    constexpr std::size_t bytes = 512;
+    constexpr std::size_t specials = 2;
+    if (vocabulary < bytes + specials) {
+        throw Error("train_bpe", "a vocabulary of at least 514 (512 bytes and 2 special tokens)",
+                    std::to_string(vocabulary));
+    }
+    std::map<std::string, std::int64_t> words;
+    for (const std::string& caption : captions) {
+        detail::split_text(
+            caption, cleaning, [&](std::string_view word) { ++words[std::string(word)]; }, [](bool) {});
+    }
+    detail::PairCounts pairs(words);
+    std::vector<Bpe::Merge> merges;
+    detail::PairCounts::Pair pair = 0;
+    // No pair makes a token that another made before: within its ends a token is always merged in the same order.
+    while (merges.size() + bytes + specials < vocabulary && pairs.pop(pair)) {
+        pairs.merge(pair, static_cast<Id>(bytes + merges.size()));
+        merges.push_back({detail::PairCounts::left(pair), detail::PairCounts::right(pair)});
+    }
+    return Bpe(merges, cleaning);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
 
 // ---- tandem/train/optimizer.hpp ----
 
@@ -29193,15 +29367,15 @@ struct ConstantRate {
 
 namespace tandem::inline TANDEM_ABI {
 
-/// What a run has got to, beside its weights and moments. The order of samples and all random draws follow from seed and
-/// step, so these two are the whole random state.
+/// What a run has got to, beside its weights and moments. The order of samples and all random draws follow from seed
+/// and step, so these two are the whole random state.
 struct RunState {
     std::uint64_t seed = 0;
-    std::size_t step = 0;           ///< steps taken, skipped ones included
-    std::size_t skipped = 0;        ///< steps whose loss or gradient was not finite
+    std::size_t step = 0;     ///< steps taken, skipped ones included
+    std::size_t skipped = 0;  ///< steps whose loss or gradient was not finite
     std::size_t skipped_in_row = 0;
-    double seconds = 0;             ///< time spent training
-    std::vector<float> losses;      ///< one for each step; a skipped step's is what it was
+    double seconds = 0;         ///< time spent training
+    std::vector<float> losses;  ///< one for each step; a skipped step's is what it was
 };
 
 /// All that a run's result depends on beside its state, each under a name and in words: a run goes on from a snapshot
@@ -29244,7 +29418,8 @@ inline constexpr const char* input_prefix = "run.";
 }
 
 template <class Number>
-Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key, const std::string& where) {
+Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
+                    const std::string& where) {
     const auto entry = metadata.find(key);
     Number value{};
     if (entry == metadata.end() ||
@@ -29255,12 +29430,14 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
 }
 
 template <class Model>
-void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model, const std::string& where) {
+void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model,
+                      const std::string& where) {
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
             const StoredTensor* stored = file.find(prefix + name);
             const auto shape = shape_of(parameter.extents());
-            if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<typename Parameter::element>()) {
+            if (stored == nullptr || stored->shape != shape ||
+                stored->type != data_type_of<typename Parameter::element>()) {
                 throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
                             stored == nullptr ? "no such tensor" : shape_text(stored->shape));
             }

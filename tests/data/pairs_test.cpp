@@ -7,8 +7,8 @@
 #include <fstream>
 #include <set>
 
-#include <tandem/data/bpe_trainer.hpp>
 #include <tandem/data/pairs.hpp>
+#include <tandem/texts/bpe_trainer.hpp>
 
 namespace td = tandem;
 namespace fs = std::filesystem;
@@ -24,7 +24,8 @@ public:
         REQUIRE(::mkdtemp(name.data()) != nullptr);
         path_ = name;
         fs::create_directories(path_ / "sub");
-        for (int i = 0; i < 4; ++i) write("sub/" + std::to_string(i) + ".png", picture(20 + i, 12, static_cast<std::uint8_t>(50 * i)));
+        for (int i = 0; i < 4; ++i)
+            write("sub/" + std::to_string(i) + ".png", picture(20 + i, 12, static_cast<std::uint8_t>(50 * i)));
         write("large.png", picture(80, 80, 9));
         auto damaged = td::encode_png(picture(20, 20, 7));
         damaged.resize(damaged.size() / 2);
@@ -98,7 +99,8 @@ TEST_CASE("images that cannot be read are skipped by cause, and strict names the
     std::ofstream(folder.captions()) << "sub/0.png\tzero\ndamaged.png\tbroken\ngone.png\tnowhere\n";
     td::PairOptions strict = options();
     strict.strict = true;
-    CHECK_THROWS_WITH(td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, strict), Contains("damaged.png"));
+    CHECK_THROWS_WITH(td::Pairs::load(folder.path(), folder.captions(), tokenizer(), 8, strict),
+                      Contains("damaged.png"));
 }
 
 TEST_CASE("one caption of several is drawn, and the same random state gives the same pair") {
@@ -142,7 +144,7 @@ TEST_CASE("images that do not fit in memory are read again, with the same pixels
 }
 
 TEST_CASE("pictures that are not RGB are resized as the recipe says, in training and in evaluation") {
-    const fs::path folder = fs::path(TANDEM_TEST_DATA) / "data/fixtures/image";
+    const fs::path folder = fs::path(TANDEM_TEST_DATA) / "images/fixtures/image";
     const std::vector<td::CaptionedImage> images{{"transparent_white.png", {"zero"}}};
     const td::Image whole = td::read_image(folder / images[0].path);
     REQUIRE(whole.storage == td::Storage::alpha);

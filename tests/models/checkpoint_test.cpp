@@ -22,8 +22,11 @@ using Catch::Matchers::Contains;
 namespace {
 
 inline constexpr td::ClipConfig small{
-    .vision = td::VitConfig{.image = 16, .patch = 4, .width = 48, .layers = 1, .heads = 3, .activation = td::QuickGelu{}},
-    .text = td::TextConfig{.vocabulary = 40, .context = 9, .width = 32, .layers = 1, .heads = 2, .activation = td::QuickGelu{}},
+    .vision =
+        td::VitConfig{.image = 16, .patch = 4, .width = 48, .layers = 1, .heads = 3, .activation = td::QuickGelu{}},
+    .text =
+        td::TextConfig{
+            .vocabulary = 40, .context = 9, .width = 32, .layers = 1, .heads = 2, .activation = td::QuickGelu{}},
     .embedding = 24};
 using Model = td::Clip<small>;
 
@@ -50,46 +53,57 @@ TEST_CASE("a folder whose config contradicts the architecture is refused, both v
     td::save_weights(Model{td::Seed{3}}, folder / "model.safetensors");
     const auto refused = [&](const char* file, const std::string& config, const std::string& message) {
         folder.write(file, config);
-        CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("the checkpoint's config does not fit the architecture:\n  " + message));
+        CHECK_THROWS_WITH(td::load<small>(folder.path()),
+                          Contains("the checkpoint's config does not fit the architecture:\n  " + message));
     };
     folder.write("config.json", transformers_config);
     CHECK(same_bits(td::load<small>(folder.path()), Model{td::Seed{3}}));
     refused("config.json", replaced(transformers_config, R"("image_size": 16)", R"("hidden_act": "gelu")"),
-            "vision.activation: expected quick_gelu, found gelu (config.json, vision_config.hidden_act)\n  with_activation");
+            "vision.activation: expected quick_gelu, found gelu (config.json, vision_config.hidden_act)\n  "
+            "with_activation");
     refused("config.json", replaced(transformers_config, R"("num_attention_heads": 3)", R"("num_attention_heads": 6)"),
             "vision.heads: expected 3, found 6");
     refused("config.json", replaced(transformers_config, R"("eos_token_id": 39)", R"("eos_token_id": 7)"),
             "text.pooling: expected argmax, found eos (config.json, text_config.eos_token_id)");
     refused("config.json", replaced(transformers_config, R"(, "num_attention_heads": 2)", ""),
             "text.heads: expected 2, found 8 (config.json, text_config.num_attention_heads by default)");
-    refused("config.json", replaced(transformers_config, R"("vocab_size": 40)", R"("vocab_size": 40, "layer_norm_eps": 1e-06)"),
+    refused("config.json",
+            replaced(transformers_config, R"("vocab_size": 40)", R"("vocab_size": 40, "layer_norm_eps": 1e-06)"),
             "text.norm.eps: expected 1e-05, found 1e-06");
-    refused("config.json", replaced(transformers_config, R"("vocab_size": 40)", R"("vocab_size": 40, "layer_norm_eps": 1.0005e-05)"),
+    refused("config.json",
+            replaced(transformers_config, R"("vocab_size": 40)", R"("vocab_size": 40, "layer_norm_eps": 1.0005e-05)"),
             "text.norm.eps: expected 1e-05, found 1.0005e-05");
     refused("config.json", replaced(transformers_config, R"("projection_dim": 24)", R"("projection_dim": 512)"),
             "embedding: expected 24, found 512");
-    refused("config.json", replaced(replaced(transformers_config, R"("clip")", R"("siglip")"), R"("projection_dim": 24,)", ""),
+    refused("config.json",
+            replaced(replaced(transformers_config, R"("clip")", R"("siglip")"), R"("projection_dim": 24,)", ""),
             "vision.activation: expected quick_gelu, found gelu_pytorch_tanh");
 
     folder.write("open_clip_config.json", open_clip_config);
     CHECK_NOTHROW(td::load<small>(folder.path()));
     refused("open_clip_config.json", replaced(open_clip_config, R"("quick_gelu": true,)", ""),
             "vision.activation: expected quick_gelu, found gelu");
-    refused("open_clip_config.json", replaced(open_clip_config, R"("heads": 2)", R"("heads": 2, "no_causal_mask": true)"),
+    refused("open_clip_config.json",
+            replaced(open_clip_config, R"("heads": 2)", R"("heads": 2, "no_causal_mask": true)"),
             "text.causal: expected true, found false");
     refused("open_clip_config.json", replaced(open_clip_config, R"("heads": 2)", R"("heads": 2, "pool_type": "last")"),
             "text.pooling: expected argmax, found last");
-    refused("open_clip_config.json", replaced(open_clip_config, R"("patch_size": 4, "width": 48)", R"("timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none")"),
+    refused("open_clip_config.json",
+            replaced(open_clip_config, R"("patch_size": 4, "width": 48)",
+                     R"("timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none")"),
             "vision.patch: expected 4, found 16 (open_clip_config.json, model_cfg.vision_cfg.timm_model_name)");
 }
 
 TEST_CASE("a folder that is no checkpoint says why") {
     const Folder folder;
-    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("expected one of model.safetensors, open_clip_model.safetensors"));
+    CHECK_THROWS_WITH(td::load<small>(folder.path()),
+                      Contains("expected one of model.safetensors, open_clip_model.safetensors"));
     folder.write("config.json", R"({"model_type": "flava"})");
-    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected model_type = clip, siglip, align, "));
+    CHECK_THROWS_WITH(td::load<small>(folder.path()),
+                      Contains("config.json: expected model_type = clip, siglip, align, "));
     folder.write("config.json", "{\"model_type\": ");
-    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("config.json: expected a JSON object, found a fault at byte 15"));
+    CHECK_THROWS_WITH(td::load<small>(folder.path()),
+                      Contains("config.json: expected a JSON object, found a fault at byte 15"));
 }
 
 TEST_CASE("weights of float64 are rounded to the model's precision") {
@@ -120,11 +134,12 @@ TEST_CASE("weights of float64 are rounded to the model's precision") {
 }
 
 TEST_CASE("tensors that cannot be weights are named with their kind, whether asked for or not") {
-    const fs::path file = fs::path(TANDEM_TEST_DATA) / "data" / "fixtures" / "torch" / "unreadable.pt";
+    const fs::path file = fs::path(TANDEM_TEST_DATA) / "files" / "fixtures" / "torch" / "unreadable.pt";
     CHECK_THROWS_WITH(td::load<small>(file),
                       Contains("\n  text_projection: a sparse tensor; save it as tensor.to_dense()\n") &&
                           Contains("\n  logit_scale: a tensor on the meta device, which has no elements") &&
-                          Contains("\n  positional_embedding: expected elements of F64, F32, F16 or BF16, found F8_E4M3; save it as tensor.float()") &&
+                          Contains("\n  positional_embedding: expected elements of F64, F32, F16 or BF16, found "
+                                   "F8_E4M3; save it as tensor.float()") &&
                           Contains("\n  extra: unexpected, a sparse tensor") && !Contains("array"));
 }
 
@@ -145,8 +160,9 @@ TEST_CASE("on demand, weights that are not finite are refused") {
             },
             model);
         td::save_weights(model, folder / "spoiled.safetensors");
-        CHECK_THROWS_WITH((td::load<small, T>(folder / "spoiled.safetensors", {.check_finite = true})),
-                          Contains("token_embedding.weight: expected finite elements, found 2 that are infinite or NaN"));
+        CHECK_THROWS_WITH(
+            (td::load<small, T>(folder / "spoiled.safetensors", {.check_finite = true})),
+            Contains("token_embedding.weight: expected finite elements, found 2 that are infinite or NaN"));
         CHECK_NOTHROW(td::load<small, T>(folder / "spoiled.safetensors"));
     };
     spoiled(float{});
@@ -177,12 +193,15 @@ TEST_CASE("a sharded checkpoint loads, and says what is missing") {
     const td::StoredTensor lost = shards[1].back();
     shards[1].pop_back();
     td::save_safetensors(folder / "1.safetensors", shards[1]);
-    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("1.safetensors: expected tensor '" + lost.name + "', which the index says it has"));
+    CHECK_THROWS_WITH(td::load<small>(folder.path()),
+                      Contains("1.safetensors: expected tensor '" + lost.name + "', which the index says it has"));
     fs::remove(folder / "1.safetensors");
-    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("index.json: expected shard 1.safetensors beside the index, with " +
-                                                               std::to_string(shards[1].size() + 1) + " of the tensors, found no such file"));
+    CHECK_THROWS_WITH(td::load<small>(folder.path()),
+                      Contains("index.json: expected shard 1.safetensors beside the index, with " +
+                               std::to_string(shards[1].size() + 1) + " of the tensors, found no such file"));
     folder.write("model.safetensors.index.json", R"({"weight_map": {"logit_scale": "../1.safetensors"}})");
-    CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("expected shards beside the index, found '../1.safetensors'"));
+    CHECK_THROWS_WITH(td::load<small>(folder.path()),
+                      Contains("expected shards beside the index, found '../1.safetensors'"));
     folder.write("model.safetensors.index.json", "{}");
     CHECK_THROWS_WITH(td::load<small>(folder.path()), Contains("expected a weight_map"));
 }
@@ -227,5 +246,6 @@ TEST_CASE("positions for another image size are resized as open_clip resizes the
         tensor.data = tensor.data.first(16 * 48 * sizeof(float));
     }
     td::save_safetensors(folder / "odd.safetensors", tensors);
-    CHECK_THROWS_WITH(td::load<small>(folder / "odd.safetensors"), Contains("visual.positional_embedding: expected [17, 48], found [16, 48]"));
+    CHECK_THROWS_WITH(td::load<small>(folder / "odd.safetensors"),
+                      Contains("visual.positional_embedding: expected [17, 48], found [16, 48]"));
 }

@@ -11,10 +11,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include <tandem/data/any_tokenizer.hpp>
-#include <tandem/data/preprocess_config.hpp>
+#include <tandem/images/preprocess_config.hpp>
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/model_config.hpp>
+#include <tandem/texts/any_tokenizer.hpp>
 
 #include "saved_models.hpp"
 
@@ -43,7 +43,7 @@ std::string outcome(const Folder& folder, const std::string& kind, const nlohman
         return text;
     }
     if (kind.starts_with("tokenizer ")) {
-        const std::filesystem::path fixtures = std::filesystem::path(TANDEM_TEST_DATA) / "data/fixtures";
+        const std::filesystem::path fixtures = std::filesystem::path(TANDEM_TEST_DATA) / "texts/fixtures";
         if (kind.ends_with(" CLIP")) {
             static const td::Bpe bpe =
                 td::Bpe::load(fixtures / "bpe/bpe_simple_vocab_16e6.txt.gz", td::Cleaning::transformers);

@@ -217,7 +217,7 @@ TEXTS = ("A photo of a Cat", "naïve café  two", "a [MASK] <mask> <|endoftext|>
 
 
 def tokenizer_rows(fixtures):
-    """tokenizer_config.json beside the vocabularies of tests/data/fixtures."""
+    """tokenizer_config.json beside the vocabularies of tests/texts/fixtures."""
     import gzip
 
     merges = gzip.open(fixtures / "bpe/bpe_simple_vocab_16e6.txt.gz").read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
@@ -257,7 +257,7 @@ def tokenizer_rows(fixtures):
 
 
 if __name__ == "__main__":
-    fixtures = Path(__file__).resolve().parents[1] / "data/fixtures"
+    fixtures = Path(__file__).resolve().parents[1] / "texts/fixtures"
     with open(sys.argv[1], "w", encoding="utf-8") as out:
         for row in (*open_clip_rows(), *transformers_rows(), *align_rows(), *open_clip_preprocess_rows(), *preprocess_rows(), *tokenizer_rows(fixtures)):
             out.write(json.dumps(row) + "\n")

@@ -7,7 +7,7 @@
 
 Each is written by the library that publishes such checkpoints, as a folder with its configs and a tokenizer; embed opens
 the folder, and its embeddings of pictures and captions are compared with the library's own. Vocabularies that are not free
-to copy are the small ones of tests/data/fixtures, with the original's algorithm. Needs twice the checkpoint's size in
+to copy are the small ones of tests/texts/fixtures, with the original's algorithm. Needs twice the checkpoint's size in
 memory and once on disk.
 """
 
@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TOKENIZERS = ROOT / "tests/data/fixtures"
+TOKENIZERS = ROOT / "tests/texts/fixtures"
 
 # Names of transformers' checkpoints: (sizes of the image tower, of the text tower, width of the embedding).
 BASE, LARGE = {}, {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}

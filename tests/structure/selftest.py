@@ -16,10 +16,10 @@ GOOD = {
     "kernels/avx2.hpp": "#pragma once\n#if defined(__x86_64__)\n#include <immintrin.h>\n#endif\n",
     "tensor/tensor.hpp": "#pragma once\n#include <tandem/kernels/native.hpp>\n#include <tandem/kernels/avx2.hpp>\n",
     "tensor/eigen.hpp": "#pragma once\n#include <Eigen/Core>\n#include <tandem/tensor/tensor.hpp>\n",
-    "data/image.hpp": "#pragma once\n#if __has_include(<png.h>)\n#include <png.h>\n#endif\n"
+    "images/image.hpp": "#pragma once\n#if __has_include(<png.h>)\n#include <png.h>\n#endif\n"
                       "#include <tandem/core/parallel.hpp>\n",
     "nn/linear.hpp": "#pragma once\n#include <tandem/tensor/tensor.hpp>\n",
-    "models/clip.hpp": "#pragma once\n#include <tandem/data/image.hpp>\n#include <tandem/nn/linear.hpp>\n",
+    "models/clip.hpp": "#pragma once\n#include <tandem/images/image.hpp>\n#include <tandem/nn/linear.hpp>\n",
     "train/trainer.hpp": "#pragma once\n#include <tandem/models/clip.hpp>\n",
     "tandem.hpp": "#pragma once\n#include <string>\n#include <tandem/train/trainer.hpp>\n",
 }
@@ -57,7 +57,13 @@ class Layers(Tree):
                     "losses lies above core")
 
     def test_siblings(self):
-        self.expect("nn/linear.hpp", "#pragma once\n#include <tandem/data/image.hpp>\n", 2, "siblings")
+        self.expect("nn/linear.hpp", "#pragma once\n#include <tandem/images/image.hpp>\n", 2, "siblings")
+        self.setUp()
+        self.expect("texts/bpe.hpp", "#pragma once\n#include <tandem/images/image.hpp>\n", 2, "siblings")
+        self.setUp()
+        self.write("files/json.hpp", "#pragma once\n#include <tandem/images/image.hpp>\n")
+        self.write("data/pairs.hpp", "#pragma once\n#include <tandem/files/json.hpp>\n")
+        self.expect("files/json.hpp", "#pragma once\n#include <tandem/images/image.hpp>\n", 2, "siblings")
         self.setUp()
         self.write("tasks/probe.hpp", "#pragma once\n")
         self.expect("train/trainer.hpp", "#pragma once\n#include <tandem/tasks/probe.hpp>\n", 2, "siblings")

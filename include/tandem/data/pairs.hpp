@@ -23,9 +23,9 @@
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/core/to_text.hpp>
-#include <tandem/data/image.hpp>
-#include <tandem/data/tokenizer.hpp>
-#include <tandem/data/transform.hpp>
+#include <tandem/images/image.hpp>
+#include <tandem/images/transform.hpp>
+#include <tandem/texts/tokenizer.hpp>
 
 #if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>)
 
@@ -90,8 +90,8 @@ struct PairOptions {
 /// and counted by cause. The order is that of the captions file. Immutable: any number of threads may fetch.
 class Pairs {
 public:
-    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Tokenizer auto& tokenizer, std::size_t context,
-          PairOptions options = {}, SkipCounts skipped = {})
+    Pairs(std::filesystem::path folder, std::vector<CaptionedImage> images, const Tokenizer auto& tokenizer,
+          std::size_t context, PairOptions options = {}, SkipCounts skipped = {})
         : folder_(std::move(folder)), options_(std::move(options)), context_(context), skipped_(std::move(skipped)) {
         read_images(std::move(images));
         for (const Item& item : items_) {
@@ -101,8 +101,8 @@ public:
     }
 
     /// The images below `folder` that the captions file names.
-    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions, const Tokenizer auto& tokenizer,
-                      std::size_t context, PairOptions options = {}) {
+    static Pairs load(const std::filesystem::path& folder, const std::filesystem::path& captions,
+                      const Tokenizer auto& tokenizer, std::size_t context, PairOptions options = {}) {
         SkipCounts skipped;
         std::vector<CaptionedImage> images = read_captions(captions, skipped, options.strict);
         return Pairs(folder, std::move(images), tokenizer, context, std::move(options), std::move(skipped));
@@ -177,12 +177,8 @@ public:
             crop = detail::to_text(part->scale_low) + " to " + detail::to_text(part->scale_high) + " of the area, " +
                    detail::to_text(part->ratio_low) + " to " + detail::to_text(part->ratio_high) + " as wide";
         }
-        return {{"pairs", std::to_string(size())},
-                {"captions", captions.text()},
-                {"images", images.text()},
-                {"images in memory", std::to_string(kept)},
-                {"preprocess", numbers},
-                {"crop", crop},
+        return {{"pairs", std::to_string(size())},          {"captions", captions.text()}, {"images", images.text()},
+                {"images in memory", std::to_string(kept)}, {"preprocess", numbers},       {"crop", crop},
                 {"flip", detail::to_text(options_.flip)}};
     }
 

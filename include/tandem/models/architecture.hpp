@@ -14,7 +14,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/weight_files.hpp>
+#include <tandem/files/weight_files.hpp>
 #include <tandem/models/config.hpp>
 #include <tandem/models/efficientnet.hpp>
 #include <tandem/models/model_config.hpp>
@@ -61,7 +61,8 @@ template <class Tower>
         tower.for_each_block([&](const auto&) { ++blocks; });
         add("blocks", std::to_string(blocks));
         std::array<char, 32> coefficient;
-        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient), std::pair("depth_coefficient", tower.depth_coefficient)}) {
+        for (const auto& [name, value] : {std::pair("width_coefficient", tower.width_coefficient),
+                                          std::pair("depth_coefficient", tower.depth_coefficient)}) {
             std::snprintf(coefficient.data(), coefficient.size(), "%.6g", value);
             add(name, coefficient.data());
         }
@@ -138,19 +139,23 @@ template <class Tower>
         std::size_t layers = 0;
         while (!shape(at + std::to_string(layers) + ".ln_1.weight").empty()) ++layers;
         add((tower + "layers").c_str(), layers);
-        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2) add((tower + "hidden").c_str(), hidden[0]);
+        if (const auto hidden = shape(at + "0.mlp.c_fc.weight"); hidden.size() == 2)
+            add((tower + "hidden").c_str(), hidden[0]);
     };
     const auto blocks_of_stage = [&](std::size_t stage) {
         std::size_t found = 0;
-        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty()) ++found;
+        while (!shape("visual.layer" + std::to_string(stage) + "." + std::to_string(found) + ".conv1.weight").empty())
+            ++found;
         return found;
     };
     std::size_t inverted = 0;
-    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty()) ++inverted;
+    while (!shape("visual.encoder.blocks." + std::to_string(inverted) + ".projection.project_conv.weight").empty())
+        ++inverted;
     add("vision.blocks", inverted);
     if (const auto first = shape("visual.layer1.0.conv1.weight"); !first.empty()) {
         std::string stages;
-        for (std::size_t stage = 1; stage <= 4; ++stage) stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
+        for (std::size_t stage = 1; stage <= 4; ++stage)
+            stages += (stage > 1 ? "," : "") + std::to_string(blocks_of_stage(stage));
         fields.push_back({"vision.stages", stages, "the tensors"});
         add("vision.width", first[0]);
         if (const auto positions = shape("visual.attnpool.positional_embedding"); positions.size() == 2)
@@ -165,7 +170,8 @@ template <class Tower>
     }
     if (!shape("visual.attn_pool.latent").empty()) fields.push_back({"vision.pooling", "map", "the tensors"});
     // A class token may stand there unused (CLIPA pools the mean): the usual, unless a config says otherwise.
-    else if (has_class_token) fields.push_back({"vision.pooling", "tok", "the tensors, by default"});
+    else if (has_class_token)
+        fields.push_back({"vision.pooling", "tok", "the tensors, by default"});
     blocks("visual.transformer.resblocks.", "vision.");
     const auto flag = [&](const char* name, bool value) {
         fields.push_back({name, value ? "true" : "false", "the tensors"});
@@ -184,8 +190,10 @@ template <class Tower>
     }
     blocks("transformer.resblocks.", "text.");
     if (const auto projection = shape("text_projection"); projection.size() == 2) add("embedding", projection[1]);
-    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2) add("embedding", projection[0]);
-    if (const auto projection = shape("text_projection.weight"); projection.size() == 2) add("embedding", projection[0]);
+    if (const auto projection = shape("text_projection.2.weight"); projection.size() == 2)
+        add("embedding", projection[0]);
+    if (const auto projection = shape("text_projection.weight"); projection.size() == 2)
+        add("embedding", projection[0]);
     if (!shape("text_projection.weight").empty()) flag("text.proj_bias", !shape("text_projection.bias").empty());
     if (const auto types = shape("token_type_embedding"); types.size() == 2) add("text.token_types", types[0]);
     if (file.find("input_resolution") != nullptr) {
@@ -208,11 +216,14 @@ template <class Tower>
         if (!of_image && !of_text && towers != Towers::both) continue;
         for (const ArchitectureField& ours : architecture) {
             if (stored.name == ours.name && !same_value(stored.value, ours.value))
-                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" + stored.source + ")";
+                faults += "\n  " + stored.name + ": expected " + ours.value + ", found " + stored.value + " (" +
+                          stored.source + ")";
         }
     }
-    if (faults.find("activation") != std::string::npos) faults += "\n  with_activation makes the same architecture with another";
-    if (!faults.empty()) throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
+    if (faults.find("activation") != std::string::npos)
+        faults += "\n  with_activation makes the same architecture with another";
+    if (!faults.empty())
+        throw Error(folder.string(), "the checkpoint's config does not fit the architecture:" + faults);
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

@@ -26,9 +26,9 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/memory.hpp>
-#include <tandem/data/filter.hpp>
-#include <tandem/data/safetensors.hpp>
-#include <tandem/data/weight_files.hpp>
+#include <tandem/files/safetensors.hpp>
+#include <tandem/files/weight_files.hpp>
+#include <tandem/images/filter.hpp>
 #include <tandem/models/architecture.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/models/naming.hpp>
@@ -115,7 +115,10 @@ struct LoadTarget {
 class CheckpointFit {
 public:
     explicit CheckpointFit(const WeightFiles& file, const LoadOptions& options)
-        : file_(file), naming_(file), options_(options), used_(file.tensors().size()),
+        : file_(file),
+          naming_(file),
+          options_(options),
+          used_(file.tensors().size()),
           used_unreadable_(file.unreadable().size()) {}
 
     /// A tensor that a file may have and the model does without: it computes it.
@@ -124,16 +127,16 @@ public:
             used_[position_of(*stored)] = true;
     }
 
-    /// Image positions of another number of patches are resized to `grid`; behind `prefix` rows the file's are those of a
-    /// square, as open_clip takes them to be.
+    /// Image positions of another number of patches are resized to `grid`; behind `prefix` rows the file's are those of
+    /// a square, as open_clip takes them to be.
     void resize_positions(std::string name, std::size_t prefix, const ImageSize& grid) {
         positions_ = std::move(name);
         prefix_ = prefix;
         grid_ = grid;
     }
 
-    /// Reads the parameters of the towers asked for, or throws before it has read any. `assumed` says which architecture
-    /// they are those of.
+    /// Reads the parameters of the towers asked for, or throws before it has read any. `assumed` says which
+    /// architecture they are those of.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, std::string_view assumed) {
         std::vector<const LoadTarget*> wanted;
         for (const LoadTarget& target : targets) {
@@ -182,7 +185,8 @@ private:
             file_.forget(stored);
         }
         if (source.is_temperature) {
-            for (T& x : elements) x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
+            for (T& x : elements)
+                x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
         }
         if (!source.transposed) return;
         const std::vector<T> stored(elements.begin(), elements.end());
@@ -196,9 +200,9 @@ private:
         return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
     }
 
-    bool resizes(const std::string& name, std::span<const std::size_t> stored, std::span<const std::size_t> wanted) const {
-        if (name != positions_ || stored.size() < 2 || stored.back() != wanted.back())
-            return false;
+    bool resizes(const std::string& name, std::span<const std::size_t> stored,
+                 std::span<const std::size_t> wanted) const {
+        if (name != positions_ || stored.size() < 2 || stored.back() != wanted.back()) return false;
         const std::size_t rows = elements_of(stored) / stored.back();
         return rows > prefix_ && side_of_square(rows - prefix_) > 0;
     }
@@ -292,17 +296,19 @@ private:
         }
         if (missing_.empty() && unfit_.empty() && unexpected.empty()) return;
         const std::string of = " of " + std::to_string(asked_) + " tensors ";
-        std::string text = "the checkpoint does not fit the model: " + std::to_string(missing_.size()) + of + "are missing, " +
-                           std::to_string(unfit_.size()) + " do not fit, " + std::to_string(unexpected.size()) +
-                           " others are unexpected; assumed was " + std::string(assumed) + ", under the names of " +
-                           naming_.scheme();
+        std::string text = "the checkpoint does not fit the model: " + std::to_string(missing_.size()) + of +
+                           "are missing, " + std::to_string(unfit_.size()) + " do not fit, " +
+                           std::to_string(unexpected.size()) + " others are unexpected; assumed was " +
+                           std::string(assumed) + ", under the names of " + naming_.scheme();
         if (is_adapted) text += "\n  lora_ tensors are adapters: save the model after merge_and_unload()";
         for (const std::vector<std::string>* const faults : {&unfit_, &missing_, &std::as_const(unexpected)}) {
             constexpr std::size_t most = 10;
             for (std::size_t i = 0; i < std::min(most, faults->size()); ++i) text += "\n  " + (*faults)[i];
             if (faults->size() > most) {
                 text += "\n  and " + std::to_string(faults->size() - most) + " more" +
-                        (faults == &unfit_ ? "" : faults == &missing_ ? ": missing" : ": unexpected");
+                        (faults == &unfit_     ? ""
+                         : faults == &missing_ ? ": missing"
+                                               : ": unexpected");
             }
         }
         throw Error(where, text);
@@ -408,11 +414,11 @@ void load_plain_weights(Model& model, const WeightFiles& file, std::string_view 
 
 }  // namespace detail
 
-/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a whole
-/// model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix). Learned
-/// positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table of as many
-/// rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors are missing,
-/// unexpected or of another shape and names them, and the model is as it was.
+/// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a
+/// whole model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix).
+/// Learned positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table
+/// of as many rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors
+/// are missing, unexpected or of another shape and names them, and the model is as it was.
 template <class Model>
 void load_weights(Model& model, WeightFiles file, std::string_view where, const LoadOptions& options = {}) {
     for (const std::string& note : detail::unwrap(file, where, options.towers, options.prefix)) {
@@ -427,10 +433,10 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
 }
 
 /// A model of architecture `config` with the weights of `path`, or those of one tower: a file of safetensors or of
-/// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside the
-/// weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling or mask,
-/// the Error names both values; what the config asks for and is not here is an Error too. The path of the weights' file
-/// leaves the config unread.
+/// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside
+/// the weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling
+/// or mask, the Error names both values; what the config asks for and is not here is an Error too. The path of the
+/// weights' file leaves the config unread.
 template <auto config, Arithmetic T = float>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {

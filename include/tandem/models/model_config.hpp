@@ -17,7 +17,7 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/core/to_text.hpp>
-#include <tandem/data/config_reader.hpp>
+#include <tandem/files/config_reader.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
 

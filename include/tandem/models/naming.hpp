@@ -14,7 +14,7 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
-#include <tandem/data/weight_files.hpp>
+#include <tandem/files/weight_files.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -226,7 +226,8 @@ struct ModelPlace {
 
 /// Without what torch.compile, FSDP and activation checkpointing put between the parts of a name.
 [[gnu::cold]] inline std::string without_wrappers(std::string name) {
-    for (const std::string_view wrapper : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."}) {
+    for (const std::string_view wrapper :
+         {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."}) {
         for (std::size_t at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper, at)) {
             // DistributedDataParallel's stands before a whole model's names as a prefix that is told of.
             if ((at == 0 && wrapper != "module.") || (at > 0 && name[at - 1] == '.')) {
@@ -290,7 +291,8 @@ struct ModelPlace {
         auto found = std::ranges::find(places, wanted, &ModelPlace::prefix);
         // "ema" for what stands behind "ema.state_dict.module.", if nothing else does.
         const auto is_behind = [&](const ModelPlace& place) { return place.prefix.starts_with(wanted); };
-        if (found == places.end() && std::ranges::count_if(places, is_behind) == 1) found = std::ranges::find_if(places, is_behind);
+        if (found == places.end() && std::ranges::count_if(places, is_behind) == 1)
+            found = std::ranges::find_if(places, is_behind);
         if (found == places.end())
             throw Error(where, "a model behind the prefix " + in_quotes(wanted),
                         places.empty() ? "none" : "models behind " + listed(places));
@@ -329,8 +331,10 @@ struct ModelPlace {
         }
         if (!left.empty()) {
             std::vector<ModelPlace> others;
-            std::ranges::copy_if(places, std::back_inserter(others), [&](const auto& place) { return !is_plain(place); });
-            notes.push_back("the model behind no prefix is read; the prefix option chooses that behind " + listed(others));
+            std::ranges::copy_if(places, std::back_inserter(others),
+                                 [&](const auto& place) { return !is_plain(place); });
+            notes.push_back("the model behind no prefix is read; the prefix option chooses that behind " +
+                            listed(others));
         }
     }
     const auto is_left_out = [&](const std::string& name) {

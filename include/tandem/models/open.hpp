@@ -16,7 +16,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/weight_files.hpp>
+#include <tandem/files/weight_files.hpp>
 #include <tandem/models/architecture.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
@@ -42,8 +42,8 @@ struct ModelSizes {
     std::string architecture;  ///< the zoo's name of it
     ImageSize image{0};
     std::size_t context = 0;
-    std::size_t embedding = 0;                      ///< 0 where no projection leads to embeddings
-    std::size_t image_width = 0, text_width = 0;    ///< of the towers' tokens; a convolutional tower has none
+    std::size_t embedding = 0;                    ///< 0 where no projection leads to embeddings
+    std::size_t image_width = 0, text_width = 0;  ///< of the towers' tokens; a convolutional tower has none
     std::size_t text_layers = 0;
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
@@ -70,14 +70,15 @@ public:
 
 /// What of a model a checkpoint has.
 struct ModelParts {
-    bool image = true, text = true;            ///< the towers
+    bool image = true, text = true;                ///< the towers
     bool image_embeds = true, text_embeds = true;  ///< what leads from their tokens to embeddings
     bool logit_scale = true;
 };
 
 /// A model of any architecture of the zoo, with the weights that td::open found. Sizes are run-time numbers here, so
 /// that one program serves all of them; where the architecture is known, td::load<config> gives a Clip, whose types
-/// carry them. It infers. Of a checkpoint that lacks a tower, a projection or the logit scale, what needs it is an Error.
+/// carry them. It infers. Of a checkpoint that lacks a tower, a projection or the logit scale, what needs it is an
+/// Error.
 class AnyClip {
 public:
     AnyClip(ModelSizes sizes, ModelParts parts, std::string where, std::unique_ptr<const detail::OpenedModel> model)
@@ -220,10 +221,11 @@ struct StoredModel {
         if (name == "quick_gelu") return kernels::Activation::quick_gelu;
         if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
         if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
-        throw Error(where,
-                    "the folder of the weights, whose config says which GELU they were trained with, or that activation "
-                    "(--activation, OpenOptions::activation)",
-                    "neither");
+        throw Error(
+            where,
+            "the folder of the weights, whose config says which GELU they were trained with, or that activation "
+            "(--activation, OpenOptions::activation)",
+            "neither");
     }
 };
 
@@ -390,15 +392,18 @@ void for_each_architecture(const Visit& visit) {
         });
     };
     ModelParts parts;
-    parts.image = towers != Towers::text && has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+    parts.image = towers != Towers::text &&
+                  has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
     parts.text = towers != Towers::image && has({"token_embedding.weight"});
     parts.logit_scale = has({"logit_scale"});
     if (!parts.image || !parts.text) {
-        const bool is_convolutional = has({"visual.layer1.0.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
+        const bool is_convolutional =
+            has({"visual.layer1.0.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
         parts.image_embeds = parts.image && (is_convolutional || has({"visual.proj", "visual.attn_pool.latent"}));
         // A text tower that stands beside an image tower may do without (open_clip's proj_type none).
         const bool is_whole = has({"visual.conv1.weight"}) && has({"token_embedding.weight"});
-        parts.text_embeds = parts.text && (is_whole || has({"text_projection", "text_projection.weight", "text_projection.0.weight"}));
+        parts.text_embeds =
+            parts.text && (is_whole || has({"text_projection", "text_projection.weight", "text_projection.0.weight"}));
     }
     return parts;
 }
@@ -434,8 +439,11 @@ void for_each_architecture(const Visit& visit) {
     for (const char* const name : {"vision.activation", "text.activation"}) {
         if (!options.activation.empty()) {
             for (const ArchitectureField& field : stored.fields) {
-                if (field.name == name && field.source.find(".json") != std::string::npos && field.value != options.activation)
-                    throw Error(stored.where, "activation " + field.value + ", as the config says (" + field.source + ")", options.activation);
+                if (field.name == name && field.source.find(".json") != std::string::npos &&
+                    field.value != options.activation)
+                    throw Error(stored.where,
+                                "activation " + field.value + ", as the config says (" + field.source + ")",
+                                options.activation);
             }
             std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
             stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
@@ -446,7 +454,8 @@ void for_each_architecture(const Visit& visit) {
         if (field.name.starts_with("vision.")) return !stored.parts.image;
         if (field.name.starts_with("text.")) return !stored.parts.text;
         // A tower's config has a default for the width of a projection that it may lack.
-        if (field.name == "embedding") return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
+        if (field.name == "embedding")
+            return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
         return !stored.parts.image || !stored.parts.text;
     });
     return stored;
@@ -455,11 +464,11 @@ void for_each_architecture(const Visit& visit) {
 }  // namespace detail
 
 /// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
-/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its CLIPTextModel,
-/// CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/, IP-Adapter's
-/// image_encoder/). Weights without a config do not say which GELU they were trained with: then options.activation must,
-/// but for OpenAI's own archives. Throws Error with what load() does, and for an architecture outside the zoo with the
-/// constant that td::load needs.
+/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its
+/// CLIPTextModel, CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/,
+/// IP-Adapter's image_encoder/). Weights without a config do not say which GELU they were trained with: then
+/// options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an architecture
+/// outside the zoo with the constant that td::load needs.
 template <Arithmetic T = float>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
     WeightFiles files = WeightFiles::open(path);
@@ -490,12 +499,16 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
                                       "inline constexpr td::ClipConfig mine = " +
                                       detail::constant_of(stored.whole) + ";");
     }
-    const LoadOptions load{.towers = parts.image && parts.text ? Towers::both : parts.text ? Towers::text : Towers::image,
+    const LoadOptions load{.towers = parts.image && parts.text ? Towers::both
+                                     : parts.text              ? Towers::text
+                                                               : Towers::image,
                            .check_finite = options.check_finite,
                            .tokens_only = !(parts.image ? parts.image_embeds : parts.text_embeds)};
-    const bool has_config = std::ranges::any_of(stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
-    return AnyClip(std::move(sizes), parts, path.string(),
-                   make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
+    const bool has_config = std::ranges::any_of(
+        stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
+    return AnyClip(
+        std::move(sizes), parts, path.string(),
+        make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -10,13 +10,13 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/image.hpp>
-#include <tandem/data/tokenizer.hpp>
-#include <tandem/data/transform.hpp>
+#include <tandem/images/image.hpp>
+#include <tandem/images/transform.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/matmul.hpp>
 #include <tandem/tensor/reduce.hpp>
+#include <tandem/texts/tokenizer.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -133,9 +133,9 @@ auto zero_shot_classifier(const Model& model, const Tokenizer auto& tokenizer, s
     return rows;
 }
 
-/// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes, softmax(scale ·
-/// cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines + bias). Throws Error for a
-/// scale that overflows, as damaged checkpoints have it.
+/// What a model's training loss makes of cosines [images, classes], in place: probabilities among the classes,
+/// softmax(scale · cosines), or, with the logit bias of a sigmoid loss, of each class alone, sigmoid(scale · cosines +
+/// bias). Throws Error for a scale that overflows, as damaged checkpoints have it.
 template <Real T>
 void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_scale, std::optional<T> logit_bias) {
     const T scale = std::exp(logit_scale);
@@ -154,8 +154,8 @@ void probabilities_from(Tensor<T, Shape<dynamic, dynamic>>& cosines, T logit_sca
 
 #if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
 
-/// The probability of each caption for one picture (see probabilities_from). The picture is preprocessed by the recipe given,
-/// or as the models of this kind were trained: a logit bias tells SigLIP's from OpenAI's.
+/// The probability of each caption for one picture (see probabilities_from). The picture is preprocessed by the recipe
+/// given, or as the models of this kind were trained: a logit bias tells SigLIP's from OpenAI's.
 template <class Model>
 std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer, const Image& picture,
                              const std::vector<std::string>& captions, const Preprocess* recipe = nullptr) {

@@ -13,21 +13,21 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/data/safetensors.hpp>
+#include <tandem/files/safetensors.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/train/optimizer.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
-/// What a run has got to, beside its weights and moments. The order of samples and all random draws follow from seed and
-/// step, so these two are the whole random state.
+/// What a run has got to, beside its weights and moments. The order of samples and all random draws follow from seed
+/// and step, so these two are the whole random state.
 struct RunState {
     std::uint64_t seed = 0;
-    std::size_t step = 0;           ///< steps taken, skipped ones included
-    std::size_t skipped = 0;        ///< steps whose loss or gradient was not finite
+    std::size_t step = 0;     ///< steps taken, skipped ones included
+    std::size_t skipped = 0;  ///< steps whose loss or gradient was not finite
     std::size_t skipped_in_row = 0;
-    double seconds = 0;             ///< time spent training
-    std::vector<float> losses;      ///< one for each step; a skipped step's is what it was
+    double seconds = 0;         ///< time spent training
+    std::vector<float> losses;  ///< one for each step; a skipped step's is what it was
 };
 
 /// All that a run's result depends on beside its state, each under a name and in words: a run goes on from a snapshot
@@ -70,7 +70,8 @@ inline constexpr const char* input_prefix = "run.";
 }
 
 template <class Number>
-Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key, const std::string& where) {
+Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
+                    const std::string& where) {
     const auto entry = metadata.find(key);
     Number value{};
     if (entry == metadata.end() ||
@@ -81,12 +82,14 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
 }
 
 template <class Model>
-void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model, const std::string& where) {
+void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model,
+                      const std::string& where) {
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
             const StoredTensor* stored = file.find(prefix + name);
             const auto shape = shape_of(parameter.extents());
-            if (stored == nullptr || stored->shape != shape || stored->type != data_type_of<typename Parameter::element>()) {
+            if (stored == nullptr || stored->shape != shape ||
+                stored->type != data_type_of<typename Parameter::element>()) {
                 throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
                             stored == nullptr ? "no such tensor" : shape_text(stored->shape));
             }
