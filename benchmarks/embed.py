@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pictures to embeddings, end to end: examples/embed beside open_clip with a DataLoader, in turn, in one run.
+"""Pictures to embeddings, end to end: tandem embed beside open_clip with a DataLoader, in turn, in one run.
 
     benchmarks/embed.sh [--model NAME] [--pictures N] [--rounds N] [--threads N]
 
@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--program", type=Path, default=HERE.parent / "build/release/examples/embed")
+    parser.add_argument("--program", type=Path, default=HERE.parent / "build/release/examples/tandem/tandem")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,7 +88,7 @@ def main():
             Image.merge("RGB", [c.resize((500, 375), Image.Resampling.BICUBIC) for c in coarse]).save(images / f"{i:05}.jpg", quality=90)
         ours, theirs = folder / "tandem.npy", folder / "open_clip.npy"
         shared = ["--weights", weights, "--images", images, "--threads", str(options.threads)]
-        commands = {"tandem": [options.program, *shared, "--out", ours]}
+        commands = {"tandem": [options.program, "embed", *shared, "--out", ours]}
         for workers in (1, 2):
             commands[f"open_clip, {workers} workers"] = [sys.executable, HERE / "embed_peer.py", "--model", options.model, *shared, "--out", theirs, "--workers", str(workers)]
         seconds, memory = {name: [] for name in commands}, {name: 0 for name in commands}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The peer of examples/embed: open_clip, a DataLoader that decodes and preprocesses, batches of 64.
+"""The peer of `tandem embed`: open_clip, a DataLoader that decodes and preprocesses, batches of 64.
 
 usage: embed_peer.py --model NAME --weights FOLDER --images FOLDER --out FILE.npy --threads N --workers N
 """

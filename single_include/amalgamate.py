@@ -2,9 +2,11 @@
 """Writes single_include/tandem/tandem.hpp, the whole library in one file, or checks that it is up to date.
 
 The umbrella include/tandem/tandem.hpp is expanded in the order of its includes, each header once, and each .ipp, which
-is text that several namespaces repeat, wherever it is included. Standard headers are
-gathered at the top; other includes stay where they are, the first of each. tensor/eigen.hpp comes last, for programs
-that define TANDEM_EIGEN; cuda.cuh and what only it includes are left out.
+is text that several namespaces repeat, wherever it is included. Standard headers are gathered at the top; other
+includes stay where they are, the first of each. The definitions of a header, <name>.impl.hpp, which it includes at its
+end unless TANDEM_COMPILED is set, stand together behind all declarations, with what only they include: they are left
+out of units that see TANDEM_COMPILED, but for the one that defines TANDEM_IMPLEMENTATION. tensor/eigen.hpp comes last,
+for programs that define TANDEM_EIGEN; cuda.cuh and what only it includes are left out.
 """
 import argparse
 import pathlib
@@ -14,6 +16,10 @@ import sys
 UMBRELLA = "tandem.hpp"
 CUDA_UMBRELLA = "cuda.cuh"
 REPEATED = ".ipp"
+DEFINITIONS = ".impl.hpp"
+# The last lines of a header that has definitions.
+DEFINITIONS_CONDITION = "#if !defined(TANDEM_COMPILED)"
+DEFINITIONS_WANTED = "#if !defined(TANDEM_COMPILED) || defined(TANDEM_IMPLEMENTATION)"
 OPTIONAL = {"tensor/eigen.hpp": "TANDEM_EIGEN"}
 
 # A raw string, a string, a character, a line comment, a block comment. A quote after a digit separates digits.
@@ -68,6 +74,23 @@ def read_lines(path):
     return lines
 
 
+def is_code(line):
+    """Whether a line is neither blank nor an include, a condition or a pragma; a file that is repeated is code."""
+    if line.include:
+        return line.include.endswith(REPEATED)
+    return bool(line.code.strip()) and not CONDITION.match(line.code) and not PRAGMA.match(line.code)
+
+
+def definitions_of(name):
+    """The file that holds the definitions of a header, if it has any."""
+    return name.removesuffix(".hpp") + DEFINITIONS
+
+
+def includes_definitions(line, name):
+    """Whether that line of a header includes its definitions, which it may under #if."""
+    return line.project and line.depth == 1 and line.include.removeprefix("tandem/") == definitions_of(name)
+
+
 def project_includes(path):
     return [line.include.removeprefix("tandem/") for line in read_lines(path) if line.project]
 
@@ -78,6 +101,7 @@ class Amalgamation:
         self.seen = set()
         self.standard = set()
         self.other = set()
+        self.definitions = []
 
     def body(self, name, hoist=True):
         """The lines of a header and of everything it includes that has not been seen yet, what it includes first."""
@@ -86,22 +110,32 @@ class Amalgamation:
         self.seen.add(name)
         path = self.include / name
         before, own, code_seen = [], [], False
-        for line in read_lines(path):
+        lines = read_lines(path)
+        if len(lines) > 4 and any(includes_definitions(line, name) for line in lines):
+            end = [line.code.strip() for line in lines[-4:]]
+            if not includes_definitions(lines[-3], name) or [end[0], *end[2:]] != [DEFINITIONS_CONDITION, "#endif", ""]:
+                raise Mistake(f"include/tandem/{name}: its definitions must be included by its last three lines, under "
+                              f"{DEFINITIONS_CONDITION}")
+            self.definitions.append(definitions_of(name))
+            lines = lines[:-4]
+        # What the project's headers include comes first, where they stand.
+        for line in lines:
             where = f"include/tandem/{name}:{line.number}"
-            if line.code.strip() == "#pragma once":
+            code_seen = code_seen or is_code(line)
+            if not line.project or line.include.endswith(REPEATED):
                 continue
-            if line.project and line.include.endswith(REPEATED):
-                own += self.repeated(line.include.removeprefix("tandem/"), where)
-                code_seen = True
+            if line.depth:
+                raise Mistake(f"{where}: a project include under #if cannot be expanded")
+            if code_seen:
+                raise Mistake(f"{where}: a project include must come before the code")
+            if not (self.include / line.include.removeprefix("tandem/")).is_file():
+                raise Mistake(f"{where}: there is no header {line.include}")
+            before += self.body(line.include.removeprefix("tandem/"), hoist)
+        for line in lines:
+            if line.code.strip() == "#pragma once" or (line.project and not line.include.endswith(REPEATED)):
                 continue
             if line.project:
-                if line.depth:
-                    raise Mistake(f"{where}: a project include under #if cannot be expanded")
-                if code_seen:
-                    raise Mistake(f"{where}: a project include must come before the code")
-                if not (self.include / line.include.removeprefix("tandem/")).is_file():
-                    raise Mistake(f"{where}: there is no header {line.include}")
-                before += self.body(line.include.removeprefix("tandem/"), hoist)
+                own += self.repeated(line.include.removeprefix("tandem/"), f"include/tandem/{name}:{line.number}")
                 continue
             if line.include and not line.depth:
                 if hoist and "/" not in line.include and "." not in line.include:
@@ -110,8 +144,6 @@ class Amalgamation:
                 if line.include in self.other | self.standard:
                     continue
                 self.other.add(line.include)
-            if line.code.strip() and not line.include and not CONDITION.match(line.code) and not PRAGMA.match(line.code):
-                code_seen = True
             own.append(line.text.rstrip())
         return before + ["", f"// ---- tandem/{name} ----", ""] + own
 
@@ -127,13 +159,21 @@ class Amalgamation:
     def text(self, licence):
         """The single header."""
         body = self.body(UMBRELLA)
+        declared = set(self.standard)
+        wanted = []
+        # (Definitions may include headers that have definitions.)
+        for name in self.definitions:
+            wanted += self.body(name)
+        if wanted:
+            only_there = [f"#include <{name}>" for name in sorted(self.standard - declared)]
+            body += ["", DEFINITIONS_WANTED, ""] + only_there + wanted + ["", f"#endif  // {DEFINITIONS_WANTED[4:]}"]
         for name, macro in OPTIONAL.items():
             if (self.include / name).is_file():
                 body += ["", f"#if defined({macro})"] + self.body(name, hoist=False) + ["", f"#endif  // {macro}"]
         head = ["// tandem: CLIP models as C++ types, in one header.",
                 "// Written by single_include/amalgamate.py from include/tandem; change it there.", "//"]
         head += [("// " + line).rstrip() for line in licence.strip().split("\n")]
-        head += ["#pragma once", ""] + [f"#include <{name}>" for name in sorted(self.standard)]
+        head += ["#pragma once", ""] + [f"#include <{name}>" for name in sorted(declared)]
         self.check_complete()
         lines = []
         for line in head + body:

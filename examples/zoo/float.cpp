@@ -1,3 +1,4 @@
-#include "zoo.hpp"
+// td::open<float>, compiled once for all programs.
+#include <tandem/models/open.hpp>
 
-template td::AnyClip td::open<float>(const std::filesystem::path&, const td::OpenOptions&);
+template tandem::AnyClip tandem::open<float>(const std::filesystem::path&, const tandem::OpenOptions&);

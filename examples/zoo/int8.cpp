@@ -1,3 +1,4 @@
-#include "zoo.hpp"
+// td::open<td::int8>, compiled once for all programs.
+#include <tandem/models/open.hpp>
 
-template td::AnyClip td::open<td::int8>(const std::filesystem::path&, const td::OpenOptions&);
+template tandem::AnyClip tandem::open<tandem::int8>(const std::filesystem::path&, const tandem::OpenOptions&);

@@ -17,7 +17,10 @@
 #include <tandem/tasks/retrieval.hpp>
 #include <tandem/tasks/zero_shot.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
+#include <tandem/texts/bpe.hpp>
 #include <tandem/texts/bpe_trainer.hpp>
 #include <tandem/texts/json_tokenizer.hpp>
 #include <tandem/texts/sentence_piece.hpp>
+#include <tandem/texts/word_piece.hpp>
+#include <tandem/texts/xlm_roberta_tokenizer.hpp>
 #include <tandem/train/trainer.hpp>

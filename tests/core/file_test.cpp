@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <tandem/core/file.hpp>
+#include <tandem/core/file_calls.hpp>
 
 namespace fs = std::filesystem;
 namespace td = tandem;

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include <tandem/data/image.hpp>
+#include <tandem/images/image.hpp>
 
 namespace image_fixtures {
 

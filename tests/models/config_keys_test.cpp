@@ -15,6 +15,7 @@
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/model_config.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
+#include <tandem/texts/bpe.hpp>
 
 #include "saved_models.hpp"
 

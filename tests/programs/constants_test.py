@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The constants that errors print as the remedy: each compiles, and opens the folder that was refused.
 
-usage: constants_test.py --embed PROGRAM --vocabulary DIR --compiler CXX --include DIR
+usage: constants_test.py --program FILE --vocabulary DIR --compiler CXX --include DIR
 """
 
 import argparse
@@ -75,7 +75,7 @@ def text_tensors():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("--embed", "--vocabulary", "--compiler", "--include"):
+    for name in ("--program", "--vocabulary", "--compiler", "--include"):
         parser.add_argument(name, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -99,7 +99,7 @@ def main():
         loads = ""
         for name, folder in folders.items():
             shutil.copy(Path(options.vocabulary) / "bpe_simple_vocab_16e6.txt.gz", folder)
-            result = subprocess.run([options.embed, "--weights", folder, "--texts", captions, "--out", root / "x.npy"], capture_output=True, text=True)
+            result = subprocess.run([options.program, "embed", "--weights", folder, "--texts", captions, "--out", root / "x.npy"], capture_output=True, text=True)
             found = re.search(r"inline constexpr td::ClipConfig mine = (.*);", result.stderr, re.S)
             if result.returncode != 1 or not found:
                 sys.exit(f"{name}: expected an error that prints a constant, found\n{result.stderr}")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""embed, zero_shot and attention on a ViT-B/32 that is made here: what they write, and how they take what is wrong.
+"""The program tandem: embed, zero-shot and attention on a ViT-B/32 that is made here: what they write, and how they take what is wrong.
 
-usage: programs_test.py --programs DIR --vocabulary DIR
+usage: programs_test.py --program FILE --vocabulary DIR
 
 Their numbers are held against the field's libraries by tests/parity/families.py, which needs those. Standard library only.
 """
@@ -164,7 +164,7 @@ class Programs(unittest.TestCase):
         shutil.rmtree(cls.folder)
 
     def run_program(self, name, *arguments, fails=False):
-        result = subprocess.run([Path(OPTIONS.programs) / name, *arguments], capture_output=True, text=True)
+        result = subprocess.run([OPTIONS.program, name, *arguments], capture_output=True, text=True)
         self.assertEqual(result.returncode, 1 if fails else 0, result.stderr)
         return result
 
@@ -209,7 +209,7 @@ class Programs(unittest.TestCase):
         whole, killed = self.folder / "whole.safetensors", self.folder / "killed.safetensors"
         self.embed("--images", many, "--out", whole)
         partial = Path(f"{killed}.images.partial")
-        process = subprocess.Popen([Path(OPTIONS.programs) / "embed", "--weights", self.model, "--images", many, "--out", killed],
+        process = subprocess.Popen([OPTIONS.program, "embed", "--weights", self.model, "--images", many, "--out", killed],
                                    stderr=subprocess.DEVNULL)  # fmt: skip
         while process.poll() is None and (not partial.exists() or partial.stat().st_size < 100_000):
             time.sleep(0.002)
@@ -226,7 +226,7 @@ class Programs(unittest.TestCase):
     def killed(self, out, folder, *arguments):
         """Starts embed, kills it when it has some rows, and returns its journal."""
         partial = Path(f"{out}.images.partial")
-        process = subprocess.Popen([Path(OPTIONS.programs) / "embed", "--weights", folder, *arguments, "--out", out], stderr=subprocess.DEVNULL)  # fmt: skip
+        process = subprocess.Popen([OPTIONS.program, "embed", "--weights", folder, *arguments, "--out", out], stderr=subprocess.DEVNULL)  # fmt: skip
         while process.poll() is None and (not partial.exists() or partial.stat().st_size < 40_000):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
@@ -288,7 +288,7 @@ class Programs(unittest.TestCase):
         other.mkdir()
         shutil.copy(self.model / "bpe_simple_vocab_16e6.txt.gz", other)
         # A run that is done leaves no journal; one is made here as a killed run leaves it.
-        wrapper = subprocess.Popen([Path(OPTIONS.programs) / "embed", "--weights", self.model, *inputs], stderr=subprocess.DEVNULL)
+        wrapper = subprocess.Popen([OPTIONS.program, "embed", "--weights", self.model, *inputs], stderr=subprocess.DEVNULL)
         while wrapper.poll() is None and not (partial.exists() and partial.stat().st_size > 0):
             time.sleep(0.0005)
         wrapper.send_signal(signal.SIGKILL)
@@ -338,7 +338,7 @@ class Programs(unittest.TestCase):
         for bad in ("page.jpg", "empty.jpg"):
             shutil.copy(place / bad, nothing)
         self.embed("--images", nothing, "--out", self.folder / "six.npy", fails=True)
-        self.run_program("zero_shot", "--weights", self.model, "--images", nothing, "--labels", "a, b", fails=True)
+        self.run_program("zero-shot", "--weights", self.model, "--images", nothing, "--labels", "a, b", fails=True)
         strip = self.folder / "strip"
         strip.mkdir()
         write_png(strip / "tall.png", 1, 2)
@@ -437,7 +437,7 @@ class Programs(unittest.TestCase):
     def test_what_cannot_be_printed_is_no_success(self):
         arguments = ["--weights", self.model, "--images", self.pictures, "--labels", "a, b"]
         with open("/dev/full", "w") as full:
-            result = subprocess.run([Path(OPTIONS.programs) / "zero_shot", *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+            result = subprocess.run([OPTIONS.program, "zero-shot", *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
         self.assertEqual(result.returncode, 1)
         self.assertIn("standard output: cannot be written", result.stderr)
 
@@ -462,7 +462,7 @@ class Programs(unittest.TestCase):
         model = self.folder / "hot"
         shutil.copytree(self.model, model, ignore=shutil.ignore_patterns("*.safetensors"))
         write_checkpoint(model / "open_clip_model.safetensors", scale=200.0)
-        error = self.run_program("zero_shot", "--weights", model, "--images", self.pictures, "--labels", "a, b", fails=True)
+        error = self.run_program("zero-shot", "--weights", model, "--images", self.pictures, "--labels", "a, b", fails=True)
         self.assertIn("logit_scale: expected the logarithm of a finite scale", error.stderr)
 
     def test_every_option_with_every_odd_value(self):
@@ -470,7 +470,7 @@ class Programs(unittest.TestCase):
         out = str(self.folder / "odd.safetensors")
         usual = {
             "embed": {"--weights": self.model, "--images": self.pictures, "--texts": self.captions, "--out": out},
-            "zero_shot": {"--weights": self.model, "--images": self.pictures, "--labels": "a, b"},
+            "zero-shot": {"--weights": self.model, "--images": self.pictures, "--labels": "a, b"},
             "attention": {"--weights": self.model, "--image": self.pictures / "0.png", "--out": self.folder / "odd.png"},
         }
         values = ("", "-1", "x", "1e99", str(self.folder), "/dev/null")
@@ -490,7 +490,7 @@ class Programs(unittest.TestCase):
                     arguments = [str(part) for pair in (options | {option: value}).items() for part in pair]
                     if program == "embed" and option == "--layer":
                         arguments.append("--tokens")
-                    result = subprocess.run([Path(OPTIONS.programs) / program, *arguments], capture_output=True, text=True)
+                    result = subprocess.run([OPTIONS.program, program, *arguments], capture_output=True, text=True)
                     with self.subTest(program=program, option=option, value=value):
                         self.assertEqual(result.returncode, 1, result.stderr)
                         self.assertTrue(option in result.stderr or (value and value in result.stderr), result.stderr)
@@ -498,12 +498,12 @@ class Programs(unittest.TestCase):
             twice = [str(part) for pair in options.items() for part in pair] + ["--precision", "f32", "--precision", "bf16"]
             error = self.run_program(program, *twice, fails=True)
             self.assertIn("--precision: expected the option once", error.stderr)
-        error = self.run_program("zero_shot", "--weights", self.model, "--images", self.pictures, "--labels", "labls.txt", fails=True)
+        error = self.run_program("zero-shot", "--weights", self.model, "--images", self.pictures, "--labels", "labls.txt", fails=True)
         self.assertIn("no file labls.txt", error.stderr)
-        error = self.run_program("zero_shot", "--weights", self.model, "--images", self.pictures, "--labels", "cat", fails=True)
+        error = self.run_program("zero-shot", "--weights", self.model, "--images", self.pictures, "--labels", "cat", fails=True)
         self.assertIn("two labels or more", error.stderr)
         (self.folder / "twice.txt").write_text("{} and {}\n")
-        error = self.run_program("zero_shot", "--weights", self.model, "--images", self.pictures, "--labels", "a, b", "--templates", self.folder / "twice.txt", fails=True)  # fmt: skip
+        error = self.run_program("zero-shot", "--weights", self.model, "--images", self.pictures, "--labels", "a, b", "--templates", self.folder / "twice.txt", fails=True)  # fmt: skip
         self.assertIn("a template with {} once", error.stderr)
 
     def test_names_what_is_wrong(self):
@@ -549,22 +549,22 @@ class Programs(unittest.TestCase):
 
     def test_zero_shot(self):
         arguments = ["--weights", self.model, "--images", self.pictures, "--labels", "cat, dog, house", "--top", "2"]
-        report = json.loads(self.run_program("zero_shot", *arguments, "--json").stdout)
+        report = json.loads(self.run_program("zero-shot", *arguments, "--json").stdout)
         self.assertEqual(len(report), 5)
         for entry in report:
             shares = [label["probability"] for label in entry["labels"]]
             self.assertEqual(len(shares), 2)
             self.assertEqual(shares, sorted(shares, reverse=True))
             self.assertLessEqual(sum(shares), 1 + 1e-6)
-        table = self.run_program("zero_shot", *arguments).stdout
+        table = self.run_program("zero-shot", *arguments).stdout
         self.assertIn(report[0]["image"] + "\n", table)
         self.assertIn(f"{100 * report[0]['labels'][0]['probability']:.2f} %  {report[0]['labels'][0]['label']}\n", table)
         templates = self.folder / "templates.txt"
         templates.write_text("a photo of a {}.\na drawing of the {}.\n")
-        ensemble = json.loads(self.run_program("zero_shot", *arguments, "--json", "--templates", templates).stdout)
+        ensemble = json.loads(self.run_program("zero-shot", *arguments, "--json", "--templates", templates).stdout)
         self.assertNotEqual(ensemble[0]["labels"], report[0]["labels"])
         templates.write_text("no hole\n")
-        error = self.run_program("zero_shot", *arguments, "--templates", templates, fails=True)
+        error = self.run_program("zero-shot", *arguments, "--templates", templates, fails=True)
         self.assertIn("a template with {} once", error.stderr)
 
     def test_attention(self):
@@ -585,7 +585,7 @@ class Programs(unittest.TestCase):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", required=True)
+    parser.add_argument("--program", required=True)
     parser.add_argument("--vocabulary", required=True)
     OPTIONS, rest = parser.parse_known_args()
     unittest.main(argv=[sys.argv[0], *rest])

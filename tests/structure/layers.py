@@ -2,7 +2,7 @@
 """Checks which headers include which: the layer rule, and which files alone know a third-party library.
 
 Every folder of include/tandem is a layer. A header includes lower layers or its own folder, never upwards, never in a
-circle; layers of one height do not know each other.
+circle, with its definitions (<name>.impl.hpp) taken for a part of it; layers of one height do not know each other.
 """
 import argparse
 import pathlib
@@ -10,7 +10,7 @@ import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "single_include"))
-from amalgamate import REPEATED, read_lines  # noqa: E402
+from amalgamate import DEFINITIONS, REPEATED, includes_definitions, read_lines  # noqa: E402
 
 UMBRELLAS = {"tandem.hpp", "cuda.cuh"}
 HEIGHTS = [{"core"}, {"kernels"}, {"tensor"}, {"files", "images", "texts", "data", "nn", "losses"}, {"models"},
@@ -22,13 +22,13 @@ KNOWN_SIBLINGS = {"images": {"files"}, "texts": {"files"}, "data": {"files", "im
 # What is included, which headers alone may, and how to say so.
 THIRD_PARTY = [
     (r"xsimd/.*", r"kernels/native.*", "only kernels/native knows xsimd"),
-    (r"(oneapi/)?tbb(/.*|\.h)", r"core/parallel\.hpp", "only core/parallel knows oneTBB"),
+    (r"(oneapi/)?tbb(/.*|\.h)", r"core/parallel\.impl\.hpp", "only core/parallel knows oneTBB"),
     (r"(unsupported/)?Eigen/.*", r"tensor/eigen\.hpp", "only tensor/eigen knows Eigen"),
     (r"j(peglib|error|config|morecfg|pegint)\.h|turbojpeg\.h", r"images/.*", "only images knows libjpeg"),
     (r"png\.h|libpng.*/.*|pngconf\.h", r"images/.*", "only images knows libpng"),
     (r"utf8proc\.h", r"texts/.*", "only texts knows utf8proc"),
     (r"z(lib|conf)\.h", r"(files|texts)/.*", "only files and texts know zlib"),
-    (r"rapidjson/.*", r"files/json\.hpp", "only files/json.hpp knows RapidJSON"),
+    (r"rapidjson/.*", r"files/json\.impl\.hpp", "only files/json.impl.hpp knows RapidJSON"),
     (r"([a-z0-9]*mmintrin|[a-z0-9]*intrin|arm_[a-z0-9]+|cpuid)\.h", r"kernels/.*", "only kernels holds intrinsics"),
     (r"cu(da|blas|dnn|rand|tlass).*|mma\.h|nvtx.*", r"kernels/cuda.*|cuda\.cuh", "only kernels/cuda knows CUDA"),
 ]
@@ -56,17 +56,17 @@ def broken_rule(name, included):
 
 
 def find_circles(edges):
-    """One complaint for each include that closes a circle. edges: {header: [(line, included)]}."""
+    """One complaint for each include that closes a circle. edges: {header: [(file, line, included)]}."""
     complaints, done, path = [], set(), []
 
     def visit(name):
         if name in done:
             return
         path.append(name)
-        for line, included in edges.get(name, []):
+        for file, line, included in edges.get(name, []):
             if included in path:
                 circle = path[path.index(included):] + [included]
-                complaints.append((name, line, "a circle of includes: " + " -> ".join(circle)))
+                complaints.append((file, line, "a circle of includes: " + " -> ".join(circle)))
             else:
                 visit(included)
         path.pop()
@@ -82,7 +82,8 @@ def check(include):
     complaints, edges = [], {}
     for path in sorted([*include.rglob("*.hpp"), *include.rglob("*.cuh")]):
         name = path.relative_to(include).as_posix()
-        edges[name] = []
+        header = name.replace(DEFINITIONS, ".hpp")
+        edges.setdefault(header, [])
         if name not in UMBRELLAS and layer_of(name) not in HEIGHT:
             complaints.append((name, 1, "this folder is no layer; name its place in tests/structure/layers.py"))
             continue
@@ -101,12 +102,15 @@ def check(include):
             if not line.project:
                 continue
             included = line.include.removeprefix("tandem/")
+            if includes_definitions(line, name):
+                continue
             if line.depth and not included.endswith(REPEATED):
                 complaints.append((name, line.number, f"must not include {line.include} under #if"))
             if not (include / included).is_file():
                 complaints.append((name, line.number, f"there is no header {line.include}"))
                 continue
-            edges[name].append((line.number, included))
+            if included != header:
+                edges[header].append((name, line.number, included))
             if included in UMBRELLAS or layer_of(included) in HEIGHT:
                 reason = broken_rule(name, included)
                 if reason:

@@ -11,7 +11,10 @@ from amalgamate import Amalgamation, Mistake  # noqa: E402
 
 GOOD = {
     "core/error.hpp": "// Errors.\n#pragma once\n\n#include <string>\n\nstruct Error {};\n",
-    "core/parallel.hpp": "#pragma once\n#include <tbb/parallel_for.h>\n#include <tandem/core/error.hpp>\n",
+    "core/parallel.hpp": "#pragma once\n#include <tandem/core/error.hpp>\nvoid run();\n"
+                         "#if !defined(TANDEM_COMPILED)\n#include <tandem/core/parallel.impl.hpp>\n#endif\n",
+    "core/parallel.impl.hpp": "#pragma once\n#include <deque>\n#include <tbb/parallel_for.h>\n#include <tandem/core/parallel.hpp>\n"
+                              "void run() {}\n",
     "kernels/native.hpp": "#pragma once\n#include <xsimd/xsimd.hpp>\n#include <tandem/core/error.hpp>\n",
     "kernels/avx2.hpp": "#pragma once\n#if defined(__x86_64__)\n#include <immintrin.h>\n#endif\n",
     "tensor/tensor.hpp": "#pragma once\n#include <tandem/kernels/native.hpp>\n#include <tandem/kernels/avx2.hpp>\n",

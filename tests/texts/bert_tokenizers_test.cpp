@@ -12,6 +12,8 @@
 #include <nlohmann/json.hpp>
 
 #include <tandem/texts/any_tokenizer.hpp>
+#include <tandem/texts/json_tokenizer.hpp>
+#include <tandem/texts/sentence_piece.hpp>
 #include <tandem/texts/word_piece.hpp>
 #include <tandem/texts/xlm_roberta_tokenizer.hpp>
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites the tables in include/tandem/texts/mojibake.hpp from ftfy's.
+"""Rewrites the tables in include/tandem/texts/mojibake_tables.hpp from ftfy's.
 
     venv/bin/pip install ftfy==6.3.1
     venv/bin/python tests/texts/make_mojibake_tables.py
@@ -20,7 +20,7 @@ import re._parser
 
 from ftfy import badness, chardata
 
-HEADER = pathlib.Path(__file__).resolve().parents[2] / "include/tandem/texts/mojibake.hpp"
+HEADER = pathlib.Path(__file__).resolve().parents[2] / "include/tandem/texts/mojibake_tables.hpp"
 LETTERS = {"common": "o", "bad": "b", "law": "w", "currency": "m", "start_punctuation": "S", "end_punctuation": "E",
            "numeric": "n", "kaomoji": "k", "upper_accented": "A", "lower_accented": "a", "upper_common": "U",
            "lower_common": "u", "box": "x", "c1": "1"}  # fmt: skip

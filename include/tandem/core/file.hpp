@@ -1,20 +1,10 @@
 // Whole files: read through a memory map, replaced in one durable step.
 #pragma once
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstddef>
-#include <cstdio>
 #include <filesystem>
 #include <span>
-#include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include <tandem/core/error.hpp>
@@ -22,169 +12,22 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-namespace detail {
-
-/// "model.safetensors: cannot write: No space left on device", from the errno of the call that just failed.
-[[noreturn]] inline void throw_file_error(const std::filesystem::path& path, std::string_view operation) {
-    const int code = errno;
-    throw Error(path.string(), "cannot " + std::string(operation) + ": " + std::generic_category().message(code));
-}
-
-/// Repeats a system call for as long as a signal interrupts it.
-template <class Call>
-auto uninterrupted(Call call) {
-    auto result = call();
-    while (result == -1 && errno == EINTR) result = call();
-    return result;
-}
-
-/// The system calls of a safe write, in one place so that a test can make any of them fail. Each sets errno.
-struct FileCalls {
-    static int open(const char* path, int flags) { return ::open(path, flags | O_CLOEXEC, 0666); }
-    static int lock(int file) { return ::flock(file, LOCK_EX); }
-    static int truncate(int file) { return ::ftruncate(file, 0); }
-    static ::ssize_t write(int file, const void* bytes, std::size_t count) { return ::write(file, bytes, count); }
-    static int permit(int file, ::mode_t mode) { return ::fchmod(file, mode); }
-    static int sync(int file) { return ::fsync(file); }
-    static int rename(const char* from, const char* to) { return std::rename(from, to); }
-    static int remove(const char* path) { return ::unlink(path); }
-    static int close(int file) { return ::close(file); }
-};
-
-/// An open file, closed at the end of its scope.
-template <class Calls = FileCalls>
-class Descriptor {
-public:
-    Descriptor(Calls& calls, int number) : calls_(calls), number_(number) {}
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor() {
-        if (number_ >= 0) calls_.close(number_);
-    }
-    int number() const { return number_; }
-
-private:
-    Calls& calls_;
-    int number_;
-};
-
-/// Opens the temporary of one target and waits for its lock. A process killed in mid-write leaves the temporary
-/// behind, unlocked: the next writer takes it over, so that at most one lies about.
-template <class Calls>
-int open_temporary(Calls& calls, const std::filesystem::path& temporary, const std::filesystem::path& target) {
-    while (true) {
-        const int file =
-            uninterrupted([&] { return calls.open(temporary.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK); });
-        if (file < 0) throw_file_error(target, "create " + temporary.filename().string() + " beside it");
-        struct ::stat opened {};
-        struct ::stat named {};
-        // Cluster file systems without locks (Lustre's default mount) leave writers of one path unordered, as
-        // elsewhere.
-        const bool locked = uninterrupted([&] { return calls.lock(file); }) == 0 || errno == ENOSYS ||
-                            errno == ENOLCK || errno == EOPNOTSUPP;
-        if (!locked || ::fstat(file, &opened) != 0) {
-            const int code = errno;
-            calls.remove(temporary.c_str());
-            calls.close(file);
-            errno = code;
-            throw_file_error(target, "lock " + temporary.filename().string());
-        }
-        // While this writer waited, the one before it may have renamed the very file it holds: that one is the target
-        // now and must not be touched.
-        if (::lstat(temporary.c_str(), &named) == 0 && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev)
-            return file;
-        calls.close(file);
-    }
-}
-
-template <class Calls>
-void write_parts(Calls& calls, int file, std::span<const std::span<const std::byte>> parts,
-                 const std::filesystem::path& target) {
-    for (std::span<const std::byte> rest : parts) {
-        while (!rest.empty()) {
-            const auto written = uninterrupted([&] { return calls.write(file, rest.data(), rest.size()); });
-            if (written == 0) errno = EIO;
-            if (written <= 0) throw_file_error(target, "write");
-            rest = rest.subspan(static_cast<std::size_t>(written));
-        }
-    }
-}
-
-/// write_file_atomically over any set of system calls.
-template <class Calls>
-void replace_file(Calls calls, const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
-    struct ::stat old {};
-    const bool replaces = ::stat(path.c_str(), &old) == 0;
-    if (replaces && !S_ISREG(old.st_mode)) throw Error(path.string(), "cannot write: not a regular file");
-
-    // Opened first, so that nothing that can be known beforehand fails after the rename.
-    const std::filesystem::path parent = path.parent_path().empty() ? "." : path.parent_path();
-    const Descriptor<Calls> folder(calls,
-                                   uninterrupted([&] { return calls.open(parent.c_str(), O_RDONLY | O_DIRECTORY); }));
-    if (folder.number() < 0) throw_file_error(path, "open its folder");
-
-    std::filesystem::path temporary = path;
-    temporary += ".tandem-tmp";
-    // The lock ends with the descriptor, hence after the temporary has gone one way or the other.
-    const Descriptor<Calls> file(calls, open_temporary(calls, temporary, path));
-    try {
-        if (uninterrupted([&] { return calls.truncate(file.number()); }) != 0) throw_file_error(path, "truncate");
-        write_parts(calls, file.number(), parts, path);
-        if (replaces && uninterrupted([&] { return calls.permit(file.number(), old.st_mode & 07777U); }) != 0)
-            throw_file_error(path, "keep its permissions");
-        if (uninterrupted([&] { return calls.sync(file.number()); }) != 0) throw_file_error(path, "fsync");
-        if (calls.rename(temporary.c_str(), path.c_str()) != 0) throw_file_error(path, "rename");
-    } catch (...) {
-        calls.remove(temporary.c_str());
-        throw;
-    }
-    // Some network file systems know no fsync of folders and say EINVAL: there is nothing more to be had from them.
-    if (uninterrupted([&] { return calls.sync(folder.number()); }) != 0 && errno != EINVAL)
-        throw_file_error(path, "fsync its folder (the new file is in place, but a power loss may undo it)");
-}
-
-}  // namespace detail
-
 /// A whole file mapped read-only; pages are read as they are touched and nothing is copied. Move only.
 /// Whoever shortens the file while it is mapped kills the process (SIGBUS): replace files, do not rewrite them.
 class MappedFile {
 public:
     /// Throws Error with path, operation and the system's reason, also for what is not a regular file.
-    explicit MappedFile(const std::filesystem::path& path) {
-        detail::FileCalls calls;
-        // Without O_NONBLOCK, opening a named pipe would wait for a writer.
-        const detail::Descriptor<> file(
-            calls, detail::uninterrupted([&] { return calls.open(path.c_str(), O_RDONLY | O_NONBLOCK); }));
-        if (file.number() < 0) detail::throw_file_error(path, "open");
-        struct ::stat status {};
-        if (::fstat(file.number(), &status) != 0) detail::throw_file_error(path, "stat");
-        if (!S_ISREG(status.st_mode)) throw Error(path.string(), "cannot open: not a regular file");
-        if (status.st_size == 0) return;  // mmap refuses a length of zero
-        const auto size = static_cast<std::size_t>(status.st_size);
-        void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number(), 0);
-        if (start == MAP_FAILED) detail::throw_file_error(path, "map");
-        bytes_ = {static_cast<const std::byte*>(start), size};
-    }
+    explicit MappedFile(const std::filesystem::path& path);
 
     MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
-    MappedFile& operator=(MappedFile&& other) noexcept {
-        std::swap(bytes_, other.bytes_);
-        return *this;
-    }
-    ~MappedFile() {
-        if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
-    }
+    MappedFile& operator=(MappedFile&& other) noexcept;
+    ~MappedFile();
 
     /// The file's contents, valid for as long as this object (or the one it was moved to) lives.
     std::span<const std::byte> bytes() const { return bytes_; }
 
     /// Lets go of the memory that `part` of the contents takes; if it is read again, it comes from the file again.
-    void forget(std::span<const std::byte> part) const {
-        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        const auto first = static_cast<std::size_t>(part.data() - bytes_.data());
-        const std::size_t begin = (first + page - 1) / page * page, end = (first + part.size()) / page * page;
-        if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED);
-    }
+    void forget(std::span<const std::byte> part) const;
 
 private:
     std::span<const std::byte> bytes_;
@@ -195,15 +38,13 @@ private:
 /// Writes `path`.tandem-tmp in the same folder, fsyncs it, renames it, fsyncs the folder. Writers of the same path wait
 /// for each other. Permissions of a replaced file are kept; a symbolic link is replaced, not followed.
 /// On failure throws Error with path, operation and the system's reason; the old file stays, the temporary goes.
-inline void write_file_atomically(const std::filesystem::path& path,
-                                  std::span<const std::span<const std::byte>> parts) {
-    detail::replace_file(detail::FileCalls{}, path, parts);
-}
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts);
 
 /// The same for a text.
-inline void write_file_atomically(const std::filesystem::path& path, std::string_view text) {
-    const std::span<const std::byte> part = std::as_bytes(std::span(text));
-    write_file_atomically(path, std::span(&part, 1));
-}
+void write_file_atomically(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/core/file.impl.hpp>
+#endif

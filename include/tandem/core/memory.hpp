@@ -6,34 +6,17 @@
 #include <atomic>
 #include <bit>
 #include <cstddef>
-#include <cstdint>
-#include <cstring>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
 
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
-
-// AddressSanitizer must see every block freed.
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool recycles_memory = false;
-#elif defined(__has_feature)
-inline constexpr bool recycles_memory = !__has_feature(address_sanitizer);
-#else
-inline constexpr bool recycles_memory = true;
-#endif
 
 /// Sizes of blocks go up in eighths of a power of two.
 struct BlockClass {
@@ -48,60 +31,6 @@ constexpr BlockClass block_class(std::size_t bytes) {
     return {shift * 8 + eighths, (eighths << shift) * line};
 }
 
-/// Memory from the system. Blocks of 128 KiB and more are pages that the system fills with zeros where they are first
-/// touched. One of a huge page (2 MiB) or more begins on one, and the system is asked to use them: then walking it
-/// seldom waits for a page's address.
-struct SystemMemory {
-    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10, huge_page = std::size_t{2} << 20;
-
-    static bool is_zero(std::size_t bytes) { return is_mapped(bytes); }
-
-    static void* take(std::size_t bytes) {
-#if defined(__linux__)
-        if (is_mapped(bytes)) {
-            const std::size_t used = whole_pages(bytes), slack = bytes < huge_page ? 0 : huge_page;
-            void* const start =
-                ::mmap(nullptr, used + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (start == MAP_FAILED) throw std::bad_alloc();
-            if (slack == 0) return start;
-            const std::size_t before = (slack - reinterpret_cast<std::uintptr_t>(start) % slack) % slack;
-            char* const first = static_cast<char*>(start) + before;
-            if (before > 0) ::munmap(start, before);
-            ::munmap(first + used, slack - before);
-            ::madvise(first, used, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
-            return first;
-        }
-#endif
-        return ::operator new (bytes, std::align_val_t{line});
-    }
-
-    static void give(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
-#if defined(__linux__)
-        if (is_mapped(bytes)) {
-            ::munmap(memory, whole_pages(bytes));
-            return;
-        }
-#endif
-        ::operator delete (memory, std::align_val_t{line});
-    }
-
-private:
-    static constexpr bool is_mapped([[maybe_unused]] std::size_t bytes) {
-#if defined(__linux__)
-        return recycles_memory && bytes >= pages;
-#else
-        return false;
-#endif
-    }
-
-#if defined(__linux__)
-    static std::size_t whole_pages(std::size_t bytes) {
-        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        return (bytes + page - 1) / page * page;
-    }
-#endif
-};
-
 /// Freed blocks, kept for the next request of their size: work that has been done once allocates no more. Blocks above
 /// `largest_block`, and what would make the store exceed `capacity`, go back to the system. All are aligned to 64
 /// bytes.
@@ -110,38 +39,12 @@ public:
     static constexpr std::size_t largest_block = std::size_t{1} << 20, capacity = std::size_t{64} << 20;
 
     /// Never destroyed: tensors of static lifetime come back later than any static object may live.
-    static BlockStore& instance() {
-        static BlockStore* const store = new BlockStore;
-        return *store;
-    }
+    static BlockStore& instance();
 
     // Not inlined: g++ would see an allocation and its release by functions that are no pair, and warn.
-    [[gnu::noinline]] void* take(std::size_t bytes) {
-        count(bytes);
-        if (void* const kept = take_kept(bytes)) return kept;
-        return SystemMemory::take(block_bytes(bytes));
-    }
-
-    [[gnu::noinline]] void* take_zeroed(std::size_t bytes) {
-        count(bytes);
-        if (void* const kept = take_kept(bytes)) return std::memset(kept, 0, bytes);
-        void* const memory = SystemMemory::take(block_bytes(bytes));
-        return SystemMemory::is_zero(block_bytes(bytes)) ? memory : std::memset(memory, 0, bytes);
-    }
-
-    [[gnu::noinline]] void give(void* memory, std::size_t bytes) noexcept {
-        held_ -= bytes;
-        if (recycles_memory && bytes <= largest_block) {
-            const BlockClass size = block_class(bytes);
-            const std::lock_guard lock(mutex_);
-            if (kept_ + size.bytes <= capacity) {
-                blocks_[size.index] = new (memory) Block{blocks_[size.index]};
-                kept_ += size.bytes;
-                return;
-            }
-        }
-        SystemMemory::give(memory, block_bytes(bytes));
-    }
+    void* take(std::size_t bytes);
+    void* take_zeroed(std::size_t bytes);
+    void give(void* memory, std::size_t bytes) noexcept;
 
     std::size_t held() const { return held_; }
     std::size_t peak() const { return peak_; }
@@ -152,27 +55,11 @@ private:
         Block* next;
     };
 
-    void count(std::size_t bytes) {
-        const std::size_t now = held_ += bytes;
-        for (std::size_t most = peak_; now > most && !peak_.compare_exchange_weak(most, now);) {
-        }
-    }
+    void count(std::size_t bytes);
 
-    static std::size_t block_bytes(std::size_t bytes) {
-        return bytes <= largest_block ? block_class(bytes).bytes : bytes;
-    }
+    static std::size_t block_bytes(std::size_t bytes);
 
-    void* take_kept(std::size_t bytes) {
-        if (!recycles_memory || bytes > largest_block) return nullptr;
-        const BlockClass size = block_class(bytes);
-        const std::lock_guard lock(mutex_);
-        Block* const block = blocks_[size.index];
-        if (block != nullptr) {
-            blocks_[size.index] = block->next;
-            kept_ -= size.bytes;
-        }
-        return block;
-    }
+    void* take_kept(std::size_t bytes);
 
     std::mutex mutex_;
     std::array<Block*, block_class(largest_block).index + 1> blocks_{};
@@ -182,10 +69,11 @@ private:
 
 }  // namespace detail
 
-/// Bytes of all tensors and buffers that are held now, and the most there have been since the last restart_peak_memory().
-inline std::size_t held_memory() { return detail::BlockStore::instance().held(); }
-inline std::size_t peak_memory() { return detail::BlockStore::instance().peak(); }
-inline void restart_peak_memory() { detail::BlockStore::instance().restart_peak(); }
+/// Bytes of all tensors and buffers that are held now, and the most there have been since the last
+/// restart_peak_memory().
+std::size_t held_memory();
+std::size_t peak_memory();
+void restart_peak_memory();
 
 /// For containers whose elements come and go with every step.
 template <class T>
@@ -207,12 +95,8 @@ using RecyclingVector = std::vector<T, RecyclingAllocator<T>>;
 
 /// For objects that come and go with every step.
 struct Recycled {
-    [[gnu::noinline]] static void* operator new(std::size_t bytes) {
-        return detail::BlockStore::instance().take(bytes);
-    }
-    [[gnu::noinline]] static void operator delete(void* memory, std::size_t bytes) {
-        detail::BlockStore::instance().give(memory, bytes);
-    }
+    static void* operator new(std::size_t bytes);
+    static void operator delete(void* memory, std::size_t bytes);
 };
 
 /// Objects that calls at the same time must not share, and later calls use again: one for each. A copy starts with
@@ -292,8 +176,8 @@ public:
     }
     ~Buffer() = default;
 
-    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity. Not inlined, as its
-    /// release is not: layers hold so many buffers that a program would take noticeably longer to compile.
+    /// Zero-fills what it newly allocates; the contents do not survive a growth beyond the capacity. Not inlined, as
+    /// its release is not: layers hold so many buffers that a program would take noticeably longer to compile.
     [[gnu::noinline]] void resize(std::size_t size) {
         if (size > capacity_) {
             data_.reset();
@@ -320,3 +204,7 @@ private:
 };
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/core/memory.impl.hpp>
+#endif

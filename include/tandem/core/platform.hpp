@@ -1,18 +1,32 @@
 // What differs between compilers and build flags, and nothing else.
 #pragma once
 
+// Header-only, every unit has the library's functions as inline ones. With TANDEM_COMPILED set (CMake:
+// tandem::compiled) units see declarations of what is no template, and one place has the definitions: that library, or
+// the one source file that defines TANDEM_IMPLEMENTATION.
+#if defined(TANDEM_IMPLEMENTATION) && !defined(TANDEM_COMPILED)
+#define TANDEM_COMPILED
+#endif
+#if defined(TANDEM_COMPILED)
+#define TANDEM_INLINE
+#define TANDEM_ABI_OF(flags) compiled_##flags
+#else
+#define TANDEM_INLINE inline
+#define TANDEM_ABI_OF(flags) flags
+#endif
+
 // Two translation units built with different -m flags would otherwise share one copy of every inline kernel, whichever
 // the linker kept. An inline namespace named after the flags keeps them apart; user code never spells it.
 #if defined(__CUDACC__)
-#define TANDEM_ABI cuda_abi
+#define TANDEM_ABI TANDEM_ABI_OF(cuda_abi)
 #elif defined(__AVX512F__)
-#define TANDEM_ABI avx512_abi
+#define TANDEM_ABI TANDEM_ABI_OF(avx512_abi)
 #elif defined(__AVX2__) && defined(__FMA__)
-#define TANDEM_ABI avx2_abi
+#define TANDEM_ABI TANDEM_ABI_OF(avx2_abi)
 #elif defined(__AVX__)
-#define TANDEM_ABI avx_abi
+#define TANDEM_ABI TANDEM_ABI_OF(avx_abi)
 #else
-#define TANDEM_ABI base_abi
+#define TANDEM_ABI TANDEM_ABI_OF(base_abi)
 #endif
 
 // Functors and expression nodes run on the host and, under nvcc, on the device.
@@ -21,6 +35,18 @@
 #else
 #define TANDEM_DEVICE
 #endif
+
+namespace tandem::linking {
+
+/// Units of both kinds in one program do not link: an object cannot be of every thread and of each at once. (Linkers
+/// that do not look, such as lld, still miss what one kind of unit calls in the other: the inline namespaces differ.)
+#if defined(TANDEM_COMPILED)
+[[gnu::weak, gnu::used]] thread_local char every_unit_is_header_only_or_every_unit_is_compiled = 0;
+#else
+[[gnu::weak, gnu::used]] char every_unit_is_header_only_or_every_unit_is_compiled = 0;
+#endif
+
+}  // namespace tandem::linking
 
 namespace tandem::inline TANDEM_ABI {
 

@@ -1,33 +1,23 @@
 // Image–text pairs from a folder and a captions file.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include <tandem/core/digest.hpp>
-#include <tandem/core/error.hpp>
-#include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
-#include <tandem/core/to_text.hpp>
 #include <tandem/images/image.hpp>
 #include <tandem/images/transform.hpp>
 #include <tandem/texts/tokenizer.hpp>
 
-#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>)
+#if defined(TANDEM_COMPILED) || \
+    (__has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>))
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -43,35 +33,7 @@ using SkipCounts = std::map<std::string, std::size_t>;
 /// Reads a captions file: a line is `path<TAB>caption`; an image with several captions has several lines. Images come
 /// in the order of their first line. A line without a tab or without a path, or with an empty caption, is skipped and
 /// counted; with `strict` it is an Error that names file and line.
-inline std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped,
-                                                 bool strict = false) {
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream) throw Error(file.string(), "cannot be read");
-    std::vector<CaptionedImage> images;
-    std::unordered_map<std::string, Id> positions;
-    std::string line;
-    for (std::size_t number = 1; std::getline(stream, line); ++number) {
-        if (line.ends_with('\r')) line.pop_back();
-        const auto refuse = [&](const char* cause) {
-            if (strict) throw Error(file.string() + " line " + std::to_string(number), cause);
-            ++skipped[cause];
-        };
-        if (line.empty()) continue;
-        const std::size_t tab = line.find('\t');
-        if (tab == std::string::npos || tab == 0) {
-            refuse("malformed line: expected path, tab, caption");
-            continue;
-        }
-        if (line.find_first_not_of(" \t\v\f", tab) == std::string::npos) {
-            refuse("empty caption");
-            continue;
-        }
-        const auto [position, is_new] = positions.emplace(line.substr(0, tab), static_cast<Id>(images.size()));
-        if (is_new) images.push_back({line.substr(0, tab), {}});
-        images[static_cast<std::size_t>(position->second)].captions.push_back(line.substr(tab + 1));
-    }
-    return images;
-}
+std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped, bool strict = false);
 
 /// How a pair becomes what a model reads.
 struct PairOptions {
@@ -116,71 +78,18 @@ public:
     const SkipCounts& skipped() const { return skipped_; }
 
     /// The stored image; read again from its file where memory did not suffice to keep it.
-    Image image(std::size_t index) const {
-        const Item& item = items_[index];
-        return item.image.pixels.empty() ? stored_image(item.path) : item.image;
-    }
+    Image image(std::size_t index) const;
 
     /// Image `index`, cropped and mirrored at random where the options say so and normalised, and the ids of one of its
     /// captions, drawn at random.
-    void fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const {
-        const Item& item = items_[index];
-        const std::size_t caption = item.first_caption + random.below(item.captions.size());
-        std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
-        const Preprocess& recipe = options_.preprocess;
-        const Image whole = this->image(index);
-        Image seen = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as)
-                                   : fit_image(whole, recipe);
-        if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
-        normalise(seen, recipe.mean, recipe.deviation, image);
-    }
+    void fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const;
 
     /// Image `index` as evaluation sees it: nothing random.
-    void fetch_image(std::size_t index, std::span<float> image) const {
-        preprocess(this->image(index), options_.preprocess, image);
-    }
+    void fetch_image(std::size_t index, std::span<float> image) const;
 
     /// What training on these pairs depends on, by name: their number, the ids of all captions, all pixels (of images
     /// that are read when needed: sizes and times of their files), and what becomes of them.
-    [[gnu::cold]] std::map<std::string, std::string> fingerprint() const {
-        std::vector<std::uint64_t> digests(items_.size());
-        std::size_t kept = 0;
-        for (const Item& item : items_) kept += item.image.pixels.empty() ? 0 : 1;
-        parallel_for(items_.size(), 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) digests[i] = digest_of(items_[i]);
-        });
-        Digest images, captions;
-        images.add(std::span<const std::uint64_t>(digests));
-        for (const Item& item : items_) captions.add(item.captions.size());
-        captions.add(std::span<const Id>(ids_));
-        const Preprocess& recipe = options_.preprocess;
-        std::string numbers = to_string(recipe.size) + ", stored " + to_string(options_.stored);
-        const auto add = [&](const char* name, const auto&... values) {
-            numbers += std::string(", ") + name;
-            ((numbers += ' ' + detail::to_text(static_cast<double>(values))), ...);
-        };
-        const auto colour = [&](const char* name, const std::optional<Colour>& value) {
-            if (value) add(name, value->red, value->green, value->blue);
-        };
-        add("fit", recipe.fit);
-        add("filter", recipe.filter);
-        add("mean", recipe.mean[0], recipe.mean[1], recipe.mean[2]);
-        add("deviation", recipe.deviation[0], recipe.deviation[1], recipe.deviation[2]);
-        add("resampling", recipe.resampling);
-        add("resize", recipe.resize);
-        add("resize_as", recipe.resize_as);
-        add("floor_crop", recipe.floor_crop);
-        colour("padding", recipe.padding);
-        colour("background", options_.decode.background);
-        std::string crop = "none";
-        if (const auto& part = options_.crop) {
-            crop = detail::to_text(part->scale_low) + " to " + detail::to_text(part->scale_high) + " of the area, " +
-                   detail::to_text(part->ratio_low) + " to " + detail::to_text(part->ratio_high) + " as wide";
-        }
-        return {{"pairs", std::to_string(size())},          {"captions", captions.text()}, {"images", images.text()},
-                {"images in memory", std::to_string(kept)}, {"preprocess", numbers},       {"crop", crop},
-                {"flip", detail::to_text(options_.flip)}};
-    }
+    std::map<std::string, std::string> fingerprint() const;
 
 private:
     struct Item {
@@ -190,72 +99,11 @@ private:
         Image image;
     };
 
-    std::uint64_t digest_of(const Item& item) const {
-        Digest digest;
-        if (item.image.pixels.empty()) {
-            const std::filesystem::path path = folder_ / item.path;
-            digest.add(std::span<const char>(item.path));
-            digest.add(std::filesystem::file_size(path));
-            digest.add(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
-        } else {
-            digest.add(static_cast<std::uint64_t>(item.image.width));
-            digest.add(static_cast<std::uint64_t>(item.image.storage));
-            digest.add(std::span<const std::uint8_t>(item.image.samples));
-            digest.add(std::span<const std::uint8_t>(item.image.pixels));
-        }
-        return digest.value();
-    }
+    std::uint64_t digest_of(const Item& item) const;
 
-    Image stored_image(const std::string& path) const {
-        Image whole = read_image(folder_ / path, options_.decode);
-        if (options_.stored == ImageSize{}) {
-            if (options_.preprocess.resize_as == ResizeAs::stored) return whole;
-            return {whole.width, whole.height, std::move(whole.pixels)};
-        }
-        Preprocess recipe = options_.preprocess;
-        recipe.size = options_.stored;
-        return fit_image(whole, recipe);
-    }
+    Image stored_image(const std::string& path) const;
 
-    void read_images(std::vector<CaptionedImage> images) {
-        std::vector<Image> read(images.size());
-        std::vector<const char*> causes(images.size(), nullptr);
-        std::mutex strict_error_guard;
-        std::optional<Error> strict_error;
-        std::size_t strict_position = images.size();
-        parallel_for(images.size(), 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                try {
-                    if (!std::filesystem::exists(folder_ / images[i].path)) {
-                        throw Error((folder_ / images[i].path).string(), "no such file");
-                    }
-                    read[i] = stored_image(images[i].path);
-                } catch (const Error& error) {
-                    const bool missing = !std::filesystem::exists(folder_ / images[i].path);
-                    const bool oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
-                    causes[i] = missing ? "missing image" : oversized ? "oversized image" : "damaged image";
-                    const std::lock_guard lock(strict_error_guard);
-                    if (i < strict_position) {
-                        strict_position = i;
-                        strict_error = error;
-                    }
-                }
-            }
-        });
-        if (options_.strict && strict_error) throw Error(*strict_error);
-        std::size_t used = 0, captions = 0;
-        for (std::size_t i = 0; i < images.size(); ++i) {
-            if (causes[i] != nullptr) {
-                ++skipped_[causes[i]];
-                continue;
-            }
-            used += read[i].pixels.size() + read[i].samples.size();
-            if (used > options_.memory) read[i] = {};
-            const std::size_t count = images[i].captions.size();
-            items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});
-            captions += count;
-        }
-    }
+    void read_images(std::vector<CaptionedImage> images);
 
     std::filesystem::path folder_;
     PairOptions options_;
@@ -267,4 +115,8 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+#endif
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/data/pairs.impl.hpp>
 #endif

@@ -1,10 +1,7 @@
 // Config files of models, tokenizers and preprocessing, of which nothing is passed over in silence.
 #pragma once
 
-#include <algorithm>
-#include <charconv>
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <initializer_list>
 #include <optional>
@@ -14,8 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include <tandem/core/error.hpp>
-#include <tandem/core/file.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/files/json.hpp>
 
@@ -33,21 +28,7 @@ struct IrrelevantKey {
 class ConfigReader {
 public:
     /// Throws Error if the file is no JSON object, or says something twice.
-    [[gnu::cold]] explicit ConfigReader(const std::filesystem::path& path)
-        : where_(path.string()), name_(path.filename().string()) {
-        const MappedFile file(path);
-        const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-        if (const auto fault = json_fault(text, leaves_))
-            throw Error(where_, "a JSON object", "a fault at byte " + std::to_string(*fault));
-        std::vector<std::string_view> paths;
-        for (const JsonLeaf& leaf : leaves_.leaves) {
-            if (!leaf.in_array) paths.push_back(leaf.path);
-        }
-        std::ranges::sort(paths);
-        if (const auto twice = std::ranges::adjacent_find(paths); twice != paths.end())
-            throw Error(where_, "every key once", std::string(*twice) + " twice");
-        read_.resize(leaves_.leaves.size());
-    }
+    explicit ConfigReader(const std::filesystem::path& path);
 
     const std::string& where() const { return where_; }
     /// The file's name, without its folder.
@@ -57,153 +38,40 @@ public:
     void enter(std::string prefix) { at_ = std::move(prefix); }
 
     /// The value, a text without its quotes.
-    std::optional<std::string> find(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        return leaf == nullptr ? std::nullopt : std::optional(leaf->text);
-    }
+    std::optional<std::string> find(std::string_view path) const;
     /// The elements of an array; one, where the file has a value that is none.
-    std::vector<std::string> all(std::string_view path) const {
-        std::vector<std::string> found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (name != path) return;
-            read_[i] = true;
-            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(leaf.text);
-        });
-        return found;
-    }
-    bool has_below(std::string_view prefix) const {
-        bool found = false;
-        for_each(
-            [&](const JsonLeaf&, std::string_view name, std::size_t) { found = found || name.starts_with(prefix); });
-        return found;
-    }
+    std::vector<std::string> all(std::string_view path) const;
+    bool has_below(std::string_view prefix) const;
 
-    std::optional<double> number(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        if (leaf == nullptr) return std::nullopt;
-        return to_number(path, *leaf);
-    }
+    std::optional<double> number(std::string_view path) const;
     /// The numbers of an array, or one.
-    std::vector<double> numbers(std::string_view path) const {
-        std::vector<double> found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (name != path) return;
-            read_[i] = true;
-            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found.push_back(to_number(path, leaf));
-        });
-        return found;
-    }
-    std::optional<std::size_t> count(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        if (leaf == nullptr) return std::nullopt;
-        if (leaf->kind != JsonLeaf::Kind::number || leaf->number > std::uint64_t{1} << 32U)
-            refuse(path, "a whole number up to 2^32");
-        return static_cast<std::size_t>(leaf->number);
-    }
-    std::optional<bool> flag(std::string_view path) const {
-        const JsonLeaf* const leaf = leaf_at(path);
-        if (leaf == nullptr) return std::nullopt;
-        if (leaf->kind != JsonLeaf::Kind::other || (leaf->text != "true" && leaf->text != "false"))
-            refuse(path, "true or false");
-        return leaf->text == "true";
-    }
+    std::vector<double> numbers(std::string_view path) const;
+    std::optional<std::size_t> count(std::string_view path) const;
+    std::optional<bool> flag(std::string_view path) const;
     /// Of a file that is one object of whole numbers, all of them.
-    std::vector<std::pair<std::string, std::size_t>> counts() const {
-        std::vector<std::pair<std::string, std::size_t>> found;
-        for (const JsonLeaf& leaf : leaves_.leaves) found.emplace_back(leaf.path, count(leaf.path).value_or(0));
-        return found;
-    }
+    std::vector<std::pair<std::string, std::size_t>> counts() const;
     /// The values of the object whose path is `prefix` without its last dot, as texts.
-    std::vector<std::string> values_below(std::string_view prefix) const {
-        std::vector<std::string> found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (!name.starts_with(prefix)) return;
-            read_[i] = true;
-            found.push_back(leaf.text);
-        });
-        return found;
-    }
+    std::vector<std::string> values_below(std::string_view prefix) const;
     /// Whether the file says null there, which is not always what its silence means.
-    bool is_null(std::string_view path) const {
-        bool found = false;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
-            found = found || (name == path && leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other);
-        });
-        return found;
-    }
+    bool is_null(std::string_view path) const;
     /// The keys of the object whose path is `prefix` without its last dot, in the file's order.
-    std::vector<std::string> keys_below(std::string_view prefix) const {
-        std::vector<std::string> keys;
-        for_each([&](const JsonLeaf&, std::string_view name, std::size_t) {
-            if (!name.starts_with(prefix)) return;
-            name.remove_prefix(prefix.size());
-            const std::string key(name.substr(0, name.find('.')));
-            if (keys.empty() || keys.back() != key) keys.push_back(key);
-        });
-        return keys;
-    }
+    std::vector<std::string> keys_below(std::string_view prefix) const;
     /// One of some words, or `otherwise` where the file says nothing.
     std::string one_of(std::string_view path, std::string_view otherwise,
-                       std::initializer_list<std::string_view> known) const {
-        const std::optional<std::string> found = find(path);
-        if (!found) return std::string(otherwise);
-        if (std::ranges::find(known, *found) == known.end()) {
-            std::string expected;
-            for (const std::string_view word : known)
-                expected += (expected.empty() ? "" : word == *(known.end() - 1) ? " or " : ", ") + std::string(word);
-            refuse(path, expected);
-        }
-        return *found;
-    }
+                       std::initializer_list<std::string_view> known) const;
     /// A key that has a counterpart at one value alone, which is also what its absence means.
-    void require(std::string_view path, std::string_view value) const {
-        const std::optional<std::string> found = find(path);
-        if (found && *found != value && !same_number(*found, value)) refuse(path, std::string(value));
-    }
+    void require(std::string_view path, std::string_view value) const;
     /// The same of an array.
-    void require_all(std::string_view path, std::initializer_list<std::string_view> values) const {
-        const std::vector<std::string> found = all(path);
-        if (!found.empty() && !std::ranges::equal(found, values))
-            refuse(path, "the library's default, the only one here");
-    }
+    void require_all(std::string_view path, std::initializer_list<std::string_view> values) const;
     /// Keys that do not matter, and what stands below them.
-    void ignore(std::span<const IrrelevantKey> keys, std::string_view prefix = "") const {
-        for_each([&](const JsonLeaf&, std::string_view name, std::size_t i) {
-            if (!name.starts_with(prefix)) return;
-            name.remove_prefix(prefix.size());
-            read_[i] = read_[i] || std::ranges::any_of(keys, [&](const IrrelevantKey& irrelevant) {
-                           return name.starts_with(irrelevant.key) &&
-                                  (name.size() == irrelevant.key.size() || name[irrelevant.key.size()] == '.');
-                       });
-        });
-    }
-    void ignore(std::initializer_list<IrrelevantKey> keys, std::string_view prefix = "") const {
-        ignore(std::span(keys.begin(), keys.size()), prefix);
-    }
+    void ignore(std::span<const IrrelevantKey> keys, std::string_view prefix = "") const;
+    void ignore(std::initializer_list<IrrelevantKey> keys, std::string_view prefix = "") const;
 
     /// Throws Error that lists what stands below `prefix` and was not asked for, key and value.
-    [[gnu::cold]] void refuse_unread(std::string_view prefix = "") const {
-        std::string unread, last;
-        for (std::size_t i = 0; i < read_.size(); ++i) {
-            const JsonLeaf& leaf = leaves_.leaves[i];
-            const bool is_nothing = leaf.text == "null" && leaf.kind == JsonLeaf::Kind::other;
-            if (read_[i] || is_nothing || !leaf.path.starts_with(prefix) || leaf.path == last) continue;
-            last = leaf.path;
-            unread += "\n  " + leaf.path + " = " + shown(leaf);
-        }
-        if (!unread.empty())
-            throw Error(where_, "the file asks for what has no counterpart here:" + unread +
-                                    "\n  (a key that does not matter can be taken out of the file)");
-    }
+    void refuse_unread(std::string_view prefix = "") const;
 
     /// Throws Error that names key, value and what was expected.
-    [[noreturn, gnu::cold]] void refuse(std::string_view path, const std::string& expected) const {
-        std::string found;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t) {
-            if (name == path) found += (found.empty() ? "" : ", ") + shown(leaf);
-        });
-        throw Error(where_, at_ + std::string(path) + " = " + expected, found.empty() ? "nothing" : found);
-    }
+    [[noreturn]] void refuse(std::string_view path, const std::string& expected) const;
 
 private:
     template <class Visit>
@@ -214,38 +82,13 @@ private:
         }
     }
 
-    const JsonLeaf* leaf_at(std::string_view path) const {
-        const JsonLeaf* found = nullptr;
-        std::size_t count = 0;
-        for_each([&](const JsonLeaf& leaf, std::string_view name, std::size_t i) {
-            if (name != path) return;
-            read_[i] = true;
-            ++count;
-            if (leaf.text != "null" || leaf.kind == JsonLeaf::Kind::text) found = &leaf;
-        });
-        if (count > 1) refuse(path, "one value");
-        return found;
-    }
+    const JsonLeaf* leaf_at(std::string_view path) const;
 
-    double to_number(std::string_view path, const JsonLeaf& leaf) const {
-        double value = 0;
-        const char* const end = leaf.text.data() + leaf.text.size();
-        const auto [stop, failed] = std::from_chars(leaf.text.data(), end, value);
-        if (leaf.kind == JsonLeaf::Kind::text || failed != std::errc() || stop != end) refuse(path, "a number");
-        return value;
-    }
+    double to_number(std::string_view path, const JsonLeaf& leaf) const;
 
-    static bool same_number(std::string_view a, std::string_view b) {
-        double x = 0, y = 0;
-        const auto read = [](std::string_view text, double& value) {
-            return std::from_chars(text.data(), text.data() + text.size(), value).ptr == text.data() + text.size();
-        };
-        return read(a, x) && read(b, y) && x == y;
-    }
+    static bool same_number(std::string_view a, std::string_view b);
 
-    static std::string shown(const JsonLeaf& leaf) {
-        return leaf.kind == JsonLeaf::Kind::text ? "\"" + leaf.text + "\"" : leaf.text;
-    }
+    static std::string shown(const JsonLeaf& leaf);
 
     std::string where_, name_, at_;
     JsonLeaves leaves_;
@@ -253,3 +96,7 @@ private:
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/files/config_reader.impl.hpp>
+#endif

@@ -1,7 +1,6 @@
 // Safetensors files: a memory-mapped reader, typed access to the elements, and an atomic writer.
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <concepts>
 #include <cstddef>
@@ -32,17 +31,10 @@ namespace tandem::inline TANDEM_ABI {
 class Safetensors {
 public:
     /// Maps the file. Throws Error that names it and the fault.
-    static Safetensors open(const std::filesystem::path& path) {
-        MappedFile file(path);
-        Safetensors result = parse(file.bytes(), path.string());
-        result.file_ = std::move(file);
-        return result;
-    }
+    static Safetensors open(const std::filesystem::path& path);
 
     /// Reads a file that is in memory already; the bytes must outlive the object. `where` begins every error.
-    static Safetensors parse(std::span<const std::byte> bytes, std::string_view where) {
-        return Safetensors(detail::read_header(bytes, where));
-    }
+    static Safetensors parse(std::span<const std::byte> bytes, std::string_view where);
 
     /// The free-form entries of the header's __metadata__; empty if it has none.
     const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
@@ -51,18 +43,10 @@ public:
     std::span<const StoredTensor> tensors() const { return header_.tensors; }
 
     /// The tensor of that name, or nullptr.
-    const StoredTensor* find(std::string_view name) const {
-        const auto found = std::lower_bound(
-            header_.by_name.begin(), header_.by_name.end(), name,
-            [&](std::uint32_t i, std::string_view sought) { return header_.tensors[i].name < sought; });
-        if (found == header_.by_name.end() || header_.tensors[*found].name != name) return nullptr;
-        return &header_.tensors[*found];
-    }
+    const StoredTensor* find(std::string_view name) const;
 
     /// Lets go of the memory that a tensor's data takes while the file is mapped; it can still be read.
-    void forget(const StoredTensor& tensor) const {
-        if (file_) file_->forget(tensor.data);
-    }
+    void forget(const StoredTensor& tensor) const;
 
 private:
     explicit Safetensors(detail::Header header) : header_(std::move(header)) {}
@@ -79,17 +63,7 @@ concept StoredElement = std::same_as<T, float> || std::same_as<T, double> || std
 namespace detail {
 
 /// IEEE 754 binary16 to binary32, exact; NaN payloads are kept.
-inline float half_to_float(std::uint16_t half) {
-    const std::uint32_t sign = (half & 0x8000U) << 16;
-    const std::uint32_t exponent = (half >> 10) & 0x1fU;
-    const std::uint32_t mantissa = half & 0x3ffU;
-    if (exponent == 0) {
-        const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
-        return sign == 0 ? magnitude : -magnitude;
-    }
-    const std::uint32_t wide = exponent == 0x1f ? 0xffU : exponent + (127 - 15);
-    return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
-}
+float half_to_float(std::uint16_t half);
 
 /// Copies elements of type Stored, aligned or not, through `convert(value, index)`.
 template <class Stored, class T, class Convert>
@@ -101,12 +75,7 @@ void convert_elements(std::span<const std::byte> data, std::span<T> out, Convert
     }
 }
 
-inline void check_size(const StoredTensor& tensor) {
-    if (byte_count(tensor.type, tensor.shape) != tensor.data.size())
-        throw Error(tensor.name,
-                    "data of shape " + shape_text(tensor.shape) + " and type " + std::string(name(tensor.type)),
-                    std::to_string(tensor.data.size()) + " bytes");
-}
+void check_size(const StoredTensor& tensor);
 
 }  // namespace detail
 
@@ -176,87 +145,15 @@ StoredTensor stored_tensor(std::string name, std::vector<std::size_t> shape, std
     return {std::move(name), data_type_of<T>(), std::move(shape), std::as_bytes(elements)};
 }
 
-namespace detail {
-
-/// Appends a JSON string. Throws Error if it is not UTF-8 or longer than the reader takes.
-inline void append_header_string(std::string& json, std::string_view text, std::string_view where) {
-    const std::size_t begin = json.size();
-    for (std::size_t i = 0; i < text.size();) {
-        const std::size_t length = utf8_sequence(text.substr(i));
-        if (length == 0) throw Error(where, "name or metadata " + in_quotes(text) + " is not UTF-8");
-        i += length;
-    }
-    append_json_string(json, text);
-    if (json.size() - begin > max_string_bytes)
-        throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 512 KiB");
-}
-
-/// The header for tensors in this order, its eight length bytes included, padded so that the data is 8-byte aligned.
-inline std::string header_for(std::span<const StoredTensor* const> tensors,
-                              const std::map<std::string, std::string>& metadata, std::string_view where) {
-    std::string json = "{";
-    std::size_t cost = 0;
-    if (!metadata.empty()) {
-        json += "\"__metadata__\":{";
-        for (const auto& [key, value] : metadata) {
-            if (json.back() != '{') json += ',';
-            append_header_string(json, key, where);
-            json += ':';
-            append_header_string(json, value, where);
-            cost += index_cost(key.size() + value.size(), 0);
-        }
-        json += '}';
-    }
-    std::size_t offset = 0;
-    for (const StoredTensor* tensor : tensors) {
-        if (json.size() > 1) json += ',';
-        append_header_string(json, tensor->name, where);
-        json.append(":{\"dtype\":\"").append(name(tensor->type)).append("\",\"shape\":[");
-        for (const std::size_t extent : tensor->shape) {
-            if (json.back() != '[') json += ',';
-            json += std::to_string(extent);
-        }
-        json += "],\"data_offsets\":[" + std::to_string(offset) + ',';
-        offset += tensor->data.size();
-        json += std::to_string(offset) + "]}";
-        cost += index_cost(tensor->name.size(), tensor->shape.size());
-    }
-    json += '}';
-    json.append((8 - json.size() % 8) % 8, ' ');
-    if (cost > max_index_bytes) throw Error(where, "names, shapes and metadata take more than 6 MiB");
-    const std::uint64_t length = json.size();
-    std::string result(sizeof(length), '\0');
-    std::memcpy(result.data(), &length, sizeof(length));
-    return result + json;
-}
-
-}  // namespace detail
-
 /// Writes a safetensors file, atomically and durably (write_file_atomically). Tensors keep their order within an
 /// element width, wider elements first, so that each is aligned to its element. Throws Error, and writes nothing, on
 /// duplicate names, on data that does not match shape and type, on names or metadata that are not UTF-8, on names,
 /// shapes and metadata beyond what Safetensors reads, and on the name __metadata__.
-inline void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
-                             const std::map<std::string, std::string>& metadata = {}) {
-    const std::string where = path.string();
-    for (const StoredTensor& tensor : tensors) {
-        if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
-        if (detail::byte_count(tensor.type, tensor.shape) != tensor.data.size())
-            throw Error(where, "tensor " + detail::in_quotes(tensor.name) + ": " + std::string(name(tensor.type)) +
-                                   " " + detail::shape_text(tensor.shape) + " does not take " +
-                                   std::to_string(tensor.data.size()) + " bytes");
-    }
-    detail::positions_by_name(tensors, where);
-    const auto before = [](const StoredTensor& a, const StoredTensor& b) {
-        return bits(a.type) != bits(b.type) ? bits(a.type) > bits(b.type) : &a < &b;
-    };
-    std::vector<const StoredTensor*> order;
-    for (const std::uint32_t i : detail::sorted_positions(tensors, before)) order.push_back(&tensors[i]);
-
-    const std::string header = detail::header_for(order, metadata, where);
-    std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
-    for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
-    write_file_atomically(path, parts);
-}
+void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
+                      const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/files/safetensors.impl.hpp>
+#endif

@@ -1,12 +1,10 @@
 // What a safetensors file is made of: element types and described tensors.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,7 +13,6 @@
 #include <vector>
 
 #include <tandem/core/dtype.hpp>
-#include <tandem/core/error.hpp>
 #include <tandem/core/platform.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -109,65 +106,22 @@ namespace detail {
 
 /// Bytes of a tensor. Nothing if they overflow 64 bits or end within a byte; like the reference, the product overflows
 /// by its leading dimensions even where a later one is zero.
-inline std::optional<std::size_t> byte_count(DataType type, std::span<const std::size_t> shape) {
-    std::size_t total = 1;
-    for (const std::size_t extent : shape)
-        if (__builtin_mul_overflow(total, extent, &total)) return std::nullopt;
-    if (__builtin_mul_overflow(total, bits(type), &total) || total % 8 != 0) return std::nullopt;
-    return total / 8;
-}
+std::optional<std::size_t> byte_count(DataType type, std::span<const std::size_t> shape);
 
-/// A name out of an untrusted file, fit for an error message: in quotes, short, without control characters.
-inline std::string in_quotes(std::string_view text) {
-    constexpr std::size_t limit = 100;
-    std::string result = "'";
-    for (const char c : text.substr(0, limit)) result += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-    return result + (text.size() > limit ? "...'" : "'");
-}
-
-inline std::string shape_text(std::span<const std::size_t> shape) {
-    std::string result = "[";
-    for (const std::size_t extent : shape.first(std::min<std::size_t>(shape.size(), 16)))
-        result += (result.size() > 1 ? ", " : "") + std::to_string(extent);
-    return result + (shape.size() > 16 ? ", ...]" : "]");
-}
-
-/// The positions of tensors in an order given at run time, so that a program compiles one sort for all of them.
-inline std::vector<std::uint32_t> sorted_positions(std::span<const StoredTensor> tensors,
-                                                   bool (*before)(const StoredTensor&, const StoredTensor&)) {
-    std::vector<std::uint32_t> positions(tensors.size());
-    std::iota(positions.begin(), positions.end(), 0U);
-    std::sort(positions.begin(), positions.end(),
-              [&](std::uint32_t a, std::uint32_t b) { return before(tensors[a], tensors[b]); });
-    return positions;
-}
+std::string shape_text(std::span<const std::size_t> shape);
 
 /// The positions of tensors in the order of their names. Throws Error if two have the same.
-inline std::vector<std::uint32_t> positions_by_name(std::span<const StoredTensor> tensors, std::string_view where) {
-    auto positions =
-        sorted_positions(tensors, [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });
-    for (std::size_t i = 1; i < positions.size(); ++i) {
-        const std::string& name = tensors[positions[i]].name;
-        if (name == tensors[positions[i - 1]].name)
-            throw Error(where, "tensor " + in_quotes(name) + ": duplicate name");
-    }
-    return positions;
-}
+std::vector<std::uint32_t> positions_by_name(std::span<const StoredTensor> tensors, std::string_view where);
 
 /// Length of the UTF-8 sequence at the start of the text (Unicode 15, table 3-7), 0 if it is malformed.
-inline std::size_t utf8_sequence(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text[i])); };
-    const unsigned first = byte(0);
-    if (first < 0x80) return 1;
-    const std::size_t length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-    if (length == 0 || text.size() < length) return 0;
-    const unsigned low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    const unsigned high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    if (byte(1) < low || byte(1) > high) return 0;
-    for (std::size_t i = 2; i < length; ++i)
-        if ((byte(i) & 0xc0U) != 0x80) return 0;
-    return length;
-}
+std::size_t utf8_sequence(std::string_view text);
+
+/// A name out of an untrusted file, fit for an error message: in quotes, short, without control characters.
+std::string in_quotes(std::string_view text);
+
+/// The positions of tensors in an order given at run time, so that a program compiles one sort for all of them.
+std::vector<std::uint32_t> sorted_positions(std::span<const StoredTensor> tensors,
+                                            bool (*before)(const StoredTensor&, const StoredTensor&));
 
 // Bounds that keep the memory for a header, however hostile, below 16 MB. They are far above any real file.
 inline constexpr std::size_t max_header_bytes = 100'000'000;  // the format's own
@@ -183,3 +137,7 @@ constexpr std::size_t index_cost(std::size_t name_bytes, std::size_t rank) {
 }  // namespace detail
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/files/safetensors_types.impl.hpp>
+#endif

@@ -1,120 +1,33 @@
 // The one place that chooses which instruction set's kernels run.
 #pragma once
 
-#include <concepts>
-
-#include <tandem/kernels/avx2.hpp>
-#include <tandem/kernels/avx512.hpp>
+#include <tandem/core/dtype.hpp>
+#include <tandem/core/platform.hpp>
 #include <tandem/kernels/isa.hpp>
 #include <tandem/kernels/kernel_set.hpp>
-#include <tandem/kernels/native.hpp>
-#include <tandem/kernels/neon.hpp>
-#include <tandem/kernels/scalar.hpp>
 
 namespace tandem::inline TANDEM_ABI::kernels {
-
-template <Real T>
-inline constexpr KernelSet<T> scalar_kernels{
-    .name = "scalar",
-    .tile = {scalar_tile_rows, scalar_tile_columns, 1, scalar_product<T, T, T, 1>},
-    .finish_tile = Scalar<T>::finish_tile,
-    .transpose = Scalar<T>::transpose,
-    .activate = Scalar<T>::activate,
-    .layer_norm = Scalar<T>::layer_norm,
-    .softmax = Scalar<T>::softmax,
-    .sum_of_products = Scalar<T>::sum_of_products};
-
-template <Real T>
-inline constexpr GradientKernels<T> scalar_gradient_kernels{
-    .activate_backward = Scalar<T>::activate_backward,
-    .layer_norm_backward = Scalar<T>::layer_norm_backward,
-    .layer_norm_parameters_backward = Scalar<T>::layer_norm_parameters_backward,
-    .column_sums = Scalar<T>::column_sums,
-    .softmax_backward = Scalar<T>::softmax_backward};
-
-inline constexpr ReducedKernels scalar_reduced_kernels{
-    .pairs = {scalar_tile_rows, scalar_tile_columns, 2, nullptr},
-    .widened = {scalar_tile_rows, scalar_tile_columns, 2, scalar_product<float, bfloat16, float, 2>},
-    .narrow = scalar_narrow,
-    .narrow_pairs = scalar_narrow_pairs,
-    .bytes = {scalar_tile_rows, scalar_tile_columns, 4, scalar_product<std::uint8_t, std::int8_t, std::int32_t, 4>},
-    .quantise = scalar_quantise,
-    .finish_bytes = scalar_finish_bytes};
 
 /// The kernels of an instruction set that the CPU has. Those of double, which no model is served in, are the build's
 /// own.
 template <Real T>
-const KernelSet<T>& kernels_of(Isa isa) {
-    if (isa == Isa::scalar) return scalar_kernels<T>;
-    if constexpr (std::same_as<T, float>) {
-#if defined(__x86_64__)
-        if (is_avx512(isa)) return avx512::kernel_set;
-        if (isa == Isa::avx2) return avx2::kernel_set;
-#elif defined(__aarch64__)
-        if (isa == Isa::neon) return neon::kernel_set;
-#endif
-    }
-    return native::kernel_set<T>;
-}
-
+const KernelSet<T>& kernels_of(Isa isa);
 template <Real T>
-const GradientKernels<T>& gradient_kernels_of(Isa isa) {
-    if (isa == Isa::scalar) return scalar_gradient_kernels<T>;
-    if constexpr (std::same_as<T, float>) {
-#if defined(__x86_64__)
-        if (is_avx512(isa)) return avx512::VectorKernels<avx512::Vector>::gradients;
-        if (isa == Isa::avx2) return avx2::VectorKernels<avx2::Vector>::gradients;
-#elif defined(__aarch64__)
-        if (isa == Isa::neon) return neon::VectorKernels<neon::Vector>::gradients;
-#endif
-    }
-    return native::VectorKernels<native::Vector<T>>::gradients;
-}
+const GradientKernels<T>& gradient_kernels_of(Isa isa);
 
 /// The reduced-precision kernels of an instruction set that the CPU has; what it lacks comes from the next narrower
 /// one.
-inline ReducedKernels reduced_kernels_of(Isa isa) {
-#if defined(__x86_64__)
-    if (is_avx512(isa)) {
-        const CpuFeatures& cpu = cpu_features();
-        TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;
-        if (isa != Isa::avx512bf16) pairs.multiply = nullptr;
-        return {.pairs = pairs,
-                .widened = avx512::widened,
-                .narrow = avx512::Convert::narrow,
-                .narrow_pairs = avx512::Convert::narrow_pairs,
-                .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
-                .quantise = avx512::Convert::quantise,
-                .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
-    }
-    if (isa == Isa::avx2) return avx2::reduced_kernels;
-#elif defined(__aarch64__)
-    if (isa == Isa::neon) {
-        const CpuFeatures& cpu = cpu_features();
-        ReducedKernels kernels = neon::reduced_kernels;
-        if (cpu.bf16) kernels.pairs = neonbf16::pairs;
-        if (cpu.int8) kernels.bytes = neondot::bytes;
-        if (cpu.i8mm) kernels.bytes = neoni8mm::bytes;
-        return kernels;
-    }
-#endif
-    return scalar_reduced_kernels;
-}
+ReducedKernels reduced_kernels_of(Isa isa);
 
 /// The kernels in use.
 template <Real T>
-const KernelSet<T>& active() {
-    static const KernelSet<T>& chosen = kernels_of<T>(active_isa());
-    return chosen;
-}
+const KernelSet<T>& active();
 template <Real T>
-const GradientKernels<T>& active_gradients() {
-    static const GradientKernels<T>& chosen = gradient_kernels_of<T>(active_isa());
-    return chosen;
-}
-inline const ReducedKernels& active_reduced() {
-    static const ReducedKernels chosen = reduced_kernels_of(active_isa());
-    return chosen;
-}
+const GradientKernels<T>& active_gradients();
+const ReducedKernels& active_reduced();
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/kernels/dispatch.impl.hpp>
+#endif

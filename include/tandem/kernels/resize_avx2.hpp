@@ -12,6 +12,7 @@
 #endif
 
 #include <tandem/kernels/resize_scalar.hpp>
+#include <tandem/kernels/resize_set.hpp>
 
 #if defined(__x86_64__)
 

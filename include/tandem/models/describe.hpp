@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <tandem/models/config.hpp>
@@ -42,36 +43,17 @@ template <class T>
     return std::string(role) + (name.empty() ? "" : " (" + name + ")");
 }
 
-inline std::string number_text(double value, int digits = 12) {
-    std::array<char, 32> text;
-    std::snprintf(text.data(), text.size(), "%.*g", digits, value);
-    return text.data();
-}
+std::string number_text(double value, int digits = 12);
 
 /// Writes a config's fields as designated initialisers, those that differ from the default.
 class FieldWriter {
 public:
-    void add(const char* name, std::size_t value, std::size_t usual) {
-        if (value != usual) put(name, std::to_string(value));
-    }
-    void add(const char* name, double value, double usual) {
-        if (value != usual) put(name, number_text(value));
-    }
-    void add(const char* name, bool value, bool usual) {
-        if (value != usual) put(name, value ? "true" : "false");
-    }
-    void add(const char* name, PosEmbed value, PosEmbed usual) {
-        static constexpr std::array names{"learnable", "sin_cos_2d", "rotary"};
-        if (value != usual) put(name, std::string("td::PosEmbed::") + names[static_cast<std::size_t>(value)]);
-    }
-    void add(const char* name, NormPosition value, NormPosition usual) {
-        static constexpr std::array names{"pre", "post", "sandwich"};
-        if (value != usual) put(name, std::string("td::NormPosition::") + names[static_cast<std::size_t>(value)]);
-    }
-    void add(const char* name, Projection value, Projection usual) {
-        static constexpr std::array names{"linear", "none", "mlp"};
-        if (value != usual) put(name, std::string("td::Projection::") + names[static_cast<std::size_t>(value)]);
-    }
+    void add(const char* name, std::size_t value, std::size_t usual);
+    void add(const char* name, double value, double usual);
+    void add(const char* name, bool value, bool usual);
+    void add(const char* name, PosEmbed value, PosEmbed usual);
+    void add(const char* name, NormPosition value, NormPosition usual);
+    void add(const char* name, Projection value, Projection usual);
     template <class Usual, class Part>
     [[gnu::cold]] void add_part(const char* name, const Part& part) {
         if constexpr (requires { part.eps == Usual{}.eps; }) {
@@ -90,9 +72,7 @@ public:
             put(name, "td::" + type + "{}");
         }
     }
-    [[gnu::cold]] void put(const char* name, const std::string& value) {
-        text_ += (text_.empty() ? "." : ", .") + std::string(name) + " = " + value;
-    }
+    void put(const char* name, const std::string& value);
 
     const std::string& text() const { return text_; }
 
@@ -100,10 +80,7 @@ private:
     std::string text_;
 };
 
-inline std::string size_text(const ImageSize& size) {
-    if (size.is_square()) return std::to_string(size.height);
-    return "{" + std::to_string(size.height) + ", " + std::to_string(size.width) + "}";
-}
+std::string size_text(const ImageSize& size);
 
 [[gnu::cold]] void write_block_fields(FieldWriter& fields, const auto& config, const auto& usual) {
     fields.add("norm_position", config.norm_position, usual.norm_position);
@@ -187,27 +164,9 @@ template <class N, class A, class M, class F, class P>
     return "td::TextConfig{" + fields.text() + "}";
 }
 
-[[gnu::cold]] inline std::string constant_text(const ResNetConfig& config) {
-    const ResNetConfig usual;
-    detail::FieldWriter fields;
-    fields.put("image", std::to_string(config.image));
-    std::string layers;
-    for (const std::size_t blocks : config.layers) layers += (layers.empty() ? "" : ", ") + std::to_string(blocks);
-    fields.put("layers", "{" + layers + "}");
-    fields.put("width", std::to_string(config.width));
-    fields.add("head_width", config.head_width, usual.head_width);
-    return "td::ResNetConfig{" + fields.text() + "}";
-}
+std::string constant_text(const ResNetConfig& config);
 
-[[gnu::cold]] inline std::string constant_text(const EfficientNetConfig& config) {
-    const EfficientNetConfig usual;
-    detail::FieldWriter fields;
-    fields.put("image", std::to_string(config.image));
-    fields.add("width_coefficient", config.width_coefficient, usual.width_coefficient);
-    fields.add("depth_coefficient", config.depth_coefficient, usual.depth_coefficient);
-    fields.add("depth_divisor", config.depth_divisor, usual.depth_divisor);
-    return "td::EfficientNetConfig{" + fields.text() + "}";
-}
+std::string constant_text(const EfficientNetConfig& config);
 
 template <class Vision, class Text>
 [[gnu::cold]] std::string constant_text(const ClipConfig<Vision, Text>& config) {
@@ -219,8 +178,9 @@ template <class Vision, class Text>
         }
     };
     return "td::ClipConfig{\n    .vision = " + tower(config.vision) + ",\n    .text = " + tower(config.text) +
-           ",\n    .embedding = " + std::to_string(config.embedding) + (config.logit_bias ? ",\n    .logit_bias = true" : "") +
-           (config.shared ? ",\n    .shared = true" : "") + "}";
+           ",\n    .embedding = " + std::to_string(config.embedding) +
+           (config.logit_bias ? ",\n    .logit_bias = true" : "") + (config.shared ? ",\n    .shared = true" : "") +
+           "}";
 }
 
 /// What every part of a model costs, for one image and one caption of the full context; lines of depth 0 add up to the
@@ -248,13 +208,13 @@ template <class Vision, class Text>
     };
     const auto& vision = config.vision;
     if constexpr (requires { vision.stem_cost(); }) {
-        lines.push_back({detail::part_name("visual.stem", vision.stem), shape(vision.patches(), vision.width),
-                         vision.stem_cost()});
+        lines.push_back(
+            {detail::part_name("visual.stem", vision.stem), shape(vision.patches(), vision.width), vision.stem_cost()});
         lines.push_back({"visual tokens, positions" + std::string(vision.no_ln_pre ? "" : ", ln_pre"),
                          shape(vision.tokens(), vision.width), vision.token_cost()});
         blocks("visual.", vision, vision.tokens(), true);
-        lines.push_back({detail::part_name("visual.ln_post, pooling", vision.pooling), vector(vision.width),
-                         vision.head_cost()});
+        lines.push_back(
+            {detail::part_name("visual.ln_post, pooling", vision.pooling), vector(vision.width), vision.head_cost()});
     } else {
         lines.push_back({detail::part_name("visual", vision), "", vision.cost()});
     }
@@ -273,11 +233,10 @@ template <class Vision, class Text>
     return lines;
 }
 
-/// The table of a model's parts, as torchinfo prints one: parameters, FLOPs of the naive model and those executed, and what
-/// a pair's activations take in float32; then bytes of the weights by precision, and the constant itself. An indented
-/// line is one of each block.
-template <auto config>
-[[gnu::cold]] std::string describe() {
+/// The table of a model's parts, as torchinfo prints one: parameters, FLOPs of the naive model and those executed, and
+/// what a pair's activations take in float32; then bytes of the weights by precision, and the constant itself. An
+/// indented line is one of each block.
+[[gnu::cold]] std::string describe(const auto& config) {
     std::string text;
     const auto line = [&](const std::string& name, const std::string& output, const Cost& cost) {
         std::array<char, 192> row;
@@ -291,7 +250,8 @@ template <auto config>
     std::snprintf(head.data(), head.size(), "%-46s %-14s %12s %10s %10s %10s %10s\n", "part", "output", "parameters",
                   "MFLOP", "executed", "MB infer", "MB train");
     text += head.data();
-    for (const PartCost& part : cost_by_part(config)) line(std::string(2 * part.depth, ' ') + part.name, part.output, part.cost);
+    for (const PartCost& part : cost_by_part(config))
+        line(std::string(2 * part.depth, ' ') + part.name, part.output, part.cost);
     line("one image and one caption", "", detail::whole_cost(config));
     std::array<char, 128> bytes;
     std::snprintf(bytes.data(), bytes.size(), "weights: %.2f MB in float32, %.2f in bf16, %.2f in int8\n",
@@ -300,5 +260,13 @@ template <auto config>
                   1e-6 * static_cast<double>(parameter_bytes<int8>(config)));
     return text + bytes.data() + constant_text(config) + "\n";
 }
+template <auto config>
+[[gnu::cold]] std::string describe() {
+    return describe(config);
+}
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/models/describe.impl.hpp>
+#endif

@@ -1,14 +1,13 @@
 // A checkpoint of any architecture of the zoo, which the checkpoint itself names: for programs, not for research code.
 #pragma once
 
-#include <array>
-#include <cmath>
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
-#include <initializer_list>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -81,103 +80,45 @@ struct ModelParts {
 /// Error.
 class AnyClip {
 public:
-    AnyClip(ModelSizes sizes, ModelParts parts, std::string where, std::unique_ptr<const detail::OpenedModel> model)
-        : sizes_(std::move(sizes)), parts_(parts), where_(std::move(where)), model_(std::move(model)) {}
+    AnyClip(ModelSizes sizes, ModelParts parts, std::string where, std::unique_ptr<const detail::OpenedModel> model);
 
     const ModelSizes& sizes() const { return sizes_; }
     const ModelParts& parts() const { return parts_; }
-    float logit_scale() const {
-        if (!parts_.logit_scale) throw Error(where_, "a logit_scale, which probabilities need", "a checkpoint without");
-        return model_->logit_scale();
-    }
+    float logit_scale() const;
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
 
     /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
     /// that are no whole images, and if the image tower was not loaded.
-    Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const {
-        const std::size_t count = images("encode_image", pixels);
-        require_embeddings(parts_.image_embeds);
-        Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
-        model_->encode_image(count, pixels.data(), embeddings.data());
-        return embeddings;
-    }
+    Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const;
 
     /// ids [N, context] to embeddings <N, embedding> of length 1, with the same errors.
-    Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids) const {
-        const std::size_t count = captions("encode_text", ids);
-        require_embeddings(parts_.text_embeds);
-        Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
-        model_->encode_text(count, ids.data(), embeddings.data());
-        return embeddings;
-    }
+    Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids) const;
 
     /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens,
     /// tokens>.
     Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> image_attention(std::span<const float> pixels,
-                                                                             int layer = -1) const {
-        const std::size_t count = images("image_attention", pixels), tokens = sizes_.image_tokens;
-        require_tokens("image_attention");
-        Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> weights(count, sizes_.image_heads, tokens, tokens);
-        model_->image_attention(count, pixels.data(), layer, weights.data());
-        return weights;
-    }
+                                                                             int layer = -1) const;
 
     /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the
     /// tower's norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption
     /// say where in the image it is.
-    Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const {
-        const std::size_t count = images("patch_embeddings", pixels);
-        require_tokens("patch_embeddings");
-        require_embeddings(parts_.image_embeds);
-        Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
-                                                                   sizes_.embedding);
-        model_->patch_embeddings(count, pixels.data(), embeddings.data());
-        return embeddings;
-    }
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const;
 
     /// What Clip::image_tokens gives, <N, tokens, image_width>.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> image_tokens(std::span<const float> pixels, int layer = -1,
-                                                                 bool normed = false) const {
-        const std::size_t count = images("image_tokens", pixels);
-        require_tokens("image_tokens");
-        Tensor<float, Shape<dynamic, dynamic, dynamic>> tokens(count, sizes_.image_tokens, sizes_.image_width);
-        model_->image_tokens(count, pixels.data(), layer, normed, tokens.data());
-        return tokens;
-    }
+                                                                 bool normed = false) const;
 
     /// What Clip::text_tokens gives, <N, context, text_width>.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> text_tokens(std::span<const Id> ids, int layer = -1,
-                                                                bool normed = false) const {
-        const std::size_t count = captions("text_tokens", ids);
-        Tensor<float, Shape<dynamic, dynamic, dynamic>> tokens(count, sizes_.context, sizes_.text_width);
-        model_->text_tokens(count, ids.data(), layer, normed, tokens.data());
-        return tokens;
-    }
+                                                                bool normed = false) const;
 
 private:
-    void require_embeddings(bool has) const {
-        if (!has)
-            throw Error(where_, "a projection, which leads to embeddings", "a tower without: it has tokens alone");
-    }
-    void require_tokens(const char* where) const {
-        if (sizes_.image_tokens == 0)
-            throw Error(std::string("AnyClip::") + where, "an image tower of transformer blocks", sizes_.architecture);
-    }
-    std::size_t images(const char* where, std::span<const float> pixels) const {
-        if (!parts_.image) throw Error(where_, "an image tower", "a text tower alone");
-        return items(where, pixels.size(), 3 * sizes_.image.area(), "floats");
-    }
-    std::size_t captions(const char* where, std::span<const Id> ids) const {
-        if (!parts_.text) throw Error(where_, "a text tower", "an image tower alone");
-        return items(where, ids.size(), sizes_.context, "ids");
-    }
-    static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what) {
-        if (size % each != 0)
-            throw Error(std::string("AnyClip::") + where, "a multiple of " + std::to_string(each) + " " + what,
-                        std::to_string(size));
-        return size / each;
-    }
+    void require_embeddings(bool has) const;
+    void require_tokens(const char* where) const;
+    std::size_t images(const char* where, std::span<const float> pixels) const;
+    std::size_t captions(const char* where, std::span<const Id> ids) const;
+    static std::size_t items(const char* where, std::size_t size, std::size_t each, const char* what);
 
     ModelSizes sizes_;
     ModelParts parts_;
@@ -215,18 +156,7 @@ struct StoredModel {
             });
         });
     }
-    kernels::Activation gelu(const char* tower) const {
-        const std::string name = value(tower);
-        if (name == "gelu") return kernels::Activation::gelu;
-        if (name == "quick_gelu") return kernels::Activation::quick_gelu;
-        if (name == "gelu_pytorch_tanh") return kernels::Activation::tanh_gelu;
-        if (!name.empty()) throw Error(where, "an activation of gelu, quick_gelu or gelu_pytorch_tanh", name);
-        throw Error(
-            where,
-            "the folder of the weights, whose config says which GELU they were trained with, or that activation "
-            "(--activation, OpenOptions::activation)",
-            "neither");
-    }
+    kernels::Activation gelu(const char* tower) const;
 };
 
 template <auto config, Arithmetic T>
@@ -381,85 +311,30 @@ void for_each_architecture(const Visit& visit) {
     visit.template operator()<vit_h_14_penultimate>("vit_h_14_penultimate");
 }
 
-/// What of a model the tensors are, by those that every tower, projection and so on has.
-[[gnu::cold]] inline ModelParts stored_parts(const WeightFiles& files, Towers towers) {
-    const Naming naming(files);
-    const auto has = [&](std::initializer_list<const char*> names) {
-        return std::ranges::any_of(names, [&](const char* name) {
-            // What is there and cannot be read is named later, with the reason.
-            const std::string key = naming(name).names.front();
-            return files.find(key) != nullptr || files.find_unreadable(key) != nullptr;
-        });
-    };
-    ModelParts parts;
-    parts.image = towers != Towers::text &&
-                  has({"visual.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
-    parts.text = towers != Towers::image && has({"token_embedding.weight"});
-    parts.logit_scale = has({"logit_scale"});
-    if (!parts.image || !parts.text) {
-        const bool is_convolutional =
-            has({"visual.layer1.0.conv1.weight", "visual.encoder.blocks.0.projection.project_conv.weight"});
-        parts.image_embeds = parts.image && (is_convolutional || has({"visual.proj", "visual.attn_pool.latent"}));
-        // A text tower that stands beside an image tower may do without (open_clip's proj_type none).
-        const bool is_whole = has({"visual.conv1.weight"}) && has({"token_embedding.weight"});
-        parts.text_embeds =
-            parts.text && (is_whole || has({"text_projection", "text_projection.weight", "text_projection.0.weight"}));
-    }
-    return parts;
+/// Throws the Error of a model that is none of the zoo's.
+[[noreturn]] void throw_unknown_architecture(const StoredModel& stored, const WeightFiles& files);
+
+/// Calls visit.operator()<config>(name) for the architecture of the zoo that a checkpoint has. Throws Error if it has
+/// none.
+template <class Visit>
+void with_architecture(const StoredModel& stored, const WeightFiles& files, const Visit& visit) {
+    bool is_known = false;
+    for_each_architecture([&]<auto config>(const char* name) {
+        if (is_known || !stored.is(config)) return;
+        is_known = true;
+        visit.template operator()<config>(name);
+    });
+    if (!is_known) throw_unknown_architecture(stored, files);
 }
 
+/// What of a model the tensors are, by those that every tower, projection and so on has.
+ModelParts stored_parts(const WeightFiles& files, Towers towers);
+
+/// The files of a checkpoint, their names without what trainers put around them.
+WeightFiles open_files(const std::filesystem::path& path, const OpenOptions& options);
+
 /// Reads what configs and shapes tell, and settles the activations.
-[[gnu::cold]] inline StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files,
-                                              const OpenOptions& options) {
-    StoredModel stored{files, path.string(), {}, stored_parts(files, options.towers), {}, {}};
-    if (!stored.parts.image && !stored.parts.text) {
-        std::string some;
-        for (std::size_t i = 0; i < std::min<std::size_t>(3, files.tensors().size()); ++i)
-            some += (i == 0 ? ", such as " : ", ") + files.tensors()[i].name;
-        throw Error(stored.where,
-                    options.towers == Towers::both
-                        ? "the tensors of a CLIP under the names of open_clip, OpenAI, timm or transformers"
-                        : std::string("the tensors of ") + (options.towers == Towers::image ? "an image" : "a text") +
-                              " tower under the names of open_clip, OpenAI, timm or transformers",
-                    std::to_string(files.tensors().size()) + " others" + some);
-    }
-    if (std::filesystem::is_directory(path)) stored.fields = stored_architecture(path);
-    for (ArchitectureField& size : stored_sizes(files)) {
-        const bool is_usual = size.source.ends_with("by default");
-        for (const ArchitectureField& said : stored.fields) {
-            if (said.name == size.name && !is_usual && !said.value.empty() && !same_value(said.value, size.value))
-                stored.faults += "\n  " + size.name + ": expected " + said.value + " (" + said.source + "), found " +
-                                 size.value + " in the tensors";
-        }
-        // Where a config says it as well, it counts; where the two differ, loading names the tensors.
-        const bool is_said =
-            !stored.value(size.name).empty() || (size.name == "vision.grid" && !stored.value("vision.image").empty());
-        if (!is_said) stored.fields.push_back(std::move(size));
-    }
-    for (const char* const name : {"vision.activation", "text.activation"}) {
-        if (!options.activation.empty()) {
-            for (const ArchitectureField& field : stored.fields) {
-                if (field.name == name && field.source.find(".json") != std::string::npos &&
-                    field.value != options.activation)
-                    throw Error(stored.where,
-                                "activation " + field.value + ", as the config says (" + field.source + ")",
-                                options.activation);
-            }
-            std::erase_if(stored.fields, [&](const ArchitectureField& field) { return field.name == name; });
-            stored.fields.push_back({name, options.activation, "OpenOptions::activation"});
-        }
-    }
-    stored.whole = stored.fields;
-    std::erase_if(stored.fields, [&](const ArchitectureField& field) {
-        if (field.name.starts_with("vision.")) return !stored.parts.image;
-        if (field.name.starts_with("text.")) return !stored.parts.text;
-        // A tower's config has a default for the width of a projection that it may lack.
-        if (field.name == "embedding")
-            return !(stored.parts.image ? stored.parts.image_embeds : stored.parts.text_embeds);
-        return !stored.parts.image || !stored.parts.text;
-    });
-    return stored;
-}
+StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& files, const OpenOptions& options);
 
 }  // namespace detail
 
@@ -471,34 +346,18 @@ void for_each_architecture(const Visit& visit) {
 /// outside the zoo with the constant that td::load needs.
 template <Arithmetic T = float>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
-    WeightFiles files = WeightFiles::open(path);
-    for (const std::string& note : detail::unwrap(files, path.string(), options.towers, options.prefix)) {
-        if (options.log != nullptr) *options.log << path.string() << ": " << note << '\n';
-    }
+    WeightFiles files = detail::open_files(path, options);
     const detail::StoredModel stored = detail::stored_model(path, files, options);
     const ModelParts& parts = stored.parts;
     ModelSizes sizes;
     std::string name;
     detail::MakeOpenedModel make = nullptr;
-    detail::for_each_architecture([&]<auto config>(const char* known) {
-        if (make == nullptr && stored.is(config)) {
+    detail::with_architecture(
+        stored, files, [&]<auto config>(const char* known) {
             name = known;
             sizes = detail::sizes_of(known, config, parts);
             make = detail::make_opened<with_activation(config, AnyGelu{}), T>;
-        }
-    });
-    if (!stored.faults.empty() && make == nullptr)
-        throw Error(stored.where, "the config contradicts the tensors:" + stored.faults);
-    if (make == nullptr) {
-        const ModelParts all = detail::stored_parts(files, Towers::both);
-        const std::string one = all.image && all.text ? ""
-                                : all.text            ? ", {.towers = td::Towers::text}"
-                                                      : ", {.towers = td::Towers::image}";
-        throw Error(stored.where, "no architecture of the zoo fits; td::load<mine>(path" + one +
-                                      ") opens it, where heads are right, with\n"
-                                      "inline constexpr td::ClipConfig mine = " +
-                                      detail::constant_of(stored.whole) + ";");
-    }
+        });
     const LoadOptions load{.towers = parts.image && parts.text ? Towers::both
                                      : parts.text              ? Towers::text
                                                                : Towers::image,
@@ -512,3 +371,7 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
 }
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/models/open.impl.hpp>
+#endif

@@ -6,7 +6,6 @@
 #include <iterator>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <tandem/core/dtype.hpp>
@@ -27,7 +26,7 @@ void narrow_to_prefix(Iterator& low, Iterator& high, std::string_view prefix) {
     });
 }
 
-#if __has_include(<utf8proc.h>)
+#if defined(TANDEM_COMPILED) || __has_include(<utf8proc.h>)
 
 /// A token that a tokenizer was given beside its vocabulary, under the names of tokenizers' AddedToken.
 struct AddedToken {
@@ -42,21 +41,9 @@ struct AddedToken {
 /// (tokenizers/src/tokenizer/added_vocabulary.rs, find_matches).
 class AddedTokens {
 public:
-    void add(AddedToken token) {
-        if (token.text.empty()) return;
-        begins_[static_cast<unsigned char>(token.text.front())] = true;
-        const auto place = std::ranges::lower_bound(tokens_, token.text, {}, &AddedToken::text);
-        // What is added twice counts as it was the last time.
-        if (place != tokens_.end() && place->text == token.text) {
-            *place = std::move(token);
-        } else {
-            tokens_.insert(place, std::move(token));
-        }
-    }
+    void add(AddedToken token);
 
-    bool has(std::string_view text) const {
-        return std::ranges::any_of(tokens_, [&](const AddedToken& token) { return token.text == text; });
-    }
+    bool has(std::string_view text) const;
     const std::vector<AddedToken>& tokens() const { return tokens_; }
 
     /// Calls part(text) for what stands between tokens, and token(id) for each of them.
@@ -96,32 +83,12 @@ public:
     }
 
 private:
-    const AddedToken* longest_at(std::string_view text, std::size_t at) const {
-        if (!begins_[static_cast<unsigned char>(text[at])]) return nullptr;
-        const AddedToken* longest = nullptr;
-        auto low = tokens_.begin(), high = tokens_.end();
-        for (std::size_t length = 1; at + length <= text.size() && low != high; ++length) {
-            narrow_to_prefix(low, high, text.substr(at, length));
-            if (low != high && low->text.size() == length) longest = &*low;
-        }
-        return longest;
-    }
+    const AddedToken* longest_at(std::string_view text, std::size_t at) const;
 
     /// The regex crate's \w: letters, marks, decimal digits, connectors, and the two joiners.
-    static bool is_word(char32_t c) {
-        const utf8proc_category_t kind = category(c);
-        return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_ND) || kind == UTF8PROC_CATEGORY_NL ||
-               kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
-    }
-    static bool is_word_at_begin(std::string_view text) {
-        return !text.empty() && is_word(front_code_point(text).value);
-    }
-    static bool is_word_at_end(std::string_view text) {
-        if (text.empty()) return false;
-        std::size_t letter = text.size() - 1;
-        while (letter > 0 && (static_cast<unsigned char>(text[letter]) & 0xC0U) == 0x80) --letter;
-        return is_word(front_code_point(text.substr(letter)).value);
-    }
+    static bool is_word(char32_t c);
+    static bool is_word_at_begin(std::string_view text);
+    static bool is_word_at_end(std::string_view text);
 
     std::vector<AddedToken> tokens_;  ///< sorted: a prefix is a range
     std::vector<bool> begins_ = std::vector<bool>(256);
@@ -130,3 +97,7 @@ private:
 #endif
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/texts/added_tokens.impl.hpp>
+#endif

@@ -1,7 +1,6 @@
 // SigLIP's tokenizer: a SentencePiece vocabulary behind the cleaning of transformers or open_clip.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <memory>
@@ -9,20 +8,15 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <tandem/core/dtype.hpp>
-#include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/texts/clean_text.hpp>
-#include <tandem/texts/tokenizer.hpp>
-#include <tandem/texts/tokenizer_config.hpp>
-#include <tandem/texts/unicode.hpp>
 #include <tandem/texts/unigram.hpp>
 
-#if __has_include(<utf8proc.h>)
+#if defined(TANDEM_COMPILED) || __has_include(<utf8proc.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -33,53 +27,20 @@ public:
     /// as transformers' SiglipTokenizer does, or, where the folder has open_clip_config.json, as open_clip does (clean
     /// = "canonicalize"); `cleaning` overrides that, and `model` is the folder of that config where it is another.
     /// Throws Error if there is no such file, it is damaged, or it has no piece that ends a text.
-    [[gnu::cold]] static SentencePiece load(const std::filesystem::path& path,
-                                            std::optional<Cleaning> cleaning = std::nullopt,
-                                            const std::filesystem::path& model = {}) {
-        const bool is_folder = std::filesystem::is_directory(path);
-        const std::filesystem::path file = is_folder ? path / "spiece.model" : path;
-        if (!std::filesystem::is_regular_file(file)) throw Error(file.string(), "a model of SentencePiece", "no file");
-        SentencePiece result;
-        result.cleaning_ = detail::caption_rules(model.empty() ? path : model, cleaning, "canonicalize").cleaning;
-        read_settings(path, file.string());
-        try {
-            result.file_ = std::make_shared<const MappedFile>(file);
-            const auto bytes = result.file_->bytes();
-            result.model_ = std::make_shared<const detail::UnigramModel>(
-                std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
-        } catch (const Error& error) {
-            throw Error(file.string(), "a model of SentencePiece", error.what());
-        }
-        result.end_ = result.model_->end();
-        if (result.end_ < 0) throw Error(file.string(), "a piece that ends a text, </s>", "none");
-        result.marker_pieces_ = result.model_->encode(unknown_literal).size();
-        return result;
-    }
+    static SentencePiece load(const std::filesystem::path& path, std::optional<Cleaning> cleaning = std::nullopt,
+                              const std::filesystem::path& model = {});
 
     std::size_t vocabulary() const { return model_->size(); }
 
     /// The ids of a text of any length; the last one ends the text. Invalid UTF-8 becomes U+FFFD.
-    std::vector<Id> encode(std::string_view text) const {
-        std::vector<Id> ids = cleaning_ == Cleaning::open_clip ? model_->encode(detail::canonicalize_as_open_clip(text))
-                                                               : as_transformers(text);
-        if (ids.empty() || ids.back() != end_) ids.push_back(end_);
-        return ids;
-    }
+    std::vector<Id> encode(std::string_view text) const;
 
     /// Fills `out` with the ids, and with the end of text behind them. What does not fit is cut, and the last id is the
     /// end of text then. Throws Error if `out` is empty.
-    void encode(std::string_view text, std::span<Id> out) const {
-        if (out.empty()) throw Error("SentencePiece::encode", "a context of at least 1 token", "0");
-        const std::vector<Id> ids = encode(text);
-        const std::size_t kept = std::min(ids.size(), out.size() - 1);
-        std::copy_n(ids.begin(), kept, out.begin());
-        std::fill(out.begin() + static_cast<std::ptrdiff_t>(kept), out.end(), end_);
-    }
+    void encode(std::string_view text, std::span<Id> out) const;
 
     /// The rows of encode(text, out), [texts, context] row by row, made in parallel.
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const {
-        return detail::encode_rows(*this, texts, context);
-    }
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const;
 
 private:
     static constexpr std::string_view unknown_literal = "<unk>", end_literal = "</s>";
@@ -87,52 +48,14 @@ private:
     SentencePiece() = default;
 
     /// Its configs may say what the vocabulary says anyway.
-    [[gnu::cold]] static void read_settings(const std::filesystem::path& path, const std::string& where) {
-        const detail::TokenizerSettings settings = detail::read_tokenizer_settings(
-            path,
-            {"SiglipTokenizer", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"});
-        settings.require(where,
-                         {{"eos_token", end_literal}, {"unk_token", unknown_literal}, {"pad_token", end_literal}},
-                         [](const std::string& token) { return token == end_literal || token == unknown_literal; });
-        if (settings.pads_left.value_or(false)) throw Error(where, "padding_side = right", "left");
-        if (!settings.lowers.value_or(true)) throw Error(where, "do_lower_case = true", "false");
-        for (const detail::AddedToken& token : settings.added) {
-            if (token.text != end_literal && token.text != unknown_literal)
-                throw Error(where, "no added tokens but </s> and <unk>", "\"" + token.text + "\"");
-        }
-    }
+    static void read_settings(const std::filesystem::path& path, const std::string& where);
 
     /// SiglipTokenizer.tokenize (transformers/models/siglip/tokenization_siglip.py): literals of the special tokens are
     /// these, without the white space around them; what stands between is encoded behind a marker whose pieces are
     /// dropped, so that a first space counts.
-    std::vector<Id> as_transformers(std::string_view text) const {
-        constexpr char32_t space_mark = U'\u2581';
-        std::u32string codes = detail::decode_utf8(text);
-        std::replace(codes.begin(), codes.end(), space_mark, U' ');
-        codes.insert(codes.begin(), space_mark);
-        const std::u32string end = detail::decode_utf8(end_literal), unknown = detail::decode_utf8(unknown_literal);
-        std::vector<Id> ids;
-        for (std::size_t at = 0; at < codes.size();) {
-            const std::size_t next = std::min(codes.find(end, at), codes.find(unknown, at));
-            const bool is_last = next == std::u32string::npos;
-            const std::u32string_view part = std::u32string_view(codes).substr(at, is_last ? next : next - at);
-            const bool is_mark_alone = !is_last && detail::collapse_python_space(part) == std::u32string(1, space_mark);
-            if (!part.empty() && !is_mark_alone) append_part(part, ids);
-            if (is_last) break;
-            const bool is_end = codes.compare(next, end.size(), end) == 0;
-            ids.push_back(is_end ? end_ : model_->unknown());
-            at = next + (is_end ? end.size() : unknown.size());
-        }
-        return ids;
-    }
+    std::vector<Id> as_transformers(std::string_view text) const;
 
-    void append_part(std::u32string_view part, std::vector<Id>& ids) const {
-        const std::u32string canonical =
-            detail::collapse_python_space(detail::without_punctuation(detail::python_lower(part)));
-        const std::vector<Id> found = model_->encode(std::string(unknown_literal) + detail::encode_utf8(canonical));
-        const std::size_t dropped = found.size() >= marker_pieces_ ? marker_pieces_ : 0;
-        ids.insert(ids.end(), found.begin() + static_cast<std::ptrdiff_t>(dropped), found.end());
-    }
+    void append_part(std::u32string_view part, std::vector<Id>& ids) const;
 
     Cleaning cleaning_ = Cleaning::transformers;
     Id end_ = 0;
@@ -143,4 +66,8 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+#endif
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/texts/sentence_piece.impl.hpp>
 #endif

@@ -1,7 +1,6 @@
 // What tokenizers have in common.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <filesystem>
@@ -11,7 +10,6 @@
 #include <vector>
 
 #include <tandem/core/dtype.hpp>
-#include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/texts/added_tokens.hpp>
@@ -31,18 +29,9 @@ namespace detail {
 
 /// The file `path`, or in the folder `path` the one of the tokenizer's own name, or tokenizer.json. Throws Error if
 /// there is none.
-[[gnu::cold]] inline std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own) {
-    std::filesystem::path file = path;
-    if (std::filesystem::is_directory(path)) {
-        file = path / own;
-        if (!std::filesystem::exists(file)) file = path / "tokenizer.json";
-    }
-    if (!std::filesystem::is_regular_file(file))
-        throw Error(path.string(), std::string("a ") + own + ", or a tokenizer.json", "no file");
-    return file;
-}
+std::filesystem::path vocabulary_file(const std::filesystem::path& path, const char* own);
 
-#if __has_include(<utf8proc.h>)
+#if defined(TANDEM_COMPILED) || __has_include(<utf8proc.h>)
 
 /// What BERT's tokenizer, XLM-RoBERTa's and T5's have around the pieces of a text: a token before it and one behind it,
 /// literals in it that stand for special tokens, padding.
@@ -69,18 +58,7 @@ struct BertFrame {
     }
 
     /// A whole text's ids in a row of their own: padded behind, or cut so that the last one still ends the text.
-    void fit(std::string_view where, std::vector<Id> ids, std::span<Id> out) const {
-        const std::size_t least = begins ? 2 : 1;
-        if (out.size() < least)
-            throw Error(where, "a context of at least " + std::to_string(least) + " tokens",
-                        std::to_string(out.size()));
-        if (ids.size() > out.size()) {
-            ids.resize(out.size());
-            ids.back() = end;
-        }
-        if (strips_end) std::ranges::replace(ids, end, Id{0});
-        std::fill(std::copy(ids.begin(), ids.end(), out.begin()), out.end(), padding);
-    }
+    void fit(std::string_view where, std::vector<Id> ids, std::span<Id> out) const;
 };
 
 #endif
@@ -99,3 +77,7 @@ std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> 
 }  // namespace detail
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/texts/tokenizer.impl.hpp>
+#endif

@@ -1,14 +1,14 @@
 // A run on disk: everything needed to go on as if it had never stopped.
 #pragma once
 
-#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
-#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -43,31 +43,7 @@ inline constexpr const char* snapshot_format = "tandem snapshot 2";
 inline constexpr const char* input_prefix = "run.";
 
 /// Throws Error that names every input that is another one now, with both values.
-[[gnu::cold]] inline void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now,
-                                       const std::string& where) {
-    std::string expected, found;
-    const auto differ = [&](const std::string& name, const std::string& before, const std::string& after) {
-        expected += (expected.empty() ? "" : ", ") + name + " " + before;
-        found += (found.empty() ? "" : ", ") + name + " " + after;
-    };
-    for (const auto& [name, value] : now) {
-        const auto entry = metadata.find(input_prefix + name);
-        if (entry == metadata.end())
-            differ(name, "(none)", value);
-        else if (entry->second != value)
-            differ(name, entry->second, value);
-    }
-    for (const auto& [key, value] : metadata) {
-        if (!key.starts_with(input_prefix)) continue;
-        const std::string name = key.substr(std::string_view(input_prefix).size());
-        if (std::ranges::none_of(now, [&](const auto& input) { return input.first == name; }))
-            differ(name, value, "(none)");
-    }
-    if (!expected.empty()) {
-        throw Error(where, expected + ", as the snapshot's run had",
-                    found + "; go on with the old values, or delete the snapshot to start anew");
-    }
-}
+void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now, const std::string& where);
 
 template <class Number>
 Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
@@ -173,3 +149,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
 }
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/train/snapshot.impl.hpp>
+#endif

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""check.py TOOL COMPILER INCLUDE: what the tool makes of open_clip's model configs.
+"""config_test.py PROGRAM COMPILER INCLUDE: what `tandem config` makes of open_clip's model configs.
 
 The parameter counts are those of open_clip 3.3.0's own models of these configs.
 """
@@ -72,7 +72,7 @@ def main():
 
         def run(config):
             path.write_text(config if isinstance(config, str) else json.dumps(config))
-            return subprocess.run([tool, path], text=True, capture_output=True, check=False)
+            return subprocess.run([tool, "config", path], text=True, capture_output=True, check=False)
 
         program = "#include <tandem/models/clip.hpp>\n#include <tandem/models/resnet.hpp>\nnamespace td = tandem;\n"
         for index, (config, parameters) in enumerate(
@@ -101,7 +101,7 @@ def main():
             result = run(WIDE | change)
             if result.returncode != 1 or result.stdout or expected not in result.stderr:
                 sys.exit(f"{change}: expected {expected}, found\n{result.stdout}{result.stderr}")
-        help_text = subprocess.run([tool, "--help"], text=True, capture_output=True, check=False)
+        help_text = subprocess.run([tool, "config", "--help"], text=True, capture_output=True, check=False)
         if help_text.returncode or "FILE.json" not in help_text.stdout:
             sys.exit(f"--help: expected the usage, found {help_text}")
         for text in ("{", "[]", '{"vision_cfg": 3, "text_cfg": {}}'):

@@ -11,8 +11,15 @@
 #include <set>
 
 #include <nlohmann/json.hpp>
+#include <tbb/global_control.h>
 
-#include "zoo.hpp"
+#include <tandem/tandem.hpp>
+
+#include "checkpoint.hpp"
+#include "command.hpp"
+#include "inputs.hpp"
+
+namespace program {
 
 namespace {
 
@@ -76,9 +83,11 @@ public:
         }
         for (const std::filesystem::path& index : indices) {
             std::set<std::string> shards;
-            for (const std::string& shard : td::detail::ConfigReader(index).values_below("weight_map.")) shards.insert(shard);
+            for (const std::string& shard : td::detail::ConfigReader(index).values_below("weight_map."))
+                shards.insert(shard);
             for (const std::string& shard : shards) {
-                if (const auto path = index.parent_path() / shard; std::filesystem::is_regular_file(path)) add_contents(path);
+                if (const auto path = index.parent_path() / shard; std::filesystem::is_regular_file(path))
+                    add_contents(path);
             }
         }
     }
@@ -219,7 +228,7 @@ struct Output {
 /// A run with its options, models and pictures.
 class Embedder {
 public:
-    Embedder(const zoo::Arguments& options, std::filesystem::path out, const zoo::Opened& opened, Output output)
+    Embedder(const Arguments& options, std::filesystem::path out, const Opened& opened, Output output)
         : out_(std::move(out)), is_npy_(out_.extension() == ".npy"), opened_(opened), output_(output) {
         const std::filesystem::path weights = options.require("--weights");
         metadata_["architecture"] = opened.clip.sizes().architecture;
@@ -244,7 +253,7 @@ public:
         inputs_.add_shards(weights);
     }
 
-    void images(const zoo::Pictures& pictures) {
+    void images(const Pictures& pictures) {
         const td::ModelSizes& sizes = opened_.clip.sizes();
         const std::vector<std::filesystem::path>& paths = pictures.paths;
         Inputs inputs = inputs_;
@@ -252,7 +261,8 @@ public:
         const std::vector<std::size_t> shape =
             output_.tokens ? std::vector{sizes.image_tokens, sizes.image_width} : std::vector{sizes.embedding};
         const std::size_t width = product(shape);
-        if (width == 0) output_.tokens ? void(opened_.clip.image_tokens({})) : void(opened_.clip.encode_image({}));  // they say why
+        if (width == 0)
+            output_.tokens ? void(opened_.clip.image_tokens({})) : void(opened_.clip.encode_image({}));  // they say why
         image_journal_.emplace(out_.string() + ".images.partial", inputs, width);
         const std::size_t floats = opened_.preprocess.count();
         std::vector<float> pixels;
@@ -264,7 +274,7 @@ public:
                     for (; i < last; ++i) {
                         const auto to = std::span(pixels).subspan(i * floats, floats);
                         try {
-                            zoo::read_pixels(opened_, paths[first + i], to);
+                            read_pixels(opened_, paths[first + i], to);
                         } catch (const td::Error&) {
                             failed[i] = 1;
                             std::ranges::fill(to, 0.0F);
@@ -290,14 +300,15 @@ public:
             }
             // Once more: for its message, which an earlier run may have had, or because it can be read by now.
             try {
-                zoo::read_pixels(opened_, paths[i], scratch);
+                read_pixels(opened_, paths[i], scratch);
                 const std::vector<float> found = image_values(scratch);
                 if (is_finite(found)) {
                     image_rows_.insert(image_rows_.end(), found.begin(), found.end());
                     names.push_back(paths[i].string());
                     continue;
                 }
-                std::fprintf(stderr, "left out: %s: the model gives no finite numbers for it\n", paths[i].string().c_str());
+                std::fprintf(stderr, "left out: %s: the model gives no finite numbers for it\n",
+                             paths[i].string().c_str());
             } catch (const td::Error& error) {
                 std::fprintf(stderr, "left out: %s\n", error.what());
             }
@@ -393,7 +404,7 @@ private:
 
     std::filesystem::path out_;
     bool is_npy_;
-    const zoo::Opened& opened_;
+    const Opened& opened_;
     Output output_;
     Inputs inputs_;
     std::string tokenizer_;
@@ -403,19 +414,7 @@ private:
     std::optional<Journal> image_journal_, text_journal_;
 };
 
-int run(int count, char** arguments) {
-    const zoo::Arguments options(
-        count, arguments, "embed --weights PATH (--images FILE|DIR | --texts FILE)... --out FILE.safetensors",
-        {{"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
-         {"--texts", "FILE", "a caption a line"},
-         {"--out", "FILE.safetensors|.npy", "image_embeddings and text_embeddings [N, E]; .npy holds one of them"},
-         {"--tokens", "", "image_tokens and text_tokens [N, tokens, width] instead: what a tower holds of every token"},
-         {"--layer", "N", "behind which block: 0 is what enters the first, -1 what leaves the last (default -1)"},
-         {"--no-norm", "",
-          "tokens without the tower's last norm. Stable Diffusion 1 and 2: --tokens;\n"
-          "                                           CLIPVisionModel's last_hidden_state: --tokens --no-norm; SDXL and LLaVA:\n"
-          "                                           --tokens --layer -2 --no-norm"},
-         {"--threads", "N", "(default: one a core)"}});
+int run(const Arguments& options) {
     const std::filesystem::path out = options.require("--out");
     const bool has_images = options.has("--images"), has_texts = options.has("--texts");
     const Output output{options.has("--tokens"), !options.has("--no-norm"), options.layer("--layer", -1)};
@@ -428,16 +427,15 @@ int run(int count, char** arguments) {
         throw td::Error("--out", "a name that ends in .safetensors or .npy", out.string());
     if (out.extension() == ".npy" && has_images && has_texts)
         throw td::Error("--out", "a .safetensors file for both images and texts", out.string());
-    zoo::require_place(out);
+    require_place(out);
     tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
                                 options.number("--threads", td::core_count(), 4096));
 
-    const zoo::Pictures pictures = has_images ? zoo::list_pictures(options.get("--images")) : zoo::Pictures();
-    const std::vector<std::string> texts =
-        has_texts ? zoo::read_texts(options.get("--texts")) : std::vector<std::string>();
-    const auto opened = zoo::open(options, !has_texts    ? td::Towers::image
-                                           : !has_images ? td::Towers::text
-                                                         : td::Towers::both);
+    const Pictures pictures = has_images ? list_pictures(options.get("--images")) : Pictures();
+    const std::vector<std::string> texts = has_texts ? read_texts(options.get("--texts")) : std::vector<std::string>();
+    const auto opened = open(options, !has_texts    ? td::Towers::image
+                                      : !has_images ? td::Towers::text
+                                                    : td::Towers::both);
     const td::ModelParts& parts = opened.clip.parts();
     if ((has_images && !parts.image) || (has_texts && !parts.text))
         throw td::Error(options.get("--weights"),
@@ -461,6 +459,29 @@ int run(int count, char** arguments) {
 
 }  // namespace
 
-int main(int count, char** arguments) {
-    return zoo::run("embed", [&] { return run(count, arguments); });
+Command embed_command() {
+    return {
+        .name = "embed",
+        .purpose = "embeddings of pictures and captions into a file",
+        .operand = "",
+        .synopsis = "--weights PATH (--images FILE|DIR | --texts FILE)... --out FILE.safetensors",
+        .description =
+            "Writes image_embeddings and text_embeddings [N, E], or one of them as .npy. Pictures are JPEG, PNG or "
+            "WebP, told by their first bytes; what is left out is named or counted. A run that is killed goes on where "
+            "it was when it is started again with the same inputs.",
+        .options = with_checkpoint_options(
+            {{"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
+             {"--texts", "FILE", "a caption a line"},
+             {"--out", "FILE.safetensors|.npy", "image_embeddings and text_embeddings [N, E]; .npy holds one of them"},
+             {"--tokens", "",
+              "image_tokens and text_tokens [N, tokens, width] instead: what a tower holds of every token"},
+             {"--layer", "N", "behind which block: 0 is what enters the first, -1 what leaves the last (default -1)"},
+             {"--no-norm", "",
+              "tokens without the tower's last norm. Stable Diffusion 1 and 2: --tokens; "
+              "CLIPVisionModel's last_hidden_state: --tokens --no-norm; SDXL and LLaVA: "
+              "--tokens --layer -2 --no-norm"},
+             {"--threads", "N", "(default: one a core)"}}),
+        .run = run};
 }
+
+}  // namespace program

@@ -5,7 +5,13 @@
 
 #include <nlohmann/json.hpp>
 
-#include "zoo.hpp"
+#include <tandem/tandem.hpp>
+
+#include "checkpoint.hpp"
+#include "command.hpp"
+#include "inputs.hpp"
+
+namespace program {
 
 namespace {
 
@@ -14,7 +20,7 @@ std::vector<std::string> read_labels(const std::string& argument) {
     std::vector<std::string> labels;
     std::error_code failed;
     if (std::filesystem::exists(argument, failed)) {
-        labels = zoo::read_texts(argument);
+        labels = read_texts(argument);
     } else {
         // A path that leads nowhere is no label.
         const std::string ending = std::filesystem::path(argument).extension().string();
@@ -37,19 +43,11 @@ std::vector<std::string> read_labels(const std::string& argument) {
     return labels;
 }
 
-int run(int count, char** arguments) {
-    const zoo::Arguments options(
-        count, arguments, "zero_shot --weights PATH --images FILE|DIR --labels FILE|\"LABEL, LABEL\"",
-        {{"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
-         {"--labels", "FILE|LABELS", "a file with a label a line, or labels with commas between"},
-         {"--templates", "FILE",
-          "a prompt a line, with {} for the label; all of them count (default: a photo of a {}.)"},
-         {"--top", "K", "labels shown of every picture (default 5)"},
-         {"--json", "", "JSON instead of a table"}});
+int run(const Arguments& options) {
     const std::vector<std::string> labels = read_labels(options.require("--labels"));
     std::vector<std::string> templates{"a photo of a {}."};
     if (options.has("--templates")) {
-        templates = zoo::read_texts(options.get("--templates"));
+        templates = read_texts(options.get("--templates"));
         std::erase(templates, "");
         for (const std::string& prompt : templates) {
             const std::size_t hole = prompt.find("{}");
@@ -60,8 +58,8 @@ int run(int count, char** arguments) {
             throw td::Error(options.get("--templates"), "a prompt a line, with {} for the label", "empty lines");
     }
     const std::size_t top = std::min(options.number("--top", 5), labels.size());
-    const zoo::Pictures pictures = zoo::list_pictures(options.require("--images"));
-    const zoo::Opened opened = zoo::open(options);
+    const Pictures pictures = list_pictures(options.require("--images"));
+    const Opened opened = open(options);
     if (!opened.clip.parts().image || !opened.clip.parts().text)
         throw td::Error(options.get("--weights"), "both towers of a model, to compare pictures and labels",
                         opened.clip.sizes().architecture);
@@ -76,7 +74,7 @@ int run(int count, char** arguments) {
     std::vector<float> pixels(opened.preprocess.count());
     for (const std::filesystem::path& image : pictures.paths) {
         try {
-            zoo::read_pixels(opened, image, pixels);
+            read_pixels(opened, image, pixels);
         } catch (const td::Error& error) {
             std::fprintf(stderr, "left out: %s\n", error.what());
             ++failed;
@@ -118,6 +116,23 @@ int run(int count, char** arguments) {
 
 }  // namespace
 
-int main(int count, char** arguments) {
-    return zoo::run("zero_shot", [&] { return run(count, arguments); });
+Command zero_shot_command() {
+    return {.name = "zero-shot",
+            .purpose = "which of some labels each picture shows",
+            .operand = "",
+            .synopsis = "--weights PATH --images FILE|DIR --labels FILE|\"LABEL, LABEL\"",
+            .description =
+                "Prints every picture with its most probable labels. Where pictures lie in folders that are named as "
+                "labels, it counts how many are right. A model with a logit bias (SigLIP) gives every label a "
+                "probability of its own.",
+            .options = with_checkpoint_options(
+                {{"--images", "FILE|DIR", "a picture, a folder of them, or a text file with a path a line"},
+                 {"--labels", "FILE|LABELS", "a file with a label a line, or labels with commas between"},
+                 {"--templates", "FILE",
+                  "a prompt a line, with {} for the label; all of them count (default: a photo of a {}.)"},
+                 {"--top", "K", "labels shown of every picture (default 5)"},
+                 {"--json", "", "JSON instead of a table"}}),
+            .run = run};
 }
+
+}  // namespace program

@@ -4,7 +4,13 @@
 #include <cmath>
 #include <numeric>
 
-#include "zoo.hpp"
+#include <tandem/tandem.hpp>
+
+#include "checkpoint.hpp"
+#include "command.hpp"
+#include "inputs.hpp"
+
+namespace program {
 
 namespace {
 
@@ -54,7 +60,7 @@ td::Image overlay(const td::Image& picture, std::span<const float> map, std::siz
 }
 
 /// What the class token, or the mean token where there is none, attends to, over all heads.
-std::vector<float> attention_map(const zoo::Opened& opened, std::span<const float> pixels, int layer) {
+std::vector<float> attention_map(const Opened& opened, std::span<const float> pixels, int layer) {
     const td::ModelSizes& sizes = opened.clip.sizes();
     const auto weights = opened.clip.image_attention(pixels, layer);
     const std::size_t prefix = sizes.image_prefix, tokens = sizes.image_tokens;
@@ -68,29 +74,25 @@ std::vector<float> attention_map(const zoo::Opened& opened, std::span<const floa
     return map;
 }
 
-int run(int count, char** arguments) {
-    const zoo::Arguments options(
-        count, arguments, "attention --weights PATH --image FILE --out FILE.png [--text CAPTION | --layer N]",
-        {{"--image", "FILE", "a picture"},
-         {"--out", "FILE.png", "the picture as the model sees it, and the map over it"},
-         {"--text", "CAPTION", "maps the patches' cosines with it, instead of attention"},
-         {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"}});
+int run(const Arguments& options) {
     const bool has_text = options.has("--text");
     if (!options.require("--out").ends_with(".png"))
         throw td::Error("--out", "a name that ends in .png", options.get("--out"));
-    if (has_text && options.has("--layer")) throw td::Error("--layer", "it without --text, which maps no layer's attention", "both");
+    if (has_text && options.has("--layer"))
+        throw td::Error("--layer", "it without --text, which maps no layer's attention", "both");
     const int layer = options.layer("--layer", -1);
-    zoo::require_place(options.get("--out"));
-    const zoo::Opened opened = zoo::open(options, has_text ? td::Towers::both : td::Towers::image);
+    require_place(options.get("--out"));
+    const Opened opened = open(options, has_text ? td::Towers::both : td::Towers::image);
     if (has_text && !opened.clip.parts().text)
         throw td::Error(options.get("--weights"), "both towers of a model, to compare a picture and a caption",
                         opened.clip.sizes().architecture);
     const int most = static_cast<int>(opened.clip.sizes().image_layers);
     if (most > 0 && (layer >= most || layer < -most))
-        throw td::Error("--layer", "a layer from " + std::to_string(-most) + " to " + std::to_string(most - 1), std::to_string(layer));
-    const td::Image picture = zoo::read_picture(opened, options.require("--image"));
+        throw td::Error("--layer", "a layer from " + std::to_string(-most) + " to " + std::to_string(most - 1),
+                        std::to_string(layer));
+    const td::Image picture = read_picture(opened, options.require("--image"));
     std::vector<float> pixels(opened.preprocess.count());
-    zoo::read_pixels(opened, options.get("--image"), pixels);
+    read_pixels(opened, options.get("--image"), pixels);
 
     std::vector<float> map;
     if (has_text) {
@@ -124,6 +126,20 @@ int run(int count, char** arguments) {
 
 }  // namespace
 
-int main(int count, char** arguments) {
-    return zoo::run("attention", [&] { return run(count, arguments); });
+Command attention_command() {
+    return {.name = "attention",
+            .purpose = "a map of what a model attends to in a picture",
+            .operand = "",
+            .synopsis = "--weights PATH --image FILE --out FILE.png [--text CAPTION | --layer N]",
+            .description =
+                "Writes the picture as the model sees it, with the map over it: what the class token attends to in a "
+                "layer, or the cosines of the picture's patches with a caption.",
+            .options = with_checkpoint_options(
+                {{"--image", "FILE", "a picture"},
+                 {"--out", "FILE.png", "the picture as the model sees it, and the map over it"},
+                 {"--text", "CAPTION", "maps the patches' cosines with it, instead of attention"},
+                 {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"}}),
+            .run = run};
 }
+
+}  // namespace program

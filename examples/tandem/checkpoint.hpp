@@ -1,0 +1,115 @@
+// Any checkpoint of the zoo, opened as a command line says, with all that embeds pictures and captions as its own
+// library does. The zoo is compiled once, in examples/zoo.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tandem/images/preprocess_config.hpp>
+#include <tandem/models/open.hpp>
+#include <tandem/texts/any_tokenizer.hpp>
+
+#include "command.hpp"
+
+extern template tandem::AnyClip tandem::open<float>(const std::filesystem::path&, const tandem::OpenOptions&);
+extern template tandem::AnyClip tandem::open<tandem::bf16>(const std::filesystem::path&, const tandem::OpenOptions&);
+extern template tandem::AnyClip tandem::open<tandem::int8>(const std::filesystem::path&, const tandem::OpenOptions&);
+
+namespace program {
+
+/// What open() reads.
+inline const std::vector<Option> checkpoint_options{
+    {"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
+    {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
+    {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
+    {"--prefix", "NAME", "which of several models in a file: what stands before its tensors' names (ema., say)"},
+    {"--tokenizer", "PATH", "where it does not lie beside the weights"},
+    {"--resampling", "pillow|torchvision",
+     "whose pixels a resize gives (default: torchvision for the configs of transformers)"},
+    {"--resize-as", "stored|rgb",
+     "whether a picture becomes RGB before it is resized (default: as the config's library: open_clip's does not)"},
+    {"--pixel-limit", "N", "pixels of a picture, beyond which it is left out (default 178956970, as Pillow's)"}};
+
+/// Options of a command, and those of the checkpoint behind them.
+inline std::vector<Option> with_checkpoint_options(std::vector<Option> options) {
+    options.insert(options.end(), checkpoint_options.begin(), checkpoint_options.end());
+    return options;
+}
+
+/// A checkpoint with all that is needed to embed pictures and captions as its own library does.
+struct Opened {
+    td::AnyClip clip;
+    td::Preprocess preprocess;
+    std::optional<td::AnyTokenizer> tokenizer;
+    std::size_t pixel_limit = td::DecodeOptions{}.pixel_limit;
+};
+
+/// Opens what checkpoint_options say.
+inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::both) {
+    const std::filesystem::path path = arguments.require("--weights");
+    const td::OpenOptions options{
+        .towers = towers,
+        .check_finite = true,
+        .activation = arguments.choose("--activation", "", {"gelu", "quick_gelu", "gelu_pytorch_tanh"}),
+        .prefix = arguments.get("--prefix"),
+        .log = &std::cerr};
+    const std::string precision = arguments.choose("--precision", "f32", {"f32", "bf16", "int8"});
+    const std::string resampling = arguments.choose("--resampling", "", {"pillow", "torchvision"});
+    const std::string resize_as = arguments.choose("--resize-as", "", {"stored", "rgb"});
+    const std::size_t pixel_limit =
+        arguments.number("--pixel-limit", td::DecodeOptions{}.pixel_limit, std::size_t{1} << 40);
+    if (towers == td::Towers::image && arguments.has("--tokenizer"))
+        throw td::Error("--tokenizer", "captions, which it is for", "none");
+    for (const char* const name : {"--resampling", "--resize-as", "--pixel-limit"}) {
+        if (towers == td::Towers::text && arguments.has(name))
+            throw td::Error(name, "pictures, which it is for", "none");
+    }
+    td::AnyClip clip = precision == "f32"    ? td::open<float>(path, options)
+                       : precision == "bf16" ? td::open<td::bf16>(path, options)
+                                             : td::open<td::int8>(path, options);
+    td::Preprocess recipe;
+    if (clip.parts().image) {
+        const td::ImageSize size = clip.sizes().image;
+        recipe =
+            td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
+        if (recipe.size != size)
+            throw td::Error(path.string(), "preprocessing to the model's " + to_string(size) + " pixels",
+                            to_string(recipe.size));
+        if (!resampling.empty())
+            recipe.resampling = resampling == "pillow" ? td::Resampling::pillow_13 : td::Resampling::torchvision;
+        if (!resize_as.empty()) recipe.resize_as = resize_as == "rgb" ? td::ResizeAs::rgb : td::ResizeAs::stored;
+    }
+    std::optional<td::AnyTokenizer> tokenizer;
+    if (towers != td::Towers::image && clip.parts().text) {
+        tokenizer = td::open_tokenizer(
+            arguments.has("--tokenizer") ? std::filesystem::path(arguments.get("--tokenizer")) : path,
+            std::filesystem::is_directory(path) ? path : path.parent_path());
+    }
+    return {std::move(clip), recipe, std::move(tokenizer), pixel_limit};
+}
+
+/// A picture, on the background that the checkpoint's library gives it.
+inline td::Image read_picture(const Opened& opened, const std::filesystem::path& path) {
+    td::DecodeOptions options;
+    options.background = opened.preprocess.background;
+    options.pixel_limit = opened.pixel_limit;
+    return td::read_image(path, options);
+}
+
+/// The same, as the model's input. Throws Error that names the picture.
+inline void read_pixels(const Opened& opened, const std::filesystem::path& path, std::span<float> pixels) {
+    const td::Image picture = read_picture(opened, path);
+    try {
+        td::preprocess(picture, opened.preprocess, pixels);
+    } catch (const td::Error& error) {
+        throw td::Error(path.string(), error.what());
+    }
+}
+
+}  // namespace program

@@ -1,0 +1,86 @@
+#include "command.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <system_error>
+#include <utility>
+
+namespace program {
+
+std::optional<long long> whole_number(const std::string& text) {
+    long long value = 0;
+    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (fault != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return value;
+}
+
+Arguments::Arguments(const Command& command, std::vector<std::string> words) {
+    const std::string operand = command.operand;
+    bool has_operand = false;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        const std::string name = words[i];
+        if (!operand.empty() && !has_operand && !name.starts_with("--")) {
+            if (name.empty()) throw UsageError(operand, operand, "an empty text");
+            operand_ = name;
+            has_operand = true;
+            continue;
+        }
+        const auto option =
+            std::ranges::find_if(command.options, [&](const Option& known) { return known.name == name; });
+        if (option == command.options.end()) throw UsageError(name, "an option of --help", "none of that name");
+        if (has(name)) throw UsageError(name, "the option once", "it twice");
+        if (*option->value == 0) {
+            values_[name] = "";
+            continue;
+        }
+        if (++i == words.size()) throw UsageError(name, option->value, "the end of the command");
+        if (words[i].empty()) throw UsageError(name, option->value, "an empty text");
+        values_[name] = words[i];
+    }
+    if (!operand.empty() && !has_operand)
+        throw UsageError("tandem " + std::string(command.name), operand, "nothing: see --help");
+}
+
+std::string Arguments::get(const std::string& name, const std::string& otherwise) const {
+    const auto found = values_.find(name);
+    return found == values_.end() ? otherwise : found->second;
+}
+
+std::string Arguments::require(const std::string& name) const {
+    if (!has(name)) throw UsageError(name, "this option: see --help", "none");
+    return get(name);
+}
+
+std::string Arguments::choose(const std::string& name, const std::string& otherwise,
+                              std::initializer_list<const char*> words) const {
+    const std::string found = get(name, otherwise);
+    std::string expected;
+    for (const char* const word : words) {
+        if (found == word) return found;
+        expected += (expected.empty() ? "" : ", ") + std::string(word);
+    }
+    if (found == otherwise) return found;
+    throw UsageError(name, "one of " + expected, found);
+}
+
+std::size_t Arguments::number(const std::string& name, std::size_t otherwise, std::size_t most) const {
+    if (!has(name)) return otherwise;
+    const auto value = whole_number(get(name));
+    if (!value || *value < 1 || static_cast<unsigned long long>(*value) > most)
+        throw UsageError(name, "a whole number from 1 to " + std::to_string(most), get(name));
+    return static_cast<std::size_t>(*value);
+}
+
+int Arguments::layer(const std::string& name, int otherwise) const {
+    if (!has(name)) return otherwise;
+    const auto value = whole_number(get(name));
+    if (!value || *value < -1000 || *value > 1000)
+        throw UsageError(name, "the number of a layer, from 0, or from the back with a minus", get(name));
+    return static_cast<int>(*value);
+}
+
+std::vector<Command> commands() {
+    return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command()};
+}
+
+}  // namespace program
