@@ -1,7 +1,8 @@
 # What the library and its components link. Read by this project's own build and by the installed package alike.
 
-# image: reads JPEG and PNG; text: Unicode and compressed vocabularies; eigen: interop with Eigen.
-set(tandem_components image text eigen)
+# image: reads JPEG and PNG; webp: reads WebP where images/webp.hpp is included; text: Unicode and compressed vocabularies;
+# eigen: interop with Eigen.
+set(tandem_components image webp text eigen)
 
 # Finds what every program needs: oneTBB (as TBB::tbb) and the headers of xsimd and RapidJSON, as targets where the
 # including project has made them, else as include directories. The packages' own CMake files are not asked for the
@@ -63,6 +64,16 @@ function(tandem_add_component name missing)
             list(APPEND lacking "libpng (Debian: libpng-dev)")
         endif()
         set(libraries JPEG::JPEG PNG::PNG)
+    elseif(name STREQUAL "webp")
+        # Debian ships libwebp without a CMake package that names its parts.
+        find_path(TANDEM_WEBP_DIRECTORY webp/demux.h)
+        find_library(TANDEM_WEBP_LIBRARY webp)
+        find_library(TANDEM_WEBP_DEMUX_LIBRARY webpdemux)
+        mark_as_advanced(TANDEM_WEBP_DIRECTORY TANDEM_WEBP_LIBRARY TANDEM_WEBP_DEMUX_LIBRARY)
+        if(NOT TANDEM_WEBP_DIRECTORY OR NOT TANDEM_WEBP_LIBRARY OR NOT TANDEM_WEBP_DEMUX_LIBRARY)
+            list(APPEND lacking "libwebp (Debian: libwebp-dev)")
+        endif()
+        set(libraries ${TANDEM_WEBP_DEMUX_LIBRARY} ${TANDEM_WEBP_LIBRARY})
     elseif(name STREQUAL "text")
         # Debian ships utf8proc without a CMake package.
         find_path(TANDEM_UTF8PROC_DIRECTORY utf8proc.h)
@@ -83,6 +94,9 @@ function(tandem_add_component name missing)
         endif()
         set(libraries Eigen3::Eigen)
     endif()
+    if(name STREQUAL "webp" AND NOT lacking)
+        tandem_add_component(image lacking)
+    endif()
     if(lacking)
         list(JOIN lacking " and " lacking)
         set(${missing} "${lacking}" PARENT_SCOPE)
@@ -93,6 +107,10 @@ function(tandem_add_component name missing)
     endif()
     add_library(tandem::${name} INTERFACE IMPORTED ${scope})
     target_link_libraries(tandem::${name} INTERFACE tandem::tandem ${libraries})
+    if(name STREQUAL "webp")
+        target_link_libraries(tandem::${name} INTERFACE tandem::image)
+        target_include_directories(tandem::${name} SYSTEM INTERFACE ${TANDEM_WEBP_DIRECTORY})
+    endif()
     if(name STREQUAL "text")
         target_include_directories(tandem::${name} SYSTEM INTERFACE ${TANDEM_UTF8PROC_DIRECTORY})
     endif()

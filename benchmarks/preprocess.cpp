@@ -21,6 +21,7 @@
 #include <jpeglib.h>
 
 #include <tandem/core/random.hpp>
+#include <tandem/images/codec.hpp>
 #include <tandem/images/transform.hpp>
 
 namespace td = tandem;

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include <tandem/images/codec.hpp>
 #include <tandem/images/image.hpp>
 
 namespace quickstart {

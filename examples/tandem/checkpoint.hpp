@@ -11,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include <tandem/images/codec.hpp>
 #include <tandem/images/preprocess_config.hpp>
+#include <tandem/images/webp.hpp>
 #include <tandem/models/open.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
 
@@ -34,6 +36,9 @@ inline const std::vector<Option> checkpoint_options{
      "whose pixels a resize gives (default: torchvision for the configs of transformers)"},
     {"--resize-as", "stored|rgb",
      "whether a picture becomes RGB before it is resized (default: as the config's library: open_clip's does not)"},
+    {"--orientation", "exif|stored",
+     "whether a picture is turned as its EXIF data say (the default), or taken as it is stored, as open_clip and "
+     "transformers do"},
     {"--pixel-limit", "N", "pixels of a picture, beyond which it is left out (default 178956970, as Pillow's)"}};
 
 /// Options of a command, and those of the checkpoint behind them.
@@ -47,7 +52,7 @@ struct Opened {
     td::AnyClip clip;
     td::Preprocess preprocess;
     std::optional<td::AnyTokenizer> tokenizer;
-    std::size_t pixel_limit = td::DecodeOptions{}.pixel_limit;
+    td::DecodeOptions decode;  ///< with the background that the checkpoint's library gives pictures
 };
 
 /// Opens what checkpoint_options say.
@@ -62,11 +67,14 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     const std::string precision = arguments.choose("--precision", "f32", {"f32", "bf16", "int8"});
     const std::string resampling = arguments.choose("--resampling", "", {"pillow", "torchvision"});
     const std::string resize_as = arguments.choose("--resize-as", "", {"stored", "rgb"});
-    const std::size_t pixel_limit =
-        arguments.number("--pixel-limit", td::DecodeOptions{}.pixel_limit, std::size_t{1} << 40);
+    td::DecodeOptions decode;
+    decode.pixel_limit = arguments.number("--pixel-limit", decode.pixel_limit, std::size_t{1} << 40);
+    decode.orientation = arguments.choose("--orientation", "exif", {"exif", "stored"}) == "exif"
+                             ? td::Orientation::exif
+                             : td::Orientation::stored;
     if (towers == td::Towers::image && arguments.has("--tokenizer"))
         throw td::Error("--tokenizer", "captions, which it is for", "none");
-    for (const char* const name : {"--resampling", "--resize-as", "--pixel-limit"}) {
+    for (const char* const name : {"--resampling", "--resize-as", "--orientation", "--pixel-limit"}) {
         if (towers == td::Towers::text && arguments.has(name))
             throw td::Error(name, "pictures, which it is for", "none");
     }
@@ -91,15 +99,13 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
             arguments.has("--tokenizer") ? std::filesystem::path(arguments.get("--tokenizer")) : path,
             std::filesystem::is_directory(path) ? path : path.parent_path());
     }
-    return {std::move(clip), recipe, std::move(tokenizer), pixel_limit};
+    decode.background = recipe.background;
+    return {std::move(clip), recipe, std::move(tokenizer), decode};
 }
 
-/// A picture, on the background that the checkpoint's library gives it.
+/// A picture as the options say.
 inline td::Image read_picture(const Opened& opened, const std::filesystem::path& path) {
-    td::DecodeOptions options;
-    options.background = opened.preprocess.background;
-    options.pixel_limit = opened.pixel_limit;
-    return td::read_image(path, options);
+    return td::read_image(path, opened.decode);
 }
 
 /// The same, as the model's input. Throws Error that names the picture.

@@ -10,8 +10,8 @@
 #include <numeric>
 #include <set>
 
-#include <nlohmann/json.hpp>
 #include <tbb/global_control.h>
+#include <nlohmann/json.hpp>
 
 #include <tandem/tandem.hpp>
 
@@ -233,8 +233,8 @@ public:
         const std::filesystem::path weights = options.require("--weights");
         metadata_["architecture"] = opened.clip.sizes().architecture;
         inputs_.add("weights", weights.string());
-        for (const char* const name :
-             {"--precision", "--activation", "--prefix", "--resampling", "--resize-as", "--pixel-limit"})
+        for (const char* const name : {"--precision", "--activation", "--prefix", "--resampling", "--resize-as",
+                                       "--orientation", "--pixel-limit"})
             inputs_.add(name, options.get(name, "by default"));
         inputs_.add("output", output.tokens ? "tokens of layer " + std::to_string(output.layer) +
                                                   (output.normed ? ", normed" : "")

@@ -69,7 +69,7 @@ inline std::vector<std::string> read_texts(const std::filesystem::path& path) {
 
 /// What stands in a place that pictures are looked for: all of it, one way or another.
 struct Pictures {
-    std::vector<std::filesystem::path> paths;                 ///< JPEG and PNG, and what is named so
+    std::vector<std::filesystem::path> paths;                 ///< of the formats that are read, and what is named so
     std::map<std::string, std::size_t> counts;                ///< of the others, by kind
     std::vector<std::pair<std::string, std::string>> faults;  ///< what cannot be looked at, and why
 
@@ -81,36 +81,56 @@ struct Pictures {
     }
 };
 
-/// Which kind of picture a file is, by its first bytes: JPEG, PNG, another format's name, or nothing. Of a file that
-/// cannot be read, `fault` says why.
+/// Formats of pictures that are read, and those that are told apart.
+inline constexpr std::array read_formats{"JPEG", "PNG", "WebP"};
+inline constexpr std::array other_formats{"GIF", "BMP", "TIFF", "AVIF", "HEIC", "JPEG XL"};
+
+inline bool is_read(std::string_view format) {
+    return std::ranges::find(read_formats, format) != read_formats.end();
+}
+
+/// Which kind of picture a file is, by its first bytes: one of these formats, or nothing. Of a file that cannot be
+/// read, `fault` says why.
 inline std::string picture_format(const std::filesystem::path& path, std::string& fault) {
     std::ifstream file(path, std::ios::binary);
     std::array<char, 512> first{};
     file.read(first.data(), static_cast<std::streamsize>(first.size()));
     if (!file.is_open() || file.bad()) fault = "cannot be read";
     const auto bytes = std::as_bytes(std::span(first.data(), static_cast<std::size_t>(file.gcount())));
-    const std::string_view kind = td::detail::file_kind(bytes).name;
-    for (const char* const format : {"JPEG", "PNG", "GIF", "WebP", "BMP", "TIFF", "AVIF, HEIC or a video"}) {
+    const std::string kind(td::detail::file_kind(bytes).name);
+    const auto names = [&](const char* format) {
         // A list of paths may begin with BM.
-        if (kind == std::string(format) + " data" && !(kind == "BMP data" && td::detail::is_text(bytes))) return format;
+        return kind == std::string(format) + " data" && !(kind == "BMP data" && td::detail::is_text(bytes));
+    };
+    for (const char* const format : read_formats) {
+        if (names(format)) return format;
+    }
+    for (const char* const format : other_formats) {
+        if (names(format)) return format;
     }
     return {};
 }
 
+/// How pictures of a format that is not read are made ones that are.
+inline std::string conversion(const std::string& format) {
+    const std::string tool = format == "HEIC" ? "heif-convert (libheif-examples)" : "convert (ImageMagick)";
+    return "not a format that tandem reads; convert them, for instance with " + tool;
+}
+
 /// Adds a file of a folder.
 inline void add_file(const std::filesystem::path& path, Pictures& pictures) {
-    static const std::set<std::string> endings{".jpg", ".jpeg", ".jpe", ".jfif", ".png"};
+    static const std::set<std::string> endings{".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"};
     std::string ending = path.extension().string(), fault;
     std::ranges::transform(ending, ending.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     const std::string format = picture_format(path, fault);
     if (!fault.empty()) {
         pictures.faults.emplace_back(path.string(), fault);
-    } else if (format == "JPEG" || format == "PNG" || (format.empty() && endings.contains(ending))) {
+    } else if (is_read(format) || (format.empty() && endings.contains(ending))) {
         pictures.paths.push_back(path);  // what is only named so is read, and its fault named
     } else if (format.empty()) {
-        ++pictures.counts["files that are neither JPEG nor PNG"];
+        ++pictures.counts["files that are no pictures"];
     } else {
-        ++pictures.counts["pictures of " + format + ": no format that is read here; convert them to JPEG or PNG"];
+        ++pictures.counts[(ending.empty() ? format : ending) + " pictures: " + conversion(format)];
     }
 }
 
@@ -156,10 +176,10 @@ inline Pictures list_pictures(const std::filesystem::path& path) {
     } else {
         std::string fault;
         const std::string format = picture_format(path, fault);
-        if (format == "JPEG" || format == "PNG") {
+        if (is_read(format)) {
             pictures.paths.push_back(path);
         } else if (!format.empty()) {
-            throw td::Error(path.string(), "a JPEG or PNG picture", format + " data: convert it");
+            throw td::Error(path.string(), "a JPEG, PNG or WebP picture", format + " data: " + conversion(format));
         } else {
             for (const std::string& line : read_lines(path)) {
                 if (!line.empty()) pictures.paths.push_back(path.parent_path() / line);
@@ -168,7 +188,8 @@ inline Pictures list_pictures(const std::filesystem::path& path) {
     }
     if (pictures.paths.empty()) {
         pictures.report();
-        throw td::Error(path.string(), "a JPEG or PNG picture, a folder with some, or a file that lists some", "none");
+        throw td::Error(path.string(), "a JPEG, PNG or WebP picture, a folder with some, or a file that lists some",
+                        "none");
     }
     return pictures;
 }

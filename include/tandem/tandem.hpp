@@ -4,6 +4,7 @@
 
 #include <tandem/data/pairs.hpp>
 #include <tandem/files/safetensors.hpp>
+#include <tandem/images/codec.hpp>
 #include <tandem/images/preprocess_config.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/losses/matryoshka.hpp>

@@ -215,7 +215,7 @@ private:
 
 // ---- tandem/images/image.hpp ----
 
-// RGB images in memory; JPEG and PNG files decoded to them, PNG files encoded from them.
+// RGB images in memory, and how files are decoded to them.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -254,6 +254,10 @@ struct Image {
     bool operator==(const Image&) const = default;
 };
 
+/// Which way up a picture is given: as its pixels are stored, as open_clip and transformers take it, or as its EXIF
+/// data say that it is to be looked at (Pillow's ImageOps.exif_transpose).
+enum class Orientation : std::uint8_t { stored, exif };
+
 struct DecodeOptions {
     /// An image of more pixels is refused from its header, before memory for it is asked for. Pillow refuses the same
     /// (Image.py, _decompression_bomb_check: twice MAX_IMAGE_PIXELS).
@@ -263,6 +267,8 @@ struct DecodeOptions {
     /// paste with a mask; the picture is RGB from then on. Empty: alpha is dropped from the pixels, which have the
     /// stored colours, as Pillow's convert("RGB"), and is kept in Image::samples.
     std::optional<Colour> background = std::nullopt;
+
+    Orientation orientation = Orientation::stored;
 };
 
 /// The Error of an image with more pixels than the limit, so that a caller can count these apart.
@@ -273,41 +279,23 @@ public:
 
 namespace detail {
 
+/// colour * alpha over background, divided by 255 and rounded, in Pillow's integers (libImaging/Paste.c, BLEND).
+constexpr std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha) {
+    const unsigned sum = colour * alpha + background * (255U - alpha) + 128U;
+    return static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8);
+}
+
 /// Pillow's RGB of a colour of CMYK (libImaging/Convert.c, cmyk2rgb): of each ink the light that it and black let
 /// through.
-std::uint8_t ink_level(unsigned ink, unsigned black_ink);
+constexpr std::uint8_t ink_level(unsigned ink, unsigned black_ink) {
+    const unsigned light = 255U - black_ink;
+    return static_cast<std::uint8_t>(light - blend(ink, 0, light));
+}
 
 /// Throws unless the image has pixels, and as many as its sides say.
 void check_image(const Image& image, std::string_view where);
 
-/// colour * alpha over background, divided by 255 and rounded, in Pillow's integers (libImaging/Paste.c, BLEND).
-std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha);
-
 }  // namespace detail
-
-/// Decodes a JPEG (baseline or progressive; grey, RGB, YCbCr, CMYK, YCCK) or a PNG (every colour type and depth,
-/// interlaced or not), told apart by their first bytes, to RGB. `name` is what errors call the data.
-///
-/// PNG pixels equal Pillow's open(...).convert("RGB"), with one exception: 16-bit grey is reduced by its high byte, as
-/// 16-bit RGB is (Pillow clamps it to 255 instead, which leaves nearly all of it white). JPEG pixels equal Pillow's up
-/// to the version of libjpeg-turbo (one or two levels). EXIF orientation and colour profiles are ignored, as Pillow's.
-/// Image::storage and samples tell how the file holds them; with options.background they are plain RGB.
-/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data. A PNG is read, as
-/// by Pillow, where damage costs no pixel: its end is cut off behind them, or checksums of its pixels' chunks are wrong
-/// and zlib's is right. Of what Pillow lets pass, pictures that lack pixels are refused (a wrong Huffman code, rows
-/// that zlib's data lacks), and PNGs with a critical chunk that the standard does not know.
-Image decode_image(std::span<const std::byte> bytes, std::string_view name,
-                   [[maybe_unused]] DecodeOptions options = {});
-
-/// Reads and decodes a file; see decode_image. Throws Error naming the path.
-Image read_image(const std::filesystem::path& path, DecodeOptions options = {});
-
-#if defined(TANDEM_COMPILED) || __has_include(<png.h>)
-
-/// The image as an 8-bit RGB PNG file. Throws Error for an image whose pixels do not fit its sides.
-std::vector<std::byte> encode_png(const Image& image);
-
-#endif
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -1608,6 +1596,49 @@ StoredTensor stored_tensor(std::string name, std::vector<std::size_t> shape, std
 /// shapes and metadata beyond what Safetensors reads, and on the name __metadata__.
 void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
                       const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/images/codec.hpp ----
+
+// JPEG and PNG files decoded to images, PNG files encoded from them.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// What decodes another format.
+using DecodeFunction = Image (*)(std::span<const std::byte> bytes, std::string_view name, const DecodeOptions& options);
+
+/// That of WebP: null but in a program that includes images/webp.hpp.
+DecodeFunction& webp_decoder();
+
+}  // namespace detail
+
+/// Decodes a JPEG (baseline or progressive; grey, RGB, YCbCr, CMYK, YCCK) or a PNG (every colour type and depth,
+/// interlaced or not), told apart by their first bytes, to RGB; with images/webp.hpp included, also a WebP. `name` is
+/// what errors call the data.
+///
+/// PNG pixels equal Pillow's open(...).convert("RGB"), with one exception: 16-bit grey is reduced by its high byte, as
+/// 16-bit RGB is (Pillow clamps it to 255 instead, which leaves nearly all of it white). JPEG pixels equal Pillow's up
+/// to the version of libjpeg-turbo (one or two levels). Colour profiles are ignored, as Pillow's, and so is
+/// EXIF's orientation unless options ask for it.
+/// Image::storage and samples tell how the file holds them; with options.background they are plain RGB.
+/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data. A PNG is read, as
+/// by Pillow, where damage costs no pixel: its end is cut off behind them, or checksums of its pixels' chunks are wrong
+/// and zlib's is right. Of what Pillow lets pass, pictures that lack pixels are refused (a wrong Huffman code, rows
+/// that zlib's data lacks), and PNGs with a critical chunk that the standard does not know.
+Image decode_image(std::span<const std::byte> bytes, std::string_view name, DecodeOptions options = {});
+
+/// Reads and decodes a file; see decode_image. Throws Error naming the path.
+Image read_image(const std::filesystem::path& path, DecodeOptions options = {});
+
+#if defined(TANDEM_COMPILED) || __has_include(<png.h>)
+
+/// The image as an 8-bit RGB PNG file. Throws Error for an image whose pixels do not fit its sides.
+std::vector<std::byte> encode_png(const Image& image);
+
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -15184,6 +15215,7 @@ TANDEM_INLINE void Pairs::fetch_image(std::size_t index, std::span<float> image)
     add("resampling", recipe.resampling);
     add("resize", recipe.resize);
     add("resize_as", recipe.resize_as);
+    add("orientation", options_.decode.orientation);
     add("floor_crop", recipe.floor_crop);
     colour("padding", recipe.padding);
     colour("background", options_.decode.background);
@@ -15268,74 +15300,11 @@ TANDEM_INLINE void Pairs::read_images(std::vector<CaptionedImage> images) {
 
 #endif
 
-// ---- tandem/files/file_kind.hpp ----
-
-// What a file is, told from its first bytes, so that one given in another's place is named.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-bool starts_with(std::span<const std::byte> bytes, std::string_view magic);
-
-/// A kind of file, as a sentence names it; empty where the bytes tell nothing.
-struct FileKind {
-    std::string_view name;
-    std::string_view advice;  ///< how weights are had instead; may be empty
-};
-
-/// Whether a file begins as a text; an empty one does not.
-bool is_text(std::span<const std::byte> bytes);
-
-/// The kind of a file by its first 512 bytes; weights that are read here have none.
-FileKind file_kind(std::span<const std::byte> bytes);
-
-/// Whether the bytes begin as a file of torch.save before PyTorch 1.6: the pickle, of protocol 2 to 5, of a number that
-/// torch/serialization.py calls MAGIC_NUMBER.
-bool is_legacy_torch(std::span<const std::byte> bytes);
-
-bool is_zip(std::span<const std::byte> bytes);
-
-/// A safetensors file's first 9 bytes: a length that the format allows, and an object.
-bool is_safetensors(std::span<const std::byte> bytes);
-
-/// The Error of a file that is none of those expected.
-[[noreturn, gnu::cold]] void throw_other_kind(std::string_view where, std::string_view expected,
-                                              std::span<const std::byte> bytes);
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
 // ---- tandem/images/image.impl.hpp ----
 
 // Definitions of images/image.hpp.
 
-#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
-#include <jpeglib.h>
-// (jerror.h needs the types of jpeglib.h.)
-#include <jerror.h>
-#endif
-#if __has_include(<png.h>)
-#include <png.h>
-#endif
-
 namespace tandem::inline TANDEM_ABI::detail {
-
-/// The bytes of a width x height image; refuses sizes above `limit` pixels and those memory cannot hold.
-TANDEM_INLINE std::vector<std::uint8_t> allocate_pixels(std::size_t width, std::size_t height, std::size_t channels,
-                                                        std::string_view name) {
-    try {
-        return std::vector<std::uint8_t>(width * height * channels);
-    } catch (const std::exception&) {
-        throw Error(name, "no memory for " + std::to_string(width) + " x " + std::to_string(height) + " pixels");
-    }
-}
-
-/// Throws where a header claims no pixels, or more than `limit`.
-TANDEM_INLINE void check_pixel_count(std::size_t width, std::size_t height, std::size_t limit, std::string_view name) {
-    // 2^31 a side keeps every later product of 64 bits from wrapping.
-    const bool fits = width < (std::size_t{1} << 31) && height < (std::size_t{1} << 31) && width * height <= limit;
-    if (width > 0 && height > 0 && fits) return;
-    throw OversizedImage(name, "an image of 1 to " + std::to_string(limit) + " pixels",
-                         std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
-}
 
 TANDEM_INLINE void check_image(const Image& image, std::string_view where) {
     if (image.width > 0 && image.height > 0 &&
@@ -15348,465 +15317,7 @@ TANDEM_INLINE void check_image(const Image& image, std::string_view where) {
                     std::to_string(image.height));
 }
 
-/// Where a C library's error callback leaves its message and jumps to.
-struct JumpTarget {
-    std::jmp_buf jump;
-    std::array<char, 256> message;
-
-    void set(const char* text) noexcept { std::snprintf(message.data(), message.size(), "%s", text); }
-};
-
-/// Calls body; false where a callback jumped out of it. The jump runs no destructors, so body calls the library and
-/// owns nothing meanwhile. Compilers never inline a function that calls setjmp: the caller's locals outlive the jump.
-template <class Body>
-bool survives_jump(JumpTarget& target, const Body& body) {
-    if (setjmp(target.jump) != 0) return false;
-    body();
-    return true;
-}
-
-TANDEM_INLINE std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha) {
-    const unsigned sum = colour * alpha + background * (255U - alpha) + 128U;
-    return static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8);
-}
-
-TANDEM_INLINE std::uint8_t ink_level(unsigned ink, unsigned black_ink) {
-    const unsigned light = 255U - black_ink;
-    return static_cast<std::uint8_t>(light - blend(ink, 0, light));
-}
-
-TANDEM_INLINE void compose_row(const std::uint8_t* rgba, std::size_t width, Colour background, std::uint8_t* rgb) {
-    for (std::size_t x = 0; x < width; ++x, rgba += 4, rgb += 3) {
-        rgb[0] = blend(rgba[0], background.red, rgba[3]);
-        rgb[1] = blend(rgba[1], background.green, rgba[3]);
-        rgb[2] = blend(rgba[2], background.blue, rgba[3]);
-    }
-}
-
 }  // namespace tandem::inline TANDEM_ABI::detail
-
-#if __has_include(<png.h>)
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-[[noreturn]] TANDEM_INLINE void png_failed(png_structp png, png_const_charp message) {
-    auto& target = *static_cast<JumpTarget*>(png_get_error_ptr(png));
-    target.set(message);
-    std::longjmp(target.jump, 1);
-}
-
-TANDEM_INLINE void png_warned(png_structp, png_const_charp) {}
-
-/// One PNG file in memory being decoded.
-class PngReader {
-public:
-    PngReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
-        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error_, png_failed, warned);
-        if (png_ == nullptr) throw Error(name_, "libpng could not be started");
-    }
-    PngReader(const PngReader&) = delete;
-    PngReader& operator=(const PngReader&) = delete;
-    ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
-
-    Image read(const DecodeOptions& options) {
-        constexpr std::size_t header_end = 24;  // signature, length, "IHDR", width, height
-        if (bytes_.size() < header_end) throw Error(name_, "damaged PNG: the file ends inside its header");
-        const std::size_t width = big_endian(16);
-        const std::size_t height = big_endian(20);
-        check_pixel_count(width, height, options.pixel_limit, name_);
-
-        guarded([&] { begin(options.background.has_value()); });
-        const std::size_t channels = static_cast<std::size_t>(channels_);
-        const bool direct = channels == 3, buffered = !direct && passes_ > 1;
-        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_),
-                    storage_};
-        if (storage_ == Storage::nearest) image.samples = colours();
-        if (storage_ == Storage::alpha) image.samples = allocate_pixels(width, height, 1, name_);
-        if (storage_ == Storage::grey16) image.samples = allocate_pixels(width, height, 2, name_);
-        std::vector<std::uint8_t> rows;
-        if (!direct) rows = allocate_pixels(width, buffered ? height : 1, channels, name_);
-        const auto row = [&](std::size_t y) {
-            return direct ? image.pixels.data() + y * width * 3 : rows.data() + (buffered ? y * width * channels : 0);
-        };
-        const auto finish = [&](std::size_t y) {
-            if (!direct) finish_row(row(y), y, options.background, image);
-        };
-
-        const bool survived = survives_jump(error_, [&] {
-            for (int pass = 0; pass < passes_; ++pass) {
-                for (std::size_t y = 0; y < height; ++y) {
-                    in_last_row_ = pass + 1 == passes_ && y + 1 == height;
-                    // The last pass of an interlaced picture has nothing for rows of even numbers.
-                    has_all_ = in_last_row_ && passes_ > 1 && y % 2 == 0;
-                    png_read_row(png_, row(y), nullptr);
-                    if (pass + 1 == passes_ && !in_last_row_) finish(y);
-                }
-            }
-        });
-        // One of the checksums, the chunks' and zlib's behind the pixels, has to be right, as far as they are there.
-        if (!survived && (!has_all_ || has_wrong_checksum_)) throw_damaged();
-        if (has_wrong_end_ && (has_wrong_checksum_ || is_cut_)) throw_damaged();
-        finish(height - 1);
-        const bool opaque = storage_ == Storage::alpha && std::all_of(image.samples.begin(), image.samples.end(),
-                                                                      [](int alpha) { return alpha == 255; });
-        if (opaque) {
-            image.storage = Storage::rgb;
-            image.samples = {};
-        }
-        return image;
-    }
-
-private:
-    template <class Body>
-    void guarded(const Body& body) {
-        if (!survives_jump(error_, body)) throw_damaged();
-    }
-
-    [[noreturn]] void throw_damaged() const {
-        throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
-    }
-
-    /// Of what libpng only warns while it reads rows: wrong checksums of chunks, and, behind the last row, an end of
-    /// zlib's data that is damaged. (More data than pixels is neither.)
-    static void warned(png_structp png, png_const_charp text) {
-        auto* self = static_cast<PngReader*>(png_get_io_ptr(png));
-        if (self == nullptr || !self->in_rows_) return;
-        const std::string_view message(text);
-        self->error_.set(text);
-        if (message.ends_with("CRC error")) {
-            self->has_wrong_checksum_ = true;
-        } else if (!message.ends_with("Extra compressed data") && !message.ends_with("Too much image data")) {
-            self->has_wrong_end_ = true;
-        }
-    }
-
-    void begin(bool compose) {
-        info_ = png_create_info_struct(png_);
-        if (info_ == nullptr) png_error(png_, "no memory");
-        png_set_read_fn(png_, this, [](png_structp png, png_bytep out, std::size_t count) {
-            auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
-            if (count > self.bytes_.size() - self.position_) png_error(png, "the file ends too early");
-            std::memcpy(out, self.bytes_.data() + self.position_, count);
-            self.position_ += count;
-        });
-        png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
-        // Every checksum counts, and what colours do not need (profiles, texts) is not decompressed.
-        png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
-        png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
-        png_read_info(png_, info_);
-        // Pillow, whose pixels these are, looks at no checksum from here on but zlib's, and at nothing behind the last
-        // row.
-        png_set_crc_action(png_, PNG_CRC_WARN_USE, PNG_CRC_QUIET_USE);
-        in_rows_ = true;
-        png_set_read_user_transform_fn(png_, [](png_structp png, png_row_infop, png_bytep) {
-            auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
-            if (self.in_last_row_) self.has_all_ = true;
-        });
-        // Where the file ends inside the last of them, which may still have all pixels, libpng takes single bytes.
-        is_cut_ = ends_inside_pixels();
-        if (is_cut_) png_set_compression_buffer_size(png_, 1);
-        const int type = png_get_color_type(png_, info_), depth = png_get_bit_depth(png_, info_);
-        const bool has_alpha = (type & PNG_COLOR_MASK_ALPHA) != 0;
-        if (!compose) {
-            storage_ = type == PNG_COLOR_TYPE_PALETTE || (type == PNG_COLOR_TYPE_GRAY && depth == 1) ? Storage::nearest
-                       : type == PNG_COLOR_TYPE_GRAY && depth == 16                                  ? Storage::grey16
-                       : has_alpha                                                                   ? Storage::alpha
-                                                                                                     : Storage::rgb;
-        }
-        passes_ = png_set_interlace_handling(png_);
-        if (storage_ == Storage::grey16) {
-            png_read_update_info(png_, info_);
-            channels_ = 2;  // bytes, of one sample
-            return;
-        }
-        png_set_expand(png_);  // palettes to RGB, 1, 2 and 4 bits to 8, tRNS to alpha
-        png_set_strip_16(png_);
-        png_set_gray_to_rgb(png_);
-        if (!compose && !has_alpha) png_set_strip_alpha(png_);
-        png_read_update_info(png_, info_);
-        channels_ = png_get_channels(png_, info_);
-    }
-
-    /// The colours that indices stand for; of a 1-bit picture, black and then white for whatever is not 0, as in
-    /// Pillow.
-    std::vector<std::uint8_t> colours() const {
-        png_colorp palette = nullptr;
-        int count = 0;
-        std::vector<std::uint8_t> values;
-        if (png_get_PLTE(png_, info_, &palette, &count) == 0) {
-            values.assign(768, 255);
-            std::fill_n(values.begin(), 3, std::uint8_t{0});
-        }
-        for (int i = 0; i < count; ++i)
-            values.insert(values.end(), {palette[i].red, palette[i].green, palette[i].blue});
-        return values;
-    }
-
-    /// Row y of the picture from libpng's row of RGBA, or of 16-bit grey.
-    void finish_row(const std::uint8_t* row, std::size_t y, const std::optional<Colour>& background,
-                    Image& image) const {
-        const auto width = static_cast<std::size_t>(image.width);
-        std::uint8_t* rgb = image.pixels.data() + y * width * 3;
-        if (background) return compose_row(row, width, *background, rgb);
-        if (storage_ == Storage::grey16) {
-            std::uint8_t* samples = image.samples.data() + y * width * 2;
-            for (std::size_t x = 0; x < width; ++x, row += 2, rgb += 3, samples += 2) {
-                rgb[0] = rgb[1] = rgb[2] = samples[1] = row[0];
-                samples[0] = row[1];
-            }
-            return;
-        }
-        std::uint8_t* alphas = image.samples.data() + y * width;
-        for (std::size_t x = 0; x < width; ++x, row += 4, rgb += 3) {
-            std::copy_n(row, 3, rgb);
-            alphas[x] = row[3];
-        }
-    }
-
-    bool ends_inside_pixels() const {
-        constexpr std::size_t head = 8;  // length and name
-        std::size_t at = head;           // (behind the signature)
-        while (bytes_.size() - at >= head) {
-            const std::size_t length = big_endian(at);
-            if (length > bytes_.size() - at - head) return std::memcmp(bytes_.data() + at + 4, "IDAT", 4) == 0;
-            at += std::min(head + length + 4, bytes_.size() - at);
-        }
-        return false;
-    }
-
-    std::size_t big_endian(std::size_t at) const {
-        std::size_t value = 0;
-        for (std::size_t i = 0; i < 4; ++i) value = value << 8 | std::to_integer<std::size_t>(bytes_[at + i]);
-        return value;
-    }
-
-    std::span<const std::byte> bytes_;
-    std::string_view name_;
-    std::size_t position_ = 0;
-    JumpTarget error_;
-    png_structp png_ = nullptr;
-    png_infop info_ = nullptr;
-    int passes_ = 1;
-    int channels_ = 3;  ///< bytes of a pixel as libpng gives it
-    Storage storage_ = Storage::rgb;
-    bool in_rows_ = false;
-    bool is_cut_ = false;
-    bool in_last_row_ = false;
-    bool has_wrong_checksum_ = false;
-    bool has_wrong_end_ = false;
-    bool has_all_ = false;  ///< every pixel is there, whatever libpng still finds
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#endif
-
-#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-[[noreturn]] TANDEM_INLINE void jpeg_failed(j_common_ptr info) {
-    auto& target = *static_cast<JumpTarget*>(info->client_data);
-    std::array<char, JMSG_LENGTH_MAX> message;
-    info->err->format_message(info, message.data());
-    target.set(message.data());
-    std::longjmp(target.jump, 1);
-}
-
-/// libjpeg only warns of damage and goes on with grey blocks. Warnings about stray bytes between segments and about odd
-/// header fields (a baseline scan's band of coefficients among them, which decoding does not use) stay silent, since
-/// every pixel is still there.
-TANDEM_INLINE void jpeg_warned(j_common_ptr info, int level) {
-    const int code = info->err->msg_code;
-    const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM ||
-                          code == JWRN_NOT_SEQUENTIAL;
-    if (level < 0 && !harmless) jpeg_failed(info);
-}
-
-/// Encoders write about ten scans; a small hostile file can ask for thousands, each a pass over the whole image.
-inline void jpeg_progressed(j_common_ptr info) {
-    constexpr int scan_limit = 100;
-    if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= scan_limit) return;
-    auto& target = *static_cast<JumpTarget*>(info->client_data);
-    target.set("more than 100 scans");
-    std::longjmp(target.jump, 1);
-}
-
-/// One JPEG file in memory being decoded with libjpeg's defaults: accurate integer DCT, smooth chroma upsampling.
-class JpegReader {
-public:
-    JpegReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
-        info_.err = jpeg_std_error(&manager_);
-        manager_.error_exit = jpeg_failed;
-        manager_.emit_message = jpeg_warned;
-        progress_.progress_monitor = jpeg_progressed;
-        info_.client_data = &error_;
-    }
-    JpegReader(const JpegReader&) = delete;
-    JpegReader& operator=(const JpegReader&) = delete;
-    ~JpegReader() { jpeg_destroy_decompress(&info_); }
-
-    Image read(const DecodeOptions& options) {
-        guarded([&] {
-            jpeg_create_decompress(&info_);  // (keeps err and client_data, clears the rest)
-            info_.progress = &progress_;
-            jpeg_mem_src(&info_, reinterpret_cast<const unsigned char*>(bytes_.data()), bytes_.size());
-            jpeg_read_header(&info_, TRUE);
-        });
-        const std::size_t width = info_.image_width;
-        const std::size_t height = info_.image_height;
-        check_pixel_count(width, height, options.pixel_limit, name_);
-        const bool cmyk = info_.num_components == 4;
-        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
-        std::vector<std::uint8_t> row;
-        const bool keeps_inks = cmyk && !options.background;
-        if (cmyk) row = allocate_pixels(width, 1, 4, name_);
-        if (keeps_inks) {
-            image.storage = Storage::ink;
-            image.samples = allocate_pixels(width, height, 4, name_);
-        }
-
-        guarded([&] {
-            info_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
-            jpeg_start_decompress(&info_);
-            while (info_.output_scanline < info_.output_height) {
-                const std::size_t first = info_.output_scanline * width;
-                std::uint8_t* rgb = image.pixels.data() + first * 3;
-                std::uint8_t* target = cmyk ? row.data() : rgb;
-                jpeg_read_scanlines(&info_, &target, 1);
-                if (!cmyk) continue;
-                // Files store inverted inks, as Adobe writes them (Pillow JpegImagePlugin.py, "CMYK;I").
-                for (std::uint8_t& ink : row) ink = static_cast<std::uint8_t>(255 - ink);
-                for (std::size_t x = 0; x < width; ++x) {
-                    for (std::size_t c = 0; c < 3; ++c) rgb[3 * x + c] = ink_level(row[4 * x + c], row[4 * x + 3]);
-                }
-                if (keeps_inks) std::copy(row.begin(), row.end(), image.samples.data() + first * 4);
-            }
-            jpeg_finish_decompress(&info_);
-        });
-        return image;
-    }
-
-private:
-    template <class Body>
-    void guarded(const Body& body) {
-        if (survives_jump(error_, body)) return;
-        const int code = manager_.msg_code;
-        if (code == JERR_BAD_PRECISION) {
-            throw Error(name_, "a JPEG of 8 bits a sample", std::to_string(info_.data_precision) + " bits");
-        }
-        const bool unsupported =
-            code == JERR_SOF_UNSUPPORTED || code == JERR_CONVERSION_NOTIMPL || code == JERR_ARITH_NOTIMPL;
-        throw Error(name_, (unsupported ? "" : "damaged JPEG: ") + std::string(error_.message.data()));
-    }
-
-    std::span<const std::byte> bytes_;
-    std::string_view name_;
-    JumpTarget error_;
-    jpeg_error_mgr manager_{};
-    jpeg_progress_mgr progress_{};
-    jpeg_decompress_struct info_{};
-};
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-#endif
-
-namespace tandem::inline TANDEM_ABI {
-
-TANDEM_INLINE Image decode_image(std::span<const std::byte> bytes, std::string_view name,
-                                 [[maybe_unused]] DecodeOptions options) {
-    if (detail::starts_with(bytes, "\xff\xd8\xff")) {
-#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
-        return detail::JpegReader(bytes, name).read(options);
-#else
-        throw Error(name, "is a JPEG, and the headers of libjpeg were missing when this program was compiled");
-#endif
-    }
-    if (detail::starts_with(bytes, "\x89PNG\r\n\x1a\n")) {
-#if __has_include(<png.h>)
-        return detail::PngReader(bytes, name).read(options);
-#else
-        throw Error(name, "is a PNG, and the headers of libpng were missing when this program was compiled");
-#endif
-    }
-    const std::string_view kind = detail::file_kind(bytes).name;
-    throw Error(name, "a JPEG or PNG image", kind.empty() ? "an unknown format" : kind);
-}
-
-TANDEM_INLINE Image read_image(const std::filesystem::path& path, DecodeOptions options) {
-    const std::string name = path.string();
-    std::error_code failure;
-    if (!std::filesystem::is_regular_file(path, failure)) throw Error(name, "is not a file that can be read");
-    const std::uintmax_t size = std::filesystem::file_size(path, failure);
-    // 8 bytes are the most a stored pixel takes (16-bit RGBA); the rest is room for profiles and texts.
-    constexpr std::uintmax_t metadata = std::uintmax_t{1} << 26;
-    if (failure || (size > metadata && (size - metadata) / 8 > options.pixel_limit)) {
-        throw OversizedImage(name,
-                             "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
-    }
-    std::vector<std::byte> bytes(static_cast<std::size_t>(size));
-    std::ifstream file(path, std::ios::binary);
-    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    if (!file) throw Error(name, "cannot be read");
-    return decode_image(bytes, name, options);
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#if __has_include(<png.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-TANDEM_INLINE std::vector<std::byte> encode_png(const Image& image) {
-    detail::check_image(image, "encode_png");
-    struct Writer {
-        detail::JumpTarget error;
-        std::vector<std::byte> bytes;
-        png_structp png = nullptr;
-        png_infop info = nullptr;
-
-        Writer() = default;
-        Writer(const Writer&) = delete;
-        Writer& operator=(const Writer&) = delete;
-        ~Writer() { png_destroy_write_struct(&png, &info); }
-
-        static bool append(Writer& self, const std::byte* data, std::size_t count) noexcept try {
-            self.bytes.insert(self.bytes.end(), data, data + count);
-            return true;
-        } catch (const std::exception&) {
-            return false;
-        }
-        static void write(png_structp png, png_bytep data, std::size_t count) {
-            auto& self = *static_cast<Writer*>(png_get_io_ptr(png));
-            if (!append(self, reinterpret_cast<const std::byte*>(data), count)) png_error(png, "no memory");
-        }
-    };
-    Writer writer;
-    writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer.error, detail::png_failed, detail::png_warned);
-    if (writer.png == nullptr) throw Error("encode_png", "libpng could not be started");
-    const bool written = detail::survives_jump(writer.error, [&] {
-        writer.info = png_create_info_struct(writer.png);
-        if (writer.info == nullptr) png_error(writer.png, "no memory");
-        png_set_write_fn(writer.png, &writer, Writer::write, nullptr);
-        png_set_user_limits(writer.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
-        png_set_IHDR(writer.png, writer.info, static_cast<png_uint_32>(image.width),
-                     static_cast<png_uint_32>(image.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
-                     PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
-        png_write_info(writer.png, writer.info);
-        const std::size_t row = image.pixels.size() / static_cast<std::size_t>(image.height);
-        for (std::size_t at = 0; at < image.pixels.size(); at += row) {
-            png_write_row(writer.png, image.pixels.data() + at);
-        }
-        png_write_end(writer.png, writer.info);
-    });
-    if (!written) throw Error("encode_png", writer.error.message.data());
-    return std::move(writer.bytes);
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
 
 // ---- tandem/images/transform.impl.hpp ----
 
@@ -17856,14 +17367,6 @@ inline std::u32string ftfy_unescape(std::u32string_view text) {
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-// classes end
-;
-// rules end
-;
-// codecs end
-;
-// clang-format on
-
 /// ftfy's is_bad (badness.py): whether some sequence of characters looks mis-decoded. All rules are tried at once, a
 /// bit for each.
 bool is_bad(std::u32string_view text);
@@ -17874,9 +17377,7 @@ bool is_bad(std::u32string_view text);
 std::u32string fix_encoding(std::u32string text, std::size_t& budget);
 
 /// fixes.py, fix_c1_controls, of one character: what Windows-1252 has in the place of a C1 control.
-constexpr char32_t without_c1(char32_t c) {
-    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
-}
+char32_t without_c1(char32_t c);
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
@@ -18826,6 +18327,591 @@ TANDEM_INLINE std::size_t utf8_sequence(std::string_view text) {
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/files/file_kind.hpp ----
+
+// What a file is, told from its first bytes, so that one given in another's place is named.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+bool starts_with(std::span<const std::byte> bytes, std::string_view magic);
+
+/// A kind of file, as a sentence names it; empty where the bytes tell nothing.
+struct FileKind {
+    std::string_view name;
+    std::string_view advice;  ///< how weights are had instead; may be empty
+};
+
+/// Whether a file begins as a text; an empty one does not.
+bool is_text(std::span<const std::byte> bytes);
+
+/// The kind of a file by its first 512 bytes; weights that are read here have none.
+FileKind file_kind(std::span<const std::byte> bytes);
+
+/// Whether the bytes begin as a file of torch.save before PyTorch 1.6: the pickle, of protocol 2 to 5, of a number that
+/// torch/serialization.py calls MAGIC_NUMBER.
+bool is_legacy_torch(std::span<const std::byte> bytes);
+
+bool is_zip(std::span<const std::byte> bytes);
+
+/// A safetensors file's first 9 bytes: a length that the format allows, and an object.
+bool is_safetensors(std::span<const std::byte> bytes);
+
+/// The Error of a file that is none of those expected.
+[[noreturn, gnu::cold]] void throw_other_kind(std::string_view where, std::string_view expected,
+                                              std::span<const std::byte> bytes);
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/images/decoding.hpp ----
+
+// What the decoders of all formats share.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The bytes of a width x height image; refuses sizes above `limit` pixels and those memory cannot hold.
+inline std::vector<std::uint8_t> allocate_pixels(std::size_t width, std::size_t height, std::size_t channels,
+                                                 std::string_view name) {
+    try {
+        return std::vector<std::uint8_t>(width * height * channels);
+    } catch (const std::exception&) {
+        throw Error(name, "no memory for " + std::to_string(width) + " x " + std::to_string(height) + " pixels");
+    }
+}
+
+/// Throws where a header claims no pixels, or more than `limit`.
+inline void check_pixel_count(std::size_t width, std::size_t height, std::size_t limit, std::string_view name) {
+    // 2^31 a side keeps every later product of 64 bits from wrapping.
+    const bool fits = width < (std::size_t{1} << 31) && height < (std::size_t{1} << 31) && width * height <= limit;
+    if (width > 0 && height > 0 && fits) return;
+    throw OversizedImage(name, "an image of 1 to " + std::to_string(limit) + " pixels",
+                         std::to_string(width) + " x " + std::to_string(height) + " pixels in the header");
+}
+
+/// Where a C library's error callback leaves its message and jumps to.
+struct JumpTarget {
+    std::jmp_buf jump;
+    std::array<char, 256> message;
+
+    void set(const char* text) noexcept { std::snprintf(message.data(), message.size(), "%s", text); }
+};
+
+/// Calls body; false where a callback jumped out of it. The jump runs no destructors, so body calls the library and
+/// owns nothing meanwhile. Compilers never inline a function that calls setjmp: the caller's locals outlive the jump.
+template <class Body>
+bool survives_jump(JumpTarget& target, const Body& body) {
+    if (setjmp(target.jump) != 0) return false;
+    body();
+    return true;
+}
+
+inline void compose_row(const std::uint8_t* rgba, std::size_t width, Colour background, std::uint8_t* rgb) {
+    for (std::size_t x = 0; x < width; ++x, rgba += 4, rgb += 3) {
+        rgb[0] = blend(rgba[0], background.red, rgba[3]);
+        rgb[1] = blend(rgba[1], background.green, rgba[3]);
+        rgb[2] = blend(rgba[2], background.blue, rgba[3]);
+    }
+}
+
+/// Makes a picture whose alphas are all 255 one without.
+inline void drop_opaque_alpha(Image& image) {
+    const bool is_opaque =
+        image.storage == Storage::alpha && std::ranges::all_of(image.samples, [](int alpha) { return alpha == 255; });
+    if (!is_opaque) return;
+    image.storage = Storage::rgb;
+    image.samples = {};
+}
+
+/// RGBA rows as a picture: on the background, or with the alphas in its samples.
+inline void take_rgba(const std::uint8_t* rgba, std::size_t pixels, const std::optional<Colour>& background,
+                      Image& image) {
+    if (background) return compose_row(rgba, pixels, *background, image.pixels.data());
+    for (std::size_t i = 0; i < pixels; ++i) {
+        std::copy_n(rgba + 4 * i, 3, image.pixels.data() + 3 * i);
+        image.samples[i] = rgba[4 * i + 3];
+    }
+    drop_opaque_alpha(image);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/images/jpeg_reader.hpp ----
+
+// JPEG files decoded with libjpeg.
+
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
+#include <jpeglib.h>
+// (jerror.h needs the types of jpeglib.h.)
+#include <jerror.h>
+#endif
+
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+[[noreturn]] inline void jpeg_failed(j_common_ptr info) {
+    auto& target = *static_cast<JumpTarget*>(info->client_data);
+    std::array<char, JMSG_LENGTH_MAX> message;
+    info->err->format_message(info, message.data());
+    target.set(message.data());
+    std::longjmp(target.jump, 1);
+}
+
+/// libjpeg only warns of damage and goes on with grey blocks. Warnings about stray bytes between segments and about odd
+/// header fields (a baseline scan's band of coefficients among them, which decoding does not use) stay silent, since
+/// every pixel is still there.
+inline void jpeg_warned(j_common_ptr info, int level) {
+    const int code = info->err->msg_code;
+    const bool harmless = code == JWRN_EXTRANEOUS_DATA || code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM ||
+                          code == JWRN_NOT_SEQUENTIAL;
+    if (level < 0 && !harmless) jpeg_failed(info);
+}
+
+/// Encoders write about ten scans; a small hostile file can ask for thousands, each a pass over the whole image.
+inline void jpeg_progressed(j_common_ptr info) {
+    constexpr int scan_limit = 100;
+    if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= scan_limit) return;
+    auto& target = *static_cast<JumpTarget*>(info->client_data);
+    target.set("more than 100 scans");
+    std::longjmp(target.jump, 1);
+}
+
+/// One JPEG file in memory being decoded with libjpeg's defaults: accurate integer DCT, smooth chroma upsampling.
+class JpegReader {
+public:
+    JpegReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
+        info_.err = jpeg_std_error(&manager_);
+        manager_.error_exit = jpeg_failed;
+        manager_.emit_message = jpeg_warned;
+        progress_.progress_monitor = jpeg_progressed;
+        info_.client_data = &error_;
+    }
+    JpegReader(const JpegReader&) = delete;
+    JpegReader& operator=(const JpegReader&) = delete;
+    ~JpegReader() { jpeg_destroy_decompress(&info_); }
+
+    Image read(const DecodeOptions& options) {
+        guarded([&] {
+            jpeg_create_decompress(&info_);  // (keeps err and client_data, clears the rest)
+            info_.progress = &progress_;
+            jpeg_mem_src(&info_, reinterpret_cast<const unsigned char*>(bytes_.data()), bytes_.size());
+            jpeg_read_header(&info_, TRUE);
+        });
+        const std::size_t width = info_.image_width;
+        const std::size_t height = info_.image_height;
+        check_pixel_count(width, height, options.pixel_limit, name_);
+        const bool cmyk = info_.num_components == 4;
+        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_)};
+        std::vector<std::uint8_t> row;
+        const bool keeps_inks = cmyk && !options.background;
+        if (cmyk) row = allocate_pixels(width, 1, 4, name_);
+        if (keeps_inks) {
+            image.storage = Storage::ink;
+            image.samples = allocate_pixels(width, height, 4, name_);
+        }
+
+        guarded([&] {
+            info_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+            jpeg_start_decompress(&info_);
+            while (info_.output_scanline < info_.output_height) {
+                const std::size_t first = info_.output_scanline * width;
+                std::uint8_t* rgb = image.pixels.data() + first * 3;
+                std::uint8_t* target = cmyk ? row.data() : rgb;
+                jpeg_read_scanlines(&info_, &target, 1);
+                if (!cmyk) continue;
+                // Files store inverted inks, as Adobe writes them (Pillow JpegImagePlugin.py, "CMYK;I").
+                for (std::uint8_t& ink : row) ink = static_cast<std::uint8_t>(255 - ink);
+                for (std::size_t x = 0; x < width; ++x) {
+                    for (std::size_t c = 0; c < 3; ++c) rgb[3 * x + c] = ink_level(row[4 * x + c], row[4 * x + 3]);
+                }
+                if (keeps_inks) std::copy(row.begin(), row.end(), image.samples.data() + first * 4);
+            }
+            jpeg_finish_decompress(&info_);
+        });
+        return image;
+    }
+
+private:
+    template <class Body>
+    void guarded(const Body& body) {
+        if (survives_jump(error_, body)) return;
+        const int code = manager_.msg_code;
+        if (code == JERR_BAD_PRECISION) {
+            throw Error(name_, "a JPEG of 8 bits a sample", std::to_string(info_.data_precision) + " bits");
+        }
+        const bool unsupported =
+            code == JERR_SOF_UNSUPPORTED || code == JERR_CONVERSION_NOTIMPL || code == JERR_ARITH_NOTIMPL;
+        throw Error(name_, (unsupported ? "" : "damaged JPEG: ") + std::string(error_.message.data()));
+    }
+
+    std::span<const std::byte> bytes_;
+    std::string_view name_;
+    JumpTarget error_;
+    jpeg_error_mgr manager_{};
+    jpeg_progress_mgr progress_{};
+    jpeg_decompress_struct info_{};
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/images/orientation.hpp ----
+
+// Which way up a picture is to be looked at: the one entry of EXIF data that changes what is seen.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The orientation that a JPEG, PNG or WebP file states in its EXIF data (CIPA DC-008-2023, table 6): 1 to 8; 1, which
+/// changes nothing, where there is none, or where it cannot be made out.
+int exif_orientation(std::span<const std::byte> file);
+
+/// Turns and mirrors a picture that is stored in this orientation, with its samples, as Pillow's
+/// ImageOps.exif_transpose.
+void turn(Image& image, int orientation);
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/images/png_reader.hpp ----
+
+// PNG files decoded with libpng, and written.
+
+#if __has_include(<png.h>)
+#include <png.h>
+#endif
+
+#if __has_include(<png.h>)
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+[[noreturn]] inline void png_failed(png_structp png, png_const_charp message) {
+    auto& target = *static_cast<JumpTarget*>(png_get_error_ptr(png));
+    target.set(message);
+    std::longjmp(target.jump, 1);
+}
+
+inline void png_warned(png_structp, png_const_charp) {}
+
+/// One PNG file in memory being decoded.
+class PngReader {
+public:
+    PngReader(std::span<const std::byte> bytes, std::string_view name) : bytes_(bytes), name_(name) {
+        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error_, png_failed, warned);
+        if (png_ == nullptr) throw Error(name_, "libpng could not be started");
+    }
+    PngReader(const PngReader&) = delete;
+    PngReader& operator=(const PngReader&) = delete;
+    ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
+
+    Image read(const DecodeOptions& options) {
+        constexpr std::size_t header_end = 24;  // signature, length, "IHDR", width, height
+        if (bytes_.size() < header_end) throw Error(name_, "damaged PNG: the file ends inside its header");
+        const std::size_t width = big_endian(16);
+        const std::size_t height = big_endian(20);
+        check_pixel_count(width, height, options.pixel_limit, name_);
+
+        guarded([&] { begin(options.background.has_value()); });
+        const std::size_t channels = static_cast<std::size_t>(channels_);
+        const bool direct = channels == 3, buffered = !direct && passes_ > 1;
+        Image image{static_cast<int>(width), static_cast<int>(height), allocate_pixels(width, height, 3, name_),
+                    storage_};
+        if (storage_ == Storage::nearest) image.samples = colours();
+        if (storage_ == Storage::alpha) image.samples = allocate_pixels(width, height, 1, name_);
+        if (storage_ == Storage::grey16) image.samples = allocate_pixels(width, height, 2, name_);
+        std::vector<std::uint8_t> rows;
+        if (!direct) rows = allocate_pixels(width, buffered ? height : 1, channels, name_);
+        const auto row = [&](std::size_t y) {
+            return direct ? image.pixels.data() + y * width * 3 : rows.data() + (buffered ? y * width * channels : 0);
+        };
+        const auto finish = [&](std::size_t y) {
+            if (!direct) finish_row(row(y), y, options.background, image);
+        };
+
+        const bool survived = survives_jump(error_, [&] {
+            for (int pass = 0; pass < passes_; ++pass) {
+                for (std::size_t y = 0; y < height; ++y) {
+                    in_last_row_ = pass + 1 == passes_ && y + 1 == height;
+                    // The last pass of an interlaced picture has nothing for rows of even numbers.
+                    has_all_ = in_last_row_ && passes_ > 1 && y % 2 == 0;
+                    png_read_row(png_, row(y), nullptr);
+                    if (pass + 1 == passes_ && !in_last_row_) finish(y);
+                }
+            }
+        });
+        // One of the checksums, the chunks' and zlib's behind the pixels, has to be right, as far as they are there.
+        if (!survived && (!has_all_ || has_wrong_checksum_)) throw_damaged();
+        if (has_wrong_end_ && (has_wrong_checksum_ || is_cut_)) throw_damaged();
+        finish(height - 1);
+        drop_opaque_alpha(image);
+        return image;
+    }
+
+private:
+    template <class Body>
+    void guarded(const Body& body) {
+        if (!survives_jump(error_, body)) throw_damaged();
+    }
+
+    [[noreturn]] void throw_damaged() const {
+        throw Error(name_, "damaged PNG: " + std::string(error_.message.data()));
+    }
+
+    /// Of what libpng only warns while it reads rows: wrong checksums of chunks, and, behind the last row, an end of
+    /// zlib's data that is damaged. (More data than pixels is neither.)
+    static void warned(png_structp png, png_const_charp text) {
+        auto* self = static_cast<PngReader*>(png_get_io_ptr(png));
+        if (self == nullptr || !self->in_rows_) return;
+        const std::string_view message(text);
+        self->error_.set(text);
+        if (message.ends_with("CRC error")) {
+            self->has_wrong_checksum_ = true;
+        } else if (!message.ends_with("Extra compressed data") && !message.ends_with("Too much image data")) {
+            self->has_wrong_end_ = true;
+        }
+    }
+
+    void begin(bool compose) {
+        info_ = png_create_info_struct(png_);
+        if (info_ == nullptr) png_error(png_, "no memory");
+        png_set_read_fn(png_, this, [](png_structp png, png_bytep out, std::size_t count) {
+            auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
+            if (count > self.bytes_.size() - self.position_) png_error(png, "the file ends too early");
+            std::memcpy(out, self.bytes_.data() + self.position_, count);
+            self.position_ += count;
+        });
+        png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
+        // Every checksum counts, and what colours do not need (profiles, texts) is not decompressed.
+        png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+        png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
+        png_read_info(png_, info_);
+        // Pillow, whose pixels these are, looks at no checksum from here on but zlib's, and at nothing behind the last
+        // row.
+        png_set_crc_action(png_, PNG_CRC_WARN_USE, PNG_CRC_QUIET_USE);
+        in_rows_ = true;
+        png_set_read_user_transform_fn(png_, [](png_structp png, png_row_infop, png_bytep) {
+            auto& self = *static_cast<PngReader*>(png_get_io_ptr(png));
+            if (self.in_last_row_) self.has_all_ = true;
+        });
+        // Where the file ends inside the last of them, which may still have all pixels, libpng takes single bytes.
+        is_cut_ = ends_inside_pixels();
+        if (is_cut_) png_set_compression_buffer_size(png_, 1);
+        const int type = png_get_color_type(png_, info_), depth = png_get_bit_depth(png_, info_);
+        const bool has_alpha = (type & PNG_COLOR_MASK_ALPHA) != 0;
+        if (!compose) {
+            storage_ = type == PNG_COLOR_TYPE_PALETTE || (type == PNG_COLOR_TYPE_GRAY && depth == 1) ? Storage::nearest
+                       : type == PNG_COLOR_TYPE_GRAY && depth == 16                                  ? Storage::grey16
+                       : has_alpha                                                                   ? Storage::alpha
+                                                                                                     : Storage::rgb;
+        }
+        passes_ = png_set_interlace_handling(png_);
+        if (storage_ == Storage::grey16) {
+            png_read_update_info(png_, info_);
+            channels_ = 2;  // bytes, of one sample
+            return;
+        }
+        png_set_expand(png_);  // palettes to RGB, 1, 2 and 4 bits to 8, tRNS to alpha
+        png_set_strip_16(png_);
+        png_set_gray_to_rgb(png_);
+        if (!compose && !has_alpha) png_set_strip_alpha(png_);
+        png_read_update_info(png_, info_);
+        channels_ = png_get_channels(png_, info_);
+    }
+
+    /// The colours that indices stand for; of a 1-bit picture, black and then white for whatever is not 0, as in
+    /// Pillow.
+    std::vector<std::uint8_t> colours() const {
+        png_colorp palette = nullptr;
+        int count = 0;
+        std::vector<std::uint8_t> values;
+        if (png_get_PLTE(png_, info_, &palette, &count) == 0) {
+            values.assign(768, 255);
+            std::fill_n(values.begin(), 3, std::uint8_t{0});
+        }
+        for (int i = 0; i < count; ++i)
+            values.insert(values.end(), {palette[i].red, palette[i].green, palette[i].blue});
+        return values;
+    }
+
+    /// Row y of the picture from libpng's row of RGBA, or of 16-bit grey.
+    void finish_row(const std::uint8_t* row, std::size_t y, const std::optional<Colour>& background,
+                    Image& image) const {
+        const auto width = static_cast<std::size_t>(image.width);
+        std::uint8_t* rgb = image.pixels.data() + y * width * 3;
+        if (background) return compose_row(row, width, *background, rgb);
+        if (storage_ == Storage::grey16) {
+            std::uint8_t* samples = image.samples.data() + y * width * 2;
+            for (std::size_t x = 0; x < width; ++x, row += 2, rgb += 3, samples += 2) {
+                rgb[0] = rgb[1] = rgb[2] = samples[1] = row[0];
+                samples[0] = row[1];
+            }
+            return;
+        }
+        std::uint8_t* alphas = image.samples.data() + y * width;
+        for (std::size_t x = 0; x < width; ++x, row += 4, rgb += 3) {
+            std::copy_n(row, 3, rgb);
+            alphas[x] = row[3];
+        }
+    }
+
+    bool ends_inside_pixels() const {
+        constexpr std::size_t head = 8;  // length and name
+        std::size_t at = head;           // (behind the signature)
+        while (bytes_.size() - at >= head) {
+            const std::size_t length = big_endian(at);
+            if (length > bytes_.size() - at - head) return std::memcmp(bytes_.data() + at + 4, "IDAT", 4) == 0;
+            at += std::min(head + length + 4, bytes_.size() - at);
+        }
+        return false;
+    }
+
+    std::size_t big_endian(std::size_t at) const {
+        std::size_t value = 0;
+        for (std::size_t i = 0; i < 4; ++i) value = value << 8 | std::to_integer<std::size_t>(bytes_[at + i]);
+        return value;
+    }
+
+    std::span<const std::byte> bytes_;
+    std::string_view name_;
+    std::size_t position_ = 0;
+    JumpTarget error_;
+    png_structp png_ = nullptr;
+    png_infop info_ = nullptr;
+    int passes_ = 1;
+    int channels_ = 3;  ///< bytes of a pixel as libpng gives it
+    Storage storage_ = Storage::rgb;
+    bool in_rows_ = false;
+    bool is_cut_ = false;
+    bool in_last_row_ = false;
+    bool has_wrong_checksum_ = false;
+    bool has_wrong_end_ = false;
+    bool has_all_ = false;  ///< every pixel is there, whatever libpng still finds
+};
+
+/// The pixels of a picture as a PNG file.
+inline std::vector<std::byte> write_png(const Image& image) {
+    struct Writer {
+        JumpTarget error;
+        std::vector<std::byte> bytes;
+        png_structp png = nullptr;
+        png_infop info = nullptr;
+
+        Writer() = default;
+        Writer(const Writer&) = delete;
+        Writer& operator=(const Writer&) = delete;
+        ~Writer() { png_destroy_write_struct(&png, &info); }
+
+        static bool append(Writer& self, const std::byte* data, std::size_t count) noexcept try {
+            self.bytes.insert(self.bytes.end(), data, data + count);
+            return true;
+        } catch (const std::exception&) {
+            return false;
+        }
+        static void write(png_structp png, png_bytep data, std::size_t count) {
+            auto& self = *static_cast<Writer*>(png_get_io_ptr(png));
+            if (!append(self, reinterpret_cast<const std::byte*>(data), count)) png_error(png, "no memory");
+        }
+    };
+    Writer writer;
+    writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &writer.error, png_failed, png_warned);
+    if (writer.png == nullptr) throw Error("encode_png", "libpng could not be started");
+    const bool written = survives_jump(writer.error, [&] {
+        writer.info = png_create_info_struct(writer.png);
+        if (writer.info == nullptr) png_error(writer.png, "no memory");
+        png_set_write_fn(writer.png, &writer, Writer::write, nullptr);
+        png_set_user_limits(writer.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
+        png_set_IHDR(writer.png, writer.info, static_cast<png_uint_32>(image.width),
+                     static_cast<png_uint_32>(image.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                     PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+        png_write_info(writer.png, writer.info);
+        const std::size_t row = image.pixels.size() / static_cast<std::size_t>(image.height);
+        for (std::size_t at = 0; at < image.pixels.size(); at += row) {
+            png_write_row(writer.png, image.pixels.data() + at);
+        }
+        png_write_end(writer.png, writer.info);
+    });
+    if (!written) throw Error("encode_png", writer.error.message.data());
+    return std::move(writer.bytes);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif
+
+// ---- tandem/images/codec.impl.hpp ----
+
+// Definitions of images/codec.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+TANDEM_INLINE DecodeFunction& webp_decoder() {
+    static DecodeFunction decoder = nullptr;
+    return decoder;
+}
+
+/// decode_image without its orientation.
+TANDEM_INLINE Image decode_stored(std::span<const std::byte> bytes, std::string_view name,
+                                  [[maybe_unused]] const DecodeOptions& options) {
+    if (starts_with(bytes, "\xff\xd8\xff")) {
+#if __has_include(<jpeglib.h>) && __has_include(<jconfig.h>)
+        return JpegReader(bytes, name).read(options);
+#else
+        throw Error(name, "is a JPEG, and the headers of libjpeg were missing when this program was compiled");
+#endif
+    }
+    if (starts_with(bytes, "\x89PNG\r\n\x1a\n")) {
+#if __has_include(<png.h>)
+        return PngReader(bytes, name).read(options);
+#else
+        throw Error(name, "is a PNG, and the headers of libpng were missing when this program was compiled");
+#endif
+    }
+    const std::string_view kind = file_kind(bytes).name;
+    if (kind == "WebP data") {
+        if (const DecodeFunction decode = webp_decoder(); decode != nullptr) return decode(bytes, name, options);
+        throw Error(name, "a JPEG or PNG image",
+                    "WebP data, which a program reads that includes tandem/images/webp.hpp");
+    }
+    throw Error(name, "a JPEG, PNG or WebP image", kind.empty() ? "an unknown format" : kind);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE Image decode_image(std::span<const std::byte> bytes, std::string_view name, DecodeOptions options) {
+    Image image = detail::decode_stored(bytes, name, options);
+    if (options.orientation == Orientation::exif) detail::turn(image, detail::exif_orientation(bytes));
+    return image;
+}
+
+TANDEM_INLINE Image read_image(const std::filesystem::path& path, DecodeOptions options) {
+    const std::string name = path.string();
+    std::error_code failure;
+    if (!std::filesystem::is_regular_file(path, failure)) throw Error(name, "is not a file that can be read");
+    const std::uintmax_t size = std::filesystem::file_size(path, failure);
+    // 8 bytes are the most a stored pixel takes (16-bit RGBA); the rest is room for profiles and texts.
+    constexpr std::uintmax_t metadata = std::uintmax_t{1} << 26;
+    if (failure || (size > metadata && (size - metadata) / 8 > options.pixel_limit)) {
+        throw OversizedImage(name,
+                             "is larger than an image of " + std::to_string(options.pixel_limit) + " pixels can be");
+    }
+    std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+    std::ifstream file(path, std::ios::binary);
+    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    if (!file) throw Error(name, "cannot be read");
+    return decode_image(bytes, name, options);
+}
+
+#if __has_include(<png.h>)
+
+TANDEM_INLINE std::vector<std::byte> encode_png(const Image& image) {
+    detail::check_image(image, "encode_png");
+    return detail::write_png(image);
+}
+
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/images/preprocess_config.impl.hpp ----
 
@@ -30895,148 +30981,6 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/files/file_kind.impl.hpp ----
-
-// Definitions of files/file_kind.hpp.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-TANDEM_INLINE bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
-    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
-TANDEM_INLINE bool is_legacy_torch(std::span<const std::byte> bytes) {
-    if (bytes.size() < 2 || bytes[0] != std::byte{0x80} || bytes[1] > std::byte{5}) return false;
-    const std::size_t frame = bytes.size() > 11 && bytes[2] == std::byte{0x95} ? 9 : 0;
-    return starts_with(bytes.subspan(2 + frame),
-                       std::string_view("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12));
-}
-
-TANDEM_INLINE bool is_zip(std::span<const std::byte> bytes) {
-    return starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "PK\x05\x06");
-}
-
-TANDEM_INLINE bool is_safetensors(std::span<const std::byte> bytes) {
-    std::uint64_t length = 0;
-    if (bytes.size() < 9) return false;
-    std::memcpy(&length, bytes.data(), sizeof length);
-    return length <= 100'000'000 &&
-           std::string_view("{ \t\r\n").find(static_cast<char>(bytes[8])) != std::string_view::npos;
-}
-
-/// Text up to its end or 512 bytes, in lower case; empty where a byte is none of ASCII's printable ones or whitespace.
-[[gnu::cold]] TANDEM_INLINE std::string beginning_of_text(std::span<const std::byte> bytes) {
-    std::string text;
-    for (const std::byte byte : bytes.first(std::min<std::size_t>(bytes.size(), 512))) {
-        const char letter = static_cast<char>(byte);
-        if ((letter < ' ' || letter > '~') && letter != '\n' && letter != '\r' && letter != '\t') return {};
-        text += letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
-    }
-    return text;
-}
-
-TANDEM_INLINE bool is_text(std::span<const std::byte> bytes) {
-    return !beginning_of_text(bytes).empty();
-}
-
-[[gnu::cold]] TANDEM_INLINE FileKind file_kind(std::span<const std::byte> bytes) {
-    struct Magic {
-        std::string_view bytes;
-        FileKind kind;
-        std::size_t at = 0;
-    };
-    static constexpr std::string_view unpack = "unpack it, and name the file that is in it";
-    static constexpr std::string_view gguf = "weights of llama.cpp; the model it was made from has them as safetensors";
-    static constexpr std::array<Magic, 28> magics{{
-        {"version https://git-lfs",
-         {"a Git LFS pointer, which stands for a file that was not downloaded", "run `git lfs pull` in its folder"}},
-        {"GIF8", {"GIF data", ""}},
-        {"\x89PNG\r\n\x1a\n", {"PNG data", ""}},
-        {"\xff\xd8\xff", {"JPEG data", ""}},
-        {"WEBP", {"WebP data", ""}, 8},
-        {{"II*\0", 4}, {"TIFF data", ""}},
-        {{"MM\0*", 4}, {"TIFF data", ""}},
-        {"BM", {"BMP data", ""}},
-        {"ftyp", {"AVIF, HEIC or a video data", ""}, 4},
-        {"%PDF", {"PDF data", ""}},
-        {"\x1f\x8b", {"gzip data", unpack}},
-        {"BZh", {"bzip2 data", unpack}},
-        {{"\xfd\x37zXZ\0", 6}, {"xz data", unpack}},
-        {"\x28\xb5\x2f\xfd", {"zstd data", unpack}},
-        {"7z\xbc\xaf\x27\x1c", {"a 7-Zip archive", unpack}},
-        {"Rar!", {"a RAR archive", unpack}},
-        {"GGUF", {"a GGUF file", gguf}},
-        {"lmgg", {"a GGML file", gguf}},
-        {"tjgg", {"a GGML file", gguf}},
-        {"\x93NUMPY", {"a NumPy array (.npy)", "torch.save or safetensors keep several tensors with their names"}},
-        {"\x89HDF\r\n\x1a\n",
-         {"an HDF5 file (Keras, TensorFlow)", "the model's PyTorch weights are read, as safetensors or of torch.save"}},
-        {"TFL3",
-         {"a TensorFlow Lite model", "the model's PyTorch weights are read, as safetensors or of torch.save"},
-         4},
-        {"ORTM",
-         {"a model of ONNX Runtime", "the weights it was exported from are read, as safetensors or of torch.save"},
-         4},
-        {{"sys_info\0", 9},
-         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
-        {{"storages\0", 9},
-         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
-        {"ustar", {"a tar archive", unpack}, 257},
-        {"\x7f"
-         "ELF",
-         {"a program or library", ""}},
-        {"SQLite format 3", {"an SQLite database", ""}},
-    }};
-    if (bytes.empty()) return {"an empty file", "the download or the copy failed"};
-    if (is_safetensors(bytes)) return {};
-    for (const Magic& magic : magics) {
-        if (bytes.size() >= magic.at && starts_with(bytes.subspan(magic.at), magic.bytes)) return magic.kind;
-    }
-    const std::string_view all(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
-    static constexpr std::string_view page = "a page in place of the file: the download failed, or wants a login";
-    if (all.find("<svg") != all.npos || all.starts_with("<?xml")) return {"SVG or XML data", page};
-    const auto unsigned_at = [&](std::size_t at) { return at < all.size() ? static_cast<unsigned char>(all[at]) : 0U; };
-    const std::string text = beginning_of_text(bytes);
-    if (all.find("<html") != all.npos || all.find("<!DOCTYPE html") != all.npos ||
-        text.find("<!doctype html") != text.npos || text.find("<html") != text.npos)
-        return {"HTML data", page};
-    if (const std::size_t first = text.find_first_not_of(" \t\r\n");
-        first != text.npos && (text[first] == '{' || text[first] == '['))
-        return {"JSON", "a config has no weights: name the folder it is in, or the file with the weights"};
-    // A map of MessagePack whose first key is a text.
-    const bool is_map = (unsigned_at(0) > 0x80 && unsigned_at(0) <= 0x8f && (unsigned_at(1) & 0xe0U) == 0xa0) ||
-                        (unsigned_at(0) == 0xde && (unsigned_at(3) & 0xe0U) == 0xa0);
-    if (is_map)
-        return {"MessagePack data (Flax)", "the model's PyTorch weights are read, as safetensors or of torch.save"};
-    // A ModelProto: ir_version, then the producer's name, domain, or the graph (onnx.proto, fields 1, 2, 4, 7 and 8).
-    if (unsigned_at(0) == 8 && unsigned_at(1) > 0 && unsigned_at(1) < 32 &&
-        std::string_view("\x12\x22\x3a\x42").find(static_cast<char>(unsigned_at(2))) != all.npos)
-        return {"an ONNX model", "the weights it was exported from are read, as safetensors or of torch.save"};
-    if (is_legacy_torch(bytes)) return {"a file of torch.save", ""};
-    if ((unsigned_at(0) == 0x80 && unsigned_at(1) <= 5) || all.starts_with("(dp") || all.starts_with("(lp")) {
-        return {"a pickle that torch.save did not write",
-                "load it with pickle in Python and save its tensors with torch.save or safetensors.torch.save_file"};
-    }
-    return {};
-}
-
-[[noreturn, gnu::cold]] TANDEM_INLINE void throw_other_kind(std::string_view where, std::string_view expected,
-                                                            std::span<const std::byte> bytes) {
-    FileKind kind = file_kind(bytes);
-    if (is_safetensors(bytes)) kind = {"a safetensors file", ""};
-    std::string found(kind.name);
-    if (found.empty()) {
-        const std::string_view text(reinterpret_cast<const char*>(bytes.data()),
-                                    std::min<std::size_t>(bytes.size(), 60));
-        found = is_text(bytes) ? "a text that begins '" + std::string(text.substr(0, text.find('\n'))) + "'"
-                               : "another kind of file, or one whose beginning is damaged";
-    }
-    if (!kind.advice.empty()) found += ": " + std::string(kind.advice);
-    throw Error(where, expected, found);
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
 // ---- tandem/texts/mojibake_tables.hpp ----
 
 // What ftfy knows of characters that were decoded with the wrong codec.
@@ -31498,9 +31442,279 @@ TANDEM_INLINE std::u32string fix_encoding(std::u32string text, std::size_t& budg
     return text;
 }
 
+TANDEM_INLINE char32_t without_c1(char32_t c) {
+    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
+}
+
 }  // namespace tandem::inline TANDEM_ABI::detail
 
 #endif
+
+// ---- tandem/files/file_kind.impl.hpp ----
+
+// Definitions of files/file_kind.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+TANDEM_INLINE bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
+    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+}
+
+TANDEM_INLINE bool is_legacy_torch(std::span<const std::byte> bytes) {
+    if (bytes.size() < 2 || bytes[0] != std::byte{0x80} || bytes[1] > std::byte{5}) return false;
+    const std::size_t frame = bytes.size() > 11 && bytes[2] == std::byte{0x95} ? 9 : 0;
+    return starts_with(bytes.subspan(2 + frame),
+                       std::string_view("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12));
+}
+
+TANDEM_INLINE bool is_zip(std::span<const std::byte> bytes) {
+    return starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "PK\x05\x06");
+}
+
+TANDEM_INLINE bool is_safetensors(std::span<const std::byte> bytes) {
+    std::uint64_t length = 0;
+    if (bytes.size() < 9) return false;
+    std::memcpy(&length, bytes.data(), sizeof length);
+    return length <= 100'000'000 &&
+           std::string_view("{ \t\r\n").find(static_cast<char>(bytes[8])) != std::string_view::npos;
+}
+
+/// Text up to its end or 512 bytes, in lower case; empty where a byte is none of ASCII's printable ones or whitespace.
+[[gnu::cold]] TANDEM_INLINE std::string beginning_of_text(std::span<const std::byte> bytes) {
+    std::string text;
+    for (const std::byte byte : bytes.first(std::min<std::size_t>(bytes.size(), 512))) {
+        const char letter = static_cast<char>(byte);
+        if ((letter < ' ' || letter > '~') && letter != '\n' && letter != '\r' && letter != '\t') return {};
+        text += letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+    }
+    return text;
+}
+
+TANDEM_INLINE bool is_text(std::span<const std::byte> bytes) {
+    return !beginning_of_text(bytes).empty();
+}
+
+[[gnu::cold]] TANDEM_INLINE FileKind file_kind(std::span<const std::byte> bytes) {
+    struct Magic {
+        std::string_view bytes;
+        FileKind kind;
+        std::size_t at = 0;
+    };
+    static constexpr std::string_view unpack = "unpack it, and name the file that is in it";
+    static constexpr std::string_view gguf = "weights of llama.cpp; the model it was made from has them as safetensors";
+    static constexpr std::array<Magic, 34> magics{{
+        {"version https://git-lfs",
+         {"a Git LFS pointer, which stands for a file that was not downloaded", "run `git lfs pull` in its folder"}},
+        {"GIF8", {"GIF data", ""}},
+        {"\x89PNG\r\n\x1a\n", {"PNG data", ""}},
+        {"\xff\xd8\xff", {"JPEG data", ""}},
+        {"WEBP", {"WebP data", ""}, 8},
+        {{"II*\0", 4}, {"TIFF data", ""}},
+        {{"MM\0*", 4}, {"TIFF data", ""}},
+        {"BM", {"BMP data", ""}},
+        {"ftypavi", {"AVIF data", ""}, 4},
+        {"ftyphe", {"HEIC data", ""}, 4},
+        {"ftypmif1", {"HEIC data", ""}, 4},
+        {"ftypmsf1", {"HEIC data", ""}, 4},
+        {{"\xff\x0a", 2}, {"JPEG XL data", ""}},
+        {{"\0\0\0\x0cJXL ", 8}, {"JPEG XL data", ""}},
+        {"ftyp", {"a video", ""}, 4},
+        {"%PDF", {"PDF data", ""}},
+        {"\x1f\x8b", {"gzip data", unpack}},
+        {"BZh", {"bzip2 data", unpack}},
+        {{"\xfd\x37zXZ\0", 6}, {"xz data", unpack}},
+        {"\x28\xb5\x2f\xfd", {"zstd data", unpack}},
+        {"7z\xbc\xaf\x27\x1c", {"a 7-Zip archive", unpack}},
+        {"Rar!", {"a RAR archive", unpack}},
+        {"GGUF", {"a GGUF file", gguf}},
+        {"lmgg", {"a GGML file", gguf}},
+        {"tjgg", {"a GGML file", gguf}},
+        {"\x93NUMPY", {"a NumPy array (.npy)", "torch.save or safetensors keep several tensors with their names"}},
+        {"\x89HDF\r\n\x1a\n",
+         {"an HDF5 file (Keras, TensorFlow)", "the model's PyTorch weights are read, as safetensors or of torch.save"}},
+        {"TFL3",
+         {"a TensorFlow Lite model", "the model's PyTorch weights are read, as safetensors or of torch.save"},
+         4},
+        {"ORTM",
+         {"a model of ONNX Runtime", "the weights it was exported from are read, as safetensors or of torch.save"},
+         4},
+        {{"sys_info\0", 9},
+         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {{"storages\0", 9},
+         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {"ustar", {"a tar archive", unpack}, 257},
+        {"\x7f"
+         "ELF",
+         {"a program or library", ""}},
+        {"SQLite format 3", {"an SQLite database", ""}},
+    }};
+    if (bytes.empty()) return {"an empty file", "the download or the copy failed"};
+    if (is_safetensors(bytes)) return {};
+    for (const Magic& magic : magics) {
+        if (bytes.size() >= magic.at && starts_with(bytes.subspan(magic.at), magic.bytes)) return magic.kind;
+    }
+    const std::string_view all(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    static constexpr std::string_view page = "a page in place of the file: the download failed, or wants a login";
+    if (all.find("<svg") != all.npos || all.starts_with("<?xml")) return {"SVG or XML data", page};
+    const auto unsigned_at = [&](std::size_t at) { return at < all.size() ? static_cast<unsigned char>(all[at]) : 0U; };
+    const std::string text = beginning_of_text(bytes);
+    if (all.find("<html") != all.npos || all.find("<!DOCTYPE html") != all.npos ||
+        text.find("<!doctype html") != text.npos || text.find("<html") != text.npos)
+        return {"HTML data", page};
+    if (const std::size_t first = text.find_first_not_of(" \t\r\n");
+        first != text.npos && (text[first] == '{' || text[first] == '['))
+        return {"JSON", "a config has no weights: name the folder it is in, or the file with the weights"};
+    // A map of MessagePack whose first key is a text.
+    const bool is_map = (unsigned_at(0) > 0x80 && unsigned_at(0) <= 0x8f && (unsigned_at(1) & 0xe0U) == 0xa0) ||
+                        (unsigned_at(0) == 0xde && (unsigned_at(3) & 0xe0U) == 0xa0);
+    if (is_map)
+        return {"MessagePack data (Flax)", "the model's PyTorch weights are read, as safetensors or of torch.save"};
+    // A ModelProto: ir_version, then the producer's name, domain, or the graph (onnx.proto, fields 1, 2, 4, 7 and 8).
+    if (unsigned_at(0) == 8 && unsigned_at(1) > 0 && unsigned_at(1) < 32 &&
+        std::string_view("\x12\x22\x3a\x42").find(static_cast<char>(unsigned_at(2))) != all.npos)
+        return {"an ONNX model", "the weights it was exported from are read, as safetensors or of torch.save"};
+    if (is_legacy_torch(bytes)) return {"a file of torch.save", ""};
+    if ((unsigned_at(0) == 0x80 && unsigned_at(1) <= 5) || all.starts_with("(dp") || all.starts_with("(lp")) {
+        return {"a pickle that torch.save did not write",
+                "load it with pickle in Python and save its tensors with torch.save or safetensors.torch.save_file"};
+    }
+    return {};
+}
+
+[[noreturn, gnu::cold]] TANDEM_INLINE void throw_other_kind(std::string_view where, std::string_view expected,
+                                                            std::span<const std::byte> bytes) {
+    FileKind kind = file_kind(bytes);
+    if (is_safetensors(bytes)) kind = {"a safetensors file", ""};
+    std::string found(kind.name);
+    if (found.empty()) {
+        const std::string_view text(reinterpret_cast<const char*>(bytes.data()),
+                                    std::min<std::size_t>(bytes.size(), 60));
+        found = is_text(bytes) ? "a text that begins '" + std::string(text.substr(0, text.find('\n'))) + "'"
+                               : "another kind of file, or one whose beginning is damaged";
+    }
+    if (!kind.advice.empty()) found += ": " + std::string(kind.advice);
+    throw Error(where, expected, found);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/images/orientation.impl.hpp ----
+
+// Definitions of images/orientation.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Unsigned numbers of bytes that may be missing: nothing is read beyond the end.
+class ExifBytes {
+public:
+    explicit ExifBytes(std::span<const std::byte> bytes) : bytes_(bytes) {}
+
+    /// The number of `size` bytes at a place, or 0 where there are not as many.
+    std::size_t number(std::size_t at, std::size_t size, bool is_little) const {
+        if (at > bytes_.size() || bytes_.size() - at < size) return 0;
+        std::size_t value = 0;
+        for (std::size_t i = 0; i < size; ++i) {
+            const auto byte = std::to_integer<std::size_t>(bytes_[at + (is_little ? size - 1 - i : i)]);
+            value = value << 8 | byte;
+        }
+        return value;
+    }
+    bool has(std::size_t at, std::string_view text) const {
+        return at <= bytes_.size() && starts_with(bytes_.subspan(at), text);
+    }
+    std::size_t size() const { return bytes_.size(); }
+    std::span<const std::byte> part(std::size_t at, std::size_t size) const {
+        if (at > bytes_.size()) return {};
+        return bytes_.subspan(at, std::min(size, bytes_.size() - at));
+    }
+
+private:
+    std::span<const std::byte> bytes_;
+};
+
+/// The EXIF data of a file: a TIFF header and what it leads to.
+TANDEM_INLINE std::span<const std::byte> exif_of(std::span<const std::byte> file) {
+    const ExifBytes bytes(file);
+    if (bytes.has(0, "\xff\xd8\xff")) {
+        // Segments up to the picture's data; each has its length behind its mark.
+        for (std::size_t at = 2; bytes.number(at, 1, false) == 0xff;) {
+            const std::size_t mark = bytes.number(at + 1, 1, false), length = bytes.number(at + 2, 2, false);
+            if (mark == 0xff) {  // a byte that fills up
+                ++at;
+                continue;
+            }
+            if (mark == 0xda || mark == 0xd9 || length < 2) return {};
+            if (mark == 0xe1 && bytes.has(at + 4, std::string_view("Exif\0\0", 6)))
+                return bytes.part(at + 10, length - 8);
+            at += 2 + length;
+        }
+    } else if (bytes.has(0, "\x89PNG\r\n\x1a\n")) {
+        for (std::size_t at = 8; at + 12 <= bytes.size();) {
+            const std::size_t length = bytes.number(at, 4, false);
+            if (bytes.has(at + 4, "eXIf")) return bytes.part(at + 8, length);
+            at += 12 + length;
+        }
+    } else if (bytes.has(0, "RIFF") && bytes.has(8, "WEBP")) {
+        for (std::size_t at = 12; at + 8 <= bytes.size();) {
+            const std::size_t length = bytes.number(at + 4, 4, true);
+            if (bytes.has(at, "EXIF")) {
+                // Some writers keep JPEG's head before it.
+                const std::size_t head = bytes.has(at + 8, std::string_view("Exif\0\0", 6)) ? 6 : 0;
+                return bytes.part(at + 8 + head, length - head);
+            }
+            at += 8 + length + length % 2;
+        }
+    }
+    return {};
+}
+
+TANDEM_INLINE int exif_orientation(std::span<const std::byte> file) {
+    constexpr std::size_t orientation_tag = 0x0112, entry_size = 12, of_16_bits = 3;
+    const ExifBytes exif(exif_of(file));
+    const bool is_little = exif.has(0, "II");
+    if (!is_little && !exif.has(0, "MM")) return 1;
+    if (exif.number(2, 2, is_little) != 42) return 1;
+    const std::size_t first = exif.number(4, 4, is_little), count = exif.number(first, 2, is_little);
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t entry = first + 2 + i * entry_size;
+        if (exif.number(entry, 2, is_little) != orientation_tag) continue;
+        const std::size_t value = exif.number(entry + 8, 2, is_little);
+        const bool is_valid = exif.number(entry + 2, 2, is_little) == of_16_bits && value >= 1 && value <= 8;
+        return is_valid ? static_cast<int>(value) : 1;
+    }
+    return 1;
+}
+
+/// A plane [height][width][channels] whose rows and columns are swapped where said, then mirrored.
+TANDEM_INLINE std::vector<std::uint8_t> turned(const std::vector<std::uint8_t>& plane, std::size_t width,
+                                               std::size_t height, bool swaps, bool mirrors_x, bool mirrors_y) {
+    const std::size_t channels = plane.size() / (width * height);
+    const std::size_t new_width = swaps ? height : width, new_height = swaps ? width : height;
+    std::vector<std::uint8_t> out(plane.size());
+    for (std::size_t y = 0; y < new_height; ++y) {
+        for (std::size_t x = 0; x < new_width; ++x) {
+            const std::size_t to_x = mirrors_x ? new_width - 1 - x : x, to_y = mirrors_y ? new_height - 1 - y : y;
+            const std::size_t from = swaps ? x * width + y : y * width + x;
+            std::memcpy(out.data() + (to_y * new_width + to_x) * channels, plane.data() + from * channels, channels);
+        }
+    }
+    return out;
+}
+
+TANDEM_INLINE void turn(Image& image, int orientation) {
+    if (orientation <= 1 || orientation > 8) return;
+    const auto width = static_cast<std::size_t>(image.width), height = static_cast<std::size_t>(image.height);
+    const bool swaps = orientation >= 5;
+    const bool mirrors_x = orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7;
+    const bool mirrors_y = orientation == 3 || orientation == 4 || orientation == 7 || orientation == 8;
+    image.pixels = turned(image.pixels, width, height, swaps, mirrors_x, mirrors_y);
+    // (The samples of indices are their colours, which have no place in the picture.)
+    if (!image.samples.empty() && image.storage != Storage::nearest)
+        image.samples = turned(image.samples, width, height, swaps, mirrors_x, mirrors_y);
+    if (swaps) std::swap(image.width, image.height);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
 
 #endif  // !defined(TANDEM_COMPILED) || defined(TANDEM_IMPLEMENTATION)
 
@@ -31554,3 +31768,67 @@ auto as_eigen(const Tensor<T, S>& tensor) {
 }  // namespace tandem::inline TANDEM_ABI
 
 #endif  // TANDEM_EIGEN
+
+#if defined(TANDEM_WEBP)
+
+// ---- tandem/images/webp.hpp ----
+
+// WebP pictures, through libwebp: a program that includes this reads them wherever it reads pictures. (CMake:
+// tandem::webp.)
+
+#include <webp/decode.h>
+#include <webp/demux.h>
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A WebP file, lossy or lossless, as Pillow has it: RGB, with an alpha where the file says that there is one; of an
+/// animation the first frame on its canvas. Throws Error for a size above the limit, and for damaged data.
+inline Image decode_webp(std::span<const std::byte> bytes, std::string_view name, const DecodeOptions& options) {
+    const WebPData data{reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()};
+    WebPBitstreamFeatures features;
+    if (WebPGetFeatures(data.bytes, data.size, &features) != VP8_STATUS_OK)
+        throw Error(name, "damaged WebP: its header cannot be read");
+    const auto width = static_cast<std::size_t>(features.width), height = static_cast<std::size_t>(features.height);
+    check_pixel_count(width, height, options.pixel_limit, name);
+    Image image{features.width, features.height, allocate_pixels(width, height, 3, name)};
+    const bool keeps_alpha = features.has_alpha != 0 && !options.background;
+    if (keeps_alpha) {
+        image.storage = Storage::alpha;
+        image.samples = allocate_pixels(width, height, 1, name);
+    }
+    if (features.has_animation == 0 && features.has_alpha == 0) {
+        const int stride = 3 * features.width;
+        if (WebPDecodeRGBInto(data.bytes, data.size, image.pixels.data(), image.pixels.size(), stride) == nullptr)
+            throw Error(name, "damaged WebP: its pixels cannot be decoded");
+        return image;
+    }
+    if (features.has_animation == 0) {
+        std::vector<std::uint8_t> rgba = allocate_pixels(width, height, 4, name);
+        if (WebPDecodeRGBAInto(data.bytes, data.size, rgba.data(), rgba.size(), 4 * features.width) == nullptr)
+            throw Error(name, "damaged WebP: its pixels cannot be decoded");
+        take_rgba(rgba.data(), width * height, options.background, image);
+        return image;
+    }
+    WebPAnimDecoderOptions settings;
+    WebPAnimDecoderOptionsInit(&settings);
+    settings.color_mode = MODE_RGBA;
+    const std::unique_ptr<WebPAnimDecoder, void (*)(WebPAnimDecoder*)> decoder(WebPAnimDecoderNew(&data, &settings),
+                                                                               WebPAnimDecoderDelete);
+    std::uint8_t* frame = nullptr;
+    int time = 0;
+    if (decoder == nullptr || WebPAnimDecoderGetNext(decoder.get(), &frame, &time) == 0)
+        throw Error(name, "damaged WebP: its first frame cannot be decoded");
+    if (features.has_alpha != 0) {
+        take_rgba(frame, width * height, options.background, image);
+    } else {
+        for (std::size_t i = 0; i < width * height; ++i) std::copy_n(frame + 4 * i, 3, image.pixels.data() + 3 * i);
+    }
+    return image;
+}
+
+/// Whether it is this unit's or another's, there is one such function.
+inline const bool reads_webp = (webp_decoder() = decode_webp) != nullptr;
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+#endif  // TANDEM_WEBP

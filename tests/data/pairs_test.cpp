@@ -8,6 +8,7 @@
 #include <set>
 
 #include <tandem/data/pairs.hpp>
+#include <tandem/images/codec.hpp>
 #include <tandem/texts/bpe_trainer.hpp>
 
 namespace td = tandem;

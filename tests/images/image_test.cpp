@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -8,9 +9,11 @@
 #include <optional>
 #include <tuple>
 
+#include <jpeglib.h>
 #include <unistd.h>
 
 #include <tandem/core/random.hpp>
+#include <tandem/images/codec.hpp>
 #include <tandem/images/image.hpp>
 #include <tandem/images/resize.hpp>
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <span>
 
+#include <tandem/images/codec.hpp>
 #include <tandem/images/resize.hpp>
 
 #include "../guarded.hpp"

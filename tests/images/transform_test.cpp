@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include <tandem/images/codec.hpp>
 #include <tandem/images/transform.hpp>
 
 #include "image_fixtures.hpp"

@@ -21,6 +21,7 @@
 #include <tandem/core/random.hpp>
 #include <tandem/core/to_text.hpp>
 #include <tandem/data/pairs.hpp>
+#include <tandem/images/codec.hpp>
 #include <tandem/images/image.hpp>
 #include <tandem/images/transform.hpp>
 
@@ -106,6 +107,7 @@ TANDEM_INLINE void Pairs::fetch_image(std::size_t index, std::span<float> image)
     add("resampling", recipe.resampling);
     add("resize", recipe.resize);
     add("resize_as", recipe.resize_as);
+    add("orientation", options_.decode.orientation);
     add("floor_crop", recipe.floor_crop);
     colour("padding", recipe.padding);
     colour("background", options_.decode.background);

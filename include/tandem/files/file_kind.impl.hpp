@@ -61,7 +61,7 @@ TANDEM_INLINE bool is_text(std::span<const std::byte> bytes) {
     };
     static constexpr std::string_view unpack = "unpack it, and name the file that is in it";
     static constexpr std::string_view gguf = "weights of llama.cpp; the model it was made from has them as safetensors";
-    static constexpr std::array<Magic, 28> magics{{
+    static constexpr std::array<Magic, 34> magics{{
         {"version https://git-lfs",
          {"a Git LFS pointer, which stands for a file that was not downloaded", "run `git lfs pull` in its folder"}},
         {"GIF8", {"GIF data", ""}},
@@ -71,7 +71,13 @@ TANDEM_INLINE bool is_text(std::span<const std::byte> bytes) {
         {{"II*\0", 4}, {"TIFF data", ""}},
         {{"MM\0*", 4}, {"TIFF data", ""}},
         {"BM", {"BMP data", ""}},
-        {"ftyp", {"AVIF, HEIC or a video data", ""}, 4},
+        {"ftypavi", {"AVIF data", ""}, 4},
+        {"ftyphe", {"HEIC data", ""}, 4},
+        {"ftypmif1", {"HEIC data", ""}, 4},
+        {"ftypmsf1", {"HEIC data", ""}, 4},
+        {{"\xff\x0a", 2}, {"JPEG XL data", ""}},
+        {{"\0\0\0\x0cJXL ", 8}, {"JPEG XL data", ""}},
+        {"ftyp", {"a video", ""}, 4},
         {"%PDF", {"PDF data", ""}},
         {"\x1f\x8b", {"gzip data", unpack}},
         {"BZh", {"bzip2 data", unpack}},

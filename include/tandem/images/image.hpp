@@ -1,11 +1,9 @@
-// RGB images in memory; JPEG and PNG files decoded to them, PNG files encoded from them.
+// RGB images in memory, and how files are decoded to them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -48,6 +46,10 @@ struct Image {
     bool operator==(const Image&) const = default;
 };
 
+/// Which way up a picture is given: as its pixels are stored, as open_clip and transformers take it, or as its EXIF
+/// data say that it is to be looked at (Pillow's ImageOps.exif_transpose).
+enum class Orientation : std::uint8_t { stored, exif };
+
 struct DecodeOptions {
     /// An image of more pixels is refused from its header, before memory for it is asked for. Pillow refuses the same
     /// (Image.py, _decompression_bomb_check: twice MAX_IMAGE_PIXELS).
@@ -57,6 +59,8 @@ struct DecodeOptions {
     /// paste with a mask; the picture is RGB from then on. Empty: alpha is dropped from the pixels, which have the
     /// stored colours, as Pillow's convert("RGB"), and is kept in Image::samples.
     std::optional<Colour> background = std::nullopt;
+
+    Orientation orientation = Orientation::stored;
 };
 
 /// The Error of an image with more pixels than the limit, so that a caller can count these apart.
@@ -67,41 +71,23 @@ public:
 
 namespace detail {
 
+/// colour * alpha over background, divided by 255 and rounded, in Pillow's integers (libImaging/Paste.c, BLEND).
+constexpr std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha) {
+    const unsigned sum = colour * alpha + background * (255U - alpha) + 128U;
+    return static_cast<std::uint8_t>(((sum >> 8) + sum) >> 8);
+}
+
 /// Pillow's RGB of a colour of CMYK (libImaging/Convert.c, cmyk2rgb): of each ink the light that it and black let
 /// through.
-std::uint8_t ink_level(unsigned ink, unsigned black_ink);
+constexpr std::uint8_t ink_level(unsigned ink, unsigned black_ink) {
+    const unsigned light = 255U - black_ink;
+    return static_cast<std::uint8_t>(light - blend(ink, 0, light));
+}
 
 /// Throws unless the image has pixels, and as many as its sides say.
 void check_image(const Image& image, std::string_view where);
 
-/// colour * alpha over background, divided by 255 and rounded, in Pillow's integers (libImaging/Paste.c, BLEND).
-std::uint8_t blend(unsigned colour, unsigned background, unsigned alpha);
-
 }  // namespace detail
-
-/// Decodes a JPEG (baseline or progressive; grey, RGB, YCbCr, CMYK, YCCK) or a PNG (every colour type and depth,
-/// interlaced or not), told apart by their first bytes, to RGB. `name` is what errors call the data.
-///
-/// PNG pixels equal Pillow's open(...).convert("RGB"), with one exception: 16-bit grey is reduced by its high byte, as
-/// 16-bit RGB is (Pillow clamps it to 255 instead, which leaves nearly all of it white). JPEG pixels equal Pillow's up
-/// to the version of libjpeg-turbo (one or two levels). EXIF orientation and colour profiles are ignored, as Pillow's.
-/// Image::storage and samples tell how the file holds them; with options.background they are plain RGB.
-/// Throws Error for another format, a size above options.pixel_limit, and truncated or damaged data. A PNG is read, as
-/// by Pillow, where damage costs no pixel: its end is cut off behind them, or checksums of its pixels' chunks are wrong
-/// and zlib's is right. Of what Pillow lets pass, pictures that lack pixels are refused (a wrong Huffman code, rows
-/// that zlib's data lacks), and PNGs with a critical chunk that the standard does not know.
-Image decode_image(std::span<const std::byte> bytes, std::string_view name,
-                   [[maybe_unused]] DecodeOptions options = {});
-
-/// Reads and decodes a file; see decode_image. Throws Error naming the path.
-Image read_image(const std::filesystem::path& path, DecodeOptions options = {});
-
-#if defined(TANDEM_COMPILED) || __has_include(<png.h>)
-
-/// The image as an 8-bit RGB PNG file. Throws Error for an image whose pixels do not fit its sides.
-std::vector<std::byte> encode_png(const Image& image);
-
-#endif
 
 }  // namespace tandem::inline TANDEM_ABI
 

@@ -1,6 +1,8 @@
 // ftfy's repair of text that was decoded by the wrong encoding ("cafÃ©" for "café").
 #pragma once
 
+#include <cstddef>
+#include <string>
 #include <string_view>
 
 #include <tandem/core/platform.hpp>
@@ -8,14 +10,6 @@
 #if defined(TANDEM_COMPILED) || __has_include(<utf8proc.h>)
 
 namespace tandem::inline TANDEM_ABI::detail {
-
-// classes end
-;
-// rules end
-;
-// codecs end
-;
-// clang-format on
 
 /// ftfy's is_bad (badness.py): whether some sequence of characters looks mis-decoded. All rules are tried at once, a
 /// bit for each.
@@ -27,9 +21,7 @@ bool is_bad(std::u32string_view text);
 std::u32string fix_encoding(std::u32string text, std::size_t& budget);
 
 /// fixes.py, fix_c1_controls, of one character: what Windows-1252 has in the place of a C1 control.
-constexpr char32_t without_c1(char32_t c) {
-    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
-}
+char32_t without_c1(char32_t c);
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 

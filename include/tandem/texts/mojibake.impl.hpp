@@ -400,6 +400,10 @@ TANDEM_INLINE std::u32string fix_encoding(std::u32string text, std::size_t& budg
     return text;
 }
 
+TANDEM_INLINE char32_t without_c1(char32_t c) {
+    return c >= 0x80 && c <= 0x9F ? char32_t{windows_1252[c - 0x80]} : c;
+}
+
 }  // namespace tandem::inline TANDEM_ABI::detail
 
 #endif

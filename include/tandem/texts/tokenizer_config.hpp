@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <filesystem>
 #include <initializer_list>
 #include <map>
 #include <optional>
@@ -14,6 +15,7 @@
 #include <tandem/core/platform.hpp>
 #include <tandem/texts/added_tokens.hpp>
 #include <tandem/texts/clean_text.hpp>
+#include <tandem/texts/tokenizer_file.hpp>
 
 #if defined(TANDEM_COMPILED) || __has_include(<utf8proc.h>)
 
