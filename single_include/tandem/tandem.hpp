@@ -117,9 +117,10 @@ namespace tandem::linking {
 
 namespace tandem::inline TANDEM_ABI {
 
+/// The library's version, also of its CMake package.
 inline constexpr int version_major = 0;
-inline constexpr int version_minor = 1;
-inline constexpr int version_patch = 0;
+inline constexpr int version_minor = 1;  ///< see version_major
+inline constexpr int version_patch = 0;  ///< see version_major
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -228,8 +229,9 @@ struct Colour {
     bool operator==(const Colour&) const = default;
 };
 
+/// The usual backgrounds and paddings.
 inline constexpr Colour black{0, 0, 0};
-inline constexpr Colour white{255, 255, 255};
+inline constexpr Colour white{255, 255, 255};  ///< see black
 
 /// How a file holds a picture: Pillow resizes it like that, and makes RGB of the result. Beside the RGB pixels,
 /// Image::samples holds what they do not tell.
@@ -258,6 +260,7 @@ struct Image {
 /// data say that it is to be looked at (Pillow's ImageOps.exif_transpose).
 enum class Orientation : std::uint8_t { stored, exif };
 
+/// How a file becomes an Image.
 struct DecodeOptions {
     /// An image of more pixels is refused from its header, before memory for it is asked for. Pillow refuses the same
     /// (Image.py, _decompression_bomb_check: twice MAX_IMAGE_PIXELS).
@@ -370,8 +373,10 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// below, which run whatever the program was compiled for.
 enum class Isa { scalar, native, avx2, avx512, avx512bf16, neon };
 
+/// What TANDEM_ISA takes, in the order of Isa.
 inline constexpr std::array<std::string_view, 6> isa_names{"scalar", "native", "avx2", "avx512", "avx512bf16", "neon"};
 
+/// The name of an instruction set, as in isa_names.
 constexpr std::string_view name_of(Isa isa) {
     return isa_names[static_cast<std::size_t>(isa)];
 }
@@ -389,8 +394,10 @@ struct CpuFeatures {
     bool i8mm = false;
 };
 
+/// What the CPU at hand reports, asked once.
 const CpuFeatures& cpu_features();
 
+/// Whether a CPU with these features runs the kernels of an instruction set.
 constexpr bool has(const CpuFeatures& cpu, Isa isa) {
     switch (isa) {
         case Isa::avx2:
@@ -430,7 +437,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// Pillow's fixed point: a weight of 1 is 2^22. Sums are exact in 32 bits as long as 255 times the sum of the weights'
 /// magnitudes stays below 2^30.9, whatever the order of summation.
 inline constexpr int resize_weight_bits = 22;
-inline constexpr std::int32_t resize_rounding = 1 << (resize_weight_bits - 1);
+inline constexpr std::int32_t resize_rounding = 1 << (resize_weight_bits - 1);  ///< half a unit of the sum
 
 /// Bytes that `across` may read behind the last pixel it uses in a row.
 inline constexpr std::size_t resize_overread = 16;
@@ -461,14 +468,16 @@ constexpr std::array<float, 2> inverse_of(float divisor) {
     return {high, static_cast<float>(inverse - static_cast<double>(high))};
 }
 
+/// inverse_of 255, the divisor of every pixel.
 inline constexpr std::array<float, 2> level_inverse = inverse_of(255.0F);
 
-/// The values of a byte as a share of 255, and a grey pixel of each.
+/// The values of a byte as a share of 255.
 inline constexpr std::array<float, 256> unit_levels = [] {
     std::array<float, 256> values{};
     for (std::size_t i = 0; i < 256; ++i) values[i] = static_cast<float>(i) / 255.0F;
     return values;
 }();
+/// Pixels of three equal bytes, one of each level.
 inline constexpr std::array<std::uint8_t, 3 * 256> grey_levels = [] {
     std::array<std::uint8_t, 3 * 256> pixels{};
     for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<std::uint8_t>(i / 3);
@@ -616,6 +625,7 @@ Image center_crop(const Image& image, const ImageSize& size);
 /// The image in the middle of a square of its longer side; an odd pixel is added at the right or below.
 Image pad_to_square(const Image& image, Colour colour);
 
+/// The picture mirrored: left and right swapped.
 Image flip_horizontal(const Image& image);
 
 /// What a picture that is not stored as RGB is resized as.
@@ -744,9 +754,11 @@ struct amp_bf16 {};
 /// Token ids and class labels.
 using Id = std::int32_t;
 
+/// Types that expressions, gradients and kernels compute in.
 template <class T>
 concept Real = std::same_as<T, float> || std::same_as<T, double>;
 
+/// Types that a Tensor can hold.
 template <class T>
 concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
 
@@ -1878,10 +1890,11 @@ private:
 
 }  // namespace detail
 
-/// Bytes of all tensors and buffers that are held now, and the most there have been since the last
-/// restart_peak_memory().
+/// Bytes of all tensors and buffers that are held now.
 std::size_t held_memory();
+/// The most bytes that have been held at once since the last restart_peak_memory(), or since the program began.
 std::size_t peak_memory();
+/// Lets peak_memory() begin anew at what is held now.
 void restart_peak_memory();
 
 /// For containers whose elements come and go with every step.
@@ -1899,6 +1912,7 @@ struct RecyclingAllocator {
     bool operator==(const RecyclingAllocator&) const = default;
 };
 
+/// A std::vector whose memory is kept for the next one.
 template <class T>
 using RecyclingVector = std::vector<T, RecyclingAllocator<T>>;
 
@@ -2115,6 +2129,7 @@ constexpr bool extents_broadcast(std::size_t a, std::size_t b) {
     return a == b || a == 1 || b == 1 || a == dynamic || b == dynamic;
 }
 
+/// The extent of an elementwise operation on two extents that agree (extents_broadcast).
 constexpr std::size_t broadcast_extent(std::size_t a, std::size_t b) {
     if (a == 1) return b;
     if (b == 1) return a;
@@ -2156,6 +2171,7 @@ struct BroadcastMaker {
 
 }  // namespace detail
 
+/// Whether tensors of shapes A and B meet in an elementwise operation, by NumPy's rule.
 template <class A, class B>
 inline constexpr bool can_broadcast = detail::shapes_broadcast<A, B>();
 
@@ -2433,6 +2449,7 @@ namespace tandem::inline TANDEM_ABI {
 /// which lists what distinguishes it from other nodes of its type.
 struct ExpressionNode {};
 
+/// What to compute, as a type: anything derived from ExpressionNode.
 template <class E>
 concept Expression = std::derived_from<std::remove_cvref_t<E>, ExpressionNode>;
 
@@ -2508,6 +2525,7 @@ using Key = RecyclingVector<std::uintptr_t>;
 template <class X>
 concept TensorOperand = Expression<X> || detail::is_tensor<std::remove_cvref_t<X>> ||
                         detail::is_view<std::remove_cvref_t<X>>;
+/// A TensorOperand or a number.
 template <class X>
 concept AnyOperand = TensorOperand<X> || std::is_arithmetic_v<std::remove_cvref_t<X>>;
 
@@ -2551,6 +2569,7 @@ struct SplatCursor {
     }
 };
 
+/// Applies an elementwise function to what the cursors of its operands read.
 template <class F, class... Cursors>
 struct ApplyCursor {
     std::tuple<Cursors...> cursors;
@@ -2728,9 +2747,11 @@ auto as_expression(X&& x) {
     }
 }
 
+/// The type of as_expression's result.
 template <AnyOperand X>
 using AsExpression = decltype(as_expression(std::declval<X>()));
 
+/// The elementwise function F of the operands, broadcast against one another; see Apply. For functions of a user's own.
 template <class F, AnyOperand... Xs>
 auto apply(Xs&&... xs) {
     return Apply<F, AsExpression<Xs>...>(as_expression(std::forward<Xs>(xs))...);
@@ -3037,26 +3058,32 @@ auto operator-(A&& a) {
     return apply<functions::Negate>(std::forward<A>(a));
 }
 
+/// |a|; its gradient at 0 is 0.
 template <TensorOperand A>
 auto abs(A&& a) {
     return apply<functions::Absolute>(std::forward<A>(a));
 }
+/// e to the a, element by element.
 template <TensorOperand A>
 auto exp(A&& a) {
     return apply<functions::Exp>(std::forward<A>(a));
 }
+/// The natural logarithm, element by element.
 template <TensorOperand A>
 auto log(A&& a) {
     return apply<functions::Log>(std::forward<A>(a));
 }
+/// The square root, element by element; its gradient at 0 is infinite (see norm).
 template <TensorOperand A>
 auto sqrt(A&& a) {
     return apply<functions::SquareRoot>(std::forward<A>(a));
 }
+/// The hyperbolic tangent, element by element.
 template <TensorOperand A>
 auto tanh(A&& a) {
     return apply<functions::Tanh>(std::forward<A>(a));
 }
+/// The error function, element by element.
 template <TensorOperand A>
 auto erf(A&& a) {
     return apply<functions::Erf>(std::forward<A>(a));
@@ -3071,16 +3098,19 @@ template <TensorOperand A>
 auto softplus(A&& a) {
     return apply<functions::Softplus>(std::forward<A>(a));
 }
+/// a · a.
 template <TensorOperand A>
 auto square(A&& a) {
     const auto x = as_expression(std::forward<A>(a));
     return x * x;
 }
+/// The larger of each two elements; where they are equal, the gradient goes to a.
 template <AnyOperand A, AnyOperand B>
     requires(TensorOperand<A> || TensorOperand<B>)
 auto max(A&& a, B&& b) {
     return apply<functions::Maximum>(std::forward<A>(a), std::forward<B>(b));
 }
+/// The smaller of each two elements; where they are equal, the gradient goes to a.
 template <AnyOperand A, AnyOperand B>
     requires(TensorOperand<A> || TensorOperand<B>)
 auto min(A&& a, B&& b) {
@@ -3092,6 +3122,7 @@ template <AnyOperand A, AnyOperand B>
 auto greater(A&& a, B&& b) {
     return apply<functions::Greater>(std::forward<A>(a), std::forward<B>(b));
 }
+/// max(a, 0); its gradient at 0 is 1.
 template <TensorOperand A>
 auto relu(A&& a) {
     return max(std::forward<A>(a), 0.0);
@@ -3257,6 +3288,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// own.
 template <Real T>
 const KernelSet<T>& kernels_of(Isa isa);
+/// The same of the kernels of gradients.
 template <Real T>
 const GradientKernels<T>& gradient_kernels_of(Isa isa);
 
@@ -3267,8 +3299,10 @@ ReducedKernels reduced_kernels_of(Isa isa);
 /// The kernels in use.
 template <Real T>
 const KernelSet<T>& active();
+/// The kernels of gradients in use.
 template <Real T>
 const GradientKernels<T>& active_gradients();
+/// The reduced-precision kernels in use.
 const ReducedKernels& active_reduced();
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
@@ -3293,6 +3327,7 @@ struct Operand {
     }
 };
 
+/// A row-major matrix whose rows lie row_stride elements apart.
 template <class T>
 constexpr Operand<T> row_major(const T* data, std::size_t row_stride) {
     return {data, row_stride, 1};
@@ -3318,6 +3353,7 @@ inline constexpr std::size_t line = 64;
 /// Columns of the widest panel, and elements of the largest register tile.
 inline constexpr std::size_t widest_panel = 64, largest_tile = 14 * widest_panel;
 
+/// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
@@ -3336,6 +3372,7 @@ struct PanelLayout {
     }
 };
 
+/// The panels that a tile reads.
 template <class A, class B, class Sum>
 constexpr PanelLayout layout_of(const TileKernel<A, B, Sum>& tile) {
     return {tile.columns, tile.group};
@@ -3504,6 +3541,7 @@ LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t grou
 /// Where it is set, it is called with the sizes m x n x k of every product: it tells what a model computes.
 inline std::atomic<void (*)(std::size_t m, std::size_t n, std::size_t k)> product_observer = nullptr;
 
+/// Tells product_observer, where it is set, of a product.
 inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
     if (const auto observer = product_observer.load(std::memory_order_relaxed); observer != nullptr) observer(m, n, k);
 }
@@ -3709,6 +3747,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
+/// The vector of the build's -march.
 template <Real T>
 using Batch = xsimd::batch<T>;
 
@@ -3716,6 +3755,7 @@ using Batch = xsimd::batch<T>;
 template <Real T>
 inline constexpr std::size_t lanes = Batch<T>::size;
 
+/// lanes<T> elements from memory, aligned or not.
 template <Real T>
 Batch<T> load(const T* from) {
     return Batch<T>::load_unaligned(from);
@@ -3739,11 +3779,13 @@ inline Batch<float> load(const bfloat16* from) {
     return load_partial(from, lanes<float>);
 }
 
+/// lanes<T> elements to memory, aligned or not.
 template <Real T>
 void store(T* to, const Batch<T>& value) {
     value.store_unaligned(to);
 }
 
+/// The first `count` <= lanes<T> elements; nothing behind them is written.
 template <Real T>
 void store_partial(T* to, const Batch<T>& value, std::size_t count) {
     std::array<T, lanes<T>> buffer;
@@ -3761,7 +3803,7 @@ inline void store(bfloat16* to, const Batch<float>& value) {
     store_partial(to, value, lanes<float>);
 }
 
-/// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+/// Σ over lanes in a fixed order, so that every caller gets the same bits.
 template <Real T>
 T reduce_sum(const Batch<T>& value) {
     std::array<T, lanes<T>> buffer;
@@ -3772,6 +3814,7 @@ T reduce_sum(const Batch<T>& value) {
     return buffer[0];
 }
 
+/// The largest of the lanes.
 template <Real T>
 T reduce_max(const Batch<T>& value) {
     std::array<T, lanes<T>> buffer;
@@ -3955,10 +3998,12 @@ private:
     RecyclingVector<std::shared_ptr<const void>> owners_;
 };
 
+/// A tape that can be walked backwards.
 using Tape = BasicTape<true>;
+/// A tape that only evaluates.
 using ValueTape = BasicTape<false>;
 
-// prepare(node, tape): the same expression with elementwise nodes and leaves only.
+/// prepare(node, tape): the same expression with elementwise nodes and leaves only.
 template <Element T, class S, bool Gradients>
 auto prepare(const Leaf<T, S>& leaf, BasicTape<Gradients>& tape) {
     if constexpr (Real<T> && Gradients) {
@@ -4338,7 +4383,7 @@ auto normalize(X&& x) {
     return e / max(norm<Axis, true>(e), 1e-12);
 }
 
-// Whether any leaf below wants a gradient.
+/// Whether any leaf below wants a gradient.
 template <Element T, class S>
 bool wants_gradient(const Leaf<T, S>& leaf) {
     return leaf.adjoint != nullptr;
@@ -4385,7 +4430,7 @@ void accumulate(Adjoint<T, S>& adjoint, const G& g) {
 
 }  // namespace detail
 
-// propagate(node, g): adds the gradient g of a prepared expression's value to every leaf below that wants one.
+/// propagate(node, g): adds the gradient g of a prepared expression's value to every leaf below that wants one.
 template <Element T, class S, class G>
 void propagate(const Leaf<T, S>& leaf, const G& g) {
     if constexpr (Real<typename Leaf<T, S>::element>) {
@@ -4615,6 +4660,7 @@ auto first_columns(X&& x) {
     return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
 }
 
+/// xᵀ of the matrix x <M, N>: <N, M>. As a factor of matmul it costs nothing; elsewhere it is written out.
 template <TensorOperand X>
 auto transpose(X&& x) {
     return Transposed<AsExpression<X>>(as_expression(std::forward<X>(x)));
@@ -4980,6 +5026,7 @@ namespace tandem::inline TANDEM_ABI {
 /// fourth argument, the learned bias <>; it returns a scalar expression. A lambda does too; Loss{lambda} composes.
 struct LossNode {};
 
+/// A loss that can be added and weighted.
 template <class L>
 concept ComposableLoss = std::derived_from<L, LossNode>;
 
@@ -5338,6 +5385,7 @@ inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::A
 template <class Activation>
 inline constexpr bool has_kernel =
     kernel_activation<Activation> != kernels::Activation::none || std::is_same_v<Activation, kernels::Activation>;
+/// The kernels' name of an activation, which has_kernel says there is.
 template <class Activation>
 constexpr kernels::Activation kernel_of(const Activation& activation) {
     if constexpr (std::is_same_v<Activation, kernels::Activation>) {
@@ -5687,6 +5735,7 @@ auto to_row_major(const PackedMatrix<T, S>& parameter) {
     parameter.unpack(values.data());
     return values;
 }
+/// Sets a parameter's elements from row-major ones, whatever its layout.
 template <class T, class S>
 void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
     std::copy_n(values.data(), values.size(), parameter.data());
@@ -5761,6 +5810,7 @@ struct RunningMean : Tensor<C, Shape<dynamic>> {
     using Tensor<C, Shape<dynamic>>::Tensor;
 };
 
+/// Whether what a model lists is a RunningMean, and no parameter.
 template <class Listed>
 inline constexpr bool is_running_mean = requires { std::remove_cvref_t<Listed>::momentum; };
 
@@ -6031,13 +6081,14 @@ void add_rows(Rows<const C, Width> from, Rows<C, Width> to) {
 
 }  // namespace nn
 
-/// What a block is made of: a value of a choice type for each part, and how they stand together.
+/// Where the norms of a block stand.
 enum class NormPosition {
     pre,      ///< x + part(norm(x)): GPT-2, CLIP
     post,     ///< norm(x + part(x)): Vaswani et al. 2017; torch.nn.TransformerEncoderLayer's default
     sandwich  ///< x + norm(part(norm(x))): Ding et al. 2021, Gemma 2
 };
 
+/// What a block is made of: a value of a choice type for each part, and how they stand together.
 template <class Norm, class Mixer, class Mlp, class Activation>
 struct BlockParts {
     Norm norm;
@@ -6492,10 +6543,13 @@ namespace nn {
 template <Arithmetic T, BlockShape shape>
 inline constexpr std::size_t hidden_row = kernels::row_length<Compute<T>>(shape.hidden);
 
+/// The dense layer from a tower's width to the MLP's hidden width.
 template <Arithmetic T, BlockShape shape>
 using IntoHidden = Linear<T, shape.width, shape.hidden, true, shape.width, hidden_row<T, shape>>;
+/// The dense layer from the MLP's hidden width back to the tower's.
 template <Arithmetic T, BlockShape shape>
 using FromHidden = Linear<T, shape.hidden, shape.width, true, hidden_row<T, shape>, shape.width>;
+/// Hidden rows, in rows of hidden_row elements.
 template <Arithmetic T, BlockShape shape>
 using Hidden = Tensor<Compute<T>, Shape<dynamic, hidden_row<T, shape>>>;
 
@@ -7835,6 +7889,7 @@ struct StemShape {
     constexpr std::size_t patches() const { return grid().area(); }
 };
 
+/// Preprocessed images <N, 3, height, width>: what an image tower reads.
 template <class C, ImageSize image>
 using Images = View<const C, Shape<dynamic, 3, image.height, image.width>>;
 /// Where the gradient of images is written; an empty one: it is not asked for.
@@ -10438,6 +10493,7 @@ private:
 /// the same, with that kept; or the batch's own.
 enum class Statistics { folded, running, batch };
 
+/// The statistics of a pass: folded where nothing is kept, else running or the batch's.
 constexpr Statistics statistics_of(bool keep, bool uses_running_means) {
     return !keep ? Statistics::folded : uses_running_means ? Statistics::running : Statistics::batch;
 }
@@ -10668,6 +10724,7 @@ void average_pool(std::size_t count, std::size_t side, std::size_t size, std::si
     });
 }
 
+/// dx of average_pool, given dy: every element of a window gets the same share.
 template <Real C>
 void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy,
                            C* dx) {
@@ -11752,6 +11809,7 @@ std::vector<ArchitectureField> stored_sizes(const WeightFiles& file);
 
 namespace tandem::inline TANDEM_ABI {
 
+/// What load() and load_weights() read, and what they insist on.
 struct LoadOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
@@ -12308,31 +12366,37 @@ std::string constant_of(const std::vector<ArchitectureField>& fields);
 
 namespace tandem::inline TANDEM_ABI {
 
+/// ViT-B/32 at 224 pixels.
 inline constexpr ClipConfig vit_b_32{
     .vision = VitConfig{.image = 224, .patch = 32, .width = 768, .layers = 12, .heads = 12},
     .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
     .embedding = 512};
 
+/// ViT-B/16 at 224 pixels.
 inline constexpr ClipConfig vit_b_16{
     .vision = VitConfig{.image = 224, .patch = 16, .width = 768, .layers = 12, .heads = 12},
     .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
     .embedding = 512};
 
+/// ViT-L/14 at 224 pixels.
 inline constexpr ClipConfig vit_l_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1024, .layers = 24, .heads = 16},
     .text = TextConfig{.width = 768, .layers = 12, .heads = 12},
     .embedding = 768};
 
+/// ViT-L/14 at 336 pixels.
 inline constexpr ClipConfig vit_l_14_336{
     .vision = VitConfig{.image = 336, .patch = 14, .width = 1024, .layers = 24, .heads = 16},
     .text = TextConfig{.width = 768, .layers = 12, .heads = 12},
     .embedding = 768};
 
+/// ViT-H/14 at 224 pixels.
 inline constexpr ClipConfig vit_h_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+/// ViT-H/14 at 378 pixels.
 inline constexpr ClipConfig vit_h_14_378{
     .vision = VitConfig{.image = 378, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
@@ -12344,32 +12408,41 @@ inline constexpr ClipConfig vit_h_14_penultimate{
     .text = TextConfig{.width = 1024, .layers = 23, .heads = 16},
     .embedding = 1024};
 
+/// ViT-g/14 at 224 pixels.
 inline constexpr ClipConfig vit_g_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1408, .layers = 40, .heads = 16, .mlp_ratio = 4.3637},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+/// ViT-bigG/14 at 224 pixels.
 inline constexpr ClipConfig vit_bigg_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1664, .layers = 48, .heads = 16, .mlp_ratio = 4.9231},
     .text = TextConfig{.width = 1280, .layers = 32, .heads = 20},
     .embedding = 1280};
 
+/// ViT-B/32 at 256 pixels.
 inline constexpr ClipConfig vit_b_32_256{
     .vision = VitConfig{.image = 256, .patch = 32, .width = 768, .layers = 12, .heads = 12},
     .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
     .embedding = 512};
 
+/// ViT-B/16-plus at 240 pixels.
 inline constexpr ClipConfig vit_b_16_plus_240{
     .vision = VitConfig{.image = 240, .patch = 16, .width = 896, .layers = 12, .heads = 14},
     .text = TextConfig{.width = 640, .layers = 12, .heads = 10},
     .embedding = 640};
 
+/// ModifiedResNet RN50 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50{ResNetConfig{.image = 224, .layers = {3, 4, 6, 3}, .width = 64}, TextConfig{}, 1024};
+/// ModifiedResNet RN101 of OpenAI's CLIP.
 inline constexpr ClipConfig rn101{ResNetConfig{.image = 224, .layers = {3, 4, 23, 3}, .width = 64}, TextConfig{}, 512};
+/// ModifiedResNet RN50x4 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50x4{ResNetConfig{.image = 288, .layers = {4, 6, 10, 6}, .width = 80},
                                    TextConfig{.width = 640, .heads = 10}, 640};
+/// ModifiedResNet RN50x16 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50x16{ResNetConfig{.image = 384, .layers = {6, 8, 18, 8}, .width = 96},
                                     TextConfig{.width = 768, .heads = 12}, 768};
+/// ModifiedResNet RN50x64 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50x64{ResNetConfig{.image = 448, .layers = {3, 15, 36, 10}, .width = 128},
                                     TextConfig{.width = 1024, .heads = 16}, 1024};
 
@@ -12474,41 +12547,70 @@ constexpr auto siglip_gopt(std::size_t image) {
 
 }  // namespace detail
 
+/// ALIGN base: EfficientNet-B7 beside BERT (transformers, AlignConfig).
 inline constexpr ClipConfig align_base{EfficientNetConfig{}, detail::align_text(30522, 64, 512, 768, 12, 12), 640};
 
+/// ViT-B/32 beside XLM-RoBERTa base, for captions in 100 languages (open_clip).
 inline constexpr ClipConfig xlm_roberta_base_vit_b_32{vit_b_32.vision, detail::xlm_roberta(768, 12, 12), 512};
+/// ViT-H/14 beside XLM-RoBERTa large, for captions in 100 languages (open_clip).
 inline constexpr ClipConfig xlm_roberta_large_vit_h_14{vit_h_14.vision, detail::xlm_roberta(1024, 24, 16), 1024};
 
+/// SigLIP B/16 at 224 pixels.
 inline constexpr ClipConfig vit_b_16_siglip = detail::siglip_b(224, 16, 32000);
+/// SigLIP B/16 at 256 pixels.
 inline constexpr ClipConfig vit_b_16_siglip_256 = detail::siglip_b(256, 16, 32000);
+/// SigLIP B/16 at 384 pixels.
 inline constexpr ClipConfig vit_b_16_siglip_384 = detail::siglip_b(384, 16, 32000);
+/// SigLIP B/16 at 512 pixels.
 inline constexpr ClipConfig vit_b_16_siglip_512 = detail::siglip_b(512, 16, 32000);
+/// SigLIP B/16 at 256 pixels, for captions in many languages.
 inline constexpr ClipConfig vit_b_16_siglip_i18n_256 = detail::siglip_b(256, 16, 250000);
+/// SigLIP L/16 at 256 pixels.
 inline constexpr ClipConfig vit_l_16_siglip_256 = detail::siglip_l(256, 32000);
+/// SigLIP L/16 at 384 pixels.
 inline constexpr ClipConfig vit_l_16_siglip_384 = detail::siglip_l(384, 32000);
+/// SigLIP SO400M/14 at 224 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip = detail::siglip_so400m(224, 14, 32000, 16);
+/// SigLIP SO400M/14 at 378 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip_378 = detail::siglip_so400m(378, 14, 32000);
 /// Its last six rows and columns of pixels are in no patch: 378 with another preprocessing.
 inline constexpr ClipConfig vit_so400m_14_siglip_384 = detail::siglip_so400m(384, 14, 32000);
+/// SigLIP SO400M/16 at 256 pixels, for captions in many languages.
 inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m_i18n();
 /// The same as transformers' SiglipModel has it, which always has a projection.
 inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256_head = detail::siglip_so400m(256, 16, 250000);
 
+/// SigLIP 2 B/32 at 256 pixels.
 inline constexpr ClipConfig vit_b_32_siglip2_256 = detail::siglip_b(256, 32, 256000);
+/// SigLIP 2 B/16 at 224 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2 = detail::siglip_b(224, 16, 256000);
+/// SigLIP 2 B/16 at 256 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2_256 = detail::siglip_b(256, 16, 256000);
+/// SigLIP 2 B/16 at 384 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2_384 = detail::siglip_b(384, 16, 256000);
+/// SigLIP 2 B/16 at 512 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2_512 = detail::siglip_b(512, 16, 256000);
+/// SigLIP 2 L/16 at 256 pixels.
 inline constexpr ClipConfig vit_l_16_siglip2_256 = detail::siglip_l(256, 256000);
+/// SigLIP 2 L/16 at 384 pixels.
 inline constexpr ClipConfig vit_l_16_siglip2_384 = detail::siglip_l(384, 256000);
+/// SigLIP 2 L/16 at 512 pixels.
 inline constexpr ClipConfig vit_l_16_siglip2_512 = detail::siglip_l(512, 256000);
+/// SigLIP 2 SO400M/14 at 224 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip2 = detail::siglip_so400m(224, 14, 256000);
+/// SigLIP 2 SO400M/14 at 378 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip2_378 = detail::siglip_so400m(378, 14, 256000);
+/// SigLIP 2 SO400M/14 at 384 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip2_384 = detail::siglip_so400m(384, 14, 256000);
+/// SigLIP 2 SO400M/16 at 256 pixels.
 inline constexpr ClipConfig vit_so400m_16_siglip2_256 = detail::siglip_so400m(256, 16, 256000);
+/// SigLIP 2 SO400M/16 at 384 pixels.
 inline constexpr ClipConfig vit_so400m_16_siglip2_384 = detail::siglip_so400m(384, 16, 256000);
+/// SigLIP 2 SO400M/16 at 512 pixels.
 inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(512, 16, 256000);
+/// SigLIP 2 g-opt/16 at 256 pixels.
 inline constexpr ClipConfig vit_gopt_16_siglip2_256 = detail::siglip_gopt(256);
+/// SigLIP 2 g-opt/16 at 384 pixels.
 inline constexpr ClipConfig vit_gopt_16_siglip2_384 = detail::siglip_gopt(384);
 
 /// The same architecture for images of another size: {height, width}, or the side of a square, in pixels. load() resizes the
@@ -12539,6 +12641,7 @@ constexpr auto with_activation(const auto& config, Activation activation) {
 
 namespace tandem::inline TANDEM_ABI {
 
+/// What open() reads, and what the files do not tell it.
 struct OpenOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
@@ -12899,6 +13002,7 @@ namespace nn {
 ///         composition over the gradient's layers
 struct ComposedNode {};
 
+/// A node of a composition: what `|`, + and * take.
 template <class N>
 concept Composition = std::derived_from<N, ComposedNode>;
 
@@ -13103,6 +13207,7 @@ private:
     }
 };
 
+/// What tandem::transposed is.
 template <std::size_t RowsEach>
 struct TransposeTag {};
 
@@ -25010,8 +25115,10 @@ inline constexpr TileKernel<std::uint8_t, std::int8_t, std::int32_t> bytes = Til
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
+/// The register tile of the oracle.
 inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
+/// TileKernel::multiply in plain C++.
 template <class A, class B, class Sum, std::size_t group>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                     const B* b, Sum* out, const void*) {
@@ -25029,6 +25136,7 @@ void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_
     }
 }
 
+/// KernelSet and GradientKernels in plain C++: what the kernels of every instruction set are held against.
 template <Real T>
 struct Scalar {
     static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
@@ -25193,10 +25301,12 @@ private:
     }
 };
 
+/// ReducedKernels::narrow in plain C++.
 inline void scalar_narrow(const float* x, bfloat16* y, std::size_t size) {
     std::copy_n(x, size, y);
 }
 
+/// ReducedKernels::narrow_pairs in plain C++.
 inline void scalar_narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
     for (std::size_t i = 0; i < size; ++i) {
         to[2 * i] = first[i];
@@ -25204,6 +25314,7 @@ inline void scalar_narrow_pairs(const float* first, const float* second, bfloat1
     }
 }
 
+/// ReducedKernels::quantise in plain C++.
 inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
     // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
     float least = 0, most = 0;
@@ -25220,6 +25331,7 @@ inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, f
     }
 }
 
+/// ReducedKernels::finish_bytes in plain C++.
 inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
                                 std::size_t columns, float* c, std::size_t c_stride, bool accumulate,
                                 const Finish<float>& finish) {

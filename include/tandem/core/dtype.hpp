@@ -46,9 +46,11 @@ struct amp_bf16 {};
 /// Token ids and class labels.
 using Id = std::int32_t;
 
+/// Types that expressions, gradients and kernels compute in.
 template <class T>
 concept Real = std::same_as<T, float> || std::same_as<T, double>;
 
+/// Types that a Tensor can hold.
 template <class T>
 concept Element = Real<T> || std::same_as<T, bfloat16> || std::same_as<T, int8> || std::same_as<T, Id>;
 

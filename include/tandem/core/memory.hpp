@@ -69,10 +69,11 @@ private:
 
 }  // namespace detail
 
-/// Bytes of all tensors and buffers that are held now, and the most there have been since the last
-/// restart_peak_memory().
+/// Bytes of all tensors and buffers that are held now.
 std::size_t held_memory();
+/// The most bytes that have been held at once since the last restart_peak_memory(), or since the program began.
 std::size_t peak_memory();
+/// Lets peak_memory() begin anew at what is held now.
 void restart_peak_memory();
 
 /// For containers whose elements come and go with every step.
@@ -90,6 +91,7 @@ struct RecyclingAllocator {
     bool operator==(const RecyclingAllocator&) const = default;
 };
 
+/// A std::vector whose memory is kept for the next one.
 template <class T>
 using RecyclingVector = std::vector<T, RecyclingAllocator<T>>;
 

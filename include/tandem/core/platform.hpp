@@ -50,8 +50,9 @@ namespace tandem::linking {
 
 namespace tandem::inline TANDEM_ABI {
 
+/// The library's version, also of its CMake package.
 inline constexpr int version_major = 0;
-inline constexpr int version_minor = 1;
-inline constexpr int version_patch = 0;
+inline constexpr int version_minor = 1;  ///< see version_major
+inline constexpr int version_patch = 0;  ///< see version_major
 
 }  // namespace tandem::inline TANDEM_ABI

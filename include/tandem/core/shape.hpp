@@ -107,6 +107,7 @@ constexpr bool extents_broadcast(std::size_t a, std::size_t b) {
     return a == b || a == 1 || b == 1 || a == dynamic || b == dynamic;
 }
 
+/// The extent of an elementwise operation on two extents that agree (extents_broadcast).
 constexpr std::size_t broadcast_extent(std::size_t a, std::size_t b) {
     if (a == 1) return b;
     if (b == 1) return a;
@@ -148,6 +149,7 @@ struct BroadcastMaker {
 
 }  // namespace detail
 
+/// Whether tensors of shapes A and B meet in an elementwise operation, by NumPy's rule.
 template <class A, class B>
 inline constexpr bool can_broadcast = detail::shapes_broadcast<A, B>();
 

@@ -20,8 +20,9 @@ struct Colour {
     bool operator==(const Colour&) const = default;
 };
 
+/// The usual backgrounds and paddings.
 inline constexpr Colour black{0, 0, 0};
-inline constexpr Colour white{255, 255, 255};
+inline constexpr Colour white{255, 255, 255};  ///< see black
 
 /// How a file holds a picture: Pillow resizes it like that, and makes RGB of the result. Beside the RGB pixels,
 /// Image::samples holds what they do not tell.
@@ -50,6 +51,7 @@ struct Image {
 /// data say that it is to be looked at (Pillow's ImageOps.exif_transpose).
 enum class Orientation : std::uint8_t { stored, exif };
 
+/// How a file becomes an Image.
 struct DecodeOptions {
     /// An image of more pixels is refused from its header, before memory for it is asked for. Pillow refuses the same
     /// (Image.py, _decompression_bomb_check: twice MAX_IMAGE_PIXELS).

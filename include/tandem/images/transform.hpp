@@ -33,6 +33,7 @@ Image center_crop(const Image& image, const ImageSize& size);
 /// The image in the middle of a square of its longer side; an odd pixel is added at the right or below.
 Image pad_to_square(const Image& image, Colour colour);
 
+/// The picture mirrored: left and right swapped.
 Image flip_horizontal(const Image& image);
 
 /// What a picture that is not stored as RGB is resized as.

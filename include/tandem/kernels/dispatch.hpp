@@ -12,6 +12,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// own.
 template <Real T>
 const KernelSet<T>& kernels_of(Isa isa);
+/// The same of the kernels of gradients.
 template <Real T>
 const GradientKernels<T>& gradient_kernels_of(Isa isa);
 
@@ -22,8 +23,10 @@ ReducedKernels reduced_kernels_of(Isa isa);
 /// The kernels in use.
 template <Real T>
 const KernelSet<T>& active();
+/// The kernels of gradients in use.
 template <Real T>
 const GradientKernels<T>& active_gradients();
+/// The reduced-precision kernels in use.
 const ReducedKernels& active_reduced();
 
 }  // namespace tandem::inline TANDEM_ABI::kernels

@@ -30,6 +30,7 @@ struct Operand {
     }
 };
 
+/// A row-major matrix whose rows lie row_stride elements apart.
 template <class T>
 constexpr Operand<T> row_major(const T* data, std::size_t row_stride) {
     return {data, row_stride, 1};
@@ -55,6 +56,7 @@ inline constexpr std::size_t line = 64;
 /// Columns of the widest panel, and elements of the largest register tile.
 inline constexpr std::size_t widest_panel = 64, largest_tile = 14 * widest_panel;
 
+/// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
@@ -73,6 +75,7 @@ struct PanelLayout {
     }
 };
 
+/// The panels that a tile reads.
 template <class A, class B, class Sum>
 constexpr PanelLayout layout_of(const TileKernel<A, B, Sum>& tile) {
     return {tile.columns, tile.group};
@@ -241,6 +244,7 @@ LeftBlock<T> left_block(const Operand<A>& a, std::size_t depth, std::size_t grou
 /// Where it is set, it is called with the sizes m x n x k of every product: it tells what a model computes.
 inline std::atomic<void (*)(std::size_t m, std::size_t n, std::size_t k)> product_observer = nullptr;
 
+/// Tells product_observer, where it is set, of a product.
 inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
     if (const auto observer = product_observer.load(std::memory_order_relaxed); observer != nullptr) observer(m, n, k);
 }

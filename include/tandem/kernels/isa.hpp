@@ -13,8 +13,10 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// below, which run whatever the program was compiled for.
 enum class Isa { scalar, native, avx2, avx512, avx512bf16, neon };
 
+/// What TANDEM_ISA takes, in the order of Isa.
 inline constexpr std::array<std::string_view, 6> isa_names{"scalar", "native", "avx2", "avx512", "avx512bf16", "neon"};
 
+/// The name of an instruction set, as in isa_names.
 constexpr std::string_view name_of(Isa isa) {
     return isa_names[static_cast<std::size_t>(isa)];
 }
@@ -32,8 +34,10 @@ struct CpuFeatures {
     bool i8mm = false;
 };
 
+/// What the CPU at hand reports, asked once.
 const CpuFeatures& cpu_features();
 
+/// Whether a CPU with these features runs the kernels of an instruction set.
 constexpr bool has(const CpuFeatures& cpu, Isa isa) {
     switch (isa) {
         case Isa::avx2:

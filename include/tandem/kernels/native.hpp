@@ -18,6 +18,7 @@
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
+/// The vector of the build's -march.
 template <Real T>
 using Batch = xsimd::batch<T>;
 
@@ -25,6 +26,7 @@ using Batch = xsimd::batch<T>;
 template <Real T>
 inline constexpr std::size_t lanes = Batch<T>::size;
 
+/// lanes<T> elements from memory, aligned or not.
 template <Real T>
 Batch<T> load(const T* from) {
     return Batch<T>::load_unaligned(from);
@@ -48,11 +50,13 @@ inline Batch<float> load(const bfloat16* from) {
     return load_partial(from, lanes<float>);
 }
 
+/// lanes<T> elements to memory, aligned or not.
 template <Real T>
 void store(T* to, const Batch<T>& value) {
     value.store_unaligned(to);
 }
 
+/// The first `count` <= lanes<T> elements; nothing behind them is written.
 template <Real T>
 void store_partial(T* to, const Batch<T>& value, std::size_t count) {
     std::array<T, lanes<T>> buffer;
@@ -70,7 +74,7 @@ inline void store(bfloat16* to, const Batch<float>& value) {
     store_partial(to, value, lanes<float>);
 }
 
-/// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+/// Σ over lanes in a fixed order, so that every caller gets the same bits.
 template <Real T>
 T reduce_sum(const Batch<T>& value) {
     std::array<T, lanes<T>> buffer;
@@ -81,6 +85,7 @@ T reduce_sum(const Batch<T>& value) {
     return buffer[0];
 }
 
+/// The largest of the lanes.
 template <Real T>
 T reduce_max(const Batch<T>& value) {
     std::array<T, lanes<T>> buffer;

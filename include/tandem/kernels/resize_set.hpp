@@ -13,7 +13,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// Pillow's fixed point: a weight of 1 is 2^22. Sums are exact in 32 bits as long as 255 times the sum of the weights'
 /// magnitudes stays below 2^30.9, whatever the order of summation.
 inline constexpr int resize_weight_bits = 22;
-inline constexpr std::int32_t resize_rounding = 1 << (resize_weight_bits - 1);
+inline constexpr std::int32_t resize_rounding = 1 << (resize_weight_bits - 1);  ///< half a unit of the sum
 
 /// Bytes that `across` may read behind the last pixel it uses in a row.
 inline constexpr std::size_t resize_overread = 16;
@@ -44,14 +44,16 @@ constexpr std::array<float, 2> inverse_of(float divisor) {
     return {high, static_cast<float>(inverse - static_cast<double>(high))};
 }
 
+/// inverse_of 255, the divisor of every pixel.
 inline constexpr std::array<float, 2> level_inverse = inverse_of(255.0F);
 
-/// The values of a byte as a share of 255, and a grey pixel of each.
+/// The values of a byte as a share of 255.
 inline constexpr std::array<float, 256> unit_levels = [] {
     std::array<float, 256> values{};
     for (std::size_t i = 0; i < 256; ++i) values[i] = static_cast<float>(i) / 255.0F;
     return values;
 }();
+/// Pixels of three equal bytes, one of each level.
 inline constexpr std::array<std::uint8_t, 3 * 256> grey_levels = [] {
     std::array<std::uint8_t, 3 * 256> pixels{};
     for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<std::uint8_t>(i / 3);

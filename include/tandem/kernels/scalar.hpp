@@ -11,8 +11,10 @@
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
+/// The register tile of the oracle.
 inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
+/// TileKernel::multiply in plain C++.
 template <class A, class B, class Sum, std::size_t group>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                     const B* b, Sum* out, const void*) {
@@ -30,6 +32,7 @@ void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_
     }
 }
 
+/// KernelSet and GradientKernels in plain C++: what the kernels of every instruction set are held against.
 template <Real T>
 struct Scalar {
     static void finish_tile(const T* product, std::size_t product_stride, std::size_t rows, std::size_t columns, T* c,
@@ -194,10 +197,12 @@ private:
     }
 };
 
+/// ReducedKernels::narrow in plain C++.
 inline void scalar_narrow(const float* x, bfloat16* y, std::size_t size) {
     std::copy_n(x, size, y);
 }
 
+/// ReducedKernels::narrow_pairs in plain C++.
 inline void scalar_narrow_pairs(const float* first, const float* second, bfloat16* to, std::size_t size) {
     for (std::size_t i = 0; i < size; ++i) {
         to[2 * i] = first[i];
@@ -205,6 +210,7 @@ inline void scalar_narrow_pairs(const float* first, const float* second, bfloat1
     }
 }
 
+/// ReducedKernels::quantise in plain C++.
 inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
     // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
     float least = 0, most = 0;
@@ -221,6 +227,7 @@ inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, f
     }
 }
 
+/// ReducedKernels::finish_bytes in plain C++.
 inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
                                 std::size_t columns, float* c, std::size_t c_stride, bool accumulate,
                                 const Finish<float>& finish) {

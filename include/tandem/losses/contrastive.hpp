@@ -18,6 +18,7 @@ namespace tandem::inline TANDEM_ABI {
 /// fourth argument, the learned bias <>; it returns a scalar expression. A lambda does too; Loss{lambda} composes.
 struct LossNode {};
 
+/// A loss that can be added and weighted.
 template <class L>
 concept ComposableLoss = std::derived_from<L, LossNode>;
 

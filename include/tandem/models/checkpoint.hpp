@@ -29,6 +29,7 @@
 
 namespace tandem::inline TANDEM_ABI {
 
+/// What load() and load_weights() read, and what they insist on.
 struct LoadOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused

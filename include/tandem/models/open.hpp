@@ -26,6 +26,7 @@
 
 namespace tandem::inline TANDEM_ABI {
 
+/// What open() reads, and what the files do not tell it.
 struct OpenOptions {
     Towers towers = Towers::both;
     bool check_finite = false;  ///< infinities and NaN among the weights are refused

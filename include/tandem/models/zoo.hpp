@@ -9,31 +9,37 @@
 
 namespace tandem::inline TANDEM_ABI {
 
+/// ViT-B/32 at 224 pixels.
 inline constexpr ClipConfig vit_b_32{
     .vision = VitConfig{.image = 224, .patch = 32, .width = 768, .layers = 12, .heads = 12},
     .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
     .embedding = 512};
 
+/// ViT-B/16 at 224 pixels.
 inline constexpr ClipConfig vit_b_16{
     .vision = VitConfig{.image = 224, .patch = 16, .width = 768, .layers = 12, .heads = 12},
     .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
     .embedding = 512};
 
+/// ViT-L/14 at 224 pixels.
 inline constexpr ClipConfig vit_l_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1024, .layers = 24, .heads = 16},
     .text = TextConfig{.width = 768, .layers = 12, .heads = 12},
     .embedding = 768};
 
+/// ViT-L/14 at 336 pixels.
 inline constexpr ClipConfig vit_l_14_336{
     .vision = VitConfig{.image = 336, .patch = 14, .width = 1024, .layers = 24, .heads = 16},
     .text = TextConfig{.width = 768, .layers = 12, .heads = 12},
     .embedding = 768};
 
+/// ViT-H/14 at 224 pixels.
 inline constexpr ClipConfig vit_h_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+/// ViT-H/14 at 378 pixels.
 inline constexpr ClipConfig vit_h_14_378{
     .vision = VitConfig{.image = 378, .patch = 14, .width = 1280, .layers = 32, .heads = 16},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
@@ -45,32 +51,41 @@ inline constexpr ClipConfig vit_h_14_penultimate{
     .text = TextConfig{.width = 1024, .layers = 23, .heads = 16},
     .embedding = 1024};
 
+/// ViT-g/14 at 224 pixels.
 inline constexpr ClipConfig vit_g_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1408, .layers = 40, .heads = 16, .mlp_ratio = 4.3637},
     .text = TextConfig{.width = 1024, .layers = 24, .heads = 16},
     .embedding = 1024};
 
+/// ViT-bigG/14 at 224 pixels.
 inline constexpr ClipConfig vit_bigg_14{
     .vision = VitConfig{.image = 224, .patch = 14, .width = 1664, .layers = 48, .heads = 16, .mlp_ratio = 4.9231},
     .text = TextConfig{.width = 1280, .layers = 32, .heads = 20},
     .embedding = 1280};
 
+/// ViT-B/32 at 256 pixels.
 inline constexpr ClipConfig vit_b_32_256{
     .vision = VitConfig{.image = 256, .patch = 32, .width = 768, .layers = 12, .heads = 12},
     .text = TextConfig{.width = 512, .layers = 12, .heads = 8},
     .embedding = 512};
 
+/// ViT-B/16-plus at 240 pixels.
 inline constexpr ClipConfig vit_b_16_plus_240{
     .vision = VitConfig{.image = 240, .patch = 16, .width = 896, .layers = 12, .heads = 14},
     .text = TextConfig{.width = 640, .layers = 12, .heads = 10},
     .embedding = 640};
 
+/// ModifiedResNet RN50 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50{ResNetConfig{.image = 224, .layers = {3, 4, 6, 3}, .width = 64}, TextConfig{}, 1024};
+/// ModifiedResNet RN101 of OpenAI's CLIP.
 inline constexpr ClipConfig rn101{ResNetConfig{.image = 224, .layers = {3, 4, 23, 3}, .width = 64}, TextConfig{}, 512};
+/// ModifiedResNet RN50x4 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50x4{ResNetConfig{.image = 288, .layers = {4, 6, 10, 6}, .width = 80},
                                    TextConfig{.width = 640, .heads = 10}, 640};
+/// ModifiedResNet RN50x16 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50x16{ResNetConfig{.image = 384, .layers = {6, 8, 18, 8}, .width = 96},
                                     TextConfig{.width = 768, .heads = 12}, 768};
+/// ModifiedResNet RN50x64 of OpenAI's CLIP.
 inline constexpr ClipConfig rn50x64{ResNetConfig{.image = 448, .layers = {3, 15, 36, 10}, .width = 128},
                                     TextConfig{.width = 1024, .heads = 16}, 1024};
 
@@ -175,41 +190,70 @@ constexpr auto siglip_gopt(std::size_t image) {
 
 }  // namespace detail
 
+/// ALIGN base: EfficientNet-B7 beside BERT (transformers, AlignConfig).
 inline constexpr ClipConfig align_base{EfficientNetConfig{}, detail::align_text(30522, 64, 512, 768, 12, 12), 640};
 
+/// ViT-B/32 beside XLM-RoBERTa base, for captions in 100 languages (open_clip).
 inline constexpr ClipConfig xlm_roberta_base_vit_b_32{vit_b_32.vision, detail::xlm_roberta(768, 12, 12), 512};
+/// ViT-H/14 beside XLM-RoBERTa large, for captions in 100 languages (open_clip).
 inline constexpr ClipConfig xlm_roberta_large_vit_h_14{vit_h_14.vision, detail::xlm_roberta(1024, 24, 16), 1024};
 
+/// SigLIP B/16 at 224 pixels.
 inline constexpr ClipConfig vit_b_16_siglip = detail::siglip_b(224, 16, 32000);
+/// SigLIP B/16 at 256 pixels.
 inline constexpr ClipConfig vit_b_16_siglip_256 = detail::siglip_b(256, 16, 32000);
+/// SigLIP B/16 at 384 pixels.
 inline constexpr ClipConfig vit_b_16_siglip_384 = detail::siglip_b(384, 16, 32000);
+/// SigLIP B/16 at 512 pixels.
 inline constexpr ClipConfig vit_b_16_siglip_512 = detail::siglip_b(512, 16, 32000);
+/// SigLIP B/16 at 256 pixels, for captions in many languages.
 inline constexpr ClipConfig vit_b_16_siglip_i18n_256 = detail::siglip_b(256, 16, 250000);
+/// SigLIP L/16 at 256 pixels.
 inline constexpr ClipConfig vit_l_16_siglip_256 = detail::siglip_l(256, 32000);
+/// SigLIP L/16 at 384 pixels.
 inline constexpr ClipConfig vit_l_16_siglip_384 = detail::siglip_l(384, 32000);
+/// SigLIP SO400M/14 at 224 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip = detail::siglip_so400m(224, 14, 32000, 16);
+/// SigLIP SO400M/14 at 378 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip_378 = detail::siglip_so400m(378, 14, 32000);
 /// Its last six rows and columns of pixels are in no patch: 378 with another preprocessing.
 inline constexpr ClipConfig vit_so400m_14_siglip_384 = detail::siglip_so400m(384, 14, 32000);
+/// SigLIP SO400M/16 at 256 pixels, for captions in many languages.
 inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256 = detail::siglip_so400m_i18n();
 /// The same as transformers' SiglipModel has it, which always has a projection.
 inline constexpr ClipConfig vit_so400m_16_siglip_i18n_256_head = detail::siglip_so400m(256, 16, 250000);
 
+/// SigLIP 2 B/32 at 256 pixels.
 inline constexpr ClipConfig vit_b_32_siglip2_256 = detail::siglip_b(256, 32, 256000);
+/// SigLIP 2 B/16 at 224 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2 = detail::siglip_b(224, 16, 256000);
+/// SigLIP 2 B/16 at 256 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2_256 = detail::siglip_b(256, 16, 256000);
+/// SigLIP 2 B/16 at 384 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2_384 = detail::siglip_b(384, 16, 256000);
+/// SigLIP 2 B/16 at 512 pixels.
 inline constexpr ClipConfig vit_b_16_siglip2_512 = detail::siglip_b(512, 16, 256000);
+/// SigLIP 2 L/16 at 256 pixels.
 inline constexpr ClipConfig vit_l_16_siglip2_256 = detail::siglip_l(256, 256000);
+/// SigLIP 2 L/16 at 384 pixels.
 inline constexpr ClipConfig vit_l_16_siglip2_384 = detail::siglip_l(384, 256000);
+/// SigLIP 2 L/16 at 512 pixels.
 inline constexpr ClipConfig vit_l_16_siglip2_512 = detail::siglip_l(512, 256000);
+/// SigLIP 2 SO400M/14 at 224 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip2 = detail::siglip_so400m(224, 14, 256000);
+/// SigLIP 2 SO400M/14 at 378 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip2_378 = detail::siglip_so400m(378, 14, 256000);
+/// SigLIP 2 SO400M/14 at 384 pixels.
 inline constexpr ClipConfig vit_so400m_14_siglip2_384 = detail::siglip_so400m(384, 14, 256000);
+/// SigLIP 2 SO400M/16 at 256 pixels.
 inline constexpr ClipConfig vit_so400m_16_siglip2_256 = detail::siglip_so400m(256, 16, 256000);
+/// SigLIP 2 SO400M/16 at 384 pixels.
 inline constexpr ClipConfig vit_so400m_16_siglip2_384 = detail::siglip_so400m(384, 16, 256000);
+/// SigLIP 2 SO400M/16 at 512 pixels.
 inline constexpr ClipConfig vit_so400m_16_siglip2_512 = detail::siglip_so400m(512, 16, 256000);
+/// SigLIP 2 g-opt/16 at 256 pixels.
 inline constexpr ClipConfig vit_gopt_16_siglip2_256 = detail::siglip_gopt(256);
+/// SigLIP 2 g-opt/16 at 384 pixels.
 inline constexpr ClipConfig vit_gopt_16_siglip2_384 = detail::siglip_gopt(384);
 
 /// The same architecture for images of another size: {height, width}, or the side of a square, in pixels. load() resizes the

@@ -72,6 +72,7 @@ inline constexpr kernels::Activation kernel_activation<SquaredRelu> = kernels::A
 template <class Activation>
 inline constexpr bool has_kernel =
     kernel_activation<Activation> != kernels::Activation::none || std::is_same_v<Activation, kernels::Activation>;
+/// The kernels' name of an activation, which has_kernel says there is.
 template <class Activation>
 constexpr kernels::Activation kernel_of(const Activation& activation) {
     if constexpr (std::is_same_v<Activation, kernels::Activation>) {

@@ -25,6 +25,7 @@ namespace nn {
 ///         composition over the gradient's layers
 struct ComposedNode {};
 
+/// A node of a composition: what `|`, + and * take.
 template <class N>
 concept Composition = std::derived_from<N, ComposedNode>;
 
@@ -229,6 +230,7 @@ private:
     }
 };
 
+/// What tandem::transposed is.
 template <std::size_t RowsEach>
 struct TransposeTag {};
 

@@ -235,6 +235,7 @@ private:
 /// the same, with that kept; or the batch's own.
 enum class Statistics { folded, running, batch };
 
+/// The statistics of a pass: folded where nothing is kept, else running or the batch's.
 constexpr Statistics statistics_of(bool keep, bool uses_running_means) {
     return !keep ? Statistics::folded : uses_running_means ? Statistics::running : Statistics::batch;
 }
@@ -465,6 +466,7 @@ void average_pool(std::size_t count, std::size_t side, std::size_t size, std::si
     });
 }
 
+/// dx of average_pool, given dy: every element of a window gets the same share.
 template <Real C>
 void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy,
                            C* dx) {

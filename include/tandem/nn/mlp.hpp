@@ -18,10 +18,13 @@ namespace nn {
 template <Arithmetic T, BlockShape shape>
 inline constexpr std::size_t hidden_row = kernels::row_length<Compute<T>>(shape.hidden);
 
+/// The dense layer from a tower's width to the MLP's hidden width.
 template <Arithmetic T, BlockShape shape>
 using IntoHidden = Linear<T, shape.width, shape.hidden, true, shape.width, hidden_row<T, shape>>;
+/// The dense layer from the MLP's hidden width back to the tower's.
 template <Arithmetic T, BlockShape shape>
 using FromHidden = Linear<T, shape.hidden, shape.width, true, hidden_row<T, shape>, shape.width>;
+/// Hidden rows, in rows of hidden_row elements.
 template <Arithmetic T, BlockShape shape>
 using Hidden = Tensor<Compute<T>, Shape<dynamic, hidden_row<T, shape>>>;
 

@@ -73,6 +73,7 @@ struct RunningMean : Tensor<C, Shape<dynamic>> {
     using Tensor<C, Shape<dynamic>>::Tensor;
 };
 
+/// Whether what a model lists is a RunningMean, and no parameter.
 template <class Listed>
 inline constexpr bool is_running_mean = requires { std::remove_cvref_t<Listed>::momentum; };
 

@@ -90,13 +90,14 @@ void add_rows(Rows<const C, Width> from, Rows<C, Width> to) {
 
 }  // namespace nn
 
-/// What a block is made of: a value of a choice type for each part, and how they stand together.
+/// Where the norms of a block stand.
 enum class NormPosition {
     pre,      ///< x + part(norm(x)): GPT-2, CLIP
     post,     ///< norm(x + part(x)): Vaswani et al. 2017; torch.nn.TransformerEncoderLayer's default
     sandwich  ///< x + norm(part(norm(x))): Ding et al. 2021, Gemma 2
 };
 
+/// What a block is made of: a value of a choice type for each part, and how they stand together.
 template <class Norm, class Mixer, class Mlp, class Activation>
 struct BlockParts {
     Norm norm;

@@ -27,6 +27,7 @@ struct StemShape {
     constexpr std::size_t patches() const { return grid().area(); }
 };
 
+/// Preprocessed images <N, 3, height, width>: what an image tower reads.
 template <class C, ImageSize image>
 using Images = View<const C, Shape<dynamic, 3, image.height, image.width>>;
 /// Where the gradient of images is written; an empty one: it is not asked for.

@@ -180,10 +180,12 @@ private:
     RecyclingVector<std::shared_ptr<const void>> owners_;
 };
 
+/// A tape that can be walked backwards.
 using Tape = BasicTape<true>;
+/// A tape that only evaluates.
 using ValueTape = BasicTape<false>;
 
-// prepare(node, tape): the same expression with elementwise nodes and leaves only.
+/// prepare(node, tape): the same expression with elementwise nodes and leaves only.
 template <Element T, class S, bool Gradients>
 auto prepare(const Leaf<T, S>& leaf, BasicTape<Gradients>& tape) {
     if constexpr (Real<T> && Gradients) {

@@ -20,6 +20,7 @@ namespace tandem::inline TANDEM_ABI {
 /// which lists what distinguishes it from other nodes of its type.
 struct ExpressionNode {};
 
+/// What to compute, as a type: anything derived from ExpressionNode.
 template <class E>
 concept Expression = std::derived_from<std::remove_cvref_t<E>, ExpressionNode>;
 
@@ -95,6 +96,7 @@ using Key = RecyclingVector<std::uintptr_t>;
 template <class X>
 concept TensorOperand = Expression<X> || detail::is_tensor<std::remove_cvref_t<X>> ||
                         detail::is_view<std::remove_cvref_t<X>>;
+/// A TensorOperand or a number.
 template <class X>
 concept AnyOperand = TensorOperand<X> || std::is_arithmetic_v<std::remove_cvref_t<X>>;
 
@@ -138,6 +140,7 @@ struct SplatCursor {
     }
 };
 
+/// Applies an elementwise function to what the cursors of its operands read.
 template <class F, class... Cursors>
 struct ApplyCursor {
     std::tuple<Cursors...> cursors;
@@ -315,9 +318,11 @@ auto as_expression(X&& x) {
     }
 }
 
+/// The type of as_expression's result.
 template <AnyOperand X>
 using AsExpression = decltype(as_expression(std::declval<X>()));
 
+/// The elementwise function F of the operands, broadcast against one another; see Apply. For functions of a user's own.
 template <class F, AnyOperand... Xs>
 auto apply(Xs&&... xs) {
     return Apply<F, AsExpression<Xs>...>(as_expression(std::forward<Xs>(xs))...);

@@ -302,26 +302,32 @@ auto operator-(A&& a) {
     return apply<functions::Negate>(std::forward<A>(a));
 }
 
+/// |a|; its gradient at 0 is 0.
 template <TensorOperand A>
 auto abs(A&& a) {
     return apply<functions::Absolute>(std::forward<A>(a));
 }
+/// e to the a, element by element.
 template <TensorOperand A>
 auto exp(A&& a) {
     return apply<functions::Exp>(std::forward<A>(a));
 }
+/// The natural logarithm, element by element.
 template <TensorOperand A>
 auto log(A&& a) {
     return apply<functions::Log>(std::forward<A>(a));
 }
+/// The square root, element by element; its gradient at 0 is infinite (see norm).
 template <TensorOperand A>
 auto sqrt(A&& a) {
     return apply<functions::SquareRoot>(std::forward<A>(a));
 }
+/// The hyperbolic tangent, element by element.
 template <TensorOperand A>
 auto tanh(A&& a) {
     return apply<functions::Tanh>(std::forward<A>(a));
 }
+/// The error function, element by element.
 template <TensorOperand A>
 auto erf(A&& a) {
     return apply<functions::Erf>(std::forward<A>(a));
@@ -336,16 +342,19 @@ template <TensorOperand A>
 auto softplus(A&& a) {
     return apply<functions::Softplus>(std::forward<A>(a));
 }
+/// a · a.
 template <TensorOperand A>
 auto square(A&& a) {
     const auto x = as_expression(std::forward<A>(a));
     return x * x;
 }
+/// The larger of each two elements; where they are equal, the gradient goes to a.
 template <AnyOperand A, AnyOperand B>
     requires(TensorOperand<A> || TensorOperand<B>)
 auto max(A&& a, B&& b) {
     return apply<functions::Maximum>(std::forward<A>(a), std::forward<B>(b));
 }
+/// The smaller of each two elements; where they are equal, the gradient goes to a.
 template <AnyOperand A, AnyOperand B>
     requires(TensorOperand<A> || TensorOperand<B>)
 auto min(A&& a, B&& b) {
@@ -357,6 +366,7 @@ template <AnyOperand A, AnyOperand B>
 auto greater(A&& a, B&& b) {
     return apply<functions::Greater>(std::forward<A>(a), std::forward<B>(b));
 }
+/// max(a, 0); its gradient at 0 is 1.
 template <TensorOperand A>
 auto relu(A&& a) {
     return max(std::forward<A>(a), 0.0);

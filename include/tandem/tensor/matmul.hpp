@@ -167,6 +167,7 @@ auto first_columns(X&& x) {
     return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
 }
 
+/// xᵀ of the matrix x <M, N>: <N, M>. As a factor of matmul it costs nothing; elsewhere it is written out.
 template <TensorOperand X>
 auto transpose(X&& x) {
     return Transposed<AsExpression<X>>(as_expression(std::forward<X>(x)));

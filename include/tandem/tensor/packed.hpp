@@ -185,6 +185,7 @@ auto to_row_major(const PackedMatrix<T, S>& parameter) {
     parameter.unpack(values.data());
     return values;
 }
+/// Sets a parameter's elements from row-major ones, whatever its layout.
 template <class T, class S>
 void from_row_major(Tensor<T, S>& parameter, const Tensor<T, S>& values) {
     std::copy_n(values.data(), values.size(), parameter.data());

@@ -263,7 +263,7 @@ auto normalize(X&& x) {
     return e / max(norm<Axis, true>(e), 1e-12);
 }
 
-// Whether any leaf below wants a gradient.
+/// Whether any leaf below wants a gradient.
 template <Element T, class S>
 bool wants_gradient(const Leaf<T, S>& leaf) {
     return leaf.adjoint != nullptr;
@@ -310,7 +310,7 @@ void accumulate(Adjoint<T, S>& adjoint, const G& g) {
 
 }  // namespace detail
 
-// propagate(node, g): adds the gradient g of a prepared expression's value to every leaf below that wants one.
+/// propagate(node, g): adds the gradient g of a prepared expression's value to every leaf below that wants one.
 template <Element T, class S, class G>
 void propagate(const Leaf<T, S>& leaf, const G& g) {
     if constexpr (Real<typename Leaf<T, S>::element>) {
