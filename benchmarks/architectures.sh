@@ -6,5 +6,6 @@
 # turn, in processes that are started anew for each of the N rounds (default 8).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-"$here/.cmake/debian_packages.sh" g++ binutils python3 libtbb-dev libxsimd-dev
+"$here/.cmake/debian_packages.sh" g++ binutils python3 libtbb-dev libxsimd-dev rapidjson-dev \
+    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev
 exec python3 "$here/benchmarks/architectures/architectures.py" "$@"

@@ -12,6 +12,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <tandem/core/memory.hpp>
 #include <tandem/kernels/dispatch.hpp>
 

@@ -262,7 +262,7 @@ def parse():
 
 
 def build():
-    settings = ["-DTANDEM_BUILD_TESTS=OFF", "-DTANDEM_BUILD_EXAMPLES=OFF"]
+    settings = ["-DTANDEM_BUILD_TESTS=OFF", "-DTANDEM_BUILD_PROGRAM=OFF", "-DTANDEM_BUILD_EXAMPLES=OFF"]
     subprocess.run(["cmake", "--preset", "release", "-S", HERE.parent, "-B", BUILD, *settings], check=True,
                    stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", BUILD, "--target", "benchmark_compare", "--", "--quiet"], check=True)

@@ -70,7 +70,7 @@ def main():
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--program", type=Path, default=HERE.parent / "build/release/examples/tandem/tandem")
+    parser.add_argument("--program", type=Path, default=HERE.parent / "build/user/examples/tandem/tandem")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -19,7 +19,7 @@ while [[ $# -gt 0 ]]; do
 done
 python=${PYTHON:-$here/.venv-parity/bin/python}
 [[ -x $python ]] || "$here/tests/parity/venv.sh"
-cmake --preset release -S "$here" -B "$here/build/benchmark_portable" -DTANDEM_NATIVE=OFF -DTANDEM_BUILD_TESTS=OFF \
+cmake --preset release -S "$here" -B "$here/build/benchmark_portable" -DTANDEM_NATIVE=OFF -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_PROGRAM=OFF \
     -DTANDEM_BUILD_EXAMPLES=OFF >/dev/null
 cmake --build "$here/build/benchmark_portable" --target benchmark_preprocess -- --quiet
 program=$here/build/benchmark_portable/benchmarks/preprocess

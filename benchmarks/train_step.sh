@@ -8,7 +8,7 @@ rounds=3
 [[ $# -eq 0 ]] || { [[ $# -eq 2 && $1 == --rounds ]] && rounds=$2; } || { echo "train_step.sh [--rounds N]" >&2; exit 2; }
 python=$here/.venv-parity/bin/python
 [[ -x $python ]] || "$here/tests/parity/venv.sh"
-cmake --preset release -S "$here" -B "$here/build/benchmark" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_EXAMPLES=OFF >/dev/null
+cmake --preset release -S "$here" -B "$here/build/benchmark" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_PROGRAM=OFF -DTANDEM_BUILD_EXAMPLES=OFF >/dev/null
 cmake --build "$here/build/benchmark" --target benchmark_train_step -- --quiet
 threads=$(nproc)
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }

@@ -55,7 +55,7 @@ packages=(g++ cmake ninja-build python3 libtbb-dev libxsimd-dev rapidjson-dev nl
 [[ -n $data ]] || packages+=(openclipart-png openclipart-svg)
 "$here/.cmake/debian_packages.sh" "${packages[@]}"
 
-cmake --preset release -S "$here" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_BENCHMARKS=OFF -B "$here/build/quickstart" >/dev/null
+cmake --preset release -S "$here" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_PROGRAM=OFF -DTANDEM_BUILD_BENCHMARKS=OFF -B "$here/build/quickstart" >/dev/null
 echo "Building"
 cmake --build "$here/build/quickstart" --target example_quickstart -- --quiet
 

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 INCLUDE = HERE.parent.parent / "include"
 OPTIONS = ["-std=c++20", "-O2", f"-I{INCLUDE}"]
 # Before the source, so that they are linked although nothing has asked for them yet.
-LIBRARIES = ["-Wl,--no-as-needed", "-ltbb"]
+LIBRARIES = ["-Wl,--no-as-needed", "-ltbb", "-ljpeg", "-lpng", "-lutf8proc", "-lz"]
 PRECISIONS = ("f32", "bf16", "int8")
 TURNS = 4  # of every variant in a round, for every row
 # (name, command of variant.hpp, cost that is executed, items a call)
@@ -81,22 +81,22 @@ def compile_once(target, text, key, options):
 
 def compile_common(header, folder, key):
     """What all programs of a list have in common, compiled once: a header of the same name that includes `header`, as g++
-    finds it precompiled, and the kernels. Returns (the options that take both, seconds)."""
+    finds it precompiled, and the library's definitions, layer by layer. Returns (the options that take both, seconds)."""
     folder = folder / "common.parts"  # no variant has such a name
     folder.mkdir(exist_ok=True)
-    kernels = (HERE / "kernels.hpp").read_text().replace("#pragma once", "")
-    includes = f'#include "{header}"\n#include "{HERE}/kernels.hpp"\n'
-    (folder / header.name).write_text("#pragma once\n" + includes)
-    parts = [
-        (folder / f"{header.name}.gch", includes, ["-x", "c++-header"]),
-        (folder / "kernels.o", kernels.replace("extern template", "template"), ["-c"]),
-    ]
+    include = f'#include "{header}"\n'
+    (folder / header.name).write_text("#pragma once\n" + include)
+    parts = [(folder / f"{header.name}.gch", include, ["-x", "c++-header", "-DTANDEM_COMPILED"])]
+    for layer in sorted({path.parent for path in (INCLUDE / "tandem").glob("*/*.impl.hpp")}):
+        definitions = "".join(f"#include <tandem/{layer.name}/{path.name}>\n" for path in sorted(layer.glob("*.impl.hpp")))
+        parts.append((folder / f"{layer.name}.o", definitions, ["-c", "-DTANDEM_COMPILED"]))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda part: compile_once(part[0], part[1], key, part[2]), parts))
     for target, fault in found:
         if target is None:
             raise RuntimeError(f"what all variants have in common does not compile:\n{fault}")
-    return [f"-I{folder}", folder / "kernels.o", *LIBRARIES], sum(seconds for _, seconds in found)
+    objects = [target for target, _, _ in parts[1:]]
+    return ["-DTANDEM_COMPILED", f"-I{folder}", *objects, *LIBRARIES], sum(seconds for _, seconds in found)
 
 
 def compile_variant(name, list_path, folder, key, common):

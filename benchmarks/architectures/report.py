@@ -183,7 +183,7 @@ def architectures(results):
             lines.append([(e["variant"], grey), (f"{e['ms']:.3g}", grey), (f"{e['ms_low']:.3g} – {e['ms_high']:.3g}", grey),
                           (f"{e['items_per_second']:.4g}", grey), (f"{e['ratio_to_base']:.3f}{mark}", grey), (share, grey)])  # fmt: skip
         out.append(f"<h3>{row}</h3>" + table(["variant", "ms", "range", "items/s", f"ratio to {base}", "of the ceiling"], lines))
-    out.append("<h2>Costs</h2><p>Compiling: a variant's own program; the header that all include and the kernels that all use took "
+    out.append("<h2>Costs</h2><p>Compiling: a variant's own program; the header that all include and the library that all link took "
                f"{results['common_compile_seconds']:.0f} s, once.</p>")  # fmt: skip
     lines = [[(name, "")] + [(short(results["variants"][name][key], 4), "") for _, key in COSTS] for name in names]
     out.append(table(["variant"] + [title for title, _ in COSTS], lines))

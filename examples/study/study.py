@@ -20,8 +20,6 @@ sys.path.insert(0, str(HERE))
 import architectures  # noqa: E402
 import study_report  # noqa: E402
 
-LIBRARIES = ["-ljpeg", "-lpng", "-lutf8proc", "-lz"]
-
 
 def compile_trial(name, list_path, has_loss, folder, key, common):
     """(program, seconds) of a variant's trials, or (None, the compiler's errors)."""
@@ -30,7 +28,7 @@ def compile_trial(name, list_path, has_loss, folder, key, common):
         f'#include "trial.hpp"\n#include "{list_path}"\n'
         f"int main(int count, char** arguments) {{ return study::main<{name}>(count, arguments{loss}); }}\n"
     )
-    return architectures.compile_once(folder / f"trial_{name}", text, key, [*common, *LIBRARIES])
+    return architectures.compile_once(folder / f"trial_{name}", text, key, common)
 
 
 def constants(name, list_path, folder, key, common):

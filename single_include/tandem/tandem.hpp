@@ -1517,84 +1517,11 @@ template <class T>
 concept StoredElement = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16> ||
     std::same_as<T, std::int32_t> || std::same_as<T, std::int64_t> || std::same_as<T, std::uint8_t>;
 
-namespace detail {
-
-/// IEEE 754 binary16 to binary32, exact; NaN payloads are kept.
-float half_to_float(std::uint16_t half);
-
-/// Copies elements of type Stored, aligned or not, through `convert(value, index)`.
-template <class Stored, class T, class Convert>
-void convert_elements(std::span<const std::byte> data, std::span<T> out, Convert convert) {
-    for (std::size_t i = 0; i < out.size(); ++i) {
-        Stored value;
-        std::memcpy(&value, data.data() + i * sizeof(Stored), sizeof(Stored));
-        out[i] = convert(value, i);
-    }
-}
-
-void check_size(const StoredTensor& tensor);
-
-}  // namespace detail
-
 /// Reads all elements in row-major order. Floating T takes F64, F32, F16 and BF16 and rounds to nearest (to bfloat16 by
 /// way of float); integer T takes I64, I32 and U8. Throws Error that names the tensor if the type is another, if `out`
 /// has not as many elements as the shape, or if an integer does not fit T; `out` may then be written in part.
 template <StoredElement T>
-void read_elements(const StoredTensor& tensor, std::span<T> out) {
-    detail::check_size(tensor);
-    const std::size_t count = tensor.data.size() * 8 / bits(tensor.type);
-    if (out.size() != count)
-        throw Error(tensor.name, std::to_string(out.size()) + " elements",
-                    std::to_string(count) + " (shape " + detail::shape_text(tensor.shape) + ")");
-    if (tensor.type == data_type_of<T>()) {
-        if (!out.empty()) std::memcpy(out.data(), tensor.data.data(), tensor.data.size());
-        return;
-    }
-    if constexpr (std::integral<T>) {
-        const auto fitting = [&](auto value, std::size_t i) {
-            if (!std::in_range<T>(value))
-                throw Error(tensor.name, "values that fit " + std::string(name(data_type_of<T>())),
-                            std::to_string(value) + " at element " + std::to_string(i));
-            return static_cast<T>(value);
-        };
-        switch (tensor.type) {
-            case DataType::I64:
-                return detail::convert_elements<std::int64_t>(tensor.data, out, fitting);
-            case DataType::I32:
-                return detail::convert_elements<std::int32_t>(tensor.data, out, fitting);
-            case DataType::U8:
-                return detail::convert_elements<std::uint8_t>(tensor.data, out, fitting);
-            default:
-                throw Error(tensor.name, "I64, I32 or U8", name(tensor.type));
-        }
-    } else {
-        const auto rounded = [](auto value, std::size_t) {
-            if constexpr (std::same_as<T, bfloat16>) {
-                return bfloat16(static_cast<float>(value));
-            } else {
-                return static_cast<T>(value);
-            }
-        };
-        const auto from_half = [&](std::uint16_t half, std::size_t i) {
-            return rounded(detail::half_to_float(half), i);
-        };
-        const auto from_bfloat16 = [&](std::uint16_t word, std::size_t i) {
-            return rounded(std::bit_cast<float>(static_cast<std::uint32_t>(word) << 16), i);
-        };
-        switch (tensor.type) {
-            case DataType::F64:
-                return detail::convert_elements<double>(tensor.data, out, rounded);
-            case DataType::F32:
-                return detail::convert_elements<float>(tensor.data, out, rounded);
-            case DataType::F16:
-                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_half);
-            case DataType::BF16:
-                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_bfloat16);
-            default:
-                throw Error(tensor.name, "F64, F32, F16 or BF16", name(tensor.type));
-        }
-    }
-}
+void read_elements(const StoredTensor& tensor, std::span<T> out);
 
 /// Describes elements in memory as a tensor to save; they must outlive it.
 template <StoredElement T>
@@ -1716,6 +1643,10 @@ private:
 /// Reports `text` to `events`. Returns the position where it is no JSON, or where an event returned false; nothing if
 /// neither happened.
 std::optional<std::size_t> json_fault(std::string_view text, JsonEvents& events);
+
+/// Reports a whole file to `events`. Throws Error that says what was expected of it, and where it is no JSON; of
+/// another kind of file, what it is.
+void read_json(const std::filesystem::path& path, JsonEvents& events, std::string_view expected = "a JSON object");
 
 /// Appends `text`, which must be UTF-8, as a JSON string.
 void append_json_string(std::string& json, std::string_view text);
@@ -3504,8 +3435,8 @@ bool reads_in_place(const Operand<A>& a) {
     return std::same_as<A, T> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
 }
 
-/// Elements from one row of a packed block to the next: a line of the cache more than their own, which may be a multiple
-/// of 4096 bytes.
+/// Elements from one row of a packed block to the next: a line of the cache more than their own, which may be a
+/// multiple of 4096 bytes.
 template <class T>
 constexpr std::size_t packed_stride(std::size_t depth) {
     return depth + line / sizeof(T);
@@ -3729,6 +3660,18 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
         }
     }
 }
+
+#if defined(TANDEM_COMPILED)
+extern template void gemm<float, float, float, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<float>&,
+                                                           const Operand<float>&, float*, std::size_t, bool,
+                                                           const NoEpilogue&);
+extern template void gemm<double, double, double, NoEpilogue>(std::size_t, std::size_t, std::size_t,
+                                                              const Operand<double>&, const Operand<double>&, double*,
+                                                              std::size_t, bool, const NoEpilogue&);
+extern template void gemm<float, float, bfloat16, NoEpilogue>(std::size_t, std::size_t, std::size_t,
+                                                              const Operand<float>&, const Operand<bfloat16>&, float*,
+                                                              std::size_t, bool, const NoEpilogue&);
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
@@ -5712,9 +5655,7 @@ class PackedMatrix : public PackedWeight<T> {
 public:
     using shape = S;
 
-    PackedMatrix()
-        requires(S::dynamic_count == 0)
-        : PackedMatrix(S::extents) {}
+    PackedMatrix() requires(S::dynamic_count == 0) : PackedMatrix(S::extents) {}
     explicit PackedMatrix(const Extents<S::rank>& extents)
         : PackedWeight<T>(extents[0], extents.count() / extents[0]), extents_(extents) {}
 
@@ -5744,6 +5685,14 @@ template <class T, class S>
 void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<typename PackedMatrix<T, S>::element, S>& values) {
     parameter.pack(values.data());
 }
+
+#if defined(TANDEM_COMPILED)
+extern template class PackedWeight<float>;
+extern template class PackedWeight<double>;
+extern template class PackedWeight<amp_bf16>;
+extern template class PackedWeight<bfloat16>;
+extern template class PackedWeight<int8>;
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -7872,6 +7821,45 @@ const Tensor<C, Shape<Prefix + grid.area(), HeadWidth>>& rotations_2d() {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/nn/windows.hpp ----
+
+// The windows of pixels that a convolution multiplies.
+
+namespace tandem::inline TANDEM_ABI::nn {
+
+/// Windows of kernel · kernel pixels every `stride` of them, over images that have `pad` rows and columns of zeros
+/// before them and as many as it takes behind them: `out` windows.
+struct Windows {
+    ImageSize in, out;
+    std::size_t kernel, stride, pad;
+
+    constexpr std::size_t taps() const { return kernel * kernel; }
+};
+
+/// A pixel in the padding.
+inline constexpr std::size_t outside = ~std::size_t{0};
+
+/// Calls body(row, tap, pixel) for every place of every window of the lines [first, last) of the result, which count on
+/// from image to image: `row` is the result's, `pixel` the one that the kernel's position `tap` lies on, or outside.
+template <class Body>
+void for_each_window(const Windows& windows, std::size_t first, std::size_t last, const Body& body) {
+    for (std::size_t line = first; line < last; ++line) {
+        const std::size_t image = line / windows.out.height * windows.in.area();
+        const std::size_t top = line % windows.out.height * windows.stride;
+        for (std::size_t x = 0; x < windows.out.width; ++x) {
+            for (std::size_t tap = 0; tap < windows.taps(); ++tap) {
+                // In the padding before the first line or column, these wrap around to huge numbers.
+                const std::size_t row = top + tap / windows.kernel - windows.pad,
+                                  column = x * windows.stride + tap % windows.kernel - windows.pad;
+                const bool inside = row < windows.in.height && column < windows.in.width;
+                body(line * windows.out.width + x, tap, inside ? image + row * windows.in.width + column : outside);
+            }
+        }
+    }
+}
+
+}  // namespace tandem::inline TANDEM_ABI::nn
+
 // ---- tandem/nn/stem.hpp ----
 
 // What turns pixels into one row a patch.
@@ -7898,7 +7886,8 @@ using ImagesGradient = View<C, Shape<dynamic, 3, image.height, image.width>>;
 
 namespace nn {
 
-/// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in parallel.
+/// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in
+/// parallel.
 template <ImageSize image, std::size_t Patch, std::size_t Row, class Body>
 void for_each_patch_line(std::size_t count, const Body& body) {
     constexpr ImageSize grid = image / Patch;
@@ -7918,9 +7907,9 @@ void for_each_patch_line(std::size_t count, const Body& body) {
     });
 }
 
-/// Cuts images <N, 3, height, width> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
-/// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
-/// left out, as a convolution without padding leaves them.
+/// Cuts images <N, 3, height, width> into rows of Patch x Patch patches, left to right, top to bottom; a row begins
+/// with the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch
+/// are left out, as a convolution without padding leaves them.
 template <ImageSize image, std::size_t Patch, Real C, std::size_t Row>
 void extract_patches(Images<C, image> images, Rows<C, Row> rows) {
     for_each_patch_line<image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
@@ -7972,13 +7961,15 @@ struct PatchStem {
 
     /// Adds to the gradients, given dy; writes that of the images where it is asked for.
     void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {
+                      nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         if (dimages.size() > 0) saved.patches_gradient.resize(dy.extent(0));
         conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width},
-                              {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv, 0,
-                              width);
+                              {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv,
+                              0, width);
         if (dimages.size() > 0) join_patches<image, patch, C, depth_row>(saved.patches_gradient, dimages);
-        if constexpr (shape.bias) detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
+        if constexpr (shape.bias)
+            detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
     }
 };
 
@@ -8006,7 +7997,7 @@ struct ConvStage {
 
     void initialise(Random& random) { fill_normal(conv, random, std::sqrt(2.0 / static_cast<double>(depth))); }
 
-    /// pixel(n, y, x) points to the In channels of a pixel; writes saved.activated.
+    /// pixel(at, to) writes the In channels of a pixel, which count on from image to image; writes saved.activated.
     template <class Pixel>
     void forward(std::size_t count, const Pixel& pixel, Saved& saved) const {
         const std::size_t rows = count * half.area();
@@ -8014,13 +8005,12 @@ struct ConvStage {
         saved.convolved.resize(rows);
         saved.normed.resize(rows);
         saved.activated.resize(rows);
-        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
-                                   bool inside) {
+        for_each_image_window(count, [&](std::size_t row, std::size_t tap, std::size_t at) {
             C* const to = saved.windows.data() + row * depth + tap * In;
-            if (inside) {
-                pixel(n, y, x, to);
-            } else {
+            if (at == outside) {
                 std::fill_n(to, In, C{0});
+            } else {
+                pixel(at, to);
             }
         });
         conv.product(rows, {saved.windows.data(), depth}, {saved.convolved.data(), Out}, {});
@@ -8028,8 +8018,8 @@ struct ConvStage {
         activate(parts.activation, saved.normed.data(), saved.activated.data(), saved.activated.size());
     }
 
-    /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is its
-    /// input's unless it is null.
+    /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is
+    /// its input's unless it is null.
     void backward(std::size_t count, C* dx, Saved& saved, ConvStage& gradient) const requires Trainable<T> {
         const std::size_t rows = count * half.area();
         activate_backward(parts.activation, saved.normed.data(), saved.gradient.data(), saved.gradient.size());
@@ -8039,29 +8029,21 @@ struct ConvStage {
                               {dx == nullptr ? nullptr : saved.windows_gradient.data(), depth}, gradient.conv, 0, Out);
         if (dx == nullptr) return;
         std::fill_n(dx, count * 4 * half.area() * In, C{0});
-        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
-                                   bool inside) {
-            if (!inside) return;
-            C* const to = dx + ((n * 2 * half.height + y) * 2 * half.width + x) * In;
+        for_each_image_window(count, [&](std::size_t row, std::size_t tap, std::size_t at) {
+            if (at == outside) return;
+            C* const to = dx + at * In;
             const C* const from = saved.windows_gradient.data() + row * depth + tap * In;
             std::transform(to, to + In, from, to, std::plus<C>());
         });
     }
 
 private:
-    /// Calls body(row, n, y, x, tap, inside) for every row of the result and every pixel its window covers, images in
-    /// parallel.
+    /// for_each_window of all images, which are walked in parallel.
     template <class Body>
-    static void for_each_window(std::size_t count, const Body& body) {
+    static void for_each_image_window(std::size_t count, const Body& body) {
+        static constexpr Windows windows{{2 * half.height, 2 * half.width}, half, 3, 2, 1};
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin * half.area(); row < end * half.area(); ++row) {
-                const std::size_t n = row / half.area(), top = row / half.width % half.height * 2, left = row % half.width * 2;
-                for (std::size_t tap = 0; tap < 9; ++tap) {
-                    // One row and column of zeros around the image: pixel -1 is the padding's.
-                    const std::size_t y = top + tap / 3 - 1, x = left + tap % 3 - 1;
-                    body(row, n, y, x, tap, y < 2 * half.height && x < 2 * half.width);
-                }
-            }
+            for_each_window(windows, begin * half.height, end * half.height, body);
         });
     }
 };
@@ -8075,9 +8057,7 @@ struct ConvStem {
     static constexpr std::size_t stages = static_cast<std::size_t>(std::bit_width(shape.patch)) - 1;
     using C = Compute<T>;
 
-    static constexpr std::size_t channels(std::size_t stage) {
-        return stage == 0 ? 3 : width >> (stages - stage);
-    }
+    static constexpr std::size_t channels(std::size_t stage) { return stage == 0 ? 3 : width >> (stages - stage); }
     /// Of a stage's input.
     static constexpr ImageSize size(std::size_t stage) { return image / (std::size_t{1} << stage); }
 
@@ -8086,8 +8066,7 @@ struct ConvStem {
     template <std::size_t... I>
     struct Chain<std::index_sequence<I...>> {
         using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>...>;
-        using Saved = std::tuple<
-            typename ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>::Saved...>;
+        using Saved = std::tuple<typename ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>::Saved...>;
     };
     using Stages = Chain<std::make_index_sequence<stages>>;
 
@@ -8101,8 +8080,8 @@ struct ConvStem {
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         const auto stage = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-            std::tuple_element_t<I, typename Stages::Layers>::parameters(
-                visit, at + "stem." + std::to_string(I) + ".", std::get<I>(self.convolutions)...);
+            std::tuple_element_t<I, typename Stages::Layers>::parameters(visit, at + "stem." + std::to_string(I) + ".",
+                                                                         std::get<I>(self.convolutions)...);
         };
         for_each_stage(stage);
         decltype(proj)::parameters(visit, at + "stem.proj.", self.proj...);
@@ -8117,25 +8096,28 @@ struct ConvStem {
         const std::size_t count = images.extent(0);
         for_each_stage([&](auto stage) {
             constexpr std::size_t in = channels(stage());
-            constexpr ImageSize from_size = size(stage());
             const auto& layer = std::get<stage()>(convolutions);
             if constexpr (stage() == 0) {
-                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
-                    for (std::size_t c = 0; c < 3; ++c)
-                        to[c] = images.data()[((n * 3 + c) * from_size.height + y_at) * from_size.width + x_at];
-                }, std::get<0>(saved.stages));
+                layer.forward(
+                    count,
+                    [&](std::size_t at, C* to) {
+                        const C* const from = images.data() + at / image.area() * 3 * image.area() + at % image.area();
+                        for (std::size_t c = 0; c < 3; ++c) to[c] = from[c * image.area()];
+                    },
+                    std::get<0>(saved.stages));
             } else {
                 const C* const from = std::get<stage() - 1>(saved.stages).activated.data();
-                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
-                    std::copy_n(from + ((n * from_size.height + y_at) * from_size.width + x_at) * in, in, to);
-                }, std::get<stage()>(saved.stages));
+                layer.forward(
+                    count, [&](std::size_t at, C* to) { std::copy_n(from + at * in, in, to); },
+                    std::get<stage()>(saved.stages));
             }
         });
         proj.forward(std::get<stages - 1>(saved.stages).activated, y);
     }
 
     void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {
+                      nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / shape.patches();
         if (dimages.size() > 0) saved.pixels_gradient.resize(count * image.area());
         auto& last = std::get<stages - 1>(saved.stages);
@@ -8149,8 +8131,8 @@ struct ConvStem {
                 before.gradient.resize(before.activated.extent(0));
                 dx = before.gradient.data();
             }
-            std::get<stage>(convolutions).backward(count, dx, std::get<stage>(saved.stages),
-                                                   std::get<stage>(gradient.convolutions));
+            std::get<stage>(convolutions)
+                .backward(count, dx, std::get<stage>(saved.stages), std::get<stage>(gradient.convolutions));
         });
         for (std::size_t i = 0; i < dimages.size(); ++i) {
             const std::size_t n = i / (3 * image.area()), channel = i / image.area() % 3, pixel = i % image.area();
@@ -10269,225 +10251,11 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/nn/convolution.hpp ----
+// ---- tandem/nn/batch_norm.hpp ----
 
-// Convolutions over pixels that stand as rows of channels, and the batch norm behind them.
+// Batch norm over rows of channels, with the activation behind it.
 
 namespace tandem::inline TANDEM_ABI::nn {
-
-/// The pixels of square images as rows, image by image, line by line: <N · side · side, channels>. Sizes are run-time
-/// numbers: a convolutional tower has a layer of every size, and would be compiled for each.
-template <Real C>
-using Pixels = Tensor<C, Shape<dynamic, dynamic>>;
-
-/// Where a convolution reads: side · side pixels of `in` channels, windows of kernel · kernel pixels every `stride` of
-/// them, `pad` rows and columns of zeros before the image and as many as it takes behind it.
-struct ConvolutionShape {
-    std::size_t side = 0, in = 0, out = 0, kernel = 1, stride = 1, pad = 0;
-    std::size_t out_side = 0;
-
-    constexpr std::size_t depth() const { return in * kernel * kernel; }
-    constexpr std::size_t rows(std::size_t count) const { return count * out_side * out_side; }
-    /// One window is one pixel, and all of them are read.
-    constexpr bool is_plain() const { return kernel == 1 && stride == 1; }
-
-    /// With `pad` zeros on every side, as torch.nn.Conv2d.
-    static constexpr ConvolutionShape padded(std::size_t side, std::size_t in, std::size_t out, std::size_t kernel,
-                                             std::size_t stride) {
-        const std::size_t pad = kernel / 2;
-        return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
-    }
-    /// Of the product with the weight; memory is the layers'.
-    constexpr Cost cost() const { return linear_cost(depth(), out, false, out_side * out_side); }
-};
-
-/// What a chain of blocks holds (see BlockChain), in elements for one image: in inference the buffers of two blocks in
-/// turn, in training those of all, and of what the backward pass needs the largest of each.
-class ChainMemory {
-public:
-    template <std::size_t Held, std::size_t Needed>
-    constexpr void add(const std::array<std::size_t, Held>& held, std::size_t saved,
-                       const std::array<std::size_t, Needed>& needed) {
-        for (std::size_t i = 0; i < Held; ++i) turns_[count_ % 2][i] = std::max(turns_[count_ % 2][i], held[i]);
-        for (std::size_t i = 0; i < Needed; ++i) needed_[i] = std::max(needed_[i], needed[i]);
-        saved_ += saved;
-        ++count_;
-    }
-    constexpr Cost cost() const {
-        Cost cost{.saved = saved_};
-        for (const auto& turn : turns_) {
-            for (const std::size_t buffer : turn) cost.inference += buffer;
-        }
-        for (const std::size_t buffer : needed_) cost.scratch += buffer;
-        return cost;
-    }
-
-private:
-    std::array<std::array<std::size_t, 8>, 2> turns_{};
-    std::array<std::size_t, 8> needed_{};
-    std::size_t saved_ = 0, count_ = 0;
-};
-
-/// A pixel in the padding.
-inline constexpr std::size_t outside = ~std::size_t{0};
-
-/// Calls body(row, tap, pixel) for every place of every window of the lines [first, last) of the result, which count on
-/// from image to image: `row` is the result's, `pixel` the one that the kernel's position `tap` lies on, or outside.
-template <class Body>
-void for_each_window(const ConvolutionShape& shape, std::size_t first, std::size_t last, const Body& body) {
-    const std::size_t side = shape.out_side, kernel = shape.kernel;
-    for (std::size_t line = first; line < last; ++line) {
-        const std::size_t image = line / side * shape.side * shape.side, top = line % side * shape.stride;
-        for (std::size_t x = 0; x < side; ++x) {
-            for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
-                // In the padding before the first line or column, these wrap around to huge numbers.
-                const std::size_t row = top + tap / kernel - shape.pad,
-                                  column = x * shape.stride + tap % kernel - shape.pad;
-                const bool inside = row < shape.side && column < shape.side;
-                body(line * side + x, tap, inside ? image + row * shape.side + column : outside);
-            }
-        }
-    }
-}
-
-/// A convolution without a bias. The weight has PyTorch's shape, [out, in, kernel, kernel].
-template <Arithmetic T>
-struct Convolution {
-    using C = Compute<T>;
-
-    ConvolutionShape shape;
-    PackedMatrix<T, Shape<dynamic, dynamic, dynamic, dynamic>> weight;
-
-    explicit Convolution(const ConvolutionShape& sizes)
-        : shape(sizes), weight(Extents<4>{{sizes.out, sizes.in, sizes.kernel, sizes.kernel}}) {}
-
-    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        visit(at + "weight", self.weight...);
-    }
-
-    /// torch.nn.Conv2d draws uniformly; this has its variance, 1 / (3 · depth).
-    void initialise(Random& random) {
-        fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth())));
-    }
-
-    /// x <N · side², in> to y <N · out_side², out>, then what `finish` says.
-    void forward(std::size_t count, const C* x, C* y, const kernels::Finish<C>& finish = {}) const {
-        const std::size_t side = shape.out_side, depth = shape.depth(), out = shape.out;
-        if (shape.is_plain()) return weight.product(shape.rows(count), {x, depth}, {y, out}, finish);
-        // As many lines of windows as stay in a core's cache until they are multiplied.
-        const std::size_t lines = std::max<std::size_t>(1, 131072 / (side * depth));
-        parallel_for(count * side, lines, [&](std::size_t begin, std::size_t end) {
-            thread_local Buffer<C> windows;
-            for (std::size_t first = begin; first < end; first += lines) {
-                const std::size_t last = std::min(end, first + lines), row = first * side, rows = (last - first) * side;
-                windows.resize(rows * depth);
-                write_windows(first, last, x, windows.data());
-                weight.product(rows, {windows.data(), depth}, {y + row * out, out}, finish.at(row, 0));
-            }
-        });
-    }
-
-    /// Adds to the weight's gradient, and writes dx unless it is null.
-    void backward(std::size_t count, const C* x, const C* dy, C* dx, Pixels<C>& windows, Pixels<C>& dwindows,
-                  Convolution& gradient) const requires Trainable<T> {
-        const std::size_t rows = shape.rows(count), depth = shape.depth(), side = shape.out_side;
-        if (shape.is_plain())
-            return weight.product_backward(rows, {x, depth}, {dy, shape.out}, {dx, depth}, gradient.weight, 0,
-                                           shape.out);
-        windows.resize(rows, depth);
-        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
-            write_windows(begin, end, x, windows.data() + begin * side * depth);
-        });
-        if (dx != nullptr) dwindows.resize(rows, depth);
-        weight.product_backward(rows, {windows.data(), depth}, {dy, shape.out},
-                                {dx == nullptr ? nullptr : dwindows.data(), depth}, gradient.weight, 0, shape.out);
-        if (dx == nullptr) return;
-        std::fill_n(dx, count * shape.side * shape.side * shape.in, C{0});
-        // Windows overlap: image by image, not line by line.
-        const std::size_t taps = shape.kernel * shape.kernel;
-        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for_each_window(shape, begin * side, end * side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-                if (pixel == outside) return;
-                C* const to = dx + pixel * shape.in;
-                const C* const g = dwindows.data() + row * depth + tap;
-                for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
-            });
-        });
-    }
-
-private:
-    /// The windows of the lines [first, last), channel by channel as the weight has them.
-    void write_windows(std::size_t first, std::size_t last, const C* x, C* windows) const {
-        const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel, before = first * shape.out_side;
-        for_each_window(shape, first, last, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-            C* const to = windows + (row - before) * depth + tap;
-            for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == outside ? C{0} : x[pixel * shape.in + c];
-        });
-    }
-};
-
-/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is
-/// shape.out.
-template <Arithmetic T>
-struct DepthwiseConvolution {
-    using C = Compute<T>;
-
-    ConvolutionShape shape;
-    Tensor<C, Shape<dynamic, dynamic, dynamic, dynamic>> weight;
-
-    explicit DepthwiseConvolution(const ConvolutionShape& sizes)
-        : shape(sizes), weight(sizes.out, std::size_t{1}, sizes.kernel, sizes.kernel) {}
-
-    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        visit(at + "weight", self.weight...);
-    }
-
-    void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(taps()))); }
-
-    /// x <N · side², channels> to y <N · out_side², channels>: activation(scale · the sums + bias), where scale and
-    /// bias are one a channel, or null.
-    void forward(std::size_t count, const C* x, C* y, const C* scale = nullptr, const C* bias = nullptr,
-                 kernels::Activation activation = kernels::Activation::none) const {
-        const std::size_t width = shape.in, side = shape.out_side;
-        const kernels::KernelSet<C>& set = kernels::active<C>();
-        std::vector<C> by_tap(taps() * width);
-        set.transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
-        for (std::size_t i = 0; scale != nullptr && i < by_tap.size(); ++i) by_tap[i] *= scale[i % width];
-        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
-            std::vector<const C*> pixels(taps()), factors(taps());
-            std::size_t terms = 0;
-            for_each_window(shape, begin, end, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-                if (tap == 0) terms = 0;
-                if (pixel != outside) {
-                    pixels[terms] = x + pixel * width;
-                    factors[terms++] = by_tap.data() + tap * width;
-                }
-                if (tap + 1 == taps())
-                    set.sum_of_products(terms, pixels.data(), factors.data(), bias, activation, y + row * width, width);
-            });
-        });
-    }
-
-    /// Adds to the weight's gradient, and writes dx.
-    void backward(std::size_t count, const C* x, const C* dy, C* dx, DepthwiseConvolution& gradient) const {
-        const std::size_t width = shape.in;
-        std::fill_n(dx, count * shape.side * shape.side * width, C{0});
-        // Channels in parallel: windows overlap, and every channel has a gradient of its own.
-        parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
-            const std::size_t last = std::min(end * 16, width);
-            for_each_window(shape, 0, count * shape.out_side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-                for (std::size_t c = begin * 16; pixel != outside && c < last; ++c) {
-                    const C g = dy[row * width + c];
-                    gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
-                    dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
-                }
-            });
-        });
-    }
-
-private:
-    std::size_t taps() const { return shape.kernel * shape.kernel; }
-};
 
 /// What a batch norm norms with: the running means, in the convolution before it and with nothing kept for backward;
 /// the same, with that kept; or the batch's own.
@@ -10547,21 +10315,33 @@ struct BatchNorm {
         saved.is_batch = by_batch;
         saved.mean.resize(width);
         saved.inverse.resize(width);
-        for_each_channel(width, [&](std::size_t c) {
-            double mean = static_cast<double>(running_mean.data()[c]),
-                   variance = static_cast<double>(running_var.data()[c]);
-            if (by_batch) {
-                mean = variance = 0;
-                for (std::size_t row = 0; row < rows; ++row) mean += static_cast<double>(x[row * width + c]);
-                mean /= static_cast<double>(rows);
-                for (std::size_t row = 0; row < rows; ++row) {
-                    const double difference = static_cast<double>(x[row * width + c]) - mean;
-                    variance += difference * difference;
-                }
-                variance /= static_cast<double>(rows);
+        for_each_channels(width, [&](std::size_t first, auto channels) {
+            using Sums = std::array<double, most_channels>;
+            Sums mean, variance;
+            for (std::size_t c = 0; c < channels; ++c) {
+                mean[c] = by_batch ? 0 : static_cast<double>(running_mean.data()[first + c]);
+                variance[c] = by_batch ? 0 : static_cast<double>(running_var.data()[first + c]);
             }
-            saved.mean.data()[c] = static_cast<C>(mean);
-            saved.inverse.data()[c] = static_cast<C>(1 / std::sqrt(variance + eps));
+            if (by_batch) {
+                const auto count = static_cast<double>(rows);
+                for (std::size_t row = 0; row < rows; ++row) {
+                    const C* const from = x + row * width + first;
+                    for (std::size_t c = 0; c < channels; ++c) mean[c] += static_cast<double>(from[c]);
+                }
+                for (std::size_t c = 0; c < channels; ++c) mean[c] /= count;
+                for (std::size_t row = 0; row < rows; ++row) {
+                    const C* const from = x + row * width + first;
+                    for (std::size_t c = 0; c < channels; ++c) {
+                        const double difference = static_cast<double>(from[c]) - mean[c];
+                        variance[c] += difference * difference;
+                    }
+                }
+                for (std::size_t c = 0; c < channels; ++c) variance[c] /= count;
+            }
+            for (std::size_t c = 0; c < channels; ++c) {
+                saved.mean.data()[first + c] = static_cast<C>(mean[c]);
+                saved.inverse.data()[first + c] = static_cast<C>(1 / std::sqrt(variance[c] + eps));
+            }
         });
         parallel_for(rows, std::max<std::size_t>(1, 4096 / width), [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin * width; i < end * width; i += width) {
@@ -10575,38 +10355,62 @@ struct BatchNorm {
     void backward(std::size_t rows, const C* x, C* g, const Saved& saved, BatchNorm& gradient) const {
         const std::size_t width = weight.size();
         const auto count = static_cast<double>(rows);
-        for_each_channel(width, [&](std::size_t c) {
-            const double mean = static_cast<double>(saved.mean.data()[c]),
-                         inverse = static_cast<double>(saved.inverse.data()[c]);
-            double sum = 0, along = 0;
-            for (std::size_t row = 0; row < rows; ++row) {
-                C& slope = g[row * width + c];
-                if (activation != kernels::Activation::none) slope *= slope_at(normed(x[row * width + c], c, saved));
-                sum += static_cast<double>(slope);
-                along += static_cast<double>(slope) * (static_cast<double>(x[row * width + c]) - mean) * inverse;
+        for_each_channels(width, [&](std::size_t first, auto channels) {
+            std::array<double, most_channels> mean, inverse, scale, sum{}, along{};
+            for (std::size_t c = 0; c < channels; ++c) {
+                mean[c] = static_cast<double>(saved.mean.data()[first + c]);
+                inverse[c] = static_cast<double>(saved.inverse.data()[first + c]);
+                scale[c] = static_cast<double>(weight.data()[first + c]) * inverse[c];
             }
-            gradient.bias.data()[c] += static_cast<C>(sum);
-            gradient.weight.data()[c] += static_cast<C>(along);
-            const double scale = static_cast<double>(weight.data()[c]) * inverse;
             for (std::size_t row = 0; row < rows; ++row) {
-                C& slope = g[row * width + c];
-                const double hat = (static_cast<double>(x[row * width + c]) - mean) * inverse;
-                const double through = saved.is_batch ? (sum + hat * along) / count : 0;
-                slope = static_cast<C>(scale * (static_cast<double>(slope) - through));
+                const C* const from = x + row * width + first;
+                C* const slope = g + row * width + first;
+                if (activation != kernels::Activation::none) {
+                    for (std::size_t c = 0; c < channels; ++c) slope[c] *= slope_at(normed(from[c], first + c, saved));
+                }
+                for (std::size_t c = 0; c < channels; ++c) {
+                    sum[c] += static_cast<double>(slope[c]);
+                    along[c] += static_cast<double>(slope[c]) * (static_cast<double>(from[c]) - mean[c]) * inverse[c];
+                }
             }
-            if (!saved.is_batch) return;
-            const double variance =
-                (1 / (inverse * inverse) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
-            gradient.running_mean.data()[c] += running_mean.data()[c] - static_cast<C>(mean);
-            gradient.running_var.data()[c] += running_var.data()[c] - static_cast<C>(variance);
+            for (std::size_t c = 0; c < channels; ++c) {
+                gradient.bias.data()[first + c] += static_cast<C>(sum[c]);
+                gradient.weight.data()[first + c] += static_cast<C>(along[c]);
+            }
+            for (std::size_t row = 0; row < rows; ++row) {
+                const C* const from = x + row * width + first;
+                C* const slope = g + row * width + first;
+                for (std::size_t c = 0; c < channels; ++c) {
+                    const double hat = (static_cast<double>(from[c]) - mean[c]) * inverse[c];
+                    const double through = saved.is_batch ? (sum[c] + hat * along[c]) / count : 0;
+                    slope[c] = static_cast<C>(scale[c] * (static_cast<double>(slope[c]) - through));
+                }
+            }
+            for (std::size_t c = 0; saved.is_batch && c < channels; ++c) {
+                const double variance =
+                    (1 / (inverse[c] * inverse[c]) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
+                gradient.running_mean.data()[first + c] += running_mean.data()[first + c] - static_cast<C>(mean[c]);
+                gradient.running_var.data()[first + c] += running_var.data()[first + c] - static_cast<C>(variance);
+            }
         });
     }
 
 private:
+    static constexpr std::size_t most_channels = 16;
+
+    /// Calls body(first, count) for neighbouring channels, in parallel: a line of the cache of them at a time, row by
+    /// row, in loops of a constant length but for the last.
     template <class Body>
-    static void for_each_channel(std::size_t width, const Body& body) {
-        parallel_for(width, 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t c = begin; c < end; ++c) body(c);
+    static void for_each_channels(std::size_t width, const Body& body) {
+        parallel_for((width + most_channels - 1) / most_channels, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t first = begin * most_channels; first < std::min(end * most_channels, width);
+                 first += most_channels) {
+                if (first + most_channels <= width) {
+                    body(first, std::integral_constant<std::size_t, most_channels>{});
+                } else {
+                    body(first, width - first);
+                }
+            }
         });
     }
 
@@ -10619,6 +10423,183 @@ private:
         const C sigmoid = 1 / (1 + std::exp(-x));
         return sigmoid * (1 + x * (1 - sigmoid));
     }
+};
+
+}  // namespace tandem::inline TANDEM_ABI::nn
+
+// ---- tandem/nn/convolution.hpp ----
+
+// Convolutions over pixels that stand as rows of channels.
+
+namespace tandem::inline TANDEM_ABI::nn {
+
+/// The pixels of square images as rows, image by image, line by line: <N · side · side, channels>. Sizes are run-time
+/// numbers: a convolutional tower has a layer of every size, and would be compiled for each.
+template <Real C>
+using Pixels = Tensor<C, Shape<dynamic, dynamic>>;
+
+/// Where a convolution reads: side · side pixels of `in` channels, windows of kernel · kernel pixels every `stride` of
+/// them, `pad` rows and columns of zeros before the image and as many as it takes behind it.
+struct ConvolutionShape {
+    std::size_t side = 0, in = 0, out = 0, kernel = 1, stride = 1, pad = 0;
+    std::size_t out_side = 0;
+
+    constexpr std::size_t depth() const { return in * kernel * kernel; }
+    constexpr std::size_t rows(std::size_t count) const { return count * out_side * out_side; }
+    /// One window is one pixel, and all of them are read.
+    constexpr bool is_plain() const { return kernel == 1 && stride == 1; }
+
+    /// With `pad` zeros on every side, as torch.nn.Conv2d.
+    static constexpr ConvolutionShape padded(std::size_t side, std::size_t in, std::size_t out, std::size_t kernel,
+                                             std::size_t stride) {
+        const std::size_t pad = kernel / 2;
+        return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
+    }
+    constexpr Windows windows() const { return {{side, side}, {out_side, out_side}, kernel, stride, pad}; }
+
+    /// Of the product with the weight; memory is the layers'.
+    constexpr Cost cost() const { return linear_cost(depth(), out, false, out_side * out_side); }
+};
+
+/// A convolution without a bias. The weight has PyTorch's shape, [out, in, kernel, kernel].
+template <Arithmetic T>
+struct Convolution {
+    using C = Compute<T>;
+
+    ConvolutionShape shape;
+    PackedMatrix<T, Shape<dynamic, dynamic, dynamic, dynamic>> weight;
+
+    explicit Convolution(const ConvolutionShape& sizes)
+        : shape(sizes), weight(Extents<4>{{sizes.out, sizes.in, sizes.kernel, sizes.kernel}}) {}
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+    }
+
+    /// torch.nn.Conv2d draws uniformly; this has its variance, 1 / (3 · depth).
+    void initialise(Random& random) {
+        fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(shape.depth())));
+    }
+
+    /// x <N · side², in> to y <N · out_side², out>, then what `finish` says.
+    void forward(std::size_t count, const C* x, C* y, const kernels::Finish<C>& finish = {}) const {
+        const std::size_t side = shape.out_side, depth = shape.depth(), out = shape.out;
+        if (shape.is_plain()) return weight.product(shape.rows(count), {x, depth}, {y, out}, finish);
+        // As many lines of windows as stay in a core's cache until they are multiplied.
+        const std::size_t lines = std::max<std::size_t>(1, 131072 / (side * depth));
+        parallel_for(count * side, lines, [&](std::size_t begin, std::size_t end) {
+            thread_local Buffer<C> windows;
+            for (std::size_t first = begin; first < end; first += lines) {
+                const std::size_t last = std::min(end, first + lines), row = first * side, rows = (last - first) * side;
+                windows.resize(rows * depth);
+                write_windows(first, last, x, windows.data());
+                weight.product(rows, {windows.data(), depth}, {y + row * out, out}, finish.at(row, 0));
+            }
+        });
+    }
+
+    /// Adds to the weight's gradient, and writes dx unless it is null.
+    void backward(std::size_t count, const C* x, const C* dy, C* dx, Pixels<C>& windows, Pixels<C>& dwindows,
+                  Convolution& gradient) const requires Trainable<T> {
+        const std::size_t rows = shape.rows(count), depth = shape.depth(), side = shape.out_side;
+        if (shape.is_plain())
+            return weight.product_backward(rows, {x, depth}, {dy, shape.out}, {dx, depth}, gradient.weight, 0,
+                                           shape.out);
+        windows.resize(rows, depth);
+        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+            write_windows(begin, end, x, windows.data() + begin * side * depth);
+        });
+        if (dx != nullptr) dwindows.resize(rows, depth);
+        weight.product_backward(rows, {windows.data(), depth}, {dy, shape.out},
+                                {dx == nullptr ? nullptr : dwindows.data(), depth}, gradient.weight, 0, shape.out);
+        if (dx == nullptr) return;
+        std::fill_n(dx, count * shape.side * shape.side * shape.in, C{0});
+        // Windows overlap: image by image, not line by line.
+        const std::size_t taps = shape.kernel * shape.kernel;
+        parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+            for_each_window(shape.windows(), begin * side, end * side,
+                            [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                                if (pixel == outside) return;
+                                C* const to = dx + pixel * shape.in;
+                                const C* const g = dwindows.data() + row * depth + tap;
+                                for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
+                            });
+        });
+    }
+
+private:
+    /// The windows of the lines [first, last), channel by channel as the weight has them.
+    void write_windows(std::size_t first, std::size_t last, const C* x, C* windows) const {
+        const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel, before = first * shape.out_side;
+        for_each_window(shape.windows(), first, last, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+            C* const to = windows + (row - before) * depth + tap;
+            for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == outside ? C{0} : x[pixel * shape.in + c];
+        });
+    }
+};
+
+/// A convolution of every channel alone. The weight has PyTorch's shape, [channels, 1, kernel, kernel]; shape.in is
+/// shape.out.
+template <Arithmetic T>
+struct DepthwiseConvolution {
+    using C = Compute<T>;
+
+    ConvolutionShape shape;
+    Tensor<C, Shape<dynamic, dynamic, dynamic, dynamic>> weight;
+
+    explicit DepthwiseConvolution(const ConvolutionShape& sizes)
+        : shape(sizes), weight(sizes.out, std::size_t{1}, sizes.kernel, sizes.kernel) {}
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        visit(at + "weight", self.weight...);
+    }
+
+    void initialise(Random& random) { fill_normal(weight, random, 1 / std::sqrt(3.0 * static_cast<double>(taps()))); }
+
+    /// x <N · side², channels> to y <N · out_side², channels>: activation(scale · the sums + bias), where scale and
+    /// bias are one a channel, or null.
+    void forward(std::size_t count, const C* x, C* y, const C* scale = nullptr, const C* bias = nullptr,
+                 kernels::Activation activation = kernels::Activation::none) const {
+        const std::size_t width = shape.in, side = shape.out_side;
+        const kernels::KernelSet<C>& set = kernels::active<C>();
+        std::vector<C> by_tap(taps() * width);
+        set.transpose(weight.data(), taps(), width, taps(), by_tap.data(), width);
+        for (std::size_t i = 0; scale != nullptr && i < by_tap.size(); ++i) by_tap[i] *= scale[i % width];
+        parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
+            std::vector<const C*> pixels(taps()), factors(taps());
+            std::size_t terms = 0;
+            for_each_window(shape.windows(), begin, end, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                if (tap == 0) terms = 0;
+                if (pixel != outside) {
+                    pixels[terms] = x + pixel * width;
+                    factors[terms++] = by_tap.data() + tap * width;
+                }
+                if (tap + 1 == taps())
+                    set.sum_of_products(terms, pixels.data(), factors.data(), bias, activation, y + row * width, width);
+            });
+        });
+    }
+
+    /// Adds to the weight's gradient, and writes dx.
+    void backward(std::size_t count, const C* x, const C* dy, C* dx, DepthwiseConvolution& gradient) const {
+        const std::size_t width = shape.in;
+        std::fill_n(dx, count * shape.side * shape.side * width, C{0});
+        // Channels in parallel: windows overlap, and every channel has a gradient of its own.
+        parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
+            const std::size_t last = std::min(end * 16, width);
+            for_each_window(shape.windows(), 0, count * shape.out_side,
+                            [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                                for (std::size_t c = begin * 16; pixel != outside && c < last; ++c) {
+                                    const C g = dy[row * width + c];
+                                    gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
+                                    dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
+                                }
+                            });
+        });
+    }
+
+private:
+    std::size_t taps() const { return shape.kernel * shape.kernel; }
 };
 
 /// A convolution and the batch norm and activation behind it.
@@ -10663,6 +10644,41 @@ struct NormedConvolution {
     }
 };
 
+}  // namespace tandem::inline TANDEM_ABI::nn
+
+// ---- tandem/nn/block_chain.hpp ----
+
+// Convolutional blocks that follow one another, and what they hold.
+
+namespace tandem::inline TANDEM_ABI::nn {
+
+/// What a chain of blocks holds (see BlockChain), in elements for one image: in inference the buffers of two blocks in
+/// turn, in training those of all, and of what the backward pass needs the largest of each.
+class ChainMemory {
+public:
+    template <std::size_t Held, std::size_t Needed>
+    constexpr void add(const std::array<std::size_t, Held>& held, std::size_t saved,
+                       const std::array<std::size_t, Needed>& needed) {
+        for (std::size_t i = 0; i < Held; ++i) turns_[count_ % 2][i] = std::max(turns_[count_ % 2][i], held[i]);
+        for (std::size_t i = 0; i < Needed; ++i) needed_[i] = std::max(needed_[i], needed[i]);
+        saved_ += saved;
+        ++count_;
+    }
+    constexpr Cost cost() const {
+        Cost cost{.saved = saved_};
+        for (const auto& turn : turns_) {
+            for (const std::size_t buffer : turn) cost.inference += buffer;
+        }
+        for (const std::size_t buffer : needed_) cost.scratch += buffer;
+        return cost;
+    }
+
+private:
+    std::array<std::array<std::size_t, 8>, 2> turns_{};
+    std::array<std::size_t, 8> needed_{};
+    std::size_t saved_ = 0, count_ = 0;
+};
+
 /// Blocks that follow one another, from pixels to pixels. In inference, two share their memory in turn.
 template <class Block>
 struct BlockChain {
@@ -10696,6 +10712,14 @@ struct BlockChain {
         }
     }
 };
+
+}  // namespace tandem::inline TANDEM_ABI::nn
+
+// ---- tandem/nn/pixel_rows.hpp ----
+
+// What convolutional towers do to pixels that stand as rows of channels, beside convolving them.
+
+namespace tandem::inline TANDEM_ABI::nn {
 
 /// y = x + other, elementwise; y may be one of them.
 template <Real C>
@@ -11197,57 +11221,6 @@ std::vector<ArchitectureField> stored_architecture(const std::filesystem::path& 
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/models/naming.hpp ----
-
-// Under which names a checkpoint keeps a model's parameters: those of open_clip, OpenAI, timm, transformers, and what
-// trainers wrap around them.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
-/// that was made empty, and the checkpoint need not have them.
-enum class Towers { both, image, text };
-
-namespace detail {
-
-/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
-/// several parameters share, the rows from share `first` to share `last` of `shares`.
-struct Source {
-    std::vector<std::string> names;
-    bool transposed = false;
-    std::size_t first = 0, last = 1, shares = 1;
-    bool is_temperature = false;  ///< its reciprocal's logarithm is the parameter
-};
-
-/// How the parameters of a file are named, told from the names themselves.
-class Naming {
-public:
-    explicit Naming(const WeightFiles& file);
-
-    Source operator()(const std::string& name) const;
-
-    /// Whose names they are.
-    std::string scheme() const { return transformers_ ? "transformers" : timm_ ? "open_clip with timm" : "open_clip"; }
-
-    /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
-    bool is_ignored(std::string_view name) const;
-
-private:
-    std::optional<std::string> bert_;  ///< what stands before the names of a BERT
-    bool temperature_ = false, transformers_ = false, timm_ = false, text_prefix_ = false;
-};
-
-/// Gives the tensors of a model that a trainer has wrapped (DistributedDataParallel, torch.compile, FSDP, Lightning,
-/// PEFT, a dictionary in a dictionary) the names they have in the model itself, and a tower of transformers alone those
-/// it has in the whole. Where several models stand in the file, `wanted` is the prefix of the one to read; without it,
-/// the one that is no running average of another. Returns sentences on what was decided. Throws Error that lists the
-/// prefixes where none is plainly meant, or there is no such one.
-std::vector<std::string> unwrap(WeightFiles& file, std::string_view where, Towers towers, std::string wanted);
-
-}  // namespace detail
-
-}  // namespace tandem::inline TANDEM_ABI
-
 // ---- tandem/models/resnet.hpp ----
 
 // The modified ResNet of OpenAI's CLIP: images in, embeddings out.
@@ -11695,6 +11668,29 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/models/unwrap.hpp ----
+
+// What trainers wrap around the names of a model's tensors, and which tower a file is of.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What a checkpoint is loaded for. Weights of a tower that is not are left as they are; they take no memory in a model
+/// that was made empty, and the checkpoint need not have them.
+enum class Towers { both, image, text };
+
+namespace detail {
+
+/// Gives the tensors of a model that a trainer has wrapped (DistributedDataParallel, torch.compile, FSDP, Lightning,
+/// PEFT, a dictionary in a dictionary) the names they have in the model itself, and a tower of transformers alone those
+/// it has in the whole. Where several models stand in the file, `wanted` is the prefix of the one to read; without it,
+/// the one that is no running average of another. Returns sentences on what was decided. Throws Error that lists the
+/// prefixes where none is plainly meant, or there is no such one.
+std::vector<std::string> unwrap(WeightFiles& file, std::string_view where, Towers towers, std::string wanted);
+
+}  // namespace detail
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/models/architecture.hpp ----
 
 // What a constant has in common with what files tell of an architecture, and where the two differ.
@@ -11803,6 +11799,56 @@ std::vector<ArchitectureField> stored_sizes(const WeightFiles& file);
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
+// ---- tandem/models/source.hpp ----
+
+// Which tensors of a file make up a parameter.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The tensors of a file that make up one parameter: their rows one after the other, transposed where said; of one that
+/// several parameters share, the rows from share `first` to share `last` of `shares`.
+struct Source {
+    std::vector<std::string> names;
+    bool transposed = false;
+    std::size_t first = 0, last = 1, shares = 1;
+    bool is_temperature = false;  ///< its reciprocal's logarithm is the parameter
+};
+
+inline bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
+    if (!text.starts_with(from)) return false;
+    text.replace(0, from.size(), to);
+    return true;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/naming.hpp ----
+
+// Under which names a checkpoint keeps a model's parameters: those of open_clip and OpenAI, which are the library's
+// own, or those of timm and transformers (names_of_*.hpp).
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// How the parameters of a file are named, told from the names themselves.
+class Naming {
+public:
+    explicit Naming(const WeightFiles& file);
+
+    Source operator()(const std::string& name) const;
+
+    /// Whose names they are.
+    std::string scheme() const { return transformers_ ? "transformers" : timm_ ? "open_clip with timm" : "open_clip"; }
+
+    /// Buffers, not weights: masks, position lists, and what OpenAI's archives add (CLIP/clip/model.py:430).
+    bool is_ignored(std::string_view name) const;
+
+private:
+    std::optional<std::string> bert_;  ///< what stands before the names of a BERT
+    bool temperature_ = false, transformers_ = false, timm_ = false, text_prefix_ = false;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/models/checkpoint.hpp ----
 
 // Weights in files: saved under open_clip's names, loaded from open_clip's, OpenAI's, timm's or transformers'.
@@ -11847,6 +11893,9 @@ struct LoadTarget {
 class CheckpointFit {
 public:
     explicit CheckpointFit(const WeightFiles& file, const LoadOptions& options);
+    CheckpointFit(const CheckpointFit&) = delete;
+    CheckpointFit& operator=(const CheckpointFit&) = delete;
+    ~CheckpointFit();
 
     /// A tensor that a file may have and the model does without: it computes it.
     void expect_computed(const std::string& name);
@@ -11861,53 +11910,15 @@ public:
 
     /// Reads a tensor of elements T.
     template <class T>
-    static void read(const CheckpointFit& fit, const LoadTarget& target) {
-        fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
-    }
+    static void read(const CheckpointFit& fit, const LoadTarget& target);
 
     /// Reads a weight kept in panels.
     template <class T>
-    static void read_packed(const CheckpointFit& fit, const LoadTarget& target) {
-        using E = typename PackedWeight<T>::element;
-        PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
-        const Source source = fit.naming_(target.name);
-        const StoredTensor& whole = *fit.file_.find(source.names.front());
-        const StoredTensor stored = rows_of(whole, source);
-        const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
-        if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
-            weight.pack(reinterpret_cast<const E*>(stored.data.data()));
-            return fit.file_.forget(whole);
-        }
-        Buffer<E> values(target.size);
-        fit.read_into(target, std::span(values.data(), values.size()));
-        weight.pack(values.data());
-    }
+    static void read_packed(const CheckpointFit& fit, const LoadTarget& target);
 
 private:
     template <class T>
-    void read_into(const LoadTarget& target, std::span<T> elements) const {
-        const Source source = naming_(target.name);
-        const std::size_t part = elements.size() / source.names.size();
-        for (std::size_t i = 0; i < source.names.size(); ++i) {
-            const StoredTensor& stored = *file_.find(source.names[i]);
-            if (elements_of(stored.shape) == part * source.shares / (source.last - source.first)) {
-                read_elements(rows_of(stored, source), elements.subspan(i * part, part));
-            } else {
-                read_resized(stored, target.shape, elements);
-            }
-            file_.forget(stored);
-        }
-        if (source.is_temperature) {
-            for (T& x : elements)
-                x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
-        }
-        if (!source.transposed) return;
-        const std::vector<T> stored(elements.begin(), elements.end());
-        const std::size_t rows = target.shape[0], columns = target.shape[1];
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
-        }
-    }
+    void read_into(const LoadTarget& target, std::span<T> elements) const;
 
     static std::size_t elements_of(std::span<const std::size_t> shape);
 
@@ -11915,14 +11926,7 @@ private:
                  std::span<const std::size_t> wanted) const;
 
     template <class T>
-    void read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape, std::span<T> elements) const {
-        const std::size_t width = shape[1], rows = elements_of(stored.shape) / width;
-        std::vector<float> table(rows * width);
-        read_elements(stored, std::span(table));
-        const std::vector<float> resized =
-            detail::resize_positions(table, prefix_, side_of_square(rows - prefix_), grid_, width);
-        std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
-    }
+    void read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape, std::span<T> elements) const;
 
     std::size_t position_of(const StoredTensor& tensor) const;
     std::size_t position_of(const UnreadableTensor& tensor) const;
@@ -11994,13 +11998,10 @@ private:
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
-        using Values = std::vector<typename PackedWeight<T>::element>;
-        const auto values = std::make_shared<Values>(weight.size());
-        weight.unpack(values->data());
-        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of(weight.extents()),
-                                                                     std::span(std::as_const(*values))));
-        memory.push_back(values);
+        add_packed<T>(name, shape_of(weight.extents()), weight);
     }
+    template <class T>
+    void add_packed(const std::string& name, std::vector<std::size_t> shape, const PackedWeight<T>& weight);
 };
 
 }  // namespace detail
@@ -14441,16 +14442,34 @@ auto flat(Tensor& tensor) {
     return View<typename decltype(elements)::element_type, Shape<dynamic>>(elements.data(), {{elements.size()}});
 }
 
-/// Whether every element is a finite number: 0 times another is NaN, which no sum loses.
-template <class Vector>
-bool all_finite(const Vector& vector) {
-    return evaluate(sum(0.0 * vector)).item() == 0;
-}
+template <class T>
+using Flat = View<T, Shape<dynamic>>;
+
+/// Whether every element is a finite number.
+template <Real T>
+bool all_finite(const Flat<const T>& vector);
+
+/// Σ x²; not finite if an element is not.
+template <Real T>
+double sum_of_squares(const Flat<const T>& vector);
+
+/// What an update of AdamW multiplies by.
+struct AdamWFactors {
+    double beta1, beta2, eps, step, second_scale, gradient_scale;
+};
+
+/// One parameter's update, its moments likewise; `keep` is what weight decay leaves. Returns whether all weights are
+/// finite.
+template <Real T>
+bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
+                  double keep, const AdamWFactors& factors);
+
+/// parameter -= momentum · slope; whether all are finite.
+template <Real T>
+bool move_mean(const Flat<T>& mean, const Flat<const T>& slope, double momentum);
 
 /// Throws Error, which names the option, unless it holds.
-[[gnu::cold]] inline void check_option(bool holds, const char* option, const char* expected, double value) {
-    if (!holds) throw Error(option, expected, to_text(value));
-}
+void check_option(bool holds, const char* option, const char* expected, double value);
 
 }  // namespace detail
 
@@ -14460,11 +14479,12 @@ double gradient_norm(const Model& gradient) {
     double squares = 0;
     for_each_parameter(
         [&](const ParameterName&, const auto& tensor) {
+            using T = typename std::remove_cvref_t<decltype(tensor)>::element;
             const auto elements = detail::flat(tensor);
             if constexpr (is_running_mean<decltype(tensor)>) {
-                if (!detail::all_finite(elements)) squares = std::numeric_limits<double>::quiet_NaN();
+                if (!detail::all_finite<T>(elements)) squares = std::numeric_limits<double>::quiet_NaN();
             } else {
-                squares += static_cast<double>(evaluate(sum(square(elements))).item());
+                squares += detail::sum_of_squares<T>(elements);
             }
         },
         gradient);
@@ -14480,9 +14500,6 @@ struct AdamW {
     double beta2 = 0.98;
     double eps = 1e-6;
     double weight_decay = 0.2;
-
-    /// Elements that are updated together.
-    static constexpr std::size_t block = 4096;
 
     /// The first and second moments are models themselves.
     template <class Model>
@@ -14502,17 +14519,7 @@ struct AdamW {
 
     /// Throws Error, which names the member, where one is out of range. An eps below float's smallest normal number
     /// would be 0 beside weights in float, and an update of 0 / 0.
-    [[gnu::cold]] void check() const {
-        const auto is_decay = [](double beta) { return beta >= 0 && beta < 1; };
-        const auto is_finite = [](double value) { return std::isfinite(value); };
-        detail::check_option(rate > 0 && is_finite(rate), "AdamW.rate", "a finite number above 0", rate);
-        detail::check_option(is_decay(beta1), "AdamW.beta1", "a number from 0 to below 1", beta1);
-        detail::check_option(is_decay(beta2), "AdamW.beta2", "a number from 0 to below 1", beta2);
-        detail::check_option(eps >= std::numeric_limits<float>::min() && is_finite(eps), "AdamW.eps",
-                             "a finite number, 1.2e-38 or above", eps);
-        detail::check_option(weight_decay >= 0 && is_finite(weight_decay), "AdamW.weight_decay",
-                             "a finite number, 0 or above", weight_decay);
-    }
+    void check() const;
 
     /// One update of `model` at learning rate `step_rate`, the gradient multiplied by `gradient_scale` first. Returns
     /// whether all weights are finite after it: at an absurd rate they are not, and the old ones are gone.
@@ -14523,32 +14530,21 @@ struct AdamW {
         const double count = static_cast<double>(state.updates);
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
-        std::atomic<bool> are_finite = true;
+        const detail::AdamWFactors factors{beta1, beta2, eps, step, second_scale, gradient_scale};
+        bool are_finite = true;
         for_each_parameter(
             [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
                                  Parameter& second) {
+                using T = typename Parameter::element;
+                bool is_finite = false;
                 if constexpr (is_running_mean<Parameter>) {
-                    const auto mean = detail::flat(parameter);
-                    assign(mean, mean - Parameter::momentum * detail::flat(slope));
-                    if (!detail::all_finite(mean)) are_finite = false;
-                    return;
+                    is_finite = detail::move_mean<T>(detail::flat(parameter), detail::flat(slope), Parameter::momentum);
+                } else {
+                    const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
+                    is_finite = detail::adamw_update<T>(detail::flat(parameter), detail::flat(slope),
+                                                        detail::flat(first), detail::flat(second), keep, factors);
                 }
-                const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
-                const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
-                const auto g = detail::flat(slope);
-                // A block at a time, so that the moments come from memory once.
-                parallel_for(p.size(), block, [&](std::size_t from, std::size_t to) {
-                    for (; from < to; from += block) {
-                        const std::size_t end = std::min(from + block, to);
-                        const auto scaled = gradient_scale * g.slice(from, end);
-                        const auto m_part = m.slice(from, end), v_part = v.slice(from, end),
-                                   p_part = p.slice(from, end);
-                        assign(m_part, beta1 * m_part + (1.0 - beta1) * scaled);
-                        assign(v_part, beta2 * v_part + (1.0 - beta2) * (scaled * scaled));
-                        assign(p_part, keep * p_part - step * m_part / (second_scale * sqrt(v_part) + eps));
-                        if (!detail::all_finite(p_part)) are_finite = false;
-                    }
-                });
+                are_finite = are_finite && is_finite;
             },
             model, gradient, state.first, state.second);
         return are_finite;
@@ -14677,18 +14673,18 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
     return value;
 }
 
+/// Throws Error unless the file has a tensor of this name, shape and type.
+void check_stored(const Safetensors& file, const std::string& name, std::span<const std::size_t> shape, DataType type,
+                  const std::string& where);
+
 template <class Model>
 void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model,
                       const std::string& where) {
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
-            const StoredTensor* stored = file.find(prefix + name);
-            const auto shape = shape_of(parameter.extents());
-            if (stored == nullptr || stored->shape != shape ||
-                stored->type != data_type_of<typename Parameter::element>()) {
-                throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
-                            stored == nullptr ? "no such tensor" : shape_text(stored->shape));
-            }
+            const auto extents = parameter.extents();
+            check_stored(file, prefix + name, {extents.value, Parameter::shape::rank},
+                         data_type_of<typename Parameter::element>(), where);
         },
         model);
 }
@@ -14786,17 +14782,27 @@ concept PairSource = requires(const Data& data, Random& random, std::span<float>
 
 namespace detail {
 
-/// What a type is called, without namespaces and template arguments, which compilers word differently.
+/// What a type is called, without namespaces and template arguments, which compilers word differently; `text` is
+/// __PRETTY_FUNCTION__ of a function whose one template argument is Type.
+std::string short_name(std::string_view text);
+
 template <class Type>
 [[gnu::cold]] std::string short_type_name() {
-    const std::string_view text = __PRETTY_FUNCTION__;
-    const std::size_t begin = text.find("Type = ") + 7;
-    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
-    const std::size_t end = std::min(name.find('<'), name.size());
-    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
-    name = name.substr(0, end);
-    return std::string(name.substr(name.rfind(':') + 1));
+    return short_name(__PRETTY_FUNCTION__);
 }
+
+/// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
+/// for each pair.
+struct Epoch {
+    Epoch() = default;
+    Epoch(std::size_t epoch, std::size_t size, Seed run);
+
+    bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
+
+    std::size_t number = 0;
+    std::vector<std::size_t> order;
+    Seed seed{};
+};
 
 }  // namespace detail
 
@@ -14812,16 +14818,26 @@ struct TrainerOptions {
     std::size_t batch = 256;
     std::size_t steps = 0;
     std::size_t epochs = 0;
-    double seconds = 0;        ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
-    double clip_norm = 1.0;    ///< gradients longer than this are scaled to it; 0: never
+    double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
+    double clip_norm = 1.0;  ///< gradients longer than this are scaled to it; 0: never
     std::size_t max_skipped =
         10;  ///< so many steps, 1 or more, in a row without a finite loss and gradient end the run
     Seed seed{};
-    std::filesystem::path snapshot{};    ///< where to save, and to go on from if it is there; empty: nowhere
-    std::size_t snapshot_every = 200;    ///< steps; beside that, before the first step, and after the last one
-    std::size_t report_every = 20;       ///< steps
-    std::ostream* log = &std::clog;      ///< progress lines; nullptr: none
-    std::size_t evaluate_every = 0;      ///< steps between calls of the evaluation hook; 0: never
+    std::filesystem::path snapshot{};  ///< where to save, and to go on from if it is there; empty: nowhere
+    std::size_t snapshot_every = 200;  ///< steps; beside that, before the first step, and after the last one
+    std::size_t report_every = 20;     ///< steps
+    std::ostream* log = &std::clog;    ///< progress lines; nullptr: none
+    std::size_t evaluate_every = 0;    ///< steps between calls of the evaluation hook; 0: never
+
+    /// Throws Error, which names the option, where one is out of range, or does not fit a loss that needs `least_pairs`
+    /// in a batch and data of so many pairs.
+    void check(std::size_t least_pairs, std::size_t pairs) const;
+
+    /// What a run's result depends on of them, for a snapshot.
+    void add_to(RunInputs& inputs) const;
+
+    /// Writes a progress line to `log`: `last` is the run's last step, or 0 where time bounds it.
+    void report(const RunState& run, std::size_t last, double logit_scale, double samples_per_second) const;
 };
 
 /// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped,
@@ -14880,7 +14896,8 @@ public:
             const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
-                report(last, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
+                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 reported = Clock::now();
                 reported_step = run_.step;
             }
@@ -14888,7 +14905,8 @@ public:
             if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
         }
         if (options_.log != nullptr && run_.skipped > 0) {
-            *options_.log << run_.skipped << " of " << run_.step << " steps were skipped: loss or gradient not finite\n";
+            *options_.log << run_.skipped << " of " << run_.step
+                          << " steps were skipped: loss or gradient not finite\n";
         }
         return run_;
     }
@@ -14903,45 +14921,15 @@ private:
     };
 
     [[gnu::cold]] void check(std::size_t size) const {
-        const auto positive = [](const char* option, std::size_t value) {
-            if (value == 0) throw Error(option, "1 or more", "0");
-        };
-        const auto not_negative = [](const char* option, double value) {
-            detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
-        };
-        not_negative("TrainerOptions.seconds", options_.seconds);
-        not_negative("TrainerOptions.clip_norm", options_.clip_norm);
-        positive("TrainerOptions.batch", options_.batch);
-        positive("TrainerOptions.max_skipped", options_.max_skipped);
-        positive("TrainerOptions.snapshot_every", options_.snapshot_every);
-        positive("TrainerOptions.report_every", options_.report_every);
-        if ((options_.steps > 0) + (options_.epochs > 0) + (options_.seconds > 0) != 1) {
-            throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
-                        "steps " + std::to_string(options_.steps) + ", epochs " + std::to_string(options_.epochs) +
-                            ", seconds " + detail::to_text(options_.seconds));
-        }
-        if (options_.batch < least_pairs<L>) {
-            throw Error("TrainerOptions.batch",
-                        std::to_string(least_pairs<L>) +
-                            " pairs or more, since this loss tells every pair from the others of its batch",
-                        std::to_string(options_.batch));
-        }
-        if (size < options_.batch) {
-            throw Error("Trainer", "at least one batch of " + std::to_string(options_.batch) + " pairs",
-                        std::to_string(size) + " pairs");
-        }
-        if (options_.epochs > std::numeric_limits<std::size_t>::max() / size) {
-            throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
-                        std::to_string(options_.epochs) + " epochs");
-        }
+        options_.check(least_pairs<L>, size);
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
         if constexpr (requires { schedule_.check(); }) schedule_.check();
     }
 
     [[gnu::cold]] void check_weights() const {
         for_each_parameter(
-            [](const ParameterName& name, const auto& parameter) {
-                if (!detail::all_finite(detail::flat(parameter))) {
+            []<class Parameter>(const ParameterName& name, const Parameter& parameter) {
+                if (!detail::all_finite<typename Parameter::element>(detail::flat(parameter))) {
                     throw Error(std::string(name), "finite weights to train from", "infinities or NaN among them");
                 }
             },
@@ -15001,13 +14989,7 @@ private:
         add("architecture", constant_text(Model::architecture));
         add("precision", detail::short_type_name<typename Model::element>());
         add("TANDEM_ISA", std::string(name_of(kernels::active_isa())));
-        count("batch", options_.batch);
-        count("steps", options_.steps);
-        count("epochs", options_.epochs);
-        number("seconds", options_.seconds);
-        count("seed", options_.seed.value);
-        number("clip_norm", options_.clip_norm);
-        count("max_skipped", options_.max_skipped);
+        options_.add_to(found);
         add("optimizer", detail::short_type_name<Optimizer>());
         add("schedule", schedule_text());
         add("loss", loss_text());
@@ -15068,31 +15050,14 @@ private:
         throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found);
     }
 
-    /// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
-    /// for each pair.
-    struct Epoch {
-        Epoch() = default;
-        Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
-            std::iota(order.begin(), order.end(), std::size_t{0});
-            Random shuffler(run, epoch);
-            shuffle(order, shuffler);
-            seed = Seed{shuffler.state()};
-        }
-
-        bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
-
-        std::size_t number = 0;
-        std::vector<std::size_t> order;
-        Seed seed{};
-    };
-
-    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a time.
+    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a
+    /// time.
     template <class Data>
     std::future<Batch> prefetch(const Data& data, std::size_t step) {
         return std::async(std::launch::async, [this, &data, step] {
             const std::size_t batches = data.size() / options_.batch;
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
-                epoch_ = Epoch(epoch, data.size(), options_.seed);
+                epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
             Batch batch;
             batch.images.resize(options_.batch);
@@ -15166,7 +15131,8 @@ private:
             ++run_.skipped;
             ++run_.skipped_in_row;
             if (options_.log != nullptr) {
-                *options_.log << "step " << run_.step << " skipped: loss " << loss << ", gradient norm " << norm << '\n';
+                *options_.log << "step " << run_.step << " skipped: loss " << loss << ", gradient norm " << norm
+                              << '\n';
             }
             if (run_.skipped_in_row >= options_.max_skipped) {
                 stop("a finite loss and gradient within " + std::to_string(options_.max_skipped) + " steps in a row",
@@ -15187,20 +15153,6 @@ private:
         model_.clamp_logit_scale();
     }
 
-    void report(std::size_t last, double rate) const {
-        double left = options_.seconds - run_.seconds;
-        if (options_.seconds == 0) {
-            left = run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
-        }
-        const int seconds = static_cast<int>(std::clamp(left, 0.0, 1e9));
-        std::array<char, 160> line;
-        const std::string total = last > 0 ? "/" + std::to_string(last) : "";
-        std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
-                      run_.step, total.c_str(), static_cast<double>(run_.losses.back()),
-                      std::exp(static_cast<double>(std::as_const(model_).logit_scale())), rate, seconds / 60, seconds % 60);
-        *options_.log << line.data() << std::flush;
-    }
-
     Model& model_;
     Optimizer optimizer_;
     Schedule schedule_;
@@ -15213,7 +15165,7 @@ private:
     RunState run_;
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
-    Epoch epoch_;  // the prefetching thread's
+    detail::Epoch epoch_;         // the prefetching thread's
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -15704,32 +15656,49 @@ struct ResizeWeights {
     std::size_t inputs() const { return outputs.back().first + outputs.back().taps; }
 };
 
-/// The fraction's bits that weights have in PyTorch: the most with which the largest one is below 2^15
-/// (ATen/native/cpu/UpSampleKernel.cpp, _compute_index_ranges_int16_weights).
-TANDEM_INLINE int torch_weight_bits(int source, float low, float high, int size, Filter filter) {
-    double largest = 0;
+/// The taps of neighbouring outputs along an axis, and their weights one after the other.
+struct AxisTaps {
+    std::vector<int> first;          ///< input position of an output's first tap
+    std::vector<std::size_t> begin;  ///< of an output's weights; one more than there are outputs
+    std::vector<double> weights;
+};
+
+/// Of outputs [begin, end) of `size` outputs that together cover [low, high) of `source` inputs.
+TANDEM_INLINE AxisTaps axis_taps(int source, float low, float high, int size, int begin, int end, Filter filter) {
+    AxisTaps taps{.first = {}, .begin = {0}, .weights = {}};
     std::vector<double> values;
-    for (int i = 0; i < size; ++i) {
-        filter_taps(source, low, high, size, i, filter, values);
-        for (const double value : values) largest = std::max(largest, value);
+    for (int i = begin; i < end; ++i) {
+        taps.first.push_back(filter_taps(source, low, high, size, i, filter, values));
+        taps.weights.insert(taps.weights.end(), values.begin(), values.end());
+        taps.begin.push_back(taps.weights.size());
     }
+    return taps;
+}
+
+/// The fraction's bits that weights have in PyTorch: the most with which the largest one of the whole axis is below
+/// 2^15 (ATen/native/cpu/UpSampleKernel.cpp, _compute_index_ranges_int16_weights).
+TANDEM_INLINE int torch_weight_bits(const AxisTaps& whole) {
+    const double largest = std::ranges::max(whole.weights);
     int bits = 0;
     while (bits < kernels::resize_weight_bits && static_cast<int>(0.5 + largest * (2 << bits)) < 1 << 15) ++bits;
     return bits;
 }
 
-/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs, of
-/// `bits` bits. (Resample.c:185-286, normalize_coeffs_8bpc.)
+/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
+/// (Resample.c:185-286, normalize_coeffs_8bpc.)
 TANDEM_INLINE ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count,
-                                           Filter filter, int bits, const kernels::ResizeKernels& loops) {
+                                           ResizeMethod method, const kernels::ResizeKernels& loops) {
+    const bool needs_all = method.resampling == Resampling::torchvision;
+    const int from = needs_all ? 0 : begin;
+    const AxisTaps taps = axis_taps(source, low, high, size, from, needs_all ? size : begin + count, method.filter);
+    const int bits = needs_all ? torch_weight_bits(taps) : kernels::resize_weight_bits;
     ResizeWeights weights;
     weights.outputs.reserve(static_cast<std::size_t>(count));
-    std::vector<double> values;
     std::vector<std::int32_t> fixed;
-    for (int i = begin; i < begin + count; ++i) {
-        const int first = filter_taps(source, low, high, size, i, filter, values);
+    for (auto i = static_cast<std::size_t>(begin - from); i < static_cast<std::size_t>(begin - from + count); ++i) {
+        const std::span<const double> values(taps.weights.data() + taps.begin[i], taps.begin[i + 1] - taps.begin[i]);
         const std::size_t groups = (values.size() + loops.group - 1) / loops.group;
-        weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
+        weights.outputs.push_back({static_cast<std::size_t>(taps.first[i]), values.size(), weights.packed.size()});
         fixed.assign(groups * loops.group, 0);
         for (std::size_t t = 0; t < values.size(); ++t) {
             const double scaled = values[t] * (1 << bits);
@@ -15813,14 +15782,10 @@ TANDEM_INLINE Image resize_window(const ImageView& source, const std::array<floa
         box[2] == static_cast<float>(width) && box[3] == static_cast<float>(height)) {
         return copy({source.pixels + top * source.stride + left * 3, source.stride, window.width, window.height});
     }
-    const auto weights = [&](int inputs, float low, float high, int size, int begin, int count) {
-        const int bits = method.resampling == Resampling::torchvision
-                             ? torch_weight_bits(inputs, low, high, size, method.filter)
-                             : kernels::resize_weight_bits;
-        return resize_weights(inputs, low, high, size, begin, count, method.filter, bits, loops);
-    };
-    ResizeWeights across = weights(source.width, box[0], box[2], width, window.left, window.width);
-    ResizeWeights down = weights(source.height, box[1], box[3], height, window.top, window.height);
+    ResizeWeights across =
+        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method, loops);
+    ResizeWeights down =
+        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method, loops);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
     const bool down_first = resizes_down_first(source.width, source.height, width, height, method);
@@ -17790,6 +17755,7 @@ TANDEM_INLINE void Safetensors::forget(const StoredTensor& tensor) const {
 
 namespace tandem::inline TANDEM_ABI::detail {
 
+/// IEEE 754 binary16 to binary32, exact; NaN payloads are kept.
 TANDEM_INLINE float half_to_float(std::uint16_t half) {
     const std::uint32_t sign = (half & 0x8000U) << 16;
     const std::uint32_t exponent = (half >> 10) & 0x1fU;
@@ -17887,6 +17853,86 @@ TANDEM_INLINE void save_safetensors(const std::filesystem::path& path, std::span
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
 }
+
+namespace detail {
+
+/// Copies elements of type Stored, aligned or not, through `convert(value, index)`.
+template <class Stored, class T, class Convert>
+void convert_elements(std::span<const std::byte> data, std::span<T> out, Convert convert) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        Stored value;
+        std::memcpy(&value, data.data() + i * sizeof(Stored), sizeof(Stored));
+        out[i] = convert(value, i);
+    }
+}
+
+}  // namespace detail
+
+template <StoredElement T>
+void read_elements(const StoredTensor& tensor, std::span<T> out) {
+    detail::check_size(tensor);
+    const std::size_t count = tensor.data.size() * 8 / bits(tensor.type);
+    if (out.size() != count)
+        throw Error(tensor.name, std::to_string(out.size()) + " elements",
+                    std::to_string(count) + " (shape " + detail::shape_text(tensor.shape) + ")");
+    if (tensor.type == data_type_of<T>()) {
+        if (!out.empty()) std::memcpy(out.data(), tensor.data.data(), tensor.data.size());
+        return;
+    }
+    if constexpr (std::integral<T>) {
+        const auto fitting = [&](auto value, std::size_t i) {
+            if (!std::in_range<T>(value))
+                throw Error(tensor.name, "values that fit " + std::string(name(data_type_of<T>())),
+                            std::to_string(value) + " at element " + std::to_string(i));
+            return static_cast<T>(value);
+        };
+        switch (tensor.type) {
+            case DataType::I64:
+                return detail::convert_elements<std::int64_t>(tensor.data, out, fitting);
+            case DataType::I32:
+                return detail::convert_elements<std::int32_t>(tensor.data, out, fitting);
+            case DataType::U8:
+                return detail::convert_elements<std::uint8_t>(tensor.data, out, fitting);
+            default:
+                throw Error(tensor.name, "I64, I32 or U8", name(tensor.type));
+        }
+    } else {
+        const auto rounded = [](auto value, std::size_t) {
+            if constexpr (std::same_as<T, bfloat16>) {
+                return bfloat16(static_cast<float>(value));
+            } else {
+                return static_cast<T>(value);
+            }
+        };
+        const auto from_half = [&](std::uint16_t half, std::size_t i) {
+            return rounded(detail::half_to_float(half), i);
+        };
+        const auto from_bfloat16 = [&](std::uint16_t word, std::size_t i) {
+            return rounded(std::bit_cast<float>(static_cast<std::uint32_t>(word) << 16), i);
+        };
+        switch (tensor.type) {
+            case DataType::F64:
+                return detail::convert_elements<double>(tensor.data, out, rounded);
+            case DataType::F32:
+                return detail::convert_elements<float>(tensor.data, out, rounded);
+            case DataType::F16:
+                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_half);
+            case DataType::BF16:
+                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_bfloat16);
+            default:
+                throw Error(tensor.name, "F64, F32, F16 or BF16", name(tensor.type));
+        }
+    }
+}
+
+#if defined(TANDEM_COMPILED)
+template void read_elements<float>(const StoredTensor&, std::span<float>);
+template void read_elements<double>(const StoredTensor&, std::span<double>);
+template void read_elements<bfloat16>(const StoredTensor&, std::span<bfloat16>);
+template void read_elements<std::int32_t>(const StoredTensor&, std::span<std::int32_t>);
+template void read_elements<std::int64_t>(const StoredTensor&, std::span<std::int64_t>);
+template void read_elements<std::uint8_t>(const StoredTensor&, std::span<std::uint8_t>);
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -18971,12 +19017,12 @@ TANDEM_INLINE Image decode_stored(std::span<const std::byte> bytes, std::string_
 #endif
     }
     const std::string_view kind = file_kind(bytes).name;
-    if (kind == "WebP data") {
-        if (const DecodeFunction decode = webp_decoder(); decode != nullptr) return decode(bytes, name, options);
-        throw Error(name, "a JPEG or PNG image",
-                    "WebP data, which a program reads that includes tandem/images/webp.hpp");
-    }
-    throw Error(name, "a JPEG, PNG or WebP image", kind.empty() ? "an unknown format" : kind);
+    const DecodeFunction decode_webp_data = webp_decoder();
+    if (kind == "WebP data" && decode_webp_data != nullptr) return decode_webp_data(bytes, name, options);
+    throw Error(name, decode_webp_data == nullptr ? "a JPEG or PNG image" : "a JPEG, PNG or WebP image",
+                kind.empty()          ? "an unknown format"
+                : kind == "WebP data" ? "WebP data, which a program reads that includes tandem/images/webp.hpp"
+                                      : kind);
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -19277,10 +19323,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 [[gnu::cold]] TANDEM_INLINE ConfigReader::ConfigReader(const std::filesystem::path& path)
     : where_(path.string()), name_(path.filename().string()) {
-    const MappedFile file(path);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    if (const auto fault = json_fault(text, leaves_))
-        throw Error(where_, "a JSON object", "a fault at byte " + std::to_string(*fault));
+    read_json(path, leaves_);
     std::vector<std::string_view> paths;
     for (const JsonLeaf& leaf : leaves_.leaves) {
         if (!leaf.in_array) paths.push_back(leaf.path);
@@ -19573,6 +19616,17 @@ TANDEM_INLINE bool JsonLeaves::add(std::uint64_t number, JsonLeaf::Kind kind, st
     if (reader.HasParseError()) return reader.GetErrorOffset();
     // To RapidJSON, a NUL is the end of the text.
     return input.Tell() == text.size() ? std::nullopt : std::optional(input.Tell());
+}
+
+[[gnu::cold]] TANDEM_INLINE void read_json(const std::filesystem::path& path, JsonEvents& events,
+                                           std::string_view expected) {
+    const MappedFile file(path);
+    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    const std::optional<std::size_t> fault = json_fault(text, events);
+    if (!fault) return;
+    if (const std::string_view kind = file_kind(file.bytes()).name; !kind.empty() && kind != "JSON")
+        throw_other_kind(path.string(), expected, file.bytes());
+    throw Error(path.string(), expected, "a fault at byte " + std::to_string(*fault));
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -25596,6 +25650,22 @@ template void attention_backward<double>(const AttentionShape&, const AttentionO
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
+// ---- tandem/tensor/packed.impl.hpp ----
+
+// Definitions of tensor/packed.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+#if defined(TANDEM_COMPILED)
+template class PackedWeight<float>;
+template class PackedWeight<double>;
+template class PackedWeight<amp_bf16>;
+template class PackedWeight<bfloat16>;
+template class PackedWeight<int8>;
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/kernels/dense.impl.hpp ----
 
 // Definitions of kernels/dense.hpp.
@@ -25834,6 +25904,15 @@ void pack_weight(std::size_t out, std::size_t in, const Stored<T>* weight, Store
 }
 
 #if defined(TANDEM_COMPILED)
+template void gemm<float, float, float, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<float>&,
+                                                    const Operand<float>&, float*, std::size_t, bool,
+                                                    const NoEpilogue&);
+template void gemm<double, double, double, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<double>&,
+                                                       const Operand<double>&, double*, std::size_t, bool,
+                                                       const NoEpilogue&);
+template void gemm<float, float, bfloat16, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<float>&,
+                                                       const Operand<bfloat16>&, float*, std::size_t, bool,
+                                                       const NoEpilogue&);
 template PanelLayout weight_layout<float>();
 template PanelLayout weight_layout<double>();
 template PanelLayout weight_layout<amp_bf16>();
@@ -26057,6 +26136,98 @@ TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
     targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
 }
 
+TANDEM_INLINE CheckpointFit::~CheckpointFit() = default;
+
+template <class T>
+void CheckpointFit::read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape,
+                                 std::span<T> elements) const {
+    const std::size_t width = shape[1], rows = elements_of(stored.shape) / width;
+    std::vector<float> table(rows * width);
+    read_elements(stored, std::span(table));
+    const std::vector<float> resized =
+        detail::resize_positions(table, prefix_, side_of_square(rows - prefix_), grid_, width);
+    std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
+}
+
+template <class T>
+void CheckpointFit::read_into(const LoadTarget& target, std::span<T> elements) const {
+    const Source source = naming_(target.name);
+    const std::size_t part = elements.size() / source.names.size();
+    for (std::size_t i = 0; i < source.names.size(); ++i) {
+        const StoredTensor& stored = *file_.find(source.names[i]);
+        if (elements_of(stored.shape) == part * source.shares / (source.last - source.first)) {
+            read_elements(rows_of(stored, source), elements.subspan(i * part, part));
+        } else {
+            read_resized(stored, target.shape, elements);
+        }
+        file_.forget(stored);
+    }
+    if (source.is_temperature) {
+        for (T& x : elements)
+            x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
+    }
+    if (!source.transposed) return;
+    const std::vector<T> stored(elements.begin(), elements.end());
+    const std::size_t rows = target.shape[0], columns = target.shape[1];
+    for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
+    }
+}
+
+template <class T>
+void CheckpointFit::read(const CheckpointFit& fit, const LoadTarget& target) {
+    fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
+}
+
+template <class T>
+void CheckpointFit::read_packed(const CheckpointFit& fit, const LoadTarget& target) {
+    using E = typename PackedWeight<T>::element;
+    PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
+    const Source source = fit.naming_(target.name);
+    const StoredTensor& whole = *fit.file_.find(source.names.front());
+    const StoredTensor stored = rows_of(whole, source);
+    const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
+    if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
+        weight.pack(reinterpret_cast<const E*>(stored.data.data()));
+        return fit.file_.forget(whole);
+    }
+    Buffer<E> values(target.size);
+    fit.read_into(target, std::span(values.data(), values.size()));
+    weight.pack(values.data());
+}
+
+template <class T>
+void SavedParameters::add_packed(const std::string& name, std::vector<std::size_t> shape,
+                                 const PackedWeight<T>& weight) {
+    using Values = std::vector<typename PackedWeight<T>::element>;
+    const auto values = std::make_shared<Values>(weight.size());
+    weight.unpack(values->data());
+    tensors.push_back(
+        stored_tensor<typename Values::value_type>(name, std::move(shape), std::span(std::as_const(*values))));
+    memory.push_back(values);
+}
+
+#if defined(TANDEM_COMPILED)
+template void CheckpointFit::read<float>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read<double>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read<bfloat16>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<float>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<double>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<amp_bf16>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<bfloat16>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<int8>(const CheckpointFit&, const LoadTarget&);
+template void SavedParameters::add_packed<float>(const std::string&, std::vector<std::size_t>,
+                                                 const PackedWeight<float>&);
+template void SavedParameters::add_packed<double>(const std::string&, std::vector<std::size_t>,
+                                                  const PackedWeight<double>&);
+template void SavedParameters::add_packed<amp_bf16>(const std::string&, std::vector<std::size_t>,
+                                                    const PackedWeight<amp_bf16>&);
+template void SavedParameters::add_packed<bfloat16>(const std::string&, std::vector<std::size_t>,
+                                                    const PackedWeight<bfloat16>&);
+template void SavedParameters::add_packed<int8>(const std::string&, std::vector<std::size_t>,
+                                                const PackedWeight<int8>&);
+#endif
+
 }  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/files/weight_files.impl.hpp ----
@@ -26224,14 +26395,8 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 }
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add_shards(const std::filesystem::path& index) {
-    const MappedFile file(index);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     detail::JsonLeaves leaves;
-    if (const auto fault = detail::json_fault(text, leaves)) {
-        if (const std::string_view kind = detail::file_kind(file.bytes()).name; !kind.empty() && kind != "JSON")
-            detail::throw_other_kind(index.string(), "the JSON index of shards", file.bytes());
-        throw Error(index.string(), "not JSON near byte " + std::to_string(*fault));
-    }
+    detail::read_json(index, leaves, "the JSON index of shards");
     constexpr std::string_view map = "weight_map.";
     std::map<std::string, std::vector<std::string>> shards;
     for (const detail::JsonLeaf& leaf : leaves.leaves) {
@@ -28014,154 +28179,11 @@ struct TimmSiglip {
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
-// ---- tandem/models/naming.impl.hpp ----
+// ---- tandem/models/unwrap.impl.hpp ----
 
-// Definitions of models/naming.hpp.
+// Definitions of models/unwrap.hpp.
 
 namespace tandem::inline TANDEM_ABI::detail {
-
-TANDEM_INLINE bool replace_prefix(std::string& text, std::string_view from, std::string_view to) {
-    if (!text.starts_with(from)) return false;
-    text.replace(0, from.size(), to);
-    return true;
-}
-
-/// Where transformers' SiglipModel keeps a parameter of the attention pooling (modeling_siglip.py,
-/// SiglipMultiheadAttentionPoolingHead; torch.nn.MultiheadAttention has queries, keys and values in one matrix).
-[[gnu::cold]] TANDEM_INLINE Source transformers_pool_source(std::string name) {
-    const std::string at = "vision_model.head.";
-    const auto rows = [&](const char* kind, std::size_t first, std::size_t last) {
-        return Source{{at + "attention.in_proj_" + kind}, false, first, last, 3};
-    };
-    if (name == "latent") return {{at + "probe"}};
-    if (name == "q.weight") return rows("weight", 0, 1);
-    if (name == "q.bias") return rows("bias", 0, 1);
-    if (name == "kv.weight") return rows("weight", 1, 3);
-    if (name == "kv.bias") return rows("bias", 1, 3);
-    replace_prefix(name, "proj.", "attention.out_proj.") || replace_prefix(name, "norm.", "layernorm.");
-    return {{at + name}};
-}
-
-/// Where transformers' CLIPModel and SiglipModel keep the parameter open_clip calls `name`. The pairs are those of
-/// transformers' convert_clip_original_pytorch_to_hf.py and convert_siglip_to_hf.py.
-[[gnu::cold]] TANDEM_INLINE Source transformers_source(std::string name) {
-    if (name == "visual.proj") return {{"visual_projection.weight"}, true};
-    if (name == "text_projection") return {{"text_projection.weight"}, true};
-    if (name == "logit_scale" || name == "logit_bias") return {{name}};
-    if (replace_prefix(name, "text_projection.", "text_model.head.")) return {{name}};  // SigLIP's has a bias
-    if (replace_prefix(name, "visual.attn_pool.", "")) return transformers_pool_source(name);
-    const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        const std::string at = tower + "encoder.layers." + name.substr(0, dot + 1);
-        std::string part = name.substr(dot + 1);
-        if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
-            const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
-            return {
-                {at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
-        }
-        replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
-            replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
-            replace_prefix(part, "mlp.c_proj.", "mlp.fc2.");
-        return {{at + part}};
-    }
-    replace_prefix(name, "conv1.", "embeddings.patch_embedding.") ||
-        replace_prefix(name, "class_embedding", "embeddings.class_embedding") ||
-        replace_prefix(name, "positional_embedding", "embeddings.position_embedding.weight") ||
-        replace_prefix(name, "token_embedding.", "embeddings.token_embedding.") ||
-        replace_prefix(name, "ln_pre.", "pre_layrnorm.") || replace_prefix(name, "ln_post.", "post_layernorm.") ||
-        replace_prefix(name, "ln_final.", "final_layer_norm.");
-    return {{tower + name}};
-}
-
-/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`,
-/// behind `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel
-/// beside it.
-[[gnu::cold]] TANDEM_INLINE Source bert_source(std::string name, const std::string& at) {
-    if (name.starts_with("text_projection")) {
-        if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
-            return {{"text.proj." + name}};
-        return {{name}};
-    }
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        const std::string layer = at + "encoder.layer." + name.substr(0, dot + 1);
-        std::string part = name.substr(dot + 1);
-        if (replace_prefix(part, "attn.in_proj_", "")) {
-            const std::string self = layer + "attention.self.";
-            return {{self + "query." + part, self + "key." + part, self + "value." + part}};
-        }
-        replace_prefix(part, "attn.out_proj.", "attention.output.dense.") ||
-            replace_prefix(part, "ln_1.", "attention.output.LayerNorm.") ||
-            replace_prefix(part, "mlp.c_fc.", "intermediate.dense.") ||
-            replace_prefix(part, "mlp.c_proj.", "output.dense.") || replace_prefix(part, "ln_2.", "output.LayerNorm.");
-        return {{layer + part}};
-    }
-    replace_prefix(name, "token_embedding.", "word_embeddings.") ||
-        replace_prefix(name, "positional_embedding", "position_embeddings.weight") ||
-        replace_prefix(name, "token_type_embedding", "token_type_embeddings.weight") ||
-        replace_prefix(name, "ln_embed.", "LayerNorm.");
-    return {{at + "embeddings." + name}};
-}
-
-/// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
-/// timm/models/vision_transformer.py.
-[[gnu::cold]] TANDEM_INLINE Source timm_source(std::string name) {
-    replace_prefix(name, "visual.", "");
-    if (name == "proj") return {{"visual.head.proj.weight"}, true};
-    if (replace_prefix(name, "proj.", "visual.head.proj.")) return {{name}};
-    const std::string at = "visual.trunk.";
-    if (replace_prefix(name, "transformer.resblocks.", "")) {
-        const std::size_t dot = name.find('.');
-        std::string part = name.substr(dot + 1);
-        static constexpr std::array<std::array<std::string_view, 2>, 10> names{{{"ln_1.", "norm1."},
-                                                                                {"ln_2.", "norm2."},
-                                                                                {"attn.in_proj_", "attn.qkv."},
-                                                                                {"attn.out_proj.", "attn.proj."},
-                                                                                {"attn.ln_q.", "attn.q_norm."},
-                                                                                {"attn.ln_k.", "attn.k_norm."},
-                                                                                {"mlp.c_fc.", "mlp.fc1."},
-                                                                                {"mlp.c_proj.", "mlp.fc2."},
-                                                                                {"ls_1.", "ls1."},
-                                                                                {"ls_2.", "ls2."}}};
-        for (const auto& [ours, theirs] : names) {
-            if (replace_prefix(part, ours, theirs)) break;
-        }
-        return {{at + "blocks." + name.substr(0, dot + 1) + part}};
-    }
-    replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
-        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") ||
-        replace_prefix(name, "ln_post.", "norm.");
-    return {{at + name}};
-}
-
-TANDEM_INLINE Naming::Naming(const WeightFiles& file) {
-    const auto take = [&](std::string_view name) {
-        transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
-        timm_ = timm_ || name.starts_with("visual.trunk.");
-        temperature_ = temperature_ || name == "temperature";
-        text_prefix_ = text_prefix_ || name.starts_with("text.");
-        if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
-            bert_ = name.substr(0, end);
-    };
-    for (const StoredTensor& tensor : file.tensors()) take(tensor.name);
-    for (const UnreadableTensor& tensor : file.unreadable()) take(tensor.name);
-}
-
-TANDEM_INLINE Source Naming::operator()(const std::string& name) const {
-    const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
-    if (temperature_ && name == "logit_scale") return {.names = {"temperature"}, .is_temperature = true};
-    if (bert_ && of_text) return bert_source(name, *bert_);
-    if (transformers_) return transformers_source(name);
-    if (timm_ && name.starts_with("visual.")) return timm_source(name);
-    return {{(text_prefix_ && of_text ? "text." : "") + name}};
-}
-
-TANDEM_INLINE bool Naming::is_ignored(std::string_view name) const {
-    return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") ||
-           name.ends_with("num_batches_tracked") || (bert_ && name.starts_with(*bert_ + "pooler.")) ||
-           name == "input_resolution" || name == "context_length" || name == "vocab_size";
-}
 
 /// What a name tells of where a model stands in a file: the prefix before a tensor that every such model has.
 struct ModelPlace {
@@ -28340,6 +28362,175 @@ struct ModelPlace {
         },
         where);
     return notes;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/names_of_bert.hpp ----
+
+// The names of transformers' text towers that are a BERT.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Where transformers' BertModel and XLMRobertaModel keep the text parameter that open_clip's own tower calls `name`,
+/// behind `at`; what stands behind the model, open_clip's HFTextEncoder keeps in `proj`, transformers' AlignModel
+/// beside it.
+[[gnu::cold]] inline Source bert_source(std::string name, const std::string& at) {
+    if (name.starts_with("text_projection")) {
+        if (replace_prefix(name, "text_projection.0.", "0.") || replace_prefix(name, "text_projection.2.", "2."))
+            return {{"text.proj." + name}};
+        return {{name}};
+    }
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string layer = at + "encoder.layer." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (replace_prefix(part, "attn.in_proj_", "")) {
+            const std::string self = layer + "attention.self.";
+            return {{self + "query." + part, self + "key." + part, self + "value." + part}};
+        }
+        replace_prefix(part, "attn.out_proj.", "attention.output.dense.") ||
+            replace_prefix(part, "ln_1.", "attention.output.LayerNorm.") ||
+            replace_prefix(part, "mlp.c_fc.", "intermediate.dense.") ||
+            replace_prefix(part, "mlp.c_proj.", "output.dense.") || replace_prefix(part, "ln_2.", "output.LayerNorm.");
+        return {{layer + part}};
+    }
+    replace_prefix(name, "token_embedding.", "word_embeddings.") ||
+        replace_prefix(name, "positional_embedding", "position_embeddings.weight") ||
+        replace_prefix(name, "token_type_embedding", "token_type_embeddings.weight") ||
+        replace_prefix(name, "ln_embed.", "LayerNorm.");
+    return {{at + "embeddings." + name}};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/names_of_timm.hpp ----
+
+// The names of open_clip's image towers that are timm's.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Where open_clip's TimmModel keeps the image parameter open_clip's own tower calls `name`: under the names of
+/// timm/models/vision_transformer.py.
+[[gnu::cold]] inline Source timm_source(std::string name) {
+    replace_prefix(name, "visual.", "");
+    if (name == "proj") return {{"visual.head.proj.weight"}, true};
+    if (replace_prefix(name, "proj.", "visual.head.proj.")) return {{name}};
+    const std::string at = "visual.trunk.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        std::string part = name.substr(dot + 1);
+        static constexpr std::array<std::array<std::string_view, 2>, 10> names{{{"ln_1.", "norm1."},
+                                                                                {"ln_2.", "norm2."},
+                                                                                {"attn.in_proj_", "attn.qkv."},
+                                                                                {"attn.out_proj.", "attn.proj."},
+                                                                                {"attn.ln_q.", "attn.q_norm."},
+                                                                                {"attn.ln_k.", "attn.k_norm."},
+                                                                                {"mlp.c_fc.", "mlp.fc1."},
+                                                                                {"mlp.c_proj.", "mlp.fc2."},
+                                                                                {"ls_1.", "ls1."},
+                                                                                {"ls_2.", "ls2."}}};
+        for (const auto& [ours, theirs] : names) {
+            if (replace_prefix(part, ours, theirs)) break;
+        }
+        return {{at + "blocks." + name.substr(0, dot + 1) + part}};
+    }
+    replace_prefix(name, "conv1.", "patch_embed.proj.") || replace_prefix(name, "class_embedding", "cls_token") ||
+        replace_prefix(name, "positional_embedding", "pos_embed") || replace_prefix(name, "ln_pre.", "norm_pre.") ||
+        replace_prefix(name, "ln_post.", "norm.");
+    return {{at + name}};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/names_of_transformers.hpp ----
+
+// The names of transformers' CLIPModel and SiglipModel.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Where transformers' SiglipModel keeps a parameter of the attention pooling (modeling_siglip.py,
+/// SiglipMultiheadAttentionPoolingHead; torch.nn.MultiheadAttention has queries, keys and values in one matrix).
+[[gnu::cold]] inline Source transformers_pool_source(std::string name) {
+    const std::string at = "vision_model.head.";
+    const auto rows = [&](const char* kind, std::size_t first, std::size_t last) {
+        return Source{{at + "attention.in_proj_" + kind}, false, first, last, 3};
+    };
+    if (name == "latent") return {{at + "probe"}};
+    if (name == "q.weight") return rows("weight", 0, 1);
+    if (name == "q.bias") return rows("bias", 0, 1);
+    if (name == "kv.weight") return rows("weight", 1, 3);
+    if (name == "kv.bias") return rows("bias", 1, 3);
+    replace_prefix(name, "proj.", "attention.out_proj.") || replace_prefix(name, "norm.", "layernorm.");
+    return {{at + name}};
+}
+
+/// Where transformers' CLIPModel and SiglipModel keep the parameter open_clip calls `name`. The pairs are those of
+/// transformers' convert_clip_original_pytorch_to_hf.py and convert_siglip_to_hf.py.
+[[gnu::cold]] inline Source transformers_source(std::string name) {
+    if (name == "visual.proj") return {{"visual_projection.weight"}, true};
+    if (name == "text_projection") return {{"text_projection.weight"}, true};
+    if (name == "logit_scale" || name == "logit_bias") return {{name}};
+    if (replace_prefix(name, "text_projection.", "text_model.head.")) return {{name}};  // SigLIP's has a bias
+    if (replace_prefix(name, "visual.attn_pool.", "")) return transformers_pool_source(name);
+    const std::string tower = replace_prefix(name, "visual.", "") ? "vision_model." : "text_model.";
+    if (replace_prefix(name, "transformer.resblocks.", "")) {
+        const std::size_t dot = name.find('.');
+        const std::string at = tower + "encoder.layers." + name.substr(0, dot + 1);
+        std::string part = name.substr(dot + 1);
+        if (part == "attn.in_proj_weight" || part == "attn.in_proj_bias") {
+            const std::string kind = part == "attn.in_proj_weight" ? "weight" : "bias";
+            return {
+                {at + "self_attn.q_proj." + kind, at + "self_attn.k_proj." + kind, at + "self_attn.v_proj." + kind}};
+        }
+        replace_prefix(part, "ln_1.", "layer_norm1.") || replace_prefix(part, "ln_2.", "layer_norm2.") ||
+            replace_prefix(part, "attn.", "self_attn.") || replace_prefix(part, "mlp.c_fc.", "mlp.fc1.") ||
+            replace_prefix(part, "mlp.c_proj.", "mlp.fc2.");
+        return {{at + part}};
+    }
+    replace_prefix(name, "conv1.", "embeddings.patch_embedding.") ||
+        replace_prefix(name, "class_embedding", "embeddings.class_embedding") ||
+        replace_prefix(name, "positional_embedding", "embeddings.position_embedding.weight") ||
+        replace_prefix(name, "token_embedding.", "embeddings.token_embedding.") ||
+        replace_prefix(name, "ln_pre.", "pre_layrnorm.") || replace_prefix(name, "ln_post.", "post_layernorm.") ||
+        replace_prefix(name, "ln_final.", "final_layer_norm.");
+    return {{tower + name}};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/naming.impl.hpp ----
+
+// Definitions of models/naming.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+TANDEM_INLINE Naming::Naming(const WeightFiles& file) {
+    const auto take = [&](std::string_view name) {
+        transformers_ = transformers_ || name.starts_with("vision_model.") || name.starts_with("text_model.");
+        timm_ = timm_ || name.starts_with("visual.trunk.");
+        temperature_ = temperature_ || name == "temperature";
+        text_prefix_ = text_prefix_ || name.starts_with("text.");
+        if (const std::size_t end = name.find("embeddings.word_embeddings.weight"); end != std::string_view::npos)
+            bert_ = name.substr(0, end);
+    };
+    for (const StoredTensor& tensor : file.tensors()) take(tensor.name);
+    for (const UnreadableTensor& tensor : file.unreadable()) take(tensor.name);
+}
+
+TANDEM_INLINE Source Naming::operator()(const std::string& name) const {
+    const bool of_text = !name.starts_with("visual.") && !name.starts_with("logit_");
+    if (temperature_ && name == "logit_scale") return {.names = {"temperature"}, .is_temperature = true};
+    if (bert_ && of_text) return bert_source(name, *bert_);
+    if (transformers_) return transformers_source(name);
+    if (timm_ && name.starts_with("visual.")) return timm_source(name);
+    return {{(text_prefix_ && of_text ? "text." : "") + name}};
+}
+
+TANDEM_INLINE bool Naming::is_ignored(std::string_view name) const {
+    return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") ||
+           name.ends_with("num_batches_tracked") || (bert_ && name.starts_with(*bert_ + "pooler.")) ||
+           name == "input_resolution" || name == "context_length" || name == "vocab_size";
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -29349,12 +29540,8 @@ TANDEM_INLINE void Bpe::add_merge(const std::unordered_map<std::string, Id>& ids
 
 [[gnu::cold]] TANDEM_INLINE Bpe::Entries Bpe::read_vocabulary(const std::filesystem::path& path) {
     const std::string where = path.string();
-    const MappedFile file(path);
-    const auto* first = reinterpret_cast<const char*>(file.bytes().data());
     detail::JsonLeaves json;
-    if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
-        throw Error(where, "a JSON object of tokens and ids", "something else");
-    }
+    detail::read_json(path, json, "a JSON object of tokens and ids");
     Entries entries;
     for (const detail::JsonLeaf& leaf : json.leaves) {
         if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number)
@@ -29516,12 +29703,9 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 [[gnu::cold]] TANDEM_INLINE TokenizerFile TokenizerFile::read(const std::filesystem::path& path) {
     if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
-    const MappedFile mapped(path);
     TokenizerFile json;
     json.file = path;
-    const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    if (const auto fault = json_fault(text, json))
-        throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+    read_json(path, json, "a tokenizer.json");
     return json;
 }
 
@@ -31059,6 +31243,174 @@ TANDEM_INLINE std::size_t XlmRobertaTokenizer::grapheme_end(std::string_view tex
 
 #endif
 
+// ---- tandem/train/trainer.impl.hpp ----
+
+// Definitions of train/trainer.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+[[gnu::cold]] TANDEM_INLINE std::string short_name(std::string_view text) {
+    const std::size_t begin = text.find("Type = ") + 7;
+    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
+    const std::size_t end = std::min(name.find('<'), name.size());
+    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
+    name = name.substr(0, end);
+    return std::string(name.substr(name.rfind(':') + 1));
+}
+
+TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    Random shuffler(run, epoch);
+    shuffle(order, shuffler);
+    seed = Seed{shuffler.state()};
+}
+
+}  // namespace detail
+
+[[gnu::cold]] TANDEM_INLINE void TrainerOptions::check(std::size_t least_pairs, std::size_t pairs) const {
+    const auto positive = [](const char* option, std::size_t value) {
+        if (value == 0) throw Error(option, "1 or more", "0");
+    };
+    const auto not_negative = [](const char* option, double value) {
+        detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
+    };
+    not_negative("TrainerOptions.seconds", seconds);
+    not_negative("TrainerOptions.clip_norm", clip_norm);
+    positive("TrainerOptions.batch", batch);
+    positive("TrainerOptions.max_skipped", max_skipped);
+    positive("TrainerOptions.snapshot_every", snapshot_every);
+    positive("TrainerOptions.report_every", report_every);
+    if ((steps > 0) + (epochs > 0) + (seconds > 0) != 1) {
+        throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
+                    "steps " + std::to_string(steps) + ", epochs " + std::to_string(epochs) + ", seconds " +
+                        detail::to_text(seconds));
+    }
+    if (batch < least_pairs) {
+        throw Error("TrainerOptions.batch",
+                    std::to_string(least_pairs) +
+                        " pairs or more, since this loss tells every pair from the others of its batch",
+                    std::to_string(batch));
+    }
+    if (pairs < batch) {
+        throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
+                    std::to_string(pairs) + " pairs");
+    }
+    if (epochs > std::numeric_limits<std::size_t>::max() / pairs) {
+        throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
+                    std::to_string(epochs) + " epochs");
+    }
+}
+
+[[gnu::cold]] TANDEM_INLINE void TrainerOptions::add_to(RunInputs& inputs) const {
+    const auto add = [&](const char* name, const std::string& value) { inputs.emplace_back(name, value); };
+    const auto count = [&](const char* name, std::size_t value) { add(name, std::to_string(value)); };
+    const auto number = [&](const char* name, double value) { add(name, detail::to_text(value)); };
+    count("batch", batch);
+    count("steps", steps);
+    count("epochs", epochs);
+    number("seconds", seconds);
+    count("seed", seed.value);
+    number("clip_norm", clip_norm);
+    count("max_skipped", max_skipped);
+}
+
+TANDEM_INLINE void TrainerOptions::report(const RunState& run, std::size_t last, double logit_scale,
+                                          double samples_per_second) const {
+    double left = seconds - run.seconds;
+    if (seconds == 0) {
+        left = run.seconds / static_cast<double>(run.step) * static_cast<double>(last - run.step);
+    }
+    const int rest = static_cast<int>(std::clamp(left, 0.0, 1e9));
+    std::array<char, 160> line;
+    const std::string total = last > 0 ? "/" + std::to_string(last) : "";
+    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
+                  run.step, total.c_str(), static_cast<double>(run.losses.back()), std::exp(logit_scale),
+                  samples_per_second, rest / 60, rest % 60);
+    *log << line.data() << std::flush;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/optimizer.impl.hpp ----
+
+// Definitions of train/optimizer.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+template <Real T>
+bool all_finite(const Flat<const T>& vector) {
+    // 0 times another number is NaN, which no sum loses.
+    return evaluate(sum(0.0 * vector)).item() == 0;
+}
+
+template <Real T>
+double sum_of_squares(const Flat<const T>& vector) {
+    return static_cast<double>(evaluate(sum(square(vector))).item());
+}
+
+template <Real T>
+bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
+                  double keep, const AdamWFactors& factors) {
+    // A block at a time, so that the moments come from memory once.
+    constexpr std::size_t block = 4096;
+    std::atomic<bool> are_finite = true;
+    parallel_for(parameter.size(), block, [&](std::size_t from, std::size_t to) {
+        for (; from < to; from += block) {
+            const std::size_t end = std::min(from + block, to);
+            const auto scaled = factors.gradient_scale * slope.slice(from, end);
+            const auto m = first.slice(from, end), v = second.slice(from, end), p = parameter.slice(from, end);
+            assign(m, factors.beta1 * m + (1.0 - factors.beta1) * scaled);
+            assign(v, factors.beta2 * v + (1.0 - factors.beta2) * (scaled * scaled));
+            assign(p, keep * p - factors.step * m / (factors.second_scale * sqrt(v) + factors.eps));
+            if (!all_finite<T>(p)) are_finite = false;
+        }
+    });
+    return are_finite;
+}
+
+template <Real T>
+bool move_mean(const Flat<T>& mean, const Flat<const T>& slope, double momentum) {
+    assign(mean, mean - momentum * slope);
+    return all_finite<T>(mean);
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_option(bool holds, const char* option, const char* expected, double value) {
+    if (!holds) throw Error(option, expected, to_text(value));
+}
+
+#if defined(TANDEM_COMPILED)
+template bool all_finite<float>(const Flat<const float>&);
+template double sum_of_squares<float>(const Flat<const float>&);
+template bool adamw_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const Flat<float>&,
+                                  double, const AdamWFactors&);
+template bool move_mean<float>(const Flat<float>&, const Flat<const float>&, double);
+template bool all_finite<double>(const Flat<const double>&);
+template double sum_of_squares<double>(const Flat<const double>&);
+template bool adamw_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&,
+                                   const Flat<double>&, double, const AdamWFactors&);
+template bool move_mean<double>(const Flat<double>&, const Flat<const double>&, double);
+#endif
+
+}  // namespace detail
+
+[[gnu::cold]] TANDEM_INLINE void AdamW::check() const {
+    const auto is_decay = [](double beta) { return beta >= 0 && beta < 1; };
+    const auto is_finite = [](double value) { return std::isfinite(value); };
+    detail::check_option(rate > 0 && is_finite(rate), "AdamW.rate", "a finite number above 0", rate);
+    detail::check_option(is_decay(beta1), "AdamW.beta1", "a number from 0 to below 1", beta1);
+    detail::check_option(is_decay(beta2), "AdamW.beta2", "a number from 0 to below 1", beta2);
+    detail::check_option(eps >= std::numeric_limits<float>::min() && is_finite(eps), "AdamW.eps",
+                         "a finite number, 1.2e-38 or above", eps);
+    detail::check_option(weight_decay >= 0 && is_finite(weight_decay), "AdamW.weight_decay",
+                         "a finite number, 0 or above", weight_decay);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/train/snapshot.impl.hpp ----
 
 // Definitions of train/snapshot.hpp.
@@ -31089,6 +31441,15 @@ namespace tandem::inline TANDEM_ABI::detail {
         throw Error(where, expected + ", as the snapshot's run had",
                     found + "; go on with the old values, or delete the snapshot to start anew");
     }
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_stored(const Safetensors& file, const std::string& name,
+                                              std::span<const std::size_t> shape, DataType type,
+                                              const std::string& where) {
+    const StoredTensor* const stored = file.find(name);
+    if (stored != nullptr && std::ranges::equal(stored->shape, shape) && stored->type == type) return;
+    throw Error(where, "a snapshot of this model, with " + name + " of shape " + shape_text(shape),
+                stored == nullptr ? "no such tensor" : shape_text(stored->shape));
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <tandem/nn/convolution.hpp>
+#include <tandem/nn/pixel_rows.hpp>
 
 namespace td = tandem;
 using td::nn::ConvolutionShape;

@@ -2,7 +2,7 @@
 """Checkpoints of the field's families at their real sizes, with random weights, through `tandem embed`.
 
     tests/parity/venv.sh
-    cmake --preset release && cmake --build --preset release --target example_tandem
+    cmake --preset user && cmake --build --preset user
     .venv-parity/bin/python tests/parity/families.py --full ViT-B-32 [NAME ...]     or --list
 
 Each is written by the library that publishes such checkpoints, as a folder with its configs and a tokenizer; embed opens
@@ -320,7 +320,7 @@ def check(name, options):
         print(f"{name}:", flush=True)
         command = [options.program, "embed", "--weights", folder, "--out", out]
         if any(key.startswith("image") for key in expected):
-            command += ["--images", inputs]
+            command += ["--images", inputs, "--orientation", "stored"]
         if any(key.startswith("text") for key in expected):
             command += ["--texts", captions]
         command += TOWERS[name][2] if name in TOWERS else []
@@ -346,7 +346,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and pictures (default 0)")
     parser.add_argument("--items", type=int, default=4, metavar="N", help="pictures (default 4)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="for the checkpoints (default: the system's temporary one)")
-    parser.add_argument("--program", type=Path, default=ROOT / "build/release/examples/tandem/tandem")
+    parser.add_argument("--program", type=Path, default=ROOT / "build/user/examples/tandem/tandem")
     options = parser.parse_args()
     names = [*TRANSFORMERS, *OPEN_CLIP, *TOWERS]
     if options.list or not options.full:

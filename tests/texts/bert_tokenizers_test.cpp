@@ -94,7 +94,7 @@ TEST_CASE("a folder's tokenizer is told by its files") {
     check(WordPiece::load(fixtures / "word_piece"), fixtures / "word_piece" / "tokenizer.json");
     check(tandem::SentencePiece::load(fixtures / "sentence_piece"), fixtures / "sentence_piece");
     check(tandem::JsonTokenizer::load(fixtures / "json_tokenizer"), fixtures / "json_tokenizer");
-    CHECK_THROWS_WITH(tandem::open_tokenizer(fixtures / "image"),
+    CHECK_THROWS_WITH(tandem::open_tokenizer(fixtures / "mojibake"),
                       Contains("expected a tokenizer beside the weights: spiece.model"));
 }
 

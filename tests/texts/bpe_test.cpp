@@ -21,6 +21,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <tandem/core/error.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/texts/bpe.hpp>
 #include <tandem/texts/bpe_trainer.hpp>

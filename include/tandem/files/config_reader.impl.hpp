@@ -16,7 +16,6 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
-#include <tandem/core/file.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/files/config_reader.hpp>
 #include <tandem/files/json.hpp>
@@ -25,10 +24,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 [[gnu::cold]] TANDEM_INLINE ConfigReader::ConfigReader(const std::filesystem::path& path)
     : where_(path.string()), name_(path.filename().string()) {
-    const MappedFile file(path);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    if (const auto fault = json_fault(text, leaves_))
-        throw Error(where_, "a JSON object", "a fault at byte " + std::to_string(*fault));
+    read_json(path, leaves_);
     std::vector<std::string_view> paths;
     for (const JsonLeaf& leaf : leaves_.leaves) {
         if (!leaf.in_array) paths.push_back(leaf.path);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -68,6 +69,10 @@ private:
 /// Reports `text` to `events`. Returns the position where it is no JSON, or where an event returned false; nothing if
 /// neither happened.
 std::optional<std::size_t> json_fault(std::string_view text, JsonEvents& events);
+
+/// Reports a whole file to `events`. Throws Error that says what was expected of it, and where it is no JSON; of
+/// another kind of file, what it is.
+void read_json(const std::filesystem::path& path, JsonEvents& events, std::string_view expected = "a JSON object");
 
 /// Appends `text`, which must be UTF-8, as a JSON string.
 void append_json_string(std::string& json, std::string_view text);

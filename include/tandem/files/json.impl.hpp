@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,7 +15,10 @@
 #include <rapidjson/memorystream.h>
 #include <rapidjson/reader.h>
 
+#include <tandem/core/error.hpp>
+#include <tandem/core/file.hpp>
 #include <tandem/core/platform.hpp>
+#include <tandem/files/file_kind.hpp>
 #include <tandem/files/json.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
@@ -106,6 +110,17 @@ TANDEM_INLINE bool JsonLeaves::add(std::uint64_t number, JsonLeaf::Kind kind, st
     if (reader.HasParseError()) return reader.GetErrorOffset();
     // To RapidJSON, a NUL is the end of the text.
     return input.Tell() == text.size() ? std::nullopt : std::optional(input.Tell());
+}
+
+[[gnu::cold]] TANDEM_INLINE void read_json(const std::filesystem::path& path, JsonEvents& events,
+                                           std::string_view expected) {
+    const MappedFile file(path);
+    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    const std::optional<std::size_t> fault = json_fault(text, events);
+    if (!fault) return;
+    if (const std::string_view kind = file_kind(file.bytes()).name; !kind.empty() && kind != "JSON")
+        throw_other_kind(path.string(), expected, file.bytes());
+    throw Error(path.string(), expected, "a fault at byte " + std::to_string(*fault));
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

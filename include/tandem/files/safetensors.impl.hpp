@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -49,6 +50,7 @@ TANDEM_INLINE void Safetensors::forget(const StoredTensor& tensor) const {
 
 namespace tandem::inline TANDEM_ABI::detail {
 
+/// IEEE 754 binary16 to binary32, exact; NaN payloads are kept.
 TANDEM_INLINE float half_to_float(std::uint16_t half) {
     const std::uint32_t sign = (half & 0x8000U) << 16;
     const std::uint32_t exponent = (half >> 10) & 0x1fU;
@@ -146,5 +148,85 @@ TANDEM_INLINE void save_safetensors(const std::filesystem::path& path, std::span
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
 }
+
+namespace detail {
+
+/// Copies elements of type Stored, aligned or not, through `convert(value, index)`.
+template <class Stored, class T, class Convert>
+void convert_elements(std::span<const std::byte> data, std::span<T> out, Convert convert) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        Stored value;
+        std::memcpy(&value, data.data() + i * sizeof(Stored), sizeof(Stored));
+        out[i] = convert(value, i);
+    }
+}
+
+}  // namespace detail
+
+template <StoredElement T>
+void read_elements(const StoredTensor& tensor, std::span<T> out) {
+    detail::check_size(tensor);
+    const std::size_t count = tensor.data.size() * 8 / bits(tensor.type);
+    if (out.size() != count)
+        throw Error(tensor.name, std::to_string(out.size()) + " elements",
+                    std::to_string(count) + " (shape " + detail::shape_text(tensor.shape) + ")");
+    if (tensor.type == data_type_of<T>()) {
+        if (!out.empty()) std::memcpy(out.data(), tensor.data.data(), tensor.data.size());
+        return;
+    }
+    if constexpr (std::integral<T>) {
+        const auto fitting = [&](auto value, std::size_t i) {
+            if (!std::in_range<T>(value))
+                throw Error(tensor.name, "values that fit " + std::string(name(data_type_of<T>())),
+                            std::to_string(value) + " at element " + std::to_string(i));
+            return static_cast<T>(value);
+        };
+        switch (tensor.type) {
+            case DataType::I64:
+                return detail::convert_elements<std::int64_t>(tensor.data, out, fitting);
+            case DataType::I32:
+                return detail::convert_elements<std::int32_t>(tensor.data, out, fitting);
+            case DataType::U8:
+                return detail::convert_elements<std::uint8_t>(tensor.data, out, fitting);
+            default:
+                throw Error(tensor.name, "I64, I32 or U8", name(tensor.type));
+        }
+    } else {
+        const auto rounded = [](auto value, std::size_t) {
+            if constexpr (std::same_as<T, bfloat16>) {
+                return bfloat16(static_cast<float>(value));
+            } else {
+                return static_cast<T>(value);
+            }
+        };
+        const auto from_half = [&](std::uint16_t half, std::size_t i) {
+            return rounded(detail::half_to_float(half), i);
+        };
+        const auto from_bfloat16 = [&](std::uint16_t word, std::size_t i) {
+            return rounded(std::bit_cast<float>(static_cast<std::uint32_t>(word) << 16), i);
+        };
+        switch (tensor.type) {
+            case DataType::F64:
+                return detail::convert_elements<double>(tensor.data, out, rounded);
+            case DataType::F32:
+                return detail::convert_elements<float>(tensor.data, out, rounded);
+            case DataType::F16:
+                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_half);
+            case DataType::BF16:
+                return detail::convert_elements<std::uint16_t>(tensor.data, out, from_bfloat16);
+            default:
+                throw Error(tensor.name, "F64, F32, F16 or BF16", name(tensor.type));
+        }
+    }
+}
+
+#if defined(TANDEM_COMPILED)
+template void read_elements<float>(const StoredTensor&, std::span<float>);
+template void read_elements<double>(const StoredTensor&, std::span<double>);
+template void read_elements<bfloat16>(const StoredTensor&, std::span<bfloat16>);
+template void read_elements<std::int32_t>(const StoredTensor&, std::span<std::int32_t>);
+template void read_elements<std::int64_t>(const StoredTensor&, std::span<std::int64_t>);
+template void read_elements<std::uint8_t>(const StoredTensor&, std::span<std::uint8_t>);
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI

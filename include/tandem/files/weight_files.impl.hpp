@@ -183,14 +183,8 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 }
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add_shards(const std::filesystem::path& index) {
-    const MappedFile file(index);
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     detail::JsonLeaves leaves;
-    if (const auto fault = detail::json_fault(text, leaves)) {
-        if (const std::string_view kind = detail::file_kind(file.bytes()).name; !kind.empty() && kind != "JSON")
-            detail::throw_other_kind(index.string(), "the JSON index of shards", file.bytes());
-        throw Error(index.string(), "not JSON near byte " + std::to_string(*fault));
-    }
+    detail::read_json(index, leaves, "the JSON index of shards");
     constexpr std::string_view map = "weight_map.";
     std::map<std::string, std::vector<std::string>> shards;
     for (const detail::JsonLeaf& leaf : leaves.leaves) {

@@ -43,12 +43,12 @@ TANDEM_INLINE Image decode_stored(std::span<const std::byte> bytes, std::string_
 #endif
     }
     const std::string_view kind = file_kind(bytes).name;
-    if (kind == "WebP data") {
-        if (const DecodeFunction decode = webp_decoder(); decode != nullptr) return decode(bytes, name, options);
-        throw Error(name, "a JPEG or PNG image",
-                    "WebP data, which a program reads that includes tandem/images/webp.hpp");
-    }
-    throw Error(name, "a JPEG, PNG or WebP image", kind.empty() ? "an unknown format" : kind);
+    const DecodeFunction decode_webp_data = webp_decoder();
+    if (kind == "WebP data" && decode_webp_data != nullptr) return decode_webp_data(bytes, name, options);
+    throw Error(name, decode_webp_data == nullptr ? "a JPEG or PNG image" : "a JPEG, PNG or WebP image",
+                kind.empty()          ? "an unknown format"
+                : kind == "WebP data" ? "WebP data, which a program reads that includes tandem/images/webp.hpp"
+                                      : kind);
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

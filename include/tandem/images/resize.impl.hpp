@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,32 +45,49 @@ struct ResizeWeights {
     std::size_t inputs() const { return outputs.back().first + outputs.back().taps; }
 };
 
-/// The fraction's bits that weights have in PyTorch: the most with which the largest one is below 2^15
-/// (ATen/native/cpu/UpSampleKernel.cpp, _compute_index_ranges_int16_weights).
-TANDEM_INLINE int torch_weight_bits(int source, float low, float high, int size, Filter filter) {
-    double largest = 0;
+/// The taps of neighbouring outputs along an axis, and their weights one after the other.
+struct AxisTaps {
+    std::vector<int> first;          ///< input position of an output's first tap
+    std::vector<std::size_t> begin;  ///< of an output's weights; one more than there are outputs
+    std::vector<double> weights;
+};
+
+/// Of outputs [begin, end) of `size` outputs that together cover [low, high) of `source` inputs.
+TANDEM_INLINE AxisTaps axis_taps(int source, float low, float high, int size, int begin, int end, Filter filter) {
+    AxisTaps taps{.first = {}, .begin = {0}, .weights = {}};
     std::vector<double> values;
-    for (int i = 0; i < size; ++i) {
-        filter_taps(source, low, high, size, i, filter, values);
-        for (const double value : values) largest = std::max(largest, value);
+    for (int i = begin; i < end; ++i) {
+        taps.first.push_back(filter_taps(source, low, high, size, i, filter, values));
+        taps.weights.insert(taps.weights.end(), values.begin(), values.end());
+        taps.begin.push_back(taps.weights.size());
     }
+    return taps;
+}
+
+/// The fraction's bits that weights have in PyTorch: the most with which the largest one of the whole axis is below
+/// 2^15 (ATen/native/cpu/UpSampleKernel.cpp, _compute_index_ranges_int16_weights).
+TANDEM_INLINE int torch_weight_bits(const AxisTaps& whole) {
+    const double largest = std::ranges::max(whole.weights);
     int bits = 0;
     while (bits < kernels::resize_weight_bits && static_cast<int>(0.5 + largest * (2 << bits)) < 1 << 15) ++bits;
     return bits;
 }
 
-/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs, of
-/// `bits` bits. (Resample.c:185-286, normalize_coeffs_8bpc.)
+/// Weights of outputs [begin, begin + count) of `size` outputs that together cover [low, high) of `source` inputs.
+/// (Resample.c:185-286, normalize_coeffs_8bpc.)
 TANDEM_INLINE ResizeWeights resize_weights(int source, float low, float high, int size, int begin, int count,
-                                           Filter filter, int bits, const kernels::ResizeKernels& loops) {
+                                           ResizeMethod method, const kernels::ResizeKernels& loops) {
+    const bool needs_all = method.resampling == Resampling::torchvision;
+    const int from = needs_all ? 0 : begin;
+    const AxisTaps taps = axis_taps(source, low, high, size, from, needs_all ? size : begin + count, method.filter);
+    const int bits = needs_all ? torch_weight_bits(taps) : kernels::resize_weight_bits;
     ResizeWeights weights;
     weights.outputs.reserve(static_cast<std::size_t>(count));
-    std::vector<double> values;
     std::vector<std::int32_t> fixed;
-    for (int i = begin; i < begin + count; ++i) {
-        const int first = filter_taps(source, low, high, size, i, filter, values);
+    for (auto i = static_cast<std::size_t>(begin - from); i < static_cast<std::size_t>(begin - from + count); ++i) {
+        const std::span<const double> values(taps.weights.data() + taps.begin[i], taps.begin[i + 1] - taps.begin[i]);
         const std::size_t groups = (values.size() + loops.group - 1) / loops.group;
-        weights.outputs.push_back({static_cast<std::size_t>(first), values.size(), weights.packed.size()});
+        weights.outputs.push_back({static_cast<std::size_t>(taps.first[i]), values.size(), weights.packed.size()});
         fixed.assign(groups * loops.group, 0);
         for (std::size_t t = 0; t < values.size(); ++t) {
             const double scaled = values[t] * (1 << bits);
@@ -153,14 +171,10 @@ TANDEM_INLINE Image resize_window(const ImageView& source, const std::array<floa
         box[2] == static_cast<float>(width) && box[3] == static_cast<float>(height)) {
         return copy({source.pixels + top * source.stride + left * 3, source.stride, window.width, window.height});
     }
-    const auto weights = [&](int inputs, float low, float high, int size, int begin, int count) {
-        const int bits = method.resampling == Resampling::torchvision
-                             ? torch_weight_bits(inputs, low, high, size, method.filter)
-                             : kernels::resize_weight_bits;
-        return resize_weights(inputs, low, high, size, begin, count, method.filter, bits, loops);
-    };
-    ResizeWeights across = weights(source.width, box[0], box[2], width, window.left, window.width);
-    ResizeWeights down = weights(source.height, box[1], box[3], height, window.top, window.height);
+    ResizeWeights across =
+        resize_weights(source.width, box[0], box[2], width, window.left, window.width, method, loops);
+    ResizeWeights down =
+        resize_weights(source.height, box[1], box[3], height, window.top, window.height, method, loops);
     const std::uint8_t* used = source.pixels + down.rebase() * source.stride + across.rebase() * 3;
     const ImageView part{used, source.stride, static_cast<int>(across.inputs()), static_cast<int>(down.inputs())};
     const bool down_first = resizes_down_first(source.width, source.height, width, height, method);

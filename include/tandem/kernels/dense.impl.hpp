@@ -249,6 +249,15 @@ void pack_weight(std::size_t out, std::size_t in, const Stored<T>* weight, Store
 }
 
 #if defined(TANDEM_COMPILED)
+template void gemm<float, float, float, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<float>&,
+                                                    const Operand<float>&, float*, std::size_t, bool,
+                                                    const NoEpilogue&);
+template void gemm<double, double, double, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<double>&,
+                                                       const Operand<double>&, double*, std::size_t, bool,
+                                                       const NoEpilogue&);
+template void gemm<float, float, bfloat16, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<float>&,
+                                                       const Operand<bfloat16>&, float*, std::size_t, bool,
+                                                       const NoEpilogue&);
 template PanelLayout weight_layout<float>();
 template PanelLayout weight_layout<double>();
 template PanelLayout weight_layout<amp_bf16>();

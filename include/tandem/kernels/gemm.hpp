@@ -207,8 +207,8 @@ bool reads_in_place(const Operand<A>& a) {
     return std::same_as<A, T> && a.column_stride == 1 && a.row_stride * sizeof(A) % 4096 != 0;
 }
 
-/// Elements from one row of a packed block to the next: a line of the cache more than their own, which may be a multiple
-/// of 4096 bytes.
+/// Elements from one row of a packed block to the next: a line of the cache more than their own, which may be a
+/// multiple of 4096 bytes.
 template <class T>
 constexpr std::size_t packed_stride(std::size_t depth) {
     return depth + line / sizeof(T);
@@ -432,5 +432,17 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
         }
     }
 }
+
+#if defined(TANDEM_COMPILED)
+extern template void gemm<float, float, float, NoEpilogue>(std::size_t, std::size_t, std::size_t, const Operand<float>&,
+                                                           const Operand<float>&, float*, std::size_t, bool,
+                                                           const NoEpilogue&);
+extern template void gemm<double, double, double, NoEpilogue>(std::size_t, std::size_t, std::size_t,
+                                                              const Operand<double>&, const Operand<double>&, double*,
+                                                              std::size_t, bool, const NoEpilogue&);
+extern template void gemm<float, float, bfloat16, NoEpilogue>(std::size_t, std::size_t, std::size_t,
+                                                              const Operand<float>&, const Operand<bfloat16>&, float*,
+                                                              std::size_t, bool, const NoEpilogue&);
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI::kernels

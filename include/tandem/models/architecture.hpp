@@ -14,8 +14,8 @@
 #include <tandem/models/config.hpp>
 #include <tandem/models/efficientnet.hpp>
 #include <tandem/models/model_config.hpp>
-#include <tandem/models/naming.hpp>
 #include <tandem/models/resnet.hpp>
+#include <tandem/models/unwrap.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
 

@@ -13,6 +13,8 @@
 #include <tandem/models/architecture.hpp>
 #include <tandem/models/model_config.hpp>
 #include <tandem/models/naming.hpp>
+#include <tandem/models/source.hpp>
+#include <tandem/models/unwrap.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
 

@@ -25,6 +25,8 @@
 #include <tandem/models/clip.hpp>
 #include <tandem/models/naming.hpp>
 #include <tandem/models/resnet.hpp>
+#include <tandem/models/source.hpp>
+#include <tandem/models/unwrap.hpp>
 #include <tandem/nn/parameter.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -67,6 +69,9 @@ struct LoadTarget {
 class CheckpointFit {
 public:
     explicit CheckpointFit(const WeightFiles& file, const LoadOptions& options);
+    CheckpointFit(const CheckpointFit&) = delete;
+    CheckpointFit& operator=(const CheckpointFit&) = delete;
+    ~CheckpointFit();
 
     /// A tensor that a file may have and the model does without: it computes it.
     void expect_computed(const std::string& name);
@@ -81,53 +86,15 @@ public:
 
     /// Reads a tensor of elements T.
     template <class T>
-    static void read(const CheckpointFit& fit, const LoadTarget& target) {
-        fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
-    }
+    static void read(const CheckpointFit& fit, const LoadTarget& target);
 
     /// Reads a weight kept in panels.
     template <class T>
-    static void read_packed(const CheckpointFit& fit, const LoadTarget& target) {
-        using E = typename PackedWeight<T>::element;
-        PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
-        const Source source = fit.naming_(target.name);
-        const StoredTensor& whole = *fit.file_.find(source.names.front());
-        const StoredTensor stored = rows_of(whole, source);
-        const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
-        if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
-            weight.pack(reinterpret_cast<const E*>(stored.data.data()));
-            return fit.file_.forget(whole);
-        }
-        Buffer<E> values(target.size);
-        fit.read_into(target, std::span(values.data(), values.size()));
-        weight.pack(values.data());
-    }
+    static void read_packed(const CheckpointFit& fit, const LoadTarget& target);
 
 private:
     template <class T>
-    void read_into(const LoadTarget& target, std::span<T> elements) const {
-        const Source source = naming_(target.name);
-        const std::size_t part = elements.size() / source.names.size();
-        for (std::size_t i = 0; i < source.names.size(); ++i) {
-            const StoredTensor& stored = *file_.find(source.names[i]);
-            if (elements_of(stored.shape) == part * source.shares / (source.last - source.first)) {
-                read_elements(rows_of(stored, source), elements.subspan(i * part, part));
-            } else {
-                read_resized(stored, target.shape, elements);
-            }
-            file_.forget(stored);
-        }
-        if (source.is_temperature) {
-            for (T& x : elements)
-                x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
-        }
-        if (!source.transposed) return;
-        const std::vector<T> stored(elements.begin(), elements.end());
-        const std::size_t rows = target.shape[0], columns = target.shape[1];
-        for (std::size_t i = 0; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
-        }
-    }
+    void read_into(const LoadTarget& target, std::span<T> elements) const;
 
     static std::size_t elements_of(std::span<const std::size_t> shape);
 
@@ -135,14 +102,7 @@ private:
                  std::span<const std::size_t> wanted) const;
 
     template <class T>
-    void read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape, std::span<T> elements) const {
-        const std::size_t width = shape[1], rows = elements_of(stored.shape) / width;
-        std::vector<float> table(rows * width);
-        read_elements(stored, std::span(table));
-        const std::vector<float> resized =
-            detail::resize_positions(table, prefix_, side_of_square(rows - prefix_), grid_, width);
-        std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
-    }
+    void read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape, std::span<T> elements) const;
 
     std::size_t position_of(const StoredTensor& tensor) const;
     std::size_t position_of(const UnreadableTensor& tensor) const;
@@ -214,13 +174,10 @@ private:
     }
     template <class T, class S>
     void add(const std::string& name, const PackedMatrix<T, S>& weight) {
-        using Values = std::vector<typename PackedWeight<T>::element>;
-        const auto values = std::make_shared<Values>(weight.size());
-        weight.unpack(values->data());
-        tensors.push_back(stored_tensor<typename Values::value_type>(name, shape_of(weight.extents()),
-                                                                     std::span(std::as_const(*values))));
-        memory.push_back(values);
+        add_packed<T>(name, shape_of(weight.extents()), weight);
     }
+    template <class T>
+    void add_packed(const std::string& name, std::vector<std::size_t> shape, const PackedWeight<T>& weight);
 };
 
 }  // namespace detail

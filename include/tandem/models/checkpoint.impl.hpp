@@ -2,11 +2,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <numeric>
 #include <span>
 #include <string>
@@ -20,6 +22,8 @@
 #include <tandem/models/architecture.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/naming.hpp>
+#include <tandem/models/source.hpp>
+#include <tandem/models/unwrap.hpp>
 #include <tandem/nn/parameter.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
@@ -206,5 +210,97 @@ TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
                                                       decltype(LoadTarget::read) read) {
     targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
 }
+
+TANDEM_INLINE CheckpointFit::~CheckpointFit() = default;
+
+template <class T>
+void CheckpointFit::read_resized(const StoredTensor& stored, const std::vector<std::size_t>& shape,
+                                 std::span<T> elements) const {
+    const std::size_t width = shape[1], rows = elements_of(stored.shape) / width;
+    std::vector<float> table(rows * width);
+    read_elements(stored, std::span(table));
+    const std::vector<float> resized =
+        detail::resize_positions(table, prefix_, side_of_square(rows - prefix_), grid_, width);
+    std::ranges::transform(resized, elements.begin(), [](float x) { return static_cast<T>(x); });
+}
+
+template <class T>
+void CheckpointFit::read_into(const LoadTarget& target, std::span<T> elements) const {
+    const Source source = naming_(target.name);
+    const std::size_t part = elements.size() / source.names.size();
+    for (std::size_t i = 0; i < source.names.size(); ++i) {
+        const StoredTensor& stored = *file_.find(source.names[i]);
+        if (elements_of(stored.shape) == part * source.shares / (source.last - source.first)) {
+            read_elements(rows_of(stored, source), elements.subspan(i * part, part));
+        } else {
+            read_resized(stored, target.shape, elements);
+        }
+        file_.forget(stored);
+    }
+    if (source.is_temperature) {
+        for (T& x : elements)
+            x = static_cast<T>(static_cast<Compute<T>>(-std::log(static_cast<double>(static_cast<Compute<T>>(x)))));
+    }
+    if (!source.transposed) return;
+    const std::vector<T> stored(elements.begin(), elements.end());
+    const std::size_t rows = target.shape[0], columns = target.shape[1];
+    for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j < columns; ++j) elements[i * columns + j] = stored[j * rows + i];
+    }
+}
+
+template <class T>
+void CheckpointFit::read(const CheckpointFit& fit, const LoadTarget& target) {
+    fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
+}
+
+template <class T>
+void CheckpointFit::read_packed(const CheckpointFit& fit, const LoadTarget& target) {
+    using E = typename PackedWeight<T>::element;
+    PackedWeight<T>& weight = *static_cast<PackedWeight<T>*>(target.parameter);
+    const Source source = fit.naming_(target.name);
+    const StoredTensor& whole = *fit.file_.find(source.names.front());
+    const StoredTensor stored = rows_of(whole, source);
+    const bool is_aligned = reinterpret_cast<std::uintptr_t>(stored.data.data()) % alignof(E) == 0;
+    if (source.names.size() == 1 && !source.transposed && stored.type == data_type_of<E>() && is_aligned) {
+        weight.pack(reinterpret_cast<const E*>(stored.data.data()));
+        return fit.file_.forget(whole);
+    }
+    Buffer<E> values(target.size);
+    fit.read_into(target, std::span(values.data(), values.size()));
+    weight.pack(values.data());
+}
+
+template <class T>
+void SavedParameters::add_packed(const std::string& name, std::vector<std::size_t> shape,
+                                 const PackedWeight<T>& weight) {
+    using Values = std::vector<typename PackedWeight<T>::element>;
+    const auto values = std::make_shared<Values>(weight.size());
+    weight.unpack(values->data());
+    tensors.push_back(
+        stored_tensor<typename Values::value_type>(name, std::move(shape), std::span(std::as_const(*values))));
+    memory.push_back(values);
+}
+
+#if defined(TANDEM_COMPILED)
+template void CheckpointFit::read<float>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read<double>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read<bfloat16>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<float>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<double>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<amp_bf16>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<bfloat16>(const CheckpointFit&, const LoadTarget&);
+template void CheckpointFit::read_packed<int8>(const CheckpointFit&, const LoadTarget&);
+template void SavedParameters::add_packed<float>(const std::string&, std::vector<std::size_t>,
+                                                 const PackedWeight<float>&);
+template void SavedParameters::add_packed<double>(const std::string&, std::vector<std::size_t>,
+                                                  const PackedWeight<double>&);
+template void SavedParameters::add_packed<amp_bf16>(const std::string&, std::vector<std::size_t>,
+                                                    const PackedWeight<amp_bf16>&);
+template void SavedParameters::add_packed<bfloat16>(const std::string&, std::vector<std::size_t>,
+                                                    const PackedWeight<bfloat16>&);
+template void SavedParameters::add_packed<int8>(const std::string&, std::vector<std::size_t>,
+                                                const PackedWeight<int8>&);
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI::detail

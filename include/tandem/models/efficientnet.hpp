@@ -11,8 +11,10 @@
 
 #include <tandem/models/config.hpp>
 #include <tandem/nn/activation.hpp>
+#include <tandem/nn/block_chain.hpp>
 #include <tandem/nn/convolution.hpp>
 #include <tandem/nn/linear.hpp>
+#include <tandem/nn/pixel_rows.hpp>
 #include <tandem/nn/stem.hpp>
 
 namespace tandem::inline TANDEM_ABI {

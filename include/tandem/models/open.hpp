@@ -21,7 +21,7 @@
 #include <tandem/models/clip.hpp>
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/model_config.hpp>
-#include <tandem/models/naming.hpp>
+#include <tandem/models/unwrap.hpp>
 #include <tandem/models/zoo.hpp>
 
 namespace tandem::inline TANDEM_ABI {

@@ -17,6 +17,7 @@
 #include <tandem/models/model_config.hpp>
 #include <tandem/models/naming.hpp>
 #include <tandem/models/open.hpp>
+#include <tandem/models/unwrap.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 

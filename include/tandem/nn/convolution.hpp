@@ -1,19 +1,18 @@
-// Convolutions over pixels that stand as rows of channels, and the batch norm behind them.
+// Convolutions over pixels that stand as rows of channels.
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include <tandem/core/memory.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/kernels/dispatch.hpp>
+#include <tandem/nn/batch_norm.hpp>
 #include <tandem/nn/linear.hpp>
 #include <tandem/nn/parameter.hpp>
+#include <tandem/nn/windows.hpp>
 
 namespace tandem::inline TANDEM_ABI::nn {
 
@@ -39,58 +38,11 @@ struct ConvolutionShape {
         const std::size_t pad = kernel / 2;
         return {side, in, out, kernel, stride, pad, (side + 2 * pad - kernel) / stride + 1};
     }
+    constexpr Windows windows() const { return {{side, side}, {out_side, out_side}, kernel, stride, pad}; }
+
     /// Of the product with the weight; memory is the layers'.
     constexpr Cost cost() const { return linear_cost(depth(), out, false, out_side * out_side); }
 };
-
-/// What a chain of blocks holds (see BlockChain), in elements for one image: in inference the buffers of two blocks in
-/// turn, in training those of all, and of what the backward pass needs the largest of each.
-class ChainMemory {
-public:
-    template <std::size_t Held, std::size_t Needed>
-    constexpr void add(const std::array<std::size_t, Held>& held, std::size_t saved,
-                       const std::array<std::size_t, Needed>& needed) {
-        for (std::size_t i = 0; i < Held; ++i) turns_[count_ % 2][i] = std::max(turns_[count_ % 2][i], held[i]);
-        for (std::size_t i = 0; i < Needed; ++i) needed_[i] = std::max(needed_[i], needed[i]);
-        saved_ += saved;
-        ++count_;
-    }
-    constexpr Cost cost() const {
-        Cost cost{.saved = saved_};
-        for (const auto& turn : turns_) {
-            for (const std::size_t buffer : turn) cost.inference += buffer;
-        }
-        for (const std::size_t buffer : needed_) cost.scratch += buffer;
-        return cost;
-    }
-
-private:
-    std::array<std::array<std::size_t, 8>, 2> turns_{};
-    std::array<std::size_t, 8> needed_{};
-    std::size_t saved_ = 0, count_ = 0;
-};
-
-/// A pixel in the padding.
-inline constexpr std::size_t outside = ~std::size_t{0};
-
-/// Calls body(row, tap, pixel) for every place of every window of the lines [first, last) of the result, which count on
-/// from image to image: `row` is the result's, `pixel` the one that the kernel's position `tap` lies on, or outside.
-template <class Body>
-void for_each_window(const ConvolutionShape& shape, std::size_t first, std::size_t last, const Body& body) {
-    const std::size_t side = shape.out_side, kernel = shape.kernel;
-    for (std::size_t line = first; line < last; ++line) {
-        const std::size_t image = line / side * shape.side * shape.side, top = line % side * shape.stride;
-        for (std::size_t x = 0; x < side; ++x) {
-            for (std::size_t tap = 0; tap < kernel * kernel; ++tap) {
-                // In the padding before the first line or column, these wrap around to huge numbers.
-                const std::size_t row = top + tap / kernel - shape.pad,
-                                  column = x * shape.stride + tap % kernel - shape.pad;
-                const bool inside = row < shape.side && column < shape.side;
-                body(line * side + x, tap, inside ? image + row * shape.side + column : outside);
-            }
-        }
-    }
-}
 
 /// A convolution without a bias. The weight has PyTorch's shape, [out, in, kernel, kernel].
 template <Arithmetic T>
@@ -148,12 +100,13 @@ struct Convolution {
         // Windows overlap: image by image, not line by line.
         const std::size_t taps = shape.kernel * shape.kernel;
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for_each_window(shape, begin * side, end * side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-                if (pixel == outside) return;
-                C* const to = dx + pixel * shape.in;
-                const C* const g = dwindows.data() + row * depth + tap;
-                for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
-            });
+            for_each_window(shape.windows(), begin * side, end * side,
+                            [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                                if (pixel == outside) return;
+                                C* const to = dx + pixel * shape.in;
+                                const C* const g = dwindows.data() + row * depth + tap;
+                                for (std::size_t c = 0; c < shape.in; ++c) to[c] += g[c * taps];
+                            });
         });
     }
 
@@ -161,7 +114,7 @@ private:
     /// The windows of the lines [first, last), channel by channel as the weight has them.
     void write_windows(std::size_t first, std::size_t last, const C* x, C* windows) const {
         const std::size_t depth = shape.depth(), taps = shape.kernel * shape.kernel, before = first * shape.out_side;
-        for_each_window(shape, first, last, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+        for_each_window(shape.windows(), first, last, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
             C* const to = windows + (row - before) * depth + tap;
             for (std::size_t c = 0; c < shape.in; ++c) to[c * taps] = pixel == outside ? C{0} : x[pixel * shape.in + c];
         });
@@ -198,7 +151,7 @@ struct DepthwiseConvolution {
         parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
             std::vector<const C*> pixels(taps()), factors(taps());
             std::size_t terms = 0;
-            for_each_window(shape, begin, end, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+            for_each_window(shape.windows(), begin, end, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
                 if (tap == 0) terms = 0;
                 if (pixel != outside) {
                     pixels[terms] = x + pixel * width;
@@ -217,150 +170,19 @@ struct DepthwiseConvolution {
         // Channels in parallel: windows overlap, and every channel has a gradient of its own.
         parallel_for((width + 15) / 16, 1, [&](std::size_t begin, std::size_t end) {
             const std::size_t last = std::min(end * 16, width);
-            for_each_window(shape, 0, count * shape.out_side, [&](std::size_t row, std::size_t tap, std::size_t pixel) {
-                for (std::size_t c = begin * 16; pixel != outside && c < last; ++c) {
-                    const C g = dy[row * width + c];
-                    gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
-                    dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
-                }
-            });
+            for_each_window(shape.windows(), 0, count * shape.out_side,
+                            [&](std::size_t row, std::size_t tap, std::size_t pixel) {
+                                for (std::size_t c = begin * 16; pixel != outside && c < last; ++c) {
+                                    const C g = dy[row * width + c];
+                                    gradient.weight.data()[c * taps() + tap] += g * x[pixel * width + c];
+                                    dx[pixel * width + c] += g * weight.data()[c * taps() + tap];
+                                }
+                            });
         });
     }
 
 private:
     std::size_t taps() const { return shape.kernel * shape.kernel; }
-};
-
-/// What a batch norm norms with: the running means, in the convolution before it and with nothing kept for backward;
-/// the same, with that kept; or the batch's own.
-enum class Statistics { folded, running, batch };
-
-/// The statistics of a pass: folded where nothing is kept, else running or the batch's.
-constexpr Statistics statistics_of(bool keep, bool uses_running_means) {
-    return !keep ? Statistics::folded : uses_running_means ? Statistics::running : Statistics::batch;
-}
-
-/// torch.nn.BatchNorm2d (Ioffe, Szegedy 2015): in training by the batch's own mean and variance, and else by the
-/// running means of those of all batches. Then the activation: none, relu or silu.
-template <Arithmetic T>
-struct BatchNorm {
-    using C = Compute<T>;
-
-    Tensor<C, Shape<dynamic>> weight, bias;
-    RunningMean<C> running_mean, running_var;
-    double eps;
-    kernels::Activation activation;
-
-    struct Saved {
-        Tensor<C, Shape<dynamic>> mean, inverse;  ///< what the rows were normed with
-        Tensor<C, Shape<dynamic>> scale, shift;   ///< the same as one factor and one addend
-        bool is_batch = false;
-    };
-
-    BatchNorm(std::size_t width, kernels::Activation behind, double eps_of = 1e-5)
-        : weight(width), bias(width), running_mean(width), running_var(width), eps(eps_of), activation(behind) {
-        weight.fill(1);
-        running_var.fill(1);
-    }
-
-    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        visit(at + "weight", self.weight...);
-        visit(at + "bias", self.bias...);
-        visit(at + "running_mean", self.running_mean...);
-        visit(at + "running_var", self.running_var...);
-    }
-
-    /// By the running means it is activation(scale · x + shift), whatever the rows are.
-    void fold(Saved& saved) const {
-        saved.scale.resize(weight.size());
-        saved.shift.resize(weight.size());
-        for (std::size_t c = 0; c < weight.size(); ++c) {
-            const double scale =
-                static_cast<double>(weight.data()[c]) / std::sqrt(static_cast<double>(running_var.data()[c]) + eps);
-            saved.scale.data()[c] = static_cast<C>(scale);
-            saved.shift.data()[c] = static_cast<C>(static_cast<double>(bias.data()[c]) -
-                                                   static_cast<double>(running_mean.data()[c]) * scale);
-        }
-    }
-
-    /// In place or not. `by_batch` norms by the rows given.
-    void forward(std::size_t rows, const C* x, C* y, Saved& saved, bool by_batch) const {
-        const std::size_t width = weight.size();
-        saved.is_batch = by_batch;
-        saved.mean.resize(width);
-        saved.inverse.resize(width);
-        for_each_channel(width, [&](std::size_t c) {
-            double mean = static_cast<double>(running_mean.data()[c]),
-                   variance = static_cast<double>(running_var.data()[c]);
-            if (by_batch) {
-                mean = variance = 0;
-                for (std::size_t row = 0; row < rows; ++row) mean += static_cast<double>(x[row * width + c]);
-                mean /= static_cast<double>(rows);
-                for (std::size_t row = 0; row < rows; ++row) {
-                    const double difference = static_cast<double>(x[row * width + c]) - mean;
-                    variance += difference * difference;
-                }
-                variance /= static_cast<double>(rows);
-            }
-            saved.mean.data()[c] = static_cast<C>(mean);
-            saved.inverse.data()[c] = static_cast<C>(1 / std::sqrt(variance + eps));
-        });
-        parallel_for(rows, std::max<std::size_t>(1, 4096 / width), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin * width; i < end * width; i += width) {
-                for (std::size_t c = 0; c < width; ++c) y[i + c] = normed(x[i + c], c, saved);
-                kernels::active<C>().activate(activation, y + i, y + i, width);
-            }
-        });
-    }
-
-    /// In place g = dL/dx, given g = dL/dy and the x of forward. Adds to the gradients.
-    void backward(std::size_t rows, const C* x, C* g, const Saved& saved, BatchNorm& gradient) const {
-        const std::size_t width = weight.size();
-        const auto count = static_cast<double>(rows);
-        for_each_channel(width, [&](std::size_t c) {
-            const double mean = static_cast<double>(saved.mean.data()[c]),
-                         inverse = static_cast<double>(saved.inverse.data()[c]);
-            double sum = 0, along = 0;
-            for (std::size_t row = 0; row < rows; ++row) {
-                C& slope = g[row * width + c];
-                if (activation != kernels::Activation::none) slope *= slope_at(normed(x[row * width + c], c, saved));
-                sum += static_cast<double>(slope);
-                along += static_cast<double>(slope) * (static_cast<double>(x[row * width + c]) - mean) * inverse;
-            }
-            gradient.bias.data()[c] += static_cast<C>(sum);
-            gradient.weight.data()[c] += static_cast<C>(along);
-            const double scale = static_cast<double>(weight.data()[c]) * inverse;
-            for (std::size_t row = 0; row < rows; ++row) {
-                C& slope = g[row * width + c];
-                const double hat = (static_cast<double>(x[row * width + c]) - mean) * inverse;
-                const double through = saved.is_batch ? (sum + hat * along) / count : 0;
-                slope = static_cast<C>(scale * (static_cast<double>(slope) - through));
-            }
-            if (!saved.is_batch) return;
-            const double variance =
-                (1 / (inverse * inverse) - eps) * count / std::max(1.0, count - 1);  // unbiased, as PyTorch's
-            gradient.running_mean.data()[c] += running_mean.data()[c] - static_cast<C>(mean);
-            gradient.running_var.data()[c] += running_var.data()[c] - static_cast<C>(variance);
-        });
-    }
-
-private:
-    template <class Body>
-    static void for_each_channel(std::size_t width, const Body& body) {
-        parallel_for(width, 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t c = begin; c < end; ++c) body(c);
-        });
-    }
-
-    C normed(C x, std::size_t c, const Saved& saved) const {
-        return (x - saved.mean.data()[c]) * (saved.inverse.data()[c] * weight.data()[c]) + bias.data()[c];
-    }
-    /// The activation's.
-    C slope_at(C x) const {
-        if (activation == kernels::Activation::relu) return x > 0 ? C{1} : C{0};
-        const C sigmoid = 1 / (1 + std::exp(-x));
-        return sigmoid * (1 + x * (1 - sigmoid));
-    }
 };
 
 /// A convolution and the batch norm and activation behind it.
@@ -404,100 +226,5 @@ struct NormedConvolution {
         convolution.backward(count, x, g, dx, windows, dwindows, gradient.convolution);
     }
 };
-
-/// Blocks that follow one another, from pixels to pixels. In inference, two share their memory in turn.
-template <class Block>
-struct BlockChain {
-    using C = typename Block::C;
-
-    std::vector<Block> blocks;
-
-    struct Saved {
-        std::vector<typename Block::Saved> blocks;
-        typename Block::Scratch scratch;
-        Pixels<C> g, dx;
-    };
-
-    /// x to what it returns, which stands in `saved`.
-    const C* forward(std::size_t count, const C* x, Saved& saved, bool keep, Statistics statistics) const {
-        saved.blocks.resize(keep ? blocks.size() : 2);
-        for (std::size_t i = 0; i < blocks.size(); ++i) {
-            auto& own = saved.blocks[keep ? i : i % 2];
-            blocks[i].forward(count, x, own, statistics);
-            x = own.out().data();
-        }
-        return x;
-    }
-
-    /// In place saved.g, the gradient of what forward returned, becomes that of x.
-    void backward(std::size_t count, const C* x, Saved& saved, BlockChain& gradient) const {
-        for (std::size_t i = blocks.size(); i-- > 0;) {
-            const C* const from = i > 0 ? saved.blocks[i - 1].out().data() : x;
-            blocks[i].backward(count, from, saved.g, saved.dx, saved.blocks[i], saved.scratch, gradient.blocks[i]);
-            std::swap(saved.g, saved.dx);
-        }
-    }
-};
-
-/// y = x + other, elementwise; y may be one of them.
-template <Real C>
-void add(const C* x, const C* other, C* y, std::size_t size) {
-    parallel_for(size, 16384, [&](std::size_t begin, std::size_t end) {
-        kernels::active<C>().finish_tile(x + begin, 0, 1, end - begin, y + begin, 0, false,
-                                         {.residual = other + begin});
-    });
-}
-
-/// The mean of every window of size · size pixels, which do not overlap: torch.nn.AvgPool2d(size).
-template <Real C>
-void average_pool(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* x, C* y) {
-    const std::size_t out = side / size;
-    parallel_for(count * out, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t row = begin * out; row < end * out; ++row) {
-            C* const to = y + row * width;
-            std::fill_n(to, width, C{0});
-            for (std::size_t tap = 0; tap < size * size; ++tap) {
-                const std::size_t line = row / out * size + tap / size;  // of all images: side is a multiple of size
-                const C* const from = x + (line * side + row % out * size + tap % size) * width;
-                std::transform(to, to + width, from, to, std::plus<C>());
-            }
-            for (std::size_t c = 0; c < width; ++c) to[c] /= static_cast<C>(size * size);
-        }
-    });
-}
-
-/// dx of average_pool, given dy: every element of a window gets the same share.
-template <Real C>
-void average_pool_backward(std::size_t count, std::size_t side, std::size_t size, std::size_t width, const C* dy,
-                           C* dx) {
-    const std::size_t out = side / size;
-    parallel_for(count * side, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t row = begin * side; row < end * side; ++row) {
-            const C* const from = dy + (row / side / size * out + row % side / size) * width;
-            for (std::size_t c = 0; c < width; ++c) dx[row * width + c] = from[c] / static_cast<C>(size * size);
-        }
-    });
-}
-
-/// [N, channels, side, side] to rows of channels.
-template <Real C>
-void channels_last(std::size_t count, std::size_t channels, std::size_t pixels, const C* x, C* y) {
-    parallel_for(count * channels, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t plane = begin; plane < end; ++plane) {
-            C* const to = y + plane / channels * channels * pixels + plane % channels;
-            for (std::size_t i = 0; i < pixels; ++i) to[i * channels] = x[plane * pixels + i];
-        }
-    });
-}
-/// The way back.
-template <Real C>
-void channels_first(std::size_t count, std::size_t channels, std::size_t pixels, const C* x, C* y) {
-    parallel_for(count * channels, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t plane = begin; plane < end; ++plane) {
-            const C* const from = x + plane / channels * channels * pixels + plane % channels;
-            for (std::size_t i = 0; i < pixels; ++i) y[plane * pixels + i] = from[i * channels];
-        }
-    });
-}
 
 }  // namespace tandem::inline TANDEM_ABI::nn

@@ -13,6 +13,7 @@
 #include <tandem/nn/activation.hpp>
 #include <tandem/nn/linear.hpp>
 #include <tandem/nn/parameter.hpp>
+#include <tandem/nn/windows.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -36,7 +37,8 @@ using ImagesGradient = View<C, Shape<dynamic, 3, image.height, image.width>>;
 
 namespace nn {
 
-/// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in parallel.
+/// Calls body(where it is in the images, where in the rows) for every line of every patch, bands of patches in
+/// parallel.
 template <ImageSize image, std::size_t Patch, std::size_t Row, class Body>
 void for_each_patch_line(std::size_t count, const Body& body) {
     constexpr ImageSize grid = image / Patch;
@@ -56,9 +58,9 @@ void for_each_patch_line(std::size_t count, const Body& body) {
     });
 }
 
-/// Cuts images <N, 3, height, width> into rows of Patch x Patch patches, left to right, top to bottom; a row begins with
-/// the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch are
-/// left out, as a convolution without padding leaves them.
+/// Cuts images <N, 3, height, width> into rows of Patch x Patch patches, left to right, top to bottom; a row begins
+/// with the patch in the order channel, y, x: the order of a convolution's weight. Pixels behind the last whole patch
+/// are left out, as a convolution without padding leaves them.
 template <ImageSize image, std::size_t Patch, Real C, std::size_t Row>
 void extract_patches(Images<C, image> images, Rows<C, Row> rows) {
     for_each_patch_line<image, Patch, Row>(images.extent(0), [&](std::size_t pixel, std::size_t element) {
@@ -110,13 +112,15 @@ struct PatchStem {
 
     /// Adds to the gradients, given dy; writes that of the images where it is asked for.
     void backward(Rows<const C, width> dy, Saved& saved, PatchStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {
+                      nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         if (dimages.size() > 0) saved.patches_gradient.resize(dy.extent(0));
         conv.product_backward(dy.extent(0), {saved.patches.data(), depth_row}, {dy.data(), width},
-                              {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv, 0,
-                              width);
+                              {dimages.size() > 0 ? saved.patches_gradient.data() : nullptr, depth_row}, gradient.conv,
+                              0, width);
         if (dimages.size() > 0) join_patches<image, patch, C, depth_row>(saved.patches_gradient, dimages);
-        if constexpr (shape.bias) detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
+        if constexpr (shape.bias)
+            detail::add_column_sums<C>(dy.extent(0), width, {dy.data(), width}, gradient.bias.data());
     }
 };
 
@@ -144,7 +148,7 @@ struct ConvStage {
 
     void initialise(Random& random) { fill_normal(conv, random, std::sqrt(2.0 / static_cast<double>(depth))); }
 
-    /// pixel(n, y, x) points to the In channels of a pixel; writes saved.activated.
+    /// pixel(at, to) writes the In channels of a pixel, which count on from image to image; writes saved.activated.
     template <class Pixel>
     void forward(std::size_t count, const Pixel& pixel, Saved& saved) const {
         const std::size_t rows = count * half.area();
@@ -152,13 +156,12 @@ struct ConvStage {
         saved.convolved.resize(rows);
         saved.normed.resize(rows);
         saved.activated.resize(rows);
-        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
-                                   bool inside) {
+        for_each_image_window(count, [&](std::size_t row, std::size_t tap, std::size_t at) {
             C* const to = saved.windows.data() + row * depth + tap * In;
-            if (inside) {
-                pixel(n, y, x, to);
-            } else {
+            if (at == outside) {
                 std::fill_n(to, In, C{0});
+            } else {
+                pixel(at, to);
             }
         });
         conv.product(rows, {saved.windows.data(), depth}, {saved.convolved.data(), Out}, {});
@@ -166,8 +169,8 @@ struct ConvStage {
         activate(parts.activation, saved.normed.data(), saved.activated.data(), saved.activated.size());
     }
 
-    /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is its
-    /// input's unless it is null.
+    /// In place saved.gradient, the gradient of saved.activated, becomes that of the convolution; dx [pixels, In] is
+    /// its input's unless it is null.
     void backward(std::size_t count, C* dx, Saved& saved, ConvStage& gradient) const requires Trainable<T> {
         const std::size_t rows = count * half.area();
         activate_backward(parts.activation, saved.normed.data(), saved.gradient.data(), saved.gradient.size());
@@ -177,29 +180,21 @@ struct ConvStage {
                               {dx == nullptr ? nullptr : saved.windows_gradient.data(), depth}, gradient.conv, 0, Out);
         if (dx == nullptr) return;
         std::fill_n(dx, count * 4 * half.area() * In, C{0});
-        for_each_window(count, [&](std::size_t row, std::size_t n, std::size_t y, std::size_t x, std::size_t tap,
-                                   bool inside) {
-            if (!inside) return;
-            C* const to = dx + ((n * 2 * half.height + y) * 2 * half.width + x) * In;
+        for_each_image_window(count, [&](std::size_t row, std::size_t tap, std::size_t at) {
+            if (at == outside) return;
+            C* const to = dx + at * In;
             const C* const from = saved.windows_gradient.data() + row * depth + tap * In;
             std::transform(to, to + In, from, to, std::plus<C>());
         });
     }
 
 private:
-    /// Calls body(row, n, y, x, tap, inside) for every row of the result and every pixel its window covers, images in
-    /// parallel.
+    /// for_each_window of all images, which are walked in parallel.
     template <class Body>
-    static void for_each_window(std::size_t count, const Body& body) {
+    static void for_each_image_window(std::size_t count, const Body& body) {
+        static constexpr Windows windows{{2 * half.height, 2 * half.width}, half, 3, 2, 1};
         parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin * half.area(); row < end * half.area(); ++row) {
-                const std::size_t n = row / half.area(), top = row / half.width % half.height * 2, left = row % half.width * 2;
-                for (std::size_t tap = 0; tap < 9; ++tap) {
-                    // One row and column of zeros around the image: pixel -1 is the padding's.
-                    const std::size_t y = top + tap / 3 - 1, x = left + tap % 3 - 1;
-                    body(row, n, y, x, tap, y < 2 * half.height && x < 2 * half.width);
-                }
-            }
+            for_each_window(windows, begin * half.height, end * half.height, body);
         });
     }
 };
@@ -213,9 +208,7 @@ struct ConvStem {
     static constexpr std::size_t stages = static_cast<std::size_t>(std::bit_width(shape.patch)) - 1;
     using C = Compute<T>;
 
-    static constexpr std::size_t channels(std::size_t stage) {
-        return stage == 0 ? 3 : width >> (stages - stage);
-    }
+    static constexpr std::size_t channels(std::size_t stage) { return stage == 0 ? 3 : width >> (stages - stage); }
     /// Of a stage's input.
     static constexpr ImageSize size(std::size_t stage) { return image / (std::size_t{1} << stage); }
 
@@ -224,8 +217,7 @@ struct ConvStem {
     template <std::size_t... I>
     struct Chain<std::index_sequence<I...>> {
         using Layers = std::tuple<ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>...>;
-        using Saved = std::tuple<
-            typename ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>::Saved...>;
+        using Saved = std::tuple<typename ConvStage<T, channels(I), channels(I + 1), size(I + 1), parts>::Saved...>;
     };
     using Stages = Chain<std::make_index_sequence<stages>>;
 
@@ -239,8 +231,8 @@ struct ConvStem {
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
         const auto stage = [&]<std::size_t I>(std::integral_constant<std::size_t, I>) {
-            std::tuple_element_t<I, typename Stages::Layers>::parameters(
-                visit, at + "stem." + std::to_string(I) + ".", std::get<I>(self.convolutions)...);
+            std::tuple_element_t<I, typename Stages::Layers>::parameters(visit, at + "stem." + std::to_string(I) + ".",
+                                                                         std::get<I>(self.convolutions)...);
         };
         for_each_stage(stage);
         decltype(proj)::parameters(visit, at + "stem.proj.", self.proj...);
@@ -255,25 +247,28 @@ struct ConvStem {
         const std::size_t count = images.extent(0);
         for_each_stage([&](auto stage) {
             constexpr std::size_t in = channels(stage());
-            constexpr ImageSize from_size = size(stage());
             const auto& layer = std::get<stage()>(convolutions);
             if constexpr (stage() == 0) {
-                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
-                    for (std::size_t c = 0; c < 3; ++c)
-                        to[c] = images.data()[((n * 3 + c) * from_size.height + y_at) * from_size.width + x_at];
-                }, std::get<0>(saved.stages));
+                layer.forward(
+                    count,
+                    [&](std::size_t at, C* to) {
+                        const C* const from = images.data() + at / image.area() * 3 * image.area() + at % image.area();
+                        for (std::size_t c = 0; c < 3; ++c) to[c] = from[c * image.area()];
+                    },
+                    std::get<0>(saved.stages));
             } else {
                 const C* const from = std::get<stage() - 1>(saved.stages).activated.data();
-                layer.forward(count, [&](std::size_t n, std::size_t y_at, std::size_t x_at, C* to) {
-                    std::copy_n(from + ((n * from_size.height + y_at) * from_size.width + x_at) * in, in, to);
-                }, std::get<stage()>(saved.stages));
+                layer.forward(
+                    count, [&](std::size_t at, C* to) { std::copy_n(from + at * in, in, to); },
+                    std::get<stage()>(saved.stages));
             }
         });
         proj.forward(std::get<stages - 1>(saved.stages).activated, y);
     }
 
     void backward(Rows<const C, width> dy, Saved& saved, ConvStem& gradient,
-                  ImagesGradient<C, image> dimages = {nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
+                  ImagesGradient<C, image> dimages = {
+                      nullptr, {{0, 3, image.height, image.width}}}) const requires Trainable<T> {
         const std::size_t count = dy.extent(0) / shape.patches();
         if (dimages.size() > 0) saved.pixels_gradient.resize(count * image.area());
         auto& last = std::get<stages - 1>(saved.stages);
@@ -287,8 +282,8 @@ struct ConvStem {
                 before.gradient.resize(before.activated.extent(0));
                 dx = before.gradient.data();
             }
-            std::get<stage>(convolutions).backward(count, dx, std::get<stage>(saved.stages),
-                                                   std::get<stage>(gradient.convolutions));
+            std::get<stage>(convolutions)
+                .backward(count, dx, std::get<stage>(saved.stages), std::get<stage>(gradient.convolutions));
         });
         for (std::size_t i = 0; i < dimages.size(); ++i) {
             const std::size_t n = i / (3 * image.area()), channel = i / image.area() % 3, pixel = i % image.area();

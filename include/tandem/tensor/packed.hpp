@@ -162,9 +162,7 @@ class PackedMatrix : public PackedWeight<T> {
 public:
     using shape = S;
 
-    PackedMatrix()
-        requires(S::dynamic_count == 0)
-        : PackedMatrix(S::extents) {}
+    PackedMatrix() requires(S::dynamic_count == 0) : PackedMatrix(S::extents) {}
     explicit PackedMatrix(const Extents<S::rank>& extents)
         : PackedWeight<T>(extents[0], extents.count() / extents[0]), extents_(extents) {}
 
@@ -195,4 +193,16 @@ void from_row_major(PackedMatrix<T, S>& parameter, const Tensor<typename PackedM
     parameter.pack(values.data());
 }
 
+#if defined(TANDEM_COMPILED)
+extern template class PackedWeight<float>;
+extern template class PackedWeight<double>;
+extern template class PackedWeight<amp_bf16>;
+extern template class PackedWeight<bfloat16>;
+extern template class PackedWeight<int8>;
+#endif
+
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/tensor/packed.impl.hpp>
+#endif

@@ -407,12 +407,8 @@ TANDEM_INLINE void Bpe::add_merge(const std::unordered_map<std::string, Id>& ids
 
 [[gnu::cold]] TANDEM_INLINE Bpe::Entries Bpe::read_vocabulary(const std::filesystem::path& path) {
     const std::string where = path.string();
-    const MappedFile file(path);
-    const auto* first = reinterpret_cast<const char*>(file.bytes().data());
     detail::JsonLeaves json;
-    if (detail::json_fault(std::string_view(first, file.bytes().size()), json)) {
-        throw Error(where, "a JSON object of tokens and ids", "something else");
-    }
+    detail::read_json(path, json, "a JSON object of tokens and ids");
     Entries entries;
     for (const detail::JsonLeaf& leaf : json.leaves) {
         if (leaf.depth != 1 || leaf.kind != detail::JsonLeaf::Kind::number)

@@ -10,7 +10,6 @@
 
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/error.hpp>
-#include <tandem/core/file.hpp>
 #include <tandem/files/json.hpp>
 #include <tandem/texts/tokenizer_file.hpp>
 
@@ -18,12 +17,9 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 [[gnu::cold]] TANDEM_INLINE TokenizerFile TokenizerFile::read(const std::filesystem::path& path) {
     if (!std::filesystem::is_regular_file(path)) throw Error(path.string(), "a tokenizer.json", "no file");
-    const MappedFile mapped(path);
     TokenizerFile json;
     json.file = path;
-    const std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    if (const auto fault = json_fault(text, json))
-        throw Error(path.string(), "a tokenizer.json", "a fault at byte " + std::to_string(*fault));
+    read_json(path, json, "a tokenizer.json");
     return json;
 }
 

@@ -1,20 +1,13 @@
 // AdamW, and the norm of a gradient.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <limits>
-#include <string>
+#include <type_traits>
 
-#include <tandem/core/error.hpp>
-#include <tandem/core/parallel.hpp>
-#include <tandem/core/to_text.hpp>
 #include <tandem/nn/parameter.hpp>
-#include <tandem/tensor/evaluate.hpp>
-#include <tandem/tensor/functions.hpp>
-#include <tandem/tensor/reduce.hpp>
+#include <tandem/tensor/tensor.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -27,16 +20,34 @@ auto flat(Tensor& tensor) {
     return View<typename decltype(elements)::element_type, Shape<dynamic>>(elements.data(), {{elements.size()}});
 }
 
-/// Whether every element is a finite number: 0 times another is NaN, which no sum loses.
-template <class Vector>
-bool all_finite(const Vector& vector) {
-    return evaluate(sum(0.0 * vector)).item() == 0;
-}
+template <class T>
+using Flat = View<T, Shape<dynamic>>;
+
+/// Whether every element is a finite number.
+template <Real T>
+bool all_finite(const Flat<const T>& vector);
+
+/// Σ x²; not finite if an element is not.
+template <Real T>
+double sum_of_squares(const Flat<const T>& vector);
+
+/// What an update of AdamW multiplies by.
+struct AdamWFactors {
+    double beta1, beta2, eps, step, second_scale, gradient_scale;
+};
+
+/// One parameter's update, its moments likewise; `keep` is what weight decay leaves. Returns whether all weights are
+/// finite.
+template <Real T>
+bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
+                  double keep, const AdamWFactors& factors);
+
+/// parameter -= momentum · slope; whether all are finite.
+template <Real T>
+bool move_mean(const Flat<T>& mean, const Flat<const T>& slope, double momentum);
 
 /// Throws Error, which names the option, unless it holds.
-[[gnu::cold]] inline void check_option(bool holds, const char* option, const char* expected, double value) {
-    if (!holds) throw Error(option, expected, to_text(value));
-}
+void check_option(bool holds, const char* option, const char* expected, double value);
 
 }  // namespace detail
 
@@ -46,11 +57,12 @@ double gradient_norm(const Model& gradient) {
     double squares = 0;
     for_each_parameter(
         [&](const ParameterName&, const auto& tensor) {
+            using T = typename std::remove_cvref_t<decltype(tensor)>::element;
             const auto elements = detail::flat(tensor);
             if constexpr (is_running_mean<decltype(tensor)>) {
-                if (!detail::all_finite(elements)) squares = std::numeric_limits<double>::quiet_NaN();
+                if (!detail::all_finite<T>(elements)) squares = std::numeric_limits<double>::quiet_NaN();
             } else {
-                squares += static_cast<double>(evaluate(sum(square(elements))).item());
+                squares += detail::sum_of_squares<T>(elements);
             }
         },
         gradient);
@@ -66,9 +78,6 @@ struct AdamW {
     double beta2 = 0.98;
     double eps = 1e-6;
     double weight_decay = 0.2;
-
-    /// Elements that are updated together.
-    static constexpr std::size_t block = 4096;
 
     /// The first and second moments are models themselves.
     template <class Model>
@@ -88,17 +97,7 @@ struct AdamW {
 
     /// Throws Error, which names the member, where one is out of range. An eps below float's smallest normal number
     /// would be 0 beside weights in float, and an update of 0 / 0.
-    [[gnu::cold]] void check() const {
-        const auto is_decay = [](double beta) { return beta >= 0 && beta < 1; };
-        const auto is_finite = [](double value) { return std::isfinite(value); };
-        detail::check_option(rate > 0 && is_finite(rate), "AdamW.rate", "a finite number above 0", rate);
-        detail::check_option(is_decay(beta1), "AdamW.beta1", "a number from 0 to below 1", beta1);
-        detail::check_option(is_decay(beta2), "AdamW.beta2", "a number from 0 to below 1", beta2);
-        detail::check_option(eps >= std::numeric_limits<float>::min() && is_finite(eps), "AdamW.eps",
-                             "a finite number, 1.2e-38 or above", eps);
-        detail::check_option(weight_decay >= 0 && is_finite(weight_decay), "AdamW.weight_decay",
-                             "a finite number, 0 or above", weight_decay);
-    }
+    void check() const;
 
     /// One update of `model` at learning rate `step_rate`, the gradient multiplied by `gradient_scale` first. Returns
     /// whether all weights are finite after it: at an absurd rate they are not, and the old ones are gone.
@@ -109,32 +108,21 @@ struct AdamW {
         const double count = static_cast<double>(state.updates);
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
-        std::atomic<bool> are_finite = true;
+        const detail::AdamWFactors factors{beta1, beta2, eps, step, second_scale, gradient_scale};
+        bool are_finite = true;
         for_each_parameter(
             [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
                                  Parameter& second) {
+                using T = typename Parameter::element;
+                bool is_finite = false;
                 if constexpr (is_running_mean<Parameter>) {
-                    const auto mean = detail::flat(parameter);
-                    assign(mean, mean - Parameter::momentum * detail::flat(slope));
-                    if (!detail::all_finite(mean)) are_finite = false;
-                    return;
+                    is_finite = detail::move_mean<T>(detail::flat(parameter), detail::flat(slope), Parameter::momentum);
+                } else {
+                    const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
+                    is_finite = detail::adamw_update<T>(detail::flat(parameter), detail::flat(slope),
+                                                        detail::flat(first), detail::flat(second), keep, factors);
                 }
-                const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
-                const auto p = detail::flat(parameter), m = detail::flat(first), v = detail::flat(second);
-                const auto g = detail::flat(slope);
-                // A block at a time, so that the moments come from memory once.
-                parallel_for(p.size(), block, [&](std::size_t from, std::size_t to) {
-                    for (; from < to; from += block) {
-                        const std::size_t end = std::min(from + block, to);
-                        const auto scaled = gradient_scale * g.slice(from, end);
-                        const auto m_part = m.slice(from, end), v_part = v.slice(from, end),
-                                   p_part = p.slice(from, end);
-                        assign(m_part, beta1 * m_part + (1.0 - beta1) * scaled);
-                        assign(v_part, beta2 * v_part + (1.0 - beta2) * (scaled * scaled));
-                        assign(p_part, keep * p_part - step * m_part / (second_scale * sqrt(v_part) + eps));
-                        if (!detail::all_finite(p_part)) are_finite = false;
-                    }
-                });
+                are_finite = are_finite && is_finite;
             },
             model, gradient, state.first, state.second);
         return are_finite;
@@ -142,3 +130,7 @@ struct AdamW {
 };
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/train/optimizer.impl.hpp>
+#endif

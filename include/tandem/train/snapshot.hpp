@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/to_text.hpp>
 #include <tandem/files/safetensors.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/train/optimizer.hpp>
@@ -57,18 +58,18 @@ Number number_entry(const std::map<std::string, std::string>& metadata, const st
     return value;
 }
 
+/// Throws Error unless the file has a tensor of this name, shape and type.
+void check_stored(const Safetensors& file, const std::string& name, std::span<const std::size_t> shape, DataType type,
+                  const std::string& where);
+
 template <class Model>
 void check_parameters(const Safetensors& file, const std::string& prefix, const Model& model,
                       const std::string& where) {
     for_each_parameter(
         [&]<class Parameter>(const std::string& name, const Parameter& parameter) {
-            const StoredTensor* stored = file.find(prefix + name);
-            const auto shape = shape_of(parameter.extents());
-            if (stored == nullptr || stored->shape != shape ||
-                stored->type != data_type_of<typename Parameter::element>()) {
-                throw Error(where, "a snapshot of this model, with " + prefix + name + " of shape " + shape_text(shape),
-                            stored == nullptr ? "no such tensor" : shape_text(stored->shape));
-            }
+            const auto extents = parameter.extents();
+            check_stored(file, prefix + name, {extents.value, Parameter::shape::rank},
+                         data_type_of<typename Parameter::element>(), where);
         },
         model);
 }

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include <tandem/core/error.hpp>
+#include <tandem/files/safetensors.hpp>
 #include <tandem/train/snapshot.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
@@ -35,6 +38,15 @@ namespace tandem::inline TANDEM_ABI::detail {
         throw Error(where, expected + ", as the snapshot's run had",
                     found + "; go on with the old values, or delete the snapshot to start anew");
     }
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_stored(const Safetensors& file, const std::string& name,
+                                              std::span<const std::size_t> shape, DataType type,
+                                              const std::string& where) {
+    const StoredTensor* const stored = file.find(name);
+    if (stored != nullptr && std::ranges::equal(stored->shape, shape) && stored->type == type) return;
+    throw Error(where, "a snapshot of this model, with " + name + " of shape " + shape_text(shape),
+                stored == nullptr ? "no such tensor" : shape_text(stored->shape));
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

@@ -27,6 +27,7 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
+#include <tandem/core/to_text.hpp>
 #include <tandem/kernels/isa.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/clip.hpp>
@@ -47,17 +48,27 @@ concept PairSource = requires(const Data& data, Random& random, std::span<float>
 
 namespace detail {
 
-/// What a type is called, without namespaces and template arguments, which compilers word differently.
+/// What a type is called, without namespaces and template arguments, which compilers word differently; `text` is
+/// __PRETTY_FUNCTION__ of a function whose one template argument is Type.
+std::string short_name(std::string_view text);
+
 template <class Type>
 [[gnu::cold]] std::string short_type_name() {
-    const std::string_view text = __PRETTY_FUNCTION__;
-    const std::size_t begin = text.find("Type = ") + 7;
-    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
-    const std::size_t end = std::min(name.find('<'), name.size());
-    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
-    name = name.substr(0, end);
-    return std::string(name.substr(name.rfind(':') + 1));
+    return short_name(__PRETTY_FUNCTION__);
 }
+
+/// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
+/// for each pair.
+struct Epoch {
+    Epoch() = default;
+    Epoch(std::size_t epoch, std::size_t size, Seed run);
+
+    bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
+
+    std::size_t number = 0;
+    std::vector<std::size_t> order;
+    Seed seed{};
+};
 
 }  // namespace detail
 
@@ -73,16 +84,26 @@ struct TrainerOptions {
     std::size_t batch = 256;
     std::size_t steps = 0;
     std::size_t epochs = 0;
-    double seconds = 0;        ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
-    double clip_norm = 1.0;    ///< gradients longer than this are scaled to it; 0: never
+    double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
+    double clip_norm = 1.0;  ///< gradients longer than this are scaled to it; 0: never
     std::size_t max_skipped =
         10;  ///< so many steps, 1 or more, in a row without a finite loss and gradient end the run
     Seed seed{};
-    std::filesystem::path snapshot{};    ///< where to save, and to go on from if it is there; empty: nowhere
-    std::size_t snapshot_every = 200;    ///< steps; beside that, before the first step, and after the last one
-    std::size_t report_every = 20;       ///< steps
-    std::ostream* log = &std::clog;      ///< progress lines; nullptr: none
-    std::size_t evaluate_every = 0;      ///< steps between calls of the evaluation hook; 0: never
+    std::filesystem::path snapshot{};  ///< where to save, and to go on from if it is there; empty: nowhere
+    std::size_t snapshot_every = 200;  ///< steps; beside that, before the first step, and after the last one
+    std::size_t report_every = 20;     ///< steps
+    std::ostream* log = &std::clog;    ///< progress lines; nullptr: none
+    std::size_t evaluate_every = 0;    ///< steps between calls of the evaluation hook; 0: never
+
+    /// Throws Error, which names the option, where one is out of range, or does not fit a loss that needs `least_pairs`
+    /// in a batch and data of so many pairs.
+    void check(std::size_t least_pairs, std::size_t pairs) const;
+
+    /// What a run's result depends on of them, for a snapshot.
+    void add_to(RunInputs& inputs) const;
+
+    /// Writes a progress line to `log`: `last` is the run's last step, or 0 where time bounds it.
+    void report(const RunState& run, std::size_t last, double logit_scale, double samples_per_second) const;
 };
 
 /// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped,
@@ -141,7 +162,8 @@ public:
             const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
-                report(last, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
+                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 reported = Clock::now();
                 reported_step = run_.step;
             }
@@ -149,7 +171,8 @@ public:
             if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
         }
         if (options_.log != nullptr && run_.skipped > 0) {
-            *options_.log << run_.skipped << " of " << run_.step << " steps were skipped: loss or gradient not finite\n";
+            *options_.log << run_.skipped << " of " << run_.step
+                          << " steps were skipped: loss or gradient not finite\n";
         }
         return run_;
     }
@@ -164,45 +187,15 @@ private:
     };
 
     [[gnu::cold]] void check(std::size_t size) const {
-        const auto positive = [](const char* option, std::size_t value) {
-            if (value == 0) throw Error(option, "1 or more", "0");
-        };
-        const auto not_negative = [](const char* option, double value) {
-            detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
-        };
-        not_negative("TrainerOptions.seconds", options_.seconds);
-        not_negative("TrainerOptions.clip_norm", options_.clip_norm);
-        positive("TrainerOptions.batch", options_.batch);
-        positive("TrainerOptions.max_skipped", options_.max_skipped);
-        positive("TrainerOptions.snapshot_every", options_.snapshot_every);
-        positive("TrainerOptions.report_every", options_.report_every);
-        if ((options_.steps > 0) + (options_.epochs > 0) + (options_.seconds > 0) != 1) {
-            throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
-                        "steps " + std::to_string(options_.steps) + ", epochs " + std::to_string(options_.epochs) +
-                            ", seconds " + detail::to_text(options_.seconds));
-        }
-        if (options_.batch < least_pairs<L>) {
-            throw Error("TrainerOptions.batch",
-                        std::to_string(least_pairs<L>) +
-                            " pairs or more, since this loss tells every pair from the others of its batch",
-                        std::to_string(options_.batch));
-        }
-        if (size < options_.batch) {
-            throw Error("Trainer", "at least one batch of " + std::to_string(options_.batch) + " pairs",
-                        std::to_string(size) + " pairs");
-        }
-        if (options_.epochs > std::numeric_limits<std::size_t>::max() / size) {
-            throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
-                        std::to_string(options_.epochs) + " epochs");
-        }
+        options_.check(least_pairs<L>, size);
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
         if constexpr (requires { schedule_.check(); }) schedule_.check();
     }
 
     [[gnu::cold]] void check_weights() const {
         for_each_parameter(
-            [](const ParameterName& name, const auto& parameter) {
-                if (!detail::all_finite(detail::flat(parameter))) {
+            []<class Parameter>(const ParameterName& name, const Parameter& parameter) {
+                if (!detail::all_finite<typename Parameter::element>(detail::flat(parameter))) {
                     throw Error(std::string(name), "finite weights to train from", "infinities or NaN among them");
                 }
             },
@@ -262,13 +255,7 @@ private:
         add("architecture", constant_text(Model::architecture));
         add("precision", detail::short_type_name<typename Model::element>());
         add("TANDEM_ISA", std::string(name_of(kernels::active_isa())));
-        count("batch", options_.batch);
-        count("steps", options_.steps);
-        count("epochs", options_.epochs);
-        number("seconds", options_.seconds);
-        count("seed", options_.seed.value);
-        number("clip_norm", options_.clip_norm);
-        count("max_skipped", options_.max_skipped);
+        options_.add_to(found);
         add("optimizer", detail::short_type_name<Optimizer>());
         add("schedule", schedule_text());
         add("loss", loss_text());
@@ -329,31 +316,14 @@ private:
         throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found);
     }
 
-    /// A random order of all pairs, of which the last ones that fill no batch are left out, and the seed of what is drawn
-    /// for each pair.
-    struct Epoch {
-        Epoch() = default;
-        Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
-            std::iota(order.begin(), order.end(), std::size_t{0});
-            Random shuffler(run, epoch);
-            shuffle(order, shuffler);
-            seed = Seed{shuffler.state()};
-        }
-
-        bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
-
-        std::size_t number = 0;
-        std::vector<std::size_t> order;
-        Seed seed{};
-    };
-
-    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a time.
+    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a
+    /// time.
     template <class Data>
     std::future<Batch> prefetch(const Data& data, std::size_t step) {
         return std::async(std::launch::async, [this, &data, step] {
             const std::size_t batches = data.size() / options_.batch;
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
-                epoch_ = Epoch(epoch, data.size(), options_.seed);
+                epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
             Batch batch;
             batch.images.resize(options_.batch);
@@ -427,7 +397,8 @@ private:
             ++run_.skipped;
             ++run_.skipped_in_row;
             if (options_.log != nullptr) {
-                *options_.log << "step " << run_.step << " skipped: loss " << loss << ", gradient norm " << norm << '\n';
+                *options_.log << "step " << run_.step << " skipped: loss " << loss << ", gradient norm " << norm
+                              << '\n';
             }
             if (run_.skipped_in_row >= options_.max_skipped) {
                 stop("a finite loss and gradient within " + std::to_string(options_.max_skipped) + " steps in a row",
@@ -448,20 +419,6 @@ private:
         model_.clamp_logit_scale();
     }
 
-    void report(std::size_t last, double rate) const {
-        double left = options_.seconds - run_.seconds;
-        if (options_.seconds == 0) {
-            left = run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
-        }
-        const int seconds = static_cast<int>(std::clamp(left, 0.0, 1e9));
-        std::array<char, 160> line;
-        const std::string total = last > 0 ? "/" + std::to_string(last) : "";
-        std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
-                      run_.step, total.c_str(), static_cast<double>(run_.losses.back()),
-                      std::exp(static_cast<double>(std::as_const(model_).logit_scale())), rate, seconds / 60, seconds % 60);
-        *options_.log << line.data() << std::flush;
-    }
-
     Model& model_;
     Optimizer optimizer_;
     Schedule schedule_;
@@ -474,7 +431,11 @@ private:
     RunState run_;
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
-    Epoch epoch_;  // the prefetching thread's
+    detail::Epoch epoch_;         // the prefetching thread's
 };
 
 }  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/train/trainer.impl.hpp>
+#endif

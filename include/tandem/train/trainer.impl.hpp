@@ -1,0 +1,106 @@
+// Definitions of train/trainer.hpp.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdio>
+#include <limits>
+#include <numeric>
+#include <ostream>
+#include <string>
+#include <string_view>
+
+#include <tandem/core/error.hpp>
+#include <tandem/core/random.hpp>
+#include <tandem/core/to_text.hpp>
+#include <tandem/train/optimizer.hpp>
+#include <tandem/train/snapshot.hpp>
+#include <tandem/train/trainer.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+[[gnu::cold]] TANDEM_INLINE std::string short_name(std::string_view text) {
+    const std::size_t begin = text.find("Type = ") + 7;
+    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
+    const std::size_t end = std::min(name.find('<'), name.size());
+    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
+    name = name.substr(0, end);
+    return std::string(name.substr(name.rfind(':') + 1));
+}
+
+TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    Random shuffler(run, epoch);
+    shuffle(order, shuffler);
+    seed = Seed{shuffler.state()};
+}
+
+}  // namespace detail
+
+[[gnu::cold]] TANDEM_INLINE void TrainerOptions::check(std::size_t least_pairs, std::size_t pairs) const {
+    const auto positive = [](const char* option, std::size_t value) {
+        if (value == 0) throw Error(option, "1 or more", "0");
+    };
+    const auto not_negative = [](const char* option, double value) {
+        detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
+    };
+    not_negative("TrainerOptions.seconds", seconds);
+    not_negative("TrainerOptions.clip_norm", clip_norm);
+    positive("TrainerOptions.batch", batch);
+    positive("TrainerOptions.max_skipped", max_skipped);
+    positive("TrainerOptions.snapshot_every", snapshot_every);
+    positive("TrainerOptions.report_every", report_every);
+    if ((steps > 0) + (epochs > 0) + (seconds > 0) != 1) {
+        throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
+                    "steps " + std::to_string(steps) + ", epochs " + std::to_string(epochs) + ", seconds " +
+                        detail::to_text(seconds));
+    }
+    if (batch < least_pairs) {
+        throw Error("TrainerOptions.batch",
+                    std::to_string(least_pairs) +
+                        " pairs or more, since this loss tells every pair from the others of its batch",
+                    std::to_string(batch));
+    }
+    if (pairs < batch) {
+        throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
+                    std::to_string(pairs) + " pairs");
+    }
+    if (epochs > std::numeric_limits<std::size_t>::max() / pairs) {
+        throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
+                    std::to_string(epochs) + " epochs");
+    }
+}
+
+[[gnu::cold]] TANDEM_INLINE void TrainerOptions::add_to(RunInputs& inputs) const {
+    const auto add = [&](const char* name, const std::string& value) { inputs.emplace_back(name, value); };
+    const auto count = [&](const char* name, std::size_t value) { add(name, std::to_string(value)); };
+    const auto number = [&](const char* name, double value) { add(name, detail::to_text(value)); };
+    count("batch", batch);
+    count("steps", steps);
+    count("epochs", epochs);
+    number("seconds", seconds);
+    count("seed", seed.value);
+    number("clip_norm", clip_norm);
+    count("max_skipped", max_skipped);
+}
+
+TANDEM_INLINE void TrainerOptions::report(const RunState& run, std::size_t last, double logit_scale,
+                                          double samples_per_second) const {
+    double left = seconds - run.seconds;
+    if (seconds == 0) {
+        left = run.seconds / static_cast<double>(run.step) * static_cast<double>(last - run.step);
+    }
+    const int rest = static_cast<int>(std::clamp(left, 0.0, 1e9));
+    std::array<char, 160> line;
+    const std::string total = last > 0 ? "/" + std::to_string(last) : "";
+    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
+                  run.step, total.c_str(), static_cast<double>(run.losses.back()), std::exp(logit_scale),
+                  samples_per_second, rest / 60, rest % 60);
+    *log << line.data() << std::flush;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
