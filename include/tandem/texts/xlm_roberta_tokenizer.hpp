@@ -25,7 +25,7 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer; and that of a tokenizer.json of
-/// T5's form, which SigLIP's repositories have beside open_clip's configs (no <s>, and Metaspace alone to split at
+/// T5's form, which SigLIP's repositories have beside open_clip's configs (no `<s>`, and Metaspace alone to split at
 /// spaces). Immutable once built: any number of threads may encode at once.
 class XlmRobertaTokenizer {
 public:
