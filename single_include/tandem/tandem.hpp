@@ -4626,11 +4626,11 @@ struct TakeDiagonal {
 
 }  // namespace functions
 
-/// diagonal(x) is the <N> diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
+/// diagonal(x) is the `<N>` diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
 /// class is i.
 inline constexpr functions::TakeDiagonal diagonal{};
 
-/// x[i, ids[i]]: one element of each row, <N>.
+/// x[i, ids[i]]: one element of each row, `<N>`.
 template <TensorOperand X, class I>
     requires std::convertible_to<const I&, View<const Id, typename I::shape>>
 auto gather(X&& x, const I& ids) {
@@ -4943,7 +4943,7 @@ struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
 };
 
 /// The mean over rows of −log softmax(logits)[target], for logits <N, C>. The target is `diagonal` (row i's class is i)
-/// or a tensor of ids <N>.
+/// or a tensor of ids `<N>`.
 template <TensorOperand X>
 auto cross_entropy(X&& logits, functions::TakeDiagonal) {
     const auto e = as_expression(std::forward<X>(logits));
@@ -14298,7 +14298,7 @@ private:
 namespace tandem::inline TANDEM_ABI {
 
 /// The tokenizer of the multilingual checkpoints: transformers' XLMRobertaTokenizer; and that of a tokenizer.json of
-/// T5's form, which SigLIP's repositories have beside open_clip's configs (no <s>, and Metaspace alone to split at
+/// T5's form, which SigLIP's repositories have beside open_clip's configs (no `<s>`, and Metaspace alone to split at
 /// spaces). Immutable once built: any number of threads may encode at once.
 class XlmRobertaTokenizer {
 public:
@@ -32214,8 +32214,8 @@ constexpr int eigen_extent(std::size_t extent) { return extent == dynamic ? Eige
 
 }  // namespace detail
 
-/// An Eigen::Map onto a matrix <rows, columns> or a vector <n> (as a column), static extents kept. It is valid for as long
-/// as the tensor's memory.
+/// An Eigen::Map onto a matrix <rows, columns> or a vector `<n>` (as a column), static extents kept. It is valid for as
+/// long as the tensor's memory.
 template <class T, class S>
 auto as_eigen(const View<T, S>& view) {
     static_assert(S::rank == 1 || S::rank == 2, "tandem: as_eigen takes a vector or a matrix");

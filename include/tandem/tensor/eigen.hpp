@@ -23,8 +23,8 @@ constexpr int eigen_extent(std::size_t extent) { return extent == dynamic ? Eige
 
 }  // namespace detail
 
-/// An Eigen::Map onto a matrix <rows, columns> or a vector <n> (as a column), static extents kept. It is valid for as long
-/// as the tensor's memory.
+/// An Eigen::Map onto a matrix <rows, columns> or a vector `<n>` (as a column), static extents kept. It is valid for as
+/// long as the tensor's memory.
 template <class T, class S>
 auto as_eigen(const View<T, S>& view) {
     static_assert(S::rank == 1 || S::rank == 2, "tandem: as_eigen takes a vector or a matrix");

@@ -190,11 +190,11 @@ struct TakeDiagonal {
 
 }  // namespace functions
 
-/// diagonal(x) is the <N> diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
+/// diagonal(x) is the `<N>` diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
 /// class is i.
 inline constexpr functions::TakeDiagonal diagonal{};
 
-/// x[i, ids[i]]: one element of each row, <N>.
+/// x[i, ids[i]]: one element of each row, `<N>`.
 template <TensorOperand X, class I>
     requires std::convertible_to<const I&, View<const Id, typename I::shape>>
 auto gather(X&& x, const I& ids) {
@@ -507,7 +507,7 @@ struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
 };
 
 /// The mean over rows of −log softmax(logits)[target], for logits <N, C>. The target is `diagonal` (row i's class is i)
-/// or a tensor of ids <N>.
+/// or a tensor of ids `<N>`.
 template <TensorOperand X>
 auto cross_entropy(X&& logits, functions::TakeDiagonal) {
     const auto e = as_expression(std::forward<X>(logits));
