@@ -41,6 +41,14 @@ def matching(text, start, opening, closing):
     raise SystemExit(f"a {opening} does not end: {text[start:start + 60]!r}")
 
 
+def opens_requirement(head):
+    """Whether a { behind this begins a requires-expression: behind the word, or behind it and its parameters."""
+    word = [match.end() for match in re.finditer(r"\brequires\s*", head)]
+    return bool(word) and (word[-1] == len(head) or
+                           head[word[-1]] == "(" and not head[matching(head, word[-1], "(", ")"):].strip() and
+                           not re.search(r"\)\s*requires\s*$", head[:word[-1]]))
+
+
 def declarations(text):
     """Pairs of (namespace, declaration without its body) in the order of the text."""
     scopes, at, begin = [], 0, 0
@@ -56,7 +64,7 @@ def declarations(text):
                 at = begin = at + 1
                 continue
             at = matching(text, at, "{", "}")
-            if re.search(r"\brequires\s*(\([^{}]*\))?\s*$", head):
+            if opens_requirement(head):
                 continue
             rest = re.match(r"\s*;", text[at:])
             at += rest.end() if rest else 0

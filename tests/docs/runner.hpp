@@ -1,4 +1,4 @@
-// What the program of the pages' snippets stands on: assertions in every build, results as numbers, errors by their text.
+// What the program of the snippets stands on: assertions in every build, results as numbers, errors by their text.
 #pragma once
 
 #include <concepts>
