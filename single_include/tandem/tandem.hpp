@@ -4446,7 +4446,7 @@ struct Rule<Reduction<Op, Axis, Keep, E>> {
 
 // ---- tandem/tensor/matmul.hpp ----
 
-// Matrix products, transposes, and reading single elements or rows by index.
+// Matrix products and transposes.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -4518,91 +4518,6 @@ struct Materialised : ExpressionNode {
     void write_key(detail::Key& key) const { operand.write_key(key); }
 };
 
-/// x[i, i] for the square matrix x.
-template <Expression E>
-struct Diagonal : ExpressionNode {
-    static_assert(E::shape::rank == 2 && (E::shape::extents[0] == E::shape::extents[1] ||
-                                          E::shape::extents[0] == dynamic || E::shape::extents[1] == dynamic),
-                  "tandem: diagonal takes a square matrix");
-    using has_rule = void;
-    using element = typename E::element;
-    using shape = Shape<E::shape::extents[0] == dynamic ? E::shape::extents[1] : E::shape::extents[0]>;
-
-    E operand;
-
-    explicit Diagonal(E source) : operand(std::move(source)) {
-        if (operand.extents()[0] != operand.extents()[1]) {
-            throw Error("diagonal", "a square matrix", to_string(operand.extents()));
-        }
-    }
-
-    Extents<1> extents() const { return {{operand.extents()[0]}}; }
-    void write_key(detail::Key& key) const { operand.write_key(key); }
-};
-
-/// x[i, ids[i]] for the matrix x and one id a row.
-template <Expression E, class Ids>
-struct Gathered : ExpressionNode {
-    static_assert(E::shape::rank == 2 && Ids::rank == 1, "tandem: gather takes a matrix and one id for each of its rows");
-    static_assert(extents_broadcast(E::shape::extents[0], Ids::extents[0]) && Ids::extents[0] != 1,
-                  "tandem: gather takes a matrix and one id for each of its rows");
-    using has_rule = void;
-    using element = typename E::element;
-    using shape = Ids;
-
-    E operand;
-    View<const Id, Ids> ids;
-
-    Gathered(E source, View<const Id, Ids> positions) : operand(std::move(source)), ids(positions) {
-        if (ids.size() != operand.extents()[0]) {
-            throw Error("gather", std::to_string(operand.extents()[0]) + " ids", std::to_string(ids.size()));
-        }
-        check_ids("gather", ids.elements(), operand.extents()[1]);
-    }
-
-    static void check_ids(const char* where, std::span<const Id> ids, std::size_t limit) {
-        for (const Id id : ids) {
-            if (id < 0 || static_cast<std::size_t>(id) >= limit) {
-                throw Error(where, "ids below " + std::to_string(limit), std::to_string(id));
-            }
-        }
-    }
-
-    Extents<1> extents() const { return {{ids.size()}}; }
-    void write_key(detail::Key& key) const {
-        operand.write_key(key);
-        key.push_back(reinterpret_cast<std::uintptr_t>(ids.data()));
-    }
-};
-
-/// The first Count columns of a matrix.
-template <Expression E, std::size_t Count>
-struct FirstColumns : ExpressionNode {
-    static_assert(E::shape::rank == 2 && Count > 0, "tandem: first_columns takes a matrix");
-    static_assert(E::shape::rank != 2 || E::shape::extents[1] == dynamic || Count <= E::shape::extents[1],
-                  "tandem: first_columns takes at most as many columns as the matrix has");
-    using has_rule = void;
-    using element = typename E::element;
-    using shape = Shape<detail::matrix_extent<typename E::shape, 0>, Count>;
-
-    E operand;
-
-    explicit FirstColumns(E source) : operand(std::move(source)) {
-        if (operand.extents()[1] < Count) {
-            throw Error("first_columns", "at least " + std::to_string(Count) + " columns", to_string(operand.extents()));
-        }
-    }
-
-    Extents<2> extents() const { return {{operand.extents()[0], Count}}; }
-    void write_key(detail::Key& key) const { operand.write_key(key); }
-};
-
-/// x[:, 0 .. Count) of the matrix x <M, N>: <M, Count>.
-template <std::size_t Count, TensorOperand X>
-auto first_columns(X&& x) {
-    return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
-}
-
 /// xᵀ of the matrix x <M, N>: <N, M>. As a factor of matmul it costs nothing; elsewhere it is written out.
 template <TensorOperand X>
 auto transpose(X&& x) {
@@ -4612,30 +4527,8 @@ auto transpose(X&& x) {
 /// The matrix product of a <M, K> and b <K, N>: <M, N>.
 template <TensorOperand A, TensorOperand B>
 auto matmul(A&& a, B&& b) {
-    return Product<AsExpression<A>, AsExpression<B>>(as_expression(std::forward<A>(a)), as_expression(std::forward<B>(b)));
-}
-
-namespace functions {
-
-struct TakeDiagonal {
-    template <TensorOperand X>
-    auto operator()(X&& x) const {
-        return Diagonal<AsExpression<X>>(as_expression(std::forward<X>(x)));
-    }
-};
-
-}  // namespace functions
-
-/// diagonal(x) is the `<N>` diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
-/// class is i.
-inline constexpr functions::TakeDiagonal diagonal{};
-
-/// x[i, ids[i]]: one element of each row, `<N>`.
-template <TensorOperand X, class I>
-    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
-auto gather(X&& x, const I& ids) {
-    return Gathered<AsExpression<X>, typename I::shape>(as_expression(std::forward<X>(x)),
-                                                        View<const Id, typename I::shape>(ids));
+    return Product<AsExpression<A>, AsExpression<B>>(as_expression(std::forward<A>(a)),
+                                                     as_expression(std::forward<B>(b)));
 }
 
 namespace detail {
@@ -4688,7 +4581,8 @@ void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& 
     auto& target = factor.leaf.adjoint->dense();
     const std::size_t rows = target.extent(0), columns = target.extent(1);
     if constexpr (Transpose) {
-        kernels::gemm<T>(rows, columns, inner, right.transposed(), left.transposed(), target.data(), columns, accumulate);
+        kernels::gemm<T>(rows, columns, inner, right.transposed(), left.transposed(), target.data(), columns,
+                         accumulate);
     } else {
         kernels::gemm<T>(rows, columns, inner, left, right, target.data(), columns, accumulate);
     }
@@ -4696,9 +4590,9 @@ void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& 
 
 // A product that is broadcast to S is smaller than S: it is computed by itself.
 template <class S, class A, class B>
-    requires(S::rank == 2 && (Product<A, B>::shape::extents[0] != 1 || S::extents[0] == 1) &&
-             (Product<A, B>::shape::extents[1] != 1 || S::extents[1] == 1))
-inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
+requires(S::rank == 2 && (Product<A, B>::shape::extents[0] != 1 || S::extents[0] == 1) &&
+         (Product<A, B>::shape::extents[1] != 1 ||
+          S::extents[1] == 1)) inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
 
 /// Calls visit with every view an expression reads; a Held temporary cannot overlap anything.
 template <class E, class Visit>
@@ -4720,10 +4614,11 @@ template <class S, class E>
 const auto& find_product(const E& e) {
     if constexpr (requires { e.operands; }) {
         return [&]<class F, class... Operands, std::size_t... I>(const Apply<F, Operands...>& node,
-                                                                std::index_sequence<I...>) -> const auto& {
+                                                                 std::index_sequence<I...>) -> const auto& {
             constexpr std::size_t position = ((products_of_shape<S, Operands> == 1 ? I : 0) + ...);
             return find_product<S>(std::get<position>(node.operands));
-        }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
+        }
+        (e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
     } else {
         return e;
     }
@@ -4791,7 +4686,8 @@ void assign_through_product(const View<T, S>& out, const E& e) {
     detail::visit_leaves(e, [&](const auto& view) {
         const auto* first = reinterpret_cast<const std::byte*>(view.data());
         const auto* begin = reinterpret_cast<const std::byte*>(out.data());
-        overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
+        overlaps =
+            overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
     if (overlaps) {
         Tensor<T, S> apart(out.extents());
@@ -4885,6 +4781,124 @@ struct Rule<Transposed<E>> : InMemoryRule<E> {
     }
 };
 
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tensor/pick.hpp ----
+
+// Single elements, rows and columns of a matrix, picked by index.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// x[i, i] for the square matrix x.
+template <Expression E>
+struct Diagonal : ExpressionNode {
+    static_assert(E::shape::rank == 2 && (E::shape::extents[0] == E::shape::extents[1] ||
+                                          E::shape::extents[0] == dynamic || E::shape::extents[1] == dynamic),
+                  "tandem: diagonal takes a square matrix");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<E::shape::extents[0] == dynamic ? E::shape::extents[1] : E::shape::extents[0]>;
+
+    E operand;
+
+    explicit Diagonal(E source) : operand(std::move(source)) {
+        if (operand.extents()[0] != operand.extents()[1]) {
+            throw Error("diagonal", "a square matrix", to_string(operand.extents()));
+        }
+    }
+
+    Extents<1> extents() const { return {{operand.extents()[0]}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[i, ids[i]] for the matrix x and one id a row.
+template <Expression E, class Ids>
+struct Gathered : ExpressionNode {
+    static_assert(E::shape::rank == 2 && Ids::rank == 1,
+                  "tandem: gather takes a matrix and one id for each of its rows");
+    static_assert(extents_broadcast(E::shape::extents[0], Ids::extents[0]) && Ids::extents[0] != 1,
+                  "tandem: gather takes a matrix and one id for each of its rows");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Ids;
+
+    E operand;
+    View<const Id, Ids> ids;
+
+    Gathered(E source, View<const Id, Ids> positions) : operand(std::move(source)), ids(positions) {
+        if (ids.size() != operand.extents()[0]) {
+            throw Error("gather", std::to_string(operand.extents()[0]) + " ids", std::to_string(ids.size()));
+        }
+        check_ids("gather", ids.elements(), operand.extents()[1]);
+    }
+
+    static void check_ids(const char* where, std::span<const Id> ids, std::size_t limit) {
+        for (const Id id : ids) {
+            if (id < 0 || static_cast<std::size_t>(id) >= limit) {
+                throw Error(where, "ids below " + std::to_string(limit), std::to_string(id));
+            }
+        }
+    }
+
+    Extents<1> extents() const { return {{ids.size()}}; }
+    void write_key(detail::Key& key) const {
+        operand.write_key(key);
+        key.push_back(reinterpret_cast<std::uintptr_t>(ids.data()));
+    }
+};
+
+/// The first Count columns of a matrix.
+template <Expression E, std::size_t Count>
+struct FirstColumns : ExpressionNode {
+    static_assert(E::shape::rank == 2 && Count > 0, "tandem: first_columns takes a matrix");
+    static_assert(E::shape::rank != 2 || E::shape::extents[1] == dynamic || Count <= E::shape::extents[1],
+                  "tandem: first_columns takes at most as many columns as the matrix has");
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<detail::matrix_extent<typename E::shape, 0>, Count>;
+
+    E operand;
+
+    explicit FirstColumns(E source) : operand(std::move(source)) {
+        if (operand.extents()[1] < Count) {
+            throw Error("first_columns", "at least " + std::to_string(Count) + " columns",
+                        to_string(operand.extents()));
+        }
+    }
+
+    Extents<2> extents() const { return {{operand.extents()[0], Count}}; }
+    void write_key(detail::Key& key) const { operand.write_key(key); }
+};
+
+/// x[:, 0 .. Count) of the matrix x <M, N>: <M, Count>.
+template <std::size_t Count, TensorOperand X>
+auto first_columns(X&& x) {
+    return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
+}
+
+namespace functions {
+
+struct TakeDiagonal {
+    template <TensorOperand X>
+    auto operator()(X&& x) const {
+        return Diagonal<AsExpression<X>>(as_expression(std::forward<X>(x)));
+    }
+};
+
+}  // namespace functions
+
+/// diagonal(x) is the `<N>` diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
+/// class is i.
+inline constexpr functions::TakeDiagonal diagonal{};
+
+/// x[i, ids[i]]: one element of each row, `<N>`.
+template <TensorOperand X, class I>
+requires std::convertible_to<const I&, View<const Id, typename I::shape>>
+auto gather(X&& x, const I& ids) {
+    return Gathered<AsExpression<X>, typename I::shape>(as_expression(std::forward<X>(x)),
+                                                        View<const Id, typename I::shape>(ids));
+}
+
 template <class E>
 struct Rule<Diagonal<E>> : InMemoryRule<E> {
     template <bool Gradients>
@@ -4928,7 +4942,8 @@ struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
     View<const Id, Ids> ids;
 
     template <bool Gradients>
-    Rule(const Gathered<E, Ids>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
+    Rule(const Gathered<E, Ids>& node, BasicTape<Gradients>& tape)
+        : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
 
     template <class Out>
     void forward(Out& out) const {
@@ -4950,7 +4965,7 @@ auto cross_entropy(X&& logits, functions::TakeDiagonal) {
     return mean(log_sum_exp<1>(e) - diagonal(e));
 }
 template <TensorOperand X, class I>
-    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
+requires std::convertible_to<const I&, View<const Id, typename I::shape>>
 auto cross_entropy(X&& logits, const I& targets) {
     const auto e = as_expression(std::forward<X>(logits));
     return mean(log_sum_exp<1>(e) - gather(e, targets));
@@ -6480,6 +6495,228 @@ struct RmsNorm {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/nn/part.hpp ----
+
+// What a part of a user's own must have to stand in a model: the concepts behind a config's choices.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn::detail {
+
+/// A visitor that does nothing, to ask whether a part lists its parameters.
+struct IgnoreParameter {
+    void operator()(const ParameterName&, auto&...) const {}
+};
+
+template <class Part>
+concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParameter{}, ParameterName(), part); };
+
+}  // namespace nn::detail
+
+/// A mixer's or an MLP's Layer<T, shape, parts>, C being Compute<T>: a default-constructible value with
+///
+///     struct Saved;                                   // what forward leaves for backward, and all scratch
+///     static void parameters(const auto& visit, const ParameterName& at, auto&... self);    // see for_each_parameter
+///     void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+///                  bool keep) const;
+///     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx,
+///                   const Sequences<C>& sequences, Saved& saved, Layer& gradient) const;
+///
+/// and, if it likes, `void initialise(Random&, const InitScale&)` (else see initialise_part). forward writes y, which
+/// does not overlap x; the block adds the residual. backward writes dx and adds to the gradients of its parameters; it
+/// is called after a forward with `keep`, with the same x and saved. Types that only infer need none. The choice, the type
+/// named in the config, holds the template Layer and `static constexpr Cost cost(const BlockShape&, std::size_t tokens)`;
+/// a mixer that lets no token see those after it says `static constexpr bool can_be_causal = true`, and one whose Layer does
+/// not depend on the shape's tokens, prefix and grid `takes_any_length = true`. An MLP must treat
+/// every row alone: it may be given some of them.
+template <class Layer, class C, std::size_t width>
+concept BlockPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
+                    requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                             const Sequences<C>& sequences, typename Layer::Saved& saved) {
+                        layer.forward(x, y, sequences, saved, true);
+                    };
+
+/// A block part that can do what a block does with its result, y = result · factor + residual, in its last product.
+template <class Layer, class C, std::size_t width>
+concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                 const Sequences<C>& sequences, typename Layer::Saved& saved,
+                                 const kernels::Finish<C>& finish) {
+    layer.forward(x, y, sequences, saved, true, finish);
+};
+
+/// A norm's Layer<T, Width, choice>: Saved and parameters as above, forward(x, y, saved) over rows, and
+/// backward(x, dy, dx, saved, gradient, accumulate), where dx may be dy, and is added to where `accumulate` is set. The
+/// choice has `static constexpr Cost cost(std::size_t width, std::size_t tokens)`.
+template <class Layer, class C, std::size_t width>
+concept NormPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
+                   requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                            typename Layer::Saved& saved) { layer.forward(x, y, saved); };
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/branch.hpp ----
+
+// A part of a block on its way into the residual stream.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn {
+
+/// A mixer or an MLP on its way into the residual stream: y = residual + drop · ls · after(part(x)), of which `after`
+/// (the second norm of a sandwich), ls (layer scale) and drop (stochastic depth, one factor a sequence) are there where
+/// the config has them.
+template <Arithmetic T, std::size_t Width, auto parts, class Part>
+struct Branch {
+    using C = Compute<T>;
+    static constexpr bool has_norm = parts.norm_position == NormPosition::sandwich;
+    static constexpr bool has_scale = parts.ls_init_value != 0, drops = parts.drop_path_rate > 0;
+    using Norm =
+        std::conditional_t<has_norm, typename decltype(parts.norm)::template Layer<T, Width, parts.norm>, None>;
+
+    Part part;
+    [[no_unique_address]] Norm after;
+    Tensor<C, Shape<has_scale ? Width : 0>> gamma;
+
+    struct Saved {
+        typename Part::Saved part;
+        [[no_unique_address]] typename Norm::Saved norm;
+        Tensor<C, Shape<dynamic, Width>> result, normed, gradient;  ///< of the part, where something stands behind it
+        std::vector<C> drop;                                        ///< one factor a sequence; empty: all 1
+
+        void lend(Saved& to) {
+            std::swap(gradient, to.gradient);
+            if constexpr (requires { part.lend(to.part); }) part.lend(to.part);
+        }
+    };
+
+    Branch() { gamma.fill(static_cast<C>(parts.ls_init_value)); }
+
+    static void parameters(const auto& visit, const ParameterName& part_at, const ParameterName& norm_at,
+                           const ParameterName& scale_at, auto&... self) {
+        Part::parameters(visit, part_at, self.part...);
+        if constexpr (has_norm) Norm::parameters(visit, norm_at, self.after...);
+        if constexpr (has_scale) visit(scale_at + "gamma", self.gamma...);
+    }
+
+    /// residual may be y.
+    void forward(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y, const Sequences<C>& sequences,
+                 Saved& saved, bool keep) const {
+        run(residual, y, sequences, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            if constexpr (FinishingPart<Part, C, Width>) {
+                part.forward(x, to, sequences, saved.part, keep, finish != nullptr ? *finish : kernels::Finish<C>{});
+            } else {
+                part.forward(x, to, sequences, saved.part, keep);
+            }
+        });
+    }
+
+    /// The same for the rows that `picked` names, one in every sequence; residual and y hold those rows alone, and
+    /// `ends` says so.
+    void forward_picked(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                        const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
+                        Saved& saved, bool keep) const {
+        run(residual, y, ends, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_picked(x, to, sequences, picked, saved.part,
+                                finish != nullptr ? *finish : kernels::Finish<C>{});
+        });
+    }
+
+    /// dx, given the gradient g of y, which is that of the residual as well and stays as it is.
+    void backward(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx, const Sequences<C>& sequences,
+                  Saved& saved, Branch& gradient) const requires Trainable<T> {
+        part.backward(x, through(g, sequences, saved, gradient), dx, sequences, saved.part, gradient.part);
+    }
+    void backward_picked(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx,
+                         const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
+                         Saved& saved, Branch& gradient) const requires Trainable<T> {
+        part.backward_picked(x, through(g, ends, saved, gradient), dx, sequences, picked, saved.part, gradient.part);
+    }
+
+private:
+    /// A part that can finish its last product adds the residual there, and scales.
+    template <class Forward>
+    void run(Rows<const C, Width> residual, Rows<C, Width> y, const Sequences<C>& rows, Saved& saved, bool keep,
+             const Forward& forward) const {
+        constexpr bool finishes = FinishingPart<Part, C, Width> && !has_norm;
+        if constexpr (finishes) {
+            if (!drops || saved.drop.empty()) {
+                kernels::Finish<C> finish{.residual = residual.data(), .residual_stride = Width};
+                if constexpr (has_scale) {
+                    finish.factor = gamma.data();
+                    if (keep) {
+                        saved.result.resize(rows.rows());
+                        finish.before = saved.result.data();
+                        finish.before_stride = Width;
+                    }
+                }
+                return forward(y, &finish);
+            }
+        }
+        if constexpr (!finishes || drops) {
+            saved.result.resize(rows.rows());
+            forward(saved.result, nullptr);
+            const C* result = saved.result.data();
+            if constexpr (has_norm) {
+                saved.normed.resize(rows.rows());
+                after.forward(saved.result, saved.normed, saved.norm);
+                result = saved.normed.data();
+            }
+            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
+                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
+                    y.data()[j] = residual.data()[j] + drop * scale(column) * result[j];
+            });
+        }
+    }
+
+    C scale([[maybe_unused]] std::size_t column) const {
+        if constexpr (has_scale) {
+            return gamma.data()[column];
+        } else {
+            return C{1};
+        }
+    }
+
+    /// The gradient of the part's result.
+    Rows<const C, Width> through(Rows<const C, Width> g, const Sequences<C>& rows, Saved& saved,
+                                 Branch& gradient) const requires Trainable<T> {
+        if constexpr (!has_norm && !has_scale && !drops) {
+            return g;
+        } else {
+            saved.gradient.resize(rows.rows());
+            if constexpr (has_scale) {
+                const C* const result = has_norm ? saved.normed.data() : saved.result.data();
+                // Row by row in order, so that the sums' bits do not depend on the threads.
+                for (std::size_t s = 0; s < rows.count(); ++s) {
+                    const C drop = saved.drop.empty() ? C{1} : saved.drop[s];
+                    for (std::size_t j = rows.offsets[s] * Width; j < rows.offsets[s + 1] * Width; ++j)
+                        gradient.gamma.data()[j % Width] += drop * g.data()[j] * result[j];
+                }
+            }
+            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
+                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
+                    saved.gradient.data()[j] = drop * scale(column) * g.data()[j];
+            });
+            if constexpr (has_norm)
+                after.backward(saved.result, saved.gradient, saved.gradient, saved.norm, gradient.after, false);
+            return saved.gradient;
+        }
+    }
+
+    template <class Body>
+    static void for_each_row(const Sequences<C>& rows, const std::vector<C>& drop, const Body& body) {
+        parallel_for(rows.count(), 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t s = begin; s < end; ++s) {
+                for (std::size_t row = rows.offsets[s]; row < rows.offsets[s + 1]; ++row)
+                    body(row, drop.empty() ? C{1} : drop[s]);
+            }
+        });
+    }
+};
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/nn/mlp.hpp ----
 
 // The perceptrons of a transformer block.
@@ -6665,223 +6902,13 @@ struct GatedMlp {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/nn/part.hpp ----
-
-// What a part of a user's own must have to stand in a model: the concepts behind a config's choices.
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace nn::detail {
-
-/// A visitor that does nothing, to ask whether a part lists its parameters.
-struct IgnoreParameter {
-    void operator()(const ParameterName&, auto&...) const {}
-};
-
-template <class Part>
-concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParameter{}, ParameterName(), part); };
-
-}  // namespace nn::detail
-
-/// A mixer's or an MLP's Layer<T, shape, parts>, C being Compute<T>: a default-constructible value with
-///
-///     struct Saved;                                   // what forward leaves for backward, and all scratch
-///     static void parameters(const auto& visit, const ParameterName& at, auto&... self);    // see for_each_parameter
-///     void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
-///                  bool keep) const;
-///     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx,
-///                   const Sequences<C>& sequences, Saved& saved, Layer& gradient) const;
-///
-/// and, if it likes, `void initialise(Random&, const InitScale&)` (else see initialise_part). forward writes y, which
-/// does not overlap x; the block adds the residual. backward writes dx and adds to the gradients of its parameters; it
-/// is called after a forward with `keep`, with the same x and saved. Types that only infer need none. The choice, the type
-/// named in the config, holds the template Layer and `static constexpr Cost cost(const BlockShape&, std::size_t tokens)`;
-/// a mixer that lets no token see those after it says `static constexpr bool can_be_causal = true`, and one whose Layer does
-/// not depend on the shape's tokens, prefix and grid `takes_any_length = true`. An MLP must treat
-/// every row alone: it may be given some of them.
-template <class Layer, class C, std::size_t width>
-concept BlockPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
-                    requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
-                             const Sequences<C>& sequences, typename Layer::Saved& saved) {
-                        layer.forward(x, y, sequences, saved, true);
-                    };
-
-/// A block part that can do what a block does with its result, y = result · factor + residual, in its last product.
-template <class Layer, class C, std::size_t width>
-concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
-                                 const Sequences<C>& sequences, typename Layer::Saved& saved,
-                                 const kernels::Finish<C>& finish) {
-    layer.forward(x, y, sequences, saved, true, finish);
-};
-
-/// A norm's Layer<T, Width, choice>: Saved and parameters as above, forward(x, y, saved) over rows, and
-/// backward(x, dy, dx, saved, gradient, accumulate), where dx may be dy, and is added to where `accumulate` is set. The
-/// choice has `static constexpr Cost cost(std::size_t width, std::size_t tokens)`.
-template <class Layer, class C, std::size_t width>
-concept NormPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
-                   requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
-                            typename Layer::Saved& saved) { layer.forward(x, y, saved); };
-
-}  // namespace tandem::inline TANDEM_ABI
-
 // ---- tandem/nn/block.hpp ----
 
-// The residual block, and a stack of them.
+// The residual block.
 
 namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
-
-/// A mixer or an MLP on its way into the residual stream: y = residual + drop · ls · after(part(x)), of which `after` (the
-/// second norm of a sandwich), ls (layer scale) and drop (stochastic depth, one factor a sequence) are there where the
-/// config has them.
-template <Arithmetic T, std::size_t Width, auto parts, class Part>
-struct Branch {
-    using C = Compute<T>;
-    static constexpr bool has_norm = parts.norm_position == NormPosition::sandwich;
-    static constexpr bool has_scale = parts.ls_init_value != 0, drops = parts.drop_path_rate > 0;
-    using Norm = std::conditional_t<has_norm, typename decltype(parts.norm)::template Layer<T, Width, parts.norm>, None>;
-
-    Part part;
-    [[no_unique_address]] Norm after;
-    Tensor<C, Shape<has_scale ? Width : 0>> gamma;
-
-    struct Saved {
-        typename Part::Saved part;
-        [[no_unique_address]] typename Norm::Saved norm;
-        Tensor<C, Shape<dynamic, Width>> result, normed, gradient;  ///< of the part, where something stands behind it
-        std::vector<C> drop;                                        ///< one factor a sequence; empty: all 1
-
-        void lend(Saved& to) {
-            std::swap(gradient, to.gradient);
-            if constexpr (requires { part.lend(to.part); }) part.lend(to.part);
-        }
-    };
-
-    Branch() { gamma.fill(static_cast<C>(parts.ls_init_value)); }
-
-    static void parameters(const auto& visit, const ParameterName& part_at, const ParameterName& norm_at,
-                           const ParameterName& scale_at, auto&... self) {
-        Part::parameters(visit, part_at, self.part...);
-        if constexpr (has_norm) Norm::parameters(visit, norm_at, self.after...);
-        if constexpr (has_scale) visit(scale_at + "gamma", self.gamma...);
-    }
-
-    /// residual may be y.
-    void forward(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
-                 const Sequences<C>& sequences, Saved& saved, bool keep) const {
-        run(residual, y, sequences, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
-            if constexpr (FinishingPart<Part, C, Width>) {
-                part.forward(x, to, sequences, saved.part, keep, finish != nullptr ? *finish : kernels::Finish<C>{});
-            } else {
-                part.forward(x, to, sequences, saved.part, keep);
-            }
-        });
-    }
-
-    /// The same for the rows that `picked` names, one in every sequence; residual and y hold those rows alone, and
-    /// `ends` says so.
-    void forward_picked(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
-                        const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
-                        Saved& saved, bool keep) const {
-        run(residual, y, ends, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
-            part.forward_picked(x, to, sequences, picked, saved.part,
-                                finish != nullptr ? *finish : kernels::Finish<C>{});
-        });
-    }
-
-    /// dx, given the gradient g of y, which is that of the residual as well and stays as it is.
-    void backward(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx, const Sequences<C>& sequences,
-                  Saved& saved, Branch& gradient) const requires Trainable<T> {
-        part.backward(x, through(g, sequences, saved, gradient), dx, sequences, saved.part, gradient.part);
-    }
-    void backward_picked(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx,
-                         const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
-                         Saved& saved, Branch& gradient) const requires Trainable<T> {
-        part.backward_picked(x, through(g, ends, saved, gradient), dx, sequences, picked, saved.part, gradient.part);
-    }
-
-private:
-    /// A part that can finish its last product adds the residual there, and scales.
-    template <class Forward>
-    void run(Rows<const C, Width> residual, Rows<C, Width> y, const Sequences<C>& rows, Saved& saved, bool keep,
-             const Forward& forward) const {
-        constexpr bool finishes = FinishingPart<Part, C, Width> && !has_norm;
-        if constexpr (finishes) {
-            if (!drops || saved.drop.empty()) {
-                kernels::Finish<C> finish{.residual = residual.data(), .residual_stride = Width};
-                if constexpr (has_scale) {
-                    finish.factor = gamma.data();
-                    if (keep) {
-                        saved.result.resize(rows.rows());
-                        finish.before = saved.result.data();
-                        finish.before_stride = Width;
-                    }
-                }
-                return forward(y, &finish);
-            }
-        }
-        if constexpr (!finishes || drops) {
-            saved.result.resize(rows.rows());
-            forward(saved.result, nullptr);
-            const C* result = saved.result.data();
-            if constexpr (has_norm) {
-                saved.normed.resize(rows.rows());
-                after.forward(saved.result, saved.normed, saved.norm);
-                result = saved.normed.data();
-            }
-            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
-                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
-                    y.data()[j] = residual.data()[j] + drop * scale(column) * result[j];
-            });
-        }
-    }
-
-    C scale([[maybe_unused]] std::size_t column) const {
-        if constexpr (has_scale) {
-            return gamma.data()[column];
-        } else {
-            return C{1};
-        }
-    }
-
-    /// The gradient of the part's result.
-    Rows<const C, Width> through(Rows<const C, Width> g, const Sequences<C>& rows, Saved& saved, Branch& gradient) const
-        requires Trainable<T>
-    {
-        if constexpr (!has_norm && !has_scale && !drops) {
-            return g;
-        } else {
-            saved.gradient.resize(rows.rows());
-            if constexpr (has_scale) {
-                const C* const result = has_norm ? saved.normed.data() : saved.result.data();
-                // Row by row in order, so that the sums' bits do not depend on the threads.
-                for (std::size_t s = 0; s < rows.count(); ++s) {
-                    const C drop = saved.drop.empty() ? C{1} : saved.drop[s];
-                    for (std::size_t j = rows.offsets[s] * Width; j < rows.offsets[s + 1] * Width; ++j)
-                        gradient.gamma.data()[j % Width] += drop * g.data()[j] * result[j];
-                }
-            }
-            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
-                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
-                    saved.gradient.data()[j] = drop * scale(column) * g.data()[j];
-            });
-            if constexpr (has_norm)
-                after.backward(saved.result, saved.gradient, saved.gradient, saved.norm, gradient.after, false);
-            return saved.gradient;
-        }
-    }
-
-    template <class Body>
-    static void for_each_row(const Sequences<C>& rows, const std::vector<C>& drop, const Body& body) {
-        parallel_for(rows.count(), 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t s = begin; s < end; ++s) {
-                for (std::size_t row = rows.offsets[s]; row < rows.offsets[s + 1]; ++row)
-                    body(row, drop.empty() ? C{1} : drop[s]);
-            }
-        });
-    }
-};
 
 /// x + mixer(ln_1(x)), then + mlp(ln_2(·)) (CLIP/clip/model.py:171-192), or as parts.norm_position and parts.parallel
 /// have it.
@@ -6896,14 +6923,17 @@ struct Block {
     using SecondNorm = std::conditional_t<is_parallel, None, Norm>;
     using Stream = Tensor<C, Shape<dynamic, width>>;
 
-    static_assert(BlockPart<Mixer, C, width>,
-                  "tandem: a mixer's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
-                  "sequences, saved, keep): see BlockPart");
-    static_assert(BlockPart<Feedforward, C, width>,
-                  "tandem: an MLP's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
-                  "sequences, saved, keep): see BlockPart");
+    static_assert(
+        BlockPart<Mixer, C, width>,
+        "tandem: a mixer's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
+        "sequences, saved, keep): see BlockPart");
+    static_assert(
+        BlockPart<Feedforward, C, width>,
+        "tandem: an MLP's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
+        "sequences, saved, keep): see BlockPart");
     static_assert(NormPart<Norm, C, width>,
-                  "tandem: a norm's Layer<T, Width, choice> needs Saved, parameters(visit, at, self...) and forward(x, y, saved)");
+                  "tandem: a norm's Layer<T, Width, choice> needs Saved, parameters(visit, at, self...) and forward(x, "
+                  "y, saved)");
     static_assert(!is_parallel || parts.norm_position == NormPosition::pre,
                   "tandem: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
 
@@ -6917,7 +6947,8 @@ struct Block {
         [[no_unique_address]] typename SecondNorm::Saved norm_2;
         typename Branch<T, width, parts, Mixer>::Saved mixer;
         typename Branch<T, width, parts, Feedforward>::Saved mlp;
-        /// Pre: what the norms gave. Post: the sums they were given. Parallel: normed_2 is the gradient of the MLP's input.
+        /// Pre: what the norms gave. Post: the sums they were given. Parallel: normed_2 is the gradient of the MLP's
+        /// input.
         Stream normed_1, middle, normed_2;
         /// For picked rows: their inputs, or all rows of a mixer that cannot pick; and the offsets of sequences of one
         /// row.
@@ -6966,7 +6997,9 @@ struct Block {
     /// What the mixer's queries make of its keys: see SelfAttention::weights.
     void attention_weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved,
                            C* to) const {
-        static_assert(requires { &Mixer::weights; }, "tandem: attention maps need blocks that attend: this mixer has no weights()");
+        static_assert(
+            requires { &Mixer::weights; },
+            "tandem: attention maps need blocks that attend: this mixer has no weights()");
         if constexpr (requires { &Mixer::weights; }) {
             Rows<const C, width> input = x;
             if constexpr (!is_post) {
@@ -7114,6 +7147,18 @@ private:
     }
 };
 
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/nn/transformer.hpp ----
+
+// A stack of residual blocks, and what it costs.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace nn {
+
 /// The shape that blocks of a tower are made for.
 template <auto parts>
 constexpr BlockShape blocks_shape(const BlockShape& shape) {
@@ -7190,17 +7235,15 @@ struct Transformer {
     }
 
     /// In place g = the gradient of the input, given that of the output.
-    void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved, Transformer& gradient) const
-        requires Trainable<T>
-    {
+    void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
+                  Transformer& gradient) const requires Trainable<T> {
         backward_blocks(layers(), g, sequences, saved, gradient);
     }
 
     /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
     void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, const Sequences<C>& sequences,
-                         std::span<const std::size_t> picked, Saved& saved, Transformer& gradient) const
-        requires Trainable<T>
-    {
+                         std::span<const std::size_t> picked, Saved& saved,
+                         Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
         resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked,
                                          saved.blocks[layers() - 1], gradient.resblocks.back());
@@ -7220,7 +7263,8 @@ private:
         if constexpr (parts.drop_path_rate > 0) {
             for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
                 const double rate =
-                    layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1) : 0;
+                    layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
+                                 : 0;
                 draw(saved.blocks[i].mixer.drop, sequences.count(), keep ? rate : 0, random);
                 draw(saved.blocks[i].mlp.drop, sequences.count(), keep ? rate : 0, random);
             }

@@ -1,6 +1,6 @@
 // Only a square matrix has a diagonal.
 // expect: tandem: diagonal takes a square matrix
-#include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/pick.hpp>
 
 #if defined(TANDEM_EXPECT_FAIL)
 using Logits = tandem::Shape<3, 4>;

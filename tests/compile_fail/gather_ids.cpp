@@ -1,6 +1,6 @@
 // gather takes one id for every row.
 // expect: tandem: gather takes a matrix and one id for each of its rows
-#include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/pick.hpp>
 
 #if defined(TANDEM_EXPECT_FAIL)
 using Classes = tandem::Shape<3>;

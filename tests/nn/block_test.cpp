@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <tandem/nn/block.hpp>
+#include <tandem/nn/transformer.hpp>
 
 namespace td = tandem;
 

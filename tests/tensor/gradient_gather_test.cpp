@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include <tandem/tensor/gradient.hpp>
+#include <tandem/tensor/pick.hpp>
 
 #include "../central_differences.hpp"
 

@@ -11,6 +11,7 @@
 
 #include <tandem/core/random.hpp>
 #include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/pick.hpp>
 
 #include "../guarded.hpp"
 

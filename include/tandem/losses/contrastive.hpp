@@ -9,6 +9,7 @@
 
 #include <tandem/tensor/functions.hpp>
 #include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/pick.hpp>
 #include <tandem/tensor/reduce.hpp>
 
 namespace tandem::inline TANDEM_ABI {

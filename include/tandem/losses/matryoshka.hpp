@@ -7,7 +7,7 @@
 
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/tensor/functions.hpp>
-#include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/pick.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 

@@ -9,7 +9,7 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/image_size.hpp>
 #include <tandem/nn/activation.hpp>
-#include <tandem/nn/block.hpp>
+#include <tandem/nn/transformer.hpp>
 #include <tandem/nn/layer_norm.hpp>
 #include <tandem/nn/mlp.hpp>
 #include <tandem/nn/parameter.hpp>

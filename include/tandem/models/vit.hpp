@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
-#include <tandem/nn/block.hpp>
+#include <tandem/nn/transformer.hpp>
 #include <tandem/nn/embedding.hpp>
 #include <tandem/nn/pooling.hpp>
 

@@ -1,4 +1,4 @@
-// The residual block, and a stack of them.
+// The residual block.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <tandem/nn/attention.hpp>
+#include <tandem/nn/branch.hpp>
 #include <tandem/nn/layer_norm.hpp>
 #include <tandem/nn/mlp.hpp>
 #include <tandem/nn/parameter.hpp>
@@ -19,157 +20,6 @@
 namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
-
-/// A mixer or an MLP on its way into the residual stream: y = residual + drop · ls · after(part(x)), of which `after` (the
-/// second norm of a sandwich), ls (layer scale) and drop (stochastic depth, one factor a sequence) are there where the
-/// config has them.
-template <Arithmetic T, std::size_t Width, auto parts, class Part>
-struct Branch {
-    using C = Compute<T>;
-    static constexpr bool has_norm = parts.norm_position == NormPosition::sandwich;
-    static constexpr bool has_scale = parts.ls_init_value != 0, drops = parts.drop_path_rate > 0;
-    using Norm = std::conditional_t<has_norm, typename decltype(parts.norm)::template Layer<T, Width, parts.norm>, None>;
-
-    Part part;
-    [[no_unique_address]] Norm after;
-    Tensor<C, Shape<has_scale ? Width : 0>> gamma;
-
-    struct Saved {
-        typename Part::Saved part;
-        [[no_unique_address]] typename Norm::Saved norm;
-        Tensor<C, Shape<dynamic, Width>> result, normed, gradient;  ///< of the part, where something stands behind it
-        std::vector<C> drop;                                        ///< one factor a sequence; empty: all 1
-
-        void lend(Saved& to) {
-            std::swap(gradient, to.gradient);
-            if constexpr (requires { part.lend(to.part); }) part.lend(to.part);
-        }
-    };
-
-    Branch() { gamma.fill(static_cast<C>(parts.ls_init_value)); }
-
-    static void parameters(const auto& visit, const ParameterName& part_at, const ParameterName& norm_at,
-                           const ParameterName& scale_at, auto&... self) {
-        Part::parameters(visit, part_at, self.part...);
-        if constexpr (has_norm) Norm::parameters(visit, norm_at, self.after...);
-        if constexpr (has_scale) visit(scale_at + "gamma", self.gamma...);
-    }
-
-    /// residual may be y.
-    void forward(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
-                 const Sequences<C>& sequences, Saved& saved, bool keep) const {
-        run(residual, y, sequences, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
-            if constexpr (FinishingPart<Part, C, Width>) {
-                part.forward(x, to, sequences, saved.part, keep, finish != nullptr ? *finish : kernels::Finish<C>{});
-            } else {
-                part.forward(x, to, sequences, saved.part, keep);
-            }
-        });
-    }
-
-    /// The same for the rows that `picked` names, one in every sequence; residual and y hold those rows alone, and
-    /// `ends` says so.
-    void forward_picked(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
-                        const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
-                        Saved& saved, bool keep) const {
-        run(residual, y, ends, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
-            part.forward_picked(x, to, sequences, picked, saved.part,
-                                finish != nullptr ? *finish : kernels::Finish<C>{});
-        });
-    }
-
-    /// dx, given the gradient g of y, which is that of the residual as well and stays as it is.
-    void backward(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx, const Sequences<C>& sequences,
-                  Saved& saved, Branch& gradient) const requires Trainable<T> {
-        part.backward(x, through(g, sequences, saved, gradient), dx, sequences, saved.part, gradient.part);
-    }
-    void backward_picked(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx,
-                         const Sequences<C>& sequences, std::span<const std::size_t> picked, const Sequences<C>& ends,
-                         Saved& saved, Branch& gradient) const requires Trainable<T> {
-        part.backward_picked(x, through(g, ends, saved, gradient), dx, sequences, picked, saved.part, gradient.part);
-    }
-
-private:
-    /// A part that can finish its last product adds the residual there, and scales.
-    template <class Forward>
-    void run(Rows<const C, Width> residual, Rows<C, Width> y, const Sequences<C>& rows, Saved& saved, bool keep,
-             const Forward& forward) const {
-        constexpr bool finishes = FinishingPart<Part, C, Width> && !has_norm;
-        if constexpr (finishes) {
-            if (!drops || saved.drop.empty()) {
-                kernels::Finish<C> finish{.residual = residual.data(), .residual_stride = Width};
-                if constexpr (has_scale) {
-                    finish.factor = gamma.data();
-                    if (keep) {
-                        saved.result.resize(rows.rows());
-                        finish.before = saved.result.data();
-                        finish.before_stride = Width;
-                    }
-                }
-                return forward(y, &finish);
-            }
-        }
-        if constexpr (!finishes || drops) {
-            saved.result.resize(rows.rows());
-            forward(saved.result, nullptr);
-            const C* result = saved.result.data();
-            if constexpr (has_norm) {
-                saved.normed.resize(rows.rows());
-                after.forward(saved.result, saved.normed, saved.norm);
-                result = saved.normed.data();
-            }
-            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
-                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
-                    y.data()[j] = residual.data()[j] + drop * scale(column) * result[j];
-            });
-        }
-    }
-
-    C scale([[maybe_unused]] std::size_t column) const {
-        if constexpr (has_scale) {
-            return gamma.data()[column];
-        } else {
-            return C{1};
-        }
-    }
-
-    /// The gradient of the part's result.
-    Rows<const C, Width> through(Rows<const C, Width> g, const Sequences<C>& rows, Saved& saved, Branch& gradient) const
-        requires Trainable<T>
-    {
-        if constexpr (!has_norm && !has_scale && !drops) {
-            return g;
-        } else {
-            saved.gradient.resize(rows.rows());
-            if constexpr (has_scale) {
-                const C* const result = has_norm ? saved.normed.data() : saved.result.data();
-                // Row by row in order, so that the sums' bits do not depend on the threads.
-                for (std::size_t s = 0; s < rows.count(); ++s) {
-                    const C drop = saved.drop.empty() ? C{1} : saved.drop[s];
-                    for (std::size_t j = rows.offsets[s] * Width; j < rows.offsets[s + 1] * Width; ++j)
-                        gradient.gamma.data()[j % Width] += drop * g.data()[j] * result[j];
-                }
-            }
-            for_each_row(rows, saved.drop, [&](std::size_t row, C drop) {
-                for (std::size_t j = row * Width, column = 0; column < Width; ++j, ++column)
-                    saved.gradient.data()[j] = drop * scale(column) * g.data()[j];
-            });
-            if constexpr (has_norm)
-                after.backward(saved.result, saved.gradient, saved.gradient, saved.norm, gradient.after, false);
-            return saved.gradient;
-        }
-    }
-
-    template <class Body>
-    static void for_each_row(const Sequences<C>& rows, const std::vector<C>& drop, const Body& body) {
-        parallel_for(rows.count(), 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t s = begin; s < end; ++s) {
-                for (std::size_t row = rows.offsets[s]; row < rows.offsets[s + 1]; ++row)
-                    body(row, drop.empty() ? C{1} : drop[s]);
-            }
-        });
-    }
-};
 
 /// x + mixer(ln_1(x)), then + mlp(ln_2(·)) (CLIP/clip/model.py:171-192), or as parts.norm_position and parts.parallel
 /// have it.
@@ -184,14 +34,17 @@ struct Block {
     using SecondNorm = std::conditional_t<is_parallel, None, Norm>;
     using Stream = Tensor<C, Shape<dynamic, width>>;
 
-    static_assert(BlockPart<Mixer, C, width>,
-                  "tandem: a mixer's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
-                  "sequences, saved, keep): see BlockPart");
-    static_assert(BlockPart<Feedforward, C, width>,
-                  "tandem: an MLP's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
-                  "sequences, saved, keep): see BlockPart");
+    static_assert(
+        BlockPart<Mixer, C, width>,
+        "tandem: a mixer's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
+        "sequences, saved, keep): see BlockPart");
+    static_assert(
+        BlockPart<Feedforward, C, width>,
+        "tandem: an MLP's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, "
+        "sequences, saved, keep): see BlockPart");
     static_assert(NormPart<Norm, C, width>,
-                  "tandem: a norm's Layer<T, Width, choice> needs Saved, parameters(visit, at, self...) and forward(x, y, saved)");
+                  "tandem: a norm's Layer<T, Width, choice> needs Saved, parameters(visit, at, self...) and forward(x, "
+                  "y, saved)");
     static_assert(!is_parallel || parts.norm_position == NormPosition::pre,
                   "tandem: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
 
@@ -205,7 +58,8 @@ struct Block {
         [[no_unique_address]] typename SecondNorm::Saved norm_2;
         typename Branch<T, width, parts, Mixer>::Saved mixer;
         typename Branch<T, width, parts, Feedforward>::Saved mlp;
-        /// Pre: what the norms gave. Post: the sums they were given. Parallel: normed_2 is the gradient of the MLP's input.
+        /// Pre: what the norms gave. Post: the sums they were given. Parallel: normed_2 is the gradient of the MLP's
+        /// input.
         Stream normed_1, middle, normed_2;
         /// For picked rows: their inputs, or all rows of a mixer that cannot pick; and the offsets of sequences of one
         /// row.
@@ -254,7 +108,9 @@ struct Block {
     /// What the mixer's queries make of its keys: see SelfAttention::weights.
     void attention_weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved,
                            C* to) const {
-        static_assert(requires { &Mixer::weights; }, "tandem: attention maps need blocks that attend: this mixer has no weights()");
+        static_assert(
+            requires { &Mixer::weights; },
+            "tandem: attention maps need blocks that attend: this mixer has no weights()");
         if constexpr (requires { &Mixer::weights; }) {
             Rows<const C, width> input = x;
             if constexpr (!is_post) {
@@ -401,205 +257,6 @@ private:
         }
     }
 };
-
-/// The shape that blocks of a tower are made for.
-template <auto parts>
-constexpr BlockShape blocks_shape(const BlockShape& shape) {
-    if constexpr (requires { requires decltype(parts.mixer)::takes_any_length; }) {
-        return shape.of_any_length();
-    } else {
-        return shape;
-    }
-}
-
-/// Blocks one after the other; how many is no part of the type, so that deep and shallow towers share their code.
-template <Arithmetic T, BlockShape shape, auto parts>
-struct Transformer {
-    static constexpr std::size_t width = shape.width;
-    using C = Compute<T>;
-    using Layer = Block<T, shape, parts>;
-
-    std::vector<Layer> resblocks;
-
-    explicit Transformer(std::size_t layers) : resblocks(layers) {}
-
-    /// streams[i] is the input of block i; the last one is the output.
-    struct Saved {
-        std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
-        std::vector<typename Layer::Saved> blocks{1};
-        Tensor<C, Shape<dynamic, width>> scratch, picked;
-    };
-
-    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
-        for (std::size_t i = 0; i < std::min({self.resblocks.size()...}); ++i) {
-            Layer::parameters(visit, at + "resblocks." + std::to_string(i) + ".", self.resblocks[i]...);
-        }
-    }
-
-    void initialise(Random& random) {
-        for (Layer& block : resblocks) block.initialise(random, {.width = width, .layers = layers()});
-    }
-
-    /// Where the input must be written before forward.
-    Rows<C, width> input(std::size_t rows, Saved& saved) const {
-        saved.streams.front().resize(rows);
-        return saved.streams.front();
-    }
-
-    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept, and stochastic depth
-    /// drops what `random` draws; without, each block overwrites what the one before it left.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
-        prepare(sequences, saved, keep, random);
-        return forward_blocks(layers(), sequences, saved, keep);
-    }
-
-    /// The output of the first `count` blocks, as forward computes it without `keep`.
-    Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved, Random& random) const {
-        prepare(sequences, saved, false, random);
-        return forward_blocks(count, sequences, saved, false);
-    }
-
-    /// The attention weights of block `layer`, counted from 0, for sequences that are all `tokens` long.
-    void attention_weights(std::size_t layer, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to,
-                           Random& random) const {
-        const Rows<const C, width> from = forward_first(layer, sequences, saved, random);
-        resblocks[layer].attention_weights(from, sequences, tokens, saved.blocks[0], to);
-    }
-
-    /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
-    Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, Random& random) const {
-        prepare(sequences, saved, keep, random);
-        const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
-        saved.picked.resize(picked.size());
-        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
-                                        keep);
-        return saved.picked;
-    }
-
-    /// In place g = the gradient of the input, given that of the output.
-    void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved, Transformer& gradient) const
-        requires Trainable<T>
-    {
-        backward_blocks(layers(), g, sequences, saved, gradient);
-    }
-
-    /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
-    void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, const Sequences<C>& sequences,
-                         std::span<const std::size_t> picked, Saved& saved, Transformer& gradient) const
-        requires Trainable<T>
-    {
-        saved.scratch.resize(g.extent(0));
-        resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked,
-                                         saved.blocks[layers() - 1], gradient.resblocks.back());
-        backward_blocks(layers() - 1, g, sequences, saved, gradient);
-    }
-
-private:
-    std::size_t layers() const { return resblocks.size(); }
-
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
-        if (keep && saved.blocks.size() != layers()) {
-            std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
-            streams.front() = std::move(saved.streams.front());
-            saved.streams = std::move(streams);
-            saved.blocks = std::vector<typename Layer::Saved>(layers());
-        }
-        if constexpr (parts.drop_path_rate > 0) {
-            for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
-                const double rate =
-                    layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1) : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), keep ? rate : 0, random);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), keep ? rate : 0, random);
-            }
-        }
-    }
-
-    /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random& random) {
-        drop.resize(rate > 0 ? count : 0);
-        for (C& factor : drop) factor = random.uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
-    }
-
-    Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
-        const std::size_t rows = saved.streams.front().extent(0);
-        for (std::size_t i = 0; i < count; ++i) {
-            auto& from = saved.streams[keep ? i : i % 2];
-            auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
-            to.resize(rows);
-            resblocks[i].forward(from, to, sequences, saved.blocks[keep ? i : 0], keep);
-        }
-        return saved.streams[keep ? count : count % 2];
-    }
-
-    void backward_blocks(std::size_t count, Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
-                         Transformer& gradient) const requires Trainable<T> {
-        saved.scratch.resize(g.extent(0));
-        if (count > 1) saved.blocks[0].lend(saved.blocks[count - 1]);
-        for (std::size_t i = count; i-- > 0;) {
-            resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, saved.blocks[i],
-                                  gradient.resblocks[i]);
-            if (i > 0) saved.blocks[i].lend(saved.blocks[i - 1]);
-        }
-    }
-};
-
-/// A part's cost, by the parts it stands among where it asks for them.
-constexpr Cost cost_of(const auto& part, const BlockShape& shape, std::size_t tokens, const auto& parts) {
-    if constexpr (requires { part.cost(shape, tokens, parts); }) {
-        return part.cost(shape, tokens, parts);
-    } else {
-        return part.cost(shape, tokens);
-    }
-}
-
-/// What stands behind mixer and MLP, for `tokens` tokens: second norm, layer scale, stochastic depth.
-constexpr Cost branch_cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
-    const std::size_t rows = tokens * shape.width;
-    const bool is_sandwich = parts.norm_position == NormPosition::sandwich, is_scaled = parts.ls_init_value != 0;
-    const bool drops = parts.drop_path_rate > 0;
-    Cost total{.parameters = is_scaled ? shape.width : 0};
-    if (is_sandwich) total = total + parts.norm.cost(shape.width, tokens) + held_cost(2 * rows);
-    if (!is_sandwich && (is_scaled || drops)) total = total + Cost{.saved = rows};
-    if (is_sandwich || is_scaled || drops) total = total + Cost{.scratch = rows};
-    return total;
-}
-
-/// One block, and the output it hands to the next.
-constexpr Cost block_cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
-    const std::size_t rows = tokens * shape.width, kept = parts.parallel ? 1 : 3;
-    return (parts.parallel ? 1 : 2) * parts.norm.cost(shape.width, tokens) +
-           cost_of(parts.mixer, shape, tokens, parts) + cost_of(parts.mlp, shape, tokens, parts) +
-           2 * branch_cost(shape, tokens, parts) +
-           rows * Cost{.inference = kept, .saved = kept + 1, .scratch = parts.parallel ? 1U : 0U};
-}
-
-/// The last block of a tower that pools one row.
-constexpr Cost picked_block_cost(const BlockShape& shape, std::size_t tokens, const auto& parts) {
-    if constexpr (requires { parts.mixer.picked_cost(shape, tokens, parts); }) {
-        const std::size_t normed = parts.norm_position == NormPosition::post ? 0 : tokens;
-        return parts.norm.cost(shape.width, normed) + parts.mixer.picked_cost(shape, tokens, parts) +
-               cost_of(parts.mlp, shape, 1, parts) + 2 * branch_cost(shape, 1, parts) +
-               (parts.parallel ? Cost{} : parts.norm.cost(shape.width, 1)) + held_cost((normed + 4) * shape.width);
-    } else {
-        return block_cost(shape, tokens, parts);
-    }
-}
-
-/// `layers` blocks, the streams between them, and the backward pass's own two. FLOPs and parameters are those of whole
-/// blocks; what is executed and held knows that the last block computes one row where `picks` is set.
-constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std::size_t layers, const auto& parts,
-                                bool picks) {
-    const Cost block = block_cost(shape, tokens, parts);
-    const Cost last = picks ? picked_block_cost(shape, tokens, parts) : block;
-    const std::size_t rows = tokens * shape.width;
-    Cost total = layers * block;
-    total.executed = (layers - 1) * block.executed + last.executed;
-    total.saved = (layers - 1) * block.saved + last.saved + rows;
-    total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
-    total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
-    return total;
-}
 
 }  // namespace nn
 

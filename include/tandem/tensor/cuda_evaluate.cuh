@@ -18,7 +18,7 @@
 #include <tandem/tensor/cuda_tensor.cuh>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/expression.hpp>
-#include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/pick.hpp>
 #include <tandem/tensor/reduce.hpp>
 
 namespace tandem::inline TANDEM_ABI::cuda {

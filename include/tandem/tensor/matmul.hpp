@@ -1,4 +1,4 @@
-// Matrix products, transposes, and reading single elements or rows by index.
+// Matrix products and transposes.
 #pragma once
 
 #include <algorithm>
@@ -82,91 +82,6 @@ struct Materialised : ExpressionNode {
     void write_key(detail::Key& key) const { operand.write_key(key); }
 };
 
-/// x[i, i] for the square matrix x.
-template <Expression E>
-struct Diagonal : ExpressionNode {
-    static_assert(E::shape::rank == 2 && (E::shape::extents[0] == E::shape::extents[1] ||
-                                          E::shape::extents[0] == dynamic || E::shape::extents[1] == dynamic),
-                  "tandem: diagonal takes a square matrix");
-    using has_rule = void;
-    using element = typename E::element;
-    using shape = Shape<E::shape::extents[0] == dynamic ? E::shape::extents[1] : E::shape::extents[0]>;
-
-    E operand;
-
-    explicit Diagonal(E source) : operand(std::move(source)) {
-        if (operand.extents()[0] != operand.extents()[1]) {
-            throw Error("diagonal", "a square matrix", to_string(operand.extents()));
-        }
-    }
-
-    Extents<1> extents() const { return {{operand.extents()[0]}}; }
-    void write_key(detail::Key& key) const { operand.write_key(key); }
-};
-
-/// x[i, ids[i]] for the matrix x and one id a row.
-template <Expression E, class Ids>
-struct Gathered : ExpressionNode {
-    static_assert(E::shape::rank == 2 && Ids::rank == 1, "tandem: gather takes a matrix and one id for each of its rows");
-    static_assert(extents_broadcast(E::shape::extents[0], Ids::extents[0]) && Ids::extents[0] != 1,
-                  "tandem: gather takes a matrix and one id for each of its rows");
-    using has_rule = void;
-    using element = typename E::element;
-    using shape = Ids;
-
-    E operand;
-    View<const Id, Ids> ids;
-
-    Gathered(E source, View<const Id, Ids> positions) : operand(std::move(source)), ids(positions) {
-        if (ids.size() != operand.extents()[0]) {
-            throw Error("gather", std::to_string(operand.extents()[0]) + " ids", std::to_string(ids.size()));
-        }
-        check_ids("gather", ids.elements(), operand.extents()[1]);
-    }
-
-    static void check_ids(const char* where, std::span<const Id> ids, std::size_t limit) {
-        for (const Id id : ids) {
-            if (id < 0 || static_cast<std::size_t>(id) >= limit) {
-                throw Error(where, "ids below " + std::to_string(limit), std::to_string(id));
-            }
-        }
-    }
-
-    Extents<1> extents() const { return {{ids.size()}}; }
-    void write_key(detail::Key& key) const {
-        operand.write_key(key);
-        key.push_back(reinterpret_cast<std::uintptr_t>(ids.data()));
-    }
-};
-
-/// The first Count columns of a matrix.
-template <Expression E, std::size_t Count>
-struct FirstColumns : ExpressionNode {
-    static_assert(E::shape::rank == 2 && Count > 0, "tandem: first_columns takes a matrix");
-    static_assert(E::shape::rank != 2 || E::shape::extents[1] == dynamic || Count <= E::shape::extents[1],
-                  "tandem: first_columns takes at most as many columns as the matrix has");
-    using has_rule = void;
-    using element = typename E::element;
-    using shape = Shape<detail::matrix_extent<typename E::shape, 0>, Count>;
-
-    E operand;
-
-    explicit FirstColumns(E source) : operand(std::move(source)) {
-        if (operand.extents()[1] < Count) {
-            throw Error("first_columns", "at least " + std::to_string(Count) + " columns", to_string(operand.extents()));
-        }
-    }
-
-    Extents<2> extents() const { return {{operand.extents()[0], Count}}; }
-    void write_key(detail::Key& key) const { operand.write_key(key); }
-};
-
-/// x[:, 0 .. Count) of the matrix x <M, N>: <M, Count>.
-template <std::size_t Count, TensorOperand X>
-auto first_columns(X&& x) {
-    return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
-}
-
 /// xᵀ of the matrix x <M, N>: <N, M>. As a factor of matmul it costs nothing; elsewhere it is written out.
 template <TensorOperand X>
 auto transpose(X&& x) {
@@ -176,30 +91,8 @@ auto transpose(X&& x) {
 /// The matrix product of a <M, K> and b <K, N>: <M, N>.
 template <TensorOperand A, TensorOperand B>
 auto matmul(A&& a, B&& b) {
-    return Product<AsExpression<A>, AsExpression<B>>(as_expression(std::forward<A>(a)), as_expression(std::forward<B>(b)));
-}
-
-namespace functions {
-
-struct TakeDiagonal {
-    template <TensorOperand X>
-    auto operator()(X&& x) const {
-        return Diagonal<AsExpression<X>>(as_expression(std::forward<X>(x)));
-    }
-};
-
-}  // namespace functions
-
-/// diagonal(x) is the `<N>` diagonal of a square matrix; as the target of cross_entropy, `diagonal` says that row i's
-/// class is i.
-inline constexpr functions::TakeDiagonal diagonal{};
-
-/// x[i, ids[i]]: one element of each row, `<N>`.
-template <TensorOperand X, class I>
-    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
-auto gather(X&& x, const I& ids) {
-    return Gathered<AsExpression<X>, typename I::shape>(as_expression(std::forward<X>(x)),
-                                                        View<const Id, typename I::shape>(ids));
+    return Product<AsExpression<A>, AsExpression<B>>(as_expression(std::forward<A>(a)),
+                                                     as_expression(std::forward<B>(b)));
 }
 
 namespace detail {
@@ -252,7 +145,8 @@ void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& 
     auto& target = factor.leaf.adjoint->dense();
     const std::size_t rows = target.extent(0), columns = target.extent(1);
     if constexpr (Transpose) {
-        kernels::gemm<T>(rows, columns, inner, right.transposed(), left.transposed(), target.data(), columns, accumulate);
+        kernels::gemm<T>(rows, columns, inner, right.transposed(), left.transposed(), target.data(), columns,
+                         accumulate);
     } else {
         kernels::gemm<T>(rows, columns, inner, left, right, target.data(), columns, accumulate);
     }
@@ -260,9 +154,9 @@ void add_product(const Factor<L, Transpose>& factor, const kernels::Operand<A>& 
 
 // A product that is broadcast to S is smaller than S: it is computed by itself.
 template <class S, class A, class B>
-    requires(S::rank == 2 && (Product<A, B>::shape::extents[0] != 1 || S::extents[0] == 1) &&
-             (Product<A, B>::shape::extents[1] != 1 || S::extents[1] == 1))
-inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
+requires(S::rank == 2 && (Product<A, B>::shape::extents[0] != 1 || S::extents[0] == 1) &&
+         (Product<A, B>::shape::extents[1] != 1 ||
+          S::extents[1] == 1)) inline constexpr std::size_t products_of_shape<S, Product<A, B>> = 1;
 
 /// Calls visit with every view an expression reads; a Held temporary cannot overlap anything.
 template <class E, class Visit>
@@ -284,10 +178,11 @@ template <class S, class E>
 const auto& find_product(const E& e) {
     if constexpr (requires { e.operands; }) {
         return [&]<class F, class... Operands, std::size_t... I>(const Apply<F, Operands...>& node,
-                                                                std::index_sequence<I...>) -> const auto& {
+                                                                 std::index_sequence<I...>) -> const auto& {
             constexpr std::size_t position = ((products_of_shape<S, Operands> == 1 ? I : 0) + ...);
             return find_product<S>(std::get<position>(node.operands));
-        }(e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
+        }
+        (e, std::make_index_sequence<std::tuple_size_v<decltype(e.operands)>>{});
     } else {
         return e;
     }
@@ -355,7 +250,8 @@ void assign_through_product(const View<T, S>& out, const E& e) {
     detail::visit_leaves(e, [&](const auto& view) {
         const auto* first = reinterpret_cast<const std::byte*>(view.data());
         const auto* begin = reinterpret_cast<const std::byte*>(out.data());
-        overlaps = overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
+        overlaps =
+            overlaps || (first < begin + out.size() * sizeof(T) && begin < first + view.size() * sizeof(*view.data()));
     });
     if (overlaps) {
         Tensor<T, S> apart(out.extents());
@@ -448,76 +344,5 @@ struct Rule<Transposed<E>> : InMemoryRule<E> {
         }
     }
 };
-
-template <class E>
-struct Rule<Diagonal<E>> : InMemoryRule<E> {
-    template <bool Gradients>
-    Rule(const Diagonal<E>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
-
-    template <class Out>
-    void forward(Out& out) const {
-        for (std::size_t i = 0; i < out.size(); ++i) out(i) = this->operand.view(i, i);
-    }
-
-    template <class Value>
-    void backward(const Value&, const Value& gradient) const {
-        auto& target = this->operand.adjoint->dense();
-        for (std::size_t i = 0; i < gradient.size(); ++i) target(i, i) += gradient(i);
-    }
-};
-
-template <class E, std::size_t Count>
-struct Rule<FirstColumns<E, Count>> : InMemoryRule<E> {
-    template <bool Gradients>
-    Rule(const FirstColumns<E, Count>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape) {}
-
-    template <class Out>
-    void forward(Out& out) const {
-        for (std::size_t i = 0; i < out.extent(0); ++i) {
-            for (std::size_t j = 0; j < Count; ++j) out(i, j) = this->operand.view(i, j);
-        }
-    }
-
-    template <class Value>
-    void backward(const Value&, const Value& gradient) const {
-        auto& target = this->operand.adjoint->dense();
-        for (std::size_t i = 0; i < gradient.extent(0); ++i) {
-            for (std::size_t j = 0; j < Count; ++j) target(i, j) += gradient(i, j);
-        }
-    }
-};
-
-template <class E, class Ids>
-struct Rule<Gathered<E, Ids>> : InMemoryRule<E> {
-    View<const Id, Ids> ids;
-
-    template <bool Gradients>
-    Rule(const Gathered<E, Ids>& node, BasicTape<Gradients>& tape) : InMemoryRule<E>(node.operand, tape), ids(node.ids) {}
-
-    template <class Out>
-    void forward(Out& out) const {
-        for (std::size_t i = 0; i < out.size(); ++i) out(i) = this->operand.view(i, ids(i));
-    }
-
-    template <class Value>
-    void backward(const Value&, const Value& gradient) const {
-        auto& target = this->operand.adjoint->dense();
-        for (std::size_t i = 0; i < gradient.size(); ++i) target(i, ids(i)) += gradient(i);
-    }
-};
-
-/// The mean over rows of −log softmax(logits)[target], for logits <N, C>. The target is `diagonal` (row i's class is i)
-/// or a tensor of ids `<N>`.
-template <TensorOperand X>
-auto cross_entropy(X&& logits, functions::TakeDiagonal) {
-    const auto e = as_expression(std::forward<X>(logits));
-    return mean(log_sum_exp<1>(e) - diagonal(e));
-}
-template <TensorOperand X, class I>
-    requires std::convertible_to<const I&, View<const Id, typename I::shape>>
-auto cross_entropy(X&& logits, const I& targets) {
-    const auto e = as_expression(std::forward<X>(logits));
-    return mean(log_sum_exp<1>(e) - gather(e, targets));
-}
 
 }  // namespace tandem::inline TANDEM_ABI
