@@ -5,7 +5,7 @@
 #include <string>
 
 #include <tandem/models/constant_of.hpp>
-#include <tandem/models/model_config.hpp>
+#include <tandem/models/open_clip_config.hpp>
 
 #include "command.hpp"
 

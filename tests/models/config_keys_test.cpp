@@ -14,6 +14,7 @@
 #include <tandem/images/preprocess_config.hpp>
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/model_config.hpp>
+#include <tandem/models/open_clip_config.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
 #include <tandem/texts/bpe.hpp>
 

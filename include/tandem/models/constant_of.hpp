@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <tandem/core/image_size.hpp>
-#include <tandem/models/model_config.hpp>
+#include <tandem/models/architecture_reader.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
 

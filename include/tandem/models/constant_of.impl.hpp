@@ -14,7 +14,7 @@
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/describe.hpp>
 #include <tandem/models/efficientnet.hpp>
-#include <tandem/models/model_config.hpp>
+#include <tandem/models/architecture_reader.hpp>
 #include <tandem/models/resnet.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
