@@ -26,7 +26,7 @@ done
 ((${#presets[@]})) || presets=(release asan tsan neon)
 
 packages=(g++ clang-19 cmake ninja-build python3 libtbb-dev libxsimd-dev libeigen3-dev rapidjson-dev nlohmann-json3-dev
-    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev libwebp-dev pkg-config catch2 libbenchmark-dev
+    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev libwebp-dev pkg-config catch2 libbenchmark-dev doxygen doxygen-awesome-css
     g++-aarch64-linux-gnu qemu-user)
 .cmake/debian_packages.sh "${packages[@]}"
 
