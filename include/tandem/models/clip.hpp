@@ -14,6 +14,7 @@
 #include <tandem/models/text.hpp>
 #include <tandem/models/vit.hpp>
 #include <tandem/nn/normalize.hpp>
+#include <tandem/tensor/argument.hpp>
 #include <tandem/tensor/gradient.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -109,24 +110,24 @@ public:
     void clamp_logit_scale() { logit_scale() = std::clamp(logit_scale(), C{0}, static_cast<C>(std::log(100.0))); }
 
     /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
-    Embeddings encode_image(typename Vision::Input images) const {
+    Embeddings encode_image(Argument<typename Vision::Input> images) const {
         Embeddings embeddings(images.extent(0));
         encode_image(images, embeddings);
         return embeddings;
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
-    void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
+    void encode_image(Argument<typename Vision::Input> images, View<C, Shape<dynamic, embedding>> embeddings) const {
         encode<Vision>(images, embeddings, vision_memory_, images_at_once(),
                        [&](const auto& part, const auto& into, auto& work) { visual_.forward(part, into, work, false); });
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
-    Embeddings encode_text(typename Text::Input ids) const {
+    Embeddings encode_text(Argument<typename Text::Input> ids) const {
         Embeddings embeddings(ids.extent(0));
         encode_text(ids, embeddings);
         return embeddings;
     }
-    void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
+    void encode_text(Argument<typename Text::Input> ids, View<C, Shape<dynamic, embedding>> embeddings) const {
         encode<Text>(ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
                      [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
@@ -134,7 +135,7 @@ public:
     /// What the image tower holds of every token, class token first and patches row by row: <N, tokens, width>. `layer`
     /// counts as transformers' hidden_states does: 0 is what enters the first block, −1 what leaves the last one, −2 what
     /// leaves the one before it. With `normed`, behind the tower's last norm. Throws Error if there is no such layer.
-    auto image_tokens(typename Vision::Input images, int layer = -1, bool normed = false) const {
+    auto image_tokens(Argument<typename Vision::Input> images, int layer = -1, bool normed = false) const {
         Tensor<C, Shape<dynamic, Vision::tokens, Vision::width>> tokens(images.extent(0));
         const std::size_t blocks = layer_at("image_tokens", layer, Vision::layers + 1);
         in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
@@ -147,7 +148,7 @@ public:
 
     /// The same of every place of the context, padding included: <N, context, width>. What Stable Diffusion is conditioned
     /// on is (ids, −1, true); its "clip skip 2" is (ids, −2, true), and SDXL's is (ids, −2).
-    auto text_tokens(typename Text::Input ids, int layer = -1, bool normed = false) const {
+    auto text_tokens(Argument<typename Text::Input> ids, int layer = -1, bool normed = false) const {
         Tensor<C, Shape<dynamic, Text::tokens, Text::width>> tokens(ids.extent(0));
         const std::size_t blocks = layer_at("text_tokens", layer, Text::layers + 1);
         in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
@@ -164,7 +165,7 @@ public:
     /// The embedding, of length 1, that the tower's norm, pooling and projection make of every patch alone, as the last
     /// block leaves it: <N, patches, embedding>, patches row by row. Their cosines with a caption's embedding say where in
     /// the image it is.
-    auto patch_embeddings(typename Vision::Input images) const {
+    auto patch_embeddings(Argument<typename Vision::Input> images) const {
         Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
         in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
             const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
@@ -177,7 +178,7 @@ public:
 
     /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
     /// first, −1 the last one. Rows add up to 1. Throws Error if there is no such block.
-    auto image_attention(typename Vision::Input images, int layer = -1) const {
+    auto image_attention(Argument<typename Vision::Input> images, int layer = -1) const {
         Tensor<C, Shape<dynamic, Vision::heads, Vision::tokens, Vision::tokens>> weights(images.extent(0));
         const std::size_t block = layer_at("image_attention", layer, Vision::layers);
         in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
@@ -188,7 +189,7 @@ public:
     }
 
     /// The same of captions: <N, heads, context, context>.
-    auto text_attention(typename Text::Input ids, int layer = -1) const {
+    auto text_attention(Argument<typename Text::Input> ids, int layer = -1) const {
         Tensor<C, Shape<dynamic, Text::heads, Text::tokens, Text::tokens>> weights(ids.extent(0));
         const std::size_t block = layer_at("text_attention", layer, Text::layers);
         in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
@@ -205,7 +206,7 @@ public:
     /// embedding>, and its gradient with respect to the pixels, in `gradient` <N, 3, image, image>. Computes as much as a
     /// training step of the image tower, and keeps as much memory for the next call.
     template <class Objective>
-    C image_gradient(typename Vision::Input images, const Objective& objective,
+    C image_gradient(Argument<typename Vision::Input> images, const Objective& objective,
                      Tensor<C, typename Vision::Input::shape>& gradient) const {
         static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for gradients");
         if constexpr (trains) {
@@ -228,7 +229,7 @@ public:
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
     /// step's forward and backward pass.
     template <class L>
-    C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+    C loss_and_gradient(Argument<typename Vision::Input> images, Argument<typename Text::Input> ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
         static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for updates; amp_bf16 trains");
         if constexpr (trains) {
