@@ -1,6 +1,6 @@
 // Without a projection the embedding is the pooled row.
 // expect: tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias
-// expect: tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias
+// shows: 32 == 16
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

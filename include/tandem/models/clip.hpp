@@ -58,6 +58,11 @@ struct TowerTypes {
 /// Clip<config, int8> in bytes (products round their input likewise, and sum exactly); these two only infer.
 template <auto config, Arithmetic T = float>
 class Clip {
+    // First, so that an error that a config is refused with stands in nothing but this class.
+    static_assert(sizeof(detail::rules_of<config.vision, config.embedding>(0)) > 0);
+    static_assert(sizeof(detail::rules_of<config.text, config.embedding>(0)) > 0);
+    static_assert(sizeof(detail::ClipRules<!config.shared || detail::blocks_agree<config>()>) > 0);
+
 public:
     static constexpr auto architecture = config;
     static constexpr std::size_t embedding = config.embedding;
@@ -246,9 +251,6 @@ public:
 
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
-    static_assert(!config.shared || is_shared,
-                  "tandem: ClipConfig: shared = true needs two towers that agree in width, layers, heads, MLP and all parts of "
-                  "a block");
 
     void text_forward(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings,
                       typename Text::Workspace& work, bool keep) const {
