@@ -6,7 +6,7 @@
 inline constexpr tandem::ClipConfig config {
 #if defined(TANDEM_EXPECT_FAIL)
     .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 32, .layers = 1, .heads = 2, .proj_type = tandem::Projection::none},
-    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2, .proj_type = tandem::Projection::none},
+    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2},
 #else
     .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 16, .layers = 1, .heads = 2, .proj_type = tandem::Projection::none},
     .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2, .proj_bias = true},
