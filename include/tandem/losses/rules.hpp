@@ -22,7 +22,8 @@ struct LossCall {
 
     static auto result() {
         if constexpr (has_bias && takes_bias) {
-            return std::type_identity<std::invoke_result_t<const L&, const Rows&, const Rows&, const Scalar&, const Scalar&>>{};
+            return std::type_identity<
+                std::invoke_result_t<const L&, const Rows&, const Rows&, const Scalar&, const Scalar&>>{};
         } else if constexpr (takes_scale) {
             return std::type_identity<std::invoke_result_t<const L&, const Rows&, const Rows&, const Scalar&>>{};
         } else {
@@ -46,9 +47,10 @@ struct LossCall {
 template <class L, bool is_callable, bool lacks_bias, bool is_expression, std::size_t axes>
 struct LossRules {
     static_assert(!lacks_bias, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
-    static_assert(is_callable || lacks_bias,
-                  "tandem: a loss is called with image <N, D>, text <N, D>, scale <> and, if it takes a fourth, bias <>: this "
-                  "one takes other parameters");
+    static_assert(
+        is_callable || lacks_bias,
+        "tandem: a loss is called with image <N, D>, text <N, D>, scale <> and, if it takes a fourth, bias <>: this "
+        "one takes other parameters");
     static_assert(is_expression || !is_callable,
                   "tandem: a loss returns a scalar expression of its embeddings, not a number or a tensor");
     static_assert(axes == 0, "tandem: a loss must be a scalar: reduce it with mean or sum (its axes == 0)");

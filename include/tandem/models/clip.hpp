@@ -12,6 +12,7 @@
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/losses/rules.hpp>
 #include <tandem/models/config.hpp>
+#include <tandem/models/part_rules.hpp>
 #include <tandem/models/text.hpp>
 #include <tandem/models/vit.hpp>
 #include <tandem/nn/normalize.hpp>
@@ -73,6 +74,13 @@ class Clip {
     static_assert(sizeof(detail::rules_of<config.vision, config.embedding>(0)) > 0);
     static_assert(sizeof(detail::rules_of<config.text, config.embedding>(0)) > 0);
     static_assert(sizeof(detail::ClipRules<!config.shared || detail::blocks_agree<config>()>) > 0);
+    using VisionParts = detail::TowerParts<T, config.vision, detail::TowerTypes<T, config>::shape_of(config.vision)>;
+    using TextParts = detail::TowerParts<T, config.text, detail::TowerTypes<T, config>::shape_of(config.text)>;
+    static_assert(sizeof(typename VisionParts::Mixer) + sizeof(typename VisionParts::Mlp) > 0);
+    static_assert(sizeof(typename VisionParts::Norm) + sizeof(typename VisionParts::Pooling) > 0);
+    static_assert(sizeof(typename VisionParts::Stem) > 0);
+    static_assert(sizeof(typename TextParts::Mixer) + sizeof(typename TextParts::Mlp) > 0);
+    static_assert(sizeof(typename TextParts::Norm) + sizeof(typename TextParts::Pooling) > 0);
 
 public:
     static constexpr auto architecture = config;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/part_rules.hpp>
 #include <tandem/nn/block.hpp>
 #include <tandem/nn/embedding.hpp>
 #include <tandem/nn/pooling.hpp>
@@ -18,7 +19,7 @@ namespace tandem::inline TANDEM_ABI {
 /// the shape of its blocks; a tower that does not own them is lent another's.
 template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted, bool OwnsBlocks>
 class TextTransformer {
-    static constexpr bool valid = config.is_valid();
+    static constexpr bool valid = config.is_valid() && detail::TowerParts<T, config, wanted>::hold;
     static constexpr auto stand_in = [] {
         if constexpr (valid) {
             return config;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/part_rules.hpp>
 #include <tandem/nn/block.hpp>
 #include <tandem/nn/embedding.hpp>
 #include <tandem/nn/pooling.hpp>
@@ -19,7 +20,7 @@ namespace tandem::inline TANDEM_ABI {
 template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted>
 class VisionTransformer {
     // A refused config reports its one sentence and no follow-up errors from the layers below.
-    static constexpr bool valid = config.is_valid();
+    static constexpr bool valid = config.is_valid() && detail::TowerParts<T, config, wanted>::hold;
     static constexpr auto stand_in = [] {
         if constexpr (valid) {
             return config;

@@ -24,16 +24,19 @@ concept Updates = requires(const Optimizer& optimizer, Model& model, State& stat
 
 template <class Optimizer, bool has_rate, bool has_update>
 struct OptimizerRules {
-    static_assert(has_rate, "tandem: an optimizer needs a member double rate, which the schedule multiplies: see AdamW");
-    static_assert(has_update || !has_rate,
-                  "tandem: an optimizer needs update(model, gradient, AdamW::State<Model>&, rate, gradient_scale), which "
-                  "returns whether all weights are finite: see AdamW");
+    static_assert(has_rate,
+                  "tandem: an optimizer needs a member double rate, which the schedule multiplies: see AdamW");
+    static_assert(
+        has_update || !has_rate,
+        "tandem: an optimizer needs update(model, gradient, AdamW::State<Model>&, rate, gradient_scale), which "
+        "returns whether all weights are finite: see AdamW");
 };
 
 template <class Schedule>
 concept GivesFactors = requires(Schedule& schedule, const Progress& progress) {
     { schedule.at(progress) } -> std::convertible_to<double>;
-} || requires(Schedule& schedule) {
+}
+|| requires(Schedule& schedule) {
     { schedule(0.5) } -> std::convertible_to<double>;
 };
 
@@ -57,9 +60,10 @@ concept Fetches = requires(const Data& data, Random& random, std::span<float> im
 template <class Data, bool has_size, bool has_fetch>
 struct DataRules {
     static_assert(has_size, "tandem: a source of pairs needs size() const, the number of its pairs: see PairSource");
-    static_assert(has_fetch,
-                  "tandem: a source of pairs needs fetch(std::size_t index, Random&, std::span<float> image, std::span<Id> "
-                  "ids) const: see PairSource");
+    static_assert(
+        has_fetch,
+        "tandem: a source of pairs needs fetch(std::size_t index, Random&, std::span<float> image, std::span<Id> "
+        "ids) const: see PairSource");
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail

@@ -21,6 +21,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <tandem/core/digest.hpp>
@@ -488,7 +489,7 @@ private:
     Hook hook_;
     Model gradient_;
     typename Model::Workspace work_;
-    AdamW::State<Model> state_;
+    std::conditional_t<Model::trains, AdamW::State<Model>, std::monostate> state_;
     RunState run_;
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
