@@ -78,9 +78,10 @@ class Clip {
     using TextParts = detail::TowerParts<T, config.text, detail::TowerTypes<T, config>::shape_of(config.text)>;
     static_assert(sizeof(typename VisionParts::Mixer) + sizeof(typename VisionParts::Mlp) > 0);
     static_assert(sizeof(typename VisionParts::Norm) + sizeof(typename VisionParts::Pooling) > 0);
-    static_assert(sizeof(typename VisionParts::Stem) > 0);
+    static_assert(sizeof(typename VisionParts::Stem) + sizeof(typename VisionParts::Activation) > 0);
     static_assert(sizeof(typename TextParts::Mixer) + sizeof(typename TextParts::Mlp) > 0);
     static_assert(sizeof(typename TextParts::Norm) + sizeof(typename TextParts::Pooling) > 0);
+    static_assert(sizeof(typename TextParts::Activation) > 0);
 
 public:
     static constexpr auto architecture = config;

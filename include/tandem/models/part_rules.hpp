@@ -7,6 +7,7 @@
 
 #include <tandem/core/dtype.hpp>
 #include <tandem/models/rules.hpp>
+#include <tandem/nn/activation.hpp>
 #include <tandem/nn/block.hpp>
 #include <tandem/nn/part.hpp>
 #include <tandem/nn/pooling.hpp>
@@ -72,6 +73,7 @@ struct TowerParts {
     using Norm = NoRules;
     using Pooling = NoRules;
     using Stem = NoRules;
+    using Activation = NoRules;
     static constexpr bool hold = true;
 };
 
@@ -118,7 +120,9 @@ public:
     using Norm = decltype(norm<decltype(tower.norm)>(0));
     using Pooling = decltype(pooling<decltype(tower.pooling)>(0));
     using Stem = typename decltype(stem())::type;
-    static constexpr bool hold = holds<Mixer> && holds<Mlp> && holds<Norm> && holds<Pooling> && holds<Stem>;
+    using Activation = nn::detail::ActivationRules<nn::detail::is_activation<decltype(tower.activation), C>()>;
+    static constexpr bool hold = holds<Mixer> && holds<Mlp> && holds<Norm> && holds<Pooling> && holds<Stem> &&
+                                 nn::detail::is_activation<decltype(tower.activation), C>();
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail
