@@ -1,9 +1,9 @@
 // Activations: functions over expressions, named in a config by value.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <numbers>
-#include <concepts>
 #include <type_traits>
 
 #include <tandem/core/parallel.hpp>
