@@ -62,6 +62,7 @@
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
+#include <variant>
 #include <vector>
 
 // ---- tandem/core/platform.hpp ----
@@ -2166,11 +2167,22 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
+// As classes of plain values: compilers spell out whatever an error stands in, and print both sides of a comparison.
+
+template <std::size_t given, std::size_t dynamic_extents>
+struct SizeRules {
+    static_assert(given == dynamic_extents, "tandem: give exactly one size for every dynamic extent of the shape");
+};
+
+template <std::size_t given, std::size_t axes>
+struct IndexRules {
+    static_assert(given == axes, "tandem: give exactly one index for every axis of the tensor");
+};
+
 /// The full extents of shape S, given its dynamic ones in order.
 template <class S, std::convertible_to<std::size_t>... Dynamic>
 constexpr Extents<S::rank> extents_of(Dynamic... extents) {
-    static_assert(sizeof...(Dynamic) == S::dynamic_count,
-                  "tandem: give exactly one size for every dynamic extent of the shape");
+    static_assert(sizeof(SizeRules<sizeof...(Dynamic), S::dynamic_count>) > 0);
     Extents<S::rank> result = S::extents;
     [[maybe_unused]] std::size_t axis = 0;
     [[maybe_unused]] const auto next_dynamic = [&]() -> std::size_t& {
@@ -2193,7 +2205,7 @@ constexpr Extents<S::rank> empty_extents() {
 
 template <std::size_t Rank, std::convertible_to<std::size_t>... Indices>
 TANDEM_DEVICE constexpr std::size_t offset_of(const Extents<Rank>& extents, Indices... indices) {
-    static_assert(sizeof...(Indices) == Rank, "tandem: give exactly one index for every axis of the tensor");
+    static_assert(sizeof(IndexRules<sizeof...(Indices), Rank>) > 0);
     std::size_t offset = 0;
     [[maybe_unused]] std::size_t axis = 0;
     ((offset = offset * extents[axis++] + static_cast<std::size_t>(indices)), ...);
@@ -2425,6 +2437,9 @@ template <class First, class... Rest>
 struct CommonElementFold<First, Rest...> {
     using type = typename CommonElementOf<First, typename CommonElementFold<Rest...>::type>::type;
 };
+
+template <class Element, class Common>
+inline constexpr bool is_element_of = std::is_same_v<Element, Common> || std::is_same_v<Element, Neutral>;
 
 template <class... Shapes>
 struct BroadcastFold {
@@ -2685,7 +2700,13 @@ using AsExpression = decltype(as_expression(std::declval<X>()));
 /// The elementwise function F of the operands, broadcast against one another; see Apply. For functions of a user's own.
 template <class F, AnyOperand... Xs>
 auto apply(Xs&&... xs) {
-    return Apply<F, AsExpression<Xs>...>(as_expression(std::forward<Xs>(xs))...);
+    // What does not fit together has been refused in a sentence, and is no expression that would be refused again.
+    using Common = typename detail::CommonElementFold<typename AsExpression<Xs>::element...>::type;
+    if constexpr ((detail::is_element_of<typename AsExpression<Xs>::element, Common> && ...)) {
+        return Apply<F, AsExpression<Xs>...>(as_expression(std::forward<Xs>(xs))...);
+    } else {
+        return std::get<0>(std::tuple(as_expression(std::forward<Xs>(xs))...));
+    }
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -4032,6 +4053,13 @@ auto BasicTape<Gradients>::result(const Node& node) {
     return Leaf<typename Node::element, typename Node::shape>(std::as_const(result->value).view(), result->adjoint.get());
 }
 
+namespace detail {
+
+template <class From, class To>
+inline constexpr bool fits_into = can_broadcast<To, From> && To::rank >= From::rank;
+
+}  // namespace detail
+
 /// out = e, computed at once. An elementwise chain may read what it overwrites; any other overlap of out with a tensor
 /// in e is only allowed below a reduction or a product, which have been computed before out is written.
 template <class T, class S, TensorOperand X>
@@ -4039,11 +4067,11 @@ template <class T, class S, TensorOperand X>
 void assign(const View<T, S>& out, X&& x) {
     const auto e = as_expression(std::forward<X>(x));
     using E = std::remove_const_t<decltype(e)>;
-    constexpr bool shape_fits = can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank;
+    constexpr bool shape_fits = detail::fits_into<typename E::shape, S>;
     constexpr bool element_fits = std::is_same_v<typename E::element, Compute<T>> ||
                                   std::is_same_v<typename E::element, detail::Neutral>;
-    static_assert(shape_fits, "tandem: the expression's shape does not fit the tensor it is assigned to");
-    static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
+    static_assert(detail::fits_into<typename E::shape, S>, "tandem: the expression's shape does not fit the tensor it is assigned to");
+    static_assert(element_fits || std::is_same_v<typename E::element, Compute<T>>, "tandem: the expression computes in another element type than the tensor it is assigned to");
     if constexpr (shape_fits && element_fits) {
         const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
         if (extents != out.extents()) detail::throw_extents("assign", out.extents(), e.extents());
@@ -4474,14 +4502,25 @@ struct Transposed : ExpressionNode {
     void write_key(detail::Key& key) const { operand.write_key(key); }
 };
 
+namespace detail {
+
+// As classes of plain values: compilers spell out whatever an error stands in.
+
+template <std::size_t columns, std::size_t rows>
+struct ProductRules {
+    static_assert(columns == rows, "tandem: matmul needs as many columns on the left as rows on the right");
+};
+
+}  // namespace detail
+
 /// a · b.
 template <Expression A, Expression B>
 struct Product : ExpressionNode {
     static_assert(A::shape::rank == 2 && B::shape::rank == 2, "tandem: matmul takes two matrices");
     static constexpr std::size_t inner_a = detail::matrix_extent<typename A::shape, 1>;
     static constexpr std::size_t inner_b = detail::matrix_extent<typename B::shape, 0>;
-    static_assert(inner_a == inner_b || inner_a == dynamic || inner_b == dynamic,
-                  "tandem: matmul needs as many columns on the left as rows on the right");
+    static constexpr bool is_open = inner_a == dynamic || inner_b == dynamic;
+    static_assert(sizeof(detail::ProductRules < is_open ? dynamic : inner_a, is_open ? dynamic : inner_b >) > 0);
     using has_rule = void;
     using element = typename detail::CommonElementOf<typename A::element, typename B::element>::type;
     using shape = Shape<detail::matrix_extent<typename A::shape, 0>, detail::matrix_extent<typename B::shape, 1>>;
@@ -4847,12 +4886,21 @@ struct Gathered : ExpressionNode {
     }
 };
 
+namespace detail {
+
+// A class of plain values: compilers spell out whatever an error stands in.
+template <std::size_t count, std::size_t columns>
+struct ColumnRules {
+    static_assert(count <= columns,
+                  "tandem: at most as many columns as the matrix has can be taken, of an embedding as many elements");
+};
+
+}  // namespace detail
+
 /// The first Count columns of a matrix.
 template <Expression E, std::size_t Count>
 struct FirstColumns : ExpressionNode {
     static_assert(E::shape::rank == 2 && Count > 0, "tandem: first_columns takes a matrix");
-    static_assert(E::shape::rank != 2 || E::shape::extents[1] == dynamic || Count <= E::shape::extents[1],
-                  "tandem: first_columns takes at most as many columns as the matrix has");
     using has_rule = void;
     using element = typename E::element;
     using shape = Shape<detail::matrix_extent<typename E::shape, 0>, Count>;
@@ -4873,7 +4921,9 @@ struct FirstColumns : ExpressionNode {
 /// x[:, 0 .. Count) of the matrix x <M, N>: <M, Count>.
 template <std::size_t Count, TensorOperand X>
 auto first_columns(X&& x) {
-    return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
+    constexpr std::size_t columns = detail::matrix_extent<typename AsExpression<X>::shape, 1>;
+    static_assert(sizeof(detail::ColumnRules<Count, columns>) > 0);
+    return FirstColumns<AsExpression<X>, std::min(Count, columns)>(as_expression(std::forward<X>(x)));
 }
 
 namespace functions {
@@ -5109,6 +5159,16 @@ auto operator*(std::convertible_to<double> auto weight, L loss) {
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// As a class of plain values: compilers print both sides of a comparison.
+template <std::size_t longest, std::size_t embedding>
+struct LengthRules {
+    static_assert(longest <= embedding, "tandem: a length of matryoshka is at most the embedding's");
+};
+
+}  // namespace detail
+
 /// Σ over the lengths d of loss(first d elements, normalised again): Kusupati et al. 2022, eq. 1, with every weight 1.
 /// Takes a bias if the loss does. It trains the lengths it names: name the whole embedding's too. Made by matryoshka().
 template <ComposableLoss L, std::size_t... Lengths>
@@ -5124,7 +5184,7 @@ struct Matryoshka : LossNode {
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
     auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
         constexpr bool fits = ((Lengths <= Image::shape::extents[1]) && ...);
-        static_assert(fits, "tandem: a length of matryoshka is at most the embedding's");
+        static_assert(sizeof(detail::LengthRules<std::max({Lengths...}), Image::shape::extents[1]>) > 0);
         if constexpr (fits) {
             return (loss(normalize(first_columns<Lengths>(image)), normalize(first_columns<Lengths>(text)), learned...) +
                     ...);
@@ -5148,6 +5208,160 @@ auto truncated(const X& embeddings) {
 }
 
 }  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/losses/rules.hpp ----
+
+// What a loss must be, as a class of plain values: compilers spell out whatever an error stands in.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// How a loss L answers a model of element C whose embeddings have this width.
+template <class L, class C, std::size_t embedding, bool has_bias>
+struct LossCall {
+    using Rows = Leaf<C, Shape<dynamic, embedding>>;
+    using Scalar = Leaf<C, Shape<>>;
+    static constexpr bool takes_scale = std::invocable<const L&, const Rows&, const Rows&, const Scalar&>;
+    static constexpr bool takes_bias = std::invocable<const L&, const Rows&, const Rows&, const Scalar&, const Scalar&>;
+    static constexpr bool is_callable = takes_scale || (has_bias && takes_bias);
+
+    static auto result() {
+        if constexpr (has_bias && takes_bias) {
+            return std::type_identity<
+                std::invoke_result_t<const L&, const Rows&, const Rows&, const Scalar&, const Scalar&>>{};
+        } else if constexpr (takes_scale) {
+            return std::type_identity<std::invoke_result_t<const L&, const Rows&, const Rows&, const Scalar&>>{};
+        } else {
+            return std::type_identity<void>{};
+        }
+    }
+    using Result = typename decltype(result())::type;
+
+    static constexpr bool is_expression = Expression<Result>;
+    static constexpr std::size_t axes() {
+        if constexpr (is_expression) {
+            return std::remove_cvref_t<Result>::shape::rank;
+        } else {
+            return 0;
+        }
+    }
+    static constexpr bool fits = is_expression && axes() == 0;
+};
+
+/// Of a loss; each is told but what another says already.
+template <class L, bool is_callable, bool lacks_bias, bool is_expression, std::size_t axes>
+struct LossRules {
+    static_assert(!lacks_bias, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
+    static_assert(
+        is_callable || lacks_bias,
+        "tandem: a loss is called with image <N, D>, text <N, D>, scale <> and, if it takes a fourth, bias <>: this "
+        "one takes other parameters");
+    static_assert(is_expression || !is_callable,
+                  "tandem: a loss returns a scalar expression of its embeddings, not a number or a tensor");
+    static_assert(axes == 0, "tandem: a loss must be a scalar: reduce it with mean or sum (its axes == 0)");
+};
+
+template <class L, class Call, bool has_bias>
+auto loss_rules() -> LossRules<L, Call::is_callable, !Call::is_callable && Call::takes_bias && !has_bias,
+                               Call::is_expression, Call::axes()>;
+
+/// Of a model that is to train.
+template <bool trains>
+struct TrainingRules {
+    static_assert(trains,
+                  "tandem: bf16 and int8 models only infer: their weights have too few bits for gradients and updates; "
+                  "amp_bf16 trains");
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/rules.hpp ----
+
+// What a config must obey, as classes of plain values: compilers spell out whatever an error stands in, and a config is
+// longer than any sentence.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+constexpr bool is_multiple(std::size_t whole, std::size_t part) {
+    return part != 0 && whole % part == 0;
+}
+
+/// Of a VitConfig. `heads_width` is the width that the heads divide, 0 where each has its own; of the other sizes a
+/// rule that does not apply has 0 as well.
+template <std::size_t least_size, std::size_t heads_width, std::size_t heads, std::size_t kv_heads, std::size_t height,
+          std::size_t image_width, std::size_t patch, std::size_t projected, std::size_t embedding, bool norms_fit,
+          bool rates_are_shares, bool positions_fit, bool pooling_fits, bool pooling_is_for_images, bool stem_fits>
+struct VitRules {
+    static_assert(least_size > 0, "tandem: VitConfig: all sizes must be positive");
+    static_assert(
+        least_size == 0 || (is_multiple(height, patch) && is_multiple(image_width, patch)),
+        "tandem: VitConfig: image must be a multiple of patch in height and width, or floor_patches be set and a "
+        "patch fit");
+    static_assert(least_size == 0 || is_multiple(heads_width, heads),
+                  "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
+    static_assert(least_size == 0 || is_multiple(heads, kv_heads),
+                  "tandem: VitConfig: heads must be a multiple of kv_heads");
+    static_assert(norms_fit,
+                  "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
+    static_assert(rates_are_shares,
+                  "tandem: VitConfig: patch_dropout and drop_path_rate must be at least 0 and below 1");
+    static_assert(positions_fit,
+                  "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
+    static_assert(pooling_fits, "tandem: VitConfig: ClassToken pooling needs class_token = true");
+    static_assert(pooling_is_for_images,
+                  "tandem: VitConfig: Eot, First and Last pool captions: an image is pooled by ClassToken, Average or "
+                  "AttentionPool");
+    static_assert(
+        stem_fits,
+        "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple "
+        "of it; it has no patch_bias and no floor_patches");
+    static_assert(projected == embedding,
+                  "tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and "
+                  "there is no proj_bias");
+};
+
+/// Of a TextConfig, likewise.
+template <std::size_t least_size, std::size_t heads_width, std::size_t heads, std::size_t kv_heads,
+          std::size_t projected, std::size_t embedding, bool norms_fit, bool rates_are_shares, bool positions_fit,
+          bool final_norm_fits, bool pooling_is_for_text, bool mixer_fits>
+struct TextRules {
+    static_assert(least_size > 0, "tandem: TextConfig: all sizes must be positive");
+    static_assert(least_size == 0 || is_multiple(heads_width, heads),
+                  "tandem: TextConfig: width must be a multiple of heads, or head_width be given");
+    static_assert(least_size == 0 || is_multiple(heads, kv_heads),
+                  "tandem: TextConfig: heads must be a multiple of kv_heads");
+    static_assert(
+        norms_fit,
+        "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
+    static_assert(rates_are_shares,
+                  "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
+    static_assert(positions_fit,
+                  "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for "
+                  "images");
+    static_assert(final_norm_fits,
+                  "tandem: TextConfig: no_ln_final leaves out the norm that final_ln_after_pool places");
+    static_assert(pooling_is_for_text,
+                  "tandem: TextConfig: a caption has no class token: it is pooled by Eot, First, Last, Average or "
+                  "AttentionPool");
+    static_assert(
+        projected == embedding,
+        "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and "
+        "there is no proj_bias");
+    static_assert(mixer_fits, "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
+};
+
+/// Of a ClipConfig, whether its towers agree where they are to share their blocks.
+template <bool can_share>
+struct ClipRules {
+    static_assert(
+        can_share,
+        "tandem: ClipConfig: shared = true needs two towers that agree in width, layers, heads, MLP and all parts "
+        "of a block");
+};
+
+/// Of a tower that has none.
+struct NoRules {};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/tensor/gradient.hpp ----
 
@@ -5361,12 +5575,30 @@ inline constexpr std::size_t activation_grain = 16384;
 template <Real T>
 using ActivationInput = Variable<T, Shape<dynamic>>;
 
+/// Whether a callable makes an elementwise expression of one.
+template <class Activation, Real T>
+constexpr bool is_activation() {
+    if constexpr (has_kernel<Activation>) {
+        return true;
+    } else if constexpr (std::invocable<const Activation&, const ActivationInput<T>&>) {
+        return tandem::detail::is_elementwise<
+            std::remove_cvref_t<std::invoke_result_t<const Activation&, const ActivationInput<T>&>>>;
+    } else {
+        return false;
+    }
+}
+
+/// As a class of a plain value: compilers spell out whatever an error stands in.
+template <bool is_elementwise>
+struct ActivationRules {
+    static_assert(is_elementwise,
+                  "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+};
+
 template <class Activation, Real T>
 auto activated(const Activation& activation, const ActivationInput<T>& input) {
-    constexpr bool fits = tandem::detail::is_elementwise<decltype(activation(input))>;
-    static_assert(fits,
-                  "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
-    if constexpr (fits) {
+    static_assert(sizeof(ActivationRules<is_activation<Activation, T>()>) > 0);
+    if constexpr (is_activation<Activation, T>()) {
         return activation(input);
     } else {
         return input;
@@ -6511,6 +6743,66 @@ struct IgnoreParameter {
 template <class Part>
 concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParameter{}, ParameterName(), part); };
 
+template <class Layer>
+concept HasSaved = requires { typename Layer::Saved; };
+
+template <class Layer, class C, std::size_t width>
+concept ForwardsSequences = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                     const Sequences<C>& sequences, typename Layer::Saved& saved) {
+    layer.forward(x, y, sequences, saved, true);
+};
+
+template <class Layer, class C, std::size_t width>
+concept ForwardsRows = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                typename Layer::Saved& saved) { layer.forward(x, y, saved); };
+
+template <class Layer, class C, std::size_t width>
+concept ForwardsToOne = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                 const Sequences<C>& sequences, typename Layer::Saved& saved) {
+    layer.forward(x, y, sequences, std::size_t{}, saved, true);
+};
+
+template <class Layer, class Images, class C, std::size_t width>
+concept ForwardsImages = requires(const Layer& layer, Images images, Rows<C, width> y, typename Layer::Saved& saved) {
+    layer.forward(images, y, saved, true);
+};
+
+/// What the Layer of a choice has, as plain values: compilers spell out whatever an error stands in.
+template <class Choice, bool has_layer, bool is_default, bool has_saved, bool has_parameters>
+struct PartRules {
+    static_assert(has_layer, "tandem: a part of your own lacks the template Layer: see BlockPart and NormPart");
+    static_assert(is_default, "tandem: the Layer of a part of your own lacks a default constructor");
+    static_assert(has_saved, "tandem: the Layer of a part of your own lacks the type Saved: see BlockPart and NormPart");
+    static_assert(has_parameters,
+                  "tandem: the Layer of a part of your own lacks static void parameters(const auto& visit, const "
+                  "ParameterName& at, auto&... self): see for_each_parameter");
+};
+
+// And its forward, of a Layer that has the Saved which forward takes.
+template <class Choice, bool has_forward, class Members>
+struct BlockPartRules : Members {
+    static_assert(has_forward,
+                  "tandem: the Layer of a mixer or an MLP lacks forward(x, y, sequences, saved, keep) const: see BlockPart");
+};
+template <class Choice, bool has_forward, class Members>
+struct NormRules : Members {
+    static_assert(has_forward, "tandem: the Layer of a norm lacks forward(x, y, saved) const: see NormPart");
+};
+template <class Choice, bool has_forward, class Members>
+struct PoolingRules : Members {
+    static_assert(has_forward,
+                  "tandem: the Layer of a pooling lacks forward(x, y, sequences, prefix, saved, keep) const: see PicksRow");
+};
+template <class Choice, bool has_forward, class Members>
+struct StemRules : Members {
+    static_assert(has_forward, "tandem: the Layer of a stem lacks forward(images, y, saved, keep) const: see PatchStem");
+};
+
+template <class Choice, class Layer>
+using MembersOf = PartRules<Choice, true, std::default_initializable<Layer>, HasSaved<Layer>, ListsParameters<Layer>>;
+template <class Choice>
+using LacksLayer = PartRules<Choice, false, true, true, true>;
+
 }  // namespace nn::detail
 
 /// A mixer's or an MLP's Layer<T, shape, parts>, C being Compute<T>: a default-constructible value with
@@ -6531,10 +6823,7 @@ concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParamete
 /// every row alone: it may be given some of them.
 template <class Layer, class C, std::size_t width>
 concept BlockPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
-                    requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
-                             const Sequences<C>& sequences, typename Layer::Saved& saved) {
-                        layer.forward(x, y, sequences, saved, true);
-                    };
+                    nn::detail::ForwardsSequences<Layer, C, width>;
 
 /// A block part that can do what a block does with its result, y = result · factor + residual, in its last product.
 template <class Layer, class C, std::size_t width>
@@ -6549,8 +6838,7 @@ concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Row
 /// choice has `static constexpr Cost cost(std::size_t width, std::size_t tokens)`.
 template <class Layer, class C, std::size_t width>
 concept NormPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
-                   requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
-                            typename Layer::Saved& saved) { layer.forward(x, y, saved); };
+                   nn::detail::ForwardsRows<Layer, C, width>;
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -6997,18 +7285,13 @@ struct Block {
     /// What the mixer's queries make of its keys: see SelfAttention::weights.
     void attention_weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved,
                            C* to) const {
-        static_assert(
-            requires { &Mixer::weights; },
-            "tandem: attention maps need blocks that attend: this mixer has no weights()");
-        if constexpr (requires { &Mixer::weights; }) {
-            Rows<const C, width> input = x;
-            if constexpr (!is_post) {
-                saved.normed_1.resize(x.extent(0));
-                ln_1.forward(x, saved.normed_1, saved.norm_1);
-                input = saved.normed_1;
-            }
-            attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
+        Rows<const C, width> input = x;
+        if constexpr (!is_post) {
+            saved.normed_1.resize(x.extent(0));
+            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            input = saved.normed_1;
         }
+        attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
     }
 
     /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
@@ -8265,6 +8548,11 @@ constexpr bool projection_fits(const auto& config, std::size_t embedding) {
     if (config.proj_type == Projection::mlp) return !config.proj_bias;
     return config.proj_type == Projection::linear || (config.width == embedding && !config.proj_bias);
 }
+/// The width that an embedding without a projection has; of what has one, the embedding's. 0 where a bias has none.
+constexpr std::size_t projected_width(const auto& config, std::size_t embedding) {
+    if (projection_fits(config, embedding)) return embedding;
+    return config.proj_bias ? 0 : config.width;
+}
 constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
 
 constexpr auto block_parts_of(const auto& config) {
@@ -8341,7 +8629,20 @@ struct VitConfig {
     template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape>
     using Tower = VisionTransformer<T, self, Embedding, shape>;
 
-    constexpr bool sizes_are_positive() const { return image.area() > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
+    /// What this config, for embeddings of this width, must obey: a type whose assertions say it.
+    template <auto self, std::size_t embedding>
+    static auto rules()
+        -> detail::VitRules<self.least_size(), (self.head_width > 0 ? self.heads : self.width), self.heads,
+                            detail::kv_heads_of(self), self.patches_fit() ? self.patch : self.image.height,
+                            self.patches_fit() ? self.patch : self.image.width, self.patch,
+                            detail::projected_width(self, embedding), embedding, self.norms_fit(),
+                            self.rates_are_shares(), self.positions_fit(), self.pooling_fits(),
+                            self.pooling_is_for_images(), !self.patches_fit() || self.stem_fits()>;
+
+    constexpr bool sizes_are_positive() const { return least_size() > 0; }
+    constexpr std::size_t least_size() const {
+        return std::min({image.height, image.width, patch, width, layers, heads});
+    }
     constexpr bool patches_fit() const {
         return patch > 0 && (image.is_multiple_of(patch) || (floor_patches && patches() > 0));
     }
@@ -8479,9 +8780,16 @@ struct TextConfig {
     template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape, bool OwnsBlocks>
     using Tower = TextTransformer<T, self, Embedding, shape, OwnsBlocks>;
 
-    constexpr bool sizes_are_positive() const {
-        return vocabulary > 0 && context > 0 && width > 0 && layers > 0 && heads > 0;
-    }
+    /// As VitConfig's.
+    template <auto self, std::size_t embedding>
+    static auto rules()
+        -> detail::TextRules<self.least_size(), (self.head_width > 0 ? self.heads : self.width), self.heads,
+                             detail::kv_heads_of(self), detail::projected_width(self, embedding), embedding,
+                             self.norms_fit(), self.rates_are_shares(), self.positions_fit(), self.final_norm_fits(),
+                             self.pooling_is_for_text(), self.mixer_fits()>;
+
+    constexpr bool sizes_are_positive() const { return least_size() > 0; }
+    constexpr std::size_t least_size() const { return std::min({vocabulary, context, width, layers, heads}); }
     constexpr bool heads_fit() const { return detail::heads_fit(*this); }
     constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
     constexpr bool norms_fit() const { return detail::norms_fit(*this); }
@@ -8628,9 +8936,11 @@ constexpr bool blocks_agree() {
     }
 }
 
-}  // namespace detail
-
-namespace detail {
+/// What a tower's config must obey, if it says so.
+template <auto tower, std::size_t embedding>
+auto rules_of(int) -> decltype(decltype(tower)::template rules<tower, embedding>());
+template <auto tower, std::size_t embedding>
+NoRules rules_of(long);
 
 /// The projection of the library's own towers, whose cost() leaves it out.
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
@@ -8725,6 +9035,124 @@ constexpr std::size_t inference_bytes(const auto& config) {
 }
 
 }  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/part_rules.hpp ----
+
+// What the parts of a tower must have, asked before anything is made of them.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+// Of the Layer that a tower makes of a choice: the rules it must obey. Declarations alone, whose results say it when
+// they are made complete.
+
+template <class Choice, class Layer, class C, std::size_t width>
+auto block_part_rules()
+    -> nn::detail::BlockPartRules<Choice,
+                                  !nn::detail::HasSaved<Layer> || nn::detail::ForwardsSequences<Layer, C, width>,
+                                  nn::detail::MembersOf<Choice, Layer>>;
+template <class Choice, class Layer, class C, std::size_t width>
+auto norm_rules()
+    -> nn::detail::NormRules<Choice, !nn::detail::HasSaved<Layer> || nn::detail::ForwardsRows<Layer, C, width>,
+                             nn::detail::MembersOf<Choice, Layer>>;
+template <class Choice, class Layer, class C, std::size_t width>
+auto pooling_rules()
+    -> nn::detail::PoolingRules<Choice, !nn::detail::HasSaved<Layer> || nn::detail::ForwardsToOne<Layer, C, width>,
+                                nn::detail::MembersOf<Choice, Layer>>;
+template <class Choice, class Layer, class Input, class C, std::size_t width>
+auto stem_rules()
+    -> nn::detail::StemRules<Choice, !nn::detail::HasSaved<Layer> || nn::detail::ForwardsImages<Layer, Input, C, width>,
+                             nn::detail::MembersOf<Choice, Layer>>;
+
+template <Arithmetic T, auto tower>
+auto stem_rules_of(int)
+    -> decltype(stem_rules<decltype(tower.stem),
+                           typename decltype(tower.stem)::template Layer<T, tower.stem_shape(), tower.block_parts()>,
+                           View<const Compute<T>, Shape<dynamic, 3, tower.image.height, tower.image.width>>, Compute<T>,
+                           tower.width>());
+template <Arithmetic T, auto tower>
+auto stem_rules_of(long) -> nn::detail::LacksLayer<decltype(tower.stem)>;
+
+template <class Rules>
+inline constexpr bool holds = false;
+template <>
+inline constexpr bool holds<NoRules> = true;
+template <template <class, bool, class> class Rules, class Choice>
+inline constexpr bool holds<Rules<Choice, true, nn::detail::PartRules<Choice, true, true, true, true>>> = true;
+
+/// Whether a tower's config is one of the library's own, and valid.
+template <auto tower>
+constexpr bool has_parts() {
+    if constexpr (requires {
+                      tower.is_valid();
+                      tower.block_parts();
+                  }) {
+        return tower.is_valid();
+    } else {
+        return false;
+    }
+}
+
+/// The rules that the parts of a tower must obey in blocks of this shape. A tower that has no such parts has no rules.
+template <Arithmetic T, auto tower, BlockShape shape, bool = has_parts<tower>()>
+struct TowerParts {
+    using Mixer = NoRules;
+    using Mlp = NoRules;
+    using Norm = NoRules;
+    using Pooling = NoRules;
+    using Stem = NoRules;
+    using Activation = NoRules;
+    static constexpr bool hold = true;
+};
+
+template <Arithmetic T, auto tower, BlockShape shape>
+class TowerParts<T, tower, shape, true> {
+    using C = Compute<T>;
+    static constexpr std::size_t width = shape.width;
+    static constexpr auto parts = tower.block_parts();
+    static constexpr BlockShape block_shape = nn::blocks_shape<parts>(shape);
+
+    // The second function of each pair is chosen where the first has no type: of a choice without a Layer.
+    template <class Choice>
+    static auto block_part(int)
+        -> decltype(block_part_rules<Choice, typename Choice::template Layer<T, block_shape, parts>, C, width>());
+    template <class Choice>
+    static nn::detail::LacksLayer<Choice> block_part(long);
+
+    template <class Choice>
+    static auto norm(int)
+        -> decltype(norm_rules<Choice, typename Choice::template Layer<T, width, parts.norm>, C, width>());
+    template <class Choice>
+    static nn::detail::LacksLayer<Choice> norm(long);
+
+    template <class Choice>
+    requires PicksRow<Choice>
+    static NoRules pooling(int);
+    template <class Choice>
+    static auto pooling(int)
+        -> decltype(pooling_rules<Choice, typename Choice::template Layer<T, shape, parts>, C, width>());
+    template <class Choice>
+    static nn::detail::LacksLayer<Choice> pooling(long);
+
+    static auto stem() {
+        if constexpr (requires { tower.stem; }) {
+            return std::type_identity<decltype(stem_rules_of<T, tower>(0))>{};
+        } else {
+            return std::type_identity<NoRules>{};
+        }
+    }
+
+public:
+    using Mixer = decltype(block_part<decltype(tower.mixer)>(0));
+    using Mlp = decltype(block_part<decltype(tower.mlp)>(0));
+    using Norm = decltype(norm<decltype(tower.norm)>(0));
+    using Pooling = decltype(pooling<decltype(tower.pooling)>(0));
+    using Stem = typename decltype(stem())::type;
+    using Activation = nn::detail::ActivationRules<nn::detail::is_activation<decltype(tower.activation), C>()>;
+    static constexpr bool hold = holds<Mixer> && holds<Mlp> && holds<Norm> && holds<Pooling> && holds<Stem> &&
+                                 nn::detail::is_activation<decltype(tower.activation), C>();
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/nn/embedding.hpp ----
 
@@ -8896,7 +9324,7 @@ namespace tandem::inline TANDEM_ABI {
 /// the shape of its blocks; a tower that does not own them is lent another's.
 template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted, bool OwnsBlocks>
 class TextTransformer {
-    static constexpr bool valid = config.is_valid();
+    static constexpr bool valid = config.is_valid() && detail::TowerParts<T, config, wanted>::hold;
     static constexpr auto stand_in = [] {
         if constexpr (valid) {
             return config;
@@ -9163,17 +9591,7 @@ private:
     Head head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
 
-    // Last, as in VisionTransformer.
-    static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
-    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads, or head_width be given");
-    static_assert(config.kv_heads_fit(), "tandem: TextConfig: heads must be a multiple of kv_heads");
-    static_assert(config.norms_fit(), "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
-    static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
-    static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
-    static_assert(config.final_norm_fits(), "tandem: TextConfig: no_ln_final leaves out the norm that final_ln_after_pool places");
-    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, First, Last, Average or AttentionPool");
-    static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
-    static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
+    static_assert(sizeof(detail::rules_of<config, Embedding>(0)) > 0);
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -9189,7 +9607,7 @@ namespace tandem::inline TANDEM_ABI {
 template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted>
 class VisionTransformer {
     // A refused config reports its one sentence and no follow-up errors from the layers below.
-    static constexpr bool valid = config.is_valid();
+    static constexpr bool valid = config.is_valid() && detail::TowerParts<T, config, wanted>::hold;
     static constexpr auto stand_in = [] {
         if constexpr (valid) {
             return config;
@@ -9410,18 +9828,7 @@ private:
     Head head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
 
-    // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
-    static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
-    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
-    static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
-    static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
-    static_assert(config.rates_are_shares(), "tandem: VitConfig: patch_dropout and drop_path_rate must be at least 0 and below 1");
-    static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
-    static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
-    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot, First and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
-    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it; it has no patch_bias and no floor_patches");
-    static_assert(config.projection_fits(Embedding), "tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
+    static_assert(sizeof(detail::rules_of<config, Embedding>(0)) > 0);
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -9477,6 +9884,132 @@ void normalize_rows_backward(std::size_t rows, std::size_t width, const T* y, co
 
 }  // namespace tandem::inline TANDEM_ABI::nn
 
+// ---- tandem/tensor/argument.hpp ----
+
+// What a model is given: views, and one sentence for what is none of them.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+// Functions of the values that disagree, and of nothing else: compilers spell out every type on the way to an error,
+// and print both sides of a comparison that fails. Each is false, so that no second error follows the sentence.
+
+template <class Given, class Model>
+constexpr bool refuse_element() {
+    static_assert(
+        std::is_same_v<Given, Model>,
+        "tandem: the elements given are not of the model's type (images: float, double of a Clip<config, double>; "
+        "ids: tandem::Id)");
+    return false;
+}
+
+template <std::size_t given, std::size_t model>
+constexpr bool refuse_rank() {
+    static_assert(given == model,
+                  "tandem: a model takes images <N, 3, height, width> and ids <N, context> (axes given == its own)");
+    return false;
+}
+
+template <bool are_static>
+constexpr bool refuse_dynamic() {
+    static_assert(
+        are_static,
+        "tandem: a model's images and ids bear their size in their type: Model::Vision::Input(images.elements(), "
+        "count), Model::Text::Input(ids.elements(), count)");
+    return false;
+}
+
+template <std::size_t channels, std::size_t height, std::size_t width, std::size_t model_channels,
+          std::size_t model_height, std::size_t model_width>
+constexpr bool refuse_images() {
+    static_assert(channels == model_channels,
+                  "tandem: images must have as many channels as the model's (given == its own)");
+    static_assert(height == model_height, "tandem: images must be as high as the model's (given == its own)");
+    static_assert(width == model_width, "tandem: images must be as wide as the model's (given == its own)");
+    return false;
+}
+
+template <std::size_t context, std::size_t model_context>
+constexpr bool refuse_ids() {
+    static_assert(context == model_context, "tandem: ids must be of the model's context length (given == its own)");
+    return false;
+}
+
+template <class Given>
+concept HasShape = requires {
+    typename Given::element;
+    Given::shape::extents;
+};
+
+template <bool is_expression>
+constexpr bool refuse_kind() {
+    static_assert(!is_expression, "tandem: a model takes tensors: evaluate() makes one of an expression");
+    static_assert(is_expression,
+                  "tandem: a model takes tensors and views: Model::Vision::Input(span, count) or "
+                  "Model::Text::Input(span, count)");
+    return false;
+}
+
+/// Whether a view <T, S> is made of a Given; if not, that has been said.
+template <class T, class S, class Given>
+constexpr bool is_argument() {
+    constexpr bool converts = std::convertible_to<Given, View<T, S>>;
+    if constexpr (!HasShape<Given> && !converts) {
+        return refuse_kind<HasShape<Given>>();
+    } else if constexpr (!HasShape<Given>) {
+        return true;
+    } else if constexpr (!std::same_as<typename Given::element, std::remove_const_t<T>>) {
+        return refuse_element<typename Given::element, std::remove_const_t<T>>();
+    } else if constexpr (Given::shape::rank != S::rank) {
+        return refuse_rank<Given::shape::rank, S::rank>();
+    } else {
+        constexpr auto given = Given::shape::extents, own = S::extents;
+        constexpr bool fits = S::admits(given);
+        constexpr bool are_static = Given::shape::dynamic_count <= S::dynamic_count;
+        if constexpr (!fits && !are_static) {
+            return refuse_dynamic<are_static>();
+        } else if constexpr (!fits && S::rank == 4) {
+            return refuse_images<given[1], given[2], given[3], own[1], own[2], own[3]>();
+        } else if constexpr (!fits) {
+            return refuse_ids<given[S::rank - 1], own[S::rank - 1]>();
+        } else if constexpr (!converts) {
+            return refuse_kind<HasShape<Given>>();
+        } else {
+            return true;
+        }
+    }
+}
+
+}  // namespace detail
+
+/// A V = View<T, S> as a parameter of a model's function: it takes whatever is a V or converts to one, and tells of
+/// anything else in one sentence what it should have been, where a View as a parameter leaves no function to call.
+template <class V>
+struct Argument;
+
+template <class T, class S>
+struct Argument<View<T, S>> : View<T, S> {
+    Argument() = default;
+    Argument(T* data, const Extents<S::rank>& extents) : View<T, S>(data, extents) {}
+
+    template <class Given>
+    requires(!std::derived_from<std::remove_cvref_t<Given>, Argument>) Argument(Given&& given)
+        : View<T, S>(view_of(std::forward<Given>(given))) {}
+
+private:
+    template <class Given>
+    static View<T, S> view_of(Given&& given) {
+        if constexpr (detail::is_argument<T, S, std::remove_cvref_t<Given>>()) {
+            return std::forward<Given>(given);
+        } else {
+            return {};
+        }
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/models/clip.hpp ----
 
 // The model: two towers, one space, and a training step through both.
@@ -9514,6 +10047,16 @@ struct TowerTypes {
     using Text = typename decltype(type_of<config.text, shape_of(config.text), !shared>())::type;
 };
 
+/// Whether the blocks of a tower attend.
+template <class Tower>
+concept Attends = requires { &Tower::Blocks::Layer::Mixer::weights; };
+
+/// Of a model that is asked for attention maps.
+template <bool has_weights>
+struct AttentionRules {
+    static_assert(has_weights, "tandem: attention maps need blocks that attend: this mixer has no weights()");
+};
+
 }  // namespace detail
 
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
@@ -9522,6 +10065,19 @@ struct TowerTypes {
 /// Clip<config, int8> in bytes (products round their input likewise, and sum exactly); these two only infer.
 template <auto config, Arithmetic T = float>
 class Clip {
+    // First, so that an error that a config is refused with stands in nothing but this class.
+    static_assert(sizeof(detail::rules_of<config.vision, config.embedding>(0)) > 0);
+    static_assert(sizeof(detail::rules_of<config.text, config.embedding>(0)) > 0);
+    static_assert(sizeof(detail::ClipRules<!config.shared || detail::blocks_agree<config>()>) > 0);
+    using VisionParts = detail::TowerParts<T, config.vision, detail::TowerTypes<T, config>::shape_of(config.vision)>;
+    using TextParts = detail::TowerParts<T, config.text, detail::TowerTypes<T, config>::shape_of(config.text)>;
+    static_assert(sizeof(typename VisionParts::Mixer) + sizeof(typename VisionParts::Mlp) > 0);
+    static_assert(sizeof(typename VisionParts::Norm) + sizeof(typename VisionParts::Pooling) > 0);
+    static_assert(sizeof(typename VisionParts::Stem) + sizeof(typename VisionParts::Activation) > 0);
+    static_assert(sizeof(typename TextParts::Mixer) + sizeof(typename TextParts::Mlp) > 0);
+    static_assert(sizeof(typename TextParts::Norm) + sizeof(typename TextParts::Pooling) > 0);
+    static_assert(sizeof(typename TextParts::Activation) > 0);
+
 public:
     static constexpr auto architecture = config;
     static constexpr std::size_t embedding = config.embedding;
@@ -9529,6 +10085,9 @@ public:
     using C = Compute<T>;
     using Vision = typename detail::TowerTypes<T, config>::Vision;
     using Text = typename detail::TowerTypes<T, config>::Text;
+    using ImageInput = Argument<typename Vision::Input>;
+    using TextInput = Argument<typename Text::Input>;
+    using ImageGradient = Tensor<C, typename Vision::Input::shape>;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
     static constexpr bool trains = Trainable<T>;
 
@@ -9574,24 +10133,24 @@ public:
     void clamp_logit_scale() { logit_scale() = std::clamp(logit_scale(), C{0}, static_cast<C>(std::log(100.0))); }
 
     /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
-    Embeddings encode_image(typename Vision::Input images) const {
+    Embeddings encode_image(ImageInput images) const {
         Embeddings embeddings(images.extent(0));
         encode_image(images, embeddings);
         return embeddings;
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
-    void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
+    void encode_image(ImageInput images, View<C, Shape<dynamic, embedding>> embeddings) const {
         encode<Vision>(images, embeddings, vision_memory_, images_at_once(),
                        [&](const auto& part, const auto& into, auto& work) { visual_.forward(part, into, work, false); });
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
-    Embeddings encode_text(typename Text::Input ids) const {
+    Embeddings encode_text(TextInput ids) const {
         Embeddings embeddings(ids.extent(0));
         encode_text(ids, embeddings);
         return embeddings;
     }
-    void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
+    void encode_text(TextInput ids, View<C, Shape<dynamic, embedding>> embeddings) const {
         encode<Text>(ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
                      [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
@@ -9599,7 +10158,7 @@ public:
     /// What the image tower holds of every token, class token first and patches row by row: <N, tokens, width>. `layer`
     /// counts as transformers' hidden_states does: 0 is what enters the first block, −1 what leaves the last one, −2 what
     /// leaves the one before it. With `normed`, behind the tower's last norm. Throws Error if there is no such layer.
-    auto image_tokens(typename Vision::Input images, int layer = -1, bool normed = false) const {
+    auto image_tokens(ImageInput images, int layer = -1, bool normed = false) const {
         Tensor<C, Shape<dynamic, Vision::tokens, Vision::width>> tokens(images.extent(0));
         const std::size_t blocks = layer_at("image_tokens", layer, Vision::layers + 1);
         in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
@@ -9612,7 +10171,7 @@ public:
 
     /// The same of every place of the context, padding included: <N, context, width>. What Stable Diffusion is conditioned
     /// on is (ids, −1, true); its "clip skip 2" is (ids, −2, true), and SDXL's is (ids, −2).
-    auto text_tokens(typename Text::Input ids, int layer = -1, bool normed = false) const {
+    auto text_tokens(TextInput ids, int layer = -1, bool normed = false) const {
         Tensor<C, Shape<dynamic, Text::tokens, Text::width>> tokens(ids.extent(0));
         const std::size_t blocks = layer_at("text_tokens", layer, Text::layers + 1);
         in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
@@ -9629,7 +10188,7 @@ public:
     /// The embedding, of length 1, that the tower's norm, pooling and projection make of every patch alone, as the last
     /// block leaves it: <N, patches, embedding>, patches row by row. Their cosines with a caption's embedding say where in
     /// the image it is.
-    auto patch_embeddings(typename Vision::Input images) const {
+    auto patch_embeddings(ImageInput images) const {
         Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
         in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
             const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
@@ -9642,37 +10201,47 @@ public:
 
     /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
     /// first, −1 the last one. Rows add up to 1. Throws Error if there is no such block.
-    auto image_attention(typename Vision::Input images, int layer = -1) const {
-        Tensor<C, Shape<dynamic, Vision::heads, Vision::tokens, Vision::tokens>> weights(images.extent(0));
-        const std::size_t block = layer_at("image_attention", layer, Vision::layers);
-        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
-            visual_.attention_weights(block, part, weights.data() + first * Vision::heads * Vision::tokens * Vision::tokens,
-                                      work);
-        });
-        return weights;
+    auto image_attention(ImageInput images, int layer = -1) const {
+        static_assert(sizeof(detail::AttentionRules<detail::Attends<Vision>>) > 0);
+        if constexpr (detail::Attends<Vision>) {
+            Tensor<C, Shape<dynamic, Vision::heads, Vision::tokens, Vision::tokens>> weights(images.extent(0));
+            const std::size_t block = layer_at("image_attention", layer, Vision::layers);
+            in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+                visual_.attention_weights(block, part, weights.data() + first * Vision::heads * Vision::tokens * Vision::tokens,
+                                          work);
+            });
+            return weights;
+        } else {
+            return Tensor<C, Shape<dynamic>>{};
+        }
     }
 
     /// The same of captions: <N, heads, context, context>.
-    auto text_attention(typename Text::Input ids, int layer = -1) const {
-        Tensor<C, Shape<dynamic, Text::heads, Text::tokens, Text::tokens>> weights(ids.extent(0));
-        const std::size_t block = layer_at("text_attention", layer, Text::layers);
-        in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
-            if constexpr (is_shared) {
-                text_.attention_weights(block, part, weights.data(), work, visual_.blocks());
-            } else {
-                text_.attention_weights(block, part, weights.data(), work);
-            }
-        });
-        return weights;
+    auto text_attention(TextInput ids, int layer = -1) const {
+        static_assert(sizeof(detail::AttentionRules<detail::Attends<Text>>) > 0);
+        if constexpr (detail::Attends<Text>) {
+            Tensor<C, Shape<dynamic, Text::heads, Text::tokens, Text::tokens>> weights(ids.extent(0));
+            const std::size_t block = layer_at("text_attention", layer, Text::layers);
+            in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
+                if constexpr (is_shared) {
+                    text_.attention_weights(block, part, weights.data(), work, visual_.blocks());
+                } else {
+                    text_.attention_weights(block, part, weights.data(), work);
+                }
+            });
+            return weights;
+        } else {
+            return Tensor<C, Shape<dynamic>>{};
+        }
     }
 
     /// For guidance: the value of objective(embeddings), a scalar expression of the images' embeddings of length 1 <N,
     /// embedding>, and its gradient with respect to the pixels, in `gradient` <N, 3, image, image>. Computes as much as a
     /// training step of the image tower, and keeps as much memory for the next call.
     template <class Objective>
-    C image_gradient(typename Vision::Input images, const Objective& objective,
-                     Tensor<C, typename Vision::Input::shape>& gradient) const {
-        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for gradients");
+    C image_gradient(ImageInput images, const Objective& objective,
+                     ImageGradient& gradient) const {
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         if constexpr (trains) {
             const typename Reused<Guidance>::Lease guidance(guidance_memory_);
             Guidance& work = *guidance;
@@ -9693,10 +10262,12 @@ public:
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
     /// step's forward and backward pass.
     template <class L>
-    C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+    C loss_and_gradient(ImageInput images, TextInput ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
-        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for updates; amp_bf16 trains");
-        if constexpr (trains) {
+        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
+        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
+        if constexpr (trains && Call::fits) {
             return forward_and_backward(images, ids, loss, gradient, work);
         } else {
             return C{0};
@@ -9710,9 +10281,6 @@ public:
 
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
-    static_assert(!config.shared || is_shared,
-                  "tandem: ClipConfig: shared = true needs two towers that agree in width, layers, heads, MLP and all parts of "
-                  "a block");
 
     void text_forward(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings,
                       typename Text::Workspace& work, bool keep) const {
@@ -9792,7 +10360,7 @@ private:
     }
 
     template <class L>
-    C forward_and_backward(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+    C forward_and_backward(const ImageInput& images, const TextInput& ids, const L& loss, Clip& gradient,
                            Workspace& work) const {
         if (images.extent(0) != ids.extent(0)) {
             throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
@@ -9832,15 +10400,8 @@ private:
                     value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
             }
         } else {
-            constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
-            static_assert(fits, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
-            if constexpr (fits) {
-                const auto expression = loss(image, text, scale);
-                return finish(
-                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
-            } else {
-                return C{0};
-            }
+            const auto expression = loss(image, text, scale);
+            return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
         }
     }
 
@@ -12125,6 +12686,7 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
 /// or mask, the Error names both values; what the config asks for and is not here is an Error too. The path of the
 /// weights' file leaves the config unread.
 template <auto config, Arithmetic T = float>
+    requires detail::HasTwoTowers<decltype(config)>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
         detail::require_agreement(path, detail::architecture_fields(config), options.towers);
@@ -12132,6 +12694,14 @@ Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& optio
     Clip<config, T> model;
     load_weights(model, path, options);
     return model;
+}
+
+/// What is no architecture: says what is one.
+template <auto config, Arithmetic T = float>
+    requires(!detail::HasTwoTowers<decltype(config)>)
+void load(const std::filesystem::path&, const LoadOptions& = {}) {
+    static_assert(detail::HasTwoTowers<decltype(config)>,
+                  "tandem: load<config> takes a ClipConfig, such as vit_b_32; open() finds it from the files alone");
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -13411,6 +13981,16 @@ Tensor<T, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>
     return cosines;
 }
 
+/// Embeddings that have no cosines: says why.
+template <Element T, std::size_t E, Element U, std::size_t F>
+    requires(!std::same_as<T, U> || E != F)
+Tensor<float, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>&,
+                                                  const Tensor<U, Shape<dynamic, F>>&) {
+    static_assert(E == F, "tandem: embeddings that are compared must be of one width (the images' == the texts')");
+    static_assert(std::is_same_v<T, U>, "tandem: embeddings that are compared must be of one element type");
+    return {};
+}
+
 /// How well cosines [images, classes] pick the labels.
 struct ZeroShotScore {
     double top1 = 0;   ///< share of images whose highest cosine is their label's
@@ -13444,6 +14024,15 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
     score.top1 /= std::max<double>(1.0, static_cast<double>(labels.size()));
     score.macro /= std::max(1.0, present);
     return score;
+}
+
+/// Labels that are none: says what they are.
+template <Real T, class Labels>
+    requires(!std::convertible_to<const Labels&, std::span<const std::size_t>>)
+ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>&, const Labels&) {
+    static_assert(std::convertible_to<const Labels&, std::span<const std::size_t>>,
+                  "tandem: labels are the numbers of classes, a std::vector<std::size_t> or a span of one");
+    return {};
 }
 
 namespace detail {
@@ -14690,6 +15279,69 @@ struct ConstantRate {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/train/rules.hpp ----
+
+// What a Trainer is given, as classes of plain values: compilers spell out whatever an error stands in.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+template <class Optimizer>
+concept HasRate = requires(const Optimizer& optimizer) {
+    { optimizer.rate } -> std::convertible_to<double>;
+};
+
+/// `state` is what a Trainer keeps for an optimizer.
+template <class Optimizer, class Model, class State>
+concept Updates = requires(const Optimizer& optimizer, Model& model, State& state) {
+    { optimizer.update(model, model, state, 1.0, 1.0) } -> std::convertible_to<bool>;
+};
+
+template <class Optimizer, bool has_rate, bool has_update>
+struct OptimizerRules {
+    static_assert(has_rate,
+                  "tandem: an optimizer needs a member double rate, which the schedule multiplies: see AdamW");
+    static_assert(
+        has_update || !has_rate,
+        "tandem: an optimizer needs update(model, gradient, AdamW::State<Model>&, rate, gradient_scale), which "
+        "returns whether all weights are finite: see AdamW");
+};
+
+template <class Schedule>
+concept GivesFactors = requires(Schedule& schedule, const Progress& progress) {
+    { schedule.at(progress) } -> std::convertible_to<double>;
+}
+|| requires(Schedule& schedule) {
+    { schedule(0.5) } -> std::convertible_to<double>;
+};
+
+template <class Schedule, bool gives_factors>
+struct ScheduleRules {
+    static_assert(gives_factors,
+                  "tandem: a schedule is called with the share of the run that has passed, a double, or has "
+                  "at(Progress), and returns a factor of the rate: WarmupCosine, ConstantRate, or a lambda");
+};
+
+template <class Data>
+concept HasSize = requires(const Data& data) {
+    { data.size() } -> std::convertible_to<std::size_t>;
+};
+
+template <class Data>
+concept Fetches = requires(const Data& data, Random& random, std::span<float> image, std::span<Id> ids) {
+    data.fetch(std::size_t{}, random, image, ids);
+};
+
+template <class Data, bool has_size, bool has_fetch>
+struct DataRules {
+    static_assert(has_size, "tandem: a source of pairs needs size() const, the number of its pairs: see PairSource");
+    static_assert(
+        has_fetch,
+        "tandem: a source of pairs needs fetch(std::size_t index, Random&, std::span<float> image, std::span<Id> "
+        "ids) const: see PairSource");
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/train/snapshot.hpp ----
 
 // A run on disk: everything needed to go on as if it had never stopped.
@@ -14836,10 +15488,7 @@ namespace tandem::inline TANDEM_ABI {
 /// What a Trainer trains on: pairs by number. fetch writes pair `index` as a preprocessed image [3, size, size] and ids
 /// [context], drawing whatever is random from `random` alone; it is called from several threads at once.
 template <class Data>
-concept PairSource = requires(const Data& data, Random& random, std::span<float> image, std::span<Id> ids) {
-    { data.size() } -> std::convertible_to<std::size_t>;
-    data.fetch(std::size_t{}, random, image, ids);
-};
+concept PairSource = detail::HasSize<Data> && detail::Fetches<Data>;
 
 namespace detail {
 
@@ -14908,6 +15557,15 @@ struct TrainerOptions {
 /// architecture, element type, kernels (TANDEM_ISA) and data.
 template <class Model, class Optimizer, class Schedule, class L>
 class Trainer {
+    using Call = detail::LossCall<L, typename Model::C, Model::embedding, Model::architecture.logit_bias>;
+    static constexpr bool has_update = detail::Updates<Optimizer, Model, AdamW::State<Model>>;
+    static constexpr bool fits =
+        Model::trains && detail::HasRate<Optimizer> && has_update && detail::GivesFactors<Schedule> && Call::fits;
+    static_assert(sizeof(detail::TrainingRules<Model::trains>) > 0);
+    static_assert(sizeof(detail::OptimizerRules<Optimizer, detail::HasRate<Optimizer>, has_update>) > 0);
+    static_assert(sizeof(detail::ScheduleRules<Schedule, detail::GivesFactors<Schedule>>) > 0);
+    static_assert(sizeof(detail::loss_rules<L, Call, Model::architecture.logit_bias>()) > 0);
+
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
 
@@ -14927,49 +15585,14 @@ public:
     /// whose rate is no rate; and after max_skipped skipped steps in a row. The weights are then those of the last good
     /// step, and so are a snapshot's. An update that makes a weight infinite is an Error as well, and the model is
     /// lost: a snapshot still has what it was saved with before.
-    template <PairSource Data>
+    template <class Data>
     RunState fit(const Data& data) {
-        check(data.size());
-        const std::size_t batches = data.size() / options_.batch;
-        const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
-        run_ = {};
-        run_.seed = options_.seed.value;
-        state_.reset();
-        const auto is_over = [&] {
-            return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
-        };
-        if (!options_.snapshot.empty()) {
-            inputs_ = inputs(data);
-            resume();
+        static_assert(sizeof(detail::DataRules<Data, detail::HasSize<Data>, detail::Fetches<Data>>) > 0);
+        if constexpr (fits && PairSource<Data>) {
+            return run(data);
+        } else {
+            return {};
         }
-        check_weights();
-        // Not only after hours is it found that nothing can be written there, or not as much.
-        if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step);
-        Clock::time_point reported = Clock::now();
-        std::size_t reported_step = run_.step;
-        while (!is_over()) {
-            const Clock::time_point began = Clock::now();
-            const Batch batch = next.get();
-            next = prefetch(data, run_.step + 1);
-            step(batch, last, began);
-            run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
-            const bool ended = is_over();
-            if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
-                const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
-                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
-                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
-                reported = Clock::now();
-                reported_step = run_.step;
-            }
-            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) hook_(model_, run_);
-            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
-        }
-        if (options_.log != nullptr && run_.skipped > 0) {
-            *options_.log << run_.skipped << " of " << run_.step
-                          << " steps were skipped: loss or gradient not finite\n";
-        }
-        return run_;
     }
 
 private:
@@ -15087,6 +15710,51 @@ private:
             digest.add(std::span<const Id>(batch.ids.elements()));
         }
         return digest.text();
+    }
+
+    template <PairSource Data>
+    RunState run(const Data& data) {
+        check(data.size());
+        const std::size_t batches = data.size() / options_.batch;
+        const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
+        run_ = {};
+        run_.seed = options_.seed.value;
+        state_.reset();
+        const auto is_over = [&] {
+            return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
+        };
+        if (!options_.snapshot.empty()) {
+            inputs_ = inputs(data);
+            resume();
+        }
+        check_weights();
+        // Not only after hours is it found that nothing can be written there, or not as much.
+        if (!options_.snapshot.empty() && !is_over()) save();
+        auto next = prefetch(data, run_.step);
+        Clock::time_point reported = Clock::now();
+        std::size_t reported_step = run_.step;
+        while (!is_over()) {
+            const Clock::time_point began = Clock::now();
+            const Batch batch = next.get();
+            next = prefetch(data, run_.step + 1);
+            step(batch, last, began);
+            run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
+            const bool ended = is_over();
+            if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
+                const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
+                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
+                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                reported = Clock::now();
+                reported_step = run_.step;
+            }
+            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) hook_(model_, run_);
+            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
+        }
+        if (options_.log != nullptr && run_.skipped > 0) {
+            *options_.log << run_.skipped << " of " << run_.step
+                          << " steps were skipped: loss or gradient not finite\n";
+        }
+        return run_;
     }
 
     void resume() {
@@ -15222,7 +15890,7 @@ private:
     Hook hook_;
     Model gradient_;
     typename Model::Workspace work_;
-    AdamW::State<Model> state_;
+    std::conditional_t<Model::trains, AdamW::State<Model>, std::monostate> state_;
     RunState run_;
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot

@@ -1,5 +1,6 @@
 // What is assigned must have the shape it is assigned to, or broadcast to it.
 // expect: tandem: the expression's shape does not fit the tensor it is assigned to
+// shows: Shape<2, 3>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
 

@@ -1,5 +1,6 @@
 // A result is stored in the type it was computed in, or in bfloat16.
 // expect: tandem: the expression computes in another element type than the tensor it is assigned to
+// shows: <float, double>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
 

@@ -1,6 +1,7 @@
 // Extents that are neither equal nor 1 cannot be broadcast.
 // expect: tandem: the shapes of an elementwise operation do not fit: aligned at the last axis, each pair of extents
 // must be equal or 1
+// shows: Shape<2, 3>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
 

@@ -1,5 +1,6 @@
 // The heads of a tower share its width evenly.
 // expect: tandem: VitConfig: width must be a multiple of heads
+// shows: is_multiple(32, 3)
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

@@ -1,5 +1,6 @@
 // Every group of query heads shares one key head.
 // expect: tandem: VitConfig: heads must be a multiple of kv_heads
+// shows: is_multiple(2, 3)
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

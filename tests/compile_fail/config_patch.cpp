@@ -1,5 +1,6 @@
 // An image is cut into whole patches.
 // expect: tandem: VitConfig: image must be a multiple of patch
+// shows: is_multiple(32, 7)
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

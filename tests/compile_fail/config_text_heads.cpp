@@ -1,5 +1,6 @@
 // The text tower's heads share its width evenly, too.
 // expect: tandem: TextConfig: width must be a multiple of heads
+// shows: is_multiple(32, 5)
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

@@ -1,5 +1,6 @@
 // An expression computes in one type.
 // expect: tandem: the tensors of an expression must have one element type (bfloat16 counts as float)
+// shows: <float, double>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
 

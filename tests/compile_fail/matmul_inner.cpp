@@ -1,5 +1,6 @@
 // A matrix product needs as many columns on the left as rows on the right.
 // expect: tandem: matmul needs as many columns on the left as rows on the right
+// shows: 3 == 4
 #include <tandem/tensor/matmul.hpp>
 
 #if defined(TANDEM_EXPECT_FAIL)

@@ -1,5 +1,6 @@
 // No prefix is longer than the embedding.
 // expect: tandem: a length of matryoshka is at most the embedding's
+// shows: 32 <= 16
 #include <tandem/losses/matryoshka.hpp>
 
 #if defined(TANDEM_EXPECT_FAIL)

@@ -1,5 +1,5 @@
 // A mixer of a user's own that lacks a member is told which members there must be.
-// expect: tandem: a mixer's Layer<T, shape, parts> needs Saved, parameters(visit, at, self...) and forward(x, y, sequences, saved, keep): see BlockPart
+// expect: tandem: the Layer of a mixer or an MLP lacks forward(x, y, sequences, saved, keep) const: see BlockPart
 #include <tandem/models/clip.hpp>
 
 struct Copy {

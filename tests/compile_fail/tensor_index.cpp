@@ -1,5 +1,6 @@
 // A tensor's element is named by one index for every axis.
 // expect: tandem: give exactly one index for every axis of the tensor
+// shows: 1 == 2
 #include <tandem/core/shape.hpp>
 #include <tandem/tensor/tensor.hpp>
 

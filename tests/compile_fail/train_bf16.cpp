@@ -1,5 +1,5 @@
 // A bfloat16 model infers only.
-// expect: tandem: bf16 and int8 models only infer: their weights have too few bits for updates; amp_bf16 trains
+// expect: tandem: bf16 and int8 models only infer: their weights have too few bits for gradients and updates; amp_bf16 trains
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config{

@@ -1,6 +1,7 @@
 // One loss over nested prefixes of the embeddings, so that each prefix is an embedding of its own.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <utility>
@@ -10,6 +11,16 @@
 #include <tandem/tensor/pick.hpp>
 
 namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// As a class of plain values: compilers print both sides of a comparison.
+template <std::size_t longest, std::size_t embedding>
+struct LengthRules {
+    static_assert(longest <= embedding, "tandem: a length of matryoshka is at most the embedding's");
+};
+
+}  // namespace detail
 
 /// Σ over the lengths d of loss(first d elements, normalised again): Kusupati et al. 2022, eq. 1, with every weight 1.
 /// Takes a bias if the loss does. It trains the lengths it names: name the whole embedding's too. Made by matryoshka().
@@ -26,7 +37,7 @@ struct Matryoshka : LossNode {
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
     auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
         constexpr bool fits = ((Lengths <= Image::shape::extents[1]) && ...);
-        static_assert(fits, "tandem: a length of matryoshka is at most the embedding's");
+        static_assert(sizeof(detail::LengthRules<std::max({Lengths...}), Image::shape::extents[1]>) > 0);
         if constexpr (fits) {
             return (loss(normalize(first_columns<Lengths>(image)), normalize(first_columns<Lengths>(text)), learned...) +
                     ...);

@@ -240,6 +240,7 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
 /// or mask, the Error names both values; what the config asks for and is not here is an Error too. The path of the
 /// weights' file leaves the config unread.
 template <auto config, Arithmetic T = float>
+    requires detail::HasTwoTowers<decltype(config)>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
     if (std::filesystem::is_directory(path)) {
         detail::require_agreement(path, detail::architecture_fields(config), options.towers);
@@ -247,6 +248,14 @@ Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& optio
     Clip<config, T> model;
     load_weights(model, path, options);
     return model;
+}
+
+/// What is no architecture: says what is one.
+template <auto config, Arithmetic T = float>
+    requires(!detail::HasTwoTowers<decltype(config)>)
+void load(const std::filesystem::path&, const LoadOptions& = {}) {
+    static_assert(detail::HasTwoTowers<decltype(config)>,
+                  "tandem: load<config> takes a ClipConfig, such as vit_b_32; open() finds it from the files alone");
 }
 
 }  // namespace tandem::inline TANDEM_ABI

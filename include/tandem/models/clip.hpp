@@ -10,10 +10,13 @@
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/losses/contrastive.hpp>
+#include <tandem/losses/rules.hpp>
 #include <tandem/models/config.hpp>
+#include <tandem/models/part_rules.hpp>
 #include <tandem/models/text.hpp>
 #include <tandem/models/vit.hpp>
 #include <tandem/nn/normalize.hpp>
+#include <tandem/tensor/argument.hpp>
 #include <tandem/tensor/gradient.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -49,6 +52,16 @@ struct TowerTypes {
     using Text = typename decltype(type_of<config.text, shape_of(config.text), !shared>())::type;
 };
 
+/// Whether the blocks of a tower attend.
+template <class Tower>
+concept Attends = requires { &Tower::Blocks::Layer::Mixer::weights; };
+
+/// Of a model that is asked for attention maps.
+template <bool has_weights>
+struct AttentionRules {
+    static_assert(has_weights, "tandem: attention maps need blocks that attend: this mixer has no weights()");
+};
+
 }  // namespace detail
 
 /// A CLIP of the architecture `config`, with elements of type T. Clip<config> trains in float32; Clip<config, double>
@@ -57,6 +70,19 @@ struct TowerTypes {
 /// Clip<config, int8> in bytes (products round their input likewise, and sum exactly); these two only infer.
 template <auto config, Arithmetic T = float>
 class Clip {
+    // First, so that an error that a config is refused with stands in nothing but this class.
+    static_assert(sizeof(detail::rules_of<config.vision, config.embedding>(0)) > 0);
+    static_assert(sizeof(detail::rules_of<config.text, config.embedding>(0)) > 0);
+    static_assert(sizeof(detail::ClipRules<!config.shared || detail::blocks_agree<config>()>) > 0);
+    using VisionParts = detail::TowerParts<T, config.vision, detail::TowerTypes<T, config>::shape_of(config.vision)>;
+    using TextParts = detail::TowerParts<T, config.text, detail::TowerTypes<T, config>::shape_of(config.text)>;
+    static_assert(sizeof(typename VisionParts::Mixer) + sizeof(typename VisionParts::Mlp) > 0);
+    static_assert(sizeof(typename VisionParts::Norm) + sizeof(typename VisionParts::Pooling) > 0);
+    static_assert(sizeof(typename VisionParts::Stem) + sizeof(typename VisionParts::Activation) > 0);
+    static_assert(sizeof(typename TextParts::Mixer) + sizeof(typename TextParts::Mlp) > 0);
+    static_assert(sizeof(typename TextParts::Norm) + sizeof(typename TextParts::Pooling) > 0);
+    static_assert(sizeof(typename TextParts::Activation) > 0);
+
 public:
     static constexpr auto architecture = config;
     static constexpr std::size_t embedding = config.embedding;
@@ -64,6 +90,9 @@ public:
     using C = Compute<T>;
     using Vision = typename detail::TowerTypes<T, config>::Vision;
     using Text = typename detail::TowerTypes<T, config>::Text;
+    using ImageInput = Argument<typename Vision::Input>;
+    using TextInput = Argument<typename Text::Input>;
+    using ImageGradient = Tensor<C, typename Vision::Input::shape>;
     using Embeddings = Tensor<C, Shape<dynamic, embedding>>;
     static constexpr bool trains = Trainable<T>;
 
@@ -109,24 +138,24 @@ public:
     void clamp_logit_scale() { logit_scale() = std::clamp(logit_scale(), C{0}, static_cast<C>(std::log(100.0))); }
 
     /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
-    Embeddings encode_image(typename Vision::Input images) const {
+    Embeddings encode_image(ImageInput images) const {
         Embeddings embeddings(images.extent(0));
         encode_image(images, embeddings);
         return embeddings;
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
-    void encode_image(typename Vision::Input images, View<C, Shape<dynamic, embedding>> embeddings) const {
+    void encode_image(ImageInput images, View<C, Shape<dynamic, embedding>> embeddings) const {
         encode<Vision>(images, embeddings, vision_memory_, images_at_once(),
                        [&](const auto& part, const auto& into, auto& work) { visual_.forward(part, into, work, false); });
     }
 
     /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
-    Embeddings encode_text(typename Text::Input ids) const {
+    Embeddings encode_text(TextInput ids) const {
         Embeddings embeddings(ids.extent(0));
         encode_text(ids, embeddings);
         return embeddings;
     }
-    void encode_text(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings) const {
+    void encode_text(TextInput ids, View<C, Shape<dynamic, embedding>> embeddings) const {
         encode<Text>(ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
                      [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
@@ -134,7 +163,7 @@ public:
     /// What the image tower holds of every token, class token first and patches row by row: <N, tokens, width>. `layer`
     /// counts as transformers' hidden_states does: 0 is what enters the first block, −1 what leaves the last one, −2 what
     /// leaves the one before it. With `normed`, behind the tower's last norm. Throws Error if there is no such layer.
-    auto image_tokens(typename Vision::Input images, int layer = -1, bool normed = false) const {
+    auto image_tokens(ImageInput images, int layer = -1, bool normed = false) const {
         Tensor<C, Shape<dynamic, Vision::tokens, Vision::width>> tokens(images.extent(0));
         const std::size_t blocks = layer_at("image_tokens", layer, Vision::layers + 1);
         in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
@@ -147,7 +176,7 @@ public:
 
     /// The same of every place of the context, padding included: <N, context, width>. What Stable Diffusion is conditioned
     /// on is (ids, −1, true); its "clip skip 2" is (ids, −2, true), and SDXL's is (ids, −2).
-    auto text_tokens(typename Text::Input ids, int layer = -1, bool normed = false) const {
+    auto text_tokens(TextInput ids, int layer = -1, bool normed = false) const {
         Tensor<C, Shape<dynamic, Text::tokens, Text::width>> tokens(ids.extent(0));
         const std::size_t blocks = layer_at("text_tokens", layer, Text::layers + 1);
         in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
@@ -164,7 +193,7 @@ public:
     /// The embedding, of length 1, that the tower's norm, pooling and projection make of every patch alone, as the last
     /// block leaves it: <N, patches, embedding>, patches row by row. Their cosines with a caption's embedding say where in
     /// the image it is.
-    auto patch_embeddings(typename Vision::Input images) const {
+    auto patch_embeddings(ImageInput images) const {
         Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
         in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
             const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
@@ -177,37 +206,47 @@ public:
 
     /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
     /// first, −1 the last one. Rows add up to 1. Throws Error if there is no such block.
-    auto image_attention(typename Vision::Input images, int layer = -1) const {
-        Tensor<C, Shape<dynamic, Vision::heads, Vision::tokens, Vision::tokens>> weights(images.extent(0));
-        const std::size_t block = layer_at("image_attention", layer, Vision::layers);
-        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
-            visual_.attention_weights(block, part, weights.data() + first * Vision::heads * Vision::tokens * Vision::tokens,
-                                      work);
-        });
-        return weights;
+    auto image_attention(ImageInput images, int layer = -1) const {
+        static_assert(sizeof(detail::AttentionRules<detail::Attends<Vision>>) > 0);
+        if constexpr (detail::Attends<Vision>) {
+            Tensor<C, Shape<dynamic, Vision::heads, Vision::tokens, Vision::tokens>> weights(images.extent(0));
+            const std::size_t block = layer_at("image_attention", layer, Vision::layers);
+            in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+                visual_.attention_weights(block, part, weights.data() + first * Vision::heads * Vision::tokens * Vision::tokens,
+                                          work);
+            });
+            return weights;
+        } else {
+            return Tensor<C, Shape<dynamic>>{};
+        }
     }
 
     /// The same of captions: <N, heads, context, context>.
-    auto text_attention(typename Text::Input ids, int layer = -1) const {
-        Tensor<C, Shape<dynamic, Text::heads, Text::tokens, Text::tokens>> weights(ids.extent(0));
-        const std::size_t block = layer_at("text_attention", layer, Text::layers);
-        in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
-            if constexpr (is_shared) {
-                text_.attention_weights(block, part, weights.data(), work, visual_.blocks());
-            } else {
-                text_.attention_weights(block, part, weights.data(), work);
-            }
-        });
-        return weights;
+    auto text_attention(TextInput ids, int layer = -1) const {
+        static_assert(sizeof(detail::AttentionRules<detail::Attends<Text>>) > 0);
+        if constexpr (detail::Attends<Text>) {
+            Tensor<C, Shape<dynamic, Text::heads, Text::tokens, Text::tokens>> weights(ids.extent(0));
+            const std::size_t block = layer_at("text_attention", layer, Text::layers);
+            in_parts<Text>(ids, text_memory_, std::max<std::size_t>(1, ids.extent(0)), [&](auto part, std::size_t, auto& work) {
+                if constexpr (is_shared) {
+                    text_.attention_weights(block, part, weights.data(), work, visual_.blocks());
+                } else {
+                    text_.attention_weights(block, part, weights.data(), work);
+                }
+            });
+            return weights;
+        } else {
+            return Tensor<C, Shape<dynamic>>{};
+        }
     }
 
     /// For guidance: the value of objective(embeddings), a scalar expression of the images' embeddings of length 1 <N,
     /// embedding>, and its gradient with respect to the pixels, in `gradient` <N, 3, image, image>. Computes as much as a
     /// training step of the image tower, and keeps as much memory for the next call.
     template <class Objective>
-    C image_gradient(typename Vision::Input images, const Objective& objective,
-                     Tensor<C, typename Vision::Input::shape>& gradient) const {
-        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for gradients");
+    C image_gradient(ImageInput images, const Objective& objective,
+                     ImageGradient& gradient) const {
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         if constexpr (trains) {
             const typename Reused<Guidance>::Lease guidance(guidance_memory_);
             Guidance& work = *guidance;
@@ -228,10 +267,12 @@ public:
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
     /// step's forward and backward pass.
     template <class L>
-    C loss_and_gradient(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+    C loss_and_gradient(ImageInput images, TextInput ids, const L& loss, Clip& gradient,
                         Workspace& work) const {
-        static_assert(trains, "tandem: bf16 and int8 models only infer: their weights have too few bits for updates; amp_bf16 trains");
-        if constexpr (trains) {
+        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
+        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
+        if constexpr (trains && Call::fits) {
             return forward_and_backward(images, ids, loss, gradient, work);
         } else {
             return C{0};
@@ -245,9 +286,6 @@ public:
 
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
-    static_assert(!config.shared || is_shared,
-                  "tandem: ClipConfig: shared = true needs two towers that agree in width, layers, heads, MLP and all parts of "
-                  "a block");
 
     void text_forward(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings,
                       typename Text::Workspace& work, bool keep) const {
@@ -327,7 +365,7 @@ private:
     }
 
     template <class L>
-    C forward_and_backward(typename Vision::Input images, typename Text::Input ids, const L& loss, Clip& gradient,
+    C forward_and_backward(const ImageInput& images, const TextInput& ids, const L& loss, Clip& gradient,
                            Workspace& work) const {
         if (images.extent(0) != ids.extent(0)) {
             throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
@@ -367,15 +405,8 @@ private:
                     value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
             }
         } else {
-            constexpr bool fits = std::invocable<const L&, decltype(image), decltype(text), decltype(scale)>;
-            static_assert(fits, "tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig");
-            if constexpr (fits) {
-                const auto expression = loss(image, text, scale);
-                return finish(
-                    value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
-            } else {
-                return C{0};
-            }
+            const auto expression = loss(image, text, scale);
+            return finish(value_and_gradient(expression, work.image_embeddings, work.text_embeddings, work.scale));
         }
     }
 

@@ -8,6 +8,7 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/image_size.hpp>
+#include <tandem/models/rules.hpp>
 #include <tandem/nn/activation.hpp>
 #include <tandem/nn/transformer.hpp>
 #include <tandem/nn/layer_norm.hpp>
@@ -41,6 +42,11 @@ constexpr bool norms_fit(const auto& config) { return !config.parallel || config
 constexpr bool projection_fits(const auto& config, std::size_t embedding) {
     if (config.proj_type == Projection::mlp) return !config.proj_bias;
     return config.proj_type == Projection::linear || (config.width == embedding && !config.proj_bias);
+}
+/// The width that an embedding without a projection has; of what has one, the embedding's. 0 where a bias has none.
+constexpr std::size_t projected_width(const auto& config, std::size_t embedding) {
+    if (projection_fits(config, embedding)) return embedding;
+    return config.proj_bias ? 0 : config.width;
 }
 constexpr bool is_share(double rate) { return rate >= 0 && rate < 1; }
 
@@ -118,7 +124,20 @@ struct VitConfig {
     template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape>
     using Tower = VisionTransformer<T, self, Embedding, shape>;
 
-    constexpr bool sizes_are_positive() const { return image.area() > 0 && patch > 0 && width > 0 && layers > 0 && heads > 0; }
+    /// What this config, for embeddings of this width, must obey: a type whose assertions say it.
+    template <auto self, std::size_t embedding>
+    static auto rules()
+        -> detail::VitRules<self.least_size(), (self.head_width > 0 ? self.heads : self.width), self.heads,
+                            detail::kv_heads_of(self), self.patches_fit() ? self.patch : self.image.height,
+                            self.patches_fit() ? self.patch : self.image.width, self.patch,
+                            detail::projected_width(self, embedding), embedding, self.norms_fit(),
+                            self.rates_are_shares(), self.positions_fit(), self.pooling_fits(),
+                            self.pooling_is_for_images(), !self.patches_fit() || self.stem_fits()>;
+
+    constexpr bool sizes_are_positive() const { return least_size() > 0; }
+    constexpr std::size_t least_size() const {
+        return std::min({image.height, image.width, patch, width, layers, heads});
+    }
     constexpr bool patches_fit() const {
         return patch > 0 && (image.is_multiple_of(patch) || (floor_patches && patches() > 0));
     }
@@ -256,9 +275,16 @@ struct TextConfig {
     template <Arithmetic T, auto self, std::size_t Embedding, BlockShape shape, bool OwnsBlocks>
     using Tower = TextTransformer<T, self, Embedding, shape, OwnsBlocks>;
 
-    constexpr bool sizes_are_positive() const {
-        return vocabulary > 0 && context > 0 && width > 0 && layers > 0 && heads > 0;
-    }
+    /// As VitConfig's.
+    template <auto self, std::size_t embedding>
+    static auto rules()
+        -> detail::TextRules<self.least_size(), (self.head_width > 0 ? self.heads : self.width), self.heads,
+                             detail::kv_heads_of(self), detail::projected_width(self, embedding), embedding,
+                             self.norms_fit(), self.rates_are_shares(), self.positions_fit(), self.final_norm_fits(),
+                             self.pooling_is_for_text(), self.mixer_fits()>;
+
+    constexpr bool sizes_are_positive() const { return least_size() > 0; }
+    constexpr std::size_t least_size() const { return std::min({vocabulary, context, width, layers, heads}); }
     constexpr bool heads_fit() const { return detail::heads_fit(*this); }
     constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
     constexpr bool norms_fit() const { return detail::norms_fit(*this); }
@@ -406,9 +432,11 @@ constexpr bool blocks_agree() {
     }
 }
 
-}  // namespace detail
-
-namespace detail {
+/// What a tower's config must obey, if it says so.
+template <auto tower, std::size_t embedding>
+auto rules_of(int) -> decltype(decltype(tower)::template rules<tower, embedding>());
+template <auto tower, std::size_t embedding>
+NoRules rules_of(long);
 
 /// The projection of the library's own towers, whose cost() leaves it out.
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/part_rules.hpp>
 #include <tandem/nn/transformer.hpp>
 #include <tandem/nn/embedding.hpp>
 #include <tandem/nn/pooling.hpp>
@@ -18,7 +19,7 @@ namespace tandem::inline TANDEM_ABI {
 /// the shape of its blocks; a tower that does not own them is lent another's.
 template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted, bool OwnsBlocks>
 class TextTransformer {
-    static constexpr bool valid = config.is_valid();
+    static constexpr bool valid = config.is_valid() && detail::TowerParts<T, config, wanted>::hold;
     static constexpr auto stand_in = [] {
         if constexpr (valid) {
             return config;
@@ -285,17 +286,7 @@ private:
     Head head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
 
-    // Last, as in VisionTransformer.
-    static_assert(config.sizes_are_positive(), "tandem: TextConfig: all sizes must be positive");
-    static_assert(config.heads_fit(), "tandem: TextConfig: width must be a multiple of heads, or head_width be given");
-    static_assert(config.kv_heads_fit(), "tandem: TextConfig: heads must be a multiple of kv_heads");
-    static_assert(config.norms_fit(), "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
-    static_assert(config.rates_are_shares(), "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
-    static_assert(config.positions_fit(), "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for images");
-    static_assert(config.final_norm_fits(), "tandem: TextConfig: no_ln_final leaves out the norm that final_ln_after_pool places");
-    static_assert(config.pooling_is_for_text(), "tandem: TextConfig: a caption has no class token: it is pooled by Eot, First, Last, Average or AttentionPool");
-    static_assert(config.projection_fits(Embedding), "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
-    static_assert(config.mixer_fits(), "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
+    static_assert(sizeof(detail::rules_of<config, Embedding>(0)) > 0);
 };
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/part_rules.hpp>
 #include <tandem/nn/transformer.hpp>
 #include <tandem/nn/embedding.hpp>
 #include <tandem/nn/pooling.hpp>
@@ -19,7 +20,7 @@ namespace tandem::inline TANDEM_ABI {
 template <Arithmetic T, auto config, std::size_t Embedding, BlockShape wanted>
 class VisionTransformer {
     // A refused config reports its one sentence and no follow-up errors from the layers below.
-    static constexpr bool valid = config.is_valid();
+    static constexpr bool valid = config.is_valid() && detail::TowerParts<T, config, wanted>::hold;
     static constexpr auto stand_in = [] {
         if constexpr (valid) {
             return config;
@@ -240,18 +241,7 @@ private:
     Head head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
 
-    // Last, because clang leaves out of a class whatever follows a failed assertion, and reports that as well.
-    static_assert(config.sizes_are_positive(), "tandem: VitConfig: all sizes must be positive");
-    static_assert(config.patches_fit(), "tandem: VitConfig: image must be a multiple of patch in height and width, or floor_patches be set and a patch fit");
-    static_assert(config.heads_fit(), "tandem: VitConfig: width must be a multiple of heads, or head_width be given");
-    static_assert(config.kv_heads_fit(), "tandem: VitConfig: heads must be a multiple of kv_heads");
-    static_assert(config.norms_fit(), "tandem: VitConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
-    static_assert(config.rates_are_shares(), "tandem: VitConfig: patch_dropout and drop_path_rate must be at least 0 and below 1");
-    static_assert(config.positions_fit(), "tandem: VitConfig: sin_cos_2d needs a width, rotary a head width that is a multiple of 4");
-    static_assert(config.pooling_fits(), "tandem: VitConfig: ClassToken pooling needs class_token = true");
-    static_assert(config.pooling_is_for_images(), "tandem: VitConfig: Eot, First and Last pool captions: an image is pooled by ClassToken, Average or AttentionPool");
-    static_assert(config.stem_fits(), "tandem: VitConfig: ConvStem needs a patch that is a power of 2 above 1, and a width that is a multiple of it; it has no patch_bias and no floor_patches");
-    static_assert(config.projection_fits(Embedding), "tandem: VitConfig: without a projection (proj_type none) the embedding is as wide as the tower, and there is no proj_bias");
+    static_assert(sizeof(detail::rules_of<config, Embedding>(0)) > 0);
 };
 
 }  // namespace tandem::inline TANDEM_ABI

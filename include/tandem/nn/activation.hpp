@@ -1,6 +1,7 @@
 // Activations: functions over expressions, named in a config by value.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <numbers>
 #include <type_traits>
@@ -90,12 +91,30 @@ inline constexpr std::size_t activation_grain = 16384;
 template <Real T>
 using ActivationInput = Variable<T, Shape<dynamic>>;
 
+/// Whether a callable makes an elementwise expression of one.
+template <class Activation, Real T>
+constexpr bool is_activation() {
+    if constexpr (has_kernel<Activation>) {
+        return true;
+    } else if constexpr (std::invocable<const Activation&, const ActivationInput<T>&>) {
+        return tandem::detail::is_elementwise<
+            std::remove_cvref_t<std::invoke_result_t<const Activation&, const ActivationInput<T>&>>>;
+    } else {
+        return false;
+    }
+}
+
+/// As a class of a plain value: compilers spell out whatever an error stands in.
+template <bool is_elementwise>
+struct ActivationRules {
+    static_assert(is_elementwise,
+                  "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
+};
+
 template <class Activation, Real T>
 auto activated(const Activation& activation, const ActivationInput<T>& input) {
-    constexpr bool fits = tandem::detail::is_elementwise<decltype(activation(input))>;
-    static_assert(fits,
-                  "tandem: an activation must be elementwise: reductions, products and transposes cannot stand in it");
-    if constexpr (fits) {
+    static_assert(sizeof(ActivationRules<is_activation<Activation, T>()>) > 0);
+    if constexpr (is_activation<Activation, T>()) {
         return activation(input);
     } else {
         return input;

@@ -108,18 +108,13 @@ struct Block {
     /// What the mixer's queries make of its keys: see SelfAttention::weights.
     void attention_weights(Rows<const C, width> x, const Sequences<C>& sequences, std::size_t tokens, Saved& saved,
                            C* to) const {
-        static_assert(
-            requires { &Mixer::weights; },
-            "tandem: attention maps need blocks that attend: this mixer has no weights()");
-        if constexpr (requires { &Mixer::weights; }) {
-            Rows<const C, width> input = x;
-            if constexpr (!is_post) {
-                saved.normed_1.resize(x.extent(0));
-                ln_1.forward(x, saved.normed_1, saved.norm_1);
-                input = saved.normed_1;
-            }
-            attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
+        Rows<const C, width> input = x;
+        if constexpr (!is_post) {
+            saved.normed_1.resize(x.extent(0));
+            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            input = saved.normed_1;
         }
+        attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
     }
 
     /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that

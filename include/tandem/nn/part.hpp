@@ -21,6 +21,66 @@ struct IgnoreParameter {
 template <class Part>
 concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParameter{}, ParameterName(), part); };
 
+template <class Layer>
+concept HasSaved = requires { typename Layer::Saved; };
+
+template <class Layer, class C, std::size_t width>
+concept ForwardsSequences = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                     const Sequences<C>& sequences, typename Layer::Saved& saved) {
+    layer.forward(x, y, sequences, saved, true);
+};
+
+template <class Layer, class C, std::size_t width>
+concept ForwardsRows = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                typename Layer::Saved& saved) { layer.forward(x, y, saved); };
+
+template <class Layer, class C, std::size_t width>
+concept ForwardsToOne = requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
+                                 const Sequences<C>& sequences, typename Layer::Saved& saved) {
+    layer.forward(x, y, sequences, std::size_t{}, saved, true);
+};
+
+template <class Layer, class Images, class C, std::size_t width>
+concept ForwardsImages = requires(const Layer& layer, Images images, Rows<C, width> y, typename Layer::Saved& saved) {
+    layer.forward(images, y, saved, true);
+};
+
+/// What the Layer of a choice has, as plain values: compilers spell out whatever an error stands in.
+template <class Choice, bool has_layer, bool is_default, bool has_saved, bool has_parameters>
+struct PartRules {
+    static_assert(has_layer, "tandem: a part of your own lacks the template Layer: see BlockPart and NormPart");
+    static_assert(is_default, "tandem: the Layer of a part of your own lacks a default constructor");
+    static_assert(has_saved, "tandem: the Layer of a part of your own lacks the type Saved: see BlockPart and NormPart");
+    static_assert(has_parameters,
+                  "tandem: the Layer of a part of your own lacks static void parameters(const auto& visit, const "
+                  "ParameterName& at, auto&... self): see for_each_parameter");
+};
+
+// And its forward, of a Layer that has the Saved which forward takes.
+template <class Choice, bool has_forward, class Members>
+struct BlockPartRules : Members {
+    static_assert(has_forward,
+                  "tandem: the Layer of a mixer or an MLP lacks forward(x, y, sequences, saved, keep) const: see BlockPart");
+};
+template <class Choice, bool has_forward, class Members>
+struct NormRules : Members {
+    static_assert(has_forward, "tandem: the Layer of a norm lacks forward(x, y, saved) const: see NormPart");
+};
+template <class Choice, bool has_forward, class Members>
+struct PoolingRules : Members {
+    static_assert(has_forward,
+                  "tandem: the Layer of a pooling lacks forward(x, y, sequences, prefix, saved, keep) const: see PicksRow");
+};
+template <class Choice, bool has_forward, class Members>
+struct StemRules : Members {
+    static_assert(has_forward, "tandem: the Layer of a stem lacks forward(images, y, saved, keep) const: see PatchStem");
+};
+
+template <class Choice, class Layer>
+using MembersOf = PartRules<Choice, true, std::default_initializable<Layer>, HasSaved<Layer>, ListsParameters<Layer>>;
+template <class Choice>
+using LacksLayer = PartRules<Choice, false, true, true, true>;
+
 }  // namespace nn::detail
 
 /// A mixer's or an MLP's Layer<T, shape, parts>, C being Compute<T>: a default-constructible value with
@@ -41,10 +101,7 @@ concept ListsParameters = requires(Part& part) { Part::parameters(IgnoreParamete
 /// every row alone: it may be given some of them.
 template <class Layer, class C, std::size_t width>
 concept BlockPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
-                    requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
-                             const Sequences<C>& sequences, typename Layer::Saved& saved) {
-                        layer.forward(x, y, sequences, saved, true);
-                    };
+                    nn::detail::ForwardsSequences<Layer, C, width>;
 
 /// A block part that can do what a block does with its result, y = result · factor + residual, in its last product.
 template <class Layer, class C, std::size_t width>
@@ -59,7 +116,6 @@ concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Row
 /// choice has `static constexpr Cost cost(std::size_t width, std::size_t tokens)`.
 template <class Layer, class C, std::size_t width>
 concept NormPart = std::default_initializable<Layer> && nn::detail::ListsParameters<Layer> &&
-                   requires(const Layer& layer, Rows<const C, width> x, Rows<C, width> y,
-                            typename Layer::Saved& saved) { layer.forward(x, y, saved); };
+                   nn::detail::ForwardsRows<Layer, C, width>;
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <tandem/core/error.hpp>
@@ -31,6 +33,16 @@ Tensor<T, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>
     kernels::gemm<T>(images.extent(0), texts.extent(0), width, kernels::row_major(images.data(), width),
                      kernels::row_major(texts.data(), width).transposed(), cosines.data(), texts.extent(0));
     return cosines;
+}
+
+/// Embeddings that have no cosines: says why.
+template <Element T, std::size_t E, Element U, std::size_t F>
+    requires(!std::same_as<T, U> || E != F)
+Tensor<float, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic, E>>&,
+                                                  const Tensor<U, Shape<dynamic, F>>&) {
+    static_assert(E == F, "tandem: embeddings that are compared must be of one width (the images' == the texts')");
+    static_assert(std::is_same_v<T, U>, "tandem: embeddings that are compared must be of one element type");
+    return {};
 }
 
 /// How well cosines [images, classes] pick the labels.
@@ -66,6 +78,15 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
     score.top1 /= std::max<double>(1.0, static_cast<double>(labels.size()));
     score.macro /= std::max(1.0, present);
     return score;
+}
+
+/// Labels that are none: says what they are.
+template <Real T, class Labels>
+    requires(!std::convertible_to<const Labels&, std::span<const std::size_t>>)
+ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>&, const Labels&) {
+    static_assert(std::convertible_to<const Labels&, std::span<const std::size_t>>,
+                  "tandem: labels are the numbers of classes, a std::vector<std::size_t> or a span of one");
+    return {};
 }
 
 namespace detail {

@@ -271,6 +271,13 @@ auto BasicTape<Gradients>::result(const Node& node) {
     return Leaf<typename Node::element, typename Node::shape>(std::as_const(result->value).view(), result->adjoint.get());
 }
 
+namespace detail {
+
+template <class From, class To>
+inline constexpr bool fits_into = can_broadcast<To, From> && To::rank >= From::rank;
+
+}  // namespace detail
+
 /// out = e, computed at once. An elementwise chain may read what it overwrites; any other overlap of out with a tensor
 /// in e is only allowed below a reduction or a product, which have been computed before out is written.
 template <class T, class S, TensorOperand X>
@@ -278,11 +285,11 @@ template <class T, class S, TensorOperand X>
 void assign(const View<T, S>& out, X&& x) {
     const auto e = as_expression(std::forward<X>(x));
     using E = std::remove_const_t<decltype(e)>;
-    constexpr bool shape_fits = can_broadcast<S, typename E::shape> && S::rank >= E::shape::rank;
+    constexpr bool shape_fits = detail::fits_into<typename E::shape, S>;
     constexpr bool element_fits = std::is_same_v<typename E::element, Compute<T>> ||
                                   std::is_same_v<typename E::element, detail::Neutral>;
-    static_assert(shape_fits, "tandem: the expression's shape does not fit the tensor it is assigned to");
-    static_assert(element_fits, "tandem: the expression computes in another element type than the tensor it is assigned to");
+    static_assert(detail::fits_into<typename E::shape, S>, "tandem: the expression's shape does not fit the tensor it is assigned to");
+    static_assert(element_fits || std::is_same_v<typename E::element, Compute<T>>, "tandem: the expression computes in another element type than the tensor it is assigned to");
     if constexpr (shape_fits && element_fits) {
         const auto extents = broadcast_extents<S, typename E::shape>(out.extents(), e.extents());
         if (extents != out.extents()) detail::throw_extents("assign", out.extents(), e.extents());

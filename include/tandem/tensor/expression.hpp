@@ -66,6 +66,9 @@ struct CommonElementFold<First, Rest...> {
     using type = typename CommonElementOf<First, typename CommonElementFold<Rest...>::type>::type;
 };
 
+template <class Element, class Common>
+inline constexpr bool is_element_of = std::is_same_v<Element, Common> || std::is_same_v<Element, Neutral>;
+
 template <class... Shapes>
 struct BroadcastFold {
     using type = Shape<>;
@@ -325,7 +328,13 @@ using AsExpression = decltype(as_expression(std::declval<X>()));
 /// The elementwise function F of the operands, broadcast against one another; see Apply. For functions of a user's own.
 template <class F, AnyOperand... Xs>
 auto apply(Xs&&... xs) {
-    return Apply<F, AsExpression<Xs>...>(as_expression(std::forward<Xs>(xs))...);
+    // What does not fit together has been refused in a sentence, and is no expression that would be refused again.
+    using Common = typename detail::CommonElementFold<typename AsExpression<Xs>::element...>::type;
+    if constexpr ((detail::is_element_of<typename AsExpression<Xs>::element, Common> && ...)) {
+        return Apply<F, AsExpression<Xs>...>(as_expression(std::forward<Xs>(xs))...);
+    } else {
+        return std::get<0>(std::tuple(as_expression(std::forward<Xs>(xs))...));
+    }
 }
 
 }  // namespace tandem::inline TANDEM_ABI

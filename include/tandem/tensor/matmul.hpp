@@ -38,14 +38,25 @@ struct Transposed : ExpressionNode {
     void write_key(detail::Key& key) const { operand.write_key(key); }
 };
 
+namespace detail {
+
+// As classes of plain values: compilers spell out whatever an error stands in.
+
+template <std::size_t columns, std::size_t rows>
+struct ProductRules {
+    static_assert(columns == rows, "tandem: matmul needs as many columns on the left as rows on the right");
+};
+
+}  // namespace detail
+
 /// a · b.
 template <Expression A, Expression B>
 struct Product : ExpressionNode {
     static_assert(A::shape::rank == 2 && B::shape::rank == 2, "tandem: matmul takes two matrices");
     static constexpr std::size_t inner_a = detail::matrix_extent<typename A::shape, 1>;
     static constexpr std::size_t inner_b = detail::matrix_extent<typename B::shape, 0>;
-    static_assert(inner_a == inner_b || inner_a == dynamic || inner_b == dynamic,
-                  "tandem: matmul needs as many columns on the left as rows on the right");
+    static constexpr bool is_open = inner_a == dynamic || inner_b == dynamic;
+    static_assert(sizeof(detail::ProductRules < is_open ? dynamic : inner_a, is_open ? dynamic : inner_b >) > 0);
     using has_rule = void;
     using element = typename detail::CommonElementOf<typename A::element, typename B::element>::type;
     using shape = Shape<detail::matrix_extent<typename A::shape, 0>, detail::matrix_extent<typename B::shape, 1>>;

@@ -1,6 +1,7 @@
 // Single elements, rows and columns of a matrix, picked by index.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -75,12 +76,21 @@ struct Gathered : ExpressionNode {
     }
 };
 
+namespace detail {
+
+// A class of plain values: compilers spell out whatever an error stands in.
+template <std::size_t count, std::size_t columns>
+struct ColumnRules {
+    static_assert(count <= columns,
+                  "tandem: at most as many columns as the matrix has can be taken, of an embedding as many elements");
+};
+
+}  // namespace detail
+
 /// The first Count columns of a matrix.
 template <Expression E, std::size_t Count>
 struct FirstColumns : ExpressionNode {
     static_assert(E::shape::rank == 2 && Count > 0, "tandem: first_columns takes a matrix");
-    static_assert(E::shape::rank != 2 || E::shape::extents[1] == dynamic || Count <= E::shape::extents[1],
-                  "tandem: first_columns takes at most as many columns as the matrix has");
     using has_rule = void;
     using element = typename E::element;
     using shape = Shape<detail::matrix_extent<typename E::shape, 0>, Count>;
@@ -101,7 +111,9 @@ struct FirstColumns : ExpressionNode {
 /// x[:, 0 .. Count) of the matrix x <M, N>: <M, Count>.
 template <std::size_t Count, TensorOperand X>
 auto first_columns(X&& x) {
-    return FirstColumns<AsExpression<X>, Count>(as_expression(std::forward<X>(x)));
+    constexpr std::size_t columns = detail::matrix_extent<typename AsExpression<X>::shape, 1>;
+    static_assert(sizeof(detail::ColumnRules<Count, columns>) > 0);
+    return FirstColumns<AsExpression<X>, std::min(Count, columns)>(as_expression(std::forward<X>(x)));
 }
 
 namespace functions {

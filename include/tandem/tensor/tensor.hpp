@@ -17,11 +17,22 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
+// As classes of plain values: compilers spell out whatever an error stands in, and print both sides of a comparison.
+
+template <std::size_t given, std::size_t dynamic_extents>
+struct SizeRules {
+    static_assert(given == dynamic_extents, "tandem: give exactly one size for every dynamic extent of the shape");
+};
+
+template <std::size_t given, std::size_t axes>
+struct IndexRules {
+    static_assert(given == axes, "tandem: give exactly one index for every axis of the tensor");
+};
+
 /// The full extents of shape S, given its dynamic ones in order.
 template <class S, std::convertible_to<std::size_t>... Dynamic>
 constexpr Extents<S::rank> extents_of(Dynamic... extents) {
-    static_assert(sizeof...(Dynamic) == S::dynamic_count,
-                  "tandem: give exactly one size for every dynamic extent of the shape");
+    static_assert(sizeof(SizeRules<sizeof...(Dynamic), S::dynamic_count>) > 0);
     Extents<S::rank> result = S::extents;
     [[maybe_unused]] std::size_t axis = 0;
     [[maybe_unused]] const auto next_dynamic = [&]() -> std::size_t& {
@@ -44,7 +55,7 @@ constexpr Extents<S::rank> empty_extents() {
 
 template <std::size_t Rank, std::convertible_to<std::size_t>... Indices>
 TANDEM_DEVICE constexpr std::size_t offset_of(const Extents<Rank>& extents, Indices... indices) {
-    static_assert(sizeof...(Indices) == Rank, "tandem: give exactly one index for every axis of the tensor");
+    static_assert(sizeof(IndexRules<sizeof...(Indices), Rank>) > 0);
     std::size_t offset = 0;
     [[maybe_unused]] std::size_t axis = 0;
     ((offset = offset * extents[axis++] + static_cast<std::size_t>(indices)), ...);

@@ -21,6 +21,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <tandem/core/digest.hpp>
@@ -30,9 +31,11 @@
 #include <tandem/core/to_text.hpp>
 #include <tandem/kernels/isa.hpp>
 #include <tandem/losses/contrastive.hpp>
+#include <tandem/losses/rules.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/models/describe.hpp>
 #include <tandem/train/optimizer.hpp>
+#include <tandem/train/rules.hpp>
 #include <tandem/train/schedule.hpp>
 #include <tandem/train/snapshot.hpp>
 
@@ -41,10 +44,7 @@ namespace tandem::inline TANDEM_ABI {
 /// What a Trainer trains on: pairs by number. fetch writes pair `index` as a preprocessed image [3, size, size] and ids
 /// [context], drawing whatever is random from `random` alone; it is called from several threads at once.
 template <class Data>
-concept PairSource = requires(const Data& data, Random& random, std::span<float> image, std::span<Id> ids) {
-    { data.size() } -> std::convertible_to<std::size_t>;
-    data.fetch(std::size_t{}, random, image, ids);
-};
+concept PairSource = detail::HasSize<Data> && detail::Fetches<Data>;
 
 namespace detail {
 
@@ -113,6 +113,15 @@ struct TrainerOptions {
 /// architecture, element type, kernels (TANDEM_ISA) and data.
 template <class Model, class Optimizer, class Schedule, class L>
 class Trainer {
+    using Call = detail::LossCall<L, typename Model::C, Model::embedding, Model::architecture.logit_bias>;
+    static constexpr bool has_update = detail::Updates<Optimizer, Model, AdamW::State<Model>>;
+    static constexpr bool fits =
+        Model::trains && detail::HasRate<Optimizer> && has_update && detail::GivesFactors<Schedule> && Call::fits;
+    static_assert(sizeof(detail::TrainingRules<Model::trains>) > 0);
+    static_assert(sizeof(detail::OptimizerRules<Optimizer, detail::HasRate<Optimizer>, has_update>) > 0);
+    static_assert(sizeof(detail::ScheduleRules<Schedule, detail::GivesFactors<Schedule>>) > 0);
+    static_assert(sizeof(detail::loss_rules<L, Call, Model::architecture.logit_bias>()) > 0);
+
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
 
@@ -132,49 +141,14 @@ public:
     /// whose rate is no rate; and after max_skipped skipped steps in a row. The weights are then those of the last good
     /// step, and so are a snapshot's. An update that makes a weight infinite is an Error as well, and the model is
     /// lost: a snapshot still has what it was saved with before.
-    template <PairSource Data>
+    template <class Data>
     RunState fit(const Data& data) {
-        check(data.size());
-        const std::size_t batches = data.size() / options_.batch;
-        const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
-        run_ = {};
-        run_.seed = options_.seed.value;
-        state_.reset();
-        const auto is_over = [&] {
-            return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
-        };
-        if (!options_.snapshot.empty()) {
-            inputs_ = inputs(data);
-            resume();
+        static_assert(sizeof(detail::DataRules<Data, detail::HasSize<Data>, detail::Fetches<Data>>) > 0);
+        if constexpr (fits && PairSource<Data>) {
+            return run(data);
+        } else {
+            return {};
         }
-        check_weights();
-        // Not only after hours is it found that nothing can be written there, or not as much.
-        if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step);
-        Clock::time_point reported = Clock::now();
-        std::size_t reported_step = run_.step;
-        while (!is_over()) {
-            const Clock::time_point began = Clock::now();
-            const Batch batch = next.get();
-            next = prefetch(data, run_.step + 1);
-            step(batch, last, began);
-            run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
-            const bool ended = is_over();
-            if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
-                const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
-                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
-                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
-                reported = Clock::now();
-                reported_step = run_.step;
-            }
-            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) hook_(model_, run_);
-            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
-        }
-        if (options_.log != nullptr && run_.skipped > 0) {
-            *options_.log << run_.skipped << " of " << run_.step
-                          << " steps were skipped: loss or gradient not finite\n";
-        }
-        return run_;
     }
 
 private:
@@ -292,6 +266,51 @@ private:
             digest.add(std::span<const Id>(batch.ids.elements()));
         }
         return digest.text();
+    }
+
+    template <PairSource Data>
+    RunState run(const Data& data) {
+        check(data.size());
+        const std::size_t batches = data.size() / options_.batch;
+        const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
+        run_ = {};
+        run_.seed = options_.seed.value;
+        state_.reset();
+        const auto is_over = [&] {
+            return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
+        };
+        if (!options_.snapshot.empty()) {
+            inputs_ = inputs(data);
+            resume();
+        }
+        check_weights();
+        // Not only after hours is it found that nothing can be written there, or not as much.
+        if (!options_.snapshot.empty() && !is_over()) save();
+        auto next = prefetch(data, run_.step);
+        Clock::time_point reported = Clock::now();
+        std::size_t reported_step = run_.step;
+        while (!is_over()) {
+            const Clock::time_point began = Clock::now();
+            const Batch batch = next.get();
+            next = prefetch(data, run_.step + 1);
+            step(batch, last, began);
+            run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
+            const bool ended = is_over();
+            if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
+                const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
+                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
+                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                reported = Clock::now();
+                reported_step = run_.step;
+            }
+            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) hook_(model_, run_);
+            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
+        }
+        if (options_.log != nullptr && run_.skipped > 0) {
+            *options_.log << run_.skipped << " of " << run_.step
+                          << " steps were skipped: loss or gradient not finite\n";
+        }
+        return run_;
     }
 
     void resume() {
@@ -427,7 +446,7 @@ private:
     Hook hook_;
     Model gradient_;
     typename Model::Workspace work_;
-    AdamW::State<Model> state_;
+    std::conditional_t<Model::trains, AdamW::State<Model>, std::monostate> state_;
     RunState run_;
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot

@@ -1,0 +1,20 @@
+// Gradients of pixels need a model that trains.
+// expect: tandem: bf16 and int8 models only infer: their weights have too few bits for gradients and updates; amp_bf16 trains
+#include <tandem/models/clip.hpp>
+
+inline constexpr tandem::ClipConfig config{
+    .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 32, .layers = 1, .heads = 2},
+    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2},
+    .embedding = 16};
+
+#if defined(TANDEM_EXPECT_FAIL)
+using Model = tandem::Clip<config, tandem::bf16>;
+#else
+using Model = tandem::Clip<config>;
+#endif
+
+float guide(const Model& model, Model::Vision::Input images, tandem::Tensor<float, Model::Vision::Input::shape>& gradient) {
+    return model.image_gradient(images, [](auto image) { return tandem::sum(image); }, gradient);
+}
+
+int main() {}
