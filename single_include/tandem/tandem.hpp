@@ -5516,8 +5516,8 @@ struct TanhGelu {
     }
 };
 
-/// The one of the three above that a model was told when it was made: for programs that open any checkpoint, where every
-/// form of every architecture would be compiled. As Gelu until open() tells it.
+/// The one of the three above that a model was told when it was made: for programs that open any checkpoint, where
+/// every form of every architecture would be compiled. As Gelu until open() tells it.
 struct AnyGelu {};
 
 /// x · σ(x): torch.nn.SiLU(), Swish.
@@ -5578,7 +5578,8 @@ using ActivationInput = Variable<T, Shape<dynamic>>;
 /// Whether a callable makes an elementwise expression of one.
 template <class Activation, Real T>
 constexpr bool is_activation() {
-    if constexpr (has_kernel<Activation>) {
+    // (AnyGelu is one that is chosen at run time, of those that have kernels.)
+    if constexpr (has_kernel<Activation> || std::is_same_v<Activation, AnyGelu>) {
         return true;
     } else if constexpr (std::invocable<const Activation&, const ActivationInput<T>&>) {
         return tandem::detail::is_elementwise<
