@@ -1,5 +1,6 @@
 // gather takes one id for every row.
 // expect: tandem: gather takes a matrix and one id for each of its rows
+// long: a little, by the longer name of the namespace in units that link tandem::compiled
 #include <tandem/tensor/pick.hpp>
 
 #if defined(TANDEM_EXPECT_FAIL)

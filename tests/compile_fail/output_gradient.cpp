@@ -1,5 +1,6 @@
 // Gradients of pixels need a model that trains.
 // expect: tandem: bf16 and int8 models only infer: their weights have too few bits for gradients and updates; amp_bf16 trains
+// long: a little, by the longer name of the namespace in units that link tandem::compiled
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config{
