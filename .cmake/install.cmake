@@ -15,6 +15,8 @@ install(DIRECTORY include/tandem DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONE
         FILES_MATCHING PATTERN "*.hpp" PATTERN "*.ipp" PATTERN "*.cuh")
 
 # What a program links that is not built with CMake: tandem.pc for header-only use, tandem-compiled.pc for the other.
+# They find their prefix from where they lie, so that `cmake --install --prefix` may choose it.
+file(RELATIVE_PATH tandem_up "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
 foreach(name IN ITEMS tandem tandem-compiled)
     if(name STREQUAL "tandem" OR TARGET tandem::compiled)
         configure_file(.cmake/${name}.pc.in ${name}.pc @ONLY)
