@@ -11,6 +11,7 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/tandem-config.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/tandem-config-version.cmake
               .cmake/components.cmake
         DESTINATION ${package_directory} COMPONENT library)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT library)
 install(DIRECTORY include/tandem DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT library
         FILES_MATCHING PATTERN "*.hpp" PATTERN "*.ipp" PATTERN "*.cuh")
 
