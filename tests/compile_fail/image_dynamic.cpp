@@ -2,10 +2,7 @@
 // expect: tandem: a model's images and ids bear their size in their type: Model::Vision::Input(images.elements(), count), Model::Text::Input(ids.elements(), count)
 #include <tandem/models/clip.hpp>
 
-inline constexpr tandem::ClipConfig config{
-    .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 32, .layers = 1, .heads = 2},
-    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2},
-    .embedding = 16};
+#include "small.hpp"
 
 using Model = tandem::Clip<config>;
 

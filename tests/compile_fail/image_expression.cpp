@@ -2,10 +2,7 @@
 // expect: tandem: a model takes tensors: evaluate() makes one of an expression
 #include <tandem/models/clip.hpp>
 
-inline constexpr tandem::ClipConfig config{
-    .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 32, .layers = 1, .heads = 2},
-    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2},
-    .embedding = 16};
+#include "small.hpp"
 
 using Model = tandem::Clip<config>;
 

@@ -2,10 +2,7 @@
 // expect: tandem: this loss takes a bias: set .logit_bias = true in the ClipConfig
 #include <tandem/models/clip.hpp>
 
-inline constexpr tandem::ClipConfig config{
-    .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 32, .layers = 1, .heads = 2},
-    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2},
-    .embedding = 16};
+#include "small.hpp"
 
 #if defined(TANDEM_EXPECT_FAIL)
 using Chosen = tandem::SigmoidLoss;

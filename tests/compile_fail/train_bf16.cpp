@@ -2,10 +2,7 @@
 // expect: tandem: bf16 and int8 models only infer: their weights have too few bits for gradients and updates; amp_bf16 trains
 #include <tandem/models/clip.hpp>
 
-inline constexpr tandem::ClipConfig config{
-    .vision = tandem::VitConfig{.image = 32, .patch = 8, .width = 32, .layers = 1, .heads = 2},
-    .text = tandem::TextConfig{.vocabulary = 64, .context = 8, .width = 32, .layers = 1, .heads = 2},
-    .embedding = 16};
+#include "small.hpp"
 
 using Chosen = tandem::InfoNce;
 #if defined(TANDEM_EXPECT_FAIL)
