@@ -20,8 +20,6 @@ namespace fs = std::filesystem;
 using Catch::Matchers::Contains;
 using tandem::Id;
 using tandem::JsonTokenizer;
-using token_goldens::parse_ids;
-using token_goldens::unescaped;
 
 namespace {
 
@@ -40,40 +38,14 @@ std::string contents(const fs::path& path) {
 }  // namespace
 
 TEST_CASE("ids are those of the tokenizers package on ten thousand texts") {
-    const JsonTokenizer tokenizer = JsonTokenizer::load(fixtures);
-    const JsonTokenizer open_clip = JsonTokenizer::load(fixtures, tandem::Cleaning::open_clip);
-    std::size_t wrong = 0;
-    const auto& rows = goldens("e");
-    for (const auto& row : rows) {
-        for (const std::size_t column : {std::size_t{2}, std::size_t{3}}) {
-            const std::vector<Id> found = (column == 2 ? tokenizer : open_clip).encode(unescaped(row.at(1)));
-            if (found == parse_ids(row.at(column)) || ++wrong > 10) continue;
-            std::string ids;
-            for (const Id id : found) ids += std::to_string(id) + " ";
-            UNSCOPED_INFO(row.at(1) << "\n  expected " << row.at(column) << "\n  found    " << ids);
-        }
-    }
-    CHECK(wrong == 0);
-    CHECK(rows.size() > 10'000);
+    token_goldens::compare_texts(JsonTokenizer::load(fixtures), goldens("e"), 2);
+    token_goldens::compare_texts(JsonTokenizer::load(fixtures, tandem::Cleaning::open_clip), goldens("e"), 3);
 }
 
 TEST_CASE("rows of a tokenizer.json are cut before the end of text, and padded") {
     const JsonTokenizer tokenizer = JsonTokenizer::load(fixtures / "tokenizer.json");
-    const auto& rows = goldens("c");
-    CHECK(rows.size() > 100);
-    for (const auto& row : rows) {
-        std::vector<Id> ids(std::stoul(row.at(1)), -1);
-        tokenizer.encode(unescaped(row.at(2)), ids);
-        CHECK(ids == parse_ids(row.at(3)));
-    }
-    const std::vector<std::string> texts{"a photo of a cat", "", "Dogs, two of them!"};
-    const std::vector<Id> batch = tokenizer.encode_batch(texts, 16);
-    REQUIRE(batch.size() == 48);
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-        std::vector<Id> row(16);
-        tokenizer.encode(texts[i], row);
-        CHECK(std::equal(row.begin(), row.end(), batch.begin() + static_cast<std::ptrdiff_t>(16 * i)));
-    }
+    token_goldens::compare_contexts(tokenizer, goldens("c"));
+    token_goldens::check_batch(tokenizer);
     CHECK_THROWS_WITH(tokenizer.encode("a", std::span<Id>{}),
                       "JsonTokenizer::encode: expected a context of at least 1 tokens, found 0");
 }

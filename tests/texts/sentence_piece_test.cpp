@@ -21,8 +21,6 @@ using Catch::Matchers::Contains;
 using tandem::Cleaning;
 using tandem::Id;
 using tandem::SentencePiece;
-using token_goldens::parse_ids;
-using token_goldens::unescaped;
 
 namespace {
 
@@ -36,44 +34,14 @@ const std::vector<std::vector<std::string>>& goldens(const std::string& kind) {
 }  // namespace
 
 TEST_CASE("ids are transformers' and open_clip's on ten thousand texts") {
-    const SentencePiece transformers = SentencePiece::load(fixtures);
-    const SentencePiece open_clip = SentencePiece::load(fixtures / "spiece.model", Cleaning::open_clip);
-    std::size_t wrong = 0, texts = 0;
-    for (const auto& row : goldens("e")) {
-        const std::string text = unescaped(row.at(1));
-        ++texts;
-        for (const bool first : {true, false}) {
-            const std::vector<Id> found = (first ? transformers : open_clip).encode(text),
-                                  expected = parse_ids(row.at(first ? 2 : 3));
-            if (found == expected || ++wrong > 10) continue;
-            UNSCOPED_INFO((first ? "transformers: " : "open_clip: ") << row.at(1));
-            UNSCOPED_INFO("  expected " << row.at(first ? 2 : 3));
-            std::string ids;
-            for (const Id id : found) ids += std::to_string(id) + " ";
-            UNSCOPED_INFO("  found    " << ids);
-        }
-    }
-    CHECK(wrong == 0);
-    CHECK(texts > 10'000);
+    token_goldens::compare_texts(SentencePiece::load(fixtures), goldens("e"), 2);
+    token_goldens::compare_texts(SentencePiece::load(fixtures / "spiece.model", Cleaning::open_clip), goldens("e"), 3);
 }
 
 TEST_CASE("rows are cut and padded with the end of text") {
     const SentencePiece tokenizer = SentencePiece::load(fixtures);
-    const auto& rows = goldens("c");
-    CHECK(rows.size() > 100);
-    for (const auto& row : rows) {
-        std::vector<Id> ids(std::stoul(row.at(1)), -1);
-        tokenizer.encode(unescaped(row.at(2)), ids);
-        CHECK(ids == parse_ids(row.at(3)));
-    }
-    const std::vector<std::string> texts{"a photo of a cat", "", "Dogs, two of them!"};
-    const std::vector<Id> batch = tokenizer.encode_batch(texts, 16);
-    REQUIRE(batch.size() == 48);
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-        std::vector<Id> row(16);
-        tokenizer.encode(texts[i], row);
-        CHECK(std::equal(row.begin(), row.end(), batch.begin() + static_cast<std::ptrdiff_t>(16 * i)));
-    }
+    token_goldens::compare_contexts(tokenizer, goldens("c"));
+    token_goldens::check_batch(tokenizer);
     CHECK_THROWS_WITH(tokenizer.encode("a", std::span<Id>{}),
                       "SentencePiece::encode: expected a context of at least 1 token, found 0");
 }
