@@ -1,13 +1,10 @@
 // Definitions of core/file.hpp.
 #pragma once
 
-#include <cerrno>
 #include <cstddef>
 #include <filesystem>
 #include <span>
-#include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
