@@ -81,9 +81,9 @@ struct Pictures {
     }
 };
 
-/// Formats of pictures that are read, and those that are told apart.
-inline constexpr std::array read_formats{"JPEG", "PNG", "WebP"};
-inline constexpr std::array other_formats{"GIF", "BMP", "TIFF", "AVIF", "HEIC", "JPEG XL"};
+/// Formats of pictures that are told apart, those that are read first.
+inline constexpr std::array formats{"JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "HEIC", "JPEG XL"};
+inline constexpr std::span read_formats = std::span(formats).first<3>();
 
 inline bool is_read(std::string_view format) {
     return std::ranges::find(read_formats, format) != read_formats.end();
@@ -98,15 +98,9 @@ inline std::string picture_format(const std::filesystem::path& path, std::string
     if (!file.is_open() || file.bad()) fault = "cannot be read";
     const auto bytes = std::as_bytes(std::span(first.data(), static_cast<std::size_t>(file.gcount())));
     const std::string kind(td::detail::file_kind(bytes).name);
-    const auto names = [&](const char* format) {
-        // A list of paths may begin with BM.
-        return kind == std::string(format) + " data" && !(kind == "BMP data" && td::detail::is_text(bytes));
-    };
-    for (const char* const format : read_formats) {
-        if (names(format)) return format;
-    }
-    for (const char* const format : other_formats) {
-        if (names(format)) return format;
+    if (kind == "BMP data" && td::detail::is_text(bytes)) return {};  // a list of paths may begin with BM
+    for (const char* const format : formats) {
+        if (kind == std::string(format) + " data") return format;
     }
     return {};
 }
