@@ -31,7 +31,9 @@ for package in "${packages[@]}"; do dpkg-deb --info "$package" | grep -E '^ (Pac
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 root=$(mktemp -d)
 trap 'rm -rf --one-file-system "$root"' EXIT
-mirror=$(sed -nE 's#^(deb|URIs:)( \[[^]]*\])? *(https?://[^ ]+).*#\3#p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -1)
+# Of the two places where apt's sources stand, one may be missing.
+mirror=$(sed -nE 's#^(deb|URIs:)( \[[^]]*\])? *(https?://[^ ]+).*#\3#p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+    head -1 || true)
 debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"} >/dev/null
 cp "${packages[@]}" "$root/tmp/"
 cp "$here"/tests/packaging/{core,compiled}.cpp "$root/tmp/"

@@ -13,6 +13,7 @@
 #include <tbb/info.h>
 
 #include <tandem/models/clip.hpp>
+#include <tandem/models/cost.hpp>
 #include <tandem/models/zoo.hpp>
 
 #include "ceiling.hpp"

@@ -7,6 +7,7 @@
 
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/cost.hpp>
 #include <tandem/models/zoo.hpp>
 #include <tandem/train/optimizer.hpp>
 

@@ -11,6 +11,7 @@
 #include <tandem/models/check_gradients.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/cost.hpp>
 #include <tandem/models/describe.hpp>
 #include <tandem/models/open.hpp>
 #include <tandem/models/zoo.hpp>

@@ -4,6 +4,7 @@
 
 #include <tandem/models/check_gradients.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/cost.hpp>
 
 namespace td = tandem;
 

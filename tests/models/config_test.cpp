@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include <tandem/models/cost.hpp>
 #include <tandem/models/zoo.hpp>
 
 namespace td = tandem;

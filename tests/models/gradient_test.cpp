@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include <tandem/models/check_gradients.hpp>
+#include <tandem/models/cost.hpp>
 #include <tandem/models/describe.hpp>
 
 namespace td = tandem;

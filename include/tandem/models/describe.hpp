@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <tandem/models/config.hpp>
+#include <tandem/models/cost.hpp>
 #include <tandem/models/efficientnet.hpp>
 #include <tandem/models/resnet.hpp>
 
