@@ -18,7 +18,7 @@ rm -rf "$venv"
 install() { "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r /dev/stdin; }
 # The CUDA libraries that PyTorch's wheel links are large, and a CPU-only wheel needs none.
 grep -v '^nvidia-' "$list" | install
-if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+if grep -q '^nvidia-' "$list" && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
     grep '^nvidia-' "$list" | install
 fi
 "$venv/bin/python" -c "import $modules"

@@ -1,5 +1,5 @@
 // What this machine can do at most, measured in the process that compares itself with it: multiply-adds that depend on
-// nothing, in registers, and copies of memory.
+// nothing, in registers, and copies and reads of memory.
 #pragma once
 
 #include <algorithm>
@@ -242,6 +242,28 @@ inline double copy_rate(std::size_t footprint, double seconds = 0.02) {
         }
     });
     return 1e-9 * 2.0 * static_cast<double>(half * times) / time;
+}
+
+/// Bytes a second (10^9) that `threads` cores read of `footprint` bytes together.
+inline double read_rate(std::size_t footprint, std::size_t threads, double seconds = 0.5) {
+    const std::size_t words = footprint / sizeof(std::uint64_t) / (8 * threads) * (8 * threads), each = words / threads;
+    tandem::Buffer<std::uint64_t> memory(words);
+    std::memset(memory.data(), 1, words * sizeof(std::uint64_t));
+    const auto read = [&](std::size_t thread) {
+        std::uint64_t sums[8] = {};
+        const std::uint64_t* const from = memory.data() + thread * each;
+        for (std::size_t i = 0; i < each; i += 8) {
+            for (std::size_t j = 0; j < 8; ++j) sums[j] += from[i + j];
+        }
+        detail::use(sums);
+    };
+    const double time = detail::shortest(seconds, [&] {
+        std::vector<std::thread> others;
+        for (std::size_t i = 1; i < threads; ++i) others.emplace_back(read, i);
+        read(0);
+        for (std::thread& thread : others) thread.join();
+    });
+    return 1e-9 * static_cast<double>(words * sizeof(std::uint64_t)) / time;
 }
 
 }  // namespace ceiling

@@ -1,0 +1,115 @@
+"""td::Index beside FAISS' IndexFlatIP; search.sh runs it and says how."""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import faiss
+import numpy
+
+K = 10
+
+
+def unit(rows):
+    return rows / numpy.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def random_rows(generator, count, width):
+    return unit(generator.standard_normal((count, width), dtype=numpy.float32))
+
+
+def cones(generator, rows, width):
+    """Rows around a mean that all share and one of 1,000 centres each; and queries around a mean of their own."""
+    mean, other = random_rows(generator, 2, width)
+    centres = random_rows(generator, 1000, width)
+    kind = generator.integers(0, len(centres), rows)
+    data = mean + 0.7 * centres[kind] + 0.6 * random_rows(generator, rows, width)
+    wanted = generator.integers(0, len(centres), 64)
+    queries = 0.3 * mean + other + 0.35 * centres[wanted] + 0.6 * random_rows(generator, 64, width)
+    return unit(data), unit(queries)
+
+
+class Tandem:
+    def __init__(self, program, folder, rows, queries, threads):
+        rows.tofile(folder / "rows.f32")
+        queries.tofile(folder / "queries.f32")
+        self.process = subprocess.Popen([program, folder / "rows.f32", folder / "queries.f32", str(rows.shape[1]), str(threads)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        _, rate, self.kernels = self.read()
+        self.rate = float(rate)
+
+    def read(self):
+        line = self.process.stdout.readline().split()
+        if not line:
+            sys.exit("tandem's side ended")
+        return line
+
+    def search(self, kind, count, repeats):
+        """Seconds, rows scored again a query, positions"""
+        self.process.stdin.write(f"{kind} {count} {K} {repeats}\n")
+        self.process.stdin.flush()
+        seconds, rescored, *found = self.read()
+        return float(seconds), float(rescored), numpy.array(found, dtype=numpy.int64).reshape(count, K)
+
+
+def peer_search(index, queries, repeats):
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        scores, found = index.search(queries, K)
+        best = min(best, time.perf_counter() - start)
+    return best, scores, found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
+    parser.add_argument("program")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    faiss.omp_set_num_threads(arguments.threads)
+    generator = numpy.random.default_rng(0)
+    print(f"{arguments.rows} rows of {arguments.width}, k = {K}, {arguments.threads} threads")
+    print(f"{'rows':8}{'search':8}{'queries':>8}{'tandem ms':>11}{'FAISS ms':>10}{'ratio':>7}{'GB/s':>7}{'ceiling':>9}{'share':>7}"
+          f"{'rescored':>10}{'recall@10':>11}")
+    for name in ("random", "cones"):
+        if name == "random":
+            rows = random_rows(generator, arguments.rows, arguments.width)
+            queries = random_rows(generator, 64, arguments.width)
+        else:
+            rows, queries = cones(generator, arguments.rows, arguments.width)
+        index = faiss.IndexFlatIP(arguments.width)
+        index.add(rows)
+        with tempfile.TemporaryDirectory() as folder:
+            tandem = Tandem(arguments.program, Path(folder), rows, queries, arguments.threads)
+        for kind, count in (("exact", 1), ("fast", 1), ("exact", 64), ("fast", 64)):
+            ours, theirs = [], []
+            for _ in range(arguments.rounds):
+                seconds, rescored, found = tandem.search(kind, count, 3)
+                ours.append(seconds)
+                seconds, scores, wanted = peer_search(index, queries[:count], 3 if count == 1 else 1)
+                theirs.append(seconds)
+            # Where FAISS' own float32 sums call two rows equal or nearly so, either may stand before the other.
+            products = numpy.einsum("qd,qkd->qk", queries[:count].astype(numpy.float64), rows[found].astype(numpy.float64))
+            hits = products >= scores[:, -1:] - 1e-6
+            a, b = statistics.median(ours), statistics.median(theirs)
+            rate = 1e-9 * arguments.rows * arguments.width / a
+            share = f"{rate / tandem.rate:7.2f}" if count == 1 else f"{'':7}"
+            print(f"{name:8}{kind:8}{count:8}{1e3 * a:11.1f}{1e3 * b:10.1f}{b / a:7.2f}{rate:7.1f}{tandem.rate:9.1f}{share}"
+                  f"{rescored:10.0f}{hits.mean():11.4f}", flush=True)
+            if kind == "exact" and not hits.all():
+                sys.exit("an exact answer differs from FAISS'")
+        print(f"kernels: {tandem.kernels}", file=sys.stderr)
+        tandem.process.stdin.close()
+        tandem.process.wait()
+
+
+if __name__ == "__main__":
+    main()
