@@ -136,11 +136,9 @@ inline std::string class_name(const std::string& folder) {
 }
 
 inline td::PairOptions pair_options(td::ImageSize image) {
-    td::Preprocess recipe = td::openai_preprocess(image);
-    recipe.fit = td::Fit::pad;
-    recipe.padding = td::white;
+    const td::Preprocess recipe = preprocess_of(image);
     td::PairOptions options{.preprocess = recipe, .stored = {image.height * 4 / 3, image.width * 4 / 3}};
-    options.decode.background = td::white;
+    options.decode.background = recipe.background;
     return options;
 }
 

@@ -84,7 +84,7 @@ int run(const Arguments& options) {
     require_place(options.get("--out"));
     const Opened opened = open(options, has_text ? td::Towers::both : td::Towers::image);
     if (has_text && !opened.clip.parts().text)
-        throw td::Error(options.get("--weights"), "both towers of a model, to compare a picture and a caption",
+        throw td::Error(weights_of(options).string(), "both towers of a model, to compare a picture and a caption",
                         opened.clip.sizes().architecture);
     const int most = static_cast<int>(opened.clip.sizes().image_layers);
     if (most > 0 && (layer >= most || layer < -most))

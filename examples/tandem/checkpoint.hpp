@@ -17,17 +17,16 @@
 #include <tandem/models/open.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
 
+#include "../zoo/zoo.hpp"
 #include "command.hpp"
-
-extern template tandem::AnyClip tandem::open<float>(const std::filesystem::path&, const tandem::OpenOptions&);
-extern template tandem::AnyClip tandem::open<tandem::bf16>(const std::filesystem::path&, const tandem::OpenOptions&);
-extern template tandem::AnyClip tandem::open<tandem::int8>(const std::filesystem::path&, const tandem::OpenOptions&);
 
 namespace program {
 
 /// What open() reads.
 inline const std::vector<Option> checkpoint_options{
-    {"--weights", "PATH", "a checkpoint: a file, the index of a sharded one, or a folder with its config"},
+    {"--weights", "PATH",
+     "a checkpoint: a file, the index of a sharded one, or a folder with its config (default: the folder quickstart, which "
+     "examples/quickstart.sh makes)"},
     {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
     {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
     {"--prefix", "NAME", "which of several models in a file: what stands before its tensors' names (ema., say)"},
@@ -55,9 +54,23 @@ struct Opened {
     td::DecodeOptions decode;  ///< with the background that the checkpoint's library gives pictures
 };
 
+/// The checkpoint that the options name, or the quickstart's. Throws Error if neither is there.
+inline std::filesystem::path weights_of(const Arguments& arguments) {
+    const std::filesystem::path trained = "quickstart";
+    if (arguments.has("--weights") || !std::filesystem::exists(trained / "model.safetensors")) return arguments.require("--weights");
+    return trained;
+}
+
+/// Where the tokenizer of a checkpoint is looked for.
+inline std::filesystem::path tokenizer_of(const Arguments& arguments) {
+    if (arguments.has("--tokenizer")) return arguments.get("--tokenizer");
+    const std::filesystem::path weights = weights_of(arguments);
+    return std::filesystem::is_directory(weights / "tokenizer") ? weights / "tokenizer" : weights;
+}
+
 /// Opens what checkpoint_options say.
 inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::both) {
-    const std::filesystem::path path = arguments.require("--weights");
+    const std::filesystem::path path = weights_of(arguments);
     const td::OpenOptions options{
         .towers = towers,
         .check_finite = true,
@@ -78,14 +91,15 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
         if (towers == td::Towers::text && arguments.has(name))
             throw td::Error(name, "pictures, which it is for", "none");
     }
-    td::AnyClip clip = precision == "f32"    ? td::open<float>(path, options)
-                       : precision == "bf16" ? td::open<td::bf16>(path, options)
-                                             : td::open<td::int8>(path, options);
+    td::AnyClip clip = precision == "f32"    ? zoo::open<float>(path, options)
+                       : precision == "bf16" ? zoo::open<td::bf16>(path, options)
+                                             : zoo::open<td::int8>(path, options);
     td::Preprocess recipe;
     if (clip.parts().image) {
         const td::ImageSize size = clip.sizes().image;
+        const bool is_own = clip.sizes().architecture.ends_with("quickstart");
         recipe =
-            td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
+            is_own ? quickstart::preprocess_of(size) : td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
         if (recipe.size != size)
             throw td::Error(path.string(), "preprocessing to the model's " + to_string(size) + " pixels",
                             to_string(recipe.size));
@@ -95,9 +109,8 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
     }
     std::optional<td::AnyTokenizer> tokenizer;
     if (towers != td::Towers::image && clip.parts().text) {
-        tokenizer = td::open_tokenizer(
-            arguments.has("--tokenizer") ? std::filesystem::path(arguments.get("--tokenizer")) : path,
-            std::filesystem::is_directory(path) ? path : path.parent_path());
+        tokenizer =
+            td::open_tokenizer(tokenizer_of(arguments), std::filesystem::is_directory(path) ? path : path.parent_path());
     }
     decode.background = recipe.background;
     return {std::move(clip), recipe, std::move(tokenizer), decode};
@@ -106,6 +119,12 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
 /// A picture as the options say.
 inline td::Image read_picture(const Opened& opened, const std::filesystem::path& path) {
     return td::read_image(path, opened.decode);
+}
+
+/// The embeddings of texts, [N, embedding].
+inline std::vector<float> embed_texts(const Opened& opened, std::span<const std::string> texts) {
+    const auto found = opened.clip.encode_text(opened.tokenizer->encode_batch(texts, opened.clip.sizes().context));
+    return {found.data(), found.data() + found.size()};
 }
 
 /// The same, as the model's input. Throws Error that names the picture.

@@ -16,13 +16,12 @@ std::optional<long long> whole_number(const std::string& text) {
 
 Arguments::Arguments(const Command& command, std::vector<std::string> words) {
     const std::string operand = command.operand;
-    bool has_operand = false;
+    const std::size_t most = operand.empty() ? 0 : operand.ends_with("...") ? words.size() : 1;
     for (std::size_t i = 0; i < words.size(); ++i) {
         const std::string name = words[i];
-        if (!operand.empty() && !has_operand && !name.starts_with("--")) {
+        if (operands_.size() < most && !name.starts_with("--")) {
             if (name.empty()) throw UsageError(operand, operand, "an empty text");
-            operand_ = name;
-            has_operand = true;
+            operands_.push_back(name);
             continue;
         }
         const auto option =
@@ -37,7 +36,7 @@ Arguments::Arguments(const Command& command, std::vector<std::string> words) {
         if (words[i].empty()) throw UsageError(name, option->value, "an empty text");
         values_[name] = words[i];
     }
-    if (!operand.empty() && !has_operand)
+    if (!operand.empty() && operands_.empty())
         throw UsageError("tandem " + std::string(command.name), operand, "nothing: see --help");
 }
 
@@ -80,7 +79,8 @@ int Arguments::layer(const std::string& name, int otherwise) const {
 }
 
 std::vector<Command> commands() {
-    return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command()};
+    return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(),
+            index_command(), search_command()};
 }
 
 }  // namespace program

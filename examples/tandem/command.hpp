@@ -34,7 +34,7 @@ class Arguments;
 struct Command {
     const char* name;
     const char* purpose;      ///< one line
-    const char* operand;      ///< the name of what stands without an option before it, or empty
+    const char* operand;      ///< the name of what stands without an option before it, or empty; with ... there are several
     const char* synopsis;     ///< what has to be given, and what is most often
     const char* description;  ///< what is written, and what to know
     std::vector<Option> options;
@@ -51,7 +51,9 @@ public:
     /// for an operand too many or too few.
     Arguments(const Command& command, std::vector<std::string> words);
 
-    const std::string& operand() const { return operand_; }
+    const std::string& operand() const { return operands_.front(); }
+    const std::vector<std::string>& operands() const { return operands_; }
+    void set(const std::string& name, const std::string& value) { values_[name] = value; }
     bool has(const std::string& name) const { return values_.contains(name); }
     std::string get(const std::string& name, const std::string& otherwise = {}) const;
     std::string require(const std::string& name) const;
@@ -64,7 +66,7 @@ public:
 
 private:
     std::map<std::string, std::string> values_;
-    std::string operand_;
+    std::vector<std::string> operands_;
 };
 
 Command embed_command();
@@ -72,6 +74,8 @@ Command zero_shot_command();
 Command attention_command();
 Command config_command();
 Command describe_command();
+Command index_command();
+Command search_command();
 
 /// All of them, in the order in which they are listed.
 std::vector<Command> commands();

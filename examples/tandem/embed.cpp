@@ -1,14 +1,9 @@
 // Embeddings of pictures and captions by any checkpoint of the zoo, into safetensors or .npy.
-#include <unistd.h>
-
-#include <array>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <numeric>
-#include <set>
 
 #include <tbb/global_control.h>
 #include <nlohmann/json.hpp>
@@ -18,6 +13,8 @@
 #include "checkpoint.hpp"
 #include "command.hpp"
 #include "inputs.hpp"
+#include "progress.hpp"
+#include "run_inputs.hpp"
 
 namespace program {
 
@@ -25,109 +22,6 @@ namespace {
 
 /// Enough to keep the cores busy; what is decoded ahead is memory.
 constexpr std::size_t batch = 16;
-
-/// One line on a terminal that is written over; elsewhere a line every ten seconds.
-class Progress {
-public:
-    Progress(const char* what, std::size_t done, std::size_t all) : what_(what), first_(done), all_(all) {}
-
-    void show(std::size_t done) {
-        const auto now = Clock::now();
-        const bool terminal = ::isatty(STDERR_FILENO) == 1, ended = done == all_;
-        if (!ended && now - shown_ < (terminal ? std::chrono::milliseconds(100) : std::chrono::seconds(10))) return;
-        shown_ = now;
-        const double seconds = std::chrono::duration<double>(now - start_).count();
-        constexpr std::size_t width = 30;
-        const std::size_t filled = all_ == 0 ? width : width * done / all_;
-        std::fprintf(stderr, "%s%-6s [%s%s] %zu/%zu, %.1f/s%s", terminal ? "\r" : "", what_,
-                     std::string(filled, '#').c_str(), std::string(width - filled, '.').c_str(), done, all_,
-                     static_cast<double>(done - first_) / std::max(seconds, 1e-9), terminal && !ended ? "" : "\n");
-    }
-
-private:
-    using Clock = std::chrono::steady_clock;
-    const char* what_;
-    std::size_t first_, all_;
-    Clock::time_point start_ = Clock::now(), shown_ = start_;
-};
-
-/// What the rows of a run depend on, by name. Two runs of which all is equal compute the same bits.
-class Inputs {
-public:
-    void add(const std::string& name, const std::string& value) { values_.emplace_back(name, value); }
-    /// A file by what it holds: one that was written anew with the same bytes is the same.
-    void add_contents(const std::filesystem::path& path) {
-        const td::MappedFile file(path);
-        add("file " + path.filename().string(),
-            digest(file.bytes()) + " of " + std::to_string(file.bytes().size()) + " bytes");
-        file.forget(file.bytes());
-    }
-    /// The files of a folder that decide on its model's rows, or the file.
-    void add_folder(const std::filesystem::path& path) {
-        if (!std::filesystem::is_directory(path)) return add_contents(path);
-        std::vector<std::filesystem::path> files;
-        for (const auto& entry : std::filesystem::directory_iterator(path)) {
-            if (entry.is_regular_file() && is_of_model(entry.path())) files.push_back(entry.path());
-        }
-        std::ranges::sort(files);
-        for (const std::filesystem::path& file : files) add_contents(file);
-    }
-    /// The files that an index of shards names, whatever their endings.
-    void add_shards(const std::filesystem::path& weights) {
-        std::vector<std::filesystem::path> indices;
-        if (weights.string().ends_with(".index.json")) indices.push_back(weights);
-        if (std::filesystem::is_directory(weights)) {
-            for (const auto& entry : std::filesystem::directory_iterator(weights)) {
-                if (entry.path().string().ends_with(".index.json")) indices.push_back(entry.path());
-            }
-        }
-        for (const std::filesystem::path& index : indices) {
-            std::set<std::string> shards;
-            for (const std::string& shard : td::detail::ConfigReader(index).values_below("weight_map."))
-                shards.insert(shard);
-            for (const std::string& shard : shards) {
-                if (const auto path = index.parent_path() / shard; std::filesystem::is_regular_file(path))
-                    add_contents(path);
-            }
-        }
-    }
-    /// Pictures by path, size and time of the last change: to read them all would take as long as to begin anew.
-    void add_pictures(std::span<const std::filesystem::path> paths) {
-        std::string all;
-        for (const std::filesystem::path& path : paths) {
-            std::error_code failed;
-            all += path.string() + '\n' + std::to_string(std::filesystem::file_size(path, failed)) + ' ' +
-                   std::to_string(std::filesystem::last_write_time(path, failed).time_since_epoch().count()) + '\n';
-        }
-        add("pictures", std::to_string(paths.size()) + " with digest " + digest(std::as_bytes(std::span(all))));
-    }
-    void add_texts(std::span<const std::string> texts) {
-        std::string all;
-        for (const std::string& text : texts) all += text + '\n';
-        add("captions", std::to_string(texts.size()) + " with digest " + digest(std::as_bytes(std::span(all))));
-    }
-
-    /// One line a name.
-    std::string text() const {
-        std::string lines;
-        for (const auto& [name, value] : values_) lines += name + ": " + value + "\n";
-        return lines;
-    }
-
-private:
-    static bool is_of_model(const std::filesystem::path& path) {
-        const std::string ending = path.extension().string();
-        return std::ranges::any_of(std::array{".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".gz"},
-                                   [&](const char* known) { return ending == known; });
-    }
-    static std::string digest(std::span<const std::byte> bytes) {
-        td::Digest sum;
-        sum.add(bytes);
-        return sum.text();
-    }
-
-    std::vector<std::pair<std::string, std::string>> values_;
-};
 
 /// The rows computed so far, in a file beside the output, so that a run that is killed goes on where it was.
 class Journal {
@@ -230,27 +124,17 @@ class Embedder {
 public:
     Embedder(const Arguments& options, std::filesystem::path out, const Opened& opened, Output output)
         : out_(std::move(out)), is_npy_(out_.extension() == ".npy"), opened_(opened), output_(output) {
-        const std::filesystem::path weights = options.require("--weights");
+        const std::filesystem::path weights = weights_of(options);
         metadata_["architecture"] = opened.clip.sizes().architecture;
         inputs_.add("weights", weights.string());
-        for (const char* const name : {"--precision", "--activation", "--prefix", "--resampling", "--resize-as",
-                                       "--orientation", "--pixel-limit"})
-            inputs_.add(name, options.get(name, "by default"));
+        inputs_.add_options(options);
         inputs_.add("output", output.tokens ? "tokens of layer " + std::to_string(output.layer) +
                                                   (output.normed ? ", normed" : "")
                                             : "embeddings");
         // Sums are rounded in another order on another instruction set.
         inputs_.add("instruction set", std::string(td::kernels::name_of(td::kernels::active_isa())));
-        inputs_.add_folder(weights);
-        if (!std::filesystem::is_directory(weights)) {
-            for (const char* const name :
-                 {"open_clip_config.json", "preprocessor_config.json", "processor_config.json", "config.json"}) {
-                if (const auto beside = weights.parent_path() / name; std::filesystem::is_regular_file(beside))
-                    inputs_.add_contents(beside);
-            }
-        }
-        tokenizer_ = options.has("--tokenizer") ? options.get("--tokenizer") : weights.string();
-        inputs_.add_shards(weights);
+        inputs_.add_model(weights);
+        tokenizer_ = tokenizer_of(options).string();
     }
 
     void images(const Pictures& pictures) {
@@ -331,8 +215,7 @@ public:
         const td::ModelSizes& sizes = opened_.clip.sizes();
         Inputs inputs = inputs_;
         inputs.add("tokenizer", tokenizer_);
-        inputs.add_folder(std::filesystem::is_directory(tokenizer_) ? std::filesystem::path(tokenizer_)
-                                                                    : beside(tokenizer_));
+        inputs.add_tokenizer(tokenizer_);
         inputs.add_texts(texts);
         const std::vector<std::size_t> shape =
             output_.tokens ? std::vector{sizes.context, sizes.text_width} : std::vector{sizes.embedding};
@@ -379,14 +262,6 @@ private:
     static std::vector<float> values_of(const Tensor& tensor) {
         return {tensor.data(), tensor.data() + tensor.size()};
     }
-    /// The folder of a file's neighbours where the tokenizer is looked for among them, as open_tokenizer does.
-    static std::filesystem::path beside(const std::filesystem::path& file) {
-        const std::string name = file.filename().string();
-        const bool is_vocabulary =
-            name.ends_with(".model") || name == "tokenizer.json" || name == "vocab.txt" || name.ends_with(".txt.gz");
-        return is_vocabulary ? file : file.parent_path().empty() ? std::filesystem::path(".") : file.parent_path();
-    }
-
     /// Which row is whose: in the metadata, or, beyond what that may hold and beside .npy, in a file of its own.
     void name_rows(const std::string& what, const nlohmann::json& names) {
         const std::string text = names.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -438,10 +313,10 @@ int run(const Arguments& options) {
                                                     : td::Towers::both);
     const td::ModelParts& parts = opened.clip.parts();
     if ((has_images && !parts.image) || (has_texts && !parts.text))
-        throw td::Error(options.get("--weights"),
+        throw td::Error(weights_of(options).string(),
                         std::string("a tower for ") + (has_images && !parts.image ? "--images" : "--texts"),
                         opened.clip.sizes().architecture);
-    std::fprintf(stderr, "%s: %s\n", options.get("--weights").c_str(), opened.clip.sizes().architecture.c_str());
+    std::fprintf(stderr, "%s: %s\n", weights_of(options).c_str(), opened.clip.sizes().architecture.c_str());
     const auto require_layer = [&](bool has, std::size_t layers) {
         const int most = static_cast<int>(layers);
         if (has && output.tokens && most > 0 && (output.layer > most || output.layer < -most - 1))

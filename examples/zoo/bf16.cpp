@@ -1,4 +1,3 @@
-// td::open<td::bf16>, compiled once for all programs.
-#include <tandem/models/open.hpp>
+#include "zoo.hpp"
 
-template tandem::AnyClip tandem::open<tandem::bf16>(const std::filesystem::path&, const tandem::OpenOptions&);
+template tandem::AnyClip zoo::open<tandem::bf16>(const std::filesystem::path&, const tandem::OpenOptions&);

@@ -1,4 +1,3 @@
-// td::open<float>, compiled once for all programs.
-#include <tandem/models/open.hpp>
+#include "zoo.hpp"
 
-template tandem::AnyClip tandem::open<float>(const std::filesystem::path&, const tandem::OpenOptions&);
+template tandem::AnyClip zoo::open<float>(const std::filesystem::path&, const tandem::OpenOptions&);

@@ -1,4 +1,3 @@
-// td::open<td::int8>, compiled once for all programs.
-#include <tandem/models/open.hpp>
+#include "zoo.hpp"
 
-template tandem::AnyClip tandem::open<tandem::int8>(const std::filesystem::path&, const tandem::OpenOptions&);
+template tandem::AnyClip zoo::open<tandem::int8>(const std::filesystem::path&, const tandem::OpenOptions&);

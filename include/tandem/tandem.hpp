@@ -16,7 +16,10 @@
 #include <tandem/models/open.hpp>
 #include <tandem/models/zoo.hpp>
 #include <tandem/nn/compose.hpp>
+#include <tandem/tasks/fusion.hpp>
 #include <tandem/tasks/index.hpp>
+#include <tandem/tasks/query.hpp>
+#include <tandem/tasks/relevance.hpp>
 #include <tandem/tasks/retrieval.hpp>
 #include <tandem/tasks/zero_shot.hpp>
 #include <tandem/texts/any_tokenizer.hpp>

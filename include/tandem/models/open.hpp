@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -169,10 +170,12 @@ class OpenedClip final : public OpenedModel {
 
 public:
     OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed) {
-        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); }) {
+        if constexpr (has_any_gelu<decltype(config.vision)>) {
             if (stored.parts.image) model_.visual().set_gelu(stored.gelu("vision.activation"));
         }
-        if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
+        if constexpr (has_any_gelu<decltype(config.text)>) {
+            if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
+        }
         load_plain_weights(model_, stored.files, stored.where, options, assumed);
     }
 
@@ -216,6 +219,10 @@ public:
 
 private:
     static constexpr bool is_transformer = requires { config.vision.tokens(); };
+    template <class Tower>
+    static constexpr bool has_any_gelu = requires(const Tower& tower) {
+        requires std::is_same_v<std::remove_cvref_t<decltype(tower.activation)>, AnyGelu>;
+    };
 
     static typename Vision::Input input(std::size_t count, const float* pixels) {
         constexpr ImageSize image = config.vision.image;
@@ -339,13 +346,22 @@ StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& f
 
 }  // namespace detail
 
-/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
-/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its
+/// An architecture of a program's own, for open() to know beside the zoo's.
+template <class Config, std::size_t Size>
+struct Named {
+    char name[Size]{};
+    Config config;
+
+    constexpr Named(const char (&text)[Size], Config of) : config(of) { std::copy_n(text, Size, name); }
+};
+
+/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among `own` and the zoo
+/// that its config and the shapes of its tensors tell (own ones first, each with the activation of its constant); or one tower of such a model, as transformers saves its
 /// CLIPTextModel, CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/,
 /// IP-Adapter's image_encoder/). Weights without a config do not say which GELU they were trained with: then
 /// options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an architecture
 /// outside the zoo with the constant that td::load needs.
-template <Arithmetic T = float>
+template <Arithmetic T = float, Named... own>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
     WeightFiles files = detail::open_files(path, options);
     const detail::StoredModel stored = detail::stored_model(path, files, options);
@@ -353,12 +369,17 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
     ModelSizes sizes;
     std::string name;
     detail::MakeOpenedModel make = nullptr;
-    detail::with_architecture(
-        stored, files, [&]<auto config>(const char* known) {
-            name = known;
-            sizes = detail::sizes_of(known, config, parts);
-            make = detail::make_opened<with_activation(config, AnyGelu{}), T>;
+    const auto choose = [&]<auto config>(const char* known) {
+        name = known;
+        sizes = detail::sizes_of(known, config, parts);
+        make = detail::make_opened<config, T>;
+    };
+    ((make == nullptr && stored.is(own.config) ? choose.template operator()<own.config>(own.name) : void()), ...);
+    if (make == nullptr) {
+        detail::with_architecture(stored, files, [&]<auto config>(const char* known) {
+            choose.template operator()<with_activation(config, AnyGelu{})>(known);
         });
+    }
     const LoadOptions load{.towers = parts.image && parts.text ? Towers::both
                                      : parts.text              ? Towers::text
                                                                : Towers::image,

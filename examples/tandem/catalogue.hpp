@@ -1,0 +1,101 @@
+// A catalogue: the pictures of some folders in one SQLite file, with their vectors, words and thumbnails, and how well a
+// model's scores are known to mean something. A picture, its vector and its words are written in one transaction.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tandem/tasks/relevance.hpp>
+
+#include "command.hpp"
+#include "database.hpp"
+
+namespace program {
+
+/// What a file is, to see that it has changed.
+struct FileState {
+    std::int64_t size = 0, modified = 0;  ///< nanoseconds
+
+    friend bool operator==(const FileState&, const FileState&) = default;
+};
+
+/// A picture in the catalogue.
+struct PictureEntry {
+    std::int64_t id = 0;
+    std::string path;
+    FileState file;
+    std::string digest;   ///< of the file's bytes
+    int width = 0, height = 0;
+    std::string taken;    ///< when, as EXIF says: YYYY-MM-DD HH:MM:SS, or empty
+    std::string caption;  ///< of captions.tsv and of the text beside the picture, a line each
+    std::string keywords; ///< of the file's own XMP, IPTC and EXIF, a line each
+    std::string error;    ///< why it has no vector, or empty
+
+    /// When it was taken, or else when its file was written last (UTC).
+    std::string date() const;
+};
+
+/// How scores of the catalogue's model become probabilities and rankings, and what that rests on.
+struct Judgement {
+    td::Logistic curve{1.5, -6};     ///< of standardised cosines
+    double cut = 0.5;                ///< the least probability of what is called relevant
+    std::optional<double> words;     ///< the share of words in a mixture with meaning; nothing: ranks are fused
+    std::size_t fitted_on = 0;       ///< words of captions; 0: nothing was there to fit to
+};
+
+class Catalogue {
+public:
+    /// The catalogue in a file, for reading or writing. Throws Error if it is none.
+    static Catalogue open(const std::filesystem::path& path, Database::Mode mode);
+    /// The same, made where it is not there.
+    static Catalogue create(const std::filesystem::path& path);
+
+    /// What is said of the whole: fingerprint, weights and so on; empty where it is not there.
+    std::string get(const std::string& key) const;
+    void set(const std::string& key, const std::string& value) const;
+    Judgement judgement() const;
+    void set(const Judgement& judgement) const;
+
+    /// All pictures at or below a folder, or the file, by path.
+    std::map<std::string, PictureEntry> below(const std::string& folder) const;
+    std::optional<PictureEntry> with_id(std::int64_t id) const;
+    /// The picture of this content, with a vector, if there is one.
+    std::optional<PictureEntry> with_content(const std::string& digest) const;
+
+    /// Adds a picture, or replaces the one of this path, whose tags it keeps; with a vector unless it has an error.
+    void put(const PictureEntry& entry, std::span<const float> vector, std::span<const std::byte> thumbnail) const;
+    /// As another picture's vector and thumbnail.
+    void put_copy(const PictureEntry& entry, std::int64_t of) const;
+    /// The picture is in another place now.
+    void move(const PictureEntry& entry, const std::string& to, const FileState& file) const;
+    /// Caption and keywords.
+    void set_words(const PictureEntry& entry) const;
+    void erase(std::int64_t id) const;
+    /// Takes all vectors out, and with them the pictures' rows but for their tags.
+    void forget_vectors() const;
+
+    /// A picture's thumbnail, a JPEG; empty where it has none.
+    std::vector<std::byte> thumbnail(std::int64_t id) const;
+
+    /// A tag of a picture, accepted or refused.
+    void set_tag(std::int64_t id, const std::string& label, bool accepted) const;
+
+    std::size_t count() const;          ///< pictures with a vector
+    const Database& database() const { return database_; }
+
+private:
+    explicit Catalogue(Database database) : database_(std::move(database)) {}
+    void index_words(const PictureEntry& entry) const;
+
+    Database database_;
+};
+
+}  // namespace program

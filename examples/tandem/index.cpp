@@ -1,0 +1,359 @@
+// The pictures of folders in a catalogue, which search reads.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <mutex>
+#include <set>
+
+#include <tbb/global_control.h>
+
+#include <tandem/core/digest.hpp>
+#include <tandem/core/file.hpp>
+#include <tandem/core/parallel.hpp>
+#include <tandem/data/pairs.hpp>
+
+#include "catalogue.hpp"
+#include "checkpoint.hpp"
+#include "command.hpp"
+#include "inputs.hpp"
+#include "judge.hpp"
+#include "metadata.hpp"
+#include "progress.hpp"
+#include "searcher.hpp"
+#include "thumbnail.hpp"
+
+namespace program {
+
+namespace {
+
+/// What is lost when the run is killed.
+constexpr std::size_t batch = 32;
+
+FileState state_of(const std::string& path) {
+    struct stat64 status {};
+    if (::stat64(path.c_str(), &status) != 0) throw td::Error(path, "cannot be looked at");
+    return {status.st_size, status.st_mtim.tv_sec * 1'000'000'000LL + status.st_mtim.tv_nsec};
+}
+
+/// What people have written beside their pictures.
+class Captions {
+public:
+    /// Reads a captions file, whose paths are below a folder.
+    void add(const std::filesystem::path& file, const std::filesystem::path& folder) {
+        td::SkipCounts skipped;
+        for (const td::CaptionedImage& image : td::read_captions(file, skipped)) {
+            std::string& lines = captions_[(folder / image.path).lexically_normal().string()];
+            std::set<std::string> known;  // a line that stands twice weighs twice in training, and says no more here
+            for (const std::string& caption : image.captions) {
+                if (known.insert(caption).second) lines += (lines.empty() ? "" : "\n") + caption;
+            }
+        }
+        for (const auto& [cause, count] : skipped)
+            std::fprintf(stderr, "left out: %s: %zu lines: %s\n", file.c_str(), count, cause.c_str());
+    }
+
+    std::string of(const std::string& path) const {
+        const auto found = captions_.find(path);
+        std::string lines = found == captions_.end() ? std::string() : found->second;
+        std::filesystem::path beside(path);
+        beside.replace_extension(".txt");
+        constexpr std::size_t most = 4096;
+        if (std::ifstream file(beside, std::ios::binary); file) {
+            std::string text(most, '\0');
+            file.read(text.data(), most);
+            text.resize(static_cast<std::size_t>(file.gcount()));
+            while (!text.empty() && std::string_view("\n\r \t").find(text.back()) != std::string_view::npos) text.pop_back();
+            if (!text.empty()) lines += (lines.empty() ? "" : "\n") + text;
+        }
+        return lines;
+    }
+
+private:
+    std::map<std::string, std::string> captions_;
+};
+
+/// A picture on its way into the catalogue.
+struct Work {
+    PictureEntry entry;
+    std::vector<std::byte> thumbnail;
+    std::vector<float> vector;
+};
+
+struct Counts {
+    std::size_t added = 0, changed = 0, moved = 0, copied = 0, removed = 0, unchanged = 0, failed = 0;
+};
+
+class Indexer {
+public:
+    Indexer(const Catalogue& catalogue, const Opened& opened) : catalogue_(catalogue), opened_(opened) {}
+
+    void add(const std::filesystem::path& root, const Pictures& pictures, const std::filesystem::path& captions) {
+        if (!captions.empty()) captions_.add(captions, root);
+        if (const auto own = root / "captions.tsv"; std::filesystem::is_regular_file(own)) captions_.add(own, root);
+        for (auto& [path, entry] : catalogue_.below(root.string())) known_.insert_or_assign(path, entry);
+        for (const std::filesystem::path& path : pictures.paths) paths_.insert(path.lexically_normal().string());
+    }
+
+    /// Brings the catalogue to what the folders hold now.
+    Counts run() {
+        std::vector<std::string> todo;
+        for (const std::string& path : paths_) {
+            if (!is_current(path)) todo.push_back(path);
+        }
+        // What is no longer where it was may be elsewhere.
+        for (const auto& [path, entry] : known_) {
+            if (!paths_.contains(path)) gone_.emplace(entry.digest, entry);
+        }
+        Progress progress("index", 0, todo.size());
+        for (std::size_t begin = 0; begin < todo.size(); begin += batch) {
+            const std::size_t end = std::min(begin + batch, todo.size());
+            put(std::span(todo).subspan(begin, end - begin));
+            progress.show(end);
+        }
+        Transaction transaction(catalogue_.database());
+        for (const auto& [digest, entry] : gone_) {
+            catalogue_.erase(entry.id);
+            ++counts_.removed;
+        }
+        transaction.commit();
+        return counts_;
+    }
+
+private:
+    /// Whether the picture is there as it is; what was written beside it may be new.
+    bool is_current(const std::string& path) {
+        const auto found = known_.find(path);
+        if (found == known_.end()) return false;
+        const PictureEntry& entry = found->second;
+        try {
+            if (entry.file != state_of(path)) return false;
+        } catch (const td::Error&) {
+            return false;  // it is gone, and its turn says so
+        }
+        if (!entry.error.empty()) {
+            report(entry);
+            return true;
+        }
+        if (const std::string caption = captions_.of(path); caption != entry.caption) {
+            PictureEntry changed = entry;
+            changed.caption = caption;
+            Transaction transaction(catalogue_.database());
+            catalogue_.set_words(changed);
+            transaction.commit();
+            ++counts_.changed;
+        } else {
+            ++counts_.unchanged;
+        }
+        return true;
+    }
+
+    void report(const PictureEntry& entry) {
+        std::fprintf(stderr, "left out: %s\n", entry.error.c_str());
+        ++counts_.failed;
+    }
+
+    /// Embeds some pictures and writes all of them, or none.
+    void put(std::span<const std::string> paths) {
+        std::vector<Work> works(paths.size());
+        std::vector<char> is_new(paths.size(), 1);
+        std::vector<std::vector<std::byte>> files(paths.size());
+        std::set<std::string> here;
+        for (std::size_t i = 0; i < paths.size(); ++i) {
+            PictureEntry& entry = works[i].entry;
+            entry.path = paths[i];
+            try {
+                entry.file = state_of(paths[i]);
+                const td::MappedFile file{paths[i]};
+                files[i].assign(file.bytes().begin(), file.bytes().end());
+                td::Digest digest;
+                digest.add(file.bytes());
+                entry.digest = digest.text() + "-" + std::to_string(file.bytes().size());
+            } catch (const td::Error& error) {
+                entry.error = error.what();
+            }
+            entry.caption = captions_.of(paths[i]);
+            // Pixels that have a vector already do not get another one.
+            is_new[i] = entry.error.empty() && !gone_.contains(entry.digest) && !catalogue_.with_content(entry.digest) &&
+                                here.insert(entry.digest).second
+                            ? 1
+                            : 0;
+        }
+        embed(works, is_new, files);
+        Transaction transaction(catalogue_.database());
+        for (std::size_t i = 0; i < works.size(); ++i) {
+            PictureEntry& entry = works[i].entry;
+            const auto before = known_.find(entry.path);
+            const auto moved = entry.error.empty() ? gone_.find(entry.digest) : gone_.end();
+            std::optional<PictureEntry> same;
+            if (moved != gone_.end() && before == known_.end()) {
+                // With its tags.
+                catalogue_.move(moved->second, entry.path, entry.file);
+                if (moved->second.caption != entry.caption) {
+                    entry.id = moved->second.id;
+                    entry.keywords = moved->second.keywords;
+                    catalogue_.set_words(entry);
+                }
+                gone_.erase(moved);
+                ++counts_.moved;
+                continue;
+            }
+            if (is_new[i] == 0 && entry.error.empty()) same = catalogue_.with_content(entry.digest);
+            if (same) {
+                entry.width = same->width, entry.height = same->height;
+                entry.taken = same->taken, entry.keywords = same->keywords;
+                catalogue_.put_copy(entry, same->id);
+                ++counts_.copied;
+                continue;
+            }
+            // The same bytes stood earlier in this batch, and could not be read there either.
+            if (entry.error.empty() && works[i].vector.empty()) entry.error = entry.path + ": as another file of the same bytes";
+            catalogue_.put(entry, works[i].vector, works[i].thumbnail);
+            if (!entry.error.empty()) {
+                report(entry);
+            } else {
+                ++(before == known_.end() || before->second.file.size < 0 ? counts_.added : counts_.changed);
+            }
+        }
+        transaction.commit();
+    }
+
+    void embed(std::vector<Work>& works, const std::vector<char>& is_new, const std::vector<std::vector<std::byte>>& files) {
+        const std::size_t floats = opened_.preprocess.count(), width = opened_.clip.sizes().embedding;
+        std::vector<std::size_t> places;
+        for (std::size_t i = 0; i < works.size(); ++i) {
+            if (is_new[i] != 0) places.push_back(i);
+        }
+        std::vector<float> pixels(places.size() * floats);
+        std::mutex metadata;
+        td::parallel_for(places.size(), 1, [&](std::size_t begin, std::size_t end) {
+            for (; begin < end; ++begin) {
+                Work& work = works[places[begin]];
+                const std::vector<std::byte>& bytes = files[places[begin]];
+                try {
+                    const td::Image image = td::decode_image(bytes, work.entry.path, opened_.decode);
+                    work.entry.width = image.width;
+                    work.entry.height = image.height;
+                    td::preprocess(image, opened_.preprocess, std::span(pixels).subspan(begin * floats, floats));
+                    work.thumbnail = make_thumbnail(image, work.entry.path);
+                } catch (const td::Error& error) {
+                    const std::string message = error.what();
+                    work.entry.error = message.starts_with(work.entry.path) ? message : work.entry.path + ": " + message;
+                    continue;
+                }
+                const std::scoped_lock lock(metadata);
+                const Metadata found = read_metadata(bytes);
+                work.entry.taken = found.taken;
+                work.entry.keywords = found.caption + (found.caption.empty() || found.keywords.empty() ? "" : "\n") + found.keywords;
+            }
+        });
+        if (places.empty()) return;
+        const auto rows = opened_.clip.encode_image(pixels);
+        for (std::size_t i = 0; i < places.size(); ++i) {
+            Work& work = works[places[i]];
+            if (!work.entry.error.empty()) continue;
+            const std::span<const float> row(rows.data() + i * width, width);
+            if (std::ranges::all_of(row, [](float value) { return std::isfinite(value); })) {
+                work.vector.assign(row.begin(), row.end());
+            } else {
+                work.entry.error = work.entry.path + ": the model gives no finite numbers for it";
+            }
+        }
+    }
+
+    const Catalogue& catalogue_;
+    const Opened& opened_;
+    Captions captions_;
+    std::map<std::string, PictureEntry> known_;
+    std::multimap<std::string, PictureEntry> gone_;  ///< by what they held
+    std::set<std::string> paths_;
+    Counts counts_;
+};
+
+int run(const Arguments& arguments) {
+    const std::filesystem::path database = database_of(arguments);
+    tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
+                                arguments.number("--threads", td::core_count(), 4096));
+    std::vector<std::pair<std::filesystem::path, Pictures>> folders;
+    for (const std::string& name : arguments.operands()) {
+        std::error_code failed;
+        const std::filesystem::path root = std::filesystem::canonical(name, failed);
+        if (failed || !std::filesystem::is_directory(root)) throw td::Error(name, "a folder with pictures", failed ? failed.message() : "a file");
+        folders.emplace_back(root, list_pictures(root));
+    }
+    if (arguments.has("--captions") && folders.size() != 1)
+        throw UsageError("--captions", "one folder, which its paths are below", std::to_string(folders.size()));
+    if (database.has_parent_path() && !arguments.has("--database")) std::filesystem::create_directories(database.parent_path());
+    require_place(database);
+    const bool is_new = !std::filesystem::exists(database);
+    std::optional<Catalogue> before;
+    if (!is_new) before.emplace(Catalogue::open(database, Database::Mode::write));
+    const Arguments options = before && !arguments.has("--again") ? with_model_of(*before, arguments) : arguments;
+    const Opened opened = open(options);
+    if (!opened.clip.parts().image || !opened.clip.parts().text)
+        throw td::Error(weights_of(options).string(), "both towers of a model, to compare pictures and texts",
+                        opened.clip.sizes().architecture);
+    const std::string fingerprint = fingerprint_of(options, opened);
+    const Catalogue catalogue = before ? std::move(*before) : Catalogue::create(database);
+    const std::string stored = catalogue.get("fingerprint");
+    const bool begins_anew = stored != fingerprint || arguments.has("--again");
+    if (!stored.empty() && begins_anew) {
+        if (!arguments.has("--again"))
+            throw td::Error(database.string(), "the model that made its vectors, " + stored,
+                            fingerprint + ", whose vectors have another meaning: give the old one, another --database, or "
+                                          "--again to embed all anew");
+        Transaction transaction(catalogue.database());
+        catalogue.forget_vectors();
+        transaction.commit();
+    }
+    if (begins_anew) {
+        Transaction transaction(catalogue.database());
+        for (const Option& option : checkpoint_options) {
+            const std::string name = option.name;
+            std::string value = options.get(name);
+            if (name == "--weights") value = std::filesystem::absolute(weights_of(options)).string();
+            if (name == "--tokenizer") value = std::filesystem::absolute(tokenizer_of(options)).string();
+            catalogue.set("option " + name, value);
+        }
+        catalogue.set("fingerprint", fingerprint);
+        transaction.commit();
+    }
+    std::fprintf(stderr, "%s: %s\n", weights_of(options).c_str(), opened.clip.sizes().architecture.c_str());
+
+    Indexer indexer(catalogue, opened);
+    for (const auto& [root, pictures] : folders) indexer.add(root, pictures, arguments.get("--captions"));
+    const Counts counts = indexer.run();
+    for (const auto& folder : folders) folder.second.report();
+    if (counts.added + counts.changed + counts.removed > 0 || begins_anew)
+        catalogue.set(fit_judgement(catalogue, opened, std::cerr));
+    std::printf("%zu added, %zu changed, %zu moved, %zu copies, %zu removed, %zu unchanged, %zu left out; %zu pictures in %s\n",
+                counts.added, counts.changed, counts.moved, counts.copied, counts.removed, counts.unchanged, counts.failed,
+                catalogue.count(), database.c_str());
+    return 0;
+}
+
+}  // namespace
+
+Command index_command() {
+    return {.name = "index",
+            .purpose = "the pictures of folders in a catalogue, for search",
+            .operand = "DIR...",
+            .synopsis = "DIR... [--database FILE] [--weights PATH]",
+            .description =
+                "Brings the catalogue, one SQLite file, to what the folders hold: new and changed pictures are embedded, a moved "
+                "one keeps its vector and tags, of equal files one is embedded, what is gone is taken out, and what cannot be "
+                "read is named. Captions come from captions.tsv in a folder, from a .txt beside a picture, and from the "
+                "picture's own EXIF, XMP and IPTC. A run that is killed loses the batch under way; started again it goes on. "
+                "From the captions it learns what the model's scores are worth, and says so.",
+            .options = with_checkpoint_options(
+                {database_option,
+                 {"--captions", "FILE", "captions that lie elsewhere: path<TAB>caption, with paths below DIR"},
+                 {"--again", "", "embed all anew, with another model; tags stay"},
+                 {"--threads", "N", "(default: one a core)"}}),
+            .run = run};
+}
+
+}  // namespace program

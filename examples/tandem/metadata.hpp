@@ -1,0 +1,19 @@
+// What a picture's file says of it beside its pixels: EXIF, XMP and IPTC.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+namespace program {
+
+struct Metadata {
+    std::string taken;     ///< EXIF's DateTimeOriginal as YYYY-MM-DD HH:MM:SS, or empty
+    std::string caption;   ///< titles and descriptions, a line each
+    std::string keywords;  ///< a line each
+};
+
+/// Reads it by Exiv2. What is damaged or not there is empty: a picture can be looked at without. Calls must not overlap.
+Metadata read_metadata(std::span<const std::byte> bytes);
+
+}  // namespace program

@@ -1,0 +1,355 @@
+#include "searcher.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <numeric>
+
+#include <tandem/core/digest.hpp>
+#include <tandem/tasks/fusion.hpp>
+#include <tandem/tasks/relevance.hpp>
+
+#include "inputs.hpp"
+#include "run_inputs.hpp"
+
+namespace program {
+
+namespace {
+
+/// Rows whose products with a query tell how high its scores are.
+constexpr std::size_t background_rows = 2048;
+/// The most pictures that are ranked by words.
+constexpr std::size_t most_words = 1000;
+
+bool is_set(const std::vector<std::uint64_t>& words, std::size_t i) {
+    return words.empty() || (words[i / 64] >> (i % 64) & 1U) != 0;
+}
+
+/// What the model sees of a picture of all colours, wider than high.
+std::vector<float> seen_probe(const Opened& opened) {
+    td::Image probe{.width = 211, .height = 97, .pixels = {}};
+    for (int i = 0; i < probe.width * probe.height; ++i) {
+        for (int channel = 0; channel < 3; ++channel)
+            probe.pixels.push_back(static_cast<std::uint8_t>((i % probe.width + 2 * (i / probe.width)) * (channel + 1)));
+    }
+    std::vector<float> pixels(opened.preprocess.count());
+    td::preprocess(probe, opened.preprocess, pixels);
+    const auto background = opened.preprocess.background;
+    for (const int part : background ? std::array{int{background->red}, int{background->green}, int{background->blue}}
+                                     : std::array{-1, -1, -1})
+        pixels.push_back(static_cast<float>(part));
+    return pixels;
+}
+
+/// The query's number of a picture in the catalogue.
+std::optional<long long> picture_number(const std::string& text) {
+    return text.starts_with("id:") ? whole_number(text.substr(3)) : std::nullopt;
+}
+
+}  // namespace
+
+std::vector<std::string> content_words(std::string_view text) {
+    static const std::set<std::string> little{"a",  "an", "and", "as", "at", "by", "for", "from", "in", "is", "it",
+                                              "of", "on", "or",  "the", "to", "with"};
+    std::vector<std::string> words = words_of(text);
+    if (std::ranges::any_of(words, [&](const std::string& word) { return !little.contains(word); }))
+        std::erase_if(words, [&](const std::string& word) { return little.contains(word); });
+    return words;
+}
+
+std::vector<std::string> words_of(std::string_view text) {
+    std::vector<std::string> words;
+    std::string word;
+    for (const char c : std::string(text) + ' ') {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x80 || std::isalnum(byte) != 0) {
+            word += static_cast<char>(byte < 0x80 ? std::tolower(byte) : byte);
+        } else if (!word.empty()) {
+            words.push_back(std::move(word));
+            word.clear();
+        }
+    }
+    return words;
+}
+
+std::string words_query(const std::vector<std::string>& words, const char* joined_by) {
+    std::string query;
+    for (const std::string& word : words) query += (query.empty() ? "" : std::string(" ") + joined_by + " ") + '"' + word + '"';
+    return query;
+}
+
+Searcher::Searcher(Catalogue catalogue, const Opened& opened) : catalogue_(std::move(catalogue)), opened_(&opened) { refresh(); }
+
+void Searcher::refresh() {
+    const Database& database = catalogue_.database();
+    // Another connection's commits change it.
+    const std::int64_t version = database.number("PRAGMA data_version");
+    if (version == version_) return;
+    td::Index index(opened_->clip.sizes().embedding, catalogue_.get("fingerprint"));
+    std::vector<std::int64_t> ids;
+    std::vector<float> rows;
+    const std::size_t width = index.width();
+    Statement statement(database, "SELECT id, value FROM vector ORDER BY id");
+    while (statement.step()) {
+        const auto bytes = statement.blob(1);
+        if (bytes.size() != width * sizeof(float))
+            throw td::Error(database.path(), "vectors of " + std::to_string(width) + " numbers",
+                            std::to_string(bytes.size()) + " bytes of picture " + std::to_string(statement.integer(0)));
+        ids.push_back(statement.integer(0));
+        rows.resize(rows.size() + width);
+        std::memcpy(rows.data() + rows.size() - width, bytes.data(), bytes.size());
+    }
+    index.add(rows);
+    const std::size_t sample = std::min(background_rows, ids.size());
+    background_.clear();
+    for (std::size_t i = 0; i < sample; ++i) {
+        const float* const row = rows.data() + i * ids.size() / sample * width;
+        background_.insert(background_.end(), row, row + width);
+    }
+    index_.emplace(std::move(index));
+    ids_ = std::move(ids);
+    positions_.clear();
+    for (std::size_t i = 0; i < ids_.size(); ++i) positions_[ids_[i]] = i;
+    judgement_ = catalogue_.judgement();
+    version_ = version;
+}
+
+std::vector<float> Searcher::embed(const std::vector<td::QueryTerm>& terms) const {
+    const std::size_t width = index_->width();
+    std::vector<float> rows;
+    for (const td::QueryTerm& term : terms) {
+        std::error_code failed;
+        std::vector<float> row;
+        if (const auto id = picture_number(term.text)) {
+            const auto position = positions_.find(*id);
+            if (position == positions_.end()) throw td::Error("query", "the number of a picture in the catalogue", term.text);
+            row = index_->row(position->second);
+        } else if (std::filesystem::is_regular_file(term.text, failed)) {
+            std::vector<float> pixels(opened_->preprocess.count());
+            read_pixels(*opened_, term.text, pixels);
+            const auto found = opened_->clip.encode_image(pixels);
+            row.assign(found.data(), found.data() + width);
+        } else {
+            row = embed_texts(*opened_, std::span(&term.text, 1));
+        }
+        if (!std::ranges::all_of(row, [](float value) { return std::isfinite(value); }))
+            throw td::Error("query", "finite numbers from the model for every term", "infinities or NaN for " + term.text);
+        rows.insert(rows.end(), row.begin(), row.end());
+    }
+    return td::combine(terms, rows);
+}
+
+std::vector<std::uint64_t> Searcher::allowed(const Filter& filter, std::size_t& count) const {
+    count = ids_.size();
+    if (filter.is_empty()) return {};
+    std::string sql = "SELECT id FROM picture WHERE error = ''";
+    std::vector<std::string> values;
+    const auto add = [&](const char* condition, std::initializer_list<std::string> texts) {
+        sql += std::string(" AND ") + condition;
+        values.insert(values.end(), texts);
+    };
+    if (!filter.folder.empty()) {
+        const std::filesystem::path folder = std::filesystem::weakly_canonical(filter.folder);
+        const std::string inside = folder == "/" ? "/" : folder.string() + "/";
+        std::string end = inside;
+        ++end.back();
+        add("path >= ? AND path < ?", {inside, end});
+    }
+    if (!filter.tag.empty()) add("id IN (SELECT id FROM tag WHERE label = ? AND accepted = 1)", {filter.tag});
+    if (!filter.word.empty()) {
+        const std::string query = words_query(words_of(filter.word), "AND");
+        if (query.empty()) throw td::Error("--word", "a word", filter.word);
+        add("id IN (SELECT rowid FROM words WHERE words MATCH ?)", {query});
+    }
+    // What has no date of its own has that of its file.
+    const char* const date =
+        "(CASE WHEN taken <> '' THEN taken ELSE datetime(modified / 1000000000, 'unixepoch') END)";
+    if (!filter.after.empty()) add((std::string(date) + " >= ?").c_str(), {filter.after});
+    if (!filter.before.empty()) add((std::string(date) + " < ?").c_str(), {filter.before});
+    Statement statement(catalogue_.database(), sql);
+    for (const std::string& value : values) statement.bind(value);
+    std::vector<std::uint64_t> bits((ids_.size() + 63) / 64 + 1);
+    count = 0;
+    while (statement.step()) {
+        const auto position = positions_.find(statement.integer(0));
+        if (position == positions_.end()) continue;
+        bits[position->second / 64] |= std::uint64_t{1} << (position->second % 64);
+        ++count;
+    }
+    return bits;
+}
+
+std::map<std::size_t, double> Searcher::word_scores(const std::vector<std::string>& words,
+                                                    const std::vector<std::uint64_t>& allowed) const {
+    std::map<std::size_t, double> scores;
+    if (words.empty()) return scores;
+    // A caption says more than a folder's name, a tag more than both.
+    Statement statement(catalogue_.database(),
+                        "SELECT rowid, -bm25(words, 2.0, 1.0, 4.0) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid");
+    statement.bind(words_query(words, "OR"));
+    double best = 0;
+    while (scores.size() < most_words && statement.step()) {
+        const auto position = positions_.find(statement.integer(0));
+        if (position == positions_.end() || !is_set(allowed, position->second)) continue;
+        best = std::max(best, statement.number(1));
+        scores[position->second] = std::max(statement.number(1), 0.0);
+    }
+    // A word that half of the pictures have weighs nothing; where all do, the pictures have it still.
+    for (auto& [position, score] : scores) score = best > 0 ? score / best : 1;
+    return scores;
+}
+
+PictureEntry Searcher::entry(std::size_t position) const {
+    return catalogue_.with_id(ids_[position]).value_or(PictureEntry{});
+}
+
+std::vector<std::string> Searcher::hits(std::size_t position, const std::vector<std::string>& words) const {
+    std::vector<std::string> found;
+    Statement statement(catalogue_.database(), "SELECT count(*) FROM words WHERE words MATCH ? AND rowid = ?");
+    for (const std::string& word : words) {
+        statement.bind(words_query({word}, "AND")).bind(ids_[position]);
+        if (statement.step() && statement.integer(0) > 0) found.push_back(word);
+        statement.run();
+    }
+    return found;
+}
+
+Answer Searcher::search(const Request& request) const {
+    const std::vector<td::QueryTerm> terms = td::parse_query(request.query);
+    Answer answer;
+    const std::vector<std::uint64_t> may = allowed(request.filter, answer.searched);
+    if (ids_.empty()) return answer;
+
+    std::vector<std::string> words;
+    if (request.ranking != Ranking::meaning) {
+        for (const td::QueryTerm& term : terms) {
+            std::error_code failed;
+            if (term.weight <= 0 || picture_number(term.text) || std::filesystem::is_regular_file(term.text, failed)) continue;
+            for (std::string& word : content_words(term.text)) words.push_back(std::move(word));
+        }
+    }
+    const std::map<std::size_t, double> by_words = word_scores(words, may);
+
+    std::map<std::size_t, Found> found;
+    std::vector<std::vector<std::size_t>> rankings(2);
+    if (request.ranking != Ranking::words) {
+        const std::vector<float> query = embed(terms);
+        const td::Standard standard = td::standardise(query, background_);
+        const auto probability = [&](float score) { return judgement_.curve(standard(static_cast<double>(score))); };
+        // All that are relevant, and as many as are shown.
+        std::vector<td::Match> matches;
+        for (std::size_t k = std::max<std::size_t>(256, request.limit);; k *= 4) {
+            matches = index_->search(query, k, {.allowed = may}).matches[0];
+            if (matches.size() < k || probability(matches.back().score) < judgement_.cut) break;
+        }
+        for (const td::Match& match : matches) {
+            const double p = probability(match.score);
+            found[match.position].meaning = p;
+            found[match.position].is_relevant = p >= judgement_.cut;
+            rankings[0].push_back(match.position);
+        }
+        // Those with the words that are further down in meaning.
+        for (const auto& [position, score] : by_words) {
+            if (found.contains(position)) continue;
+            const std::vector<float> row = index_->row(position);
+            found[position].meaning = probability(std::inner_product(row.begin(), row.end(), query.begin(), 0.0F));
+        }
+    }
+    for (const auto& [position, score] : by_words) {
+        found[position].score = score;
+        rankings[1].push_back(position);
+    }
+    std::ranges::stable_sort(rankings[1], [&](std::size_t a, std::size_t b) { return by_words.at(a) > by_words.at(b); });
+
+    // Words decide only where there are any.
+    std::map<std::size_t, double> fused;
+    if (!by_words.empty() && !judgement_.words) {
+        for (const td::Ranked& ranked : td::reciprocal_rank_fusion(rankings)) fused[ranked.item] = ranked.score;
+    }
+    std::vector<std::size_t> order;
+    for (auto& [position, one] : found) {
+        order.push_back(position);
+        if (request.ranking == Ranking::words) continue;
+        if (by_words.empty() || request.ranking == Ranking::meaning) {
+            one.score = *one.meaning;
+        } else {
+            one.score = judgement_.words ? td::mix(*one.meaning, one.score, *judgement_.words) : fused[position];
+        }
+    }
+    // What has all of the words is what was asked for, whatever it looks like.
+    if (!words.empty()) {
+        Statement statement(catalogue_.database(), "SELECT rowid FROM words WHERE words MATCH ?");
+        statement.bind(words_query(words, "AND"));
+        while (statement.step()) {
+            const auto position = positions_.find(statement.integer(0));
+            if (position == positions_.end()) continue;
+            if (const auto one = found.find(position->second); one != found.end()) one->second.is_relevant = true;
+        }
+    }
+    answer.relevant = static_cast<std::size_t>(
+        std::ranges::count_if(found, [](const auto& one) { return one.second.is_relevant; }));
+    std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return found[a].score > found[b].score; });
+    if (request.order != Order::relevance) {
+        // Inside the relevant ones; the others come behind, as they were.
+        const auto fold = std::ranges::stable_partition(order, [&](std::size_t i) { return found[i].is_relevant; });
+        for (const std::size_t i : order) found[i].picture = entry(i);
+        std::ranges::stable_sort(order.begin(), fold.begin(), [&](std::size_t a, std::size_t b) {
+            const PictureEntry &first = found[a].picture, &second = found[b].picture;
+            return request.order == Order::date ? first.date() > second.date() : first.path < second.path;
+        });
+    }
+    order.resize(std::min(order.size(), request.limit));
+    for (const std::size_t i : order) {
+        found[i].picture = entry(i);
+        found[i].words = hits(i, words);
+        answer.found.push_back(std::move(found[i]));
+    }
+    return answer;
+}
+
+std::string fingerprint_of(const Arguments& arguments, const Opened& opened) {
+    Inputs inputs;
+    inputs.add_options(arguments);
+    inputs.add_model(weights_of(arguments));
+    inputs.add_tokenizer(tokenizer_of(arguments));
+    td::Digest digest;
+    const std::string text = inputs.text();
+    digest.add(std::as_bytes(std::span(text)));
+    // How pictures are seen, by what becomes of one.
+    digest.add(std::span<const float>(seen_probe(opened)));
+    return opened.clip.sizes().architecture + " " + arguments.get("--precision", "f32") + " " + digest.text();
+}
+
+std::filesystem::path database_of(const Arguments& arguments) {
+    if (arguments.has("--database")) return arguments.get("--database");
+    const char* const data = std::getenv("XDG_DATA_HOME");
+    const char* const home = std::getenv("HOME");
+    if ((data == nullptr || *data == 0) && (home == nullptr || *home == 0))
+        throw UsageError("--database", "this option, where neither XDG_DATA_HOME nor HOME is set", "none");
+    return (data != nullptr && *data != 0 ? std::filesystem::path(data) : std::filesystem::path(home) / ".local/share") / "tandem" /
+           "pictures.db";
+}
+
+Arguments with_model_of(const Catalogue& catalogue, const Arguments& arguments) {
+    Arguments options = arguments;
+    for (const Option& option : checkpoint_options) {
+        const std::string value = catalogue.get(std::string("option ") + option.name);
+        if (!value.empty() && !options.has(option.name)) options.set(option.name, value);
+    }
+    return options;
+}
+
+Session::Session(const Arguments& arguments) : Session(arguments, Catalogue::open(database_of(arguments), Database::Mode::read)) {}
+
+Session::Session(const Arguments& arguments, Catalogue catalogue)
+    : options(with_model_of(catalogue, arguments)), opened(open(options)), searcher(std::move(catalogue), opened) {
+    const std::string stored = searcher.catalogue().get("fingerprint"), now = fingerprint_of(options, opened);
+    if (stored != now)
+        throw td::Error(searcher.catalogue().database().path(), "the model that made its vectors, " + stored,
+                        now + ", whose vectors have another meaning: tandem index --again embeds anew");
+}
+
+}  // namespace program
