@@ -107,7 +107,8 @@ void Catalogue::set(const std::string& key, const std::string& value) const {
 
 Judgement Catalogue::judgement() const {
     Judgement judgement;
-    judgement.curve.slope = number_of(get("relevance.slope"), judgement.curve.slope);
+    judgement.curve.slopes[0] = number_of(get("relevance.standard"), judgement.curve.slopes[0]);
+    judgement.curve.slopes[1] = number_of(get("relevance.cosine"), judgement.curve.slopes[1]);
     judgement.curve.offset = number_of(get("relevance.offset"), judgement.curve.offset);
     judgement.cut = number_of(get("relevance.cut"), judgement.cut);
     if (const std::string weight = get("mixture.words"); !weight.empty()) judgement.words = number_of(weight, 0);
@@ -117,7 +118,8 @@ Judgement Catalogue::judgement() const {
 
 void Catalogue::set(const Judgement& judgement) const {
     Transaction transaction(database_);
-    set("relevance.slope", td::detail::to_text(judgement.curve.slope));
+    set("relevance.standard", td::detail::to_text(judgement.curve.slopes[0]));
+    set("relevance.cosine", td::detail::to_text(judgement.curve.slopes[1]));
     set("relevance.offset", td::detail::to_text(judgement.curve.offset));
     set("relevance.cut", td::detail::to_text(judgement.cut));
     set("relevance.fitted_on", std::to_string(judgement.fitted_on));

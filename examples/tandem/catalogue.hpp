@@ -45,7 +45,7 @@ struct PictureEntry {
 
 /// How scores of the catalogue's model become probabilities and rankings, and what that rests on.
 struct Judgement {
-    td::Logistic curve{1.5, -6};     ///< of standardised cosines
+    td::Logistic curve{{1.5, 0}, -6};  ///< of a standardised cosine and the cosine itself
     double cut = 0.5;                ///< the least probability of what is called relevant
     std::optional<double> words;     ///< the share of words in a mixture with meaning; nothing: ranks are fused
     std::size_t fitted_on = 0;       ///< words of captions; 0: nothing was there to fit to

@@ -83,6 +83,7 @@ struct Query {
     std::vector<double> cosines, standard, words;
     std::vector<std::uint8_t> relevant;
     std::size_t count = 0;  ///< of the relevant
+    double deviation = 1;
 };
 
 /// F1 where all above a threshold count as found.
@@ -156,6 +157,7 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
             Query& query = queries[q];
             const auto row = std::span(rows).subspan(q * width, width);
             const td::Standard standard = td::standardise(row, sample.rows);
+            query.deviation = standard.deviation;
             for (std::size_t i = 0; i < count; ++i) {
                 double product = 0;
                 for (std::size_t j = 0; j < width; ++j)
@@ -187,29 +189,38 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
 
     const std::size_t half = queries.size() / 2;
     const auto training = std::span<const Query>(queries).first(half), held_out = std::span<const Query>(queries).subspan(half);
-    std::vector<double> scores;
+    std::vector<double> features;
     std::vector<std::uint8_t> relevant;
     for (const Query& query : training) {
-        scores.insert(scores.end(), query.standard.begin(), query.standard.end());
+        for (std::size_t i = 0; i < count; ++i) features.insert(features.end(), {query.standard[i], query.cosines[i]});
         relevant.insert(relevant.end(), query.relevant.begin(), query.relevant.end());
     }
     Judgement judgement;
     judgement.fitted_on = half;
-    judgement.curve = td::fit_logistic(scores, relevant);
-    if (judgement.curve.slope <= 0) {
+    judgement.curve = td::fit_logistic(features, relevant);
+    const auto logits = [&](const Query& query) {
+        std::vector<double> found;
+        for (std::size_t i = 0; i < count; ++i)
+            found.push_back(judgement.curve.slopes[0] * query.standard[i] + judgement.curve.slopes[1] * query.cosines[i] + judgement.curve.offset);
+        return found;
+    };
+    // What is nearer must be more probable, whatever the query: z = (cosine − mean) / deviation.
+    const bool rises = std::ranges::all_of(queries, [&](const Query& query) {
+        return judgement.curve.slopes[0] / query.deviation + judgement.curve.slopes[1] > 0;
+    });
+    if (!rises) {
         report << "relevance: the model does not know the captions' words (what fits them better is not more often theirs): "
                   "scores are as of an average model\n";
         return {};
     }
     const auto probabilities = [&](const Query& query) {
         std::vector<double> found;
-        for (const double z : query.standard) found.push_back(judgement.curve(z));
+        for (const double logit : logits(query)) found.push_back(td::Logistic{}(logit));
         return found;
     };
-    // Probabilities of what is rare lie close together near 0; standardised scores do not.
-    const auto standard = [](const Query& query) -> const std::vector<double>& { return query.standard; };
-    const double least = best_threshold(training, standard, 0, 8);
-    judgement.cut = judgement.curve(least);
+    // Probabilities of what is rare lie close together near 0; their logits do not.
+    const double least = best_threshold(training, logits, -10, 5);
+    judgement.cut = td::Logistic{}(least);
     const auto cosines = [](const Query& query) -> const std::vector<double>& { return query.cosines; };
     const double fixed = best_threshold(training, cosines, -0.2, 0.8);
     const auto examples = [&](std::span<const Query> some) {
@@ -245,7 +256,7 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
            << print("  expected calibration error %.4f; F1 of what is called relevant %.3f, of the best fixed cosine %.3f, of the "
                     "best cut for each %.3f\n",
                     td::expected_calibration_error(promised, true_of),
-                    mean_of(held_out, [&](const Query& query) { return f1_above(query.standard, query, least); }),
+                    mean_of(held_out, [&](const Query& query) { return f1_above(logits(query), query, least); }),
                     mean_of(held_out, [&](const Query& query) { return f1_above(query.cosines, query, fixed); }),
                     mean_of(held_out, best_f1))
            << print("  nDCG@10, where half of the pictures have no words: meaning %.3f, words %.3f, both by rank %.3f, both by a "

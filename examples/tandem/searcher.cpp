@@ -238,7 +238,9 @@ Answer Searcher::search(const Request& request) const {
     if (request.ranking != Ranking::words) {
         const std::vector<float> query = embed(terms);
         const td::Standard standard = td::standardise(query, background_);
-        const auto probability = [&](float score) { return judgement_.curve(standard(static_cast<double>(score))); };
+        const auto probability = [&](float score) {
+            return judgement_.curve(std::array{standard(static_cast<double>(score)), static_cast<double>(score)});
+        };
         // All that are relevant, and as many as are shown.
         std::vector<td::Match> matches;
         for (std::size_t k = std::max<std::size_t>(256, request.limit);; k *= 4) {

@@ -13428,10 +13428,12 @@ class OpenedClip final : public OpenedModel {
 
 public:
     OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed) {
-        if constexpr (requires { model_.visual().set_gelu(kernels::Activation::gelu); }) {
+        if constexpr (has_any_gelu<decltype(config.vision)>) {
             if (stored.parts.image) model_.visual().set_gelu(stored.gelu("vision.activation"));
         }
-        if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
+        if constexpr (has_any_gelu<decltype(config.text)>) {
+            if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
+        }
         load_plain_weights(model_, stored.files, stored.where, options, assumed);
     }
 
@@ -13475,6 +13477,10 @@ public:
 
 private:
     static constexpr bool is_transformer = requires { config.vision.tokens(); };
+    template <class Tower>
+    static constexpr bool has_any_gelu = requires(const Tower& tower) {
+        requires std::is_same_v<std::remove_cvref_t<decltype(tower.activation)>, AnyGelu>;
+    };
 
     static typename Vision::Input input(std::size_t count, const float* pixels) {
         constexpr ImageSize image = config.vision.image;
@@ -13598,13 +13604,22 @@ StoredModel stored_model(const std::filesystem::path& path, const WeightFiles& f
 
 }  // namespace detail
 
-/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among the zoo that
-/// its config and the shapes of its tensors tell; or one tower of such a model, as transformers saves its
+/// An architecture of a program's own, for open() to know beside the zoo's.
+template <class Config, std::size_t Size>
+struct Named {
+    char name[Size]{};
+    Config config;
+
+    constexpr Named(const char (&text)[Size], Config of) : config(of) { std::copy_n(text, Size, name); }
+};
+
+/// A model with the weights of `path`, a file or a folder as load() takes it, of the architecture among `own` and the zoo
+/// that its config and the shapes of its tensors tell (own ones first, each with the activation of its constant); or one tower of such a model, as transformers saves its
 /// CLIPTextModel, CLIPVisionModelWithProjection, SiglipVisionModel and so on (Stable Diffusion's text_encoder/,
 /// IP-Adapter's image_encoder/). Weights without a config do not say which GELU they were trained with: then
 /// options.activation must, but for OpenAI's own archives. Throws Error with what load() does, and for an architecture
 /// outside the zoo with the constant that td::load needs.
-template <Arithmetic T = float>
+template <Arithmetic T = float, Named... own>
 AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {}) {
     WeightFiles files = detail::open_files(path, options);
     const detail::StoredModel stored = detail::stored_model(path, files, options);
@@ -13612,12 +13627,17 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
     ModelSizes sizes;
     std::string name;
     detail::MakeOpenedModel make = nullptr;
-    detail::with_architecture(
-        stored, files, [&]<auto config>(const char* known) {
-            name = known;
-            sizes = detail::sizes_of(known, config, parts);
-            make = detail::make_opened<with_activation(config, AnyGelu{}), T>;
+    const auto choose = [&]<auto config>(const char* known) {
+        name = known;
+        sizes = detail::sizes_of(known, config, parts);
+        make = detail::make_opened<config, T>;
+    };
+    ((make == nullptr && stored.is(own.config) ? choose.template operator()<own.config>(own.name) : void()), ...);
+    if (make == nullptr) {
+        detail::with_architecture(stored, files, [&]<auto config>(const char* known) {
+            choose.template operator()<with_activation(config, AnyGelu{})>(known);
         });
+    }
     const LoadOptions load{.towers = parts.image && parts.text ? Towers::both
                                      : parts.text              ? Towers::text
                                                                : Towers::image,
@@ -13937,6 +13957,227 @@ struct Composed {
 private:
     static auto compose(const Layer& layer) { return layer(nn::ComposedInput<C, width>{}); }
 };
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/fusion.hpp ----
+
+// Two rankings of the same things, by meaning and by words, made one.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// An item and its score in a ranking.
+struct Ranked {
+    std::size_t item;
+    double score;
+
+    friend bool operator==(const Ranked&, const Ranked&) = default;
+};
+
+/// Σ 1 / (k + rank) over the rankings that an item is in, each best first and its ranks from 1 (Cormack, Clarke, Büttcher 2009):
+/// for when nothing is known of the scores. Best first, of equal ones the lesser item.
+std::vector<Ranked> reciprocal_rank_fusion(std::span<const std::vector<std::size_t>> rankings, double k = 60);
+
+/// (1 − weight) · first + weight · second (Bruch, Gai, Ingber 2023, eq. 4, which beats the fusion of ranks where a few
+/// examples tell the weight). Both scores in [0, 1].
+inline double mix(double first, double second, double weight) { return (1 - weight) * first + weight * second; }
+
+/// One query of which is known what is relevant: two scores in [0, 1] of every item.
+struct MixtureExample {
+    std::vector<double> first, second;
+    std::vector<std::uint8_t> relevant;
+};
+
+/// The gain of the first k items of a ranking over the most that they could have: every relevant item counts
+/// 1 / log2(rank + 1) (Järvelin, Kekäläinen 2002, with gains of 0 and 1). Of equal scores the first item comes first; 0 where
+/// nothing is relevant. Throws Error for sizes that differ.
+double ndcg_at(std::span<const double> scores, std::span<const std::uint8_t> relevant, std::size_t k);
+
+/// The mean nDCG@k of a mixture over the examples.
+double mixture_ndcg(std::span<const MixtureExample> examples, double weight, std::size_t k = 10);
+
+/// The weight, of 0, 0.05, …, 1, with the best mean nDCG@k; of equal ones the middle one. Throws Error without an example.
+double learn_mixture(std::span<const MixtureExample> examples, std::size_t k = 10);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/index.hpp ----
+
+// An index of embeddings: the nearest of many, exact by proof at the speed of a scan over bytes.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A row that was found: where it stands in its index, and its product with the query in float32.
+struct Match {
+    std::size_t position;
+    float score;
+
+    friend bool operator==(const Match&, const Match&) = default;
+};
+
+/// What a search does beside looking for the nearest.
+struct SearchOptions {
+    /// Bit p % 64 of word p / 64 says whether row p may be found; rows behind the last word may not. Empty: all rows.
+    std::span<const std::uint64_t> allowed{};
+    /// Without proof, the query is rounded to bytes as well, and the best 4 k + 32 rows by that are scored in float32: a
+    /// batch takes half the time, and nearly every answer is the same.
+    bool exact = true;
+};
+
+/// The answers to some queries, and what they cost.
+struct SearchResult {
+    std::vector<std::vector<Match>> matches;  ///< of every query, best first; of equal scores the first row first
+    std::size_t scanned = 0;                  ///< rows that were compared as bytes, once a query
+    std::size_t rescored = 0;                 ///< of these, rows whose float32 score was computed
+};
+
+namespace detail {
+
+struct IndexBlock;
+struct IndexState;
+struct IndexWriters;
+
+}  // namespace detail
+
+/// Rows of float32, found by their product with a query (their cosine, where both have length 1).
+///
+/// Every row x is kept as float32 and as signed bytes q with a scale s; the query y as two rows of bytes, the second for
+/// what the first leaves. A scan over the bytes gives ⟨ŷ, s q⟩, and by Cauchy and Schwarz the product itself lies within
+/// ‖y‖ ‖x − s q‖ + ‖y − ŷ‖ ‖s q‖ of it. The norms are known, so every row whose upper bound reaches the k-th largest lower
+/// bound is scored in float32, and no other can be among the k best: the answer is the one that scoring all rows gives.
+/// A score is the float32 nearest to the sum in double, so it depends neither on the threads nor on the instruction set.
+///
+/// add, remove and search may be called at the same time: a search sees the rows of some moment between its call and its
+/// return, an add or a remove is in it as a whole or not at all, and both return after the searches that begin later see
+/// them. Positions are given in order and never given again.
+class Index {
+public:
+    /// An empty index. The fingerprint says what made its vectors (weights, preprocessing, tokenizer); any text will do.
+    explicit Index(std::size_t width, std::string fingerprint = {});
+    Index(Index&&) noexcept;
+    Index& operator=(Index&&) noexcept;
+    ~Index();
+
+    std::size_t width() const { return width_; }
+    const std::string& fingerprint() const { return fingerprint_; }
+    /// Rows ever added: positions are below it.
+    std::size_t size() const;
+    /// Rows that can be found.
+    std::size_t count() const;
+
+    /// Adds rows [N, width]; returns the position of the first. Throws Error, and adds none, for what is no whole row or not
+    /// finite.
+    std::size_t add(std::span<const float> rows);
+
+    /// Takes rows out. Their positions stay empty. Throws Error, and removes none, for a position that was never given.
+    void remove(std::span<const std::size_t> positions);
+
+    /// The k rows of the largest products with each of the queries [N, width], or all where there are fewer. Throws Error for
+    /// what is no whole query or not finite.
+    SearchResult search(std::span<const float> queries, std::size_t k, const SearchOptions& options = {}) const;
+
+    /// The row at a position, removed or not. Throws Error for a position that was never given.
+    std::vector<float> row(std::size_t position) const;
+
+    /// Throws Error, which says both and what to do, unless the index has this fingerprint: vectors of different models are
+    /// in different spaces, and their products mean nothing.
+    void require(const std::string& fingerprint) const;
+
+    /// Writes rows, removals and the fingerprint as safetensors, atomically.
+    void save(const std::filesystem::path& path) const;
+    /// Reads what save() wrote. Throws Error that names the file and the fault.
+    static Index load(const std::filesystem::path& path);
+
+private:
+    std::shared_ptr<const detail::IndexState> state() const;
+
+    std::size_t width_;
+    std::string fingerprint_;
+    std::unique_ptr<detail::IndexWriters> writers_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/query.hpp ----
+
+// What is asked for, as sums and differences of texts and pictures.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// One term of a query: a text, or what names a picture, and how much of it is wanted; below 0, less of it.
+struct QueryTerm {
+    double weight = 1;
+    std::string text;
+
+    friend bool operator==(const QueryTerm&, const QueryTerm&) = default;
+};
+
+/// Reads "2:golden retriever" + pool.jpg - fruit: terms with + or - between blanks before them, each with a weight and a
+/// colon before it where it is not 1; quotes keep anything together, a backslash keeps a quote. Throws Error, which shows the
+/// query, where a term, a quote or a number is missing.
+std::vector<QueryTerm> parse_query(std::string_view query);
+
+/// Σ weight · embedding, of length 1; embeddings [terms, width]. Throws Error for sizes that differ, and if nothing is left
+/// of the sum.
+std::vector<float> combine(std::span<const QueryTerm> terms, std::span<const float> embeddings);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/relevance.hpp ----
+
+// Scores that mean something: a cosine becomes the probability that a picture is what the query asks for.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How one query's products with any picture lie: cosines of different queries are of different heights, what stands out of
+/// a query's own is alike for all.
+struct Standard {
+    double mean = 0, deviation = 1;
+
+    double operator()(double score) const { return (score - mean) / deviation; }
+};
+
+/// The mean and standard deviation of a query's products with rows [N, width] of a background; a deviation of 0 becomes 1.
+/// Throws Error without a row.
+Standard standardise(std::span<const float> query, std::span<const float> background);
+
+/// The probability 1 / (1 + exp(−(Σ slope · feature + offset))): of one score, Platt's curve; of several features or a whole
+/// embedding, a logistic regression.
+struct Logistic {
+    std::vector<double> slopes{1};
+    double offset = 0;
+
+    /// Throws Error unless there is a feature for every slope.
+    double operator()(std::span<const double> features) const;
+    double operator()(double score) const { return (*this)(std::span(&score, 1)); }
+};
+
+/// The fit to features [N, F] of which is known whether they are positive, with Platt's smoothed targets (Platt 1999, sect.
+/// 2.2), by Newton's method with a line search (Lin, Lin, Weng 2007). `decay` · |slope|² / 2 is added to the mean loss, of
+/// features that have deviation 1. Throws Error for sizes that differ and unless there are positives and negatives.
+Logistic fit_logistic(std::span<const double> features, std::span<const std::uint8_t> positive, double decay = 0);
+
+/// A curve that only rises, by steps (pool adjacent violators; Zadrozny, Elkan 2002): for a thousand scores or more, where
+/// the shape of the curve is not known.
+class Isotonic {
+public:
+    /// With the same errors as fit_logistic.
+    Isotonic(std::span<const double> scores, std::span<const std::uint8_t> positive);
+
+    /// Between two scores that were seen, the line between their probabilities.
+    double operator()(double score) const;
+
+private:
+    std::vector<double> scores_, probabilities_;
+};
+
+/// The mean difference between what is promised and what comes true, over `bins` of equally many scores (Nguyen, O'Connor
+/// 2015; Guo et al. 2017, eq. 3). Throws Error for sizes that differ.
+double expected_calibration_error(std::span<const double> probabilities, std::span<const std::uint8_t> positive,
+                                  std::size_t bins = 15);
+
+/// 2 · hits / (found + there): the harmonic mean of precision and recall; 0 where nothing is found.
+double f1_score(std::size_t hits, std::size_t found, std::size_t there);
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -29230,6 +29471,848 @@ TANDEM_INLINE ImageSize FieldValues::image() const {
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/tasks/fusion.impl.hpp ----
+
+// Definitions of tasks/fusion.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::vector<Ranked> reciprocal_rank_fusion(std::span<const std::vector<std::size_t>> rankings, double k) {
+    std::map<std::size_t, double> scores;
+    for (const std::vector<std::size_t>& ranking : rankings) {
+        for (std::size_t i = 0; i < ranking.size(); ++i) scores[ranking[i]] += 1 / (k + static_cast<double>(i + 1));
+    }
+    std::vector<Ranked> fused;
+    for (const auto& [item, score] : scores) fused.push_back({item, score});
+    std::ranges::stable_sort(fused, [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+    return fused;
+}
+
+TANDEM_INLINE double ndcg_at(std::span<const double> scores, std::span<const std::uint8_t> relevant, std::size_t k) {
+    if (scores.size() != relevant.size())
+        throw Error("ndcg_at", std::to_string(scores.size()) + " labels", std::to_string(relevant.size()));
+    std::vector<std::size_t> order(scores.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    const std::size_t shown = std::min(k, order.size());
+    std::ranges::partial_sort(order, order.begin() + static_cast<std::ptrdiff_t>(shown), [&](std::size_t a, std::size_t b) {
+        return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
+    });
+    const auto there = static_cast<std::size_t>(std::ranges::count_if(relevant, [](std::uint8_t is) { return is != 0; }));
+    double gain = 0, most = 0;
+    for (std::size_t i = 0; i < shown; ++i) {
+        const double share = 1 / std::log2(static_cast<double>(i + 2));
+        if (relevant[order[i]] != 0) gain += share;
+        if (i < there) most += share;
+    }
+    return most == 0 ? 0 : gain / most;
+}
+
+TANDEM_INLINE double mixture_ndcg(std::span<const MixtureExample> examples, double weight, std::size_t k) {
+    double sum = 0;
+    std::vector<double> scores;
+    for (const MixtureExample& example : examples) {
+        if (example.second.size() != example.first.size())
+            throw Error("mixture_ndcg", std::to_string(example.first.size()) + " scores of each kind",
+                        std::to_string(example.second.size()));
+        scores.resize(example.first.size());
+        for (std::size_t i = 0; i < scores.size(); ++i) scores[i] = mix(example.first[i], example.second[i], weight);
+        sum += ndcg_at(scores, example.relevant, k);
+    }
+    return examples.empty() ? 0 : sum / static_cast<double>(examples.size());
+}
+
+TANDEM_INLINE double learn_mixture(std::span<const MixtureExample> examples, std::size_t k) {
+    if (examples.empty()) throw Error("learn_mixture", "examples to learn from", "none");
+    constexpr std::size_t steps = 20;
+    double best = -1;
+    std::vector<double> weights;
+    for (std::size_t i = 0; i <= steps; ++i) {
+        const double weight = static_cast<double>(i) / steps, gain = mixture_ndcg(examples, weight, k);
+        if (gain > best) {
+            best = gain;
+            weights.clear();
+        }
+        if (gain == best) weights.push_back(weight);
+    }
+    return weights[weights.size() / 2];
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/index.impl.hpp ----
+
+// Definitions of tasks/index.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Rows that came together, or were joined since. It does not change once it is there.
+struct IndexBlock {
+    IndexBlock(std::size_t first, std::size_t count, std::size_t width, Buffer<float> values);
+
+    std::size_t first, count;
+    Buffer<float> rows;         ///< [count, width]
+    PackedWeight<int8> bytes;   ///< the same, rounded
+    Buffer<float> errors;       ///< ‖x − s q‖ of every row, rounded up; runs on to the end of the last strip
+    float largest_norm = 0;     ///< the largest ‖s q‖, rounded up
+};
+
+/// All rows at one moment.
+struct IndexState {
+    std::vector<std::shared_ptr<const IndexBlock>> blocks;
+    std::vector<std::uint64_t> removed;  ///< a bit a position; words behind the last are 0
+    std::size_t size = 0, removed_count = 0;
+};
+
+struct IndexWriters {
+    std::mutex writing;  ///< held by one add or remove
+    mutable std::mutex reading;
+    std::shared_ptr<const IndexState> state = std::make_shared<const IndexState>();
+};
+
+/// Rows that are looked through together, a bit of a word each; and scores that are computed before they are looked
+/// through, so that they stay in the caches.
+inline constexpr std::size_t index_strip = 64, index_scores = std::size_t{1} << 19;
+/// Blocks are joined up to this many rows, so that an index has few and adding a row copies few.
+inline constexpr std::size_t index_block = 65536;
+/// Queries that are compared together.
+inline constexpr std::size_t index_batch = 64;
+
+/// A number that is not below one that was computed in double from `terms` products.
+inline float rounded_up(double value, std::size_t terms) {
+    const double slack = 1 + static_cast<double>(terms + 8) * std::numeric_limits<double>::epsilon();
+    return std::nextafter(static_cast<float>(value * slack), std::numeric_limits<float>::infinity());
+}
+
+inline double norm_of(const float* row, std::size_t width) {
+    double squares = 0;
+    for (std::size_t j = 0; j < width; ++j) squares += static_cast<double>(row[j]) * static_cast<double>(row[j]);
+    return std::sqrt(squares);
+}
+
+/// The product of two rows, rounded once.
+inline float exact_score(const float* x, const float* y, std::size_t width) {
+    // Products of floats are exact in double. Eight sums, so that the compiler can keep them in vectors.
+    std::array<double, 8> sums{};
+    std::size_t j = 0;
+    for (; j + sums.size() <= width; j += sums.size()) {
+        for (std::size_t lane = 0; lane < sums.size(); ++lane)
+            sums[lane] += static_cast<double>(x[j + lane]) * static_cast<double>(y[j + lane]);
+    }
+    for (; j < width; ++j) sums[j % sums.size()] += static_cast<double>(x[j]) * static_cast<double>(y[j]);
+    double sum = 0;
+    for (const double part : sums) sum += part;
+    return static_cast<float>(sum);
+}
+
+/// Throws Error unless all rows are finite and of a length whose products float32 holds with room to spare, or zero.
+TANDEM_INLINE void check_rows(const char* where, std::span<const float> rows, std::size_t width) {
+    if (rows.size() % width != 0)
+        throw Error(where, "whole rows of " + std::to_string(width), std::to_string(rows.size()) + " elements");
+    constexpr double longest = 0x1p60;
+    for (std::size_t i = 0; i < rows.size() / width; ++i) {
+        const double norm = norm_of(rows.data() + i * width, width);
+        if (norm != 0 && !(norm >= 1 / longest && norm <= longest))
+            throw Error(where, "finite rows of a length between 2^-60 and 2^60, or zeros",
+                        "a length of " + std::to_string(norm) + " in row " + std::to_string(i));
+    }
+}
+
+TANDEM_INLINE IndexBlock::IndexBlock(std::size_t first_position, std::size_t row_count, std::size_t width,
+                                     Buffer<float> values)
+    : first(first_position),
+      count(row_count),
+      rows(std::move(values)),
+      bytes(row_count, width),
+      errors((row_count + index_strip - 1) / index_strip * index_strip) {
+    bytes.pack(rows.data());
+    std::mutex largest;
+    parallel_for(count, 256, [&](std::size_t begin, std::size_t end) {
+        float most = 0;
+        for (std::size_t i = begin; i < end; ++i) {
+            double error = 0, norm = 0;
+            for (std::size_t j = 0; j < width; ++j) {
+                const double rounded = static_cast<double>(bytes(i, j));
+                const double difference = static_cast<double>(rows.data()[i * width + j]) - rounded;
+                error += difference * difference;
+                norm += rounded * rounded;
+            }
+            errors.data()[i] = rounded_up(std::sqrt(error), width);
+            most = std::max(most, rounded_up(std::sqrt(norm), width));
+        }
+        const std::scoped_lock lock(largest);
+        largest_norm = std::max(largest_norm, most);
+    });
+}
+
+/// A query as rows of bytes to be: itself, and what the rounding leaves; and how far its bytes may lead astray.
+struct ByteQueries {
+    ByteQueries(std::span<const float> queries, std::size_t width, bool with_rest);
+
+    std::size_t count, levels;
+    std::vector<float> rows;      ///< [count, levels, width]
+    std::vector<float> norms;     ///< ‖y‖, rounded up
+    std::vector<float> slopes;    ///< of every ‖s q‖: ‖y − ŷ‖, and the roundings of float32 on the way
+};
+
+TANDEM_INLINE ByteQueries::ByteQueries(std::span<const float> queries, std::size_t width, bool with_rest)
+    : count(queries.size() / width), levels(with_rest ? 2 : 1), rows(count * levels * width) {
+    const kernels::ReducedKernels& reduced = kernels::active_reduced();
+    std::vector<std::uint8_t> bytes(width);
+    for (std::size_t i = 0; i < count; ++i) {
+        const float* const query = queries.data() + i * width;
+        float* row = rows.data() + i * levels * width;
+        std::copy_n(query, width, row);
+        double error = 0;
+        for (std::size_t level = 0; level < levels; ++level, row += width) {
+            float scale = 1;
+            std::int32_t zero = 0;
+            reduced.quantise(row, bytes.data(), width, scale, zero);
+            error = 0;
+            for (std::size_t j = 0; j < width; ++j) {
+                const double left = static_cast<double>(row[j]) - static_cast<double>(scale) * (bytes[j] - zero);
+                error += left * left;
+                if (level + 1 < levels) row[width + j] = static_cast<float>(left);
+            }
+        }
+        const double norm = norm_of(query, width);
+        norms.push_back(rounded_up(norm, width));
+        // A level's product of bytes is exact in blocks of 4096; then come three roundings, the sums' and the bounds' own. The
+        // rest of a level was rounded to float32 as well.
+        const double roundings =
+            static_cast<double>(16 + width / 1024) * static_cast<double>(std::numeric_limits<float>::epsilon());
+        slopes.push_back(rounded_up(std::sqrt(error) + roundings * norm, width));
+    }
+}
+
+/// The best rows of one query so far: those that can still be among its k best.
+class Candidates {
+public:
+    struct Candidate {
+        const IndexBlock* block;
+        std::size_t row;
+        float lower, upper;
+    };
+
+    explicit Candidates(std::size_t k, float threshold = -std::numeric_limits<float>::infinity())
+        : k_(k), threshold_(threshold) {}
+
+    /// What an upper bound must reach.
+    float threshold() const { return threshold_; }
+
+    void add(const Candidate& candidate) {
+        found_.push_back(candidate);
+        if (found_.size() >= 2 * k_ + 1024 && found_.size() >= 2 * kept_) prune();
+    }
+    void add(std::span<const Candidate> candidates) {
+        for (const Candidate& candidate : candidates) {
+            if (candidate.upper >= threshold_) add(candidate);
+        }
+    }
+
+    /// Lets go of those that cannot.
+    void prune() {
+        if (found_.size() >= k_) {
+            std::vector<float> lower;
+            for (const Candidate& candidate : found_) lower.push_back(candidate.lower);
+            const auto last = lower.begin() + static_cast<std::ptrdiff_t>(k_) - 1;
+            std::ranges::nth_element(lower, last, std::greater<>());
+            threshold_ = std::max(threshold_, *last);
+            std::erase_if(found_, [&](const Candidate& candidate) { return candidate.upper < threshold_; });
+        }
+        kept_ = found_.size();
+    }
+
+    const std::vector<Candidate>& found() const { return found_; }
+
+private:
+    std::size_t k_, kept_ = 0;
+    float threshold_;
+    std::vector<Candidate> found_;
+};
+
+/// Adds the rows of a strip that can be among the k best. `scores` hold the products of the query's levels, `stride` apart.
+inline void look_through(const IndexBlock& block, std::size_t row, std::uint64_t allowed, const float* scores,
+                         std::size_t stride, std::size_t levels, float norm, float slack, Candidates& best) {
+    const float* const errors = block.errors.data() + row;
+    std::array<float, index_strip> middle, upper;
+    if (levels == 1) {
+        for (std::size_t i = 0; i < index_strip; ++i) middle[i] = scores[i];
+    } else {
+        for (std::size_t i = 0; i < index_strip; ++i) middle[i] = scores[i] + scores[stride + i];
+    }
+    const float threshold = best.threshold();
+    std::int32_t reached = 0;
+    for (std::size_t i = 0; i < index_strip; ++i) {
+        upper[i] = middle[i] + (errors[i] * norm + slack);
+        reached += upper[i] >= threshold ? 1 : 0;
+    }
+    if (reached == 0) return;
+    for (std::size_t i = 0; i < std::min(index_strip, block.count - row); ++i) {
+        if (upper[i] < threshold || ((allowed >> i) & 1U) == 0) continue;
+        best.add({&block, row + i, middle[i] - (errors[i] * norm + slack), upper[i]});
+    }
+}
+
+}  // namespace detail
+
+TANDEM_INLINE Index::Index(std::size_t width, std::string fingerprint)
+    : width_(width), fingerprint_(std::move(fingerprint)), writers_(std::make_unique<detail::IndexWriters>()) {
+    if (width == 0) throw Error("Index", "rows of at least one element", "width 0");
+}
+TANDEM_INLINE Index::Index(Index&&) noexcept = default;
+TANDEM_INLINE Index& Index::operator=(Index&&) noexcept = default;
+TANDEM_INLINE Index::~Index() = default;
+
+TANDEM_INLINE std::shared_ptr<const detail::IndexState> Index::state() const {
+    const std::scoped_lock lock(writers_->reading);
+    return writers_->state;
+}
+
+TANDEM_INLINE std::size_t Index::size() const { return state()->size; }
+
+TANDEM_INLINE std::size_t Index::count() const {
+    const auto now = state();
+    return now->size - now->removed_count;
+}
+
+TANDEM_INLINE std::size_t Index::add(std::span<const float> rows) {
+    detail::check_rows("Index::add", rows, width_);
+    const std::size_t added = rows.size() / width_;
+    const std::scoped_lock writing(writers_->writing);
+    auto next = std::make_shared<detail::IndexState>(*state());
+    const std::size_t position = next->size;
+    for (std::size_t begin = 0; begin < added; begin += detail::index_block) {
+        std::size_t count = std::min(detail::index_block, added - begin), first = position + begin;
+        // As a binary counter carries: a row is copied once for every doubling of its block.
+        std::size_t joined = 0;
+        while (joined < next->blocks.size()) {
+            const detail::IndexBlock& before = *next->blocks[next->blocks.size() - 1 - joined];
+            if (before.count >= 2 * count || before.count + count > detail::index_block) break;
+            count += before.count;
+            first = before.first;
+            ++joined;
+        }
+        Buffer<float> values(count * width_);
+        float* to = values.data();
+        for (std::size_t i = joined; i > 0; --i) {
+            const detail::IndexBlock& before = *next->blocks[next->blocks.size() - i];
+            to = std::copy_n(before.rows.data(), before.rows.size(), to);
+        }
+        std::copy_n(rows.data() + begin * width_, static_cast<std::size_t>(values.data() + values.size() - to), to);
+        next->blocks.resize(next->blocks.size() - joined);
+        next->blocks.push_back(std::make_shared<const detail::IndexBlock>(first, count, width_, std::move(values)));
+    }
+    next->size += added;
+    const std::scoped_lock reading(writers_->reading);
+    writers_->state = std::move(next);
+    return position;
+}
+
+TANDEM_INLINE void Index::remove(std::span<const std::size_t> positions) {
+    const std::scoped_lock writing(writers_->writing);
+    auto next = std::make_shared<detail::IndexState>(*state());
+    for (const std::size_t position : positions) {
+        if (position >= next->size)
+            throw Error("Index::remove", "a position below " + std::to_string(next->size), std::to_string(position));
+        if (next->removed.size() <= position / 64) next->removed.resize((next->size + 63) / 64);
+        std::uint64_t& word = next->removed[position / 64];
+        const std::uint64_t bit = std::uint64_t{1} << (position % 64);
+        if ((word & bit) == 0) ++next->removed_count;
+        word |= bit;
+    }
+    const std::scoped_lock reading(writers_->reading);
+    writers_->state = std::move(next);
+}
+
+TANDEM_INLINE std::vector<float> Index::row(std::size_t position) const {
+    const auto now = state();
+    const auto after = std::ranges::upper_bound(now->blocks, position, {}, [](const auto& block) { return block->first; });
+    if (position >= now->size)
+        throw Error("Index::row", "a position below " + std::to_string(now->size), std::to_string(position));
+    const detail::IndexBlock& block = **(after - 1);
+    const float* const from = block.rows.data() + (position - block.first) * width_;
+    return {from, from + width_};
+}
+
+TANDEM_INLINE SearchResult Index::search(std::span<const float> queries, std::size_t k, const SearchOptions& options) const {
+    detail::check_rows("Index::search", queries, width_);
+    const auto now = state();
+    const std::size_t all = queries.size() / width_;
+    SearchResult result;
+    result.matches.resize(all);
+    k = std::min(k, now->size);
+    if (k == 0) return result;
+
+    // What may be found of the 64 rows from a position on.
+    const auto word_of = [](std::span<const std::uint64_t> words, std::size_t at) { return at < words.size() ? words[at] : 0; };
+    const auto findable = [&](std::size_t position) {
+        const std::size_t word = position / 64, shift = position % 64;
+        const auto part = [&](std::size_t at) {
+            const std::uint64_t given = options.allowed.empty() ? ~std::uint64_t{0} : word_of(options.allowed, at);
+            return given & ~word_of(now->removed, at);
+        };
+        return shift == 0 ? part(word) : (part(word) >> shift) | (part(word + 1) << (64 - shift));
+    };
+
+    const std::size_t wanted = options.exact ? k : 4 * k + 32;
+    std::vector<float> scores;
+    for (std::size_t begin = 0; begin < all; begin += detail::index_batch) {
+        const std::size_t count = std::min(detail::index_batch, all - begin);
+        const auto batch = queries.subspan(begin * width_, count * width_);
+        const detail::ByteQueries query(batch, width_, options.exact);
+        std::vector<detail::Candidates> best(count, detail::Candidates(wanted));
+        const std::size_t levels = query.levels, rows = count * levels;
+        // A chunk begins a strip and a panel.
+        const std::size_t unit = detail::index_strip * PackedWeight<int8>::layout().width;
+        const std::size_t chunk = std::max<std::size_t>(1, detail::index_scores / rows / unit) * unit;
+        for (const auto& held : now->blocks) {
+            const detail::IndexBlock& block = *held;
+            const float slack_of_one = options.exact ? block.largest_norm : 0;
+            for (std::size_t first = 0; first < block.count; first += chunk) {
+                const std::size_t size = std::min(chunk, block.count - first), strips = (size + detail::index_strip - 1) / detail::index_strip;
+                std::vector<std::uint64_t> allowed(strips);
+                for (std::size_t i = 0; i < strips; ++i) allowed[i] = findable(block.first + first + 64 * i);
+                if (std::ranges::all_of(allowed, [](std::uint64_t word) { return word == 0; })) continue;
+                result.scanned += size * count;
+                const std::size_t stride = strips * detail::index_strip;
+                scores.resize(std::max(scores.size(), rows * stride));
+                block.bytes.product(rows, {query.rows.data(), width_}, {scores.data(), stride}, {}, first, first + size);
+                // Queries on all cores, or the strips of one.
+                const std::size_t pieces = std::max<std::size_t>(1, std::min(strips, 4 * core_count() / count));
+                std::vector<detail::Candidates> found;
+                for (std::size_t task = 0; pieces > 1 && task < count * pieces; ++task)
+                    found.emplace_back(wanted, best[task / pieces].threshold());
+                parallel_for(count * pieces, 1, [&](std::size_t from, std::size_t to) {
+                    for (std::size_t task = from; task < to; ++task) {
+                        const std::size_t q = task / pieces, piece = task % pieces;
+                        const float slack = slack_of_one * query.slopes[q], norm = options.exact ? query.norms[q] : 0;
+                        detail::Candidates& mine = pieces == 1 ? best[q] : found[task];
+                        for (std::size_t i = strips * piece / pieces; i < strips * (piece + 1) / pieces; ++i) {
+                            if (allowed[i] == 0) continue;
+                            detail::look_through(block, first + 64 * i, allowed[i], scores.data() + q * levels * stride + 64 * i,
+                                                 stride, levels, norm, slack, mine);
+                        }
+                    }
+                });
+                if (pieces == 1) continue;
+                for (std::size_t task = 0; task < found.size(); ++task) best[task / pieces].add(found[task].found());
+                for (detail::Candidates& of_query : best) of_query.prune();
+            }
+        }
+        for (std::size_t q = 0; q < count; ++q) {
+            best[q].prune();
+            const auto& left = best[q].found();
+            std::vector<Match>& matches = result.matches[begin + q];
+            matches.resize(left.size());
+            parallel_for(left.size(), 64, [&](std::size_t from, std::size_t to) {
+                for (std::size_t i = from; i < to; ++i) {
+                    const float* const row = left[i].block->rows.data() + left[i].row * width_;
+                    matches[i] = {left[i].block->first + left[i].row,
+                                  detail::exact_score(row, batch.data() + q * width_, width_)};
+                }
+            });
+            result.rescored += matches.size();
+            const auto better = [](const Match& a, const Match& b) {
+                return a.score > b.score || (a.score == b.score && a.position < b.position);
+            };
+            const auto last = matches.begin() + static_cast<std::ptrdiff_t>(std::min(k, matches.size()));
+            std::partial_sort(matches.begin(), last, matches.end(), better);
+            matches.erase(last, matches.end());
+        }
+    }
+    return result;
+}
+
+TANDEM_INLINE void Index::require(const std::string& fingerprint) const {
+    if (fingerprint == fingerprint_) return;
+    throw Error("Index", "vectors of the model at hand, \"" + fingerprint + "\"",
+                "\"" + fingerprint_ + "\", whose vectors have another meaning: embed anew, or open the model that they came from");
+}
+
+TANDEM_INLINE void Index::save(const std::filesystem::path& path) const {
+    const auto now = state();
+    std::vector<float> rows;
+    rows.reserve(now->size * width_);
+    for (const auto& block : now->blocks) rows.insert(rows.end(), block->rows.data(), block->rows.data() + block->rows.size());
+    std::vector<std::int64_t> removed;
+    for (std::size_t position = 0; position < 64 * now->removed.size(); ++position) {
+        if ((now->removed[position / 64] >> (position % 64) & 1U) != 0) removed.push_back(static_cast<std::int64_t>(position));
+    }
+    const std::vector<StoredTensor> tensors{
+        stored_tensor<float>("rows", {now->size, width_}, rows),
+        stored_tensor<std::int64_t>("removed", {removed.size()}, removed)};
+    save_safetensors(path, tensors, {{"format", "tandem index 1"}, {"fingerprint", fingerprint_}});
+}
+
+TANDEM_INLINE Index Index::load(const std::filesystem::path& path) {
+    const Safetensors file = Safetensors::open(path);
+    const auto& metadata = file.metadata();
+    const auto format = metadata.find("format"), fingerprint = metadata.find("fingerprint");
+    const StoredTensor* const rows = file.find("rows");
+    const StoredTensor* const removed = file.find("removed");
+    if (format == metadata.end() || format->second != "tandem index 1" || fingerprint == metadata.end() || rows == nullptr ||
+        removed == nullptr || rows->shape.size() != 2 || removed->shape.size() != 1)
+        throw Error(path.string(), "an index that tandem saved (format \"tandem index 1\")",
+                    format == metadata.end() ? "no format in its metadata" : "format \"" + format->second + "\"");
+    try {
+        Index index(rows->shape[1], fingerprint->second);
+        std::vector<float> values(rows->shape[0] * rows->shape[1]);
+        read_elements<float>(*rows, values);
+        std::vector<std::int64_t> positions(removed->shape[0]);
+        read_elements<std::int64_t>(*removed, positions);
+        index.add(values);
+        std::vector<std::size_t> places;
+        for (const std::int64_t position : positions) places.push_back(static_cast<std::size_t>(position));
+        index.remove(places);
+        return index;
+    } catch (const Error& error) {
+        throw Error(path.string(), error.what());
+    }
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/query.impl.hpp ----
+
+// Definitions of tasks/query.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// A term without the blanks around it; a weight before it is read.
+TANDEM_INLINE QueryTerm query_term(std::string_view query, std::string_view words, double sign) {
+    const auto is_blank = [](char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; };
+    while (!words.empty() && is_blank(words.front())) words.remove_prefix(1);
+    while (!words.empty() && is_blank(words.back())) words.remove_suffix(1);
+    const auto fail = [&](const char* expected, std::string_view found) -> QueryTerm {
+        throw Error("query " + std::string(query), expected, found.empty() ? "nothing" : std::string(found));
+    };
+    std::string text;
+    bool is_quoted = false;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        if (words[i] == '\\' && i + 1 < words.size() && (words[i + 1] == '"' || words[i + 1] == '\\')) {
+            text += words[++i];
+        } else if (words[i] == '"') {
+            is_quoted = !is_quoted;
+        } else {
+            text += words[i];
+        }
+    }
+    if (is_quoted) return fail("a quote at its end", words);
+    QueryTerm term{sign, std::move(text)};
+    double weight = 0;
+    const char* const end = term.text.data() + term.text.size();
+    const auto [after, error] = std::from_chars(term.text.data(), end, weight);
+    if (error == std::errc() && after != end && *after == ':') {
+        if (!std::isfinite(weight) || std::abs(weight) > 1e6) return fail("a weight of at most 1,000,000", words);
+        term.weight = sign * weight;
+        term.text.erase(0, static_cast<std::size_t>(after - term.text.data()) + 1);
+    }
+    if (term.text.find_first_not_of(" \t\r\n") == std::string::npos) return fail("a text or a picture for every term", words);
+    return term;
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::vector<QueryTerm> parse_query(std::string_view query) {
+    std::vector<QueryTerm> terms;
+    const auto is_blank = [&](std::size_t i) { return i >= query.size() || query[i] == ' ' || query[i] == '\t'; };
+    double sign = 1;
+    std::size_t begin = 0;
+    bool is_quoted = false, has_sign = false;
+    for (std::size_t i = 0; i < query.size(); ++i) {
+        if (query[i] == '\\') {
+            ++i;
+        } else if (query[i] == '"') {
+            is_quoted = !is_quoted;
+        } else if (!is_quoted && (query[i] == '+' || query[i] == '-') && (i == 0 || is_blank(i - 1)) && is_blank(i + 1)) {
+            // A sign before the first term is its own.
+            const std::string_view before = query.substr(begin, i - begin);
+            if (has_sign || before.find_first_not_of(" \t") != std::string_view::npos)
+                terms.push_back(detail::query_term(query, before, sign));
+            sign = query[i] == '-' ? -1 : 1;
+            has_sign = true;
+            begin = i + 1;
+        }
+    }
+    terms.push_back(detail::query_term(query, query.substr(begin), sign));
+    return terms;
+}
+
+TANDEM_INLINE std::vector<float> combine(std::span<const QueryTerm> terms, std::span<const float> embeddings) {
+    const std::size_t width = terms.empty() ? 0 : embeddings.size() / terms.size();
+    if (width == 0 || embeddings.size() != width * terms.size())
+        throw Error("combine", "an embedding for each of " + std::to_string(terms.size()) + " terms",
+                    std::to_string(embeddings.size()) + " elements");
+    std::vector<double> sum(width);
+    double most = 0, squares = 0;
+    for (std::size_t i = 0; i < terms.size(); ++i) {
+        most += std::abs(terms[i].weight);
+        for (std::size_t j = 0; j < width; ++j)
+            sum[j] += terms[i].weight * static_cast<double>(embeddings[i * width + j]);
+    }
+    for (const double value : sum) squares += value * value;
+    // What is left of terms that cancel is the rounding of their embeddings.
+    if (!(std::sqrt(squares) > 1e-5 * most))
+        throw Error("combine", "terms of which something is left", "terms that cancel each other");
+    std::vector<float> combined(width);
+    for (std::size_t j = 0; j < width; ++j) combined[j] = static_cast<float>(sum[j] / std::sqrt(squares));
+    return combined;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/relevance.impl.hpp ----
+
+// Definitions of tasks/relevance.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+TANDEM_INLINE void check_labels(const char* where, std::size_t scores, std::span<const std::uint8_t> positive) {
+    if (positive.size() != scores) throw Error(where, std::to_string(scores) + " labels", std::to_string(positive.size()));
+}
+
+/// The number of positives. Throws Error unless there are some, and negatives.
+TANDEM_INLINE std::size_t count_positives(const char* where, std::span<const std::uint8_t> positive) {
+    const auto count = static_cast<std::size_t>(std::ranges::count_if(positive, [](std::uint8_t is) { return is != 0; }));
+    if (count == 0 || count == positive.size())
+        throw Error(where, "positives and negatives to tell apart",
+                    std::to_string(count) + " positives of " + std::to_string(positive.size()));
+    return count;
+}
+
+}  // namespace detail
+
+TANDEM_INLINE Standard standardise(std::span<const float> query, std::span<const float> background) {
+    const std::size_t width = query.size(), count = width == 0 ? 0 : background.size() / width;
+    if (count == 0 || background.size() != count * width)
+        throw Error("standardise", "rows of the query's width " + std::to_string(width),
+                    std::to_string(background.size()) + " elements");
+    double sum = 0, squares = 0;
+    std::vector<double> products(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        for (std::size_t j = 0; j < width; ++j)
+            products[i] += static_cast<double>(query[j]) * static_cast<double>(background[i * width + j]);
+        sum += products[i];
+    }
+    const double mean = sum / static_cast<double>(count);
+    for (const double product : products) squares += (product - mean) * (product - mean);
+    const double deviation = std::sqrt(squares / static_cast<double>(count));
+    return {mean, deviation > 0 ? deviation : 1};
+}
+
+TANDEM_INLINE double Logistic::operator()(std::span<const double> features) const {
+    if (features.size() != slopes.size())
+        throw Error("Logistic", std::to_string(slopes.size()) + " features", std::to_string(features.size()));
+    const double logit = std::inner_product(slopes.begin(), slopes.end(), features.begin(), offset);
+    // Either way the exponential is at most 1.
+    return logit >= 0 ? 1 / (1 + std::exp(-logit)) : std::exp(logit) / (1 + std::exp(logit));
+}
+
+namespace detail {
+
+/// Solves a x = b for a symmetric matrix [n, n], which becomes its Cholesky factor, and b, which becomes x. Says whether the
+/// matrix is positive definite.
+TANDEM_INLINE bool solve_symmetric(std::vector<double>& a, std::vector<double>& b) {
+    const std::size_t n = b.size();
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t j = 0; j <= i; ++j) {
+            double sum = a[i * n + j];
+            for (std::size_t k = 0; k < j; ++k) sum -= a[i * n + k] * a[j * n + k];
+            if (i != j) {
+                a[i * n + j] = sum / a[j * n + j];
+            } else if (sum > 0) {
+                a[i * n + i] = std::sqrt(sum);
+            } else {
+                return false;
+            }
+        }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t k = 0; k < i; ++k) b[i] -= a[i * n + k] * b[k];
+        b[i] /= a[i * n + i];
+    }
+    for (std::size_t i = n; i-- > 0;) {
+        for (std::size_t k = i + 1; k < n; ++k) b[i] -= a[k * n + i] * b[k];
+        b[i] /= a[i * n + i];
+    }
+    return true;
+}
+
+/// A logistic regression in the making: features that have mean 0 and deviation 1, a last one of 1 for the offset.
+struct LogisticFit {
+    std::size_t count, width;  ///< rows; features with the last one
+    std::vector<double> rows, targets;
+    double decay;
+
+    double logit(std::size_t i, const std::vector<double>& slopes) const {
+        return std::inner_product(slopes.begin(), slopes.end(), rows.begin() + static_cast<std::ptrdiff_t>(i * width), 0.0);
+    }
+    double loss(const std::vector<double>& slopes) const {
+        double sum = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            const double found = logit(i, slopes);
+            // −target · log p − (1 − target) · log(1 − p), without a large exponential.
+            sum += std::log1p(std::exp(-std::abs(found))) + std::max(found, 0.0) - targets[i] * found;
+        }
+        sum /= static_cast<double>(count);
+        for (std::size_t j = 0; j + 1 < width; ++j) sum += decay / 2 * slopes[j] * slopes[j];
+        return sum;
+    }
+    /// Newton's step from `slopes`; empty where there is none.
+    std::vector<double> step(const std::vector<double>& slopes) const {
+        std::vector<double> gradient(width), curvature(width * width);
+        for (std::size_t i = 0; i < count; ++i) {
+            const double* const row = rows.data() + i * width;
+            const double p = Logistic{}(logit(i, slopes)), error = p - targets[i], weight = p * (1 - p);
+            for (std::size_t j = 0; j < width; ++j) {
+                gradient[j] += error * row[j];
+                const double weighted = weight * row[j];
+                for (std::size_t k = 0; k <= j; ++k) curvature[j * width + k] += weighted * row[k];
+            }
+        }
+        double largest = 0;
+        for (std::size_t j = 0; j < width; ++j) {
+            const double held = j + 1 < width ? decay : 0;
+            gradient[j] = gradient[j] / static_cast<double>(count) + held * slopes[j];
+            for (std::size_t k = 0; k <= j; ++k) curvature[j * width + k] /= static_cast<double>(count);
+            // A feature that never changes has no curvature, and no gradient either.
+            curvature[j * width + j] += held + 1e-12;
+            largest = std::max(largest, std::abs(gradient[j]));
+        }
+        if (largest < 1e-10 || !solve_symmetric(curvature, gradient)) return {};
+        return gradient;
+    }
+};
+
+}  // namespace detail
+
+TANDEM_INLINE Logistic fit_logistic(std::span<const double> features, std::span<const std::uint8_t> positive, double decay) {
+    const std::size_t count = positive.size(), given = count == 0 ? 0 : features.size() / count;
+    if (given == 0 || features.size() != given * count)
+        throw Error("fit_logistic", "as many features for each of " + std::to_string(count) + " labels",
+                    std::to_string(features.size()) + " numbers");
+    const auto positives = static_cast<double>(detail::count_positives("fit_logistic", positive));
+    const double all = static_cast<double>(count), negatives = all - positives;
+    const double high = (positives + 1) / (positives + 2), low = 1 / (negatives + 2);
+    const std::size_t width = given + 1;
+    detail::LogisticFit fit{count, width, std::vector<double>(count * width, 1.0), std::vector<double>(count), decay};
+    std::vector<double> means(given), units(given);
+    for (std::size_t j = 0; j < given; ++j) {
+        for (std::size_t i = 0; i < count; ++i) means[j] += features[i * given + j] / all;
+        double variance = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            const double from_mean = features[i * given + j] - means[j];
+            variance += from_mean * from_mean / all;
+        }
+        // What never changes differs from its mean by rounding alone.
+        const bool changes = variance > 1e-24 * means[j] * means[j] && variance > 0;
+        units[j] = changes ? std::sqrt(variance) : 1;
+        for (std::size_t i = 0; i < count; ++i)
+            fit.rows[i * width + j] = changes ? (features[i * given + j] - means[j]) / units[j] : 0;
+    }
+    for (std::size_t i = 0; i < count; ++i) fit.targets[i] = positive[i] != 0 ? high : low;
+
+    std::vector<double> slopes(width);
+    slopes.back() = std::log((positives + 1) / (negatives + 1));
+    double before = fit.loss(slopes);
+    bool has_fallen = true;
+    for (int step = 0; step < 100 && has_fallen; ++step) {
+        const std::vector<double> direction = fit.step(slopes);
+        if (direction.empty()) break;
+        has_fallen = false;
+        for (double length = 1; length > 1e-10 && !has_fallen; length /= 2) {
+            std::vector<double> next = slopes;
+            for (std::size_t j = 0; j < width; ++j) next[j] -= length * direction[j];
+            const double after = fit.loss(next);
+            if (!(after < before)) continue;
+            has_fallen = true;
+            slopes = std::move(next);
+            before = after;
+        }
+    }
+    Logistic curve{std::vector<double>(given), slopes.back()};
+    for (std::size_t j = 0; j < given; ++j) {
+        curve.slopes[j] = slopes[j] / units[j];
+        curve.offset -= curve.slopes[j] * means[j];
+    }
+    return curve;
+}
+
+TANDEM_INLINE Isotonic::Isotonic(std::span<const double> scores, std::span<const std::uint8_t> positive) {
+    detail::check_labels("Isotonic", scores.size(), positive);
+    detail::count_positives("Isotonic", positive);
+    std::vector<std::size_t> order(scores.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return scores[i]; });
+    struct Pool {
+        double first, last, positives, count;
+
+        double share() const { return positives / count; }
+    };
+    std::vector<Pool> pools;
+    for (const std::size_t i : order) {
+        const double is = positive[i] != 0 ? 1 : 0;
+        // Equal scores have one probability.
+        if (!pools.empty() && pools.back().last == scores[i]) {
+            pools.back().positives += is;
+            ++pools.back().count;
+        } else {
+            pools.push_back({scores[i], scores[i], is, 1});
+        }
+        while (pools.size() > 1 && pools.back().share() <= pools[pools.size() - 2].share()) {
+            const Pool upper = pools.back();
+            pools.pop_back();
+            Pool& lower = pools.back();
+            lower = {lower.first, upper.last, lower.positives + upper.positives, lower.count + upper.count};
+        }
+    }
+    for (const Pool& pool : pools) {
+        for (const double score : {pool.first, pool.last}) {
+            if (!scores_.empty() && scores_.back() == score) continue;
+            scores_.push_back(score);
+            probabilities_.push_back(pool.share());
+        }
+    }
+}
+
+TANDEM_INLINE double Isotonic::operator()(double score) const {
+    const auto above = std::ranges::lower_bound(scores_, score);
+    if (above == scores_.end()) return probabilities_.back();
+    const auto i = static_cast<std::size_t>(above - scores_.begin());
+    if (i == 0 || *above == score) return probabilities_[i];
+    return std::lerp(probabilities_[i - 1], probabilities_[i],
+                     (score - scores_[i - 1]) / (scores_[i] - scores_[i - 1]));
+}
+
+TANDEM_INLINE double expected_calibration_error(std::span<const double> probabilities,
+                                                std::span<const std::uint8_t> positive, std::size_t bins) {
+    detail::check_labels("expected_calibration_error", probabilities.size(), positive);
+    std::vector<std::size_t> order(probabilities.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return probabilities[i]; });
+    double error = 0;
+    bins = std::clamp<std::size_t>(bins, 1, std::max<std::size_t>(1, order.size()));
+    for (std::size_t bin = 0; bin < bins; ++bin) {
+        double difference = 0;
+        for (std::size_t i = order.size() * bin / bins; i < order.size() * (bin + 1) / bins; ++i)
+            difference += probabilities[order[i]] - (positive[order[i]] != 0 ? 1 : 0);
+        error += std::abs(difference);
+    }
+    return order.empty() ? 0 : error / static_cast<double>(order.size());
+}
+
+TANDEM_INLINE double f1_score(std::size_t hits, std::size_t found, std::size_t there) {
+    return hits == 0 ? 0 : 2 * static_cast<double>(hits) / static_cast<double>(found + there);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/texts/any_tokenizer.impl.hpp ----
 

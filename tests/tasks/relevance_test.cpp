@@ -50,18 +50,16 @@ TEST_CASE("a query's products have mean 0 and deviation 1 over its background") 
 }
 
 TEST_CASE("Platt's fit finds the curve that drew the labels, whatever the scores' unit") {
-    const td::Logistic truth{1.5, -2};
+    const td::Logistic truth{{1.5}, -2};
     const Labelled labelled = drawn(200'000, 1, truth);
     const td::Logistic curve = td::fit_logistic(labelled.scores, labelled.positive);
-    CHECK(curve.slope == Approx(1.5).epsilon(0.02));
+    REQUIRE(curve.slopes.size() == 1);
+    CHECK(curve.slopes[0] == Approx(1.5).epsilon(0.02));
     CHECK(curve.offset == Approx(-2).epsilon(0.02));
     std::vector<double> shifted;
     for (const double score : labelled.scores) shifted.push_back(0.2 + 0.01 * score);
     const td::Logistic other = td::fit_logistic(shifted, labelled.positive);
     CHECK(other(0.2 + 0.01) == Approx(curve(1)).epsilon(1e-6));
-    // Two of the same label count as one of twice the weight, but for the smoothed targets.
-    const std::vector<double> weights(labelled.scores.size(), 3.0);
-    CHECK(td::fit_logistic(labelled.scores, labelled.positive, weights).slope == Approx(curve.slope).epsilon(1e-6));
     const std::vector<double> few{0, 1};
     const std::vector<std::uint8_t> both{0, 1}, one{1, 1};
     const td::Logistic apart = td::fit_logistic(few, both);  // separable: the smoothed targets keep it finite
@@ -69,9 +67,32 @@ TEST_CASE("Platt's fit finds the curve that drew the labels, whatever the scores
     CHECK(apart(1) == Approx(2.0 / 3));
     CHECK_THROWS_WITH(td::fit_logistic(few, one),
                       "fit_logistic: expected positives and negatives to tell apart, found 2 positives of 2");
-    CHECK_THROWS_WITH(td::fit_logistic(few, std::vector<std::uint8_t>{1}), "fit_logistic: expected 2 labels, found 1");
-    CHECK(td::Logistic{1, 0}(-1e6) == 0);
-    CHECK(td::Logistic{1, 0}(1e6) == 1);
+    CHECK_THROWS_WITH(td::fit_logistic(few, std::vector<std::uint8_t>{1, 0, 1}),
+                      "fit_logistic: expected as many features for each of 3 labels, found 2 numbers");
+    CHECK_THROWS_WITH(td::Logistic{}(few), "Logistic: expected 1 features, found 2");
+    CHECK(td::Logistic{}(-1e6) == 0);
+    CHECK(td::Logistic{}(1e6) == 1);
+}
+
+TEST_CASE("a logistic regression finds the features that count") {
+    td::Random random(td::Seed{4});
+    constexpr std::size_t count = 50'000;
+    std::vector<double> features;
+    std::vector<std::uint8_t> positive;
+    const td::Logistic truth{{2, -1, 0, 0}, 0.5};
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::vector<double> row{random.normal(), 3 * random.normal(), random.normal(), 7};
+        positive.push_back(random.uniform(0, 1) < truth(row) ? 1 : 0);
+        features.insert(features.end(), row.begin(), row.end());
+    }
+    const td::Logistic found = td::fit_logistic(features, positive);
+    REQUIRE(found.slopes.size() == 4);
+    CHECK(found.slopes[0] == Approx(2).epsilon(0.05));
+    CHECK(found.slopes[1] == Approx(-1).epsilon(0.05));
+    CHECK(std::abs(found.slopes[2]) < 0.05);
+    CHECK(found.slopes[3] == 0);  // a feature that never changes tells nothing
+    CHECK(found.offset == Approx(0.5).margin(0.05));
+    CHECK(std::abs(td::fit_logistic(features, positive, 10).slopes[0]) < 0.1);
 }
 
 TEST_CASE("isotonic steps rise, and are the means of what they pool") {
@@ -100,7 +121,7 @@ TEST_CASE("the calibration error is that of the promise, and a fit brings it dow
     const auto error = [&](const auto& curve) {
         return td::expected_calibration_error(promised(second, curve), second.positive);
     };
-    const td::Logistic wrong{1, 0}, platt = td::fit_logistic(first.scores, first.positive);
+    const td::Logistic wrong{}, platt = td::fit_logistic(first.scores, first.positive);
     const td::Isotonic steps(first.scores, first.positive);
     CHECK(error(platt) < error(wrong) / 2);
     CHECK(error(steps) < error(platt));

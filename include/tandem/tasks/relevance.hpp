@@ -22,18 +22,21 @@ struct Standard {
 /// Throws Error without a row.
 Standard standardise(std::span<const float> query, std::span<const float> background);
 
-/// The probability 1 / (1 + exp(−(slope · z + offset))).
+/// The probability 1 / (1 + exp(−(Σ slope · feature + offset))): of one score, Platt's curve; of several features or a whole
+/// embedding, a logistic regression.
 struct Logistic {
-    double slope = 1, offset = 0;
+    std::vector<double> slopes{1};
+    double offset = 0;
 
-    double operator()(double z) const;
+    /// Throws Error unless there is a feature for every slope.
+    double operator()(std::span<const double> features) const;
+    double operator()(double score) const { return (*this)(std::span(&score, 1)); }
 };
 
-/// Platt's fit of a curve to scores of which is known whether they are positive, with his smoothed targets (Platt 1999,
-/// eq. 1 and sect. 2.2), by Newton's method with a line search (Lin, Lin, Weng 2007). `weights` is empty or has one weight
-/// each. Throws Error for sizes that differ and unless there are positives and negatives.
-Logistic fit_logistic(std::span<const double> scores, std::span<const std::uint8_t> positive,
-                      std::span<const double> weights = {});
+/// The fit to features [N, F] of which is known whether they are positive, with Platt's smoothed targets (Platt 1999, sect.
+/// 2.2), by Newton's method with a line search (Lin, Lin, Weng 2007). `decay` · |slope|² / 2 is added to the mean loss, of
+/// features that have deviation 1. Throws Error for sizes that differ and unless there are positives and negatives.
+Logistic fit_logistic(std::span<const double> features, std::span<const std::uint8_t> positive, double decay = 0);
 
 /// A curve that only rises, by steps (pool adjacent violators; Zadrozny, Elkan 2002): for a thousand scores or more, where
 /// the shape of the curve is not known.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include <tandem/core/error.hpp>
 #include <tandem/tasks/relevance.hpp>
@@ -47,66 +48,142 @@ TANDEM_INLINE Standard standardise(std::span<const float> query, std::span<const
     return {mean, deviation > 0 ? deviation : 1};
 }
 
-TANDEM_INLINE double Logistic::operator()(double z) const {
-    const double logit = slope * z + offset;
+TANDEM_INLINE double Logistic::operator()(std::span<const double> features) const {
+    if (features.size() != slopes.size())
+        throw Error("Logistic", std::to_string(slopes.size()) + " features", std::to_string(features.size()));
+    const double logit = std::inner_product(slopes.begin(), slopes.end(), features.begin(), offset);
     // Either way the exponential is at most 1.
     return logit >= 0 ? 1 / (1 + std::exp(-logit)) : std::exp(logit) / (1 + std::exp(logit));
 }
 
-TANDEM_INLINE Logistic fit_logistic(std::span<const double> scores, std::span<const std::uint8_t> positive,
-                                    std::span<const double> weights) {
-    detail::check_labels("fit_logistic", scores.size(), positive);
-    if (!weights.empty() && weights.size() != scores.size())
-        throw Error("fit_logistic", std::to_string(scores.size()) + " weights, or none", std::to_string(weights.size()));
-    const auto positives = static_cast<double>(detail::count_positives("fit_logistic", positive));
-    const double negatives = static_cast<double>(scores.size()) - positives;
-    const double high = (positives + 1) / (positives + 2), low = 1 / (negatives + 2);
-    const auto weight = [&](std::size_t i) { return weights.empty() ? 1.0 : weights[i]; };
-    // Steps of Newton's method are taken in standardised scores, which makes them of one size.
-    const double count = static_cast<double>(scores.size());
-    const double mean = std::accumulate(scores.begin(), scores.end(), 0.0) / count;
-    double variance = 0;
-    for (const double score : scores) variance += (score - mean) * (score - mean) / count;
-    const double unit = variance > 0 ? std::sqrt(variance) : 1;
-    const auto loss = [&](const Logistic& curve) {
+namespace detail {
+
+/// Solves a x = b for a symmetric matrix [n, n], which becomes its Cholesky factor, and b, which becomes x. Says whether the
+/// matrix is positive definite.
+TANDEM_INLINE bool solve_symmetric(std::vector<double>& a, std::vector<double>& b) {
+    const std::size_t n = b.size();
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t j = 0; j <= i; ++j) {
+            double sum = a[i * n + j];
+            for (std::size_t k = 0; k < j; ++k) sum -= a[i * n + k] * a[j * n + k];
+            if (i != j) {
+                a[i * n + j] = sum / a[j * n + j];
+            } else if (sum > 0) {
+                a[i * n + i] = std::sqrt(sum);
+            } else {
+                return false;
+            }
+        }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t k = 0; k < i; ++k) b[i] -= a[i * n + k] * b[k];
+        b[i] /= a[i * n + i];
+    }
+    for (std::size_t i = n; i-- > 0;) {
+        for (std::size_t k = i + 1; k < n; ++k) b[i] -= a[k * n + i] * b[k];
+        b[i] /= a[i * n + i];
+    }
+    return true;
+}
+
+/// A logistic regression in the making: features that have mean 0 and deviation 1, a last one of 1 for the offset.
+struct LogisticFit {
+    std::size_t count, width;  ///< rows; features with the last one
+    std::vector<double> rows, targets;
+    double decay;
+
+    double logit(std::size_t i, const std::vector<double>& slopes) const {
+        return std::inner_product(slopes.begin(), slopes.end(), rows.begin() + static_cast<std::ptrdiff_t>(i * width), 0.0);
+    }
+    double loss(const std::vector<double>& slopes) const {
         double sum = 0;
-        for (std::size_t i = 0; i < scores.size(); ++i) {
-            const double logit = curve.slope * (scores[i] - mean) / unit + curve.offset;
-            const double target = positive[i] != 0 ? high : low;
+        for (std::size_t i = 0; i < count; ++i) {
+            const double found = logit(i, slopes);
             // −target · log p − (1 − target) · log(1 − p), without a large exponential.
-            sum += weight(i) * (std::log1p(std::exp(-std::abs(logit))) + std::max(logit, 0.0) - target * logit);
+            sum += std::log1p(std::exp(-std::abs(found))) + std::max(found, 0.0) - targets[i] * found;
         }
+        sum /= static_cast<double>(count);
+        for (std::size_t j = 0; j + 1 < width; ++j) sum += decay / 2 * slopes[j] * slopes[j];
         return sum;
-    };
-    Logistic curve{0, std::log((positives + 1) / (negatives + 1))};
-    double before = loss(curve);
-    for (int step = 0; step < 100; ++step) {
-        double g1 = 0, g2 = 0, h11 = 1e-12, h12 = 0, h22 = 1e-12;
-        for (std::size_t i = 0; i < scores.size(); ++i) {
-            const double z = (scores[i] - mean) / unit, p = curve(z), target = positive[i] != 0 ? high : low;
-            const double error = weight(i) * (p - target), slope = weight(i) * p * (1 - p);
-            g1 += error * z;
-            g2 += error;
-            h11 += slope * z * z;
-            h12 += slope * z;
-            h22 += slope;
+    }
+    /// Newton's step from `slopes`; empty where there is none.
+    std::vector<double> step(const std::vector<double>& slopes) const {
+        std::vector<double> gradient(width), curvature(width * width);
+        for (std::size_t i = 0; i < count; ++i) {
+            const double* const row = rows.data() + i * width;
+            const double p = Logistic{}(logit(i, slopes)), error = p - targets[i], weight = p * (1 - p);
+            for (std::size_t j = 0; j < width; ++j) {
+                gradient[j] += error * row[j];
+                const double weighted = weight * row[j];
+                for (std::size_t k = 0; k <= j; ++k) curvature[j * width + k] += weighted * row[k];
+            }
         }
-        const double determinant = h11 * h22 - h12 * h12;
-        if (std::abs(g1) < 1e-9 * count && std::abs(g2) < 1e-9 * count) break;
-        if (!(determinant > 0)) break;
-        const double by1 = (h22 * g1 - h12 * g2) / determinant, by2 = (h11 * g2 - h12 * g1) / determinant;
-        bool has_fallen = false;
+        double largest = 0;
+        for (std::size_t j = 0; j < width; ++j) {
+            const double held = j + 1 < width ? decay : 0;
+            gradient[j] = gradient[j] / static_cast<double>(count) + held * slopes[j];
+            for (std::size_t k = 0; k <= j; ++k) curvature[j * width + k] /= static_cast<double>(count);
+            // A feature that never changes has no curvature, and no gradient either.
+            curvature[j * width + j] += held + 1e-12;
+            largest = std::max(largest, std::abs(gradient[j]));
+        }
+        if (largest < 1e-10 || !solve_symmetric(curvature, gradient)) return {};
+        return gradient;
+    }
+};
+
+}  // namespace detail
+
+TANDEM_INLINE Logistic fit_logistic(std::span<const double> features, std::span<const std::uint8_t> positive, double decay) {
+    const std::size_t count = positive.size(), given = count == 0 ? 0 : features.size() / count;
+    if (given == 0 || features.size() != given * count)
+        throw Error("fit_logistic", "as many features for each of " + std::to_string(count) + " labels",
+                    std::to_string(features.size()) + " numbers");
+    const auto positives = static_cast<double>(detail::count_positives("fit_logistic", positive));
+    const double all = static_cast<double>(count), negatives = all - positives;
+    const double high = (positives + 1) / (positives + 2), low = 1 / (negatives + 2);
+    const std::size_t width = given + 1;
+    detail::LogisticFit fit{count, width, std::vector<double>(count * width, 1.0), std::vector<double>(count), decay};
+    std::vector<double> means(given), units(given);
+    for (std::size_t j = 0; j < given; ++j) {
+        for (std::size_t i = 0; i < count; ++i) means[j] += features[i * given + j] / all;
+        double variance = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            const double from_mean = features[i * given + j] - means[j];
+            variance += from_mean * from_mean / all;
+        }
+        // What never changes differs from its mean by rounding alone.
+        const bool changes = variance > 1e-24 * means[j] * means[j] && variance > 0;
+        units[j] = changes ? std::sqrt(variance) : 1;
+        for (std::size_t i = 0; i < count; ++i)
+            fit.rows[i * width + j] = changes ? (features[i * given + j] - means[j]) / units[j] : 0;
+    }
+    for (std::size_t i = 0; i < count; ++i) fit.targets[i] = positive[i] != 0 ? high : low;
+
+    std::vector<double> slopes(width);
+    slopes.back() = std::log((positives + 1) / (negatives + 1));
+    double before = fit.loss(slopes);
+    bool has_fallen = true;
+    for (int step = 0; step < 100 && has_fallen; ++step) {
+        const std::vector<double> direction = fit.step(slopes);
+        if (direction.empty()) break;
+        has_fallen = false;
         for (double length = 1; length > 1e-10 && !has_fallen; length /= 2) {
-            const Logistic next{curve.slope - length * by1, curve.offset - length * by2};
-            const double after = loss(next);
+            std::vector<double> next = slopes;
+            for (std::size_t j = 0; j < width; ++j) next[j] -= length * direction[j];
+            const double after = fit.loss(next);
             if (!(after < before)) continue;
             has_fallen = true;
-            curve = next;
+            slopes = std::move(next);
             before = after;
         }
-        if (!has_fallen) break;
     }
-    return {curve.slope / unit, curve.offset - curve.slope * mean / unit};
+    Logistic curve{std::vector<double>(given), slopes.back()};
+    for (std::size_t j = 0; j < given; ++j) {
+        curve.slopes[j] = slopes[j] / units[j];
+        curve.offset -= curve.slopes[j] * means[j];
+    }
+    return curve;
 }
 
 TANDEM_INLINE Isotonic::Isotonic(std::span<const double> scores, std::span<const std::uint8_t> positive) {
