@@ -1,63 +1,17 @@
 // Where an image tower looks, or where in a picture a caption is, as an overlay, by any checkpoint of the zoo.
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <numeric>
 
 #include <tandem/tandem.hpp>
 
 #include "checkpoint.hpp"
 #include "command.hpp"
+#include "heat_map.hpp"
 #include "inputs.hpp"
 
 namespace program {
 
 namespace {
-
-/// Dark blue over green to yellow.
-td::Colour heat(float share) {
-    static constexpr std::array<std::array<float, 3>, 5> stops{
-        {{48, 18, 99}, {40, 90, 190}, {30, 170, 140}, {180, 215, 60}, {255, 240, 90}}};
-    const float place = std::clamp(share, 0.0F, 1.0F) * (stops.size() - 1);
-    const std::size_t below = std::min(static_cast<std::size_t>(place), stops.size() - 2);
-    const auto channel = [&](std::size_t c) {
-        const float mixed =
-            stops[below][c] + (place - static_cast<float>(below)) * (stops[below + 1][c] - stops[below][c]);
-        return static_cast<std::uint8_t>(std::lround(mixed));
-    };
-    return {channel(0), channel(1), channel(2)};
-}
-
-/// A map [side, side] between its lowest and highest value, over the picture, as bilinear as screens are.
-td::Image overlay(const td::Image& picture, std::span<const float> map, std::size_t side) {
-    const auto [lowest, highest] = std::ranges::minmax(map);
-    const float range = std::max(highest - lowest, 1e-12F);
-    td::Image out = picture;
-    const auto at = [&](std::size_t y, std::size_t x) { return (map[y * side + x] - lowest) / range; };
-    for (int y = 0; y < picture.height; ++y) {
-        for (int x = 0; x < picture.width; ++x) {
-            const auto place = [&](int pixel, int pixels) {
-                const float centre =
-                    (static_cast<float>(pixel) + 0.5F) * static_cast<float>(side) / static_cast<float>(pixels) - 0.5F;
-                return std::clamp(centre, 0.0F, static_cast<float>(side - 1));
-            };
-            const float v = place(y, picture.height), u = place(x, picture.width);
-            const auto top = static_cast<std::size_t>(v), left = static_cast<std::size_t>(u);
-            const std::size_t bottom = std::min(top + 1, side - 1), right = std::min(left + 1, side - 1);
-            const float down = v - static_cast<float>(top), across = u - static_cast<float>(left);
-            const float share = (at(top, left) * (1 - across) + at(top, right) * across) * (1 - down) +
-                                (at(bottom, left) * (1 - across) + at(bottom, right) * across) * down;
-            const td::Colour colour = heat(share);
-            std::uint8_t* const pixel =
-                out.pixels.data() + 3 * (static_cast<std::size_t>(y) * static_cast<std::size_t>(picture.width) +
-                                         static_cast<std::size_t>(x));
-            const std::array<std::uint8_t, 3> over{colour.red, colour.green, colour.blue};
-            for (std::size_t c = 0; c < 3; ++c)
-                pixel[c] = static_cast<std::uint8_t>((9 * pixel[c] + 11 * over[c]) / 20);
-        }
-    }
-    return out;
-}
 
 /// What the class token, or the mean token where there is none, attends to, over all heads.
 std::vector<float> attention_map(const Opened& opened, std::span<const float> pixels, int layer) {
@@ -98,12 +52,7 @@ int run(const Arguments& options) {
     if (has_text) {
         const std::vector<std::string> captions{options.get("--text")};
         const auto text = td::embed_texts(opened.clip, *opened.tokenizer, captions);
-        const auto patches = opened.clip.patch_embeddings(pixels);
-        const std::size_t width = opened.clip.sizes().embedding;
-        for (std::size_t patch = 0; patch < patches.extent(1); ++patch) {
-            const float* const row = patches.data() + patch * width;
-            map.push_back(std::inner_product(row, row + width, text.data(), 0.0F));
-        }
+        map = patch_cosines(opened, pixels, text.elements());
         const auto [lowest, highest] = std::ranges::minmax(map);
         std::printf("cosines of the patches with \"%s\": %.3f to %.3f; of the whole image: %.3f\n", captions[0].c_str(),
                     static_cast<double>(lowest), static_cast<double>(highest),
@@ -113,12 +62,10 @@ int run(const Arguments& options) {
     }
     if (std::ranges::any_of(map, [](float value) { return !std::isfinite(value); }))
         throw td::Error(options.get("--image"), "finite numbers from the model", "infinities or NaN");
-    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(map.size()))));
-    const int large = std::max(448, static_cast<int>(opened.preprocess.size.height));
-    const td::Image seen = td::resize(td::fit_image(picture, opened.preprocess), large, large, td::Filter::bicubic);
-    const std::vector<std::byte> png = td::encode_png(overlay(seen, map, side));
+    const std::vector<std::byte> png = td::encode_png(overlay(opened, picture, map));
     const std::span<const std::byte> bytes(png);
     td::write_file_atomically(options.require("--out"), std::span(&bytes, 1));
+    const std::size_t side = map_side(map);
     std::printf("%s: %s, %zu x %zu patches\n", options.get("--out").c_str(), opened.clip.sizes().architecture.c_str(),
                 side, side);
     return 0;

@@ -1,11 +1,16 @@
 #include "catalogue.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstring>
 #include <ctime>
+#include <map>
+#include <set>
 
 #include <tandem/core/to_text.hpp>
+
+#include "words.hpp"
 
 namespace program {
 
@@ -257,6 +262,42 @@ void Catalogue::set_tag(std::int64_t id, const std::string& label, bool accepted
     if (!entry) throw td::Error(database_.path(), "a picture's number", std::to_string(id));
     index_words(*entry);
     transaction.commit();
+}
+
+std::pair<std::vector<std::string>, std::vector<std::string>> Catalogue::tags(std::int64_t id) const {
+    std::pair<std::vector<std::string>, std::vector<std::string>> found;
+    Statement statement(database_, "SELECT label, accepted FROM tag WHERE id = ? ORDER BY label");
+    statement.bind(id);
+    while (statement.step()) (statement.integer(1) != 0 ? found.first : found.second).push_back(statement.text(0));
+    return found;
+}
+
+std::vector<std::string> Catalogue::frequent_words(std::size_t most) const {
+    std::map<std::string, std::size_t> counts;
+    Statement statement(database_, "SELECT caption, keywords FROM picture WHERE error = ''");
+    while (statement.step()) {
+        const std::vector<std::string> words = content_words(statement.text(0) + "\n" + statement.text(1));
+        for (const std::string& word : std::set<std::string>(words.begin(), words.end())) {
+            const bool is_number = word.find_first_not_of("0123456789") == std::string::npos;
+            if (word.size() >= 3 && !is_number) ++counts[word];
+        }
+    }
+    std::vector<std::pair<std::size_t, std::string>> order;
+    for (const auto& [word, count] : counts) {
+        if (count >= 3) order.emplace_back(count, word);
+    }
+    std::ranges::sort(order, [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+    std::vector<std::string> words;
+    for (std::size_t i = 0; i < std::min(most, order.size()); ++i) words.push_back(order[i].second);
+    return words;
+}
+
+std::vector<std::string> Catalogue::errors(std::size_t most) const {
+    std::vector<std::string> found;
+    Statement statement(database_, "SELECT error FROM picture WHERE error <> '' ORDER BY path LIMIT ?");
+    statement.bind(most);
+    while (statement.step()) found.push_back(statement.text(0));
+    return found;
 }
 
 std::size_t Catalogue::count() const { return static_cast<std::size_t>(database_.number("SELECT count(*) FROM vector")); }

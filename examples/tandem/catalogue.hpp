@@ -88,7 +88,13 @@ public:
     /// A tag of a picture, accepted or refused.
     void set_tag(std::int64_t id, const std::string& label, bool accepted) const;
 
-    std::size_t count() const;          ///< pictures with a vector
+    /// A picture's accepted and refused tags.
+    std::pair<std::vector<std::string>, std::vector<std::string>> tags(std::int64_t id) const;
+    /// The words that most captions have, but grammar, numbers and what fewer than three have.
+    std::vector<std::string> frequent_words(std::size_t most) const;
+    /// Why pictures have no vector.
+    std::vector<std::string> errors(std::size_t most) const;
+    std::size_t count() const;  ///< pictures with a vector
     const Database& database() const { return database_; }
 
 private:

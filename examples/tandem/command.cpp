@@ -80,7 +80,7 @@ int Arguments::layer(const std::string& name, int otherwise) const {
 
 std::vector<Command> commands() {
     return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(),
-            index_command(), search_command()};
+            index_command(), search_command(), serve_command()};
 }
 
 }  // namespace program

@@ -76,6 +76,7 @@ Command config_command();
 Command describe_command();
 Command index_command();
 Command search_command();
+Command serve_command();
 
 /// All of them, in the order in which they are listed.
 std::vector<Command> commands();

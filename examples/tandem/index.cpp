@@ -111,7 +111,7 @@ public:
         Progress progress("index", 0, todo.size());
         for (std::size_t begin = 0; begin < todo.size(); begin += batch) {
             const std::size_t end = std::min(begin + batch, todo.size());
-            put(std::span(todo).subspan(begin, end - begin));
+            put(std::span(todo).subspan(begin, end - begin), std::to_string(end) + " of " + std::to_string(todo.size()));
             progress.show(end);
         }
         Transaction transaction(catalogue_.database());
@@ -119,6 +119,7 @@ public:
             catalogue_.erase(entry.id);
             ++counts_.removed;
         }
+        catalogue_.set("progress", "");
         transaction.commit();
         return counts_;
     }
@@ -157,7 +158,7 @@ private:
     }
 
     /// Embeds some pictures and writes all of them, or none.
-    void put(std::span<const std::string> paths) {
+    void put(std::span<const std::string> paths, const std::string& progress) {
         std::vector<Work> works(paths.size());
         std::vector<char> is_new(paths.size(), 1);
         std::vector<std::vector<std::byte>> files(paths.size());
@@ -184,6 +185,7 @@ private:
         }
         embed(works, is_new, files);
         Transaction transaction(catalogue_.database());
+        catalogue_.set("progress", progress);
         for (std::size_t i = 0; i < works.size(); ++i) {
             PictureEntry& entry = works[i].entry;
             const auto before = known_.find(entry.path);

@@ -39,6 +39,7 @@ int run(const Arguments& arguments) {
     if (!sheet.empty()) require_place(sheet);
     const Request request{
         .query = joined(arguments.operands(), " "),
+        .names_files = true,
         .filter = {.folder = arguments.get("--folder"),
                    .tag = arguments.get("--tag"),
                    .word = arguments.get("--word"),
@@ -52,7 +53,7 @@ int run(const Arguments& arguments) {
     const Session session(arguments);
     const Searcher& searcher = session.searcher;
     const Answer answer = searcher.search(request);
-    if (!sheet.empty()) td::write_file_atomically(sheet, contact_sheet(request, answer, searcher.catalogue()));
+    if (!sheet.empty()) td::write_file_atomically(sheet, contact_sheet(request, answer, *Searcher::Lease(searcher)));
     if (arguments.has("--json")) {
         std::printf("%s\n", to_json(answer).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
         return 0;

@@ -49,101 +49,39 @@ std::optional<long long> picture_number(const std::string& text) {
     return text.starts_with("id:") ? whole_number(text.substr(3)) : std::nullopt;
 }
 
+bool is_file(const std::string& text) {
+    std::error_code failed;
+    return std::filesystem::is_regular_file(text, failed);
+}
+
+std::vector<float> finite(const std::string& of, std::vector<float> row) {
+    if (!std::ranges::all_of(row, [](float value) { return std::isfinite(value); }))
+        throw td::Error("query", "finite numbers from the model for every term", "infinities or NaN for " + of);
+    return row;
+}
+
 }  // namespace
 
-std::vector<std::string> content_words(std::string_view text) {
-    static const std::set<std::string> little{"a",  "an", "and", "as", "at", "by", "for", "from", "in", "is", "it",
-                                              "of", "on", "or",  "the", "to", "with"};
-    std::vector<std::string> words = words_of(text);
-    if (std::ranges::any_of(words, [&](const std::string& word) { return !little.contains(word); }))
-        std::erase_if(words, [&](const std::string& word) { return little.contains(word); });
-    return words;
-}
+namespace {
 
-std::vector<std::string> words_of(std::string_view text) {
-    std::vector<std::string> words;
-    std::string word;
-    for (const char c : std::string(text) + ' ') {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte >= 0x80 || std::isalnum(byte) != 0) {
-            word += static_cast<char>(byte < 0x80 ? std::tolower(byte) : byte);
-        } else if (!word.empty()) {
-            words.push_back(std::move(word));
-            word.clear();
-        }
+/// One search in hand: the data, and a connection.
+struct Search {
+    const Snapshot& data;
+    const Catalogue& catalogue;
+
+    /// A bit for every picture that may be found, empty for all, and how many those are.
+    std::vector<std::uint64_t> allowed(const Filter& filter, std::size_t& count) const;
+    /// How well pictures have the words, the best 1.
+    std::map<std::size_t, double> word_scores(const std::vector<std::string>& words,
+                                              const std::vector<std::uint64_t>& allowed) const;
+    PictureEntry entry(std::size_t position) const {
+        return catalogue.with_id(data.ids[position]).value_or(PictureEntry{});
     }
-    return words;
-}
+    std::vector<std::string> hits(std::size_t position, const std::vector<std::string>& words) const;
+};
 
-std::string words_query(const std::vector<std::string>& words, const char* joined_by) {
-    std::string query;
-    for (const std::string& word : words) query += (query.empty() ? "" : std::string(" ") + joined_by + " ") + '"' + word + '"';
-    return query;
-}
-
-Searcher::Searcher(Catalogue catalogue, const Opened& opened) : catalogue_(std::move(catalogue)), opened_(&opened) { refresh(); }
-
-void Searcher::refresh() {
-    const Database& database = catalogue_.database();
-    // Another connection's commits change it.
-    const std::int64_t version = database.number("PRAGMA data_version");
-    if (version == version_) return;
-    td::Index index(opened_->clip.sizes().embedding, catalogue_.get("fingerprint"));
-    std::vector<std::int64_t> ids;
-    std::vector<float> rows;
-    const std::size_t width = index.width();
-    Statement statement(database, "SELECT id, value FROM vector ORDER BY id");
-    while (statement.step()) {
-        const auto bytes = statement.blob(1);
-        if (bytes.size() != width * sizeof(float))
-            throw td::Error(database.path(), "vectors of " + std::to_string(width) + " numbers",
-                            std::to_string(bytes.size()) + " bytes of picture " + std::to_string(statement.integer(0)));
-        ids.push_back(statement.integer(0));
-        rows.resize(rows.size() + width);
-        std::memcpy(rows.data() + rows.size() - width, bytes.data(), bytes.size());
-    }
-    index.add(rows);
-    const std::size_t sample = std::min(background_rows, ids.size());
-    background_.clear();
-    for (std::size_t i = 0; i < sample; ++i) {
-        const float* const row = rows.data() + i * ids.size() / sample * width;
-        background_.insert(background_.end(), row, row + width);
-    }
-    index_.emplace(std::move(index));
-    ids_ = std::move(ids);
-    positions_.clear();
-    for (std::size_t i = 0; i < ids_.size(); ++i) positions_[ids_[i]] = i;
-    judgement_ = catalogue_.judgement();
-    version_ = version;
-}
-
-std::vector<float> Searcher::embed(const std::vector<td::QueryTerm>& terms) const {
-    const std::size_t width = index_->width();
-    std::vector<float> rows;
-    for (const td::QueryTerm& term : terms) {
-        std::error_code failed;
-        std::vector<float> row;
-        if (const auto id = picture_number(term.text)) {
-            const auto position = positions_.find(*id);
-            if (position == positions_.end()) throw td::Error("query", "the number of a picture in the catalogue", term.text);
-            row = index_->row(position->second);
-        } else if (std::filesystem::is_regular_file(term.text, failed)) {
-            std::vector<float> pixels(opened_->preprocess.count());
-            read_pixels(*opened_, term.text, pixels);
-            const auto found = opened_->clip.encode_image(pixels);
-            row.assign(found.data(), found.data() + width);
-        } else {
-            row = embed_texts(*opened_, std::span(&term.text, 1));
-        }
-        if (!std::ranges::all_of(row, [](float value) { return std::isfinite(value); }))
-            throw td::Error("query", "finite numbers from the model for every term", "infinities or NaN for " + term.text);
-        rows.insert(rows.end(), row.begin(), row.end());
-    }
-    return td::combine(terms, rows);
-}
-
-std::vector<std::uint64_t> Searcher::allowed(const Filter& filter, std::size_t& count) const {
-    count = ids_.size();
+std::vector<std::uint64_t> Search::allowed(const Filter& filter, std::size_t& count) const {
+    count = data.ids.size();
     if (filter.is_empty()) return {};
     std::string sql = "SELECT id FROM picture WHERE error = ''";
     std::vector<std::string> values;
@@ -169,31 +107,31 @@ std::vector<std::uint64_t> Searcher::allowed(const Filter& filter, std::size_t& 
         "(CASE WHEN taken <> '' THEN taken ELSE datetime(modified / 1000000000, 'unixepoch') END)";
     if (!filter.after.empty()) add((std::string(date) + " >= ?").c_str(), {filter.after});
     if (!filter.before.empty()) add((std::string(date) + " < ?").c_str(), {filter.before});
-    Statement statement(catalogue_.database(), sql);
+    Statement statement(catalogue.database(), sql);
     for (const std::string& value : values) statement.bind(value);
-    std::vector<std::uint64_t> bits((ids_.size() + 63) / 64 + 1);
+    std::vector<std::uint64_t> bits((data.ids.size() + 63) / 64 + 1);
     count = 0;
     while (statement.step()) {
-        const auto position = positions_.find(statement.integer(0));
-        if (position == positions_.end()) continue;
+        const auto position = data.positions.find(statement.integer(0));
+        if (position == data.positions.end()) continue;
         bits[position->second / 64] |= std::uint64_t{1} << (position->second % 64);
         ++count;
     }
     return bits;
 }
 
-std::map<std::size_t, double> Searcher::word_scores(const std::vector<std::string>& words,
+std::map<std::size_t, double> Search::word_scores(const std::vector<std::string>& words,
                                                     const std::vector<std::uint64_t>& allowed) const {
     std::map<std::size_t, double> scores;
     if (words.empty()) return scores;
     // A caption says more than a folder's name, a tag more than both.
-    Statement statement(catalogue_.database(),
+    Statement statement(catalogue.database(),
                         "SELECT rowid, -bm25(words, 2.0, 1.0, 4.0) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid");
     statement.bind(words_query(words, "OR"));
     double best = 0;
     while (scores.size() < most_words && statement.step()) {
-        const auto position = positions_.find(statement.integer(0));
-        if (position == positions_.end() || !is_set(allowed, position->second)) continue;
+        const auto position = data.positions.find(statement.integer(0));
+        if (position == data.positions.end() || !is_set(allowed, position->second)) continue;
         best = std::max(best, statement.number(1));
         scores[position->second] = std::max(statement.number(1), 0.0);
     }
@@ -202,61 +140,159 @@ std::map<std::size_t, double> Searcher::word_scores(const std::vector<std::strin
     return scores;
 }
 
-PictureEntry Searcher::entry(std::size_t position) const {
-    return catalogue_.with_id(ids_[position]).value_or(PictureEntry{});
-}
-
-std::vector<std::string> Searcher::hits(std::size_t position, const std::vector<std::string>& words) const {
+std::vector<std::string> Search::hits(std::size_t position, const std::vector<std::string>& words) const {
     std::vector<std::string> found;
-    Statement statement(catalogue_.database(), "SELECT count(*) FROM words WHERE words MATCH ? AND rowid = ?");
+    Statement statement(catalogue.database(), "SELECT count(*) FROM words WHERE words MATCH ? AND rowid = ?");
     for (const std::string& word : words) {
-        statement.bind(words_query({word}, "AND")).bind(ids_[position]);
+        statement.bind(words_query({word}, "AND")).bind(data.ids[position]);
         if (statement.step() && statement.integer(0) > 0) found.push_back(word);
         statement.run();
     }
     return found;
 }
 
+}  // namespace
+
+Searcher::Searcher(std::filesystem::path path, const Opened& opened)
+    : path_(std::move(path)), opened_(&opened), watched_(Catalogue::open(path_, Database::Mode::read)) {
+    refresh();
+}
+
+void Searcher::refresh() {
+    const std::scoped_lock loading(loading_);
+    const Database& database = watched_.database();
+    // Another connection's commits change it.
+    const std::int64_t version = database.number("PRAGMA data_version");
+    const auto before = snapshot();
+    if (before && before->version == version) return;
+    const auto next = std::make_shared<Snapshot>();
+    next->version = version;
+    const std::size_t width = opened_->clip.sizes().embedding;
+    std::vector<float> rows;
+    Statement statement(database, "SELECT id, value FROM vector ORDER BY id");
+    while (statement.step()) {
+        const auto bytes = statement.blob(1);
+        if (bytes.size() != width * sizeof(float))
+            throw td::Error(database.path(), "vectors of " + std::to_string(width) + " numbers",
+                            std::to_string(bytes.size()) + " bytes of picture " + std::to_string(statement.integer(0)));
+        next->positions[statement.integer(0)] = next->ids.size();
+        next->ids.push_back(statement.integer(0));
+        rows.resize(rows.size() + width);
+        std::memcpy(rows.data() + rows.size() - width, bytes.data(), bytes.size());
+    }
+    const std::size_t count = next->ids.size(), sample = std::min(background_rows, count);
+    for (std::size_t i = 0; i < sample; ++i) {
+        const float* const row = rows.data() + i * count / sample * width;
+        next->background.insert(next->background.end(), row, row + width);
+    }
+    const std::string fingerprint = watched_.get("fingerprint");
+    if (before && before->index->fingerprint() != fingerprint)
+        throw td::Error(database.path(), "the model that this run has opened, " + before->index->fingerprint(),
+                        fingerprint + ": it was embedded anew; start again");
+    next->index.emplace(width, fingerprint);
+    next->index->add(rows);
+    next->judgement = watched_.judgement();
+    const std::scoped_lock holding(holding_);
+    snapshot_ = next;
+}
+
+std::shared_ptr<const Snapshot> Searcher::snapshot() const {
+    const std::scoped_lock holding(holding_);
+    return snapshot_;
+}
+
+std::unique_ptr<Catalogue> Searcher::take() const {
+    const std::scoped_lock holding(holding_);
+    if (free_.empty()) return std::make_unique<Catalogue>(Catalogue::open(path_, Database::Mode::read));
+    std::unique_ptr<Catalogue> catalogue = std::move(free_.back());
+    free_.pop_back();
+    return catalogue;
+}
+
+void Searcher::give(std::unique_ptr<Catalogue> catalogue) const {
+    const std::scoped_lock holding(holding_);
+    free_.push_back(std::move(catalogue));
+}
+
+std::vector<float> Searcher::embed_picture(const td::Image& picture, const std::string& name) const {
+    std::vector<float> pixels(opened_->preprocess.count());
+    td::preprocess(picture, opened_->preprocess, pixels);
+    const auto found = opened_->clip.encode_image(pixels);
+    return finite(name, {found.data(), found.data() + found.size()});
+}
+
+std::vector<float> Searcher::embed_text(const std::string& text) const {
+    return finite(text, embed_texts(*opened_, std::span(&text, 1)));
+}
+
+std::vector<float> Searcher::embed(const std::vector<td::QueryTerm>& terms, const Request& request, const Snapshot& data) const {
+    std::vector<td::QueryTerm> all = terms;
+    std::vector<float> rows;
+    for (const td::QueryTerm& term : terms) {
+        std::vector<float> row;
+        if (const auto id = picture_number(term.text)) {
+            const auto position = data.positions.find(*id);
+            if (position == data.positions.end()) throw td::Error("query", "the number of a picture in the catalogue", term.text);
+            row = data.index->row(position->second);
+        } else if (request.names_files && is_file(term.text)) {
+            row = embed_picture(read_picture(*opened_, term.text), term.text);
+        } else {
+            row = embed_text(term.text);
+        }
+        rows.insert(rows.end(), row.begin(), row.end());
+    }
+    if (!request.picture.empty()) {
+        all.push_back({1, "picture"});
+        rows.insert(rows.end(), request.picture.begin(), request.picture.end());
+    }
+    return td::combine(all, rows);
+}
+
 Answer Searcher::search(const Request& request) const {
-    const std::vector<td::QueryTerm> terms = td::parse_query(request.query);
+    std::vector<td::QueryTerm> terms;
+    if (request.picture.empty() || request.query.find_first_not_of(' ') != std::string::npos)
+        terms = td::parse_query(request.query);
+    const Lease catalogue(*this);
+    const std::shared_ptr<const Snapshot> held = snapshot();
+    const Snapshot& data = *held;
+    const Search hand{data, *catalogue};
     Answer answer;
-    const std::vector<std::uint64_t> may = allowed(request.filter, answer.searched);
-    if (ids_.empty()) return answer;
+    const std::vector<std::uint64_t> may = hand.allowed(request.filter, answer.searched);
+    if (data.ids.empty()) return answer;
 
     std::vector<std::string> words;
     if (request.ranking != Ranking::meaning) {
         for (const td::QueryTerm& term : terms) {
-            std::error_code failed;
-            if (term.weight <= 0 || picture_number(term.text) || std::filesystem::is_regular_file(term.text, failed)) continue;
+            if (term.weight <= 0 || picture_number(term.text) || (request.names_files && is_file(term.text))) continue;
             for (std::string& word : content_words(term.text)) words.push_back(std::move(word));
         }
     }
-    const std::map<std::size_t, double> by_words = word_scores(words, may);
+    const std::map<std::size_t, double> by_words = hand.word_scores(words, may);
 
     std::map<std::size_t, Found> found;
     std::vector<std::vector<std::size_t>> rankings(2);
     if (request.ranking != Ranking::words) {
-        const std::vector<float> query = embed(terms);
-        const td::Standard standard = td::standardise(query, background_);
+        const std::vector<float> query = embed(terms, request, data);
+        const td::Standard standard = td::standardise(query, data.background);
         const auto probability = [&](float score) {
-            return judgement_.curve(std::array{standard(static_cast<double>(score)), static_cast<double>(score)});
+            return data.judgement.curve(std::array{standard(static_cast<double>(score)), static_cast<double>(score)});
         };
         // All that are relevant, and as many as are shown.
         std::vector<td::Match> matches;
         for (std::size_t k = std::max<std::size_t>(256, request.limit);; k *= 4) {
-            matches = index_->search(query, k, {.allowed = may}).matches[0];
-            if (matches.size() < k || probability(matches.back().score) < judgement_.cut) break;
+            matches = data.index->search(query, k, {.allowed = may}).matches[0];
+            if (matches.size() < k || probability(matches.back().score) < data.judgement.cut) break;
         }
         for (const td::Match& match : matches) {
             const double p = probability(match.score);
             found[match.position].meaning = p;
-            found[match.position].is_relevant = p >= judgement_.cut;
+            found[match.position].is_relevant = p >= data.judgement.cut;
             rankings[0].push_back(match.position);
         }
         // Those with the words that are further down in meaning.
         for (const auto& [position, score] : by_words) {
             if (found.contains(position)) continue;
-            const std::vector<float> row = index_->row(position);
+            const std::vector<float> row = data.index->row(position);
             found[position].meaning = probability(std::inner_product(row.begin(), row.end(), query.begin(), 0.0F));
         }
     }
@@ -268,7 +304,7 @@ Answer Searcher::search(const Request& request) const {
 
     // Words decide only where there are any.
     std::map<std::size_t, double> fused;
-    if (!by_words.empty() && !judgement_.words) {
+    if (!by_words.empty() && !data.judgement.words) {
         for (const td::Ranked& ranked : td::reciprocal_rank_fusion(rankings)) fused[ranked.item] = ranked.score;
     }
     std::vector<std::size_t> order;
@@ -278,16 +314,16 @@ Answer Searcher::search(const Request& request) const {
         if (by_words.empty() || request.ranking == Ranking::meaning) {
             one.score = *one.meaning;
         } else {
-            one.score = judgement_.words ? td::mix(*one.meaning, one.score, *judgement_.words) : fused[position];
+            one.score = data.judgement.words ? td::mix(*one.meaning, one.score, *data.judgement.words) : fused[position];
         }
     }
     // What has all of the words is what was asked for, whatever it looks like.
     if (!words.empty()) {
-        Statement statement(catalogue_.database(), "SELECT rowid FROM words WHERE words MATCH ?");
+        Statement statement(catalogue->database(), "SELECT rowid FROM words WHERE words MATCH ?");
         statement.bind(words_query(words, "AND"));
         while (statement.step()) {
-            const auto position = positions_.find(statement.integer(0));
-            if (position == positions_.end()) continue;
+            const auto position = data.positions.find(statement.integer(0));
+            if (position == data.positions.end()) continue;
             if (const auto one = found.find(position->second); one != found.end()) one->second.is_relevant = true;
         }
     }
@@ -297,7 +333,7 @@ Answer Searcher::search(const Request& request) const {
     if (request.order != Order::relevance) {
         // Inside the relevant ones; the others come behind, as they were.
         const auto fold = std::ranges::stable_partition(order, [&](std::size_t i) { return found[i].is_relevant; });
-        for (const std::size_t i : order) found[i].picture = entry(i);
+        for (const std::size_t i : order) found[i].picture = hand.entry(i);
         std::ranges::stable_sort(order.begin(), fold.begin(), [&](std::size_t a, std::size_t b) {
             const PictureEntry &first = found[a].picture, &second = found[b].picture;
             return request.order == Order::date ? first.date() > second.date() : first.path < second.path;
@@ -305,8 +341,8 @@ Answer Searcher::search(const Request& request) const {
     }
     order.resize(std::min(order.size(), request.limit));
     for (const std::size_t i : order) {
-        found[i].picture = entry(i);
-        found[i].words = hits(i, words);
+        found[i].picture = hand.entry(i);
+        found[i].words = hand.hits(i, words);
         answer.found.push_back(std::move(found[i]));
     }
     return answer;
@@ -344,13 +380,13 @@ Arguments with_model_of(const Catalogue& catalogue, const Arguments& arguments) 
     return options;
 }
 
-Session::Session(const Arguments& arguments) : Session(arguments, Catalogue::open(database_of(arguments), Database::Mode::read)) {}
-
-Session::Session(const Arguments& arguments, Catalogue catalogue)
-    : options(with_model_of(catalogue, arguments)), opened(open(options)), searcher(std::move(catalogue), opened) {
-    const std::string stored = searcher.catalogue().get("fingerprint"), now = fingerprint_of(options, opened);
+Session::Session(const Arguments& arguments)
+    : options(with_model_of(Catalogue::open(database_of(arguments), Database::Mode::read), arguments)),
+      opened(open(options)),
+      searcher(database_of(arguments), opened) {
+    const std::string now = fingerprint_of(options, opened), stored = searcher.snapshot()->index->fingerprint();
     if (stored != now)
-        throw td::Error(searcher.catalogue().database().path(), "the model that made its vectors, " + stored,
+        throw td::Error(database_of(arguments).string(), "the model that made its vectors, " + stored,
                         now + ", whose vectors have another meaning: tandem index --again embeds anew");
 }
 

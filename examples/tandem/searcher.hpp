@@ -3,7 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,6 +18,7 @@
 
 #include "catalogue.hpp"
 #include "checkpoint.hpp"
+#include "words.hpp"
 
 namespace program {
 
@@ -33,6 +37,8 @@ enum class Order { relevance, date, name };
 
 struct Request {
     std::string query;
+    std::vector<float> picture{};  ///< the embedding of one that is asked for beside the query, or empty
+    bool names_files = false;      ///< whether a term of the query may be the path of a picture
     Filter filter{};
     Ranking ranking = Ranking::both;
     Order order = Order::relevance;
@@ -54,45 +60,64 @@ struct Answer {
     std::size_t searched = 0;  ///< that may be found
 };
 
-/// The words of a text as they are looked for: letters and digits of any script together.
-std::vector<std::string> words_of(std::string_view text);
+/// All that is loaded of a catalogue, at one moment.
+struct Snapshot {
+    std::int64_t version = -1;  ///< of the data
+    std::vector<std::int64_t> ids;
+    std::map<std::int64_t, std::size_t> positions;
+    std::optional<td::Index> index;
+    std::vector<float> background;
+    Judgement judgement;
+};
 
-/// Of these, those that are more than grammar, unless none is.
-std::vector<std::string> content_words(std::string_view text);
-
-/// The query of FTS5 for words joined by AND or OR; empty without words.
-std::string words_query(const std::vector<std::string>& words, const char* joined_by);
-
+/// Searches may be asked for by several threads at once.
 class Searcher {
 public:
     /// Loads the vectors of a catalogue that `opened` made.
-    Searcher(Catalogue catalogue, const Opened& opened);
+    Searcher(std::filesystem::path path, const Opened& opened);
 
     /// Throws Error that says what is wrong with the request.
     Answer search(const Request& request) const;
 
-    /// Another search for the vectors may be needed: something was written since.
+    /// Loads anew if something was written since.
     void refresh();
 
-    std::size_t size() const { return ids_.size(); }
-    const Catalogue& catalogue() const { return catalogue_; }
+    std::shared_ptr<const Snapshot> snapshot() const;
+
+    /// A connection of its own for whoever works with the catalogue, for as long as it lives.
+    class Lease {
+    public:
+        explicit Lease(const Searcher& owner) : owner_(owner), catalogue_(owner.take()) {}
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        ~Lease() { owner_.give(std::move(catalogue_)); }
+
+        const Catalogue& operator*() const { return *catalogue_; }
+        const Catalogue* operator->() const { return catalogue_.get(); }
+
+    private:
+        const Searcher& owner_;
+        std::unique_ptr<Catalogue> catalogue_;
+    };
+
+    /// The embedding of a picture, or of a text. Throws Error unless it is finite.
+    std::vector<float> embed_picture(const td::Image& picture, const std::string& name) const;
+    std::vector<float> embed_text(const std::string& text) const;
+
+    const Opened& opened() const { return *opened_; }
 
 private:
-    std::vector<float> embed(const std::vector<td::QueryTerm>& terms) const;
-    std::vector<std::uint64_t> allowed(const Filter& filter, std::size_t& count) const;
-    std::map<std::size_t, double> word_scores(const std::vector<std::string>& words,
-                                              const std::vector<std::uint64_t>& allowed) const;
-    PictureEntry entry(std::size_t position) const;
-    std::vector<std::string> hits(std::size_t position, const std::vector<std::string>& words) const;
+    std::unique_ptr<Catalogue> take() const;
+    void give(std::unique_ptr<Catalogue> catalogue) const;
+    std::vector<float> embed(const std::vector<td::QueryTerm>& terms, const Request& request, const Snapshot& data) const;
 
-    Catalogue catalogue_;
+    std::filesystem::path path_;
     const Opened* opened_;
-    std::int64_t version_ = -1;  ///< of the data that were loaded
-    std::vector<std::int64_t> ids_;
-    std::map<std::int64_t, std::size_t> positions_;
-    std::optional<td::Index> index_;
-    std::vector<float> background_;
-    Judgement judgement_;
+    Catalogue watched_;  ///< whose connection sees that another one has written
+    std::mutex loading_;
+    mutable std::mutex holding_;
+    std::shared_ptr<const Snapshot> snapshot_;
+    mutable std::vector<std::unique_ptr<Catalogue>> free_;
 };
 
 /// What makes a model's vectors, in a line; and which options of `arguments` it is opened with.
@@ -112,9 +137,6 @@ struct Session {
     Arguments options;  ///< with those of the catalogue
     Opened opened;
     Searcher searcher;
-
-private:
-    Session(const Arguments& arguments, Catalogue catalogue);
 };
 
 }  // namespace program

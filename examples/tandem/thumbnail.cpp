@@ -69,21 +69,26 @@ std::vector<std::byte> encode_jpeg(const td::Image& image, const std::string& na
     return bytes;
 }
 
-std::vector<std::byte> make_thumbnail(const td::Image& image, const std::string& name) {
+td::Image on_white(td::Image image) {
+    if (image.storage != td::Storage::alpha) return image;
+    for (std::size_t i = 0; i < image.pixels.size(); ++i)
+        image.pixels[i] = td::detail::blend(image.pixels[i], 255, image.samples[i / 3]);
+    image.storage = td::Storage::rgb;
+    image.samples.clear();
+    return image;
+}
+
+td::Image fitted(const td::Image& image, int most) {
     const int longest = std::max(image.width, image.height);
+    if (longest <= most) return image;
     const auto side = [&](int pixels) {
-        return std::max(1, static_cast<int>(std::lround(static_cast<double>(pixels) * thumbnail_side / longest)));
+        return std::max(1, static_cast<int>(std::lround(static_cast<double>(pixels) * most / longest)));
     };
-    td::Image shown = image;
-    if (image.storage == td::Storage::alpha) {
-        // Transparent pictures are looked at on white.
-        for (std::size_t i = 0; i < shown.pixels.size(); ++i) {
-            const unsigned alpha = image.samples[i / 3];
-            shown.pixels[i] = static_cast<std::uint8_t>((image.pixels[i] * alpha + 255 * (255 - alpha) + 127) / 255);
-        }
-    }
-    if (longest <= thumbnail_side) return encode_jpeg(shown, name);
-    return encode_jpeg(td::resize(shown, side(image.width), side(image.height), td::Filter::bilinear), name);
+    return td::resize(image, side(image.width), side(image.height), td::Filter::bilinear);
+}
+
+std::vector<std::byte> make_thumbnail(const td::Image& image, const std::string& name) {
+    return encode_jpeg(fitted(on_white(image), thumbnail_side), name);
 }
 
 }  // namespace program

@@ -1,0 +1,40 @@
+#include "words.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+#include <utility>
+
+namespace program {
+
+std::vector<std::string> content_words(std::string_view text) {
+    static const std::set<std::string> little{"a",  "an", "and", "as", "at", "by", "for", "from", "in", "is", "it",
+                                              "of", "on", "or",  "the", "to", "with"};
+    std::vector<std::string> words = words_of(text);
+    if (std::ranges::any_of(words, [&](const std::string& word) { return !little.contains(word); }))
+        std::erase_if(words, [&](const std::string& word) { return little.contains(word); });
+    return words;
+}
+
+std::vector<std::string> words_of(std::string_view text) {
+    std::vector<std::string> words;
+    std::string word;
+    for (const char c : std::string(text) + ' ') {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x80 || std::isalnum(byte) != 0) {
+            word += static_cast<char>(byte < 0x80 ? std::tolower(byte) : byte);
+        } else if (!word.empty()) {
+            words.push_back(std::move(word));
+            word.clear();
+        }
+    }
+    return words;
+}
+
+std::string words_query(const std::vector<std::string>& words, const char* joined_by) {
+    std::string query;
+    for (const std::string& word : words) query += (query.empty() ? "" : std::string(" ") + joined_by + " ") + '"' + word + '"';
+    return query;
+}
+
+}  // namespace program
