@@ -116,6 +116,7 @@ Judgement Catalogue::judgement() const {
     judgement.curve.slopes[1] = number_of(get("relevance.cosine"), judgement.curve.slopes[1]);
     judgement.curve.offset = number_of(get("relevance.offset"), judgement.curve.offset);
     judgement.cut = number_of(get("relevance.cut"), judgement.cut);
+    judgement.mixture_cut = number_of(get("mixture.cut"), judgement.mixture_cut);
     if (const std::string weight = get("mixture.words"); !weight.empty()) judgement.words = number_of(weight, 0);
     judgement.fitted_on = static_cast<std::size_t>(number_of(get("relevance.fitted_on"), 0));
     return judgement;
@@ -128,6 +129,7 @@ void Catalogue::set(const Judgement& judgement) const {
     set("relevance.offset", td::detail::to_text(judgement.curve.offset));
     set("relevance.cut", td::detail::to_text(judgement.cut));
     set("relevance.fitted_on", std::to_string(judgement.fitted_on));
+    set("mixture.cut", td::detail::to_text(judgement.mixture_cut));
     set("mixture.words", judgement.words ? td::detail::to_text(*judgement.words) : "");
     transaction.commit();
 }

@@ -48,6 +48,7 @@ struct Judgement {
     td::Logistic curve{{1.5, 0}, -6};  ///< of a standardised cosine and the cosine itself
     double cut = 0.5;                ///< the least probability of what is called relevant
     std::optional<double> words;     ///< the share of words in a mixture with meaning; nothing: ranks are fused
+    double mixture_cut = 0.5;        ///< the least mixture of what is called relevant
     std::size_t fitted_on = 0;       ///< words of captions; 0: nothing was there to fit to
 };
 

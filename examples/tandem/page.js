@@ -36,7 +36,8 @@ function card(picture, index) {
   const image = element("img", {src: "/thumbnail/" + picture.id, alt: picture.alt || "", loading: "lazy"});
   const button = element("button", {type: "button", className: "card", title: picture.path, onclick: () => open(index)}, image,
     element("span", {}, element("small", {textContent: percent}), picture.path.split("/").pop(),
-      ...(picture.words || []).flatMap((word) => [" ", element("mark", {textContent: word})])));
+element("br"),
+      ...(picture.words || []).flatMap((word) => [element("mark", {textContent: word}), " "])));
   return element("li", {className: picture.relevant === false ? "less" : ""}, button);
 }
 
@@ -62,7 +63,7 @@ async function search() {
     shown = answer.results;
     const items = shown.map(card);
     const fold = shown.findIndex((picture) => !picture.relevant);
-    if (fold >= 0 && answer.relevant <= fold) items.splice(fold, 0, element("li", {className: "fold", textContent: "Less relevant"}));
+    if (fold >= 0) items.splice(fold, 0, element("li", {className: "fold", textContent: "Less relevant"}));
     fill(items);
     at("empty").hidden = shown.length > 0;
     at("empty").textContent = "Nothing found.";

@@ -269,6 +269,8 @@ Answer Searcher::search(const Request& request) const {
     }
     const std::map<std::size_t, double> by_words = hand.word_scores(words, may);
 
+    // Words decide only where there are any.
+    const bool fuses = !by_words.empty() && request.ranking == Ranking::both, mixes = fuses && data.judgement.words;
     std::map<std::size_t, Found> found;
     std::vector<std::vector<std::size_t>> rankings(2);
     if (request.ranking != Ranking::words) {
@@ -279,9 +281,11 @@ Answer Searcher::search(const Request& request) const {
         };
         // All that are relevant, and as many as are shown.
         std::vector<td::Match> matches;
+        const double least = mixes ? std::min(data.judgement.cut, data.judgement.mixture_cut / std::max(1e-9, 1 - *data.judgement.words))
+                                   : data.judgement.cut;
         for (std::size_t k = std::max<std::size_t>(256, request.limit);; k *= 4) {
             matches = data.index->search(query, k, {.allowed = may}).matches[0];
-            if (matches.size() < k || probability(matches.back().score) < data.judgement.cut) break;
+            if (matches.size() < k || probability(matches.back().score) < least) break;
         }
         for (const td::Match& match : matches) {
             const double p = probability(match.score);
@@ -302,23 +306,23 @@ Answer Searcher::search(const Request& request) const {
     }
     std::ranges::stable_sort(rankings[1], [&](std::size_t a, std::size_t b) { return by_words.at(a) > by_words.at(b); });
 
-    // Words decide only where there are any.
     std::map<std::size_t, double> fused;
-    if (!by_words.empty() && !data.judgement.words) {
+    if (fuses && !mixes) {
         for (const td::Ranked& ranked : td::reciprocal_rank_fusion(rankings)) fused[ranked.item] = ranked.score;
     }
     std::vector<std::size_t> order;
     for (auto& [position, one] : found) {
         order.push_back(position);
         if (request.ranking == Ranking::words) continue;
-        if (by_words.empty() || request.ranking == Ranking::meaning) {
-            one.score = *one.meaning;
+        if (mixes) {
+            one.score = td::mix(*one.meaning, one.score, *data.judgement.words);
+            one.is_relevant = one.score >= data.judgement.mixture_cut;
         } else {
-            one.score = data.judgement.words ? td::mix(*one.meaning, one.score, *data.judgement.words) : fused[position];
+            one.score = fuses ? fused[position] : *one.meaning;
         }
     }
-    // What has all of the words is what was asked for, whatever it looks like.
-    if (!words.empty()) {
+    // Where no mixture was learned, what has all of the words is what was asked for, whatever it looks like.
+    if (!words.empty() && !mixes) {
         Statement statement(catalogue->database(), "SELECT rowid FROM words WHERE words MATCH ?");
         statement.bind(words_query(words, "AND"));
         while (statement.step()) {
@@ -330,9 +334,8 @@ Answer Searcher::search(const Request& request) const {
     answer.relevant = static_cast<std::size_t>(
         std::ranges::count_if(found, [](const auto& one) { return one.second.is_relevant; }));
     std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return found[a].score > found[b].score; });
+    const auto fold = std::ranges::stable_partition(order, [&](std::size_t i) { return found[i].is_relevant; });
     if (request.order != Order::relevance) {
-        // Inside the relevant ones; the others come behind, as they were.
-        const auto fold = std::ranges::stable_partition(order, [&](std::size_t i) { return found[i].is_relevant; });
         for (const std::size_t i : order) found[i].picture = hand.entry(i);
         std::ranges::stable_sort(order.begin(), fold.begin(), [&](std::size_t a, std::size_t b) {
             const PictureEntry &first = found[a].picture, &second = found[b].picture;

@@ -168,6 +168,7 @@ private:
         }
         if (path == "/page.css") return {200, "text/css; charset=utf-8", page_css};
         if (path == "/page.js") return {200, "text/javascript; charset=utf-8", page_js};
+        if (path == "/favicon.ico") return {204, "image/x-icon", ""};
         if (path == "/healthz") return {200, "text/plain", "ok\n"};
         if (path == "/api/search") return search(request);
         if (path == "/api/status") return status();
