@@ -137,6 +137,11 @@ struct HttpServer::Implementation {
         return incoming;
     }
 
+    /// A zero would end the text that libmicrohttpd gives, and hide what stands behind it.
+    static std::size_t unescape(void*, MHD_Connection*, char* text) {
+        return std::strstr(text, "%00") != nullptr ? std::strlen(text) : MHD_http_unescape(text);
+    }
+
     static MHD_Result on_request(void* self, MHD_Connection* connection, const char* url, const char* method, const char*,
                                  const char* data, std::size_t* size, void** state) {
         auto& server = *static_cast<Implementation*>(self);
@@ -192,7 +197,7 @@ HttpServer::HttpServer(const std::string& address, std::uint16_t port, Handler h
         flags, port, nullptr, nullptr, &Implementation::on_request, implementation_.get(), MHD_OPTION_SOCK_ADDR, where,
         MHD_OPTION_CONNECTION_LIMIT, limits.connections, MHD_OPTION_CONNECTION_TIMEOUT, limits.seconds,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, std::size_t{64} << 10, MHD_OPTION_THREAD_POOL_SIZE, limits.threads,
-        MHD_OPTION_NOTIFY_COMPLETED, &Implementation::on_completed, implementation_.get(), MHD_OPTION_NOTIFY_CONNECTION,
+        MHD_OPTION_UNESCAPE_CALLBACK, &Implementation::unescape, nullptr, MHD_OPTION_NOTIFY_COMPLETED, &Implementation::on_completed, implementation_.get(), MHD_OPTION_NOTIFY_CONNECTION,
         &Implementation::on_connection, implementation_.get(), MHD_OPTION_END);
     if (implementation_->daemon == nullptr)
         throw td::Error(address + ":" + std::to_string(port), "cannot listen there: " + std::string(std::strerror(errno)));

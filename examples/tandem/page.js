@@ -35,8 +35,7 @@ function card(picture, index) {
   const percent = picture.probability === null || picture.probability === undefined ? "" : Math.round(100 * picture.probability) + " % ";
   const image = element("img", {src: "/thumbnail/" + picture.id, alt: picture.alt || "", loading: "lazy"});
   const button = element("button", {type: "button", className: "card", title: picture.path, onclick: () => open(index)}, image,
-    element("span", {}, element("small", {textContent: percent}), picture.path.split("/").pop(),
-element("br"),
+    element("span", {}, element("small", {textContent: percent}), picture.path.split("/").pop(), element("br"),
       ...(picture.words || []).flatMap((word) => [element("mark", {textContent: word}), " "])));
   return element("li", {className: picture.relevant === false ? "less" : ""}, button);
 }

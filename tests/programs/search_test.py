@@ -1,0 +1,465 @@
+#!/usr/bin/env python3
+"""tandem index, search and serve on a small model and pictures made here: what they find, and how they take what is wrong.
+
+usage: search_test.py --program FILE [--kills N]      default: 12 kills of the indexer at random moments
+"""
+
+import argparse
+import concurrent.futures
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.parse
+from pathlib import Path
+
+from small_model import picture, write_model
+
+OPTIONS = None
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(tempfile.mkdtemp(prefix="tandem-search-")).resolve()
+        cls.model = cls.folder / "quickstart"
+        write_model(cls.model)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def setUp(self):
+        self.pictures = self.folder / "pictures"
+        shutil.rmtree(self.pictures, ignore_errors=True)
+        self.pictures.mkdir()
+        self.database = self.folder / "pictures.db"
+        for file in self.folder.glob("pictures.db*"):
+            file.unlink()
+
+    def run_program(self, *arguments, fails=False, **options):
+        result = subprocess.run([OPTIONS.program, *map(str, arguments)], capture_output=True, text=True, errors="replace", cwd=self.folder, **options)
+        self.assertEqual(result.returncode != 0, fails, result.stderr)
+        return result
+
+    def index(self, *arguments, fails=False):
+        return self.run_program("index", self.pictures, "--database", self.database, *arguments, fails=fails)
+
+    def counts(self, *arguments):
+        """added, changed, moved, copies, removed, unchanged, left out"""
+        return [int(part.split()[0]) for part in self.index(*arguments).stdout.split(";")[0].split(", ")]
+
+    def search(self, *query):
+        return json.loads(self.run_program("search", *query, "--database", self.database, "--json").stdout)
+
+    def rows(self, sql):
+        with sqlite3.connect(self.database) as connection:
+            return connection.execute(sql).fetchall()
+
+    def check_whole(self):
+        """Whatever happened: every picture without an error has a vector, a thumbnail and words, and nothing else has."""
+        self.assertEqual(self.rows("PRAGMA integrity_check"), [("ok",)])
+        for table, key in (("vector", "id"), ("thumbnail", "id"), ("words", "rowid")):
+            differ = f"SELECT count(*) FROM (SELECT id FROM picture WHERE error = '' EXCEPT SELECT {key} FROM {table})"
+            self.assertEqual(self.rows(differ), [(0,)], table)
+            self.assertEqual(self.rows(f"SELECT count(*) FROM (SELECT {key} FROM {table} EXCEPT SELECT id FROM picture WHERE error = '')"), [(0,)], table)
+        self.assertEqual(self.rows("SELECT count(*) FROM vector WHERE length(value) <> 512"), [(0,)])
+
+
+class Indexing(Case):
+    def test_a_folder_is_followed(self):
+        for i in range(40):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        (self.pictures / "sub").mkdir()
+        (self.pictures / "sub" / "twin.png").write_bytes(picture(3))
+        (self.pictures / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+        (self.pictures / "notes.md").write_text("no picture")
+        first = self.index()
+        self.assertEqual(first.stdout.split(";")[0], "40 added, 0 changed, 0 moved, 1 copies, 0 removed, 0 unchanged, 1 left out")
+        self.assertIn(f"left out: {self.pictures}/torn.jpg: ", first.stderr)
+        self.assertIn("not read: 1 files that are no pictures", first.stderr)
+        self.assertIn("too few captions", first.stderr)
+        self.check_whole()
+        before = dict(self.rows("SELECT path, value FROM picture JOIN vector USING(id)"))
+        self.assertEqual(before[str(self.pictures / "3.png")], before[str(self.pictures / "sub" / "twin.png")])
+
+        again = self.index()
+        self.assertEqual(again.stdout.split(";")[0], "0 added, 0 changed, 0 moved, 0 copies, 0 removed, 41 unchanged, 1 left out")
+        self.assertIn("torn.jpg", again.stderr)  # every time
+
+        ids = dict(self.rows("SELECT path, id FROM picture"))
+        with sqlite3.connect(self.database) as connection:
+            connection.execute("INSERT INTO tag VALUES(?, 'mine', 1)", [ids[str(self.pictures / "5.png")]])
+        (self.pictures / "5.png").rename(self.pictures / "sub" / "five.png")
+        (self.pictures / "6.png").write_bytes(picture(600))
+        (self.pictures / "7.png").unlink()
+        (self.pictures / "torn.jpg").write_bytes(picture(700))
+        self.assertEqual(self.counts(), [0, 2, 1, 0, 1, 38, 0])  # what could not be read is there now
+        self.check_whole()
+        moved = self.rows(f"SELECT id FROM picture WHERE path = '{self.pictures}/sub/five.png'")
+        self.assertEqual(moved, [(ids[str(self.pictures / "5.png")],)])
+        self.assertEqual(len(self.search("x", "--tag", "mine")["results"]), 1)
+        after = dict(self.rows("SELECT path, value FROM picture JOIN vector USING(id)"))
+        self.assertEqual(after[str(self.pictures / "sub" / "five.png")], before[str(self.pictures / "5.png")])
+        self.assertNotEqual(after[str(self.pictures / "6.png")], before[str(self.pictures / "6.png")])
+        self.assertEqual(self.rows("SELECT count(*) FROM picture WHERE path LIKE '%/7.png'"), [(0,)])
+
+    def test_another_folder_is_left_alone(self):
+        (self.pictures / "a.png").write_bytes(picture(1))
+        other = self.folder / "pictures2"  # begins with the first one's name
+        other.mkdir(exist_ok=True)
+        (other / "b.png").write_bytes(picture(2))
+        self.run_program("index", self.pictures, other, "--database", self.database)
+        (self.pictures / "a.png").unlink()
+        (self.pictures / "c.png").write_bytes(picture(3))
+        self.assertEqual(self.counts(), [1, 0, 0, 0, 1, 0, 0])
+        self.assertEqual(self.rows("SELECT count(*) FROM vector"), [(2,)])
+        # A disk that is not there empties nothing.
+        self.run_program("index", self.folder / "none", "--database", self.database, fails=True)
+        (self.pictures / "c.png").unlink()
+        self.assertIn("expected a JPEG, PNG or WebP picture", self.index(fails=True).stderr)
+        self.assertEqual(self.rows("SELECT count(*) FROM vector"), [(2,)])
+        shutil.rmtree(other)
+
+    def test_words_of_all_sources(self):
+        (self.pictures / "trip").mkdir()
+        (self.pictures / "trip" / "one.png").write_bytes(picture(1, taken="2021:05:06 07:08:09"))
+        (self.pictures / "two.png").write_bytes(picture(2, keywords=["Hagebuttentee", "Käse & Brot"]))
+        (self.pictures / "three.png").write_bytes(picture(3, taken="2019:01:02 03:04:05"))
+        (self.pictures / "three.txt").write_text("a quiet harbour\n")
+        (self.pictures / "captions.tsv").write_text("trip/one.png\tthe blue lighthouse\ntrip/one.png\tthe blue lighthouse\nno tab\n")
+        self.assertIn("captions.tsv: 1 lines", self.index().stderr)
+        find = lambda *query: [Path(found["path"]).name for found in self.search(*query, "--by", "words")["results"]]
+        self.assertEqual(find("lighthouses"), ["one.png"])  # stems
+        self.assertEqual(find("hagebuttentee"), ["two.png"])
+        self.assertEqual(find("kase"), ["two.png"])  # without its dots
+        self.assertEqual(find("harbour"), ["three.png"])
+        self.assertEqual(find("trip"), ["one.png"])
+        self.assertEqual(find("nothing"), [])
+        self.assertEqual(self.search("lighthouse", "--by", "words")["results"][0]["caption"], "the blue lighthouse")
+        dates = {Path(found["path"]).name: found["date"] for found in self.search("x")["results"]}
+        self.assertEqual(dates["one.png"], "2021-05-06 07:08:09")
+        self.assertEqual([Path(found["path"]).name for found in self.search("x", "--before", "2020")["results"]], ["three.png"])
+        self.assertEqual({Path(found["path"]).name for found in self.search("x", "--after", "2021-05-06")["results"]}, {"one.png", "two.png"})
+        self.assertEqual([Path(found["path"]).name for found in self.search("x", "--word", "quiet")["results"]], ["three.png"])
+        # Words that are written anew are found without embedding anew.
+        (self.pictures / "three.txt").write_text("a loud market\n")
+        self.assertEqual(self.counts(), [0, 1, 0, 0, 0, 2, 0])
+        self.assertEqual(find("market"), ["three.png"])
+        self.assertEqual(find("harbour"), [])
+        self.check_whole()
+
+    def test_odd_names(self):
+        names = ["a b.png", "quote'\".png", "<script>.png", "new\nline.png", "-rf.png", "ünïcode.png", "%2e%2e.png", "id:1.png"]
+        for i, name in enumerate(names):
+            (self.pictures / name).write_bytes(picture(i))
+        with open(bytes(self.pictures) + b"/\xff\xfe.png", "wb") as file:
+            file.write(picture(99))
+        self.assertEqual(self.counts()[0], 9)
+        self.assertEqual(self.counts()[5], 9)
+        found = self.search("x", "--limit", "100")["results"]
+        self.assertLessEqual({str(self.pictures / name) for name in names}, {one["path"] for one in found})
+        sheet = self.folder / "sheet.html"
+        self.run_program("search", "<b>", "--database", self.database, "--contact-sheet", sheet)
+        page = sheet.read_text(errors="replace")
+        self.assertNotIn("<script", page)
+        self.assertNotIn("<b>", page)
+        self.assertIn("&lt;script&gt;.png", page)
+        self.assertEqual(page.count("data:image/jpeg;base64,"), 9)
+
+    def test_another_model_is_refused(self):
+        (self.pictures / "a.png").write_bytes(picture(1))
+        self.index()
+        other = self.folder / "other"
+        write_model(other, rotated=9)
+        error = self.index("--weights", other, fails=True).stderr
+        self.assertIn("whose vectors have another meaning", error)
+        self.assertIn("--again", error)
+        self.run_program("search", "x", "--database", self.database, "--weights", other, fails=True)
+        before = self.rows("SELECT value FROM vector")
+        with sqlite3.connect(self.database) as connection:
+            connection.execute("INSERT INTO tag SELECT id, 'mine', 1 FROM picture")
+        self.assertEqual(self.counts("--weights", other, "--again")[:2], [1, 0])
+        self.assertNotEqual(self.rows("SELECT value FROM vector"), before)
+        self.assertEqual(len(self.search("x", "--tag", "mine")["results"]), 1)  # which knows its model by now
+        self.check_whole()
+
+    def test_a_killed_run_goes_on(self):
+        for i in range(160):
+            (self.pictures / f"{i}.png").write_bytes(picture(i, side=200))
+        draw = random.Random(7)
+        for _ in range(OPTIONS.kills):
+            process = subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.database],
+                                       cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+            time.sleep(draw.uniform(0, 0.15))
+            process.kill()
+            process.wait()
+            if self.database.exists() and self.rows("SELECT count(*) FROM sqlite_master WHERE name = 'words'") == [(1,)]:
+                self.check_whole()
+        kept = self.rows("SELECT count(*) FROM vector")[0][0] if self.database.exists() else 0
+        counts = self.counts()
+        self.assertEqual(counts[5], kept)
+        self.assertEqual(counts[0], 160 - kept)
+        self.check_whole()
+        self.assertEqual(self.rows("SELECT count(DISTINCT path) FROM picture JOIN vector USING(id)"), [(160,)])
+
+    def test_two_at_once(self):
+        for i in range(64):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        runs = [subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.database], cwd=self.folder,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]  # fmt: skip
+        for run in runs:
+            error = run.communicate()[1]
+            self.assertEqual(run.returncode, 0, error)
+        self.check_whole()
+        self.assertEqual(self.rows("SELECT count(*) FROM vector"), [(64,)])
+
+    def test_wrong_use(self):
+        (self.pictures / "a.png").write_bytes(picture(1))
+        self.assertIn("catalogue, which tandem index makes", self.run_program("search", "x", "--database", self.database, fails=True).stderr)
+        sqlite3.connect(self.database).execute("CREATE TABLE mine(x)").connection.close()
+        self.assertIn("another database", self.index(fails=True).stderr)
+        self.database.write_text("no database at all, whatever its name is")
+        self.assertIn(str(self.database), self.index(fails=True).stderr)
+        self.database.unlink()
+        self.index()
+        for query, message in ((["a +"], "a text or a picture for every term"), (["id:99"], "the number of a picture"),
+                               (["x", "--sort", "size"], "one of relevance, date, name"), (["x", "--after", "May"], "YYYY"),
+                               (["x", "--word", "!"], "expected a word"), (["dog - dog"], "terms that cancel"),
+                               ([str(self.pictures / "a.png"), "--limit", "0"], "a whole number")):  # fmt: skip
+            self.assertIn(message, self.run_program("search", *query, "--database", self.database, fails=True).stderr)
+
+
+class Searching(Case):
+    def test_pictures_find_themselves(self):
+        for i in range(30):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        self.index()
+        asked = self.pictures / "11.png"
+        found = self.search(asked)["results"]
+        self.assertEqual(found[0]["path"], str(asked))
+        same = self.search(f"id:{found[0]['id']}")["results"]
+        self.assertEqual([one["path"] for one in same], [one["path"] for one in found])
+        # Less of a picture brings it down.
+        less = self.search(f"{self.pictures / '12.png'} - 0.8:id:{found[0]['id']}", "--limit", "30")["results"]
+        places = [one["path"] for one in self.search(self.pictures / "12.png", "--limit", "30")["results"]]
+        self.assertGreater([one["path"] for one in less].index(str(asked)), places.index(str(asked)))
+        by_name = [one["path"] for one in self.search("x", "--sort", "name", "--limit", "30")["results"] if one["relevant"]]
+        self.assertEqual(by_name, sorted(by_name))
+        self.assertEqual(self.search("x", "--folder", self.folder / "elsewhere")["results"], [])
+        self.assertEqual(len(self.search("x", "--folder", self.pictures, "--limit", "100")["results"]), 30)
+        table = self.run_program("search", "x", "--database", self.database).stdout
+        self.assertIn(f"{self.search('x')['relevant']} relevant of 30", table)
+
+
+class Serving(Case):
+    """A server on 60 pictures, one of which is also the target of attacks."""
+
+    def setUp(self):
+        super().setUp()
+        for i in range(60):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        self.index()
+        self.start()
+
+    def start(self, *arguments):
+        self.server = subprocess.Popen([OPTIONS.program, "serve", "--database", self.database, "--port", "0", *arguments], cwd=self.folder,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        self.address = urllib.parse.urlsplit(self.server.stdout.readline()).netloc
+
+    def tearDown(self):
+        self.server.send_signal(signal.SIGTERM)
+        self.assertEqual(self.server.wait(timeout=30), 0, self.server.stderr.read())
+        self.server.stdout.close()
+        self.server.stderr.close()
+
+    def ask(self, path, method="GET", body=None, headers=None):
+        connection = http.client.HTTPConnection(self.address, timeout=30)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.read(), dict(response.getheaders())
+        finally:
+            connection.close()
+
+    def json(self, path, method="GET", body=None, headers=None):
+        status, text, _ = self.ask(path, method, body, headers)
+        self.assertEqual(status, 200, text)
+        return json.loads(text)
+
+    def test_what_it_answers(self):
+        status, page, headers = self.ask("/")
+        self.assertEqual(status, 200)
+        self.assertIn(b"<!doctype html>", page)
+        self.assertIn("default-src 'self'", headers["Content-Security-Policy"])
+        for name in ("page.css", "page.js"):
+            self.assertEqual(self.ask("/" + name)[0], 200)
+        found = self.json("/api/search?q=x&limit=3")
+        self.assertEqual(len(found["results"]), 3)
+        self.assertEqual(found["searched"], 60)
+        one = found["results"][0]
+        for path in (f"/thumbnail/{one['id']}", f"/picture/{one['id']}", f"/heat/{one['id']}?q=red"):
+            status, data, headers = self.ask(path)
+            self.assertEqual((status, headers["Content-Type"], data[:3]), (200, "image/jpeg", b"\xff\xd8\xff"), path)
+        same = self.json("/api/search", "POST", (self.pictures / "20.png").read_bytes())
+        self.assertTrue(same["results"][0]["path"].endswith("/20.png"))
+        self.assertEqual(self.json("/api/status")["pictures"], 60)
+        tag = json.dumps({"id": one["id"], "label": "<i>odd</i> & fine", "accepted": True})
+        self.json("/api/tag", "POST", tag, {"Content-Type": "application/json"})
+        self.assertEqual(self.json(f"/api/suggest?id={one['id']}")["accepted"], ["<i>odd</i> & fine"])
+        self.assertEqual(self.json("/api/search?q=odd&by=words")["results"][0]["id"], one["id"])
+        self.json("/api/tag", "POST", tag.replace("true", "false"), {"Content-Type": "application/json"})
+        self.assertEqual(self.json("/api/search?q=odd&by=words")["results"], [])
+        (self.pictures / "twin.png").write_bytes((self.pictures / "1.png").read_bytes())
+        self.index()
+        for _ in range(50):
+            if self.json("/api/status")["pictures"] == 61:
+                break
+            time.sleep(0.1)
+        groups = self.json("/api/duplicates")["groups"]
+        pairs = [sorted(Path(one["path"]).name for one in group["pictures"]) for group in groups if group["same_file"]]
+        self.assertIn(["1.png", "twin.png"], pairs)
+
+    def test_attacks(self):
+        secret = self.folder / "secret.txt"
+        secret.write_text("secret")
+        for path in ("/../secret.txt", "/%2e%2e/secret.txt", "/thumbnail/../secret.txt", f"/picture/{secret}", "/picture/1%00", "/picture/-1",
+                     "/picture/99999999999999999999", "/page.js/../../secret.txt", "/thumbnail/1/..", "/etc/passwd", "//etc/passwd"):  # fmt: skip
+            status, body, _ = self.ask(path)
+            self.assertIn(status, (400, 404), path)
+            self.assertNotIn(b"secret\n", body)
+        port = self.address.rsplit(":", 1)[1]
+        self.assertEqual(self.ask("/", headers={"Host": "evil.example"})[0], 421)
+        self.assertEqual(self.ask("/", headers={"Host": f"localhost:{port}"})[0], 200)
+        body = json.dumps({"id": 1, "label": "x", "accepted": True})
+        for headers, expected in (({"Origin": "http://evil.example", "Content-Type": "application/json"}, 403), ({"Content-Type": "text/plain"}, 415),
+                                  ({"Origin": f"http://{self.address}", "Content-Type": "application/json"}, 200)):  # fmt: skip
+            self.assertEqual(self.ask("/api/tag", "POST", body, headers)[0], expected)
+        for wrong in ("{", "[]", '{"id": "1", "label": "x", "accepted": true}', '{"id": 1, "label": "", "accepted": true}',
+                      '{"id": 1, "label": "a\\u0000b", "accepted": true}', '{"id": 12345, "label": "x", "accepted": true}',
+                      json.dumps({"id": 1, "label": "x" * 201, "accepted": True}), "[" * 100000):  # fmt: skip
+            self.assertIn(self.ask("/api/tag", "POST", wrong, {"Content-Type": "application/json"})[0], (400, 404), wrong[:50])
+        for query in ("q=a%20%2B", "q=", "q=x&limit=0", "q=x&limit=1001", "q=x&by=size", "q=x&sort=%00", "q=" + "x" * 3000, "q=x&nothing=1", "q=id:99999",
+                      "q=x&word=%22", "q=" + "%22"):  # fmt: skip
+            self.assertEqual(self.ask("/api/search?" + query)[0], 400, query[:40])
+        # What FTS5 and SQL would take as theirs is text.
+        for query in ("q=a%20OR%20b%20NEAR(", "q='%3B--", "q=%22%22%22x%22", "q=x&tag='%20OR%201=1", "q=*&by=words", "q=%F0%9F%90%95%20%C3%28"):
+            self.assertIn(self.ask("/api/search?" + query)[0], (200, 400), query)
+        self.assertEqual(self.json("/api/search?q=x&tag=%27%20OR%20%271%27=%271")["results"], [])
+        # No path of the machine is looked at for a query that names one.
+        self.assertEqual(self.json(f"/api/search?q={urllib.parse.quote(str(self.pictures / '5.png'))}")["searched"], 60)
+        for body, expected in ((b"", 400), (b"no picture", 400), (picture(1)[:200], 400), (b"x" * (25 << 20), 413)):
+            try:
+                self.assertEqual(self.ask("/api/search", "POST", body)[0], expected, len(body))
+            except (ConnectionResetError, BrokenPipeError):
+                self.assertEqual(expected, 413)  # it does not read what it refuses
+        bomb = picture(1)[:16] + struct.pack(">II", 60000, 60000) + picture(1)[24:]
+        self.assertEqual(self.ask("/api/search", "POST", bomb)[0], 400)
+        self.assertEqual(self.ask("/api/search?q=x", "PUT")[0], 405)
+        self.assertEqual(self.ask("/" + "x" * 9000)[0] in (404, 414), True)
+        # A file that becomes a link, or goes, is not served; its thumbnail is the picture's still.
+        one = next(found for found in self.json("/api/search?q=x&limit=60")["results"] if found["path"].endswith("/7.png"))
+        (self.pictures / "7.png").unlink()
+        self.assertEqual(self.ask(f"/picture/{one['id']}")[0], 404)
+        (self.pictures / "7.png").symlink_to(self.pictures / "8.png")
+        self.assertEqual(self.ask(f"/picture/{one['id']}")[0], 404)
+        (self.pictures / "7.png").unlink()
+        (self.pictures / "7.png").write_text("secret that took the picture's place")
+        status, body, _ = self.ask(f"/picture/{one['id']}")
+        self.assertEqual(status, 400)
+        self.assertNotIn(b"secret", body)
+        self.assertEqual(self.ask(f"/thumbnail/{one['id']}")[0], 200)
+        shutil.move(self.pictures, self.folder / "moved")
+        self.pictures.symlink_to(self.folder / "moved")
+        self.assertEqual(self.ask(f"/picture/{one['id'] + 1}")[0], 404)
+        self.pictures.unlink()
+        shutil.rmtree(self.folder / "moved")
+        self.pictures.mkdir()
+
+    def test_slow_and_broken_clients_stop_nobody(self):
+        host, port = self.address.rsplit(":", 1)
+        slow = []
+        for i in range(60):
+            connection = socket.create_connection((host, int(port)))
+            connection.sendall([b"GET / HT", b"POST /api/search HTTP/1.1\r\nHost: " + self.address.encode() + b"\r\nContent-Length: 1000\r\n\r\nx",
+                                b"GET /picture/1 HTTP/1.1\r\nHost: "][i % 3])  # fmt: skip
+            slow.append(connection)
+        begin = time.monotonic()
+        for _ in range(20):
+            self.json("/api/search?q=x")
+        self.assertLess(time.monotonic() - begin, 20)  # each would wait for the slow ones' end
+        begin = time.monotonic()
+        while time.monotonic() - begin < 25:
+            for connection in slow:
+                try:
+                    connection.sendall(b"x")  # a byte at a time does not keep a connection
+                except OSError:
+                    pass
+            time.sleep(1)
+        cut = 0
+        for connection in slow:
+            connection.settimeout(5)
+            try:
+                while connection.recv(4096):
+                    pass
+                cut += 1
+            except OSError as error:
+                cut += not isinstance(error, TimeoutError)
+            connection.close()
+        self.assertEqual(cut, len(slow))
+        for garbage in (b"\0" * 100, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 100000, b"\r\n" * 1000):
+            with socket.create_connection((host, int(port))) as connection:
+                try:
+                    connection.sendall(garbage)
+                except OSError:
+                    pass
+        self.json("/api/search?q=x")
+
+    def test_many_requests_a_tenth_of_them_wrong(self):
+        wanted = {number: [one["id"] for one in self.json(f"/api/search?q=word{number}")["results"]] for number in range(20)}
+
+        def one(i):
+            draw = random.Random(i)
+            if draw.random() < 0.1:
+                return self.ask(draw.choice(["/api/search?q=", "/picture/x", "/api/tag", "/api/search?limit=x&q=1", "/%ff"]))[0] in (400, 404, 415)
+            number = draw.randrange(20)
+            status, body, _ = self.ask(f"/api/search?q=word{number}")
+            return status == 200 and [found["id"] for found in json.loads(body)["results"]] == wanted[number]
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            self.assertTrue(all(pool.map(one, range(OPTIONS.requests))))
+        memory = Path(f"/proc/{self.server.pid}/status").read_text()
+        self.assertIn("VmRSS", memory)
+
+    def test_a_token_is_asked_for(self):
+        self.tearDown()
+        self.assertIn("--token", self.run_program("serve", "--database", self.database, "--listen", "0.0.0.0", fails=True).stderr)
+        token = "a-token-of-24-characters"
+        self.start("--listen", "127.0.0.2", "--token", token)
+        self.assertEqual(self.ask("/")[0], 401)
+        self.assertEqual(self.ask("/?token=wrong")[0], 401)
+        self.assertEqual(self.ask("/api/search?q=x", headers={"Authorization": "Bearer " + token})[0], 200)
+        status, _, headers = self.ask("/?token=" + token)
+        self.assertEqual(status, 200)
+        cookie = headers["Set-Cookie"].split(";")[0]
+        self.assertEqual(self.ask("/thumbnail/1", headers={"Cookie": cookie})[0], 200)
+        self.assertEqual(self.ask("/thumbnail/1", headers={"Cookie": "token="})[0], 401)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", required=True, type=os.path.abspath)
+    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--requests", type=int, default=400)
+    OPTIONS, rest = parser.parse_known_args()
+    unittest.main(argv=[sys.argv[0], *rest])
