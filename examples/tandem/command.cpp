@@ -70,6 +70,16 @@ std::size_t Arguments::number(const std::string& name, std::size_t otherwise, st
     return static_cast<std::size_t>(*value);
 }
 
+double Arguments::share(const std::string& name, double otherwise) const {
+    if (!has(name)) return otherwise;
+    const std::string text = get(name);
+    double value = 0;
+    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (fault != std::errc() || end != text.data() + text.size() || !(value >= 0 && value <= 1))
+        throw UsageError(name, "a number from 0 to 1", text);
+    return value;
+}
+
 int Arguments::layer(const std::string& name, int otherwise) const {
     if (!has(name)) return otherwise;
     const auto value = whole_number(get(name));
@@ -80,7 +90,7 @@ int Arguments::layer(const std::string& name, int otherwise) const {
 
 std::vector<Command> commands() {
     return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(),
-            index_command(), search_command(), serve_command()};
+            index_command(), search_command(), tag_command(), serve_command()};
 }
 
 }  // namespace program

@@ -61,6 +61,8 @@ public:
     std::string choose(const std::string& name, const std::string& otherwise,
                        std::initializer_list<const char*> words) const;
     std::size_t number(const std::string& name, std::size_t otherwise, std::size_t most = 1'000'000) const;
+    /// A number from 0 to 1.
+    double share(const std::string& name, double otherwise) const;
     /// A layer, from the front or from the back.
     int layer(const std::string& name, int otherwise) const;
 
@@ -77,6 +79,7 @@ Command describe_command();
 Command index_command();
 Command search_command();
 Command serve_command();
+Command tag_command();
 
 /// All of them, in the order in which they are listed.
 std::vector<Command> commands();

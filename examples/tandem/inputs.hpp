@@ -67,6 +67,21 @@ inline std::vector<std::string> read_texts(const std::filesystem::path& path) {
     return texts;
 }
 
+/// The prompts of --templates, each with one hole for the label; or `otherwise` alone.
+inline std::vector<std::string> read_templates(const Arguments& options, const char* otherwise) {
+    if (!options.has("--templates")) return {otherwise};
+    std::vector<std::string> templates = read_texts(options.get("--templates"));
+    std::erase(templates, "");
+    for (const std::string& prompt : templates) {
+        const std::size_t hole = prompt.find("{}");
+        if (hole == std::string::npos || prompt.find("{}", hole + 2) != std::string::npos)
+            throw td::Error("--templates", "a template with {} once", prompt);
+    }
+    if (templates.empty())
+        throw td::Error(options.get("--templates"), "a prompt a line, with {} for the label", "empty lines");
+    return templates;
+}
+
 /// What stands in a place that pictures are looked for: all of it, one way or another.
 struct Pictures {
     std::vector<std::filesystem::path> paths;                 ///< of the formats that are read, and what is named so

@@ -6,7 +6,12 @@
 
 #include <exiv2/exiv2.hpp>
 
+#include <tandem/core/error.hpp>
+#include <tandem/core/file.hpp>
+
 namespace program {
+
+namespace td = tandem;
 
 namespace {
 
@@ -29,13 +34,47 @@ std::string date_of(const std::string& text) {
     return date;
 }
 
+/// Exiv2 writes warnings of its own to standard error.
+void begin_quietly() {
+    static const bool is_begun = (Exiv2::LogMsg::setLevel(Exiv2::LogMsg::mute), Exiv2::XmpParser::initialize());
+    if (!is_begun) throw td::Error("Exiv2", "its XMP parser", "none");
+}
+
 }  // namespace
 
+void write_sidecar(const std::filesystem::path& path, const std::vector<std::string>& keywords) {
+    begin_quietly();
+    try {
+        Exiv2::XmpData data;
+        if (std::filesystem::exists(path)) {
+            const td::MappedFile file(path);
+            const std::string packet(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+            if (Exiv2::XmpParser::decode(data, packet) != 0) throw td::Error(path.string(), "an XMP sidecar", "something else");
+        }
+        Exiv2::XmpArrayValue subject(Exiv2::xmpBag);
+        std::set<std::string> known;
+        const auto before = data.findKey(Exiv2::XmpKey("Xmp.dc.subject"));
+        for (long i = 0; before != data.end() && i < before->count(); ++i) {
+            if (known.insert(before->toString(i)).second) subject.read(before->toString(i));
+        }
+        for (const std::string& keyword : keywords) {
+            if (known.insert(keyword).second) subject.read(keyword);
+        }
+        if (before != data.end()) data.erase(before);
+        data.add(Exiv2::XmpKey("Xmp.dc.subject"), &subject);
+        std::string packet;
+        if (Exiv2::XmpParser::encode(packet, data, Exiv2::XmpParser::useCompactFormat) != 0)
+            throw td::Error(path.string(), "keywords that XMP can hold", "others");
+        td::write_file_atomically(path, packet);
+    } catch (const Exiv2::AnyError& error) {
+        throw td::Error(path.string(), error.what());
+    }
+}
+
 Metadata read_metadata(std::span<const std::byte> bytes) {
-    // Exiv2 writes warnings of its own to standard error.
-    static const bool is_quiet = (Exiv2::LogMsg::setLevel(Exiv2::LogMsg::mute), Exiv2::XmpParser::initialize(), true);
+    begin_quietly();
     Metadata metadata;
-    if (!is_quiet || bytes.empty()) return metadata;
+    if (bytes.empty()) return metadata;
     try {
         const auto image = Exiv2::ImageFactory::open(reinterpret_cast<const Exiv2::byte*>(bytes.data()),
                                                      static_cast<long>(bytes.size()));

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace program {
 
@@ -15,5 +17,9 @@ struct Metadata {
 
 /// Reads it by Exiv2. What is damaged or not there is empty: a picture can be looked at without. Calls must not overlap.
 Metadata read_metadata(std::span<const std::byte> bytes);
+
+/// Adds keywords (dc:subject) to a sidecar, which is made where it is not there; what else it holds stays. Throws Error that names
+/// it if it is no XMP or cannot be written. Calls must not overlap.
+void write_sidecar(const std::filesystem::path& path, const std::vector<std::string>& keywords);
 
 }  // namespace program

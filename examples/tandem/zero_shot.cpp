@@ -45,18 +45,7 @@ std::vector<std::string> read_labels(const std::string& argument) {
 
 int run(const Arguments& options) {
     const std::vector<std::string> labels = read_labels(options.require("--labels"));
-    std::vector<std::string> templates{"a photo of a {}."};
-    if (options.has("--templates")) {
-        templates = read_texts(options.get("--templates"));
-        std::erase(templates, "");
-        for (const std::string& prompt : templates) {
-            const std::size_t hole = prompt.find("{}");
-            if (hole == std::string::npos || prompt.find("{}", hole + 2) != std::string::npos)
-                throw td::Error("--templates", "a template with {} once", prompt);
-        }
-        if (templates.empty())
-            throw td::Error(options.get("--templates"), "a prompt a line, with {} for the label", "empty lines");
-    }
+    const std::vector<std::string> templates = read_templates(options, "a photo of a {}.");
     const std::size_t top = std::min(options.number("--top", 5), labels.size());
     const Pictures pictures = list_pictures(options.require("--images"));
     const Opened opened = open(options);

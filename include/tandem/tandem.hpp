@@ -21,6 +21,7 @@
 #include <tandem/tasks/query.hpp>
 #include <tandem/tasks/relevance.hpp>
 #include <tandem/tasks/retrieval.hpp>
+#include <tandem/tasks/tagging.hpp>
 #include <tandem/tasks/zero_shot.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
 #include <tandem/texts/bpe.hpp>

@@ -262,6 +262,63 @@ class Searching(Case):
         self.assertIn(f"{self.search('x')['relevant']} relevant of 30", table)
 
 
+class Tagging(Case):
+    """Labels of a tree for 60 pictures of three kinds, of which a file says the kinds of two thirds."""
+
+    def setUp(self):
+        super().setUp()
+        self.kinds = ["dog", "cat", "oak"]
+        for i in range(60):
+            # Pictures of a kind have its colours; the model tells colours apart, whatever it calls them.
+            (self.pictures / f"{i}.png").write_bytes(picture(1000 * (i % 3), side=64 + i))
+        self.index()
+        self.labels = self.folder / "labels.txt"
+        self.labels.write_text("animal\n  dog\n  cat\nplant\n  oak\n")
+        self.known = self.folder / "pictures" / "known.tsv"
+        self.known.write_text("".join(f"{i}.png\t{self.kinds[i % 3]}\n" for i in range(40)) + "gone.png\tdog\n1.png\tfish\n")
+
+    def tag(self, *arguments, fails=False):
+        return self.run_program("tag", "--labels", self.labels, "--database", self.database, *arguments, fails=fails)
+
+    def test_labels_of_a_tree(self):
+        out = self.folder / "labels.json"
+        result = self.tag("--labelled", self.known, "--out", out, "--least", "0.2")
+        self.assertIn("1 lines about pictures that the catalogue has not", result.stderr)
+        self.assertIn('1 labels that --labels has not, such as "fish"', result.stderr)
+        entries = json.loads(out.read_text())
+        self.assertEqual(len(entries), 60)
+        for entry in entries:
+            found = {label["label"]: label for label in entry["labels"]}
+            for label in entry["labels"]:  # never without what it is below, nor more probable than that
+                if label["above"]:
+                    self.assertLessEqual(label["probability"], found[label["above"]]["probability"])
+        csv = self.folder / "labels.csv"
+        self.tag("--out", csv, "--least", "0", "--top", "1")
+        self.assertEqual(csv.read_text().splitlines()[0], "path,label,probability,above")
+        self.assertGreaterEqual(len(csv.read_text().splitlines()), 61)
+
+    def test_tags_and_sidecars(self):
+        with sqlite3.connect(self.database) as connection:
+            connection.execute("INSERT INTO tag SELECT id, 'animal', 0 FROM picture WHERE path LIKE '%/7.png'")
+        self.tag("--apply", "--xmp", "--least", "0", "--top", "9")
+        self.assertEqual(len(self.search("x", "--tag", "animal", "--limit", "100")["results"]), 59)  # what is refused stays so
+        self.check_whole()
+        sidecar = self.pictures / "3.png.xmp"
+        self.assertIn("<rdf:li>oak</rdf:li>", sidecar.read_text())
+        sidecar.write_text(sidecar.read_text().replace("<rdf:li>oak</rdf:li>", "<rdf:li>my own</rdf:li>"))
+        self.tag("--xmp", "--least", "0", "--top", "9")
+        self.assertEqual(sidecar.read_text().count("<rdf:li>oak</rdf:li>"), 1)
+        self.assertEqual(sidecar.read_text().count("<rdf:li>dog</rdf:li>"), 1)
+        self.assertIn("<rdf:li>my own</rdf:li>", sidecar.read_text())
+
+    def test_wrong_use(self):
+        for arguments, message in ((["--least", "2"], "a number from 0 to 1"), (["--aim", "0.9"], "--labelled beside it"), (["--out", "x.txt"], ".csv or .json"),
+                                   (["--labelled", self.labels], "lines of a path, a tab and a label")):  # fmt: skip
+            self.assertIn(message, self.tag(*arguments, fails=True).stderr)
+        self.labels.write_text("a\n      b\n")
+        self.assertIn("labels.txt line 2", self.tag(fails=True).stderr)
+
+
 class Serving(Case):
     """A server on 60 pictures, one of which is also the target of attacks."""
 

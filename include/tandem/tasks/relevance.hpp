@@ -10,6 +10,13 @@
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// Throws Error unless there is a label for every score.
+void check_labels(const char* where, std::size_t scores, std::span<const std::uint8_t> positive);
+
+}  // namespace detail
+
 /// How one query's products with any picture lie: cosines of different queries are of different heights, what stands out of
 /// a query's own is alike for all.
 struct Standard {
