@@ -1,11 +1,25 @@
 #include "database.hpp"
 
+#include <utility>
+
 namespace program {
 
 Statement::Statement(const Database& database, std::string_view sql) : database_(&database) {
+    if (const auto spare = database.spare_.find(sql); spare != database.spare_.end()) {
+        handle_ = std::move(spare->second);
+        database.spare_.erase(spare);
+        return;
+    }
     sqlite3_stmt* statement = nullptr;
-    check(sqlite3_prepare_v3(database.handle_.get(), sql.data(), static_cast<int>(sql.size()), 0, &statement, nullptr));
+    check(sqlite3_prepare_v3(database.handle_.get(), sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT,
+                             &statement, nullptr));
     handle_.reset(statement);
+}
+
+Statement::~Statement() {
+    sqlite3_reset(handle_.get());
+    sqlite3_clear_bindings(handle_.get());
+    database_->spare_.emplace(sqlite3_sql(handle_.get()), std::move(handle_));
 }
 
 void Statement::check(int code) const {
@@ -37,6 +51,9 @@ std::span<const std::byte> Statement::blob(int column) const {
 }
 
 Database::Database(const std::filesystem::path& path, Mode mode) : path_(path.string()) {
+    // Nobody reads SQLite's count of memory, for which every allocation of every thread would take one lock.
+    static const int is_uncounted = sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    static_cast<void>(is_uncounted);
     sqlite3* database = nullptr;
     const int flags = SQLITE_OPEN_NOMUTEX | (mode == Mode::read     ? SQLITE_OPEN_READONLY
                                              : mode == Mode::write ? SQLITE_OPEN_READWRITE
@@ -59,6 +76,34 @@ std::int64_t Database::number(std::string_view sql) const {
 
 void Database::fail() const {
     throw td::Error(path_, handle_ ? sqlite3_errmsg(handle_.get()) : "no memory for a database");
+}
+
+Stemmer::Stemmer(const Database& database) : database_(database) {
+    fts5_api* api = nullptr;
+    sqlite3_stmt* statement = nullptr;
+    if (sqlite3_prepare_v2(database.handle_.get(), "SELECT fts5(?1)", -1, &statement, nullptr) != SQLITE_OK) database.fail();
+    const detail::CompiledStatement held(statement);
+    sqlite3_bind_pointer(statement, 1, &api, "fts5_api_ptr", nullptr);
+    sqlite3_step(statement);
+    void* user = nullptr;
+    const char* options[] = {"unicode61", "remove_diacritics", "2"};  // as the catalogue's table has it
+    if (api == nullptr || api->xFindTokenizer(api, "porter", &user, &functions_) != SQLITE_OK ||
+        functions_.xCreate(user, options, 3, &tokenizer_) != SQLITE_OK)
+        throw td::Error(database.path(), "SQLite with FTS5", "one without");
+}
+
+Stemmer::~Stemmer() { functions_.xDelete(tokenizer_); }
+
+std::vector<Stemmer::Word> Stemmer::operator()(std::string_view text) const {
+    std::vector<Word> words;
+    const auto add = [](void* to, int, const char* stem, int size, int begin, int end) {
+        static_cast<std::vector<Word>*>(to)->push_back(
+            {std::string(stem, static_cast<std::size_t>(size)), static_cast<std::size_t>(begin), static_cast<std::size_t>(end)});
+        return SQLITE_OK;
+    };
+    if (functions_.xTokenize(tokenizer_, &words, FTS5_TOKENIZE_DOCUMENT, text.data(), static_cast<int>(text.size()), add) != SQLITE_OK)
+        database_.fail();
+    return words;
 }
 
 Transaction::~Transaction() {

@@ -4,11 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include <sqlite3.h>
 
@@ -20,10 +23,23 @@ namespace td = tandem;
 
 class Database;
 
+namespace detail {
+
+struct Finalize {
+    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+};
+using CompiledStatement = std::unique_ptr<sqlite3_stmt, Finalize>;
+
+}  // namespace detail
+
 /// A statement, which is run row by row.
 class Statement {
 public:
+    /// Compiled once a connection and text, and used again.
     Statement(const Database& database, std::string_view sql);
+    Statement(const Statement&) = delete;
+    Statement& operator=(const Statement&) = delete;
+    ~Statement();
 
     /// The next parameters, from the first on after a reset.
     template <class T>
@@ -62,15 +78,12 @@ public:
 private:
     void check(int code) const;
 
-    struct Finalize {
-        void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
-    };
     const Database* database_;
-    std::unique_ptr<sqlite3_stmt, Finalize> handle_;
+    detail::CompiledStatement handle_;
     int bound_ = 0;
 };
 
-/// A connection.
+/// A connection, for one thread at a time.
 class Database {
 public:
     enum class Mode { read, write, create };
@@ -89,6 +102,7 @@ public:
 
 private:
     friend class Statement;
+    friend class Stemmer;
     friend class Transaction;
 
     struct Close {
@@ -96,6 +110,28 @@ private:
     };
     std::string path_;
     std::unique_ptr<sqlite3, Close> handle_;
+    mutable std::multimap<std::string, detail::CompiledStatement, std::less<>> spare_;  ///< statements that nobody runs
+};
+
+/// The tokenizer of FTS5 that finds "dogs" for "Dog": Porter's stems of Unicode's letters without their accents.
+class Stemmer {
+public:
+    struct Word {
+        std::string stem;
+        std::size_t begin, end;  ///< where it stands in the text
+    };
+
+    explicit Stemmer(const Database& database);
+    Stemmer(const Stemmer&) = delete;
+    Stemmer& operator=(const Stemmer&) = delete;
+    ~Stemmer();
+
+    std::vector<Word> operator()(std::string_view text) const;
+
+private:
+    const Database& database_;
+    fts5_tokenizer functions_{};
+    Fts5Tokenizer* tokenizer_ = nullptr;
 };
 
 /// All or nothing of what is written while it lives; it writes nothing unless it is committed.

@@ -6,7 +6,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <numeric>
+#include <span>
+#include <unordered_map>
+#include <unordered_set>
 
 #include <tandem/core/digest.hpp>
 #include <tandem/tasks/fusion.hpp>
@@ -21,8 +25,8 @@ namespace {
 
 /// Rows whose products with a query tell how high its scores are.
 constexpr std::size_t background_rows = 2048;
-/// The most pictures that are ranked by words.
-constexpr std::size_t most_words = 1000;
+/// The most pictures that are found by words, and that are ranked to find them.
+constexpr std::size_t most_words = 500, most_ranked = 2500;
 
 bool is_set(const std::vector<std::uint64_t>& words, std::size_t i) {
     return words.empty() || (words[i / 64] >> (i % 64) & 1U) != 0;
@@ -71,13 +75,16 @@ struct Search {
 
     /// A bit for every picture that may be found, empty for all, and how many those are.
     std::vector<std::uint64_t> allowed(const Filter& filter, std::size_t& count) const;
-    /// How well pictures have the words, the best 1.
-    std::map<std::size_t, double> word_scores(const std::vector<std::string>& words,
-                                              const std::vector<std::uint64_t>& allowed) const;
+    /// How well pictures have the words, the best first and 1.
+    std::vector<td::Ranked> word_scores(const std::vector<std::string>& words, const std::vector<std::uint64_t>& allowed,
+                                        const std::vector<float>& query) const;
     PictureEntry entry(std::size_t position) const {
         return catalogue.with_id(data.ids[position]).value_or(PictureEntry{});
     }
-    std::vector<std::string> hits(std::size_t position, const std::vector<std::string>& words) const;
+    /// The words of pictures that a query has, as they are written there.
+    void name_hits(std::span<Found> found, const std::vector<std::string>& words) const;
+    /// Of some words, those that rank: the rarest, as many as are quickly looked through.
+    std::vector<std::string> telling(std::vector<std::string> words) const;
 };
 
 std::vector<std::uint64_t> Search::allowed(const Filter& filter, std::size_t& count) const {
@@ -112,46 +119,145 @@ std::vector<std::uint64_t> Search::allowed(const Filter& filter, std::size_t& co
     std::vector<std::uint64_t> bits((data.ids.size() + 63) / 64 + 1);
     count = 0;
     while (statement.step()) {
-        const auto position = data.positions.find(statement.integer(0));
-        if (position == data.positions.end()) continue;
-        bits[position->second / 64] |= std::uint64_t{1} << (position->second % 64);
+        const auto position = data.position_of(statement.integer(0));
+        if (!position) continue;
+        bits[*position / 64] |= std::uint64_t{1} << (*position % 64);
         ++count;
     }
     return bits;
 }
 
-std::map<std::size_t, double> Search::word_scores(const std::vector<std::string>& words,
-                                                    const std::vector<std::uint64_t>& allowed) const {
-    std::map<std::size_t, double> scores;
+std::vector<td::Ranked> Search::word_scores(const std::vector<std::string>& words, const std::vector<std::uint64_t>& allowed,
+                                            const std::vector<float>& query) const {
+    std::vector<td::Ranked> scores;
     if (words.empty()) return scores;
+    if (words.size() == 1 && !query.empty() && data.word_count(words[0], catalogue) > most_ranked) {
+        // One word that very many have says of each the same: meaning decides between them.
+        Statement statement(catalogue.database(), "SELECT rowid FROM words WHERE words MATCH ?");
+        statement.bind(words_query(words, "OR"));
+        std::vector<std::uint64_t> have(data.ids.size() / 64 + 1);
+        while (statement.step()) {
+            const auto position = data.position_of(statement.integer(0));
+            if (position && is_set(allowed, *position)) have[*position / 64] |= std::uint64_t{1} << (*position % 64);
+        }
+        const td::SearchResult nearest = data.index->search(query, most_words, {.allowed = have});
+        for (const td::Match& match : nearest.matches.front()) scores.push_back({match.position, 1});
+        return scores;
+    }
     // A caption says more than a folder's name, a tag more than both.
     Statement statement(catalogue.database(),
                         "SELECT rowid, -bm25(words, 2.0, 1.0, 4.0) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid");
     statement.bind(words_query(words, "OR"));
-    double best = 0;
     while (scores.size() < most_words && statement.step()) {
-        const auto position = data.positions.find(statement.integer(0));
-        if (position == data.positions.end() || !is_set(allowed, position->second)) continue;
-        best = std::max(best, statement.number(1));
-        scores[position->second] = std::max(statement.number(1), 0.0);
+        const auto position = data.position_of(statement.integer(0));
+        if (position && is_set(allowed, *position)) scores.push_back({*position, std::max(statement.number(1), 0.0)});
     }
     // A word that half of the pictures have weighs nothing; where all do, the pictures have it still.
-    for (auto& [position, score] : scores) score = best > 0 ? score / best : 1;
+    const double best = scores.empty() ? 0 : scores.front().score;
+    for (td::Ranked& one : scores) one.score = best > 0 ? one.score / best : 1;
     return scores;
 }
 
-std::vector<std::string> Search::hits(std::size_t position, const std::vector<std::string>& words) const {
-    std::vector<std::string> found;
-    Statement statement(catalogue.database(), "SELECT count(*) FROM words WHERE words MATCH ? AND rowid = ?");
+void Search::name_hits(std::span<Found> found, const std::vector<std::string>& words) const {
+    if (words.empty() || found.empty()) return;
+    const Stemmer stemmer(catalogue.database());
+    std::set<std::string> stems;
     for (const std::string& word : words) {
-        statement.bind(words_query({word}, "AND")).bind(data.ids[position]);
-        if (statement.step() && statement.integer(0) > 0) found.push_back(word);
-        statement.run();
+        for (const Stemmer::Word& part : stemmer(word)) stems.insert(part.stem);
     }
-    return found;
+    Statement statement(catalogue.database(), "SELECT caption || ' ' || name || ' ' || tags FROM words WHERE rowid = ?");
+    for (Found& one : found) {
+        statement.bind(one.picture.id);
+        const std::string text = statement.step() ? statement.text(0) : std::string();
+        statement.run();
+        std::set<std::string> known;
+        for (const Stemmer::Word& word : stemmer(text)) {
+            // One of a stem: a caption may have it with a capital and without.
+            if (stems.contains(word.stem) && known.insert(word.stem).second)
+                one.words.push_back(text.substr(word.begin, word.end - word.begin));
+        }
+    }
+}
+
+std::vector<std::string> Search::telling(std::vector<std::string> words) const {
+    // A word of a fifth of the pictures tells next to nothing, and costs most.
+    std::ranges::sort(words);
+    words.erase(std::ranges::unique(words).begin(), words.end());
+    std::vector<std::pair<std::size_t, std::string>> counts;
+    for (const std::string& word : words) counts.emplace_back(data.word_count(word, catalogue), word);
+    std::ranges::sort(counts);
+    std::vector<std::string> chosen;
+    std::size_t pictures = 0;
+    for (const auto& [count, word] : counts) {
+        if (count == 0) continue;
+        if (!chosen.empty() && pictures + count > most_ranked) break;
+        chosen.push_back(word);
+        pictures += count;
+    }
+    return chosen;
+}
+
+/// A picture in the running.
+struct Candidate {
+    std::size_t position = 0;
+    double score = 0;
+    double words = 0;
+    std::optional<double> meaning{};
+    bool is_relevant = false;
+};
+
+/// All that are relevant by meaning, and as many as are shown; and those with the words, which may be further down in meaning.
+std::vector<Candidate> by_meaning(const std::vector<float>& query, const Snapshot& data, const std::vector<std::uint64_t>& may, std::size_t limit,
+                                  const std::vector<td::Ranked>& by_words, bool mixes) {
+    const td::Standard standard = td::standardise(query, data.background);
+    const Judgement& judgement = data.judgement;
+    const auto probability = [&](float score) {
+        return judgement.curve(std::array{standard(static_cast<double>(score)), static_cast<double>(score)});
+    };
+    // What has none of the words needs more to be relevant in a mixture.
+    const double least = mixes ? judgement.mixture_cut / std::max(1e-9, 1 - *judgement.words) : judgement.cut;
+    std::vector<td::Match> matches;
+    for (std::size_t k = std::max<std::size_t>(256, limit);; k *= 4) {
+        matches = data.index->search(query, k, {.allowed = may}).matches[0];
+        if (matches.size() < k || probability(matches.back().score) < least) break;
+    }
+    std::vector<Candidate> candidates;
+    std::unordered_map<std::size_t, std::size_t> places;
+    for (const td::Match& match : matches) {
+        const double p = probability(match.score);
+        places.emplace(match.position, candidates.size());
+        candidates.push_back({.position = match.position, .score = p, .meaning = p, .is_relevant = p >= judgement.cut});
+    }
+    for (const auto& [position, score] : by_words) {
+        if (const auto place = places.find(position); place != places.end()) {
+            candidates[place->second].words = score;
+            continue;
+        }
+        const std::vector<float> row = data.index->row(position);
+        const double p = probability(std::inner_product(row.begin(), row.end(), query.begin(), 0.0F));
+        candidates.push_back({.position = position, .score = p, .words = score, .meaning = p, .is_relevant = p >= judgement.cut});
+    }
+    return candidates;
+}
+
+/// Scores by rank in meaning and in words.
+void fuse_ranks(std::vector<Candidate>& candidates, const std::vector<td::Ranked>& by_words) {
+    std::vector<std::vector<std::size_t>> rankings(2);
+    std::ranges::stable_sort(candidates, std::greater<>(), [](const Candidate& one) { return *one.meaning; });
+    for (const Candidate& one : candidates) rankings[0].push_back(one.position);
+    for (const td::Ranked& one : by_words) rankings[1].push_back(one.item);
+    std::unordered_map<std::size_t, double> scores;
+    for (const td::Ranked& one : td::reciprocal_rank_fusion(rankings)) scores[one.item] = one.score;
+    for (Candidate& one : candidates) one.score = scores[one.position];
 }
 
 }  // namespace
+
+std::optional<std::size_t> Snapshot::position_of(std::int64_t id) const {
+    const auto found = std::ranges::lower_bound(ids, id);
+    if (found == ids.end() || *found != id) return std::nullopt;
+    return static_cast<std::size_t>(found - ids.begin());
+}
 
 Searcher::Searcher(std::filesystem::path path, const Opened& opened)
     : path_(std::move(path)), opened_(&opened), watched_(Catalogue::open(path_, Database::Mode::read)) {
@@ -175,7 +281,6 @@ void Searcher::refresh() {
         if (bytes.size() != width * sizeof(float))
             throw td::Error(database.path(), "vectors of " + std::to_string(width) + " numbers",
                             std::to_string(bytes.size()) + " bytes of picture " + std::to_string(statement.integer(0)));
-        next->positions[statement.integer(0)] = next->ids.size();
         next->ids.push_back(statement.integer(0));
         rows.resize(rows.size() + width);
         std::memcpy(rows.data() + rows.size() - width, bytes.data(), bytes.size());
@@ -194,6 +299,20 @@ void Searcher::refresh() {
     next->judgement = watched_.judgement();
     const std::scoped_lock holding(holding_);
     snapshot_ = next;
+}
+
+std::size_t Snapshot::word_count(const std::string& word, const Catalogue& catalogue) const {
+    {
+        const std::scoped_lock lock(counting_);
+        if (const auto found = counts_.find(word); found != counts_.end()) return found->second;
+    }
+    Statement statement(catalogue.database(), "SELECT count(*) FROM words WHERE words MATCH ?");
+    statement.bind(words_query({word}, "AND")).step();
+    const auto count = static_cast<std::size_t>(statement.integer(0));
+    constexpr std::size_t most = 100'000;
+    const std::scoped_lock lock(counting_);
+    if (counts_.size() < most) counts_[word] = count;
+    return count;
 }
 
 std::shared_ptr<const Snapshot> Searcher::snapshot() const {
@@ -231,9 +350,9 @@ std::vector<float> Searcher::embed(const std::vector<td::QueryTerm>& terms, cons
     for (const td::QueryTerm& term : terms) {
         std::vector<float> row;
         if (const auto id = picture_number(term.text)) {
-            const auto position = data.positions.find(*id);
-            if (position == data.positions.end()) throw td::Error("query", "the number of a picture in the catalogue", term.text);
-            row = data.index->row(position->second);
+            const auto position = data.position_of(*id);
+            if (!position) throw td::Error("query", "the number of a picture in the catalogue", term.text);
+            row = data.index->row(*position);
         } else if (request.names_files && is_file(term.text)) {
             row = embed_picture(read_picture(*opened_, term.text), term.text);
         } else {
@@ -267,87 +386,57 @@ Answer Searcher::search(const Request& request) const {
             for (std::string& word : content_words(term.text)) words.push_back(std::move(word));
         }
     }
-    const std::map<std::size_t, double> by_words = hand.word_scores(words, may);
-
+    const std::vector<std::string> telling = hand.telling(words);
+    std::vector<float> query;
+    if (request.ranking != Ranking::words) query = embed(terms, request, data);
+    const std::vector<td::Ranked> by_words = hand.word_scores(telling, may, query);
     // Words decide only where there are any.
     const bool fuses = !by_words.empty() && request.ranking == Ranking::both, mixes = fuses && data.judgement.words;
-    std::map<std::size_t, Found> found;
-    std::vector<std::vector<std::size_t>> rankings(2);
-    if (request.ranking != Ranking::words) {
-        const std::vector<float> query = embed(terms, request, data);
-        const td::Standard standard = td::standardise(query, data.background);
-        const auto probability = [&](float score) {
-            return data.judgement.curve(std::array{standard(static_cast<double>(score)), static_cast<double>(score)});
-        };
-        // All that are relevant, and as many as are shown.
-        std::vector<td::Match> matches;
-        const double least = mixes ? std::min(data.judgement.cut, data.judgement.mixture_cut / std::max(1e-9, 1 - *data.judgement.words))
-                                   : data.judgement.cut;
-        for (std::size_t k = std::max<std::size_t>(256, request.limit);; k *= 4) {
-            matches = data.index->search(query, k, {.allowed = may}).matches[0];
-            if (matches.size() < k || probability(matches.back().score) < least) break;
-        }
-        for (const td::Match& match : matches) {
-            const double p = probability(match.score);
-            found[match.position].meaning = p;
-            found[match.position].is_relevant = p >= data.judgement.cut;
-            rankings[0].push_back(match.position);
-        }
-        // Those with the words that are further down in meaning.
-        for (const auto& [position, score] : by_words) {
-            if (found.contains(position)) continue;
-            const std::vector<float> row = data.index->row(position);
-            found[position].meaning = probability(std::inner_product(row.begin(), row.end(), query.begin(), 0.0F));
-        }
-    }
-    for (const auto& [position, score] : by_words) {
-        found[position].score = score;
-        rankings[1].push_back(position);
-    }
-    std::ranges::stable_sort(rankings[1], [&](std::size_t a, std::size_t b) { return by_words.at(a) > by_words.at(b); });
 
-    std::map<std::size_t, double> fused;
-    if (fuses && !mixes) {
-        for (const td::Ranked& ranked : td::reciprocal_rank_fusion(rankings)) fused[ranked.item] = ranked.score;
+    std::vector<Candidate> candidates;
+    if (request.ranking == Ranking::words) {
+        for (const auto& [position, score] : by_words) candidates.push_back({.position = position, .score = score});
+    } else {
+        candidates = by_meaning(query, data, may, request.limit, by_words, mixes);
     }
-    std::vector<std::size_t> order;
-    for (auto& [position, one] : found) {
-        order.push_back(position);
-        if (request.ranking == Ranking::words) continue;
-        if (mixes) {
-            one.score = td::mix(*one.meaning, one.score, *data.judgement.words);
+    if (mixes) {
+        for (Candidate& one : candidates) {
+            one.score = td::mix(*one.meaning, one.words, *data.judgement.words);
             one.is_relevant = one.score >= data.judgement.mixture_cut;
-        } else {
-            one.score = fuses ? fused[position] : *one.meaning;
         }
+    } else if (fuses) {
+        fuse_ranks(candidates, by_words);
     }
     // Where no mixture was learned, what has all of the words is what was asked for, whatever it looks like.
     if (!words.empty() && !mixes) {
+        std::unordered_set<std::size_t> have_all;
         Statement statement(catalogue->database(), "SELECT rowid FROM words WHERE words MATCH ?");
         statement.bind(words_query(words, "AND"));
         while (statement.step()) {
-            const auto position = data.positions.find(statement.integer(0));
-            if (position == data.positions.end()) continue;
-            if (const auto one = found.find(position->second); one != found.end()) one->second.is_relevant = true;
+            if (const auto position = data.position_of(statement.integer(0))) have_all.insert(*position);
         }
+        for (Candidate& one : candidates) one.is_relevant = one.is_relevant || have_all.contains(one.position);
     }
-    answer.relevant = static_cast<std::size_t>(
-        std::ranges::count_if(found, [](const auto& one) { return one.second.is_relevant; }));
-    std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return found[a].score > found[b].score; });
-    const auto fold = std::ranges::stable_partition(order, [&](std::size_t i) { return found[i].is_relevant; });
+    std::ranges::sort(candidates, [](const Candidate& a, const Candidate& b) {
+        if (a.is_relevant != b.is_relevant) return a.is_relevant;
+        return a.score != b.score ? a.score > b.score : a.position < b.position;
+    });
+    answer.relevant = static_cast<std::size_t>(std::ranges::count_if(candidates, &Candidate::is_relevant));
+
+    // Another order is one inside the relevant ones; the others come behind, as they were.
+    if (request.order == Order::relevance) candidates.resize(std::min(candidates.size(), request.limit));
+    const std::size_t fold = std::min(answer.relevant, candidates.size());
+    for (const Candidate& one : std::span(candidates).first(std::max(fold, std::min(candidates.size(), request.limit))))
+        answer.found.push_back({.picture = hand.entry(one.position), .score = one.score, .meaning = one.meaning,
+                                .words = {}, .is_relevant = one.is_relevant});
     if (request.order != Order::relevance) {
-        for (const std::size_t i : order) found[i].picture = hand.entry(i);
-        std::ranges::stable_sort(order.begin(), fold.begin(), [&](std::size_t a, std::size_t b) {
-            const PictureEntry &first = found[a].picture, &second = found[b].picture;
-            return request.order == Order::date ? first.date() > second.date() : first.path < second.path;
+        const auto last = answer.found.begin() + static_cast<std::ptrdiff_t>(fold);
+        std::ranges::stable_sort(answer.found.begin(), last, [&](const Found& a, const Found& b) {
+            return request.order == Order::date ? a.picture.date() > b.picture.date() : a.picture.path < b.picture.path;
         });
+        answer.found.resize(std::min(answer.found.size(), request.limit));
     }
-    order.resize(std::min(order.size(), request.limit));
-    for (const std::size_t i : order) {
-        found[i].picture = hand.entry(i);
-        found[i].words = hand.hits(i, words);
-        answer.found.push_back(std::move(found[i]));
-    }
+    hand.name_hits(answer.found, words);
     return answer;
 }
 

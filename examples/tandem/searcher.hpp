@@ -50,7 +50,7 @@ struct Found {
     PictureEntry picture;
     double score = 0;                ///< what it is ranked by
     std::optional<double> meaning;   ///< the probability that its vector fits; nothing where only words were asked for
-    std::vector<std::string> words;  ///< the words of the query that it has
+    std::vector<std::string> words;  ///< of its own, those that the query has
     bool is_relevant = false;
 };
 
@@ -61,13 +61,22 @@ struct Answer {
 };
 
 /// All that is loaded of a catalogue, at one moment.
-struct Snapshot {
+class Snapshot {
+public:
     std::int64_t version = -1;  ///< of the data
-    std::vector<std::int64_t> ids;
-    std::map<std::int64_t, std::size_t> positions;
+    std::vector<std::int64_t> ids;  ///< of the index' rows, in order
     std::optional<td::Index> index;
     std::vector<float> background;
     Judgement judgement;
+
+    /// Where a picture stands in the index.
+    std::optional<std::size_t> position_of(std::int64_t id) const;
+    /// How many pictures have a word; what was counted once is known.
+    std::size_t word_count(const std::string& word, const Catalogue& catalogue) const;
+
+private:
+    mutable std::mutex counting_;
+    mutable std::map<std::string, std::size_t> counts_;
 };
 
 /// Searches may be asked for by several threads at once.

@@ -268,13 +268,13 @@ private:
 
     HttpResponse suggest(const PictureEntry& picture) {
         const auto data = session_.searcher.snapshot();
-        const auto position = data->positions.find(picture.id);
-        if (position == data->positions.end()) throw Refusal(404, "picture", "not loaded yet");
+        const auto position = data->position_of(picture.id);
+        if (!position) throw Refusal(404, "picture", "not loaded yet");
         const Turn turn(turns_);
         const std::shared_ptr<const Vocabulary> vocabulary = words_of_catalogue(*data);
         const Searcher::Lease catalogue(session_.searcher);
         const auto [accepted, refused] = catalogue->tags(picture.id);
-        const std::vector<float> row = data->index->row(position->second);
+        const std::vector<float> row = data->index->row(*position);
         std::vector<std::pair<double, std::size_t>> scores;
         for (std::size_t i = 0; i < vocabulary->words.size(); ++i) {
             const std::string& word = vocabulary->words[i];
