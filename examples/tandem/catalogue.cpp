@@ -157,6 +157,12 @@ std::optional<PictureEntry> Catalogue::with_id(std::int64_t id) const {
     return entry_of(statement);
 }
 
+std::optional<PictureEntry> Catalogue::with_path(const std::string& path) const {
+    Statement statement(database_, std::string("SELECT ") + columns + " FROM picture WHERE path = ?");
+    if (!statement.bind(path).step()) return std::nullopt;
+    return entry_of(statement);
+}
+
 std::optional<PictureEntry> Catalogue::with_content(const std::string& digest) const {
     Statement statement(database_, std::string("SELECT ") + columns + " FROM picture WHERE digest = ? AND id IN (SELECT id FROM vector)");
     statement.bind(digest);

@@ -68,6 +68,7 @@ public:
     /// All pictures at or below a folder, or the file, by path.
     std::map<std::string, PictureEntry> below(const std::string& folder) const;
     std::optional<PictureEntry> with_id(std::int64_t id) const;
+    std::optional<PictureEntry> with_path(const std::string& path) const;
     /// The picture of this content, with a vector, if there is one.
     std::optional<PictureEntry> with_content(const std::string& digest) const;
 

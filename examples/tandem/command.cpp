@@ -16,7 +16,7 @@ std::optional<long long> whole_number(const std::string& text) {
 
 Arguments::Arguments(const Command& command, std::vector<std::string> words) {
     const std::string operand = command.operand;
-    const std::size_t most = operand.empty() ? 0 : operand.ends_with("...") ? words.size() : 1;
+    const std::size_t most = operand.empty() ? 0 : operand.find("...") != std::string::npos ? words.size() : 1;
     for (std::size_t i = 0; i < words.size(); ++i) {
         const std::string name = words[i];
         if (operands_.size() < most && !name.starts_with("--")) {
@@ -36,7 +36,7 @@ Arguments::Arguments(const Command& command, std::vector<std::string> words) {
         if (words[i].empty()) throw UsageError(name, option->value, "an empty text");
         values_[name] = words[i];
     }
-    if (!operand.empty() && operands_.empty())
+    if (!operand.empty() && !operand.starts_with('[') && operands_.empty())
         throw UsageError("tandem " + std::string(command.name), operand, "nothing: see --help");
 }
 
@@ -90,7 +90,7 @@ int Arguments::layer(const std::string& name, int otherwise) const {
 
 std::vector<Command> commands() {
     return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(),
-            index_command(), search_command(), tag_command(), serve_command()};
+            index_command(), search_command(), tag_command(), recommend_command(), serve_command()};
 }
 
 }  // namespace program

@@ -34,7 +34,8 @@ class Arguments;
 struct Command {
     const char* name;
     const char* purpose;      ///< one line
-    const char* operand;      ///< the name of what stands without an option before it, or empty; with ... there are several
+    const char* operand;      ///< the name of what stands without an option before it, or empty; with ... there are several, in
+                              ///< brackets perhaps none
     const char* synopsis;     ///< what has to be given, and what is most often
     const char* description;  ///< what is written, and what to know
     std::vector<Option> options;
@@ -80,6 +81,7 @@ Command index_command();
 Command search_command();
 Command serve_command();
 Command tag_command();
+Command recommend_command();
 
 /// All of them, in the order in which they are listed.
 std::vector<Command> commands();

@@ -19,6 +19,7 @@
 #include <tandem/tasks/fusion.hpp>
 #include <tandem/tasks/index.hpp>
 #include <tandem/tasks/query.hpp>
+#include <tandem/tasks/recommend.hpp>
 #include <tandem/tasks/relevance.hpp>
 #include <tandem/tasks/retrieval.hpp>
 #include <tandem/tasks/tagging.hpp>

@@ -14123,6 +14123,42 @@ std::vector<float> combine(std::span<const QueryTerm> terms, std::span<const flo
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/tasks/recommend.hpp ----
+
+// What is like what somebody liked, and not ten times the same.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How recommendations are chosen.
+struct RecommendOptions {
+    std::size_t count = 10;
+    /// 0 takes the nearest; above, what is near and unlike what was taken already: every choice has the most of
+    /// (1 − diversity) · relevance − diversity · the largest product with a choice before (maximal marginal relevance, Carbonell,
+    /// Goldstein 1998).
+    double diversity = 0.3;
+    /// Of rows with a product of that or more one is recommended, and none of what is that near to the history.
+    float same = 0.97F;
+    /// A liked row's weight halves with every so many that came after it; 0: all weigh alike.
+    double half_life = 0;
+    /// Bits of rows that may be recommended, as SearchOptions::allowed has them.
+    std::span<const std::uint64_t> allowed{};
+};
+
+/// The rows of an index to somebody who liked those at `liked`, oldest first, and not those at `disliked` (which are taken
+/// away with a quarter of the weight; Rocchio 1971): their weighted mean is asked for. What is in the history is not
+/// recommended. Scores are the products with that mean. Throws Error without a liked row, for positions that were never given,
+/// and if nothing is left of the mean.
+std::vector<Match> recommend(const Index& index, std::span<const std::size_t> liked, std::span<const std::size_t> disliked = {},
+                             const RecommendOptions& options = {});
+
+/// Of matches, best first, the choice of the same name in RecommendOptions. Rows are those of the index.
+std::vector<Match> diversify(const Index& index, std::span<const Match> matches, std::size_t count, double diversity, float same);
+
+/// One less the mean product of all pairs of rows: how different a list is. 0 of fewer than two.
+double diversity_of(const Index& index, std::span<const Match> matches);
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/tasks/relevance.hpp ----
 
 // Scores that mean something: a cosine becomes the probability that a picture is what the query asks for.
@@ -30155,6 +30191,104 @@ TANDEM_INLINE std::vector<float> combine(std::span<const QueryTerm> terms, std::
     std::vector<float> combined(width);
     for (std::size_t j = 0; j < width; ++j) combined[j] = static_cast<float>(sum[j] / std::sqrt(squares));
     return combined;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/recommend.impl.hpp ----
+
+// Definitions of tasks/recommend.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+inline float product_of(const std::vector<float>& x, const std::vector<float>& y) {
+    return std::inner_product(x.begin(), x.end(), y.begin(), 0.0F);
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::vector<Match> diversify(const Index& index, std::span<const Match> matches, std::size_t count,
+                                           double diversity, float same) {
+    struct Open {
+        Match match;
+        std::vector<float> row;
+        float nearest = -std::numeric_limits<float>::infinity();  ///< to what was taken
+    };
+    std::vector<Open> open;
+    for (const Match& match : matches) open.push_back({match, index.row(match.position)});
+    std::vector<Match> chosen;
+    while (chosen.size() < count) {
+        const Open* best = nullptr;
+        double most = -std::numeric_limits<double>::infinity();
+        for (const Open& one : open) {
+            if (one.nearest >= same) continue;
+            const double redundancy = chosen.empty() ? 0 : static_cast<double>(one.nearest);
+            const double gain = (1 - diversity) * static_cast<double>(one.match.score) - diversity * redundancy;
+            if (gain > most) {
+                most = gain;
+                best = &one;
+            }
+        }
+        if (best == nullptr) break;
+        chosen.push_back(best->match);
+        const std::vector<float> row = best->row;
+        for (Open& one : open)
+            one.nearest = one.match.position == chosen.back().position ? std::numeric_limits<float>::infinity()
+                                                                       : std::max(one.nearest, detail::product_of(one.row, row));
+    }
+    return chosen;
+}
+
+TANDEM_INLINE double diversity_of(const Index& index, std::span<const Match> matches) {
+    double sum = 0;
+    for (std::size_t i = 0; i < matches.size(); ++i) {
+        const std::vector<float> row = index.row(matches[i].position);
+        for (std::size_t j = 0; j < i; ++j) sum += static_cast<double>(detail::product_of(row, index.row(matches[j].position)));
+    }
+    const auto pairs = static_cast<double>(matches.size() * (matches.size() - std::min<std::size_t>(1, matches.size()))) / 2;
+    return pairs == 0 ? 0 : 1 - sum / pairs;
+}
+
+TANDEM_INLINE std::vector<Match> recommend(const Index& index, std::span<const std::size_t> liked,
+                                           std::span<const std::size_t> disliked, const RecommendOptions& options) {
+    if (liked.empty()) throw Error("recommend", "something that was liked", "nothing");
+    std::vector<QueryTerm> terms;
+    std::vector<float> rows;
+    const auto add = [&](std::span<const std::size_t> positions, double total, double half_life) {
+        double sum = 0;
+        const std::size_t first = terms.size();
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            const double age = static_cast<double>(positions.size() - 1 - i);
+            const double weight = half_life > 0 ? std::exp2(-age / half_life) : 1;
+            const std::vector<float> row = index.row(positions[i]);
+            rows.insert(rows.end(), row.begin(), row.end());
+            terms.push_back({weight, {}});
+            sum += weight;
+        }
+        for (std::size_t i = first; i < terms.size(); ++i) terms[i].weight *= total / sum;
+    };
+    add(liked, 1, options.half_life);
+    add(disliked, -0.25, 0);
+    const std::vector<float> wanted = combine(terms, rows);
+
+    // The history goes, and what is the same as any of it, so more are looked at.
+    const std::size_t looked_at = 10 * options.count + 2 * (liked.size() + disliked.size()) + 50;
+    const SearchResult nearest = index.search(wanted, looked_at, {.allowed = options.allowed});
+    std::vector<Match> fresh;
+    const std::size_t width = index.width();
+    for (const Match& match : nearest.matches.front()) {
+        const std::vector<float> row = index.row(match.position);
+        bool is_known = false;
+        for (std::size_t i = 0; i < terms.size() && !is_known; ++i) {
+            const auto at = rows.begin() + static_cast<std::ptrdiff_t>(i * width);
+            is_known = std::inner_product(row.begin(), row.end(), at, 0.0F) >= options.same;
+        }
+        const auto is_in = [&](std::span<const std::size_t> some) { return std::ranges::find(some, match.position) != some.end(); };
+        if (!is_known && !is_in(liked) && !is_in(disliked)) fresh.push_back(match);
+    }
+    return diversify(index, fresh, options.count, options.diversity, options.same);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

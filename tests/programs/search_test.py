@@ -258,6 +258,13 @@ class Searching(Case):
         self.assertEqual(by_name, sorted(by_name))
         self.assertEqual(self.search("x", "--folder", self.folder / "elsewhere")["results"], [])
         self.assertEqual(len(self.search("x", "--folder", self.pictures, "--limit", "100")["results"]), 30)
+        liked = self.run_program("recommend", self.pictures / "4.png", "id:3", "--database", self.database, "--json", "--limit", "5")
+        names = {Path(one["path"]).name for one in json.loads(liked.stdout)["results"]}
+        self.assertEqual(len(names), 5)
+        self.assertNotIn("4.png", names)
+        error = self.run_program("recommend", "nothing.png", "--database", self.database, fails=True).stderr
+        self.assertIn("a picture of the catalogue, by path or id:NUMBER", error)
+        self.assertIn("pictures that were liked", self.run_program("recommend", "--database", self.database, fails=True).stderr)
         table = self.run_program("search", "x", "--database", self.database).stdout
         self.assertIn(f"{self.search('x')['relevant']} relevant of 30", table)
 
