@@ -14,15 +14,6 @@ inline constexpr td::ClipConfig design{
                            .activation = td::QuickGelu{}},
     .embedding = 128};
 
-/// How its pictures are seen: whole, on white.
-constexpr td::Preprocess preprocess_of(td::ImageSize image) {
-    td::Preprocess recipe = td::openai_preprocess(image);
-    recipe.fit = td::Fit::pad;
-    recipe.padding = td::white;
-    recipe.background = td::white;
-    return recipe;
-}
-
 static_assert(td::parameter_count(design) < 3'000'000);
 static_assert(td::forward_flops(design.vision) < 100'000'000);
 

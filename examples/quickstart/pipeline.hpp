@@ -20,6 +20,8 @@
 
 #include <tandem/tandem.hpp>
 
+#include "preprocess.hpp"
+
 namespace quickstart {
 
 namespace fs = std::filesystem;

@@ -82,6 +82,7 @@ Command search_command();
 Command serve_command();
 Command tag_command();
 Command recommend_command();
+Command moderate_command();
 
 /// All of them, in the order in which they are listed.
 std::vector<Command> commands();

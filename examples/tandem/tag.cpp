@@ -11,28 +11,19 @@
 #include <nlohmann/json.hpp>
 #include <tbb/global_control.h>
 
-#include <tandem/core/digest.hpp>
 #include <tandem/core/file.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/tasks/tagging.hpp>
 #include <tandem/tasks/zero_shot.hpp>
 
 #include "inputs.hpp"
+#include "labelled.hpp"
 #include "metadata.hpp"
 #include "searcher.hpp"
 
 namespace program {
 
 namespace {
-
-/// What says nothing in particular of a picture.
-constexpr std::array neutral_prompts{"a picture",         "an image",          "a photo",           "a drawing",
-                                     "something",         "a thing",           "a photo of something", "a picture of things",
-                                     "a small picture",   "this",              "an illustration",   "a photograph",
-                                     "a simple picture",  "a detailed picture", "an object",        "a scene"};
-
-/// Pictures that look alike are one example, not two: they stand on one side of a split.
-constexpr float alike = 0.97F;
 
 /// Labelled pictures that a threshold must find rightly before it counts as good.
 constexpr std::size_t least_right = 5;
@@ -50,140 +41,23 @@ td::Taxonomy read_taxonomy(const std::string& argument) {
     return taxonomy;
 }
 
-/// The catalogue's pictures with what is known of them.
-struct Collection {
-    std::vector<PictureEntry> pictures;
-    std::vector<float> rows;
-};
-
-Collection read_collection(const Catalogue& catalogue, const Snapshot& data) {
-    Collection collection;
-    for (std::size_t i = 0; i < data.ids.size(); ++i) {
-        auto entry = catalogue.with_id(data.ids[i]);
-        if (!entry) continue;
-        const std::vector<float> row = data.index->row(i);
-        collection.pictures.push_back(std::move(*entry));
-        collection.rows.insert(collection.rows.end(), row.begin(), row.end());
-    }
-    return collection;
-}
-
-/// Which pictures a file of lines path<TAB>label speaks of, and what they have; a label brings those that it is below.
-struct Known {
-    std::vector<std::size_t> pictures;  ///< places in the collection
-    td::LabelledPictures data;
-};
-
-Known read_labelled(const std::filesystem::path& file, const Collection& collection, const td::Taxonomy& taxonomy) {
-    std::map<std::string, std::size_t> places, labels;
-    for (std::size_t i = 0; i < collection.pictures.size(); ++i) places[collection.pictures[i].path] = i;
-    for (std::size_t i = 0; i < taxonomy.size(); ++i) labels[taxonomy.labels[i]] = i;
-    std::map<std::size_t, std::set<std::size_t>> has;
-    std::map<std::string, std::size_t> unknown;
-    std::size_t strange = 0;
-    for (const std::string& line : read_texts(file)) {
-        if (line.empty()) continue;
-        const std::size_t tab = line.find('\t');
-        if (tab == std::string::npos) throw td::Error(file.string(), "lines of a path, a tab and a label", line.substr(0, 100));
-        const std::filesystem::path path = std::filesystem::weakly_canonical(file.parent_path() / line.substr(0, tab));
-        const auto place = places.find(path.string());
-        const auto label = labels.find(line.substr(tab + 1));
-        if (place == places.end()) {
-            ++strange;
-        } else {
-            has[place->second];
-            if (label == labels.end()) ++unknown[line.substr(tab + 1)];
-            else for (const std::size_t one : taxonomy.path(label->second)) has[place->second].insert(one);
-        }
-    }
-    if (strange > 0) std::fprintf(stderr, "%s: %zu lines about pictures that the catalogue has not\n", file.c_str(), strange);
-    if (!unknown.empty())
-        std::fprintf(stderr, "%s: %zu labels that --labels has not, such as \"%s\"\n", file.c_str(), unknown.size(), unknown.begin()->first.c_str());
-    Known known;
-    const std::size_t width = collection.rows.size() / std::max<std::size_t>(1, collection.pictures.size());
-    for (const auto& [place, some] : has) {
-        known.pictures.push_back(place);
-        const auto row = std::span(collection.rows).subspan(place * width, width);
-        known.data.rows.insert(known.data.rows.end(), row.begin(), row.end());
-        for (std::size_t label = 0; label < taxonomy.size(); ++label) known.data.has.push_back(some.contains(label) ? 1 : 0);
-    }
-    if (known.pictures.empty()) throw td::Error(file.string(), "labels of pictures in the catalogue", "none");
-    return known;
-}
-
-/// Some of them, by place.
-td::LabelledPictures part_of(const td::LabelledPictures& all, std::span<const std::size_t> places, std::size_t width, std::size_t labels) {
-    td::LabelledPictures part;
-    for (const std::size_t i : places) {
-        part.rows.insert(part.rows.end(), all.rows.begin() + static_cast<std::ptrdiff_t>(i * width),
-                         all.rows.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
-        part.has.insert(part.has.end(), all.has.begin() + static_cast<std::ptrdiff_t>(i * labels),
-                        all.has.begin() + static_cast<std::ptrdiff_t>((i + 1) * labels));
-    }
-    return part;
-}
-
-/// Two halves by groups of pictures that look alike, each group by the hash of its first picture's content.
-std::array<std::vector<std::size_t>, 2> split(const Collection& collection, const Known& known, std::size_t width) {
-    td::Index index(width);
-    index.add(known.data.rows);
-    std::vector<std::size_t> group(known.pictures.size());
-    for (std::size_t i = 0; i < group.size(); ++i) {
-        group[i] = i;
-        const auto row = std::span(known.data.rows).subspan(i * width, width);
-        const td::SearchResult near = index.search(row, 16, {.exact = false});
-        for (const td::Match& match : near.matches[0]) {
-            if (match.score >= alike && match.position < i) group[i] = std::min(group[i], group[match.position]);
-        }
-    }
-    std::array<std::vector<std::size_t>, 2> halves;
-    for (std::size_t i = 0; i < group.size(); ++i) {
-        const std::string& digest = collection.pictures[known.pictures[group[i]]].digest;
-        td::Digest hash;
-        hash.add(std::as_bytes(std::span(digest)));
-        halves[hash.value() % 2].push_back(i);
-    }
-    return halves;
-}
-
-/// Scores [pictures, labels] of one method.
-using Scores = std::vector<double>;
-
 /// The mean average precision over labels with enough positives to tell.
 double mean_average_precision(const Scores& scores, const td::LabelledPictures& test, std::span<const std::size_t> judged, std::size_t labels) {
-    const std::size_t count = test.has.size() / labels;
     double sum = 0;
-    for (const std::size_t label : judged) {
-        std::vector<double> some;
-        std::vector<std::uint8_t> has;
-        for (std::size_t i = 0; i < count; ++i) {
-            some.push_back(scores[i * labels + label]);
-            has.push_back(test.has[i * labels + label]);
-        }
-        sum += td::average_precision(some, has).value_or(0);
-    }
+    for (const std::size_t label : judged)
+        sum += td::average_precision(column_of(scores, label, labels), column_of(test.has, label, labels)).value_or(0);
     return judged.empty() ? 0 : sum / static_cast<double>(judged.size());
-}
-
-Scores scores_of(std::size_t count, std::size_t labels, const std::function<std::vector<double>(std::size_t)>& of) {
-    Scores scores(count * labels);
-    td::parallel_for(count, 8, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) std::ranges::copy(of(i), scores.begin() + static_cast<std::ptrdiff_t>(i * labels));
-    });
-    return scores;
 }
 
 /// A regression on the embeddings for each judged label, which needs no text: what labels are worth at most.
 Scores probe(const td::LabelledPictures& training, const td::LabelledPictures& test, std::span<const std::size_t> judged, std::size_t width,
              std::size_t labels) {
-    const std::size_t count = training.has.size() / labels, tests = test.has.size() / labels;
+    const std::size_t tests = test.has.size() / labels;
     const std::vector<double> features(training.rows.begin(), training.rows.end());
     Scores scores(tests * labels);
     td::parallel_for(judged.size(), 1, [&](std::size_t begin, std::size_t end) {
         for (; begin < end; ++begin) {
-            std::vector<std::uint8_t> has(count);
-            for (std::size_t i = 0; i < count; ++i) has[i] = training.has[i * labels + judged[begin]];
-            const td::Logistic fitted = td::fit_logistic(features, has, 1e-3);
+            const td::Logistic fitted = td::fit_logistic(features, column_of(training.has, judged[begin], labels), 1e-3);
             for (std::size_t i = 0; i < tests; ++i) {
                 const std::vector<double> row(test.rows.begin() + static_cast<std::ptrdiff_t>(i * width),
                                               test.rows.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
@@ -197,13 +71,11 @@ Scores probe(const td::LabelledPictures& training, const td::LabelledPictures& t
 /// Fits on one half, and says how good that is on the other.
 void report(const td::Tagger& plain, const Collection& collection, const Known& known) {
     const std::size_t width = plain.width(), labels = plain.taxonomy().size();
-    const auto halves = split(collection, known, width);
-    const td::LabelledPictures training = part_of(known.data, halves[0], width, labels), test = part_of(known.data, halves[1], width, labels);
+    const auto halves = split(collection, known);
+    const td::LabelledPictures training = part_of(known, halves[0], labels), test = part_of(known, halves[1], labels);
     std::vector<std::size_t> judged;
     const auto positives = [&](const td::LabelledPictures& some, std::size_t label) {
-        std::size_t sum = 0;
-        for (std::size_t i = label; i < some.has.size(); i += labels) sum += some.has[i];
-        return sum;
+        return std::ranges::count(column_of(some.has, label, labels), std::uint8_t{1});
     };
     for (std::size_t label = 0; label < labels; ++label) {
         if (positives(training, label) >= 3 && positives(test, label) >= 3) judged.push_back(label);
@@ -215,16 +87,16 @@ void report(const td::Tagger& plain, const Collection& collection, const Known& 
     td::Tagger fitted = plain;
     fitted.calibrate(training);
     const std::size_t count = halves[1].size();
-    const auto row = [&](std::size_t i) { return std::span(test.rows).subspan(i * width, width); };
-    const Scores raw = scores_of(count, labels, [&](std::size_t i) { return plain.evidence(row(i)).cosines; });
-    const Scores evidence = scores_of(count, labels, [&](std::size_t i) {
-        td::Tagger::Evidence found = plain.evidence(row(i));
+    const auto scores = [&](const auto& of) { return scores_of(test.rows, width, labels, of); };
+    const Scores raw = scores([&](std::span<const float> row) { return plain.evidence(row).cosines; });
+    const Scores evidence = scores([&](std::span<const float> row) {
+        td::Tagger::Evidence found = plain.evidence(row);
         for (double& cosine : found.cosines) cosine -= found.neutral;
         return found.cosines;
     });
-    const Scores before = scores_of(count, labels, [&](std::size_t i) { return plain.probabilities(row(i)); });
-    const Scores after = scores_of(count, labels, [&](std::size_t i) { return fitted.probabilities(row(i)); });
-    const auto map = [&](const Scores& scores) { return mean_average_precision(scores, test, judged, labels); };
+    const Scores before = scores([&](std::span<const float> row) { return plain.probabilities(row); });
+    const Scores after = scores([&](std::span<const float> row) { return fitted.probabilities(row); });
+    const auto map = [&](const Scores& some) { return mean_average_precision(some, test, judged, labels); };
     std::fprintf(stderr,
                  "tag: fitted on %zu labelled pictures; on %zu others, none of them like one of those, over %zu labels:\n"
                  "  mean average precision: cosine %.3f, against neutral prompts %.3f, calibrated and by the tree %.3f",
@@ -279,8 +151,8 @@ int run(const Arguments& arguments) {
     const Searcher::Lease catalogue(session.searcher);
     const Collection collection = read_collection(*catalogue, *data);
     const auto classifier = td::zero_shot_classifier(session.opened.clip, *session.opened.tokenizer, taxonomy.labels, templates);
-    const std::vector<float> neutral = embed_texts(session.opened, std::vector<std::string>(neutral_prompts.begin(), neutral_prompts.end()));
-    td::Tagger tagger(taxonomy, {classifier.data(), classifier.data() + classifier.size()}, neutral);
+    td::Tagger tagger(taxonomy, {classifier.data(), classifier.data() + classifier.size()},
+                      embed_neutral(session.opened));
     const std::size_t width = tagger.width(), labels = taxonomy.size();
     std::vector<double> thresholds(labels, least);
     if (arguments.has("--labelled")) {
@@ -289,15 +161,10 @@ int run(const Arguments& arguments) {
         tagger.calibrate(known.data);
         if (arguments.has("--aim")) {
             const double aim = arguments.share("--aim", 0.9);
-            const std::size_t count = known.pictures.size();
-            const Scores all = scores_of(count, labels, [&](std::size_t i) { return tagger.probabilities(std::span(known.data.rows).subspan(i * width, width)); });
+            const Scores all = scores_of(known.data.rows, width, labels, [&](std::span<const float> row) { return tagger.probabilities(row); });
             for (std::size_t label = 0; label < labels; ++label) {
-                std::vector<double> some;
-                std::vector<std::uint8_t> has;
-                for (std::size_t i = 0; i < count; ++i) {
-                    some.push_back(all[i * labels + label]);
-                    has.push_back(known.data.has[i * labels + label]);
-                }
+                const std::vector<double> some = column_of(all, label, labels);
+                const std::vector<std::uint8_t> has = column_of(known.data.has, label, labels);
                 // Without a threshold that is good enough the label is never given.
                 thresholds[label] = td::threshold_for_precision(some, has, aim, least_right).value_or(2);
             }
@@ -306,8 +173,7 @@ int run(const Arguments& arguments) {
         std::fprintf(stderr, "tag: without --labelled, probabilities are as of an average model\n");
     }
 
-    const Scores all = scores_of(collection.pictures.size(), labels,
-                                 [&](std::size_t i) { return tagger.probabilities(std::span(collection.rows).subspan(i * width, width)); });
+    const Scores all = scores_of(collection.rows, width, labels, [&](std::span<const float> row) { return tagger.probabilities(row); });
     nlohmann::ordered_json json = nlohmann::ordered_json::array();
     std::string csv = "path,label,probability,above\n";
     std::size_t tagged = 0, given = 0;
@@ -373,7 +239,7 @@ Command tag_command() {
             .options = with_checkpoint_options(
                 {database_option,
                  {"--labels", "FILE|wordnet", "a label a line, two blanks before it for each one that it is below; or WordNet's nouns (Debian: wordnet-base)"},
-                 {"--labelled", "FILE", "what some pictures show: path<TAB>label lines, paths from the file's folder"},
+                 {"--labelled", "FILE", "what some pictures show: path<TAB>label lines, paths from the file's folder; a path alone has no label"},
                  {"--templates", "FILE", "a prompt a line, with {} for the label; all of them count (default: {})"},
                  {"--least", "P", "the least probability of a label that is given (default 0.5)"},
                  {"--aim", "P", "instead: thresholds for each label at which that share of the given labels is right, among the labelled"},

@@ -6,6 +6,7 @@
 #include <tandem/models/open.hpp>
 
 #include "../quickstart/design.hpp"
+#include "../quickstart/preprocess.hpp"
 
 namespace zoo {
 

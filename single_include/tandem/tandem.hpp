@@ -8946,6 +8946,108 @@ NoRules rules_of(long);
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/models/cost.hpp ----
+
+// What a model costs, told from its config: parameters, operations, memory.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The projection of the library's own towers, whose cost() leaves it out.
+constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
+    if constexpr (requires { tower.projection_cost(embedding); }) {
+        return tower.projection_cost(embedding);
+    } else if constexpr (requires { tower.head_cost(); }) {
+        const std::size_t size = tower.width * embedding;
+        if (tower.proj_type == Projection::none) return held_cost(embedding);
+        if (tower.proj_type == Projection::mlp) {
+            const std::size_t hidden = (tower.width + embedding) / 2;
+            return nn::linear_cost(tower.width, hidden, false, 1) + nn::linear_cost(hidden, embedding, false, 1) +
+                   hidden * Cost{.inference = 2, .saved = 2, .scratch = 1} + held_cost(embedding);
+        }
+        if (tower.proj_bias) return nn::linear_cost(tower.width, embedding, true, 1) + held_cost(embedding);
+        return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
+    } else {
+        return held_cost(embedding);
+    }
+}
+
+}  // namespace detail
+
+/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
+constexpr Cost image_cost(const auto& config) {
+    return config.vision.cost() + detail::projection_cost(config.vision, config.embedding);
+}
+
+/// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
+/// projection included.
+constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
+    const Cost projection = detail::projection_cost(config.text, config.embedding);
+    Cost total = config.text.cost() + projection;
+    if constexpr (requires { config.text.cost(tokens); }) {
+        if (tokens > 0) {
+            const std::size_t dense = total.flops;
+            total = config.text.cost(tokens) + projection;
+            total.flops = dense;  // the naive model pads
+        }
+    }
+    if constexpr (requires { config.text.blocks_cost(); }) {
+        if (config.shared) total.parameters -= config.text.blocks_cost().parameters;
+    }
+    return total;
+}
+
+namespace detail {
+
+/// Of one image–text pair, or of one item of a tower.
+constexpr Cost whole_cost(const auto& config) {
+    if constexpr (HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
+        Cost total = image_cost(config) + text_cost(config);
+        total.parameters += config.logit_bias ? 2 : 1;
+        return total;
+    } else {
+        return config.cost();
+    }
+}
+
+}  // namespace detail
+
+/// Scalars in all parameters of a model, or of one tower without its projection.
+constexpr std::size_t parameter_count(const auto& config) { return detail::whole_cost(config).parameters; }
+
+/// Bytes of the parameters of a Clip<config, T>: matrices in T's own elements, the rest in those T computes with. The
+/// scales of an int8 model's rows are not counted.
+template <Arithmetic T = float>
+constexpr std::size_t parameter_bytes(const auto& config) {
+    const Cost cost = detail::whole_cost(config);
+    return cost.matrices * (std::same_as<T, int8> ? 1 : sizeof(Stored<T>)) + cost.tables * sizeof(Stored<T>) +
+           (cost.parameters - cost.matrices - cost.tables) * sizeof(Compute<T>);
+}
+
+/// Floating-point operations of one image–text pair through a model, or of one item through a tower, with captions of the
+/// full context: 2 for each multiply-accumulate of the matrix products, as fvcore counts.
+constexpr std::size_t forward_flops(const auto& config) { return detail::whole_cost(config).flops; }
+
+/// Those of them that are computed: the last block of a tower that pools one row computes that row alone (where the
+/// width of all heads is a multiple of a panel's, 32 or fewer elements). What captions shorter than the context save is
+/// in text_cost(config, tokens).executed.
+constexpr std::size_t executed_flops(const auto& config) { return detail::whole_cost(config).executed; }
+
+/// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
+template <class C = float>
+constexpr std::size_t training_bytes(const auto& config) {
+    return detail::whole_cost(config).training() * sizeof(C);
+}
+
+/// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.
+template <class C = float>
+constexpr std::size_t inference_bytes(const auto& config) {
+    return detail::whole_cost(config).inference * sizeof(C);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/models/part_rules.hpp ----
 
 // What the parts of a tower must have, asked before anything is made of them.
@@ -12616,108 +12718,6 @@ void load(const std::filesystem::path&, const LoadOptions& = {}) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/models/cost.hpp ----
-
-// What a model costs, told from its config: parameters, operations, memory.
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// The projection of the library's own towers, whose cost() leaves it out.
-constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
-    if constexpr (requires { tower.projection_cost(embedding); }) {
-        return tower.projection_cost(embedding);
-    } else if constexpr (requires { tower.head_cost(); }) {
-        const std::size_t size = tower.width * embedding;
-        if (tower.proj_type == Projection::none) return held_cost(embedding);
-        if (tower.proj_type == Projection::mlp) {
-            const std::size_t hidden = (tower.width + embedding) / 2;
-            return nn::linear_cost(tower.width, hidden, false, 1) + nn::linear_cost(hidden, embedding, false, 1) +
-                   hidden * Cost{.inference = 2, .saved = 2, .scratch = 1} + held_cost(embedding);
-        }
-        if (tower.proj_bias) return nn::linear_cost(tower.width, embedding, true, 1) + held_cost(embedding);
-        return Cost{.parameters = size, .tables = size} + product_cost(2 * size) + held_cost(embedding);
-    } else {
-        return held_cost(embedding);
-    }
-}
-
-}  // namespace detail
-
-/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
-constexpr Cost image_cost(const auto& config) {
-    return config.vision.cost() + detail::projection_cost(config.vision, config.embedding);
-}
-
-/// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
-/// projection included.
-constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
-    const Cost projection = detail::projection_cost(config.text, config.embedding);
-    Cost total = config.text.cost() + projection;
-    if constexpr (requires { config.text.cost(tokens); }) {
-        if (tokens > 0) {
-            const std::size_t dense = total.flops;
-            total = config.text.cost(tokens) + projection;
-            total.flops = dense;  // the naive model pads
-        }
-    }
-    if constexpr (requires { config.text.blocks_cost(); }) {
-        if (config.shared) total.parameters -= config.text.blocks_cost().parameters;
-    }
-    return total;
-}
-
-namespace detail {
-
-/// Of one image–text pair, or of one item of a tower.
-constexpr Cost whole_cost(const auto& config) {
-    if constexpr (HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        Cost total = image_cost(config) + text_cost(config);
-        total.parameters += config.logit_bias ? 2 : 1;
-        return total;
-    } else {
-        return config.cost();
-    }
-}
-
-}  // namespace detail
-
-/// Scalars in all parameters of a model, or of one tower without its projection.
-constexpr std::size_t parameter_count(const auto& config) { return detail::whole_cost(config).parameters; }
-
-/// Bytes of the parameters of a Clip<config, T>: matrices in T's own elements, the rest in those T computes with. The
-/// scales of an int8 model's rows are not counted.
-template <Arithmetic T = float>
-constexpr std::size_t parameter_bytes(const auto& config) {
-    const Cost cost = detail::whole_cost(config);
-    return cost.matrices * (std::same_as<T, int8> ? 1 : sizeof(Stored<T>)) + cost.tables * sizeof(Stored<T>) +
-           (cost.parameters - cost.matrices - cost.tables) * sizeof(Compute<T>);
-}
-
-/// Floating-point operations of one image–text pair through a model, or of one item through a tower, with captions of the
-/// full context: 2 for each multiply-accumulate of the matrix products, as fvcore counts.
-constexpr std::size_t forward_flops(const auto& config) { return detail::whole_cost(config).flops; }
-
-/// Those of them that are computed: the last block of a tower that pools one row computes that row alone (where the
-/// width of all heads is a multiple of a panel's, 32 or fewer elements). What captions shorter than the context save is
-/// in text_cost(config, tokens).executed.
-constexpr std::size_t executed_flops(const auto& config) { return detail::whole_cost(config).executed; }
-
-/// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
-template <class C = float>
-constexpr std::size_t training_bytes(const auto& config) {
-    return detail::whole_cost(config).training() * sizeof(C);
-}
-
-/// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.
-template <class C = float>
-constexpr std::size_t inference_bytes(const auto& config) {
-    return detail::whole_cost(config).inference * sizeof(C);
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
 // ---- tandem/models/describe.hpp ----
 
 // An architecture in words: its parts with what they cost, and the constant itself.
@@ -13993,10 +13993,10 @@ struct MixtureExample {
 /// nothing is relevant. Throws Error for sizes that differ.
 double ndcg_at(std::span<const double> scores, std::span<const std::uint8_t> relevant, std::size_t k);
 
-/// The mean nDCG@k of a mixture over the examples.
+/// The mean of ndcg_at over the examples, for a mixture.
 double mixture_ndcg(std::span<const MixtureExample> examples, double weight, std::size_t k = 10);
 
-/// The weight, of 0, 0.05, …, 1, with the best mean nDCG@k; of equal ones the middle one. Throws Error without an example.
+/// The weight, of 0, 0.05, …, 1, with the best mixture_ndcg; of equal ones the middle one. Throws Error without an example.
 double learn_mixture(std::span<const MixtureExample> examples, std::size_t k = 10);
 
 }  // namespace tandem::inline TANDEM_ABI

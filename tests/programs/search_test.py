@@ -320,10 +320,75 @@ class Tagging(Case):
 
     def test_wrong_use(self):
         for arguments, message in ((["--least", "2"], "a number from 0 to 1"), (["--aim", "0.9"], "--labelled beside it"), (["--out", "x.txt"], ".csv or .json"),
-                                   (["--labelled", self.labels], "lines of a path, a tab and a label")):  # fmt: skip
+                                   (["--labelled", self.labels], "labels of pictures in the catalogue")):  # fmt: skip
             self.assertIn(message, self.tag(*arguments, fails=True).stderr)
         self.labels.write_text("a\n      b\n")
         self.assertIn("labels.txt line 2", self.tag(fails=True).stderr)
+
+
+class Moderating(Case):
+    """A policy of two rules for 60 pictures, every third of which is against a rule."""
+
+    def setUp(self):
+        super().setUp()
+        for i in range(60):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        self.index()
+        self.policy = self.folder / "policy.json"
+        self.known = self.pictures / "known.tsv"
+        self.known.write_text("".join(f"{i}.png" + ("\tstripes" if i % 3 == 1 else "") + "\n" for i in range(60)))
+
+    def write(self, *rules):
+        self.policy.write_text(json.dumps({"rules": rules}))
+
+    def moderate(self, *arguments, fails=False):
+        return self.run_program("moderate", "--policy", self.policy, "--database", self.database, *arguments, fails=fails)
+
+    def test_examples_block_what_is_like_them(self):
+        self.write({"name": "mine", "examples": ["pictures/4.png"], "same": 0.9999})
+        lines = [line.split("\t") for line in self.moderate().stdout.splitlines()]
+        blocked = {Path(line[1]).name for line in lines}
+        self.assertIn("4.png", blocked)
+        self.assertEqual({(line[0], line[2], line[3]) for line in lines}, {("block", "mine", "like pictures/4.png")})
+        log = self.folder / "log.jsonl"
+        self.moderate("--log", log)
+        self.moderate("--log", log)  # is appended to
+        entries = [json.loads(line) for line in log.read_text().splitlines()]
+        self.assertEqual(len(entries), 120)
+        self.assertEqual(len({entry["policy"] for entry in entries}), 1)
+        mine = next(entry for entry in entries if entry["path"].endswith("/4.png"))
+        self.assertEqual((mine["decision"], mine["rule"], mine["evidence"]["example"]), ("block", "mine", "pictures/4.png"))
+        self.assertTrue(mine["content"] and mine["time"] and mine["model"].startswith("quickstart"))
+        self.policy.write_text(self.policy.read_text() + " ")
+        self.moderate("--log", log)
+        self.assertEqual(len({json.loads(line)["policy"] for line in log.read_text().splitlines()}), 2)
+
+    def test_labelled_pictures_set_thresholds(self):
+        self.write({"name": "stripes", "phrases": ["stripes", "lines"]}, {"name": "other", "phrases": ["x"], "review": 1, "block": 1})
+        curves = self.folder / "curves"
+        curves.mkdir(exist_ok=True)
+        result = self.moderate("--labelled", self.known, "--miss", "0", "--curves", curves, "--json")
+        self.assertRegex(result.stderr, "moderate: stripes, on [0-9]+ held-out pictures of which [0-9]+ are it: average precision [0-9.]+; at 1 % false")
+        self.assertIn("other: no held-out pictures", result.stderr)
+        entries = [json.loads(line) for line in result.stdout.splitlines()]
+        self.assertEqual(len(entries), 60)
+        # Nothing that is labelled is missed where nothing may be.
+        self.assertEqual([entry["path"] for entry in entries if entry["decision"] == "allow" and int(Path(entry["path"]).stem) % 3 == 1], [])
+        self.assertTrue((curves / "stripes.svg").read_text().startswith("<svg"))
+        counts = [int(part.split()[0]) for part in result.stderr.splitlines()[-1].split(", ")]
+        self.assertEqual(sum(counts), 60)
+
+    def test_wrong_policies(self):
+        for text, message in (("{", "expected JSON"), ("[]", "with a rule or more"), ('{"rules": []}', "with a rule or more"), ('{"rules": [{"name": "a"}]}', "phrases or examples"),
+                              ('{"rules": [{"name": "a", "phrases": ["x"], "reveiw": 1}]}', "reveiw: expected name, phrases"),
+                              ('{"rules": [{"name": "a", "phrases": ["x"], "review": 2}]}', "a number from 0 to 1"),
+                              ('{"rules": [{"name": "a", "phrases": ["x"], "review": 0.9, "block": 0.1}]}', "review at most block"),
+                              ('{"rules": [{"name": "a", "phrases": ["x"]}, {"name": "a", "phrases": ["y"]}]}', "every name once"),
+                              ('{"rules": [{"name": "a", "examples": ["none.png"]}]}', "none.png")):  # fmt: skip
+            self.policy.write_text(text)
+            self.assertIn(message, self.moderate(fails=True).stderr)
+        self.write({"name": "a", "phrases": ["x"]})
+        self.assertIn("--labelled beside it", self.moderate("--miss", "0.1", fails=True).stderr)
 
 
 class Serving(Case):

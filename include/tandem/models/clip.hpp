@@ -12,6 +12,7 @@
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/losses/rules.hpp>
 #include <tandem/models/config.hpp>
+#include <tandem/models/cost.hpp>
 #include <tandem/models/part_rules.hpp>
 #include <tandem/models/text.hpp>
 #include <tandem/models/vit.hpp>

@@ -37,10 +37,10 @@ struct MixtureExample {
 /// nothing is relevant. Throws Error for sizes that differ.
 double ndcg_at(std::span<const double> scores, std::span<const std::uint8_t> relevant, std::size_t k);
 
-/// The mean nDCG@k of a mixture over the examples.
+/// The mean of ndcg_at over the examples, for a mixture.
 double mixture_ndcg(std::span<const MixtureExample> examples, double weight, std::size_t k = 10);
 
-/// The weight, of 0, 0.05, …, 1, with the best mean nDCG@k; of equal ones the middle one. Throws Error without an example.
+/// The weight, of 0, 0.05, …, 1, with the best mixture_ndcg; of equal ones the middle one. Throws Error without an example.
 double learn_mixture(std::span<const MixtureExample> examples, std::size_t k = 10);
 
 }  // namespace tandem::inline TANDEM_ABI
