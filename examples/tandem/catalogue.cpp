@@ -85,20 +85,36 @@ Catalogue Catalogue::open(const std::filesystem::path& path, Database::Mode mode
 }
 
 Catalogue Catalogue::create(const std::filesystem::path& path) {
-    if (!std::filesystem::exists(path) || (std::filesystem::is_regular_file(path) && std::filesystem::file_size(path) == 0)) {
+    if (std::filesystem::is_directory(path)) throw td::Error(path.string(), "a catalogue's file", "a folder");
+    {
         const Database database(path, Database::Mode::create);
-        // Readers go on while something is written.
-        database.run("PRAGMA journal_mode = WAL");
-        Transaction transaction(database);
-        // Another one may have made it meanwhile.
-        if (database.number("PRAGMA application_id") == 0) {
-            database.run(schema);
-            database.run("PRAGMA application_id = " + std::to_string(application_id) +
-                         "; PRAGMA user_version = " + std::to_string(schema_version));
+        // Of a run that was killed at its beginning there may be a file without anything.
+        const auto is_empty = [&] {
+            return database.number("PRAGMA application_id") == 0 && database.number("SELECT count(*) FROM sqlite_master") == 0;
+        };
+        if (is_empty()) {
+            // Readers go on while something is written.
+            database.run("PRAGMA journal_mode = WAL");
+            Transaction transaction(database);
+            if (is_empty()) {  // another run may have made it meanwhile
+                database.run(schema);
+                database.run("PRAGMA application_id = " + std::to_string(application_id) +
+                             "; PRAGMA user_version = " + std::to_string(schema_version));
+            }
+            transaction.commit();
         }
-        transaction.commit();
     }
     return open(path, Database::Mode::write);
+}
+
+std::string Catalogue::outside(const std::vector<std::string>& folders) const {
+    Statement statement(database_, "SELECT path FROM picture ORDER BY path");
+    while (statement.step()) {
+        std::string path = statement.text(0);
+        const auto holds = [&](const std::string& folder) { return path.starts_with(folder == "/" ? folder : folder + "/"); };
+        if (std::ranges::none_of(folders, holds)) return path;
+    }
+    return {};
 }
 
 std::string Catalogue::get(const std::string& key) const {
@@ -130,6 +146,7 @@ void Catalogue::set(const Judgement& judgement) const {
     set("relevance.cut", td::detail::to_text(judgement.cut));
     set("relevance.fitted_on", std::to_string(judgement.fitted_on));
     set("mixture.cut", td::detail::to_text(judgement.mixture_cut));
+    set("relevance.stale", "");
     set("mixture.words", judgement.words ? td::detail::to_text(*judgement.words) : "");
     transaction.commit();
 }
@@ -253,7 +270,10 @@ void Catalogue::erase(std::int64_t id) const {
 
 void Catalogue::forget_vectors() const {
     // A size of -1 is no file's: every picture is embedded again, under its own row and with its tags.
-    database_.run("DELETE FROM vector; DELETE FROM thumbnail; UPDATE picture SET size = -1, digest = '';");
+    // What the scores of another model are worth, this one's say nothing of.
+    database_.run(
+        "DELETE FROM vector; DELETE FROM thumbnail; UPDATE picture SET size = -1, digest = '';"
+        "DELETE FROM about WHERE key LIKE 'relevance.%' OR key LIKE 'mixture.%'");
 }
 
 std::vector<std::byte> Catalogue::thumbnail(std::int64_t id) const {

@@ -27,6 +27,12 @@ struct FileState {
     friend bool operator==(const FileState&, const FileState&) = default;
 };
 
+/// A path as the catalogue has it: its folder without links, its own name.
+inline std::filesystem::path catalogued(const std::filesystem::path& path) {
+    const std::filesystem::path whole = std::filesystem::absolute(path).lexically_normal();
+    return std::filesystem::weakly_canonical(whole.parent_path()) / whole.filename();
+}
+
 /// A picture in the catalogue.
 struct PictureEntry {
     std::int64_t id = 0;
@@ -84,6 +90,8 @@ public:
     /// Takes all vectors out, and with them the pictures' rows but for their tags.
     void forget_vectors() const;
 
+    /// A picture's path that is below none of some folders; empty if there is none.
+    std::string outside(const std::vector<std::string>& folders) const;
     /// A picture's thumbnail, a JPEG; empty where it has none.
     std::vector<std::byte> thumbnail(std::int64_t id) const;
 

@@ -75,7 +75,7 @@ std::int64_t Database::number(std::string_view sql) const {
 }
 
 void Database::fail() const {
-    throw td::Error(path_, handle_ ? sqlite3_errmsg(handle_.get()) : "no memory for a database");
+    throw DatabaseError(path_, handle_ ? sqlite3_errmsg(handle_.get()) : "no memory for a database");
 }
 
 Stemmer::Stemmer(const Database& database) : database_(database) {

@@ -23,6 +23,12 @@ namespace td = tandem;
 
 class Database;
 
+/// What SQLite says, not what was asked of it.
+class DatabaseError : public td::Error {
+public:
+    using td::Error::Error;
+};
+
 namespace detail {
 
 struct Finalize {
@@ -93,6 +99,8 @@ public:
 
     /// Runs statements without parameters.
     void run(const std::string& sql) const;
+    /// The same, where a failure means nothing.
+    void try_run(const char* sql) const noexcept { sqlite3_exec(handle_.get(), sql, nullptr, nullptr, nullptr); }
     /// The first number of the first row; 0 without a row.
     std::int64_t number(std::string_view sql) const;
 

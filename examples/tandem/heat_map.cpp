@@ -72,7 +72,10 @@ std::vector<float> patch_cosines(const Opened& opened, std::span<const float> pi
 }
 
 std::size_t map_side(std::span<const float> map) {
-    return static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(map.size()))));
+    const auto side = static_cast<std::size_t>(std::lround(std::sqrt(static_cast<double>(map.size()))));
+    if (side * side != map.size() || side == 0)
+        throw td::Error("a map of patches", "a square of them", std::to_string(map.size()));
+    return side;
 }
 
 td::Image overlay(const Opened& opened, const td::Image& picture, std::span<const float> map) {

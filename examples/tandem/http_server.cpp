@@ -74,10 +74,10 @@ struct HttpServer::Implementation {
             }
         }
     }
-    void begin_again(MHD_Connection* connection) {
+    void begin_again(MHD_Connection* connection, std::chrono::seconds time) {
         const std::scoped_lock lock(mutex);
         const auto found = deadlines.find(connection);
-        if (found != deadlines.end()) found->second = Clock::now() + std::chrono::seconds(limits.seconds);
+        if (found != deadlines.end()) found->second = Clock::now() + time;
     }
 
     static void on_connection(void* self, MHD_Connection* connection, void**, MHD_ConnectionNotificationCode code) {
@@ -94,7 +94,7 @@ struct HttpServer::Implementation {
         const std::unique_ptr<Incoming> incoming(static_cast<Incoming*>(*state));
         *state = nullptr;
         if (incoming) server.body_bytes -= incoming->counted;
-        server.begin_again(connection);
+        server.begin_again(connection, std::chrono::seconds(server.limits.seconds));
     }
 
     static MHD_Result send(MHD_Connection* connection, const HttpResponse& response) {
@@ -147,6 +147,7 @@ struct HttpServer::Implementation {
         auto& server = *static_cast<Implementation*>(self);
         try {
             if (*state == nullptr) {
+                server.begin_again(connection, std::chrono::seconds(server.limits.seconds));
                 *state = new Incoming(head(server, connection, url, method));
                 auto& incoming = *static_cast<Incoming*>(*state);
                 // Before its body: what is refused is not read.
@@ -166,7 +167,11 @@ struct HttpServer::Implementation {
                 return MHD_YES;
             }
             if (incoming.refused != 0) return send(connection, {incoming.refused, "text/plain", "refused\n"});
-            return send(connection, server.handler(incoming.request));
+            // Our own time is not the client's.
+            server.begin_again(connection, std::chrono::hours(1));
+            const HttpResponse response = server.handler(incoming.request);
+            server.begin_again(connection, std::chrono::seconds(server.limits.seconds));
+            return send(connection, response);
         } catch (const std::exception&) {
             return send(connection, {MHD_HTTP_INTERNAL_SERVER_ERROR, "text/plain", "failed\n"});
         }

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <fstream>
 #include <iostream>
@@ -62,6 +63,8 @@ public:
         std::filesystem::path beside(path);
         beside.replace_extension(".txt");
         constexpr std::size_t most = 4096;
+        std::error_code failed;
+        if (!std::filesystem::is_regular_file(beside, failed)) return lines;
         if (std::ifstream file(beside, std::ios::binary); file) {
             std::string text(most, '\0');
             file.read(text.data(), most);
@@ -89,13 +92,15 @@ struct Counts {
 
 class Indexer {
 public:
-    Indexer(const Catalogue& catalogue, const Opened& opened) : catalogue_(catalogue), opened_(opened) {}
+    Indexer(const Catalogue& catalogue, const Opened& opened, std::string fingerprint)
+        : catalogue_(catalogue), opened_(opened), fingerprint_(std::move(fingerprint)) {}
 
     void add(const std::filesystem::path& root, const Pictures& pictures, const std::filesystem::path& captions) {
         if (!captions.empty()) captions_.add(captions, root);
         if (const auto own = root / "captions.tsv"; std::filesystem::is_regular_file(own)) captions_.add(own, root);
         for (auto& [path, entry] : catalogue_.below(root.string())) known_.insert_or_assign(path, entry);
         for (const std::filesystem::path& path : pictures.paths) paths_.insert(path.lexically_normal().string());
+        for (const auto& fault : pictures.faults) unseen_.push_back(fault.first);
     }
 
     /// Brings the catalogue to what the folders hold now.
@@ -106,7 +111,7 @@ public:
         }
         // What is no longer where it was may be elsewhere.
         for (const auto& [path, entry] : known_) {
-            if (!paths_.contains(path)) gone_.emplace(entry.digest, entry);
+            if (!paths_.contains(path) && is_away(path)) gone_.emplace(entry.error.empty() ? entry.digest : std::string(), entry);
         }
         Progress progress("index", 0, todo.size());
         for (std::size_t begin = 0; begin < todo.size(); begin += batch) {
@@ -114,17 +119,41 @@ public:
             put(std::span(todo).subspan(begin, end - begin), std::to_string(end) + " of " + std::to_string(todo.size()));
             progress.show(end);
         }
+        // What had the bytes of a picture that was written over meanwhile.
+        const std::vector<std::string> again = std::move(again_);
+        again_.clear();
+        for (std::size_t begin = 0; begin < again.size(); begin += batch)
+            put(std::span(again).subspan(begin, std::min(batch, again.size() - begin)), "");
         Transaction transaction(catalogue_.database());
+        check_model();
         for (const auto& [digest, entry] : gone_) {
+            // Unless another run has found it in another place meanwhile.
+            const auto now = catalogue_.with_id(entry.id);
+            if (!now || now->path != entry.path || !is_away(entry.path)) continue;
             catalogue_.erase(entry.id);
             ++counts_.removed;
         }
+        if (counts_.removed > 0) catalogue_.set("relevance.stale", "1");
         catalogue_.set("progress", "");
         transaction.commit();
         return counts_;
     }
 
 private:
+    /// Whether nothing is in a place any more. What cannot be looked at may be there still.
+    bool is_away(const std::string& path) const {
+        struct stat64 status {};
+        if (::lstat64(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR)) return false;
+        return std::ranges::none_of(unseen_, [&](const std::string& place) { return path == place || path.starts_with(place + "/"); });
+    }
+
+    /// Throws Error if another run has embedded the catalogue anew with another model.
+    void check_model() const {
+        if (const std::string now = catalogue_.get("fingerprint"); now != fingerprint_)
+            throw td::Error(catalogue_.database().path(), "the model that this run has opened, " + fingerprint_,
+                            now + ", which another run has begun with");
+    }
+
     /// Whether the picture is there as it is; what was written beside it may be new.
     bool is_current(const std::string& path) {
         const auto found = known_.find(path);
@@ -178,20 +207,25 @@ private:
             }
             entry.caption = captions_.of(paths[i]);
             // Pixels that have a vector already do not get another one.
-            is_new[i] = entry.error.empty() && !gone_.contains(entry.digest) && !catalogue_.with_content(entry.digest) &&
-                                here.insert(entry.digest).second
-                            ? 1
-                            : 0;
+            if (entry.error.empty()) {
+                const auto same = catalogue_.with_content(entry.digest);
+                const bool is_kept = same && std::ranges::find(paths, same->path) == paths.end();
+                is_new[i] = !gone_.contains(entry.digest) && !is_kept && here.insert(entry.digest).second ? 1 : 0;
+            } else {
+                is_new[i] = 0;
+            }
         }
         embed(works, is_new, files);
         Transaction transaction(catalogue_.database());
+        check_model();
         catalogue_.set("progress", progress);
+        catalogue_.set("relevance.stale", "1");
         for (std::size_t i = 0; i < works.size(); ++i) {
             PictureEntry& entry = works[i].entry;
             const auto before = known_.find(entry.path);
             const auto moved = entry.error.empty() ? gone_.find(entry.digest) : gone_.end();
             std::optional<PictureEntry> same;
-            if (moved != gone_.end() && before == known_.end()) {
+            if (moved != gone_.end() && before == known_.end() && !catalogue_.with_path(entry.path)) {
                 // With its tags.
                 catalogue_.move(moved->second, entry.path, entry.file);
                 if (moved->second.caption != entry.caption) {
@@ -211,8 +245,15 @@ private:
                 ++counts_.copied;
                 continue;
             }
-            // The same bytes stood earlier in this batch, and could not be read there either.
-            if (entry.error.empty() && works[i].vector.empty()) entry.error = entry.path + ": as another file of the same bytes";
+            if (entry.error.empty() && works[i].vector.empty()) {
+                // The same bytes stood earlier in this batch and could not be read, or in a place that was written over since.
+                const auto first = std::ranges::find_if(works, [&](const Work& work) { return work.entry.digest == entry.digest && !work.entry.error.empty(); });
+                if (first == works.end()) {
+                    again_.push_back(entry.path);
+                    continue;
+                }
+                entry.error = entry.path + ": as another file of the same bytes";
+            }
             catalogue_.put(entry, works[i].vector, works[i].thumbnail);
             if (!entry.error.empty()) {
                 report(entry);
@@ -271,7 +312,10 @@ private:
     Captions captions_;
     std::map<std::string, PictureEntry> known_;
     std::multimap<std::string, PictureEntry> gone_;  ///< by what they held
+    std::string fingerprint_;
     std::set<std::string> paths_;
+    std::vector<std::string> unseen_;  ///< places that could not be looked at
+    std::vector<std::string> again_;   ///< pictures for a second turn
     Counts counts_;
 };
 
@@ -280,19 +324,21 @@ int run(const Arguments& arguments) {
     tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
                                 arguments.number("--threads", td::core_count(), 4096));
     std::vector<std::pair<std::filesystem::path, Pictures>> folders;
+    std::vector<std::string> roots;
     for (const std::string& name : arguments.operands()) {
         std::error_code failed;
         const std::filesystem::path root = std::filesystem::canonical(name, failed);
         if (failed || !std::filesystem::is_directory(root)) throw td::Error(name, "a folder with pictures", failed ? failed.message() : "a file");
         folders.emplace_back(root, list_pictures(root));
+        roots.push_back(root.string());
     }
     if (arguments.has("--captions") && folders.size() != 1)
         throw UsageError("--captions", "one folder, which its paths are below", std::to_string(folders.size()));
     if (database.has_parent_path() && !arguments.has("--database")) std::filesystem::create_directories(database.parent_path());
     require_place(database);
-    const bool is_new = !std::filesystem::exists(database);
+    const bool is_new = !std::filesystem::exists(database) || std::filesystem::is_empty(database);
     std::optional<Catalogue> before;
-    if (!is_new) before.emplace(Catalogue::open(database, Database::Mode::write));
+    if (!is_new) before.emplace(Catalogue::create(database));
     const Arguments options = before && !arguments.has("--again") ? with_model_of(*before, arguments) : arguments;
     const Opened opened = open(options);
     if (!opened.clip.parts().image || !opened.clip.parts().text)
@@ -300,6 +346,7 @@ int run(const Arguments& arguments) {
                         opened.clip.sizes().architecture);
     const std::string fingerprint = fingerprint_of(options, opened);
     const Catalogue catalogue = before ? std::move(*before) : Catalogue::create(database);
+    Transaction beginning(catalogue.database());
     const std::string stored = catalogue.get("fingerprint");
     const bool begins_anew = stored != fingerprint || arguments.has("--again");
     if (!stored.empty() && begins_anew) {
@@ -307,12 +354,11 @@ int run(const Arguments& arguments) {
             throw td::Error(database.string(), "the model that made its vectors, " + stored,
                             fingerprint + ", whose vectors have another meaning: give the old one, another --database, or "
                                           "--again to embed all anew");
-        Transaction transaction(catalogue.database());
+        if (const auto left = catalogue.outside(roots); !left.empty())
+            throw UsageError("--again", "all folders of the catalogue, for another model's vectors would be lost", "none of " + left);
         catalogue.forget_vectors();
-        transaction.commit();
     }
     if (begins_anew) {
-        Transaction transaction(catalogue.database());
         for (const Option& option : checkpoint_options) {
             const std::string name = option.name;
             std::string value = options.get(name);
@@ -321,16 +367,16 @@ int run(const Arguments& arguments) {
             catalogue.set("option " + name, value);
         }
         catalogue.set("fingerprint", fingerprint);
-        transaction.commit();
     }
+    beginning.commit();
     std::fprintf(stderr, "%s: %s\n", weights_of(options).c_str(), opened.clip.sizes().architecture.c_str());
 
-    Indexer indexer(catalogue, opened);
+    Indexer indexer(catalogue, opened, fingerprint);
     for (const auto& [root, pictures] : folders) indexer.add(root, pictures, arguments.get("--captions"));
     const Counts counts = indexer.run();
     for (const auto& folder : folders) folder.second.report();
-    if (counts.added + counts.changed + counts.removed > 0 || begins_anew)
-        catalogue.set(fit_judgement(catalogue, opened, std::cerr));
+    // Also what a run that was killed has left undone.
+    if (!catalogue.get("relevance.stale").empty() || begins_anew) catalogue.set(fit_judgement(catalogue, opened, std::cerr));
     std::printf("%zu added, %zu changed, %zu moved, %zu copies, %zu removed, %zu unchanged, %zu left out; %zu pictures in %s\n",
                 counts.added, counts.changed, counts.moved, counts.copied, counts.removed, counts.unchanged, counts.failed,
                 catalogue.count(), database.c_str());

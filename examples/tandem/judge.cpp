@@ -48,7 +48,10 @@ Sample read_sample(const Catalogue& catalogue) {
                         "SELECT v.value, p.caption FROM picture p JOIN vector v ON v.id = p.id WHERE p.id = ?");
     for (std::size_t i = 0; i < count; ++i) {
         const std::int64_t id = all[i * all.size() / count];
-        if (!statement.bind(id).step()) continue;  // gone since
+        if (!statement.bind(id).step()) {  // gone since
+            statement.run();
+            continue;
+        }
         const auto bytes = statement.blob(0);
         sample.ids.push_back(id);
         sample.rows.resize(sample.rows.size() + bytes.size() / sizeof(float));

@@ -49,7 +49,7 @@ Known read_labelled(const std::filesystem::path& file, const Collection& collect
     for (const std::string& line : read_texts(file)) {
         if (line.empty()) continue;
         const std::size_t tab = line.find('\t');
-        const std::filesystem::path path = std::filesystem::weakly_canonical(file.parent_path() / line.substr(0, tab));
+        const std::filesystem::path path = catalogued(file.parent_path() / line.substr(0, tab));
         const auto place = places.find(path.string());
         const std::string name = tab == std::string::npos ? std::string() : line.substr(tab + 1);
         const auto label = labels.find(name);

@@ -292,7 +292,7 @@ void report(const Moderator& moderator, const td::LabelledPictures& test, const 
         if (!curves.empty()) {
             std::string name = rule.name;
             for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
-            td::write_file_atomically(curves / (name + ".svg"), curve_svg(rule.name, scores, has));
+            td::write_file_atomically(curves / (std::to_string(r + 1) + "_" + name + ".svg"), curve_svg(rule.name, scores, has));
         }
     }
 }

@@ -27,7 +27,7 @@ std::vector<std::size_t> positions_of(const std::vector<std::string>& names, con
         std::optional<std::size_t> position;
         if (const auto id = name.starts_with("id:") ? whole_number(name.substr(3)) : std::nullopt) {
             position = data.position_of(*id);
-        } else if (const auto entry = catalogue.with_path(std::filesystem::weakly_canonical(name).string())) {
+        } else if (const auto entry = catalogue.with_path(catalogued(name).string())) {
             position = data.position_of(entry->id);
         }
         if (!position) throw td::Error(name, "a picture of the catalogue, by path or id:NUMBER", "none of that name");

@@ -97,7 +97,9 @@ std::vector<std::uint64_t> Search::allowed(const Filter& filter, std::size_t& co
         values.insert(values.end(), texts);
     };
     if (!filter.folder.empty()) {
-        const std::filesystem::path folder = std::filesystem::weakly_canonical(filter.folder);
+        std::error_code failed;
+        const std::filesystem::path named = std::filesystem::weakly_canonical(filter.folder, failed);
+        const std::filesystem::path folder = failed ? std::filesystem::path(filter.folder).lexically_normal() : named;
         const std::string inside = folder == "/" ? "/" : folder.string() + "/";
         std::string end = inside;
         ++end.back();
@@ -269,11 +271,23 @@ void Searcher::refresh() {
     const Database& database = watched_.database();
     // Another connection's commits change it.
     const std::int64_t version = database.number("PRAGMA data_version");
+    if (version == seen_) return;
+    seen_ = version;  // what fails is not tried again before it changes
     const auto before = snapshot();
-    if (before && before->version == version) return;
     const auto next = std::make_shared<Snapshot>();
     next->version = version;
     const std::size_t width = opened_->clip.sizes().embedding;
+    // All of one moment.
+    database.run("BEGIN");
+    struct End {
+        const Database& database;
+        ~End() { database.try_run("COMMIT"); }
+    } const end{database};
+    const std::string fingerprint = watched_.get("fingerprint");
+    if (before && before->index->fingerprint() != fingerprint)
+        throw td::Error(database.path(), "the model that this run has opened, " + before->index->fingerprint(),
+                        fingerprint + ": it was embedded anew; start again");
+    next->judgement = watched_.judgement();
     std::vector<float> rows;
     Statement statement(database, "SELECT id, value FROM vector ORDER BY id");
     while (statement.step()) {
@@ -290,13 +304,8 @@ void Searcher::refresh() {
         const float* const row = rows.data() + i * count / sample * width;
         next->background.insert(next->background.end(), row, row + width);
     }
-    const std::string fingerprint = watched_.get("fingerprint");
-    if (before && before->index->fingerprint() != fingerprint)
-        throw td::Error(database.path(), "the model that this run has opened, " + before->index->fingerprint(),
-                        fingerprint + ": it was embedded anew; start again");
     next->index.emplace(width, fingerprint);
     next->index->add(rows);
-    next->judgement = watched_.judgement();
     const std::scoped_lock holding(holding_);
     snapshot_ = next;
 }

@@ -123,6 +123,7 @@ private:
     std::filesystem::path path_;
     const Opened* opened_;
     Catalogue watched_;  ///< whose connection sees that another one has written
+    std::int64_t seen_ = -1;
     std::mutex loading_;
     mutable std::mutex holding_;
     std::shared_ptr<const Snapshot> snapshot_;

@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 #include <semaphore>
+#include <sstream>
 #include <thread>
 
 #include <nlohmann/json.hpp>
@@ -48,7 +50,7 @@ HttpResponse json_response(const Json& json, unsigned status = 200) {
 /// The bytes of a picture of the catalogue, and of nothing else: the file that its path names now, no link on the way.
 std::vector<std::byte> read_picture_file(const std::string& path) {
     const int file = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0) throw Refusal(404, path, "is not there any more");
+    if (file < 0) throw Refusal(404, path, errno == ELOOP ? "is a link, which is not followed here" : "is not there any more");
     struct Close {
         int file;
         ~Close() { ::close(file); }
@@ -87,10 +89,11 @@ struct Groups {
 
 class Page {
 public:
-    Page(const Arguments& arguments, std::string token)
-        : session_(arguments), database_(database_of(arguments)), token_(std::move(token)) {}
+    Page(const Arguments& arguments, std::string token, bool is_local)
+        : session_(arguments), database_(database_of(arguments)), token_(std::move(token)), is_local_(is_local) {}
 
-    void set_hosts(std::vector<std::string> hosts) { hosts_ = std::move(hosts); }
+    /// Before this, nobody is answered.
+    void begin(std::uint16_t port) { port_ = port; }
     void refresh() { session_.searcher.refresh(); }
 
     HttpResponse answer(const HttpRequest& request) {
@@ -100,11 +103,18 @@ public:
             response = route(request);
         } catch (const Refusal& refusal) {
             response = json_response({{"error", refusal.what()}}, refusal.status);
+        } catch (const DatabaseError& error) {
+            std::fprintf(stderr, "tandem serve: %s\n", error.what());
+            response = json_response({{"error", "the catalogue cannot be read just now"}}, 503);
         } catch (const td::Error& error) {
             response = json_response({{"error", error.what()}}, 400);
+        } catch (const std::exception& error) {
+            std::fprintf(stderr, "tandem serve: %s\n", error.what());
+            response = json_response({{"error", "failed"}}, 500);
         }
         if (response.status == 503) response.headers["Retry-After"] = "1";
         response.headers["X-Content-Type-Options"] = "nosniff";
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin";
         response.headers["Referrer-Policy"] = "no-referrer";
         response.headers["Content-Security-Policy"] =
             "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -130,8 +140,12 @@ private:
     /// Throws Refusal for who is not to be answered: another site's page in the user's browser, and who has no token.
     void check(const HttpRequest& request) const {
         const std::string host = request.header("host");
-        if (!hosts_.empty() && std::ranges::find(hosts_, host) == hosts_.end())
-            throw Refusal(421, "Host", "expected " + hosts_.front() + ", found " + (host.empty() ? "none" : host));
+        // The page is for this machine's own names of it, whatever a name of another site leads to.
+        const std::uint16_t port = port_.load();
+        if (port == 0) throw Refusal(503, "server", "not ready yet; ask again");
+        const auto is_own = [&](const std::string& name) { return host == name + ":" + std::to_string(port); };
+        if (is_local_ && !is_own("127.0.0.1") && !is_own("localhost") && !is_own("[::1]"))
+            throw Refusal(421, "Host", "expected 127.0.0.1:" + std::to_string(port) + ", found " + (host.empty() ? "none" : host));
         if (request.method != "GET" && request.method != "HEAD" && request.method != "POST")
             throw Refusal(405, request.method, "expected GET or POST");
         const std::string origin = request.header("origin");
@@ -151,10 +165,13 @@ private:
         return difference == 0;
     }
     static std::string cookie(const std::string& header) {
-        const std::string name = "token=";
-        const std::size_t at = header.find(name);
-        if (at == std::string::npos || (at > 0 && header[at - 1] != ' ')) return {};
-        return header.substr(at + name.size(), header.find(';', at) - at - name.size());
+        constexpr std::string_view name = "token=";
+        std::istringstream parts(header);
+        for (std::string part; std::getline(parts, part, ';');) {
+            part.erase(0, part.find_first_not_of(' '));
+            if (part.starts_with(name)) return part.substr(name.size());
+        }
+        return {};
     }
 
     HttpResponse route(const HttpRequest& request) {
@@ -414,7 +431,8 @@ private:
     Session session_;
     std::filesystem::path database_;
     std::string token_;
-    std::vector<std::string> hosts_;
+    bool is_local_;
+    std::atomic<std::uint16_t> port_ = 0;
     std::counting_semaphore<> turns_{static_cast<std::ptrdiff_t>(std::max<std::size_t>(2, td::core_count()))};
     std::mutex making_, writing_;
     std::shared_ptr<const Vocabulary> vocabulary_;
@@ -437,10 +455,10 @@ int run(const Arguments& arguments) {
     for (const int signal : {SIGTERM, SIGINT}) sigaddset(&signals, signal);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-    Page page(arguments, token);
+    Page page(arguments, token, is_local);
     const HttpServer server(address, static_cast<std::uint16_t>(*port), [&](const HttpRequest& request) { return page.answer(request); });
     const std::string at = (address.find(':') == std::string::npos ? address : "[" + address + "]") + ":" + std::to_string(server.port());
-    if (is_local) page.set_hosts({at, "localhost:" + std::to_string(server.port())});
+    page.begin(server.port());
     std::printf("http://%s/%s\n", at.c_str(), token.empty() ? "" : "?token=...");
     std::fflush(stdout);
     std::fprintf(stderr, "Ctrl-C ends it\n");
@@ -449,7 +467,7 @@ int run(const Arguments& arguments) {
         if (sigtimedwait(&signals, nullptr, &second) > 0) break;
         try {
             page.refresh();
-        } catch (const td::Error& error) {
+        } catch (const std::exception& error) {
             std::fprintf(stderr, "tandem serve: %s\n", error.what());
         }
     }

@@ -213,6 +213,75 @@ class Indexing(Case):
         self.check_whole()
         self.assertEqual(self.rows("SELECT count(DISTINCT path) FROM picture JOIN vector USING(id)"), [(160,)])
 
+    def test_pictures_that_change_places(self):
+        for i in range(4):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        self.index()
+        before = dict(self.rows("SELECT path, value FROM picture JOIN vector USING(id)"))
+        names = [self.pictures / f"{i}.png" for i in range(4)]
+        contents = [name.read_bytes() for name in names]
+        names[0].write_bytes(contents[1])
+        names[1].write_bytes(contents[0])
+        (self.pictures / "new.png").write_bytes(contents[2])
+        names[2].write_bytes(picture(9))
+        result = self.index()
+        self.assertNotIn("left out:", result.stderr)
+        self.check_whole()
+        after = dict(self.rows("SELECT path, value FROM picture JOIN vector USING(id)"))
+        self.assertEqual(after[str(names[0])], before[str(names[1])])
+        self.assertEqual(after[str(names[1])], before[str(names[0])])
+        self.assertEqual(after[str(self.pictures / "new.png")], before[str(names[2])])
+        self.assertEqual(self.counts()[5:], [5, 0])
+
+    def test_what_cannot_be_looked_at_is_kept(self):
+        away = self.folder / "away"
+        away.mkdir(exist_ok=True)
+        (away / "a.png").write_bytes(picture(1))
+        (self.pictures / "b.png").write_bytes(picture(2))
+        (self.pictures / "link.png").symlink_to(away / "a.png")
+        self.index()
+        self.run_program("serve", "--database", self.folder / "none.db", fails=True)
+        with sqlite3.connect(self.database) as connection:
+            connection.execute("INSERT INTO tag SELECT id, 'mine', 1 FROM picture")
+        away.rename(self.folder / "unplugged")
+        self.assertEqual(self.counts()[4], 0)
+        (self.folder / "unplugged").rename(away)
+        self.counts()
+        self.assertEqual(len(self.search("x", "--tag", "mine")["results"]), 2)
+        os.mkfifo(self.pictures / "b.txt")  # is no caption, and nothing to wait for
+        self.assertEqual(self.counts()[5], 2)
+        shutil.rmtree(away)
+
+    def test_embedding_anew_needs_all_folders(self):
+        (self.pictures / "a.png").write_bytes(picture(1))
+        other = self.folder / "more"
+        other.mkdir(exist_ok=True)
+        (other / "b.png").write_bytes(picture(2))
+        self.run_program("index", self.pictures, other, "--database", self.database)
+        error = self.index("--again", fails=True).stderr
+        self.assertIn(f"all folders of the catalogue, for another model's vectors would be lost, found none of {other}/b.png", error)
+        self.check_whole()
+        self.run_program("index", self.pictures, other, "--database", self.database, "--again")
+        self.check_whole()
+        shutil.rmtree(other)
+
+    def test_an_unfinished_beginning(self):
+        (self.pictures / "a.png").write_bytes(picture(1))
+        self.database.touch()
+        self.assertEqual(self.counts()[0], 1)
+        self.database.unlink()
+        sqlite3.connect(self.database).execute("PRAGMA journal_mode = WAL").connection.close()
+        self.assertEqual(self.counts()[0], 1)
+        # Captions that a killed run has not learned from yet.
+        for i in range(400):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+            (self.pictures / f"{i}.txt").write_text(f"word{i % 60} thing")
+        self.assertIn("relevance: ", self.index().stderr)
+        self.assertNotIn("relevance: ", self.index().stderr)
+        with sqlite3.connect(self.database) as connection:
+            connection.execute("INSERT OR REPLACE INTO about VALUES('relevance.stale', '1')")
+        self.assertIn("relevance: ", self.index().stderr)
+
     def test_two_at_once(self):
         for i in range(64):
             (self.pictures / f"{i}.png").write_bytes(picture(i))
@@ -374,7 +443,7 @@ class Moderating(Case):
         self.assertEqual(len(entries), 60)
         # Nothing that is labelled is missed where nothing may be.
         self.assertEqual([entry["path"] for entry in entries if entry["decision"] == "allow" and int(Path(entry["path"]).stem) % 3 == 1], [])
-        self.assertTrue((curves / "stripes.svg").read_text().startswith("<svg"))
+        self.assertTrue((curves / "1_stripes.svg").read_text().startswith("<svg"))
         counts = [int(part.split()[0]) for part in result.stderr.splitlines()[-1].split(", ")]
         self.assertEqual(sum(counts), 60)
 
@@ -485,6 +554,7 @@ class Serving(Case):
         for query in ("q=a%20OR%20b%20NEAR(", "q='%3B--", "q=%22%22%22x%22", "q=x&tag='%20OR%201=1", "q=*&by=words", "q=%F0%9F%90%95%20%C3%28"):
             self.assertIn(self.ask("/api/search?" + query)[0], (200, 400), query)
         self.assertEqual(self.json("/api/search?q=x&tag=%27%20OR%20%271%27=%271")["results"], [])
+        self.assertEqual(self.json("/api/search?q=x&folder=/" + "a" * 300)["results"], [])
         # No path of the machine is looked at for a query that names one.
         self.assertEqual(self.json(f"/api/search?q={urllib.parse.quote(str(self.pictures / '5.png'))}")["searched"], 60)
         for body, expected in ((b"", 400), (b"no picture", 400), (picture(1)[:200], 400), (b"x" * (25 << 20), 413)):
@@ -582,6 +652,8 @@ class Serving(Case):
         self.assertEqual(status, 200)
         cookie = headers["Set-Cookie"].split(";")[0]
         self.assertEqual(self.ask("/thumbnail/1", headers={"Cookie": cookie})[0], 200)
+        self.assertEqual(self.ask("/thumbnail/1", headers={"Cookie": "csrftoken=x; " + cookie + "; y=z"})[0], 200)
+        self.assertEqual(self.ask("/thumbnail/1", headers={"Cookie": "csrf" + cookie})[0], 401)
         self.assertEqual(self.ask("/thumbnail/1", headers={"Cookie": "token="})[0], 401)
 
 
