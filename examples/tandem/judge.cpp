@@ -255,7 +255,7 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
             for (std::size_t i = 0; i < count; ++i) {
                 if (kind == 0 || query.words[i] > 0) rankings[kind].push_back(i);
             }
-            std::ranges::stable_sort(rankings[kind], std::greater<>(), [&](std::size_t i) { return (*kinds[kind])[i]; });
+            std::ranges::sort(rankings[kind], {}, [&](std::size_t i) { return std::pair(-(*kinds[kind])[i], i); });
         }
         std::vector<double> sums(count);
         for (const td::Ranked& ranked : td::reciprocal_rank_fusion(rankings)) sums[ranked.item] = ranked.score;

@@ -144,7 +144,7 @@ std::pair<double, double> interval(std::size_t hits, std::size_t count) {
 std::string curve_svg(const std::string& name, const std::vector<double>& scores, const std::vector<std::uint8_t>& has) {
     std::vector<std::size_t> order(scores.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t i) { return scores[i]; });
+    std::ranges::sort(order, std::greater<>(), [&](std::size_t i) { return scores[i]; });
     const auto there = static_cast<double>(std::ranges::count(has, std::uint8_t{1}));
     std::string points;
     double hits = 0;

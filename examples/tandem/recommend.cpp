@@ -93,7 +93,7 @@ void report(const Snapshot& data, const Catalogue& catalogue) {
                 for (std::size_t i = 0; i < count; ++i) {
                     if (i != asked) all.push_back({i, kind == 3 ? static_cast<float>(overlap[i]) : static_cast<float>(random.uniform(0, 1))});
                 }
-                std::ranges::stable_sort(all, std::greater<>(), &td::Match::score);
+                std::ranges::sort(all, {}, [](const td::Match& match) { return std::pair(-match.score, match.position); });
                 all.resize(std::min<std::size_t>(all.size(), 100));
                 list = td::diversify(*data.index, all, listed, 0, td::RecommendOptions{}.same);
             }

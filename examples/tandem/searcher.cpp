@@ -245,7 +245,7 @@ std::vector<Candidate> by_meaning(const std::vector<float>& query, const Snapsho
 /// Scores by rank in meaning and in words.
 void fuse_ranks(std::vector<Candidate>& candidates, const std::vector<td::Ranked>& by_words) {
     std::vector<std::vector<std::size_t>> rankings(2);
-    std::ranges::stable_sort(candidates, std::greater<>(), [](const Candidate& one) { return *one.meaning; });
+    std::ranges::sort(candidates, {}, [](const Candidate& one) { return std::pair(-*one.meaning, one.position); });
     for (const Candidate& one : candidates) rankings[0].push_back(one.position);
     for (const td::Ranked& one : by_words) rankings[1].push_back(one.item);
     std::unordered_map<std::size_t, double> scores;
@@ -440,8 +440,9 @@ Answer Searcher::search(const Request& request) const {
                                 .words = {}, .is_relevant = one.is_relevant});
     if (request.order != Order::relevance) {
         const auto last = answer.found.begin() + static_cast<std::ptrdiff_t>(fold);
-        std::ranges::stable_sort(answer.found.begin(), last, [&](const Found& a, const Found& b) {
-            return request.order == Order::date ? a.picture.date() > b.picture.date() : a.picture.path < b.picture.path;
+        std::ranges::sort(answer.found.begin(), last, [&](const Found& a, const Found& b) {
+            if (request.order == Order::date && a.picture.date() != b.picture.date()) return a.picture.date() > b.picture.date();
+            return a.picture.path < b.picture.path;
         });
         answer.found.resize(std::min(answer.found.size(), request.limit));
     }

@@ -185,7 +185,8 @@ int run(const Arguments& arguments) {
         for (std::size_t label = 0; label < labels; ++label) {
             if (all[i * labels + label] >= thresholds[label]) order.push_back(label);
         }
-        std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t label) { return all[i * labels + label]; });
+        const auto likely_first = [&](std::size_t label) { return std::pair(-all[i * labels + label], label); };
+        std::ranges::sort(order, {}, likely_first);
         // A label comes with those that it is below, whose probabilities are not less.
         std::set<std::size_t> kept;
         for (const std::size_t label : order) {
@@ -193,7 +194,7 @@ int run(const Arguments& arguments) {
             if (kept.size() < top) kept.insert(path.begin(), path.end());
         }
         std::vector<std::size_t> shown(kept.begin(), kept.end());
-        std::ranges::stable_sort(shown, std::greater<>(), [&](std::size_t label) { return all[i * labels + label]; });
+        std::ranges::sort(shown, {}, likely_first);
         nlohmann::ordered_json entry{{"path", picture.path}, {"labels", nlohmann::ordered_json::array()}};
         std::string line;
         std::vector<std::string> names;

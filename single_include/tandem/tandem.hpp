@@ -29614,7 +29614,9 @@ TANDEM_INLINE std::vector<Ranked> reciprocal_rank_fusion(std::span<const std::ve
     }
     std::vector<Ranked> fused;
     for (const auto& [item, score] : scores) fused.push_back({item, score});
-    std::ranges::stable_sort(fused, [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+    std::ranges::sort(fused, [](const Ranked& a, const Ranked& b) {
+        return a.score != b.score ? a.score > b.score : a.item < b.item;
+    });
     return fused;
 }
 
@@ -30477,7 +30479,7 @@ TANDEM_INLINE Isotonic::Isotonic(std::span<const double> scores, std::span<const
     detail::count_positives("Isotonic", positive);
     std::vector<std::size_t> order(scores.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return scores[i]; });
+    std::ranges::sort(order, {}, [&](std::size_t i) { return std::pair(scores[i], i); });
     struct Pool {
         double first, last, positives, count;
 
@@ -30523,7 +30525,7 @@ TANDEM_INLINE double expected_calibration_error(std::span<const double> probabil
     detail::check_labels("expected_calibration_error", probabilities.size(), positive);
     std::vector<std::size_t> order(probabilities.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return probabilities[i]; });
+    std::ranges::sort(order, {}, [&](std::size_t i) { return std::pair(probabilities[i], i); });
     double error = 0;
     bins = std::clamp<std::size_t>(bins, 1, std::max<std::size_t>(1, order.size()));
     for (std::size_t bin = 0; bin < bins; ++bin) {
@@ -30554,8 +30556,9 @@ inline std::vector<std::size_t> by_score(const char* where, std::span<const doub
     check_labels(where, scores.size(), positive);
     std::vector<std::size_t> order(scores.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
-        return scores[a] != scores[b] ? scores[a] > scores[b] : positive[a] < positive[b];
+    std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+        if (scores[a] != scores[b]) return scores[a] > scores[b];
+        return positive[a] != positive[b] ? positive[a] < positive[b] : a < b;
     });
     return order;
 }

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <tbb/global_control.h>
@@ -63,7 +64,7 @@ std::vector<td::Match> brute_force(const Rows& rows, std::size_t width, std::spa
             sum += static_cast<double>(rows[i * width + j]) * static_cast<double>(query[j]);
         all.push_back({i, static_cast<float>(sum)});
     }
-    std::ranges::stable_sort(all, [](const td::Match& a, const td::Match& b) { return a.score > b.score; });
+    std::ranges::sort(all, {}, [](const td::Match& match) { return std::pair(-match.score, match.position); });
     all.resize(std::min(k, all.size()));
     return all;
 }

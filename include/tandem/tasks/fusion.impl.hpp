@@ -20,7 +20,9 @@ TANDEM_INLINE std::vector<Ranked> reciprocal_rank_fusion(std::span<const std::ve
     }
     std::vector<Ranked> fused;
     for (const auto& [item, score] : scores) fused.push_back({item, score});
-    std::ranges::stable_sort(fused, [](const Ranked& a, const Ranked& b) { return a.score > b.score; });
+    std::ranges::sort(fused, [](const Ranked& a, const Ranked& b) {
+        return a.score != b.score ? a.score > b.score : a.item < b.item;
+    });
     return fused;
 }
 

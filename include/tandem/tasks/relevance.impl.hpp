@@ -191,7 +191,7 @@ TANDEM_INLINE Isotonic::Isotonic(std::span<const double> scores, std::span<const
     detail::count_positives("Isotonic", positive);
     std::vector<std::size_t> order(scores.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return scores[i]; });
+    std::ranges::sort(order, {}, [&](std::size_t i) { return std::pair(scores[i], i); });
     struct Pool {
         double first, last, positives, count;
 
@@ -237,7 +237,7 @@ TANDEM_INLINE double expected_calibration_error(std::span<const double> probabil
     detail::check_labels("expected_calibration_error", probabilities.size(), positive);
     std::vector<std::size_t> order(probabilities.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return probabilities[i]; });
+    std::ranges::sort(order, {}, [&](std::size_t i) { return std::pair(probabilities[i], i); });
     double error = 0;
     bins = std::clamp<std::size_t>(bins, 1, std::max<std::size_t>(1, order.size()));
     for (std::size_t bin = 0; bin < bins; ++bin) {

@@ -25,8 +25,9 @@ inline std::vector<std::size_t> by_score(const char* where, std::span<const doub
     check_labels(where, scores.size(), positive);
     std::vector<std::size_t> order(scores.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
-        return scores[a] != scores[b] ? scores[a] > scores[b] : positive[a] < positive[b];
+    std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+        if (scores[a] != scores[b]) return scores[a] > scores[b];
+        return positive[a] != positive[b] ? positive[a] < positive[b] : a < b;
     });
     return order;
 }
