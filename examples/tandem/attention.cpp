@@ -60,7 +60,7 @@ int run(const Arguments& options) {
     } else {
         map = attention_map(opened, pixels, layer);
     }
-    if (std::ranges::any_of(map, [](float value) { return !std::isfinite(value); }))
+    if (!is_finite(map))
         throw td::Error(options.get("--image"), "finite numbers from the model", "infinities or NaN");
     const std::vector<std::byte> png = td::encode_png(overlay(opened, picture, map));
     const std::span<const std::byte> bytes(png);

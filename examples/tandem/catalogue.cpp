@@ -111,7 +111,7 @@ std::string Catalogue::outside(const std::vector<std::string>& folders) const {
     Statement statement(database_, "SELECT path FROM picture ORDER BY path");
     while (statement.step()) {
         std::string path = statement.text(0);
-        const auto holds = [&](const std::string& folder) { return path.starts_with(folder == "/" ? folder : folder + "/"); };
+        const auto holds = [&](const std::string& folder) { return path.starts_with(inside(folder)); };
         if (std::ranges::none_of(folders, holds)) return path;
     }
     return {};
@@ -153,13 +153,10 @@ void Catalogue::set(const Judgement& judgement) const {
 
 std::map<std::string, PictureEntry> Catalogue::below(const std::string& folder) const {
     std::map<std::string, PictureEntry> found;
-    // Paths of a folder stand between "folder/" and "folder0", the next byte after the slash.
-    const std::string inside = folder == "/" ? folder : folder + "/";
-    std::string end = inside;
-    ++end.back();
+    const auto [begin, end] = range_below(folder);
     Statement statement(database_, std::string("SELECT ") + columns +
                                        " FROM picture WHERE path = ?1 OR (path >= ?2 AND path < ?3)");
-    statement.bind(folder).bind(inside).bind(end);
+    statement.bind(folder).bind(begin).bind(end);
     while (statement.step()) {
         PictureEntry entry = entry_of(statement);
         std::string path = entry.path;
@@ -168,23 +165,19 @@ std::map<std::string, PictureEntry> Catalogue::below(const std::string& folder) 
     return found;
 }
 
-std::optional<PictureEntry> Catalogue::with_id(std::int64_t id) const {
-    Statement statement(database_, std::string("SELECT ") + columns + " FROM picture WHERE id = ?");
-    if (!statement.bind(id).step()) return std::nullopt;
+template <class Value>
+std::optional<PictureEntry> Catalogue::first(const char* condition, const Value& value) const {
+    Statement statement(database_, std::string("SELECT ") + columns + " FROM picture WHERE " + condition);
+    if (!statement.bind(value).step()) return std::nullopt;
     return entry_of(statement);
 }
 
-std::optional<PictureEntry> Catalogue::with_path(const std::string& path) const {
-    Statement statement(database_, std::string("SELECT ") + columns + " FROM picture WHERE path = ?");
-    if (!statement.bind(path).step()) return std::nullopt;
-    return entry_of(statement);
-}
+std::optional<PictureEntry> Catalogue::with_id(std::int64_t id) const { return first("id = ?", id); }
+
+std::optional<PictureEntry> Catalogue::with_path(const std::string& path) const { return first("path = ?", path); }
 
 std::optional<PictureEntry> Catalogue::with_content(const std::string& digest) const {
-    Statement statement(database_, std::string("SELECT ") + columns + " FROM picture WHERE digest = ? AND id IN (SELECT id FROM vector)");
-    statement.bind(digest);
-    if (!statement.step()) return std::nullopt;
-    return entry_of(statement);
+    return first("digest = ? AND id IN (SELECT id FROM vector)", digest);
 }
 
 void Catalogue::index_words(const PictureEntry& entry) const {
@@ -283,9 +276,10 @@ std::vector<std::byte> Catalogue::thumbnail(std::int64_t id) const {
     return {bytes.begin(), bytes.end()};
 }
 
-void Catalogue::set_tag(std::int64_t id, const std::string& label, bool accepted) const {
+void Catalogue::set_tags(std::int64_t id, std::span<const std::string> labels, bool accepted) const {
     Transaction transaction(database_);
-    Statement(database_, "INSERT OR REPLACE INTO tag VALUES(?, ?, ?)").bind(id).bind(label).bind(accepted ? 1 : 0).run();
+    Statement statement(database_, "INSERT OR REPLACE INTO tag VALUES(?, ?, ?)");
+    for (const std::string& label : labels) statement.bind(id).bind(label).bind(accepted ? 1 : 0).run();
     const auto entry = with_id(id);
     if (!entry) throw td::Error(database_.path(), "a picture's number", std::to_string(id));
     index_words(*entry);
@@ -306,8 +300,7 @@ std::vector<std::string> Catalogue::frequent_words(std::size_t most) const {
     while (statement.step()) {
         const std::vector<std::string> words = content_words(statement.text(0) + "\n" + statement.text(1));
         for (const std::string& word : std::set<std::string>(words.begin(), words.end())) {
-            const bool is_number = word.find_first_not_of("0123456789") == std::string::npos;
-            if (word.size() >= 3 && !is_number) ++counts[word];
+            if (says_something(word)) ++counts[word];
         }
     }
     std::vector<std::pair<std::size_t, std::string>> order;

@@ -33,6 +33,19 @@ inline std::filesystem::path catalogued(const std::filesystem::path& path) {
     return std::filesystem::weakly_canonical(whole.parent_path()) / whole.filename();
 }
 
+/// What paths below a folder begin with.
+inline std::string inside(const std::string& folder) { return folder == "/" ? folder : folder + "/"; }
+
+/// Paths below a folder are not less than the first, and less than the second, whose last byte is the one after the slash.
+inline std::pair<std::string, std::string> range_below(const std::string& folder) {
+    std::pair<std::string, std::string> range{inside(folder), inside(folder)};
+    ++range.second.back();
+    return range;
+}
+
+/// The rows that have some words, and how well, in SQL. A caption says more than a folder's name, a tag more than both.
+inline constexpr const char* scored_words = "SELECT rowid, -bm25(words, 2.0, 1.0, 4.0) AS score FROM words WHERE words MATCH ?";
+
 /// A picture in the catalogue.
 struct PictureEntry {
     std::int64_t id = 0;
@@ -95,8 +108,8 @@ public:
     /// A picture's thumbnail, a JPEG; empty where it has none.
     std::vector<std::byte> thumbnail(std::int64_t id) const;
 
-    /// A tag of a picture, accepted or refused.
-    void set_tag(std::int64_t id, const std::string& label, bool accepted) const;
+    /// Tags of a picture, accepted or refused.
+    void set_tags(std::int64_t id, std::span<const std::string> labels, bool accepted) const;
 
     /// A picture's accepted and refused tags.
     std::pair<std::vector<std::string>, std::vector<std::string>> tags(std::int64_t id) const;
@@ -110,6 +123,9 @@ public:
 private:
     explicit Catalogue(Database database) : database_(std::move(database)) {}
     void index_words(const PictureEntry& entry) const;
+    /// The picture, if there is one, for which a condition on one value holds.
+    template <class Value>
+    std::optional<PictureEntry> first(const char* condition, const Value& value) const;
 
     Database database_;
 };

@@ -2,6 +2,8 @@
 // library does. The zoo is compiled once, in examples/zoo.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <filesystem>
 #include <iostream>
@@ -121,20 +123,26 @@ inline td::Image read_picture(const Opened& opened, const std::filesystem::path&
     return td::read_image(path, opened.decode);
 }
 
+inline bool is_finite(std::span<const float> values) {
+    return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
+}
+
 /// The embeddings of texts, [N, embedding].
 inline std::vector<float> embed_texts(const Opened& opened, std::span<const std::string> texts) {
     const auto found = opened.clip.encode_text(opened.tokenizer->encode_batch(texts, opened.clip.sizes().context));
     return {found.data(), found.data() + found.size()};
 }
 
-/// The same, as the model's input. Throws Error that names the picture.
-inline void read_pixels(const Opened& opened, const std::filesystem::path& path, std::span<float> pixels) {
-    const td::Image picture = read_picture(opened, path);
+/// A picture as the model's input. Throws Error that names it.
+inline void to_pixels(const Opened& opened, const td::Image& picture, const std::string& name, std::span<float> pixels) {
     try {
         td::preprocess(picture, opened.preprocess, pixels);
     } catch (const td::Error& error) {
-        throw td::Error(path.string(), error.what());
+        throw td::Error(name, error.what());
     }
+}
+inline void read_pixels(const Opened& opened, const std::filesystem::path& path, std::span<float> pixels) {
+    to_pixels(opened, read_picture(opened, path), path.string(), pixels);
 }
 
 }  // namespace program

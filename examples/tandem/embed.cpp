@@ -251,9 +251,6 @@ private:
     static std::size_t product(const std::vector<std::size_t>& shape) {
         return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
     }
-    static bool is_finite(std::span<const float> values) {
-        return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
-    }
     std::vector<float> image_values(std::span<const float> pixels) const {
         return output_.tokens ? values_of(opened_.clip.image_tokens(pixels, output_.layer, output_.normed))
                               : values_of(opened_.clip.encode_image(pixels));

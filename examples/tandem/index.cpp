@@ -299,7 +299,7 @@ private:
             Work& work = works[places[i]];
             if (!work.entry.error.empty()) continue;
             const std::span<const float> row(rows.data() + i * width, width);
-            if (std::ranges::all_of(row, [](float value) { return std::isfinite(value); })) {
+            if (is_finite(row)) {
                 work.vector.assign(row.begin(), row.end());
             } else {
                 work.entry.error = work.entry.path + ": the model gives no finite numbers for it";

@@ -6,15 +6,14 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
-#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
 
-#include <tandem/core/digest.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/tasks/fusion.hpp>
 #include <tandem/tasks/relevance.hpp>
+#include <tandem/tasks/retrieval.hpp>
 
 #include "searcher.hpp"
 
@@ -24,13 +23,6 @@ namespace {
 
 /// Pictures and words that are looked at, and how few words are too few.
 constexpr std::size_t most_pictures = 4000, most_words = 300, least_words = 20;
-
-/// A number that a text always gives: an order that is nobody's choice.
-std::uint64_t shuffled(const std::string& text) {
-    td::Digest digest;
-    digest.add(std::as_bytes(std::span(text)));
-    return digest.value();
-}
 
 struct Sample {
     std::vector<std::int64_t> ids;
@@ -68,15 +60,14 @@ std::vector<std::string> choose_words(const Sample& sample) {
     std::map<std::string, std::size_t> counts;
     for (const std::set<std::string>& words : sample.words) {
         for (const std::string& word : words) {
-            const bool is_number = std::ranges::all_of(word, [](unsigned char c) { return std::isdigit(c) != 0; });
-            if (word.size() >= 3 && !is_number) ++counts[word];
+            if (says_something(word)) ++counts[word];
         }
     }
     std::vector<std::string> chosen;
     for (const auto& [word, count] : counts) {
         if (count >= 3 && count <= sample.ids.size() / 10) chosen.push_back(word);
     }
-    std::ranges::sort(chosen, {}, shuffled);
+    std::ranges::sort(chosen, {}, scattered);
     chosen.resize(std::min(chosen.size(), most_words));
     return chosen;
 }
@@ -102,9 +93,7 @@ double f1_above(const std::vector<double>& scores, const Query& query, double th
 
 /// The best of all thresholds for one query.
 double best_f1(const Query& query) {
-    std::vector<std::size_t> order(query.cosines.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::ranges::sort(order, std::greater<>(), [&](std::size_t i) { return query.cosines[i]; });
+    const std::vector<std::size_t> order = td::best_matches<double>(query.cosines, query.cosines.size());
     double best = 0;
     std::size_t hits = 0;
     for (std::size_t i = 0; i < order.size(); ++i) {
@@ -118,11 +107,13 @@ double best_f1(const Query& query) {
 template <class Scores>
 double best_threshold(std::span<const Query> queries, const Scores& scores, double low, double high) {
     constexpr int steps = 100;
+    std::vector<std::vector<double>> all;
+    for (const Query& query : queries) all.push_back(scores(query));
     double best = -1, chosen = low;
     for (int step = 0; step <= steps; ++step) {
         const double threshold = std::lerp(low, high, static_cast<double>(step) / steps);
         double sum = 0;
-        for (const Query& query : queries) sum += f1_above(scores(query), query, threshold);
+        for (std::size_t q = 0; q < queries.size(); ++q) sum += f1_above(all[q], queries[q], threshold);
         if (sum <= best) continue;
         best = sum;
         chosen = threshold;
@@ -162,9 +153,7 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
             const td::Standard standard = td::standardise(row, sample.rows);
             query.deviation = standard.deviation;
             for (std::size_t i = 0; i < count; ++i) {
-                double product = 0;
-                for (std::size_t j = 0; j < width; ++j)
-                    product += static_cast<double>(row[j]) * static_cast<double>(sample.rows[i * width + j]);
+                const double product = td::detail::product_in_double(row, std::span(sample.rows).subspan(i * width, width));
                 query.cosines.push_back(product);
                 query.standard.push_back(standard(product));
                 query.relevant.push_back(sample.words[i].contains(words[q]) ? 1 : 0);
@@ -175,8 +164,8 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
     // What words find. Of every second picture they are hidden, or words alone could not be wrong.
     std::map<std::int64_t, std::size_t> places;
     for (std::size_t i = 0; i < count; ++i) places[sample.ids[i]] = i;
-    const auto is_hidden = [&](std::size_t i) { return shuffled(std::to_string(sample.ids[i])) % 2 == 0; };
-    Statement statement(catalogue.database(), "SELECT rowid, -bm25(words, 2.0, 1.0, 4.0) FROM words WHERE words MATCH ?");
+    const auto is_hidden = [&](std::size_t i) { return scattered(std::to_string(sample.ids[i])) % 2 == 0; };
+    Statement statement(catalogue.database(), scored_words);
     for (std::size_t q = 0; q < words.size(); ++q) {
         std::vector<double>& scores = queries[q].words;
         scores.resize(count);
@@ -249,14 +238,9 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
     }
     const std::vector<td::MixtureExample> tests = examples(held_out);
     const double fused = mean_of(held_out, [&](const Query& query) {
-        std::vector<std::vector<std::size_t>> rankings(2);
-        const std::array<const std::vector<double>*, 2> kinds{&query.cosines, &query.words};
-        for (std::size_t kind = 0; kind < 2; ++kind) {
-            for (std::size_t i = 0; i < count; ++i) {
-                if (kind == 0 || query.words[i] > 0) rankings[kind].push_back(i);
-            }
-            std::ranges::sort(rankings[kind], {}, [&](std::size_t i) { return std::pair(-(*kinds[kind])[i], i); });
-        }
+        std::vector<std::vector<std::size_t>> rankings{td::best_matches<double>(query.cosines, count),
+                                                       td::best_matches<double>(query.words, count)};
+        std::erase_if(rankings[1], [&](std::size_t i) { return query.words[i] == 0; });
         std::vector<double> sums(count);
         for (const td::Ranked& ranked : td::reciprocal_rank_fusion(rankings)) sums[ranked.item] = ranked.score;
         return td::ndcg_at(sums, query.relevant, 10);

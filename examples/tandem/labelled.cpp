@@ -6,7 +6,6 @@
 #include <map>
 #include <set>
 
-#include <tandem/core/digest.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/tasks/index.hpp>
 
@@ -104,10 +103,7 @@ std::array<std::vector<std::size_t>, 2> split(const Collection& collection, cons
     }
     std::array<std::vector<std::size_t>, 2> halves;
     for (std::size_t i = 0; i < group.size(); ++i) {
-        const std::string& digest = collection.pictures[known.pictures[group[i]]].digest;
-        td::Digest hash;
-        hash.add(std::as_bytes(std::span(digest)));
-        halves[hash.value() % 2].push_back(i);
+        halves[scattered(collection.pictures[known.pictures[group[i]]].digest) % 2].push_back(i);
     }
     return halves;
 }

@@ -16,6 +16,7 @@
 #include <tandem/core/file.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/tasks/index.hpp>
+#include <tandem/tasks/retrieval.hpp>
 
 #include "contact_sheet.hpp"
 #include "inputs.hpp"
@@ -142,9 +143,7 @@ std::pair<double, double> interval(std::size_t hits, std::size_t count) {
 
 /// Precision over recall for every threshold, as a picture.
 std::string curve_svg(const std::string& name, const std::vector<double>& scores, const std::vector<std::uint8_t>& has) {
-    std::vector<std::size_t> order(scores.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::ranges::sort(order, std::greater<>(), [&](std::size_t i) { return scores[i]; });
+    const std::vector<std::size_t> order = td::best_matches<double>(scores, scores.size());
     const auto there = static_cast<double>(std::ranges::count(has, std::uint8_t{1}));
     std::string points;
     double hits = 0;
@@ -169,12 +168,9 @@ public:
             tops_.push_back(label);
             label += 1 + rule.phrases.size();
             examples_.emplace_back(tagger_.width());
-            std::vector<float> pixels(session.opened.preprocess.count());
             for (const std::string& example : rule.examples) {
                 const std::filesystem::path path = folder / example;
-                read_pixels(session.opened, path, pixels);
-                const auto row = session.opened.clip.encode_image(pixels);
-                examples_.back().add({row.data(), row.data() + row.size()});
+                examples_.back().add(session.searcher.embed_picture(read_picture(session.opened, path), path.string()));
             }
         }
     }
@@ -193,8 +189,10 @@ public:
         }
     }
 
-    /// A rule's probability for a row, without its examples.
-    double probability(std::size_t rule, std::span<const float> row) const { return tagger_.probabilities(row)[tops_[rule]]; }
+    /// The probabilities of all rules and phrases for rows, without the examples.
+    Scores probabilities(std::span<const float> rows) const {
+        return scores_of(rows, tagger_.width(), tree_.size(), [&](std::span<const float> row) { return tagger_.probabilities(row); });
+    }
 
     Json decide(std::span<const float> row) const {
         const std::vector<double> probabilities = tagger_.probabilities(row);
@@ -233,11 +231,11 @@ public:
         return decision;
     }
 
-    /// Fits probabilities to what is known, and thresholds at which at most a share of `miss` of the labelled pictures is missed, and of what is blocked a share of `right`
-    /// or more is rightly.
+    /// Fits probabilities to what is known, and thresholds at which at most a share of `miss` of the labelled pictures is
+    /// missed, and of what is blocked a share of `right` or more is rightly.
     void fit(const td::LabelledPictures& known, double miss, double right) {
         tagger_.calibrate(known);
-        const Scores scores = scores_of(known.rows, tagger_.width(), tree_.size(), [&](std::span<const float> row) { return tagger_.probabilities(row); });
+        const Scores scores = probabilities(known.rows);
         for (std::size_t r = 0; r < policy_.rules.size(); ++r) {
             const std::vector<double> some = column_of(scores, tops_[r], tree_.size());
             const std::vector<std::uint8_t> has = column_of(known.has, tops_[r], tree_.size());
@@ -258,13 +256,12 @@ private:
 
 /// How well rules tell what they are about, on pictures that nothing was fitted on.
 void report(const Moderator& moderator, const td::LabelledPictures& test, const std::filesystem::path& curves) {
-    const std::size_t width = test.rows.size() / std::max<std::size_t>(1, test.has.size() / moderator.tree().size());
+    const std::size_t labels = moderator.tree().size();
+    const Scores all = moderator.probabilities(test.rows);
     for (std::size_t r = 0; r < moderator.policy().rules.size(); ++r) {
         const Rule& rule = moderator.policy().rules[r];
-        std::vector<double> scores;
-        for (std::size_t i = 0; i < test.rows.size() / width; ++i)
-            scores.push_back(moderator.probability(r, std::span(test.rows).subspan(i * width, width)));
-        const std::vector<std::uint8_t> has = column_of(test.has, moderator.label_of(r), moderator.tree().size());
+        const std::vector<double> scores = column_of(all, moderator.label_of(r), labels);
+        const std::vector<std::uint8_t> has = column_of(test.has, moderator.label_of(r), labels);
         const auto positives = static_cast<std::size_t>(std::ranges::count(has, std::uint8_t{1})), negatives = has.size() - positives;
         if (positives == 0 || negatives == 0) {
             std::fprintf(stderr, "moderate: %s: no held-out pictures to tell\n", rule.name.c_str());

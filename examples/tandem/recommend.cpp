@@ -11,6 +11,7 @@
 #include <tandem/core/random.hpp>
 #include <tandem/tasks/fusion.hpp>
 #include <tandem/tasks/recommend.hpp>
+#include <tandem/tasks/retrieval.hpp>
 
 #include "contact_sheet.hpp"
 #include "inputs.hpp"
@@ -25,7 +26,7 @@ std::vector<std::size_t> positions_of(const std::vector<std::string>& names, con
     std::vector<std::size_t> positions;
     for (const std::string& name : names) {
         std::optional<std::size_t> position;
-        if (const auto id = name.starts_with("id:") ? whole_number(name.substr(3)) : std::nullopt) {
+        if (const auto id = picture_number(name)) {
             position = data.position_of(*id);
         } else if (const auto entry = catalogue.with_path(catalogued(name).string())) {
             position = data.position_of(entry->id);
@@ -73,7 +74,6 @@ void report(const Snapshot& data, const Catalogue& catalogue) {
     for (std::size_t turn = 0; turn < 4 * most && judged < most; ++turn) {
         const auto asked = std::min(static_cast<std::size_t>(random.uniform(0, 1) * static_cast<double>(count)), count - 1);
         std::vector<std::uint8_t> same_folder(count), same_word(count);
-        const std::vector<float> own = data.index->row(asked);
         for (std::size_t i = 0; i < count; ++i) same_folder[i] = i != asked && folders[i] == folders[asked] ? 1 : 0;
         std::vector<double> overlap(count);
         for (const std::string& word : words[asked]) {
@@ -89,13 +89,13 @@ void report(const Snapshot& data, const Catalogue& catalogue) {
             if (kind < diversities.size()) {
                 list = td::recommend(*data.index, std::span(&asked, 1), {}, {.count = listed, .diversity = diversities[kind]});
             } else {
-                std::vector<td::Match> all;
+                std::vector<float> scored(count, -1);  // below all, for what is asked with
                 for (std::size_t i = 0; i < count; ++i) {
-                    if (i != asked) all.push_back({i, kind == 3 ? static_cast<float>(overlap[i]) : static_cast<float>(random.uniform(0, 1))});
+                    if (i != asked) scored[i] = kind == 3 ? static_cast<float>(overlap[i]) : static_cast<float>(random.uniform(0, 1));
                 }
-                std::ranges::sort(all, {}, [](const td::Match& match) { return std::pair(-match.score, match.position); });
-                all.resize(std::min<std::size_t>(all.size(), 100));
-                list = td::diversify(*data.index, all, listed, 0, td::RecommendOptions{}.same);
+                std::vector<td::Match> best;
+                for (const std::size_t i : td::best_matches<float>(scored, std::min<std::size_t>(100, count - 1))) best.push_back({i, scored[i]});
+                list = td::diversify(*data.index, best, listed, 0, td::RecommendOptions{}.same);
             }
             std::vector<double> scores(count);
             for (std::size_t rank = 0; rank < list.size(); ++rank) scores[list[rank].position] = static_cast<double>(listed - rank);

@@ -28,6 +28,8 @@ constexpr std::size_t background_rows = 2048;
 /// The most pictures that are found by words, and that are ranked to find them.
 constexpr std::size_t most_words = 500, most_ranked = 2500;
 
+void set(std::vector<std::uint64_t>& words, std::size_t i) { words[i / 64] |= std::uint64_t{1} << (i % 64); }
+
 bool is_set(const std::vector<std::uint64_t>& words, std::size_t i) {
     return words.empty() || (words[i / 64] >> (i % 64) & 1U) != 0;
 }
@@ -48,25 +50,16 @@ std::vector<float> seen_probe(const Opened& opened) {
     return pixels;
 }
 
-/// The query's number of a picture in the catalogue.
-std::optional<long long> picture_number(const std::string& text) {
-    return text.starts_with("id:") ? whole_number(text.substr(3)) : std::nullopt;
-}
-
 bool is_file(const std::string& text) {
     std::error_code failed;
     return std::filesystem::is_regular_file(text, failed);
 }
 
 std::vector<float> finite(const std::string& of, std::vector<float> row) {
-    if (!std::ranges::all_of(row, [](float value) { return std::isfinite(value); }))
+    if (!is_finite(row))
         throw td::Error("query", "finite numbers from the model for every term", "infinities or NaN for " + of);
     return row;
 }
-
-}  // namespace
-
-namespace {
 
 /// One search in hand: the data, and a connection.
 struct Search {
@@ -100,10 +93,8 @@ std::vector<std::uint64_t> Search::allowed(const Filter& filter, std::size_t& co
         std::error_code failed;
         const std::filesystem::path named = std::filesystem::weakly_canonical(filter.folder, failed);
         const std::filesystem::path folder = failed ? std::filesystem::path(filter.folder).lexically_normal() : named;
-        const std::string inside = folder == "/" ? "/" : folder.string() + "/";
-        std::string end = inside;
-        ++end.back();
-        add("path >= ? AND path < ?", {inside, end});
+        const auto [begin, end] = range_below(folder.string());
+        add("path >= ? AND path < ?", {begin, end});
     }
     if (!filter.tag.empty()) add("id IN (SELECT id FROM tag WHERE label = ? AND accepted = 1)", {filter.tag});
     if (!filter.word.empty()) {
@@ -123,7 +114,7 @@ std::vector<std::uint64_t> Search::allowed(const Filter& filter, std::size_t& co
     while (statement.step()) {
         const auto position = data.position_of(statement.integer(0));
         if (!position) continue;
-        bits[*position / 64] |= std::uint64_t{1} << (*position % 64);
+        set(bits, *position);
         ++count;
     }
     return bits;
@@ -140,15 +131,13 @@ std::vector<td::Ranked> Search::word_scores(const std::vector<std::string>& word
         std::vector<std::uint64_t> have(data.ids.size() / 64 + 1);
         while (statement.step()) {
             const auto position = data.position_of(statement.integer(0));
-            if (position && is_set(allowed, *position)) have[*position / 64] |= std::uint64_t{1} << (*position % 64);
+            if (position && is_set(allowed, *position)) set(have, *position);
         }
         const td::SearchResult nearest = data.index->search(query, most_words, {.allowed = have});
         for (const td::Match& match : nearest.matches.front()) scores.push_back({match.position, 1});
         return scores;
     }
-    // A caption says more than a folder's name, a tag more than both.
-    Statement statement(catalogue.database(),
-                        "SELECT rowid, -bm25(words, 2.0, 1.0, 4.0) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid");
+    Statement statement(catalogue.database(), std::string(scored_words) + " ORDER BY score DESC, rowid");
     statement.bind(words_query(words, "OR"));
     while (scores.size() < most_words && statement.step()) {
         const auto position = data.position_of(statement.integer(0));
@@ -255,6 +244,10 @@ void fuse_ranks(std::vector<Candidate>& candidates, const std::vector<td::Ranked
 
 }  // namespace
 
+std::optional<long long> picture_number(const std::string& text) {
+    return text.starts_with("id:") ? whole_number(text.substr(3)) : std::nullopt;
+}
+
 std::optional<std::size_t> Snapshot::position_of(std::int64_t id) const {
     const auto found = std::ranges::lower_bound(ids, id);
     if (found == ids.end() || *found != id) return std::nullopt;
@@ -344,7 +337,7 @@ void Searcher::give(std::unique_ptr<Catalogue> catalogue) const {
 
 std::vector<float> Searcher::embed_picture(const td::Image& picture, const std::string& name) const {
     std::vector<float> pixels(opened_->preprocess.count());
-    td::preprocess(picture, opened_->preprocess, pixels);
+    to_pixels(*opened_, picture, name, pixels);
     const auto found = opened_->clip.encode_image(pixels);
     return finite(name, {found.data(), found.data() + found.size()});
 }

@@ -79,6 +79,9 @@ private:
     mutable std::map<std::string, std::size_t> counts_;
 };
 
+/// The number of a picture that a text id:NUMBER names.
+std::optional<long long> picture_number(const std::string& text);
+
 /// Searches may be asked for by several threads at once.
 class Searcher {
 public:

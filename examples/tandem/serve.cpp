@@ -296,9 +296,7 @@ private:
         for (std::size_t i = 0; i < vocabulary->words.size(); ++i) {
             const std::string& word = vocabulary->words[i];
             if (std::ranges::find(accepted, word) != accepted.end() || std::ranges::find(refused, word) != refused.end()) continue;
-            double cosine = 0;
-            for (std::size_t j = 0; j < row.size(); ++j)
-                cosine += static_cast<double>(row[j]) * static_cast<double>(vocabulary->rows[i * row.size() + j]);
+            const double cosine = td::detail::product_in_double(row, std::span(vocabulary->rows).subspan(i * row.size(), row.size()));
             scores.emplace_back(data->judgement.curve(std::array{vocabulary->standards[i](cosine), cosine}), i);
         }
         const std::size_t shown = std::min<std::size_t>(8, scores.size());
@@ -390,7 +388,7 @@ private:
             throw Refusal(400, "label", "expected 1 to 200 bytes without control characters");
         const PictureEntry picture = picture_of(std::to_string(json["id"].get<std::int64_t>()));
         const std::scoped_lock lock(writing_);
-        Catalogue::open(database_, Database::Mode::write).set_tag(picture.id, label, json["accepted"]);
+        Catalogue::open(database_, Database::Mode::write).set_tags(picture.id, std::span(&label, 1), json["accepted"]);
         return json_response({{"id", picture.id}, {"label", label}, {"accepted", json["accepted"]}});
     }
 

@@ -1,9 +1,7 @@
 // Labels of one's own list or tree for the pictures of a catalogue.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <functional>
 #include <map>
 #include <set>
@@ -108,11 +106,13 @@ void report(const td::Tagger& plain, const Collection& collection, const Known& 
                  td::expected_calibration_error(after, test.has));
     // Down the tree: of the pictures that have a label at a depth, whether the most probable one there is theirs.
     std::map<std::size_t, std::pair<std::size_t, std::size_t>> depths;
+    std::vector<std::size_t> depth_of(labels);
+    for (std::size_t label = 0; label < labels; ++label) depth_of[label] = plain.taxonomy().path(label).size();
     for (std::size_t i = 0; i < count; ++i) {
         std::map<std::size_t, std::pair<double, std::size_t>> best;
         std::set<std::size_t> there;
         for (std::size_t label = 0; label < labels; ++label) {
-            const std::size_t depth = plain.taxonomy().path(label).size();
+            const std::size_t depth = depth_of[label];
             if (test.has[i * labels + label] != 0) there.insert(depth);
             const double p = after[i * labels + label];
             if (!best.contains(depth) || p > best[depth].first) best[depth] = {p, label};
@@ -210,9 +210,11 @@ int run(const Arguments& arguments) {
         if (writer && !names.empty()) {
             // What somebody has refused stays refused.
             const auto [accepted, refused] = writer->tags(picture.id);
+            std::vector<std::string> open;
             for (const std::string& name : names) {
-                if (std::ranges::find(refused, name) == refused.end()) writer->set_tag(picture.id, name, true);
+                if (std::ranges::find(refused, name) == refused.end()) open.push_back(name);
             }
+            writer->set_tags(picture.id, open, true);
         }
         if (arguments.has("--xmp") && !names.empty()) write_sidecar(picture.path + ".xmp", names);
         tagged += names.empty() ? 0 : 1;

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cctype>
 #include <set>
+#include <span>
 #include <utility>
+
+#include <tandem/core/digest.hpp>
 
 namespace program {
 
@@ -35,6 +38,16 @@ std::string words_query(const std::vector<std::string>& words, const char* joine
     std::string query;
     for (const std::string& word : words) query += (query.empty() ? "" : std::string(" ") + joined_by + " ") + '"' + word + '"';
     return query;
+}
+
+bool says_something(std::string_view word) {
+    return word.size() >= 3 && word.find_first_not_of("0123456789") != std::string_view::npos;
+}
+
+std::uint64_t scattered(std::string_view text) {
+    tandem::Digest digest;
+    digest.add(std::as_bytes(std::span(text)));
+    return digest.value();
 }
 
 }  // namespace program

@@ -71,7 +71,7 @@ int run(const Arguments& options) {
         }
         auto shares = td::similarity(opened.clip.encode_image(pixels), classifier);
         td::probabilities_from(shares, opened.clip.logit_scale(), opened.clip.logit_bias());
-        if (std::ranges::any_of(shares.elements(), [](float share) { return !std::isfinite(share); })) {
+        if (!is_finite(shares.elements())) {
             std::fprintf(stderr, "left out: %s: the model gives no finite numbers for it\n", image.string().c_str());
             ++failed;
             continue;

@@ -14167,6 +14167,9 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
+/// The product of two rows of one width, summed in double.
+double product_in_double(std::span<const float> x, std::span<const float> y);
+
 /// Throws Error unless there is a label for every score.
 void check_labels(const char* where, std::size_t scores, std::span<const std::uint8_t> positive);
 
@@ -14251,8 +14254,11 @@ template <Real T>
 std::vector<std::size_t> best_matches(std::span<const T> scores, std::size_t k) {
     std::vector<std::size_t> order(scores.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
-    order.resize(std::min(k, order.size()));
+    const auto last = order.begin() + static_cast<std::ptrdiff_t>(std::min(k, order.size()));
+    std::partial_sort(order.begin(), last, order.end(), [&](std::size_t a, std::size_t b) {
+        return scores[a] > scores[b] || (!(scores[b] > scores[a]) && a < b);
+    });
+    order.erase(last, order.end());
     return order;
 }
 
@@ -29623,15 +29629,10 @@ TANDEM_INLINE std::vector<Ranked> reciprocal_rank_fusion(std::span<const std::ve
 TANDEM_INLINE double ndcg_at(std::span<const double> scores, std::span<const std::uint8_t> relevant, std::size_t k) {
     if (scores.size() != relevant.size())
         throw Error("ndcg_at", std::to_string(scores.size()) + " labels", std::to_string(relevant.size()));
-    std::vector<std::size_t> order(scores.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    const std::size_t shown = std::min(k, order.size());
-    std::ranges::partial_sort(order, order.begin() + static_cast<std::ptrdiff_t>(shown), [&](std::size_t a, std::size_t b) {
-        return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
-    });
+    const std::vector<std::size_t> order = best_matches<double>(scores, k);
     const auto there = static_cast<std::size_t>(std::ranges::count_if(relevant, [](std::uint8_t is) { return is != 0; }));
     double gain = 0, most = 0;
-    for (std::size_t i = 0; i < shown; ++i) {
+    for (std::size_t i = 0; i < order.size(); ++i) {
         const double share = 1 / std::log2(static_cast<double>(i + 2));
         if (relevant[order[i]] != 0) gain += share;
         if (i < there) most += share;
@@ -29699,7 +29700,7 @@ struct IndexState {
 
 struct IndexWriters {
     std::mutex writing;  ///< held by one add or remove
-    mutable std::mutex reading;
+    std::mutex reading;
     std::shared_ptr<const IndexState> state = std::make_shared<const IndexState>();
 };
 
@@ -30205,7 +30206,7 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
-inline float product_of(const std::vector<float>& x, const std::vector<float>& y) {
+inline float product_of(std::span<const float> x, std::span<const float> y) {
     return std::inner_product(x.begin(), x.end(), y.begin(), 0.0F);
 }
 
@@ -30283,10 +30284,8 @@ TANDEM_INLINE std::vector<Match> recommend(const Index& index, std::span<const s
     for (const Match& match : nearest.matches.front()) {
         const std::vector<float> row = index.row(match.position);
         bool is_known = false;
-        for (std::size_t i = 0; i < terms.size() && !is_known; ++i) {
-            const auto at = rows.begin() + static_cast<std::ptrdiff_t>(i * width);
-            is_known = std::inner_product(row.begin(), row.end(), at, 0.0F) >= options.same;
-        }
+        for (std::size_t i = 0; i < terms.size() && !is_known; ++i)
+            is_known = detail::product_of(row, std::span(rows).subspan(i * width, width)) >= options.same;
         const auto is_in = [&](std::span<const std::size_t> some) { return std::ranges::find(some, match.position) != some.end(); };
         if (!is_known && !is_in(liked) && !is_in(disliked)) fresh.push_back(match);
     }
@@ -30302,6 +30301,12 @@ TANDEM_INLINE std::vector<Match> recommend(const Index& index, std::span<const s
 namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
+
+TANDEM_INLINE double product_in_double(std::span<const float> x, std::span<const float> y) {
+    double sum = 0;
+    for (std::size_t j = 0; j < x.size(); ++j) sum += static_cast<double>(x[j]) * static_cast<double>(y[j]);
+    return sum;
+}
 
 TANDEM_INLINE void check_labels(const char* where, std::size_t scores, std::span<const std::uint8_t> positive) {
     if (positive.size() != scores) throw Error(where, std::to_string(scores) + " labels", std::to_string(positive.size()));
@@ -30326,8 +30331,7 @@ TANDEM_INLINE Standard standardise(std::span<const float> query, std::span<const
     double sum = 0, squares = 0;
     std::vector<double> products(count);
     for (std::size_t i = 0; i < count; ++i) {
-        for (std::size_t j = 0; j < width; ++j)
-            products[i] += static_cast<double>(query[j]) * static_cast<double>(background[i * width + j]);
+        products[i] = detail::product_in_double(query, background.subspan(i * width, width));
         sum += products[i];
     }
     const double mean = sum / static_cast<double>(count);
@@ -30691,10 +30695,8 @@ TANDEM_INLINE Tagger::Evidence Tagger::evidence(std::span<const float> picture) 
         throw Error("Tagger::evidence", "a picture's row of " + std::to_string(width_), std::to_string(picture.size()) + " elements");
     const auto cosines = [&](const std::vector<float>& rows) {
         std::vector<double> products(rows.size() / width_);
-        for (std::size_t i = 0; i < products.size(); ++i) {
-            for (std::size_t j = 0; j < width_; ++j)
-                products[i] += static_cast<double>(rows[i * width_ + j]) * static_cast<double>(picture[j]);
-        }
+        for (std::size_t i = 0; i < products.size(); ++i)
+            products[i] = detail::product_in_double(std::span(rows).subspan(i * width_, width_), picture);
         return products;
     };
     const std::vector<double> neutral = cosines(neutral_);

@@ -6,25 +6,9 @@ import json
 import struct
 import zlib
 
-from programs_test import png, write_checkpoint
+from programs_test import blocks, png, write_checkpoint
 
 WIDTH = 128
-
-
-def tower(at, layers):
-    for i in range(layers):
-        block = f"{at}.resblocks.{i}."
-        yield from ((f"{block}{norm}.{kind}", [WIDTH]) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias"))
-        yield from (
-            (block + "attn.in_proj_weight", [3 * WIDTH, WIDTH]),
-            (block + "attn.in_proj_bias", [3 * WIDTH]),
-            (block + "attn.out_proj.weight", [WIDTH, WIDTH]),
-            (block + "attn.out_proj.bias", [WIDTH]),
-            (block + "mlp.c_fc.weight", [4 * WIDTH, WIDTH]),
-            (block + "mlp.c_fc.bias", [4 * WIDTH]),
-            (block + "mlp.c_proj.weight", [WIDTH, 4 * WIDTH]),
-            (block + "mlp.c_proj.bias", [WIDTH]),
-        )
 
 
 def write_model(folder, rotated=0):
@@ -33,7 +17,7 @@ def write_model(folder, rotated=0):
             ("token_embedding.weight", [4096, WIDTH]), ("ln_final.weight", [WIDTH]), ("ln_final.bias", [WIDTH]),
             ("visual.positional_embedding", [36, WIDTH]), ("visual.proj", [WIDTH, WIDTH]), ("visual.conv1.weight", [WIDTH, 3, 8, 8])]  # fmt: skip
     plan += [(f"visual.{norm}.{kind}", [WIDTH]) for norm in ("ln_pre", "ln_post") for kind in ("weight", "bias")]
-    plan += [*tower("visual.transformer", 4), *tower("transformer", 3)]
+    plan += [*blocks("visual.transformer", 4, WIDTH), *blocks("transformer", 3, WIDTH)]
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder / "model.safetensors", plan=plan[rotated:] + plan[:rotated])
     # CLIP's bytes as letters, each alone and at the end of a word.

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <cstddef>
 #include <map>
-#include <numeric>
 #include <string>
 
 #include <tandem/core/error.hpp>
 #include <tandem/tasks/fusion.hpp>
+#include <tandem/tasks/retrieval.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -29,15 +29,10 @@ TANDEM_INLINE std::vector<Ranked> reciprocal_rank_fusion(std::span<const std::ve
 TANDEM_INLINE double ndcg_at(std::span<const double> scores, std::span<const std::uint8_t> relevant, std::size_t k) {
     if (scores.size() != relevant.size())
         throw Error("ndcg_at", std::to_string(scores.size()) + " labels", std::to_string(relevant.size()));
-    std::vector<std::size_t> order(scores.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    const std::size_t shown = std::min(k, order.size());
-    std::ranges::partial_sort(order, order.begin() + static_cast<std::ptrdiff_t>(shown), [&](std::size_t a, std::size_t b) {
-        return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
-    });
+    const std::vector<std::size_t> order = best_matches<double>(scores, k);
     const auto there = static_cast<std::size_t>(std::ranges::count_if(relevant, [](std::uint8_t is) { return is != 0; }));
     double gain = 0, most = 0;
-    for (std::size_t i = 0; i < shown; ++i) {
+    for (std::size_t i = 0; i < order.size(); ++i) {
         const double share = 1 / std::log2(static_cast<double>(i + 2));
         if (relevant[order[i]] != 0) gain += share;
         if (i < there) most += share;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -43,7 +42,7 @@ struct IndexState {
 
 struct IndexWriters {
     std::mutex writing;  ///< held by one add or remove
-    mutable std::mutex reading;
+    std::mutex reading;
     std::shared_ptr<const IndexState> state = std::make_shared<const IndexState>();
 };
 

@@ -17,7 +17,7 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
-inline float product_of(const std::vector<float>& x, const std::vector<float>& y) {
+inline float product_of(std::span<const float> x, std::span<const float> y) {
     return std::inner_product(x.begin(), x.end(), y.begin(), 0.0F);
 }
 
@@ -95,10 +95,8 @@ TANDEM_INLINE std::vector<Match> recommend(const Index& index, std::span<const s
     for (const Match& match : nearest.matches.front()) {
         const std::vector<float> row = index.row(match.position);
         bool is_known = false;
-        for (std::size_t i = 0; i < terms.size() && !is_known; ++i) {
-            const auto at = rows.begin() + static_cast<std::ptrdiff_t>(i * width);
-            is_known = std::inner_product(row.begin(), row.end(), at, 0.0F) >= options.same;
-        }
+        for (std::size_t i = 0; i < terms.size() && !is_known; ++i)
+            is_known = detail::product_of(row, std::span(rows).subspan(i * width, width)) >= options.same;
         const auto is_in = [&](std::span<const std::size_t> some) { return std::ranges::find(some, match.position) != some.end(); };
         if (!is_known && !is_in(liked) && !is_in(disliked)) fresh.push_back(match);
     }

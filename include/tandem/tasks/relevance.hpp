@@ -12,6 +12,9 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
+/// The product of two rows of one width, summed in double.
+double product_in_double(std::span<const float> x, std::span<const float> y);
+
 /// Throws Error unless there is a label for every score.
 void check_labels(const char* where, std::size_t scores, std::span<const std::uint8_t> positive);
 

@@ -15,6 +15,12 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
+TANDEM_INLINE double product_in_double(std::span<const float> x, std::span<const float> y) {
+    double sum = 0;
+    for (std::size_t j = 0; j < x.size(); ++j) sum += static_cast<double>(x[j]) * static_cast<double>(y[j]);
+    return sum;
+}
+
 TANDEM_INLINE void check_labels(const char* where, std::size_t scores, std::span<const std::uint8_t> positive) {
     if (positive.size() != scores) throw Error(where, std::to_string(scores) + " labels", std::to_string(positive.size()));
 }
@@ -38,8 +44,7 @@ TANDEM_INLINE Standard standardise(std::span<const float> query, std::span<const
     double sum = 0, squares = 0;
     std::vector<double> products(count);
     for (std::size_t i = 0; i < count; ++i) {
-        for (std::size_t j = 0; j < width; ++j)
-            products[i] += static_cast<double>(query[j]) * static_cast<double>(background[i * width + j]);
+        products[i] = detail::product_in_double(query, background.subspan(i * width, width));
         sum += products[i];
     }
     const double mean = sum / static_cast<double>(count);

@@ -32,8 +32,11 @@ template <Real T>
 std::vector<std::size_t> best_matches(std::span<const T> scores, std::size_t k) {
     std::vector<std::size_t> order(scores.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
-    order.resize(std::min(k, order.size()));
+    const auto last = order.begin() + static_cast<std::ptrdiff_t>(std::min(k, order.size()));
+    std::partial_sort(order.begin(), last, order.end(), [&](std::size_t a, std::size_t b) {
+        return scores[a] > scores[b] || (!(scores[b] > scores[a]) && a < b);
+    });
+    order.erase(last, order.end());
     return order;
 }
 

@@ -160,10 +160,8 @@ TANDEM_INLINE Tagger::Evidence Tagger::evidence(std::span<const float> picture) 
         throw Error("Tagger::evidence", "a picture's row of " + std::to_string(width_), std::to_string(picture.size()) + " elements");
     const auto cosines = [&](const std::vector<float>& rows) {
         std::vector<double> products(rows.size() / width_);
-        for (std::size_t i = 0; i < products.size(); ++i) {
-            for (std::size_t j = 0; j < width_; ++j)
-                products[i] += static_cast<double>(rows[i * width_ + j]) * static_cast<double>(picture[j]);
-        }
+        for (std::size_t i = 0; i < products.size(); ++i)
+            products[i] = detail::product_in_double(std::span(rows).subspan(i * width_, width_), picture);
         return products;
     };
     const std::vector<double> neutral = cosines(neutral_);
