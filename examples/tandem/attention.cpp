@@ -28,8 +28,23 @@ std::vector<float> attention_map(const Opened& opened, std::span<const float> pi
     return map;
 }
 
+/// The same of all layers at once.
+std::vector<float> rollout_map(const Opened& opened, std::span<const float> pixels) {
+    const td::ModelSizes& sizes = opened.clip.sizes();
+    const auto flow = td::attention_rollout(opened.clip, pixels, sizes.image_layers);
+    const std::size_t prefix = sizes.image_prefix, tokens = sizes.image_tokens;
+    std::vector<float> map(tokens - prefix);
+    for (std::size_t query = 0; query < (prefix > 0 ? 1 : tokens); ++query) {
+        for (std::size_t patch = 0; patch < map.size(); ++patch) map[patch] += flow(0, query, prefix + patch);
+    }
+    return map;
+}
+
 int run(const Arguments& options) {
     const bool has_text = options.has("--text");
+    const bool rolls_out = options.has("--rollout");
+    if (rolls_out && (has_text || options.has("--layer")))
+        throw UsageError("--rollout", "neither --text nor --layer beside it: it maps the attention of all layers", "one of them");
     if (!options.require("--out").ends_with(".png"))
         throw td::Error("--out", "a name that ends in .png", options.get("--out"));
     if (has_text && options.has("--layer"))
@@ -58,7 +73,7 @@ int run(const Arguments& options) {
                     static_cast<double>(lowest), static_cast<double>(highest),
                     static_cast<double>(td::similarity(opened.clip.encode_image(pixels), text)(0, 0)));
     } else {
-        map = attention_map(opened, pixels, layer);
+        map = rolls_out ? rollout_map(opened, pixels) : attention_map(opened, pixels, layer);
     }
     if (!is_finite(map))
         throw td::Error(options.get("--image"), "finite numbers from the model", "infinities or NaN");
@@ -77,15 +92,16 @@ Command attention_command() {
     return {.name = "attention",
             .purpose = "a map of what a model attends to in a picture",
             .operand = "",
-            .synopsis = "--weights PATH --image FILE --out FILE.png [--text CAPTION | --layer N]",
+            .synopsis = "--weights PATH --image FILE --out FILE.png [--text CAPTION | --layer N | --rollout]",
             .description =
                 "Writes the picture as the model sees it, with the map over it: what the class token attends to in a "
-                "layer, or the cosines of the picture's patches with a caption.",
+                "layer or through all of them, or the cosines of the picture's patches with a caption.",
             .options = with_checkpoint_options(
                 {{"--image", "FILE", "a picture"},
                  {"--out", "FILE.png", "the picture as the model sees it, and the map over it"},
                  {"--text", "CAPTION", "maps the patches' cosines with it, instead of attention"},
-                 {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"}}),
+                 {"--layer", "N", "whose attention is mapped, from 0, or from the back (default -1)"},
+                 {"--rollout", "", "maps what reaches the class token through the attention of all layers"}}),
             .run = run};
 }
 

@@ -75,6 +75,8 @@ private:
 Command embed_command();
 Command zero_shot_command();
 Command attention_command();
+Command segment_command();
+Command ask_command();
 Command config_command();
 Command describe_command();
 Command index_command();
@@ -83,6 +85,7 @@ Command serve_command();
 Command tag_command();
 Command recommend_command();
 Command moderate_command();
+Command curate_command();
 
 /// All of them, in the order in which they are listed.
 std::vector<Command> commands();

@@ -13,78 +13,13 @@
 #include "checkpoint.hpp"
 #include "command.hpp"
 #include "inputs.hpp"
+#include "journal.hpp"
 #include "progress.hpp"
 #include "run_inputs.hpp"
 
 namespace program {
 
 namespace {
-
-/// Enough to keep the cores busy; what is decoded ahead is memory.
-constexpr std::size_t batch = 16;
-
-/// The rows computed so far, in a file beside the output, so that a run that is killed goes on where it was.
-class Journal {
-public:
-    /// Opens what an earlier run left. Throws Error that names what differs if its inputs were others.
-    Journal(std::filesystem::path path, const Inputs& inputs, std::size_t width)
-        : path_(std::move(path)), width_(width) {
-        const std::string header = "tandem embed 2\n" + inputs.text() + "\n";
-        if (std::ifstream before(path_, std::ios::binary); before) {
-            std::string found;
-            for (std::string line; std::getline(before, line) && !line.empty() && found.size() < 65536;)
-                found += line + "\n";
-            found += "\n";
-            if (found != header) throw td::Error(path_.string(), difference(header, found));
-            std::vector<float> row(width);
-            while (
-                before.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * sizeof(float))))
-                rows_.insert(rows_.end(), row.begin(), row.end());
-        }
-        // Written anew, so that half a row of a killed run goes.
-        file_.open(path_, std::ios::binary | std::ios::trunc);
-        file_ << header;
-        file_.write(reinterpret_cast<const char*>(rows_.data()),
-                    static_cast<std::streamsize>(rows_.size() * sizeof(float)));
-        flush();
-    }
-
-    std::size_t count() const { return rows_.size() / width_; }
-    const std::vector<float>& rows() const { return rows_; }
-    void append(std::span<const float> rows) {
-        rows_.insert(rows_.end(), rows.begin(), rows.end());
-        file_.write(reinterpret_cast<const char*>(rows.data()), static_cast<std::streamsize>(rows.size_bytes()));
-        flush();
-    }
-    void remove() {
-        file_.close();
-        std::filesystem::remove(path_);
-    }
-
-private:
-    /// The first line in which two headers differ.
-    static std::string difference(const std::string& wanted, const std::string& found) {
-        std::istringstream ours(wanted), theirs(found);
-        std::string a, b;
-        do {
-            a.clear();
-            b.clear();
-            std::getline(ours, a);
-            std::getline(theirs, b);
-        } while (a == b && (ours || theirs));
-        return "it holds rows of an earlier run with other inputs: delete it to begin anew, or give the same again: "
-               "expected " +
-               (a.empty() ? "nothing more" : a) + ", found " + (b.empty() ? "nothing" : b);
-    }
-    void flush() {
-        if (!file_.flush()) throw td::Error(path_.string(), "cannot write");
-    }
-
-    std::filesystem::path path_;
-    std::size_t width_;
-    std::vector<float> rows_;
-    std::ofstream file_;
-};
 
 void save_npy(const std::filesystem::path& path, std::span<const float> values, std::span<const std::size_t> shape) {
     std::string extents;
@@ -99,18 +34,6 @@ void save_npy(const std::filesystem::path& path, std::span<const float> values, 
     bytes += head;
     bytes.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
     td::write_file_atomically(path, bytes);
-}
-
-/// Rows for `count` items, a batch at a time; what a journal has is not computed again.
-template <class Embed>
-std::vector<float> embed_all(const char* what, Journal& journal, std::size_t count, const Embed& embed) {
-    Progress progress(what, journal.count(), count);
-    while (journal.count() < count) {
-        const std::size_t first = journal.count();
-        journal.append(embed(first, std::min(first + batch, count)));
-        progress.show(journal.count());
-    }
-    return journal.rows();
 }
 
 /// What is written of an item: its embedding, or what a layer holds of its tokens.
@@ -147,11 +70,11 @@ public:
         const std::size_t width = product(shape);
         if (width == 0)
             output_.tokens ? void(opened_.clip.image_tokens({})) : void(opened_.clip.encode_image({}));  // they say why
-        image_journal_.emplace(out_.string() + ".images.partial", inputs, width);
+        image_journal_.emplace(out_.string() + ".images.partial", "embed 2", inputs, width);
         const std::size_t floats = opened_.preprocess.count();
         std::vector<float> pixels;
         const std::vector<float> rows =
-            embed_all("images", *image_journal_, paths.size(), [&](std::size_t first, std::size_t end) {
+            all_rows("images", *image_journal_, paths.size(), [&](std::size_t first, std::size_t end) {
                 pixels.resize((end - first) * floats);
                 std::vector<char> failed(end - first);
                 td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
@@ -221,8 +144,8 @@ public:
             output_.tokens ? std::vector{sizes.context, sizes.text_width} : std::vector{sizes.embedding};
         const std::size_t width = product(shape);
         if (width == 0) opened_.clip.encode_text({});  // which says why
-        text_journal_.emplace(out_.string() + ".texts.partial", inputs, width);
-        text_rows_ = embed_all("texts", *text_journal_, texts.size(), [&](std::size_t first, std::size_t end) {
+        text_journal_.emplace(out_.string() + ".texts.partial", "embed 2", inputs, width);
+        text_rows_ = all_rows("texts", *text_journal_, texts.size(), [&](std::size_t first, std::size_t end) {
             const auto ids =
                 opened_.tokenizer->encode_batch(std::span(texts).subspan(first, end - first), sizes.context);
             std::vector<float> found = output_.tokens

@@ -9,6 +9,7 @@
 #include <tandem/images/filter.hpp>
 #include <tandem/images/resize.hpp>
 #include <tandem/images/transform.hpp>
+#include <tandem/tasks/segmentation.hpp>
 
 namespace program {
 
@@ -28,38 +29,25 @@ td::Colour heat(float share) {
     return {channel(0), channel(1), channel(2)};
 }
 
-/// A map [side, side] between its lowest and highest value, over the picture, as bilinear as screens are.
+/// A map between its lowest and highest value, over the picture, as bilinear as screens are.
 td::Image laid_over(const td::Image& picture, std::span<const float> map, std::size_t side) {
     const auto [lowest, highest] = std::ranges::minmax(map);
     const float range = std::max(highest - lowest, 1e-12F);
+    const std::vector<float> large = td::enlarge(map, side, td::ImageSize(picture.height, picture.width));
     td::Image out = picture;
-    const auto at = [&](std::size_t y, std::size_t x) { return (map[y * side + x] - lowest) / range; };
-    for (int y = 0; y < picture.height; ++y) {
-        for (int x = 0; x < picture.width; ++x) {
-            const auto place = [&](int pixel, int pixels) {
-                const float centre =
-                    (static_cast<float>(pixel) + 0.5F) * static_cast<float>(side) / static_cast<float>(pixels) - 0.5F;
-                return std::clamp(centre, 0.0F, static_cast<float>(side - 1));
-            };
-            const float v = place(y, picture.height), u = place(x, picture.width);
-            const auto top = static_cast<std::size_t>(v), left = static_cast<std::size_t>(u);
-            const std::size_t bottom = std::min(top + 1, side - 1), right = std::min(left + 1, side - 1);
-            const float down = v - static_cast<float>(top), across = u - static_cast<float>(left);
-            const float share = (at(top, left) * (1 - across) + at(top, right) * across) * (1 - down) +
-                                (at(bottom, left) * (1 - across) + at(bottom, right) * across) * down;
-            const td::Colour colour = heat(share);
-            std::uint8_t* const pixel =
-                out.pixels.data() + 3 * (static_cast<std::size_t>(y) * static_cast<std::size_t>(picture.width) +
-                                         static_cast<std::size_t>(x));
-            const std::array<std::uint8_t, 3> over{colour.red, colour.green, colour.blue};
-            for (std::size_t c = 0; c < 3; ++c)
-                pixel[c] = static_cast<std::uint8_t>((9 * pixel[c] + 11 * over[c]) / 20);
-        }
-    }
+    for (std::size_t i = 0; i < large.size(); ++i) blend(out, i, heat((large[i] - lowest) / range), 11);
     return out;
 }
 
 }  // namespace
+
+void blend(td::Image& picture, std::size_t pixel, const td::Colour& colour, unsigned of_20) {
+    const std::array<std::uint8_t, 3> over{colour.red, colour.green, colour.blue};
+    for (std::size_t c = 0; c < 3; ++c) {
+        std::uint8_t& level = picture.pixels[3 * pixel + c];
+        level = static_cast<std::uint8_t>(((20 - of_20) * level + of_20 * over[c]) / 20);
+    }
+}
 
 std::vector<float> patch_cosines(const Opened& opened, std::span<const float> pixels, std::span<const float> text) {
     const auto patches = opened.clip.patch_embeddings(pixels);

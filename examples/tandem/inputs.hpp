@@ -10,6 +10,7 @@
 #include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -65,6 +66,33 @@ inline std::vector<std::string> read_texts(const std::filesystem::path& path) {
         }
     }
     return texts;
+}
+
+/// What an option lists, each once: the lines of a file, or what stands between commas. `kind` is what one is called.
+inline std::vector<std::string> read_list(const Arguments& options, const char* option, const std::string& kind) {
+    const std::string argument = options.require(option), wanted = "a file with a " + kind + " a line, or " + kind + "s with commas between";
+    std::vector<std::string> items;
+    std::error_code failed;
+    if (std::filesystem::exists(argument, failed)) {
+        items = read_texts(argument);
+    } else {
+        // A path that leads nowhere is none.
+        const std::string ending = std::filesystem::path(argument).extension().string();
+        if (argument.find('/') != std::string::npos || (argument.find(',') == std::string::npos && ending.size() > 1))
+            throw td::Error(option, wanted, "no file " + argument);
+        std::istringstream parts(argument);
+        for (std::string item; std::getline(parts, item, ',');) {
+            item.erase(0, item.find_first_not_of(' '));
+            items.push_back(item);
+        }
+    }
+    std::erase_if(items, [](const std::string& item) { return item.find_first_not_of(" \t") == std::string::npos; });
+    if (items.empty()) throw td::Error(option, wanted, argument);
+    std::vector<std::string> sorted = items;
+    std::ranges::sort(sorted);
+    if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
+        throw td::Error(option, "every " + kind + " once", *twice + " twice");
+    return items;
 }
 
 /// The prompts of --templates, each with one hole for the label; or `otherwise` alone.

@@ -15,36 +15,8 @@ namespace program {
 
 namespace {
 
-/// The lines of a file, or what stands between commas.
-std::vector<std::string> read_labels(const std::string& argument) {
-    std::vector<std::string> labels;
-    std::error_code failed;
-    if (std::filesystem::exists(argument, failed)) {
-        labels = read_texts(argument);
-    } else {
-        // A path that leads nowhere is no label.
-        const std::string ending = std::filesystem::path(argument).extension().string();
-        if (argument.find('/') != std::string::npos || (argument.find(',') == std::string::npos && ending.size() > 1))
-            throw td::Error("--labels", "a file with a label a line, or labels with commas between",
-                            "no file " + argument);
-        std::istringstream parts(argument);
-        for (std::string label; std::getline(parts, label, ',');) {
-            label.erase(0, label.find_first_not_of(' '));
-            labels.push_back(label);
-        }
-    }
-    std::erase_if(labels, [](const std::string& label) { return label.find_first_not_of(" \t") == std::string::npos; });
-    if (labels.empty())
-        throw td::Error("--labels", "a file with a label a line, or labels with commas between", argument);
-    std::vector<std::string> sorted = labels;
-    std::ranges::sort(sorted);
-    if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
-        throw td::Error("--labels", "every label once", *twice + " twice");
-    return labels;
-}
-
 int run(const Arguments& options) {
-    const std::vector<std::string> labels = read_labels(options.require("--labels"));
+    const std::vector<std::string> labels = read_list(options, "--labels", "label");
     const std::vector<std::string> templates = read_templates(options, "a photo of a {}.");
     const std::size_t top = std::min(options.number("--top", 5), labels.size());
     const Pictures pictures = list_pictures(options.require("--images"));

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <tandem/data/pairs.hpp>
+#include <tandem/data/shards.hpp>
 #include <tandem/files/safetensors.hpp>
+#include <tandem/files/tar.hpp>
 #include <tandem/images/codec.hpp>
 #include <tandem/images/preprocess_config.hpp>
 #include <tandem/losses/contrastive.hpp>
@@ -16,12 +18,16 @@
 #include <tandem/models/open.hpp>
 #include <tandem/models/zoo.hpp>
 #include <tandem/nn/compose.hpp>
+#include <tandem/tasks/ask.hpp>
+#include <tandem/tasks/attention_rollout.hpp>
+#include <tandem/tasks/curation.hpp>
 #include <tandem/tasks/fusion.hpp>
 #include <tandem/tasks/index.hpp>
 #include <tandem/tasks/query.hpp>
 #include <tandem/tasks/recommend.hpp>
 #include <tandem/tasks/relevance.hpp>
 #include <tandem/tasks/retrieval.hpp>
+#include <tandem/tasks/segmentation.hpp>
 #include <tandem/tasks/tagging.hpp>
 #include <tandem/tasks/zero_shot.hpp>
 #include <tandem/texts/any_tokenizer.hpp>

@@ -1287,6 +1287,66 @@ private:
 
 #endif
 
+// ---- tandem/files/tar.hpp ----
+
+// Tar archives: where the files in one stand, and how one is written.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A file in an archive: `size` bytes from byte `offset`.
+struct TarMember {
+    std::string name;
+    std::uint64_t offset = 0, size = 0;
+
+    std::span<const std::byte> bytes(std::span<const std::byte> archive) const { return archive.subspan(offset, size); }
+};
+
+/// The files of an archive in its order, as far as it can be read.
+struct TarContents {
+    std::vector<TarMember> members;
+    std::string fault;  ///< why not further, with the byte; empty: to its end
+};
+
+/// Reads the headers of an archive: POSIX ustar and pax (path and size), GNU's long names and large sizes, and the format before
+/// (POSIX.1-2017, pax, section "ustar Interchange Format"; GNU tar manual, "Basic Tar Format"). Directories, links and devices are passed over.
+/// What stands before damage is given. An archive may end without its two blocks of zeros, as many do that were written by
+/// streaming; one that ends within a member is damaged.
+TarContents read_tar(std::span<const std::byte> archive);
+
+/// What is to be written.
+struct TarEntry {
+    std::string name;
+    std::span<const std::byte> bytes;
+};
+
+/// Writes an archive with write_file_atomically: ustar, with a pax header for a name that does not fit. Times and owners are
+/// 0, so that equal entries make equal files. Throws Error for an empty name or one with a byte 0, and as write_file_atomically does.
+void write_tar(const std::filesystem::path& path, std::span<const TarEntry> entries);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/data/shards.hpp ----
+
+// Shards: tar archives whose consecutive files make samples.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Files of one name, told apart by their endings.
+struct ShardSample {
+    std::string key;                                        ///< what their names begin with, folders included
+    std::vector<std::pair<std::string, std::size_t>> parts; ///< ending in lower case without its dot, and which member
+
+    /// The first of some endings that the sample has; TarContents::members' size if it has none.
+    std::size_t part(std::initializer_list<std::string_view> endings, std::size_t otherwise) const;
+};
+
+/// The samples of an archive in its order. A name's key ends before the first dot behind its last slash, as webdataset has it
+/// (webdataset/tariterators.py, base_plus_ext); neighbours of one key are a sample, and an ending that comes again
+/// begins the next one (open_clip_train/data.py, group_by_keys_nothrow). Names without a key or an ending are passed over.
+std::vector<ShardSample> group_samples(std::span<const TarMember> members);
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/core/file.hpp ----
 
 // Whole files: read through a memory map, replaced in one durable step.
@@ -6306,6 +6366,14 @@ struct BlockParts {
 
 namespace tandem::inline TANDEM_ABI {
 
+/// What the last block makes of a patch that is to be compared with captions, without any training for it.
+enum class PatchFeatures {
+    plain,      ///< what it was trained to
+    mask_clip,  ///< the patch's own values, without residual and MLP (MaskCLIP, Zhou et al., ECCV 2022, section 3.2)
+    sclip,      ///< values mixed by softmax(q qᵀ) + softmax(k kᵀ), in the whole block (SCLIP, Wang et al., ECCV 2024, eq. 4)
+    clear_clip  ///< values mixed by softmax(q qᵀ), without residual and MLP (ClearCLIP, Lan et al., ECCV 2024, section 3.3)
+};
+
 namespace nn {
 
 /// The norm of every head of queries or keys (open_clip/transformer.py, Attention.ln_q): head_width elements, one gain
@@ -6450,17 +6518,44 @@ struct SelfAttention {
                 const std::size_t first = i / (shape.heads * tokens) * tokens, head = i / tokens % shape.heads;
                 const std::size_t query = i % tokens, seen = sequences.causal ? query + 1 : tokens;
                 const C* const q = from.q + (first + query) * from.q_stride + head * head_width;
-                const C* k = from.k + first * from.k_stride + head * shape.kv_heads / shape.heads * head_width;
+                const C* const k = from.k + first * from.k_stride + head * shape.kv_heads / shape.heads * head_width;
                 C* const row = to + i * tokens;
-                for (std::size_t j = 0; j < seen; ++j, k += from.k_stride)
-                    row[j] = scale * std::inner_product(q, q + head_width, k, C{0});
-                const C largest = *std::max_element(row, row + seen);
-                C sum = 0;
-                for (std::size_t j = 0; j < seen; ++j) sum += row[j] = std::exp(row[j] - largest);
-                for (std::size_t j = 0; j < seen; ++j) row[j] /= sum;
+                attend(q, k, from.k_stride, scale, seen, row);
                 std::fill(row + seen, row + tokens, C{0});
             }
         });
+    }
+
+    /// Whether forward_patches can be used: queries that attend to queries need values of as many heads.
+    static constexpr bool mixes_patches = shape.heads == shape.kv_heads;
+
+    /// As forward, with the values mixed as `features` say, which are not plain.
+    void forward_patches(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, PatchFeatures features,
+                         Saved& saved, const kernels::Finish<C>& finish = {}) const {
+        const std::size_t rows = x.extent(0);
+        saved.qkv.resize(rows);
+        saved.mixed.resize(rows);
+        in_proj.forward(x, saved.qkv);
+        prepare(rows, all(saved.qkv.data()), sequences, {}, saved);
+        auto from = operands(all(saved.qkv.data()), saved);
+        const auto mix = [&](const C* of, std::size_t stride, C* to) {
+            from.q = from.k = of;
+            from.q_stride = from.k_stride = stride;
+            kernels::attention<C>(kernel_shape(sequences, {}), from, to, q_width);
+        };
+        if (features == PatchFeatures::mask_clip) {
+            for (std::size_t i = 0; i < rows; ++i) std::copy_n(from.v + i * from.v_stride, q_width, saved.mixed.data() + i * q_width);
+        } else {
+            const C* const keys = from.k;
+            const std::size_t stride = from.k_stride;
+            mix(from.q, from.q_stride, saved.mixed.data());
+            if (features == PatchFeatures::sclip) {
+                saved.mixed_gradient.resize(rows);
+                mix(keys, stride, saved.mixed_gradient.data());
+                for (std::size_t i = 0; i < rows * q_width; ++i) saved.mixed.data()[i] += saved.mixed_gradient.data()[i];
+            }
+        }
+        out_proj.forward(saved.mixed, y, finish);
     }
 
     /// Whether forward_picked can be used: whether queries can be cut off keys and values.
@@ -6502,7 +6597,43 @@ struct SelfAttention {
         add_to_rows<C, width>(saved.picked_gradient, picked, dx);
     }
 
+    /// After backward, or backward_picked with `picked`: for every token of sequences that are all `tokens` long, the mean over
+    /// heads of relu(A ∘ dL/dA) in its column of the attention weights A, summed over the queries; to <sequences, tokens>.
+    void relevance(const Sequences<C>& sequences, std::size_t tokens, std::span<const std::size_t> picked, Saved& saved, C* to) const {
+        const auto from = operands(picked.empty() ? all(saved.qkv.data()) : apart(saved.q.data(), saved.kv.data()), saved);
+        const std::size_t queries = picked.empty() ? tokens : 1;
+        const C scale = C{1} / std::sqrt(static_cast<C>(head_width));
+        parallel_for(sequences.count(), 1, [&](std::size_t begin, std::size_t end) {
+            std::vector<C> weights(tokens);
+            for (std::size_t s = begin; s < end; ++s) {
+                C* const sum = to + s * tokens;
+                std::fill_n(sum, tokens, C{0});
+                for (std::size_t i = 0; i < queries * shape.heads; ++i) {
+                    const std::size_t row = s * queries + i / shape.heads, head = i % shape.heads;
+                    const std::size_t column = head * head_width, kv_column = head * shape.kv_heads / shape.heads * head_width;
+                    attend(from.q + row * from.q_stride + column, from.k + s * tokens * from.k_stride + kv_column, from.k_stride,
+                           scale, tokens, weights.data());
+                    const C* const gradient = saved.mixed_gradient.data() + row * q_width + column;
+                    const C* v = from.v + s * tokens * from.v_stride + kv_column;
+                    for (std::size_t j = 0; j < tokens; ++j, v += from.v_stride) {
+                        const C slope = std::inner_product(gradient, gradient + head_width, v, C{0});
+                        sum[j] += std::max(slope, C{0}) * weights[j] / static_cast<C>(shape.heads);
+                    }
+                }
+            }
+        });
+    }
+
 private:
+    /// One row of softmax(scale · q kᵀ) over `seen` keys.
+    static void attend(const C* q, const C* k, std::size_t stride, C scale, std::size_t seen, C* row) {
+        for (std::size_t j = 0; j < seen; ++j, k += stride) row[j] = scale * std::inner_product(q, q + head_width, k, C{0});
+        const C largest = *std::max_element(row, row + seen);
+        C sum = 0;
+        for (std::size_t j = 0; j < seen; ++j) sum += row[j] = std::exp(row[j] - largest);
+        for (std::size_t j = 0; j < seen; ++j) row[j] /= sum;
+    }
+
     using Operands = kernels::AttentionOperands<C>;
 
     static Operands all(C* qkv) { return {qkv, qkv_width, qkv + q_width, qkv_width, qkv + q_width + kv_width, qkv_width}; }
@@ -6909,6 +7040,14 @@ struct Branch {
         });
     }
 
+    /// As forward, with a mixer's values mixed as `features` say.
+    void forward_patches(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                         const Sequences<C>& sequences, PatchFeatures features, Saved& saved) const {
+        run(residual, y, sequences, saved, false, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_patches(x, to, sequences, features, saved.part, finish != nullptr ? *finish : kernels::Finish<C>{});
+        });
+    }
+
     /// dx, given the gradient g of y, which is that of the residual as well and stays as it is.
     void backward(Rows<const C, Width> x, Rows<const C, Width> g, Rows<C, Width> dx, const Sequences<C>& sequences,
                   Saved& saved, Branch& gradient) const requires Trainable<T> {
@@ -7294,6 +7433,33 @@ struct Block {
         attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
     }
 
+    /// As forward, with the mixer's values mixed as `features` say, which are not plain. What mask_clip and clear_clip leave is the mixer's branch
+    /// alone.
+    void forward_patches(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, PatchFeatures features,
+                         Saved& saved) const {
+        const std::size_t rows = x.extent(0);
+        Rows<const C, width> input = x;
+        saved.normed_1.resize(rows);
+        if constexpr (!is_post) {
+            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            input = saved.normed_1;
+        }
+        if (features != PatchFeatures::sclip) {
+            saved.whole.resize(rows);
+            saved.whole.fill(0);
+            return attn.forward_patches(input, saved.whole, y, sequences, features, saved.mixer);
+        }
+        if constexpr (is_post) {
+            attn.forward_patches(input, x, saved.normed_1, sequences, features, saved.mixer);
+        } else if constexpr (is_parallel) {
+            attn.forward_patches(input, x, y, sequences, features, saved.mixer);
+        } else {
+            saved.middle.resize(rows);
+            attn.forward_patches(input, x, saved.middle, sequences, features, saved.mixer);
+        }
+        second_half(y, sequences, saved, false);
+    }
+
     /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
     /// can pick, and all that follows it, computes those rows alone; the bits are forward's.
     void forward_picked(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences,
@@ -7330,6 +7496,11 @@ struct Block {
             }
             second_half(y, ends, saved, keep);
         }
+    }
+
+    /// After backward, or backward_picked with `picked`, what of the input counted: see SelfAttention::relevance.
+    void relevance(const Sequences<C>& sequences, std::size_t tokens, std::span<const std::size_t> picked, Saved& saved, C* to) const {
+        attn.part.relevance(sequences, tokens, can_pick() ? picked : std::span<const std::size_t>{}, saved.mixer.part, to);
     }
 
     /// g = dL/dx for all rows, given g_picked = dL/dy of forward_picked, which is overwritten. `scratch` is <rows,
@@ -7486,29 +7657,37 @@ struct Transformer {
         return saved.streams.front();
     }
 
-    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept, and stochastic depth
-    /// drops what `random` draws; without, each block overwrites what the one before it left.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
+    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each
+    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, where it is given.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
         prepare(sequences, saved, keep, random);
         return forward_blocks(layers(), sequences, saved, keep);
     }
 
     /// The output of the first `count` blocks, as forward computes it without `keep`.
-    Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved, Random& random) const {
-        prepare(sequences, saved, false, random);
+    Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved) const {
+        prepare(sequences, saved, false, nullptr);
         return forward_blocks(count, sequences, saved, false);
     }
 
+    /// The output, with the values of the last block mixed as `features` say.
+    Rows<C, width> forward_patches(const Sequences<C>& sequences, PatchFeatures features, Saved& saved) const {
+        const Rows<const C, width> from = forward_first(layers() - 1, sequences, saved);
+        auto& to = saved.streams[layers() % 2];
+        to.resize(from.extent(0));
+        resblocks.back().forward_patches(from, to, sequences, features, saved.blocks[0]);
+        return to;
+    }
+
     /// The attention weights of block `layer`, counted from 0, for sequences that are all `tokens` long.
-    void attention_weights(std::size_t layer, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to,
-                           Random& random) const {
-        const Rows<const C, width> from = forward_first(layer, sequences, saved, random);
+    void attention_weights(std::size_t layer, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to) const {
+        const Rows<const C, width> from = forward_first(layer, sequences, saved);
         resblocks[layer].attention_weights(from, sequences, tokens, saved.blocks[0], to);
     }
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, Random& random) const {
+                                  bool keep, Random* random) const {
         prepare(sequences, saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
@@ -7533,10 +7712,26 @@ struct Transformer {
         backward_blocks(layers() - 1, g, sequences, saved, gradient);
     }
 
+    /// What of the last block's input counted for a loss, <sequences, tokens>, given the gradient of the output, or with `picked`
+    /// that of forward_picked's result; either is overwritten. See SelfAttention::relevance.
+    void relevance(Rows<C, width> g, const Sequences<C>& sequences, std::size_t tokens, std::span<const std::size_t> picked, Saved& saved,
+                   Transformer& gradient, C* to) const requires Trainable<T> {
+        const std::size_t last = layers() - 1;
+        saved.scratch.resize(sequences.rows());
+        if (picked.empty()) {
+            resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, saved.blocks[last], gradient.resblocks[last]);
+        } else {
+            saved.streams[layers()].resize(sequences.rows());
+            resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked,
+                                            saved.blocks[last], gradient.resblocks[last]);
+        }
+        resblocks[last].relevance(sequences, tokens, picked, saved.blocks[last], to);
+    }
+
 private:
     std::size_t layers() const { return resblocks.size(); }
 
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
+    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
         if (keep && saved.blocks.size() != layers()) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
@@ -7548,16 +7743,16 @@ private:
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), keep ? rate : 0, random);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), keep ? rate : 0, random);
+                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, random);
+                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, random);
             }
         }
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random& random) {
-        drop.resize(rate > 0 ? count : 0);
-        for (C& factor : drop) factor = random.uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random* random) {
+        drop.resize(random != nullptr && rate > 0 ? count : 0);
+        for (C& factor : drop) factor = random->uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
     }
 
     Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
@@ -9427,7 +9622,7 @@ public:
     void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work,
                       const Blocks& blocks) const {
         embed_all(ids, work, blocks);
-        const Rows<const C, width> from = blocks.forward_first(count, work.sequences(), work.blocks, work.random);
+        const Rows<const C, width> from = blocks.forward_first(count, work.sequences(), work.blocks);
         if constexpr (is_padded) {
             work.embedded.resize(from.extent(0));
             head_.copy_tokens(normed, from, work.embedded, work.head);
@@ -9454,13 +9649,13 @@ public:
                 embed_all(ids.slice(i, i + 1), work, blocks);
                 const std::size_t length = work.rows.size();
                 weights.resize(heads * length * length);
-                blocks.attention_weights(layer, work.sequences(), length, work.blocks, weights.data(), work.random);
+                blocks.attention_weights(layer, work.sequences(), length, work.blocks, weights.data());
                 for (std::size_t j = 0; j < weights.size(); ++j)
                     to[i * size + (j / (length * length) * context + work.rows[j / length % length]) * context + work.rows[j % length]] = weights[j];
             }
         } else {
             embed_all(ids, work, blocks);
-            blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+            blocks.attention_weights(layer, work.sequences(), context, work.blocks, to);
         }
     }
     void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work) const requires OwnsBlocks {
@@ -9571,9 +9766,9 @@ private:
     Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
                                     bool keep) const {
         if constexpr (Head::picks_row) {
-            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.random : nullptr);
         } else {
-            return blocks.forward(sequences, work.blocks, keep, work.random);
+            return blocks.forward(sequences, work.blocks, keep, keep ? &work.random : nullptr);
         }
     }
 
@@ -9656,6 +9851,9 @@ public:
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        bool drops = true;      ///< whether it leaves out anything
+
+        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -9692,14 +9890,22 @@ public:
     /// width>; with `normed`, behind the last norm.
     void tokens_after(std::size_t count, bool normed, Input images, Rows<C, width> to, Workspace& work) const {
         embed(images, work, false);
-        const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks, work.random);
+        const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks);
         head_.copy_tokens(normed, from, to, work.head);
     }
 
-    /// What norm, pooling and projection make of every patch alone: to <N · patches, Embedding>, not normalised.
-    void patch_embeddings(Input images, Rows<C, Embedding> to, Workspace& work) const {
+    /// What norm, pooling and projection make of every patch alone, as the last block leaves it with `features`: to
+    /// <N · patches, Embedding>, not normalised.
+    void patch_embeddings(Input images, PatchFeatures features, Rows<C, Embedding> to, Workspace& work) const {
         embed(images, work, false);
-        const Rows<const C, width> from = transformer_.forward_first(layers, work.sequences(), work.blocks, work.random);
+        const auto blocks = [&]() -> Rows<const C, width> {
+            if constexpr (requires { requires Blocks::Layer::Mixer::mixes_patches; }) {
+                if (features != PatchFeatures::plain)
+                    return transformer_.forward_patches(work.sequences(), features, work.blocks);
+            }
+            return transformer_.forward_first(layers, work.sequences(), work.blocks);
+        };
+        const Rows<const C, width> from = blocks();
         std::vector<std::size_t> rows(to.extent(0)), ends(rows.size() + 1);
         for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = i / patches * tokens + Tokens::prefix + i % patches;
         std::iota(ends.begin(), ends.end(), std::size_t{0});
@@ -9711,7 +9917,7 @@ public:
     /// The attention weights of block `layer`: to <N, heads, tokens, tokens>.
     void attention_weights(std::size_t layer, Input images, C* to, Workspace& work) const {
         embed(images, work, false);
-        transformer_.attention_weights(layer, work.sequences(), tokens, work.blocks, to, work.random);
+        transformer_.attention_weights(layer, work.sequences(), tokens, work.blocks, to);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
@@ -9734,15 +9940,17 @@ public:
             transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
         if constexpr (has_norm) {
-            ln_pre_.backward(before_norm(work, may_drop), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
+            ln_pre_.backward(before_norm(work, may_drop && work.drops), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
                              false);
         }
         Rows<const C, width> dtokens = work.gradient;
         if constexpr (may_drop) {
-            work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
-            work.embedded.fill(0);
-            nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);
-            dtokens = work.embedded;
+            if (work.drops) {
+                work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
+                work.embedded.fill(0);
+                nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);
+                dtokens = work.embedded;
+            }
         }
         tokens_.backward(dtokens, work.patches, gradient.tokens_);
         if constexpr (requires { stem_.backward(work.patches, work.stem, gradient.stem_, gradient_of_images); }) {
@@ -9751,6 +9959,25 @@ public:
             if (gradient_of_images.size() > 0)
                 throw Error("VisionTransformer::backward", "a stem whose backward(dy, saved, gradient, dimages) writes the images' gradient");
             stem_.backward(work.patches, work.stem, gradient.stem_);
+        }
+    }
+
+    /// What of every token counted in the last block for a loss, <N, tokens>, given the gradient of the embeddings of the last
+    /// forward with `keep`.
+    void relevance(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient, C* to) const
+        requires Trainable<T>
+    {
+        const Sequences<C> sequences = work.sequences();
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, Tokens::prefix,
+                           work.head, gradient.head_);
+            transformer_.relevance(work.picked_gradient, sequences, tokens, work.rows, work.blocks, gradient.transformer_, to);
+        } else {
+            work.gradient.resize(sequences.rows());
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, sequences, Tokens::prefix,
+                           work.head, gradient.head_);
+            transformer_.relevance(work.gradient, sequences, tokens, {}, work.blocks, gradient.transformer_, to);
         }
     }
 
@@ -9774,7 +10001,7 @@ private:
     /// From images to the input of the blocks.
     void embed(Input images, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        const bool drops = may_drop && keep;
+        const bool drops = may_drop && work.drawing(keep) != nullptr;
         work.patches.resize(count * Tokens::patches);
         work.embedded.resize(count * Tokens::tokens);
         stem_.forward(images, work.patches, work.stem, keep);
@@ -9797,9 +10024,9 @@ private:
 
     Rows<const C, width> run_blocks(const Sequences<C>& sequences, Workspace& work, bool keep) const {
         if constexpr (Head::picks_row) {
-            return transformer_.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+            return transformer_.forward_picked(sequences, work.rows, work.blocks, keep, work.drawing(keep));
         } else {
-            return transformer_.forward(sequences, work.blocks, keep, work.random);
+            return transformer_.forward(sequences, work.blocks, keep, work.drawing(keep));
         }
     }
 
@@ -10063,6 +10290,16 @@ struct TowerTypes {
 template <class Tower>
 concept Attends = requires { &Tower::Blocks::Layer::Mixer::weights; };
 
+/// Whether the last block of a tower can mix its patches otherwise.
+template <class Tower>
+concept MixesPatches = requires { requires Tower::Blocks::Layer::Mixer::mixes_patches; };
+
+/// Of a model that is asked for PatchFeatures.
+template <bool mixes>
+struct PatchRules {
+    static_assert(mixes, "tandem: PatchFeatures need blocks that attend, with as many heads of keys as of queries (heads == kv_heads)");
+};
+
 /// Of a model that is asked for attention maps.
 template <bool has_weights>
 struct AttentionRules {
@@ -10200,15 +10437,12 @@ public:
     /// The embedding, of length 1, that the tower's norm, pooling and projection make of every patch alone, as the last
     /// block leaves it: <N, patches, embedding>, patches row by row. Their cosines with a caption's embedding say where in
     /// the image it is.
-    auto patch_embeddings(ImageInput images) const {
-        Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
-        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
-            const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
-                                        {{part.extent(0) * Vision::patches, embedding}});
-            visual_.patch_embeddings(part, to, work);
-        });
-        nn::normalize_rows<C>(images.extent(0) * Vision::patches, embedding, embeddings.data(), nullptr);
-        return embeddings;
+    auto patch_embeddings(ImageInput images) const { return patch_embeddings_of(images, PatchFeatures::plain); }
+
+    /// The same with the last block changed so that patches keep to themselves; see PatchFeatures.
+    auto patch_embeddings(ImageInput images, PatchFeatures features) const {
+        static_assert(sizeof(detail::PatchRules<detail::MixesPatches<Vision>>) > 0);
+        return patch_embeddings_of(images, features);
     }
 
     /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
@@ -10249,25 +10483,40 @@ public:
 
     /// For guidance: the value of objective(embeddings), a scalar expression of the images' embeddings of length 1 <N,
     /// embedding>, and its gradient with respect to the pixels, in `gradient` <N, 3, image, image>. Computes as much as a
-    /// training step of the image tower, and keeps as much memory for the next call.
+    /// training step of the image tower, and keeps as much memory for the next call; the config's dropouts leave nothing out.
     template <class Objective>
     C image_gradient(ImageInput images, const Objective& objective,
                      ImageGradient& gradient) const {
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         if constexpr (trains) {
-            const typename Reused<Guidance>::Lease guidance(guidance_memory_);
-            Guidance& work = *guidance;
-            work.embeddings.resize(images.extent(0));
             gradient.resize(images.extent(0));
-            if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
-            visual_.forward(images, work.embeddings, work.vision, true);
-            normalize_embeddings(work.embeddings, work.lengths);
-            auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
-            visual_.backward(through_normalize(work.embeddings, work.lengths, std::get<0>(result.gradients)), work.vision,
-                             work.parameters, gradient);
-            return result.value;
+            return guide(images, objective, [&](const Embeddings& of_embeddings, Guidance& work) {
+                visual_.backward(of_embeddings, work.vision, work.parameters, gradient);
+            });
         } else {
             return C{0};
+        }
+    }
+
+    /// What of every image counts for objective(embeddings), a scalar expression as image_gradient's: <N, patches>, patches row
+    /// by row. Of every patch the mean over heads of relu(A ∘ ∂objective/∂A) in the last block's attention A, over what is
+    /// pooled (Chefer et al., ICCV 2021, eq. 5, of the last layer, as the authors' notebook for CLIP has it).
+    template <class Objective>
+    auto image_relevance(ImageInput images, const Objective& objective) const {
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
+        static_assert(sizeof(detail::AttentionRules<detail::Attends<Vision>>) > 0);
+        if constexpr (trains && detail::Attends<Vision>) {
+            Tensor<C, Shape<dynamic, Vision::patches>> counts(images.extent(0));
+            std::vector<C> all(images.extent(0) * Vision::tokens);
+            guide(images, objective, [&](const Embeddings& of_embeddings, Guidance& work) {
+                visual_.relevance(of_embeddings, work.vision, work.parameters, all.data());
+            });
+            constexpr std::size_t prefix = Vision::tokens - Vision::patches;
+            for (std::size_t i = 0; i < images.extent(0); ++i)
+                std::copy_n(all.data() + i * Vision::tokens + prefix, Vision::patches, counts.data() + i * Vision::patches);
+            return counts;
+        } else {
+            return Tensor<C, Shape<dynamic>>{};
         }
     }
 
@@ -10294,6 +10543,17 @@ public:
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
 
+    auto patch_embeddings_of(ImageInput images, PatchFeatures features) const {
+        Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
+                                        {{part.extent(0) * Vision::patches, embedding}});
+            visual_.patch_embeddings(part, features, to, work);
+        });
+        nn::normalize_rows<C>(images.extent(0) * Vision::patches, embedding, embeddings.data(), nullptr);
+        return embeddings;
+    }
+
     void text_forward(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings,
                       typename Text::Workspace& work, bool keep) const {
         if constexpr (is_shared) {
@@ -10316,6 +10576,22 @@ private:
         Embeddings embeddings;
         Tensor<C, Shape<dynamic>> lengths;
     };
+
+    /// backward(gradient of the embeddings before they are normalised, memory), after a forward pass that keeps what it needs;
+    /// returns the objective's value.
+    template <class Objective, class Backward>
+    C guide(ImageInput images, const Objective& objective, const Backward& backward) const {
+        const typename Reused<Guidance>::Lease guidance(guidance_memory_);
+        Guidance& work = *guidance;
+        work.embeddings.resize(images.extent(0));
+        if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
+        if constexpr (requires { work.vision.drops; }) work.vision.drops = false;
+        visual_.forward(images, work.embeddings, work.vision, true);
+        normalize_embeddings(work.embeddings, work.lengths);
+        auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
+        backward(through_normalize(work.embeddings, work.lengths, std::get<0>(result.gradients)), work);
+        return result.value;
+    }
 
     /// `layer` from the front, of `count`; a negative one counts from the back.
     static std::size_t layer_at(const char* where, int layer, std::size_t count) {
@@ -13318,7 +13594,7 @@ public:
     virtual void encode_image(std::size_t count, const float* pixels, float* embeddings) const = 0;
     virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
     virtual void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const = 0;
-    virtual void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const = 0;
+    virtual void patch_embeddings(std::size_t count, const float* pixels, PatchFeatures features, float* embeddings) const = 0;
     virtual void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const = 0;
     virtual void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const = 0;
     virtual float logit_scale() const = 0;
@@ -13362,8 +13638,9 @@ public:
 
     /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the
     /// tower's norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption
-    /// say where in the image it is.
-    Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const;
+    /// say where in the image it is, better with other features than plain.
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels,
+                                                                     PatchFeatures features = PatchFeatures::plain) const;
 
     /// What Clip::image_tokens gives, <N, tokens, image_width>.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> image_tokens(std::span<const float> pixels, int layer = -1,
@@ -13450,9 +13727,9 @@ public:
             std::copy_n(found.data(), found.size(), weights);
         }
     }
-    void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const override {
+    void patch_embeddings(std::size_t count, const float* pixels, PatchFeatures features, float* embeddings) const override {
         if constexpr (is_transformer) {
-            const auto found = model_.patch_embeddings(input(count, pixels));
+            const auto found = model_.patch_embeddings(input(count, pixels), features);
             std::copy_n(found.data(), found.size(), embeddings);
         }
     }
@@ -13960,6 +14237,148 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/tasks/ask.hpp ----
+
+// Questions about a picture, answered by comparing statements: what a model of captions can tell of them.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What a question asks for. CLIP tells objects, and colours of single things; it counts badly, and which of two things is
+/// left of the other it does not know (Yuksekgonul et al., ICLR 2023: embeddings are near bags of words).
+enum class QuestionKind { yes_no, colour, count, object, place, other };
+
+/// "yes or no", "colour", "count", "object", "place" or "other".
+std::string_view name_of(QuestionKind kind);
+
+/// The answers to a question, and a statement for each: what a caption would say if the answer were right.
+struct Statements {
+    QuestionKind kind = QuestionKind::other;
+    std::vector<std::string> answers, texts;
+};
+
+/// Turns an English question into statements by rules (in place of the language model of TAP-C, Song et al., ACL 2022, section 3.1): "What
+/// colour is the car?" becomes "a red car", "a blue car", ... Questions for yes or no, for a colour and for a number have answers of
+/// their own, which `answers` replace; other questions need some. Throws Error for an empty question or answer, and for a question
+/// without answers.
+Statements statements_of(std::string_view question, std::span<const std::string> answers = {});
+
+/// The probability of each answer: softmax(scale · (cosine − prior)) over the statements [answers, width], where an answer's prior is
+/// the mean cosine of its statement with other pictures [any, width], which it says nothing about; without any it is 0. Of a
+/// frequent answer the cosine alone is high in every picture. Rows are of length 1. Throws Error for sizes that differ.
+std::vector<double> answer_probabilities(std::span<const float> picture, std::span<const float> statements, std::span<const float> others,
+                                         double scale);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/attention_rollout.hpp ----
+
+// What of an image reaches what is pooled, through the attention of all layers.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The product over all layers of ½A + ½I, A the mean of the heads' attention weights (Abnar and Zuidema 2020, section 3):
+/// <N, tokens, tokens>, rows the last layer's tokens, columns those that entered the first. The rows add up to 1. `model` is a Clip
+/// or an AnyClip, `images` what its image_attention takes, `layers` how many it has. Throws Error as image_attention does.
+template <class Model, class Images>
+Tensor<float, Shape<dynamic, dynamic, dynamic>> attention_rollout(const Model& model, const Images& images, std::size_t layers) {
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> product;
+    for (std::size_t layer = 0; layer < layers; ++layer) {
+        const auto weights = model.image_attention(images, static_cast<int>(layer));
+        const std::size_t count = weights.extent(0), heads = weights.extent(1), tokens = weights.extent(2);
+        const std::size_t area = tokens * tokens;
+        if (layer == 0) {
+            product.resize(count, tokens, tokens);
+            product.fill(0);
+            for (std::size_t i = 0; i < count * tokens; ++i) product.data()[i * tokens + i % tokens] = 1;
+        }
+        std::vector<float> mean(area), mixed(area);
+        for (std::size_t i = 0; i < count; ++i) {
+            std::vector<double> sums(area);
+            for (std::size_t j = 0; j < heads * area; ++j) sums[j % area] += static_cast<double>(weights.data()[i * heads * area + j]);
+            for (std::size_t j = 0; j < area; ++j) mean[j] = static_cast<float>(0.5 * sums[j] / static_cast<double>(heads) + (j % (tokens + 1) == 0 ? 0.5 : 0.0));
+            float* const at = product.data() + i * area;
+            for (std::size_t row = 0; row < tokens; ++row) {
+                for (std::size_t column = 0; column < tokens; ++column) {
+                    float sum = 0;
+                    for (std::size_t k = 0; k < tokens; ++k) sum += mean[row * tokens + k] * at[k * tokens + column];
+                    mixed[row * tokens + column] = sum;
+                }
+            }
+            for (std::size_t j = 0; j < area; ++j) at[j] = mixed[j];
+        }
+    }
+    return product;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/curation.hpp ----
+
+// What of many pictures is worth keeping: copies, what is alike, and what fits nothing.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What copies of a picture share, whatever their size, compression and a crop of some percent: lightness and colour on small
+/// grids that cover all of it.
+struct PictureSignature {
+    static constexpr int side = 48, colour_side = 8;
+
+    std::array<std::uint8_t, side * side> light{};
+    std::array<std::uint8_t, 2 * colour_side * colour_side> colour{};  ///< Cb, then Cr
+
+    bool operator==(const PictureSignature&) const = default;
+};
+
+/// Throws Error for an image without pixels.
+PictureSignature signature_of(const Image& image);
+
+/// How well two pictures lie over each other, 1 at best: one less the largest mean difference of lightness in a block of 9 x 9, in parts of
+/// the contrast; 0 where colours differ, or most of the contrast. One of the two may be a part of the other that lacks up to
+/// 15 % at each edge. Outlines may be off by a 36th of a side, so that what differs only in finer detail is the same.
+double same_picture(const PictureSignature& a, const PictureSignature& b);
+
+/// From here on two pictures are the same.
+inline constexpr double same_picture_score = 0.88;
+
+/// Why a row went: it is like row `like`, with that cosine.
+struct Likeness {
+    std::size_t like;
+    float cosine;
+};
+
+/// Groups around representatives, without chains: in the order given, a row that no representative is as near to as `least` becomes
+/// one, and takes what is so near to it and belongs to none yet. Of every row, whose group it is in; of representatives nothing.
+/// Rows [N, width] are of length 1. Throws Error for what is no whole row, and an order that is not one of all rows.
+std::vector<std::optional<Likeness>> group_alike(std::span<const float> rows, std::size_t width, std::span<const std::size_t> order,
+                                                 float least);
+
+/// Centres of length 1, and whose row is nearest to which.
+struct Clusters {
+    std::vector<float> centres;            ///< [clusters, width]
+    std::vector<std::size_t> of;           ///< of every row
+    std::vector<std::size_t> sizes() const;
+};
+
+/// Spherical k-means (Dhillon, Modha 2001): centres start at rows drawn at random and move to the mean of theirs until nothing
+/// changes, `rounds` times at most; an empty cluster takes the row that is farthest from its own. The same seed gives the same
+/// clusters, whatever the threads. Throws Error for what is no whole row, and more clusters than rows.
+Clusters spherical_k_means(std::span<const float> rows, std::size_t width, std::size_t clusters, Seed seed, std::size_t rounds = 20);
+
+/// SemDeDup (Abbas et al. 2023, section 3): inside a cluster, a row goes if one that is farther from the centre has a cosine above
+/// 1 − epsilon with it. Of every row, what it goes for; of those that stay nothing.
+std::vector<std::optional<Likeness>> semantic_duplicates(std::span<const float> rows, std::size_t width, const Clusters& clusters,
+                                                         double epsilon);
+
+/// The mean cosine of every row with the `neighbours` others that are nearest to it: what is far from all others fits nothing.
+/// Throws Error for what is no whole row, and fewer than 2 rows.
+std::vector<double> nearness(std::span<const float> rows, std::size_t width, std::size_t neighbours = 10);
+
+/// How many deviations each value lies from the median, the deviation being 1.4826 times the median of all distances from it
+/// (Iglewicz, Hoaglin 1993). 0 for all where that is 0.
+std::vector<double> robust_scores(std::span<const double> values);
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/tasks/fusion.hpp ----
 
 // Two rankings of the same things, by meaning and by words, made one.
@@ -14261,6 +14680,88 @@ std::vector<std::size_t> best_matches(std::span<const T> scores, std::size_t k) 
     order.erase(last, order.end());
     return order;
 }
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/segmentation.hpp ----
+
+// Where in a picture phrases are, without any training for it: patches compared with phrases.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How much every place of a picture is like every phrase: values [phrases][grid.height][grid.width].
+struct PhraseMaps {
+    std::size_t phrases = 0;
+    ImageSize grid{0};
+    std::vector<float> values;
+
+    std::span<const float> of(std::size_t phrase) const {
+        return std::span(values).subspan(phrase * grid.area(), grid.area());
+    }
+};
+
+/// From preprocessed pixels [N, 3, height, width] to the embeddings of their patches [N, patches, width], of length 1: what
+/// AnyClip::patch_embeddings gives, or Clip's. PatchFeatures are its choice.
+using EmbedPatches = std::function<std::vector<float>(std::span<const float> pixels)>;
+
+/// Cosines of a picture's patches with phrases [phrases, width], of length 1. The picture is resized so that `windows` of the
+/// model's inputs stand along its shorter side, half a window apart (1: one), as many as are needed along the longer one;
+/// a patch that several windows see gets the mean of its cosines (as SCLIP's sliding windows, which take the mean of pixels).
+/// recipe is the model's preprocessing, of which size, filter, mean and deviation are used. `patch` is the side of the
+/// model's patches. Throws Error for phrases that are no whole rows, patches larger than the model's image, windows of 0 and
+/// pictures of no pixels.
+PhraseMaps phrase_maps(const Image& picture, const Preprocess& recipe, std::size_t patch, const EmbedPatches& embed,
+                       std::span<const float> phrases, std::size_t count, std::size_t windows = 1);
+
+/// The side of the patches of a model that makes `patches` of an image. Throws Error if no square patch does.
+std::size_t patch_side(const ImageSize& image, std::size_t patches);
+
+/// A map enlarged by linear interpolation between the centres of its places: torch.nn.functional.interpolate(mode =
+/// "bilinear", align_corners = False). Throws Error unless the map has grid.height · grid.width values and both sizes are at least 1.
+std::vector<float> enlarge(std::span<const float> map, const ImageSize& grid, const ImageSize& size);
+
+/// How maps become labels.
+struct SegmentOptions {
+    std::size_t background = 0;  ///< how many of the last phrases stand for everything else
+    double scale = 40;           ///< of cosines before the softmax (SCLIP's)
+    double handicap = 0;         ///< added to what background phrases have, in cosines
+    double least = 0;            ///< a place where no phrase is as probable is background
+};
+
+/// Which phrase every pixel of a picture shows.
+struct Segmentation {
+    static constexpr std::uint16_t background = 0xFFFF;
+
+    ImageSize size{0};
+    std::vector<std::uint16_t> labels;  ///< [height][width], a phrase or background
+    std::vector<float> probabilities;   ///< of the best phrase that is not background
+
+    /// The share of the pixels that a phrase has.
+    double share(std::uint16_t label) const;
+};
+
+/// Enlarges the maps to `size`, and gives every pixel the phrase of the largest softmax(scale · value). Throws Error for no
+/// phrase beside the background, and more than 65,535 phrases.
+Segmentation segment(const PhraseMaps& maps, const ImageSize& size, const SegmentOptions& options = {});
+
+/// Intersections and unions of labels over any number of pictures.
+class Overlap {
+public:
+    /// Labels below `classes` are counted, and background where `with_background`.
+    Overlap(std::size_t classes, bool with_background) : both_(classes + 1), found_(classes + 1), true_(classes + 1), with_background_(with_background) {}
+
+    /// Throws Error for sizes that differ, and a label that is neither below `classes` nor background.
+    void add(std::span<const std::uint16_t> found, std::span<const std::uint16_t> truth);
+
+    /// The mean over the classes that occur of intersection / union.
+    double mean_iou() const;
+    /// The share of pixels that are right.
+    double accuracy() const;
+
+private:
+    std::vector<std::size_t> both_, found_, true_;
+    bool with_background_;
+};
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -16294,6 +16795,7 @@ private:
 
 #if !defined(TANDEM_COMPILED) || defined(TANDEM_IMPLEMENTATION)
 
+#include <cctype>
 #include <cerrno>
 #include <csetjmp>
 #include <cstdlib>
@@ -18838,6 +19340,252 @@ TANDEM_INLINE std::string clean_text(std::string_view text, Cleaning cleaning) {
 }  // namespace tandem::inline TANDEM_ABI
 
 #endif
+
+// ---- tandem/data/shards.impl.hpp ----
+
+// Definitions of data/shards.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::size_t ShardSample::part(std::initializer_list<std::string_view> endings, std::size_t otherwise) const {
+    for (const std::string_view ending : endings) {
+        const auto found = std::ranges::find(parts, ending, [](const auto& one) { return std::string_view(one.first); });
+        if (found != parts.end()) return found->second;
+    }
+    return otherwise;
+}
+
+TANDEM_INLINE std::vector<ShardSample> group_samples(std::span<const TarMember> members) {
+    std::vector<ShardSample> samples;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        const std::string& name = members[i].name;
+        const std::size_t base = name.rfind('/') == std::string::npos ? 0 : name.rfind('/') + 1, dot = name.find('.', base);
+        if (dot == std::string::npos || dot == base || dot + 1 == name.size()) continue;
+        std::string ending = name.substr(dot + 1);
+        std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+        const std::string key = name.substr(0, dot);
+        const auto is_there = [&](const auto& part) { return part.first == ending; };
+        if (samples.empty() || samples.back().key != key || std::ranges::any_of(samples.back().parts, is_there)) samples.push_back({.key = key, .parts = {}});
+        samples.back().parts.emplace_back(std::move(ending), i);
+    }
+    return samples;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/files/tar.impl.hpp ----
+
+// Definitions of files/tar.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+inline constexpr std::size_t tar_block = 512;
+
+/// A field of a header: where it begins, and its bytes.
+struct TarField {
+    std::size_t at, size;
+};
+inline constexpr TarField tar_name{0, 100}, tar_mode{100, 8}, tar_uid{108, 8}, tar_gid{116, 8}, tar_size{124, 12}, tar_time{136, 12},
+    tar_sum{148, 8}, tar_type{156, 1}, tar_magic{257, 8}, tar_prefix{345, 155};
+
+TANDEM_INLINE std::string_view tar_text(std::span<const std::byte> header, TarField field) {
+    const char* const begin = reinterpret_cast<const char*>(header.data()) + field.at;
+    return {begin, static_cast<std::size_t>(std::find(begin, begin + field.size, '\0') - begin)};
+}
+
+/// Octal digits between blanks, or 63 bits behind a first byte of 0x80. Nothing for what is neither.
+TANDEM_INLINE std::optional<std::uint64_t> tar_number(std::span<const std::byte> header, TarField field) {
+    const auto byte = [&](std::size_t i) { return std::to_integer<std::uint64_t>(header[field.at + i]); };
+    std::uint64_t value = 0;
+    if (byte(0) == 0x80) {
+        for (std::size_t i = 1; i < field.size; ++i) {
+            if (value > (std::uint64_t{1} << 55) - 1) return std::nullopt;
+            value = value << 8 | byte(i);
+        }
+        return value;
+    }
+    bool ended = false;
+    for (std::size_t i = 0; i < field.size; ++i) {
+        const auto c = static_cast<char>(byte(i));
+        if (c == ' ' && value == 0 && !ended) continue;
+        if (c == ' ' || c == '\0') {
+            ended = true;
+        } else if (c < '0' || c > '7' || ended) {
+            return std::nullopt;
+        } else {
+            value = value * 8 + static_cast<std::uint64_t>(c - '0');
+        }
+    }
+    return value;
+}
+
+/// The sum of a header's bytes, its own field taken as blanks.
+TANDEM_INLINE std::uint64_t tar_checksum(std::span<const std::byte> header) {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < tar_block; ++i) {
+        const bool is_own = i >= tar_sum.at && i < tar_sum.at + tar_sum.size;
+        sum += is_own ? std::uint64_t{' '} : std::to_integer<std::uint64_t>(header[i]);
+    }
+    return sum;
+}
+
+/// What pax records say of the next member. A record is "LENGTH KEY=VALUE\n", LENGTH of all of it.
+struct PaxRecords {
+    std::optional<std::string> path;
+    std::optional<std::uint64_t> size;
+    bool is_sparse = false;
+};
+TANDEM_INLINE std::optional<PaxRecords> read_pax(std::string_view text) {
+    PaxRecords records;
+    while (!text.empty()) {
+        std::size_t length = 0, digits = 0;
+        while (digits < text.size() && digits < 10 && text[digits] >= '0' && text[digits] <= '9') length = length * 10 + static_cast<std::size_t>(text[digits++] - '0');
+        if (digits == 0 || length > text.size() || length < digits + 4 || text[digits] != ' ' || text[length - 1] != '\n') return std::nullopt;
+        const std::string_view record = text.substr(digits + 1, length - digits - 2);
+        const std::size_t equals = record.find('=');
+        if (equals == std::string_view::npos) return std::nullopt;
+        const std::string_view key = record.substr(0, equals), value = record.substr(equals + 1);
+        if (key == "path") records.path = std::string(value);
+        if (key.starts_with("GNU.sparse")) records.is_sparse = true;
+        if (key == "size") {
+            std::uint64_t size = 0;
+            if (value.empty() || value.size() > 18) return std::nullopt;
+            for (const char c : value) {
+                if (c < '0' || c > '9') return std::nullopt;
+                size = size * 10 + static_cast<std::uint64_t>(c - '0');
+            }
+            records.size = size;
+        }
+        text.remove_prefix(length);
+    }
+    return records;
+}
+
+TANDEM_INLINE std::array<std::byte, tar_block> tar_header(std::string_view name, std::string_view prefix, std::uint64_t size, char type) {
+    std::array<std::byte, tar_block> header{};
+    const auto put = [&](TarField field, std::string_view text) { std::ranges::copy(std::as_bytes(std::span(text)), header.begin() + static_cast<std::ptrdiff_t>(field.at)); };
+    const auto octal = [&](TarField field, std::uint64_t value) {
+        std::array<char, 24> digits{};
+        std::snprintf(digits.data(), digits.size(), "%0*llo", static_cast<int>(field.size - 1), static_cast<unsigned long long>(value));
+        put(field, digits.data());
+    };
+    put(tar_name, name);
+    put(tar_prefix, prefix);
+    octal(tar_mode, 0644);
+    octal(tar_uid, 0);
+    octal(tar_gid, 0);
+    octal(tar_time, 0);
+    if (size < std::uint64_t{1} << 33) {
+        octal(tar_size, size);
+    } else {
+        header[tar_size.at] = std::byte{0x80};
+        for (std::size_t i = 0; i < 8; ++i) header[tar_size.at + 4 + i] = static_cast<std::byte>(size >> (56 - 8 * i));
+    }
+    header[tar_type.at] = static_cast<std::byte>(type);
+    put(tar_magic, std::string_view("ustar\0" "00", 8));
+    std::array<char, 8> sum{};
+    std::snprintf(sum.data(), sum.size(), "%06llo", static_cast<unsigned long long>(tar_checksum(header)));
+    put(tar_sum, std::string_view(sum.data(), 7));
+    header[tar_sum.at + 7] = std::byte{' '};
+    return header;
+}
+
+}  // namespace detail
+
+TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
+    TarContents contents;
+    const auto stop = [&](std::size_t at, const std::string& reason) {
+        contents.fault = reason + " at byte " + std::to_string(at);
+        return contents;
+    };
+    std::optional<std::string> long_name;
+    detail::PaxRecords pax;
+    for (std::size_t at = 0; at < archive.size();) {
+        if (archive.size() - at < detail::tar_block) {
+            const auto rest = archive.subspan(at);
+            const bool is_padding = std::ranges::all_of(rest, [](std::byte byte) { return byte == std::byte{0}; });
+            return is_padding ? contents : stop(at, "the archive is cut off within a header");
+        }
+        const auto header = archive.subspan(at, detail::tar_block);
+        if (std::ranges::all_of(header, [](std::byte byte) { return byte == std::byte{0}; })) break;
+        const auto sum = detail::tar_number(header, detail::tar_sum), stated = detail::tar_number(header, detail::tar_size);
+        if (!sum || *sum != detail::tar_checksum(header)) return stop(at, at == 0 ? "no tar archive: a header whose checksum is wrong" : "a header whose checksum is wrong");
+        if (!stated) return stop(at, "a header without a size");
+        const char type = static_cast<char>(header[detail::tar_type.at]);
+        // The size of pax is that of the member it stands before, not of headers between them.
+        const bool is_about_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
+        const std::uint64_t size = !is_about_next && pax.size ? *pax.size : *stated;
+        const std::size_t data = at + detail::tar_block;
+        if (size > archive.size() - data) return stop(at, "the archive is cut off within a member");
+        const auto bytes = archive.subspan(data, size);
+        const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+        if (type == 'L') {
+            long_name = std::string(text.substr(0, text.find('\0')));
+        } else if (type == 'x') {
+            const auto records = detail::read_pax(text);
+            if (!records) return stop(at, "a pax header that cannot be read");
+            pax = *records;
+        } else if (!is_about_next) {
+            if (type == 'S' || pax.is_sparse) return stop(at, "a sparse file, which is not read");
+            const bool is_file = type == '0' || type == '\0' || type == '7';
+            if (is_file) {
+                std::string name(detail::tar_text(header, detail::tar_name));
+                // Old GNU archives have other things where ustar's prefix stands.
+                const bool is_ustar = detail::tar_text(header, {detail::tar_magic.at, 6}) == "ustar";
+                if (const auto prefix = detail::tar_text(header, detail::tar_prefix); is_ustar && !prefix.empty()) name = std::string(prefix) + "/" + name;
+                if (long_name) name = *long_name;
+                if (pax.path) name = *pax.path;
+                // Before ustar, a directory was a name with a slash behind it.
+                if (!name.empty() && !name.ends_with('/')) contents.members.push_back({.name = std::move(name), .offset = data, .size = size});
+            }
+            long_name.reset();
+            pax = {};
+        }
+        const std::uint64_t padded = (size + detail::tar_block - 1) / detail::tar_block * detail::tar_block;
+        at = data + static_cast<std::size_t>(std::min<std::uint64_t>(padded, archive.size() - data));
+    }
+    return contents;
+}
+
+TANDEM_INLINE void write_tar(const std::filesystem::path& path, std::span<const TarEntry> entries) {
+    static constexpr std::array<std::byte, 2 * detail::tar_block> zeros{};
+    std::deque<std::array<std::byte, detail::tar_block>> headers;
+    std::deque<std::string> records;
+    std::vector<std::span<const std::byte>> parts;
+    const auto put = [&](std::string_view name, std::string_view prefix, std::span<const std::byte> bytes, char type) {
+        headers.push_back(detail::tar_header(name, prefix, bytes.size(), type));
+        parts.push_back(headers.back());
+        parts.push_back(bytes);
+        parts.push_back(std::span(zeros).first((detail::tar_block - bytes.size() % detail::tar_block) % detail::tar_block));
+    };
+    for (const TarEntry& entry : entries) {
+        if (entry.name.empty() || entry.name.find('\0') != std::string::npos)
+            throw Error("write_tar", "a name for every member, without a byte 0", entry.name.empty() ? "none" : entry.name);
+        std::string_view name = entry.name, prefix;
+        if (name.size() > detail::tar_name.size) {
+            // The first slash behind which the rest fits, if what stands before it does.
+            const std::size_t slash = name.find('/', name.size() - detail::tar_name.size - 1);
+            if (slash != std::string_view::npos && slash > 0 && slash <= detail::tar_prefix.size && slash + 1 < name.size()) {
+                prefix = name.substr(0, slash);
+                name = name.substr(slash + 1);
+            } else {
+                const std::string rest = " path=" + entry.name + "\n";
+                std::size_t length = rest.size() + 1;
+                while (std::to_string(length).size() + rest.size() != length) ++length;
+                records.push_back(std::to_string(length) + rest);
+                put("pax_header", "", std::as_bytes(std::span(records.back())), 'x');
+                name = name.substr(0, detail::tar_name.size);
+            }
+        }
+        put(name, prefix, entry.bytes, '0');
+    }
+    parts.push_back(zeros);
+    write_file_atomically(path, parts);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/files/safetensors.impl.hpp ----
 
@@ -29293,13 +30041,13 @@ TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> AnyClip::
 }
 
 TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic, dynamic>> AnyClip::patch_embeddings(
-    std::span<const float> pixels) const {
+    std::span<const float> pixels, PatchFeatures features) const {
     const std::size_t count = images("patch_embeddings", pixels);
     require_tokens("patch_embeddings");
     require_embeddings(parts_.image_embeds);
     Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
                                                                sizes_.embedding);
-    model_->patch_embeddings(count, pixels.data(), embeddings.data());
+    model_->patch_embeddings(count, pixels.data(), features, embeddings.data());
     return embeddings;
 }
 
@@ -29606,6 +30354,523 @@ TANDEM_INLINE ImageSize FieldValues::image() const {
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/tasks/ask.impl.hpp ----
+
+// Definitions of tasks/ask.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Words of a question in lower case, without its marks.
+TANDEM_INLINE std::vector<std::string> question_words(std::string_view question) {
+    std::string text;
+    for (const char c : question) {
+        const auto byte = static_cast<unsigned char>(c);
+        const bool is_kept = byte >= 128 || std::isalnum(byte) != 0 || c == '\'' || c == '-';
+        text += is_kept ? static_cast<char>(byte < 128 ? std::tolower(byte) : c) : ' ';
+    }
+    std::vector<std::string> words;
+    std::istringstream in(text);
+    for (std::string word; in >> word;) words.push_back(word);
+    return words;
+}
+
+TANDEM_INLINE std::string joined(std::span<const std::string> words) {
+    std::string text;
+    for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+    return text;
+}
+
+TANDEM_INLINE bool is_one_of(std::string_view word, std::span<const std::string_view> words) {
+    return std::ranges::find(words, word) != words.end();
+}
+
+inline constexpr std::array<std::string_view, 4> articles{"the", "a", "an", "this"};
+inline constexpr std::array<std::string_view, 12> auxiliaries{"is", "are", "was", "were", "does", "do", "did", "has", "have", "can", "could", "will"};
+
+TANDEM_INLINE std::span<const std::string> without_article(std::span<const std::string> words) {
+    return !words.empty() && is_one_of(words.front(), articles) ? words.subspan(1) : words;
+}
+
+/// "a dog", "an apple".
+TANDEM_INLINE std::string with_article(const std::string& noun) {
+    const bool is_vowel = !noun.empty() && std::string_view("aeiou").find(noun.front()) != std::string_view::npos;
+    return (is_vowel ? "an " : "a ") + noun;
+}
+
+/// A question for yes or no as what it asks: "is there a dog" is "there is a dog", "is the car red" is "the car is red".
+TANDEM_INLINE std::string as_statement(std::span<const std::string> words) {
+    std::span<const std::string> rest = words.subspan(1);
+    const std::string& verb = words.front();
+    if (rest.empty()) return verb;
+    const bool helps = verb == "does" || verb == "do" || verb == "did";
+    if (helps) return joined(rest);
+    // Behind the subject: an article and a noun, or one word.
+    const std::size_t subject = std::min(rest.size(), is_one_of(rest.front(), articles) ? std::size_t{2} : std::size_t{1});
+    std::string text = joined(rest.first(subject)) + " " + verb;
+    if (subject < rest.size()) text += " " + joined(rest.subspan(subject));
+    return text;
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::string_view name_of(QuestionKind kind) {
+    constexpr std::array<std::string_view, 6> names{"yes or no", "colour", "count", "object", "place", "other"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+TANDEM_INLINE Statements statements_of(std::string_view question, std::span<const std::string> answers) {
+    const std::vector<std::string> all = detail::question_words(question);
+    if (all.empty()) throw Error("a question", "words", std::string(question).empty() ? "none" : std::string(question));
+    for (const std::string& answer : answers) {
+        if (detail::question_words(answer).empty()) throw Error("an answer", "words", answer.empty() ? "none" : answer);
+    }
+    const std::span<const std::string> words(all);
+    const auto begins = [&](std::initializer_list<std::string_view> start) {
+        return start.size() <= words.size() && std::equal(start.begin(), start.end(), words.begin());
+    };
+    const auto own = [&](std::initializer_list<const char*> otherwise) {
+        return answers.empty() ? std::vector<std::string>(otherwise.begin(), otherwise.end()) : std::vector<std::string>(answers.begin(), answers.end());
+    };
+    Statements out;
+    const auto fill = [&](const auto& text) {
+        for (const std::string& answer : out.answers) out.texts.push_back(text(answer));
+    };
+    const bool asks_colour = begins({"what", "color"}) || begins({"what", "colour"}) || begins({"which", "color"}) || begins({"which", "colour"});
+    if (asks_colour && words.size() > 3) {
+        out.kind = QuestionKind::colour;
+        out.answers = own({"red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey"});
+        const std::string thing = detail::joined(detail::without_article(words.subspan(3)));
+        const bool are_many = words[2] == "are" || words[2] == "were";
+        fill([&](const std::string& answer) { return are_many ? answer + " " + thing : detail::with_article(answer + " " + thing); });
+    } else if (begins({"how", "many"}) && words.size() > 2) {
+        out.kind = QuestionKind::count;
+        out.answers = own({"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"});
+        const auto end = std::ranges::find_if(words.subspan(2), [](const std::string& word) { return detail::is_one_of(word, detail::auxiliaries); });
+        const std::string things = detail::joined(std::span(words.subspan(2).begin(), end));
+        fill([&](const std::string& answer) {
+            const bool is_one = (answer == "one" || answer == "1") && things.size() > 1 && things.ends_with('s') && !things.ends_with("ss");
+            return answer + " " + (is_one ? things.substr(0, things.size() - 1) : things);
+        });
+    } else if (detail::is_one_of(words.front(), detail::auxiliaries)) {
+        out.kind = QuestionKind::yes_no;
+        out.answers = own({"yes", "no"});
+        const std::string statement = detail::as_statement(words);
+        if (out.answers == std::vector<std::string>{"yes", "no"}) {
+            // The second is what a caption without it could say; "no dog" would be near every dog.
+            if (statement.starts_with("there is ") || statement.starts_with("there are ")) {
+                out.texts = {"a picture of " + detail::joined(words.subspan(2)), "a picture of something else"};
+            } else {
+                out.texts = {statement, "a picture where that is not so"};
+            }
+        } else {
+            fill([&](const std::string& answer) { return statement + ", " + answer; });
+        }
+    } else {
+        if (answers.empty())
+            throw Error("a question", "answers to choose from: only yes or no, colours and numbers go without", std::string(question));
+        out.answers.assign(answers.begin(), answers.end());
+        const bool asks_place = words.front() == "where";
+        // "what is this", "what is in the picture", "what animal is it", "what kind of food is this"
+        const auto verb = std::ranges::find_if(words, [](const std::string& word) { return detail::is_one_of(word, detail::auxiliaries); });
+        std::span<const std::string> behind = verb == words.end() ? std::span<const std::string>{} : words.subspan(static_cast<std::size_t>(verb - words.begin()) + 1);
+        constexpr std::array<std::string_view, 8> bare{"this", "that", "it", "there", "these", "shown", "in", "here"};
+        if (asks_place && !behind.empty()) {
+            out.kind = QuestionKind::place;
+            fill([&](const std::string& answer) { return detail::joined(behind) + " " + answer; });
+        } else if ((words.front() == "what" || words.front() == "which" || words.front() == "who") && (behind.empty() || detail::is_one_of(behind.front(), bare))) {
+            out.kind = QuestionKind::object;
+            fill([&](const std::string& answer) { return "a picture of " + detail::with_article(answer); });
+        } else {
+            const std::string rest = detail::joined(behind.empty() ? words : behind);
+            fill([&](const std::string& answer) { return rest + " " + answer; });
+        }
+    }
+    return out;
+}
+
+TANDEM_INLINE std::vector<double> answer_probabilities(std::span<const float> picture, std::span<const float> statements,
+                                                       std::span<const float> others, double scale) {
+    const std::size_t width = picture.size();
+    if (width == 0 || statements.empty() || statements.size() % width != 0 || others.size() % width != 0)
+        throw Error("answer_probabilities", "rows of width " + std::to_string(width),
+                    std::to_string(statements.size()) + " numbers of statements, " + std::to_string(others.size()) + " of other pictures");
+    std::vector<double> shares;
+    for (std::size_t i = 0; i < statements.size(); i += width) {
+        const auto cosine = [&](std::span<const float> row) {
+            return static_cast<double>(std::inner_product(row.begin(), row.end(), statements.begin() + static_cast<std::ptrdiff_t>(i), 0.0F));
+        };
+        double prior = 0;
+        for (std::size_t j = 0; j < others.size(); j += width) prior += cosine(others.subspan(j, width));
+        shares.push_back(cosine(picture) - (others.empty() ? 0 : prior / static_cast<double>(others.size() / width)));
+    }
+    const double largest = *std::ranges::max_element(shares);
+    double sum = 0;
+    for (double& share : shares) sum += share = std::exp(scale * (share - largest));
+    for (double& share : shares) share /= sum;
+    return shares;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/curation.impl.hpp ----
+
+// Definitions of tasks/curation.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// How many rows there are.
+TANDEM_INLINE std::size_t whole_rows(std::span<const float> rows, std::size_t width, const char* where) {
+    if (width == 0 || rows.size() % width != 0) throw Error(where, "rows of width " + std::to_string(width), std::to_string(rows.size()) + " numbers");
+    return rows.size() / width;
+}
+
+/// Cosines of some rows with all: [some, all].
+TANDEM_INLINE void cosines_of(std::span<const float> some, std::span<const float> all, std::size_t width, std::vector<float>& to) {
+    const std::size_t m = some.size() / width, n = all.size() / width;
+    to.resize(m * n);
+    kernels::gemm<float>(m, n, width, kernels::row_major(some.data(), width), kernels::row_major(all.data(), width).transposed(), to.data(), n);
+}
+
+/// What of a picture lies over another: the share that is left out at the left, top, right and bottom.
+using Margins = std::array<double, 4>;
+
+/// Where places of an axis lie in a grid of `side`, between the margins: two of its own, and the second one's share.
+template <std::size_t places>
+std::array<std::pair<std::size_t, float>, places> places_between(double before, double behind, std::size_t side) {
+    std::array<std::pair<std::size_t, float>, places> axis;
+    for (std::size_t i = 0; i < places; ++i) {
+        const double at = (before + (static_cast<double>(i) + 0.5) / static_cast<double>(places) * (1 - before - behind)) * static_cast<double>(side) - 0.5;
+        const double first = std::clamp(std::floor(at), 0.0, static_cast<double>(side - 2));
+        axis[i] = {static_cast<std::size_t>(first), static_cast<float>(std::clamp(at - first, 0.0, 1.0))};
+    }
+    return axis;
+}
+
+/// A grid [side, side] between margins, on another one; linear between its own.
+template <std::size_t places>
+std::array<float, places * places> sampled(const std::uint8_t* grid, std::size_t side, const Margins& inner) {
+    const auto columns = places_between<places>(inner[0], inner[2], side), rows = places_between<places>(inner[1], inner[3], side);
+    std::array<float, places * places> found;
+    for (std::size_t y = 0; y < places; ++y) {
+        const auto [top, down] = rows[y];
+        const std::uint8_t* const above = grid + top * side;
+        for (std::size_t x = 0; x < places; ++x) {
+            const auto [left, across] = columns[x];
+            const auto mixed = [&](const std::uint8_t* row) { return static_cast<float>(row[left]) * (1 - across) + static_cast<float>(row[left + 1]) * across; };
+            found[y * places + x] = mixed(above) * (1 - down) + mixed(above + side) * down;
+        }
+    }
+    return found;
+}
+template <std::size_t places>
+std::array<float, places * places> lightness(const PictureSignature& of, const Margins& inner) {
+    return sampled<places>(of.light.data(), PictureSignature::side, inner);
+}
+
+template <std::size_t count>
+double squares_apart(const std::array<float, count>& a, const std::array<float, count>& b) {
+    float sum = 0;
+    for (std::size_t i = 0; i < count; ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+    return static_cast<double>(sum);
+}
+
+/// The mean square of what lies around the mean.
+template <std::size_t count>
+double variance_of(const std::array<float, count>& values) {
+    double mean = 0, sum = 0;
+    for (const float value : values) mean += static_cast<double>(value);
+    mean /= static_cast<double>(count);
+    for (const float value : values) sum += (static_cast<double>(value) - mean) * (static_cast<double>(value) - mean);
+    return sum / static_cast<double>(count);
+}
+
+/// How far every place of a lies from what b has there and at its eight neighbours: outlines move by less than a place with a
+/// copy's resizing.
+template <std::size_t places>
+std::array<float, places * places> beyond_neighbours(const std::array<float, places * places>& a, const std::array<float, places * places>& b) {
+    std::array<float, places * places> found;
+    for (std::size_t y = 0; y < places; ++y) {
+        for (std::size_t x = 0; x < places; ++x) {
+            float low = b[y * places + x], high = low;
+            for (std::size_t v = y > 0 ? y - 1 : 0; v <= std::min(y + 1, places - 1); ++v) {
+                for (std::size_t u = x > 0 ? x - 1 : 0; u <= std::min(x + 1, places - 1); ++u) {
+                    low = std::min(low, b[v * places + u]);
+                    high = std::max(high, b[v * places + u]);
+                }
+            }
+            found[y * places + x] = std::max({0.0F, low - a[y * places + x], a[y * places + x] - high});
+        }
+    }
+    return found;
+}
+
+/// Whether colours are alike, where b lies over a part of a.
+TANDEM_INLINE bool has_colours_of(const PictureSignature& a, const Margins& inner, const PictureSignature& b) {
+    constexpr std::size_t places = 6, plane = PictureSignature::colour_side * PictureSignature::colour_side;
+    constexpr float most_apart = 36, mean_apart = 8;
+    for (const std::size_t at : {std::size_t{0}, plane}) {
+        const auto of_a = sampled<places>(a.colour.data() + at, PictureSignature::colour_side, inner), of_b = sampled<places>(b.colour.data() + at, PictureSignature::colour_side, {});
+        float sum = 0, largest = 0;
+        for (std::size_t i = 0; i < of_a.size(); ++i) {
+            sum += std::abs(of_a[i] - of_b[i]);
+            largest = std::max(largest, std::abs(of_a[i] - of_b[i]));
+        }
+        if (largest > most_apart || sum > mean_apart * static_cast<float>(of_a.size())) return false;
+    }
+    return true;
+}
+
+/// One less the largest mean difference in a block of places, in deviations of b's lightness, where b lies best over a part of a.
+TANDEM_INLINE double lies_over(const PictureSignature& a, const PictureSignature& b) {
+    constexpr std::size_t coarse = 12, places = 36, blocks = 9, size = places / blocks;
+    constexpr double most = 0.15, least_variance = 64;
+    // All margins by twentieths on a coarse grid, the best of them nearer on a fine one.
+    Margins inner{};
+    const auto roughly_b = lightness<coarse>(b, {});
+    double best = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < 256; ++i) {
+        const Margins tried{i % 4 * 0.05, i / 4 % 4 * 0.05, i / 16 % 4 * 0.05, i / 64 * 0.05};
+        const double found = squares_apart(lightness<coarse>(a, tried), roughly_b);
+        if (found < best) best = found, inner = tried;
+    }
+    // Most of the contrast is explained by now, or never.
+    if (best > 0.5 * std::max(least_variance, variance_of(roughly_b)) * static_cast<double>(coarse * coarse)) return 0;
+    const auto of_b = lightness<places>(b, {});
+    best = squares_apart(lightness<places>(a, inner), of_b);
+    for (const double step : {0.03, 0.015, 0.0075}) {
+        for (bool better = true; better;) {
+            better = false;
+            // An edge alone, or two that move together.
+            constexpr std::array<std::array<int, 4>, 8> moves{{{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}, {1, 0, 1, 0}, {0, 1, 0, 1}, {1, 0, -1, 0}, {0, 1, 0, -1}}};
+            for (const auto& move : moves) {
+                for (const double sign : {step, -step}) {
+                    Margins tried = inner;
+                    for (std::size_t i = 0; i < 4; ++i) tried[i] = std::clamp(tried[i] + sign * move[i], 0.0, most);
+                    if (tried == inner) continue;
+                    const double found = squares_apart(lightness<places>(a, tried), of_b);
+                    if (found < best * 0.999) best = found, inner = tried, better = true;
+                }
+            }
+        }
+    }
+    if (!has_colours_of(a, inner, b)) return 0;
+    const auto of_a = lightness<places>(a, inner);
+    const auto one = beyond_neighbours<places>(of_a, of_b), other = beyond_neighbours<places>(of_b, of_a);
+    // Where next to nothing is to be seen, noise is no difference.
+    const double deviation = std::sqrt(std::max(least_variance, variance_of(of_b)));
+    double worst = 0;
+    for (std::size_t block = 0; block < blocks * blocks; ++block) {
+        double sum = 0;
+        for (std::size_t i = 0; i < size * size; ++i) {
+            const std::size_t at = (block / blocks * size + i / size) * places + block % blocks * size + i % size;
+            sum += static_cast<double>(one[at] + other[at]) / 2;
+        }
+        worst = std::max(worst, sum / (size * size));
+    }
+    return 1 - worst / deviation;
+}
+
+}  // namespace detail
+
+TANDEM_INLINE PictureSignature signature_of(const Image& image) {
+    detail::check_image(image, "signature_of");
+    PictureSignature found;
+    // ITU-R BT.601, full range.
+    const auto light = [](const std::uint8_t* pixel) { return 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]; };
+    const Image small = resize(image, PictureSignature::side, PictureSignature::side, Filter::bilinear);
+    for (std::size_t i = 0; i < found.light.size(); ++i) found.light[i] = static_cast<std::uint8_t>(std::lround(light(small.pixels.data() + 3 * i)));
+    const Image tiny = resize(image, PictureSignature::colour_side, PictureSignature::colour_side, Filter::bilinear);
+    constexpr std::size_t places = found.colour.size() / 2;
+    for (std::size_t i = 0; i < places; ++i) {
+        const std::uint8_t* const pixel = tiny.pixels.data() + 3 * i;
+        found.colour[i] = static_cast<std::uint8_t>(std::clamp(std::lround(128 + 0.564 * (pixel[2] - light(pixel))), 0L, 255L));
+        found.colour[places + i] = static_cast<std::uint8_t>(std::clamp(std::lround(128 + 0.713 * (pixel[0] - light(pixel))), 0L, 255L));
+    }
+    return found;
+}
+
+TANDEM_INLINE double same_picture(const PictureSignature& a, const PictureSignature& b) {
+    // What differs on the whole is no copy with some percent cut off.
+    constexpr double most_light = 40, most_colour = 16;
+    const auto mean = [](std::span<const std::uint8_t> values) { return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()); };
+    constexpr std::size_t plane = PictureSignature::colour_side * PictureSignature::colour_side;
+    const auto apart = [&](const std::uint8_t* one, const std::uint8_t* other, std::size_t size) {
+        return std::abs(mean(std::span(one, size)) - mean(std::span(other, size)));
+    };
+    if (apart(a.light.data(), b.light.data(), a.light.size()) > most_light || apart(a.colour.data(), b.colour.data(), plane) > most_colour ||
+        apart(a.colour.data() + plane, b.colour.data() + plane, plane) > most_colour)
+        return 0;
+    return std::max(detail::lies_over(a, b), detail::lies_over(b, a));
+}
+
+TANDEM_INLINE std::vector<std::optional<Likeness>> group_alike(std::span<const float> rows, std::size_t width, std::span<const std::size_t> order,
+                                                               float least) {
+    const std::size_t count = detail::whole_rows(rows, width, "group_alike");
+    std::vector<std::uint8_t> listed(count);
+    for (const std::size_t row : order) {
+        if (row >= count || listed[row] != 0) throw Error("group_alike", "every row once in the order", "row " + std::to_string(row) + (row < count ? " twice" : ""));
+        listed[row] = 1;
+    }
+    if (order.size() != count) throw Error("group_alike", std::to_string(count) + " rows in the order", std::to_string(order.size()));
+    std::vector<std::optional<Likeness>> found(count);
+    std::vector<std::uint8_t> taken(count);
+    constexpr std::size_t at_once = 64;
+    std::vector<float> some, cosines;
+    for (std::size_t first = 0; first < count;) {
+        // Rows that are free so far; those of them that an earlier one takes are passed over below.
+        std::vector<std::size_t> asked;
+        for (; first < count && asked.size() < at_once; ++first) {
+            if (taken[order[first]] == 0) asked.push_back(order[first]);
+        }
+        some.clear();
+        for (const std::size_t row : asked) some.insert(some.end(), rows.begin() + static_cast<std::ptrdiff_t>(row * width), rows.begin() + static_cast<std::ptrdiff_t>((row + 1) * width));
+        detail::cosines_of(some, rows, width, cosines);
+        for (std::size_t i = 0; i < asked.size(); ++i) {
+            if (taken[asked[i]] != 0) continue;
+            taken[asked[i]] = 1;
+            for (std::size_t row = 0; row < count; ++row) {
+                if (taken[row] != 0 || cosines[i * count + row] < least) continue;
+                taken[row] = 1;
+                found[row] = Likeness{asked[i], cosines[i * count + row]};
+            }
+        }
+    }
+    return found;
+}
+
+TANDEM_INLINE std::vector<std::size_t> Clusters::sizes() const {
+    std::size_t most = 0;
+    for (const std::size_t cluster : of) most = std::max(most, cluster + 1);
+    std::vector<std::size_t> counts(most);
+    for (const std::size_t cluster : of) ++counts[cluster];
+    return counts;
+}
+
+TANDEM_INLINE Clusters spherical_k_means(std::span<const float> rows, std::size_t width, std::size_t clusters, Seed seed, std::size_t rounds) {
+    const std::size_t count = detail::whole_rows(rows, width, "spherical_k_means");
+    if (clusters == 0 || clusters > count) throw Error("spherical_k_means", "1 to " + std::to_string(count) + " clusters", std::to_string(clusters));
+    const auto row = [&](std::size_t i) { return rows.subspan(i * width, width); };
+    Random random(seed);
+    std::vector<std::size_t> order(count);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    shuffle(order, random);
+    Clusters found{.centres = {}, .of = std::vector<std::size_t>(count)};
+    for (std::size_t i = 0; i < clusters; ++i) found.centres.insert(found.centres.end(), row(order[i]).begin(), row(order[i]).end());
+    std::vector<float> nearest(count), cosines;
+    constexpr std::size_t at_once = 4096;
+    for (std::size_t round = 0; round <= rounds; ++round) {
+        bool changed = round == 0;
+        for (std::size_t first = 0; first < count; first += at_once) {
+            const std::size_t some = std::min(at_once, count - first);
+            detail::cosines_of(rows.subspan(first * width, some * width), found.centres, width, cosines);
+            for (std::size_t i = 0; i < some; ++i) {
+                const auto begin = cosines.begin() + static_cast<std::ptrdiff_t>(i * clusters), end = begin + static_cast<std::ptrdiff_t>(clusters);
+                const auto best = std::max_element(begin, end);
+                changed |= found.of[first + i] != static_cast<std::size_t>(best - begin);
+                found.of[first + i] = static_cast<std::size_t>(best - begin);
+                nearest[first + i] = *best;
+            }
+        }
+        if (!changed || round == rounds) break;
+        std::vector<double> sums(clusters * width);
+        std::vector<std::size_t> sizes(clusters);
+        for (std::size_t i = 0; i < count; ++i) {
+            for (std::size_t j = 0; j < width; ++j) sums[found.of[i] * width + j] += static_cast<double>(row(i)[j]);
+            ++sizes[found.of[i]];
+        }
+        for (std::size_t cluster = 0; cluster < clusters; ++cluster) {
+            double length = 0;
+            for (std::size_t j = 0; j < width; ++j) length += sums[cluster * width + j] * sums[cluster * width + j];
+            if (sizes[cluster] == 0 || length == 0) {
+                const auto far = static_cast<std::size_t>(std::ranges::min_element(nearest) - nearest.begin());
+                std::ranges::copy(row(far), found.centres.begin() + static_cast<std::ptrdiff_t>(cluster * width));
+                nearest[far] = 1;  // not for the next empty one as well
+                continue;
+            }
+            for (std::size_t j = 0; j < width; ++j) found.centres[cluster * width + j] = static_cast<float>(sums[cluster * width + j] / std::sqrt(length));
+        }
+    }
+    return found;
+}
+
+TANDEM_INLINE std::vector<std::optional<Likeness>> semantic_duplicates(std::span<const float> rows, std::size_t width, const Clusters& clusters,
+                                                                       double epsilon) {
+    const std::size_t count = detail::whole_rows(rows, width, "semantic_duplicates");
+    if (clusters.of.size() != count) throw Error("semantic_duplicates", "clusters of " + std::to_string(count) + " rows", std::to_string(clusters.of.size()));
+    std::vector<std::vector<std::size_t>> members(clusters.centres.size() / width);
+    for (std::size_t i = 0; i < count; ++i) members.at(clusters.of[i]).push_back(i);
+    std::vector<std::optional<Likeness>> found(count);
+    const auto least = static_cast<float>(1 - epsilon);
+    std::vector<float> some, cosines, centre;
+    for (std::size_t cluster = 0; cluster < members.size(); ++cluster) {
+        some.clear();
+        for (const std::size_t i : members[cluster]) some.insert(some.end(), rows.begin() + static_cast<std::ptrdiff_t>(i * width), rows.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+        const std::size_t size = members[cluster].size();
+        if (size < 2) continue;
+        detail::cosines_of(some, std::span(clusters.centres).subspan(cluster * width, width), width, centre);
+        std::vector<std::size_t> order(size);
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        std::ranges::sort(order, {}, [&](std::size_t i) { return std::pair(centre[i], members[cluster][i]); });
+        // Rows in that order, some at a time, with those that stand before them.
+        std::vector<float> ordered;
+        for (const std::size_t i : order) ordered.insert(ordered.end(), some.begin() + static_cast<std::ptrdiff_t>(i * width), some.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+        constexpr std::size_t at_once = 256;
+        for (std::size_t first = 0; first < size; first += at_once) {
+            const std::size_t end = std::min(size, first + at_once);
+            detail::cosines_of(std::span(ordered).subspan(first * width, (end - first) * width), std::span(ordered).first(end * width), width, cosines);
+            for (std::size_t i = first; i < end; ++i) {
+                const auto begin = cosines.begin() + static_cast<std::ptrdiff_t>((i - first) * end);
+                const auto best = std::max_element(begin, begin + static_cast<std::ptrdiff_t>(i));
+                if (i > 0 && *best > least) found[members[cluster][order[i]]] = Likeness{members[cluster][order[static_cast<std::size_t>(best - begin)]], *best};
+            }
+        }
+    }
+    return found;
+}
+
+TANDEM_INLINE std::vector<double> nearness(std::span<const float> rows, std::size_t width, std::size_t neighbours) {
+    const std::size_t count = detail::whole_rows(rows, width, "nearness");
+    if (count < 2 || neighbours == 0) throw Error("nearness", "2 rows or more, and a neighbour", std::to_string(count) + " rows, " + std::to_string(neighbours) + " neighbours");
+    const std::size_t k = std::min(neighbours, count - 1);
+    std::vector<double> found(count);
+    std::vector<float> cosines;
+    constexpr std::size_t at_once = 256;
+    for (std::size_t first = 0; first < count; first += at_once) {
+        const std::size_t some = std::min(at_once, count - first);
+        detail::cosines_of(rows.subspan(first * width, some * width), rows, width, cosines);
+        parallel_for(some, 8, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const auto row = std::span(cosines).subspan(i * count, count);
+                row[first + i] = -2;  // not itself
+                std::ranges::partial_sort(row, row.begin() + static_cast<std::ptrdiff_t>(k), std::greater<>());
+                found[first + i] = std::accumulate(row.begin(), row.begin() + static_cast<std::ptrdiff_t>(k), 0.0) / static_cast<double>(k);
+            }
+        });
+    }
+    return found;
+}
+
+TANDEM_INLINE std::vector<double> robust_scores(std::span<const double> values) {
+    const auto median = [](std::vector<double> some) {
+        const auto middle = some.begin() + static_cast<std::ptrdiff_t>(some.size() / 2);
+        std::ranges::nth_element(some, middle);
+        return *middle;
+    };
+    std::vector<double> scores(values.size());
+    if (values.empty()) return scores;
+    const double centre = median({values.begin(), values.end()});
+    for (std::size_t i = 0; i < values.size(); ++i) scores[i] = std::abs(values[i] - centre);
+    const double deviation = 1.4826 * median(scores);
+    for (std::size_t i = 0; i < values.size(); ++i) scores[i] = deviation > 0 ? (values[i] - centre) / deviation : 0;
+    return scores;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/tasks/fusion.impl.hpp ----
 
@@ -30543,6 +31808,189 @@ TANDEM_INLINE double expected_calibration_error(std::span<const double> probabil
 
 TANDEM_INLINE double f1_score(std::size_t hits, std::size_t found, std::size_t there) {
     return hits == 0 ? 0 : 2 * static_cast<double>(hits) / static_cast<double>(found + there);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/segmentation.impl.hpp ----
+
+// Definitions of tasks/segmentation.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Where windows of `window` places begin along `side` of them, half a window apart; the last one ends with the side.
+TANDEM_INLINE std::vector<std::size_t> window_starts(std::size_t side, std::size_t window) {
+    std::vector<std::size_t> starts;
+    const std::size_t step = std::max<std::size_t>(1, window / 2);
+    for (std::size_t at = 0; at + window < side; at += step) starts.push_back(at);
+    starts.push_back(side - window);
+    return starts;
+}
+
+/// Of one axis of a larger map: the two places that a pixel lies between, and the second one's share.
+struct Between {
+    std::size_t first, second;
+    float share;
+};
+TANDEM_INLINE std::vector<Between> between(std::size_t places, std::size_t pixels) {
+    std::vector<Between> axis;
+    for (std::size_t i = 0; i < pixels; ++i) {
+        const double centre = (static_cast<double>(i) + 0.5) * static_cast<double>(places) / static_cast<double>(pixels) - 0.5;
+        const double place = std::clamp(centre, 0.0, static_cast<double>(places - 1));
+        const auto first = static_cast<std::size_t>(place);
+        axis.push_back({first, std::min(first + 1, places - 1), static_cast<float>(place - static_cast<double>(first))});
+    }
+    return axis;
+}
+TANDEM_INLINE float at(std::span<const float> map, std::size_t width, const Between& y, const Between& x) {
+    const float* const top = map.data() + y.first * width;
+    const float* const bottom = map.data() + y.second * width;
+    return (top[x.first] * (1 - x.share) + top[x.second] * x.share) * (1 - y.share) +
+           (bottom[x.first] * (1 - x.share) + bottom[x.second] * x.share) * y.share;
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::size_t patch_side(const ImageSize& image, std::size_t patches) {
+    for (std::size_t side = std::min(image.height, image.width); side > 0; --side) {
+        if ((image.height / side) * (image.width / side) == patches) return side;
+    }
+    throw Error("patch_side", "a number of square patches in " + to_string(image) + " pixels", std::to_string(patches));
+}
+
+TANDEM_INLINE PhraseMaps phrase_maps(const Image& picture, const Preprocess& recipe, std::size_t patch, const EmbedPatches& embed,
+                                     std::span<const float> phrases, std::size_t count, std::size_t windows) {
+    detail::check_image(picture, "phrase_maps");
+    if (count == 0 || phrases.empty() || phrases.size() % count != 0)
+        throw Error("phrase_maps", "rows of phrases, all of one width", std::to_string(count) + " rows of " + std::to_string(phrases.size()) + " numbers in all");
+    if (patch == 0 || patch > std::min(recipe.size.height, recipe.size.width))
+        throw Error("phrase_maps", "patches of 1 to " + std::to_string(std::min(recipe.size.height, recipe.size.width)) + " pixels", std::to_string(patch));
+    if (windows == 0) throw Error("phrase_maps", "1 window or more", "0");
+    const ImageSize window(recipe.size.height / patch, recipe.size.width / patch);
+    const std::size_t width = phrases.size() / count;
+    // `windows` windows, half a window apart, along the side that needs fewer of them.
+    const auto places = [&](std::size_t side) { return side + (windows - 1) * std::max<std::size_t>(1, side / 2); };
+    const double scale = std::max(static_cast<double>(places(window.height)) / picture.height, static_cast<double>(places(window.width)) / picture.width);
+    const auto whole = [&](int side, std::size_t least) {
+        return std::max(least, static_cast<std::size_t>(std::lround(scale * side)));
+    };
+    PhraseMaps maps{.phrases = count, .grid = ImageSize(whole(picture.height, window.height), whole(picture.width, window.width)), .values = {}};
+    maps.values.resize(count * maps.grid.area());
+    std::vector<float> seen(maps.grid.area());
+    const Image resized = resize(picture, static_cast<int>(maps.grid.width * patch), static_cast<int>(maps.grid.height * patch), recipe.filter, recipe.resampling);
+    std::vector<std::pair<std::size_t, std::size_t>> starts;
+    for (const std::size_t top : detail::window_starts(maps.grid.height, window.height)) {
+        for (const std::size_t left : detail::window_starts(maps.grid.width, window.width)) starts.emplace_back(top, left);
+    }
+    constexpr std::size_t at_once = 16;
+    for (std::size_t first = 0; first < starts.size(); first += at_once) {
+        const std::size_t some = std::min(at_once, starts.size() - first);
+        std::vector<float> pixels(some * recipe.count());
+        for (std::size_t i = 0; i < some; ++i) {
+            // Where patches do not fill the model's image, it does not look at the rest.
+            const auto [top, left] = starts[first + i];
+            const int y = static_cast<int>(top * patch), x = static_cast<int>(left * patch);
+            const Region part{x, y, static_cast<int>(window.width * patch), static_cast<int>(window.height * patch)};
+            const Image cut = detail::place(detail::view(resized, part), static_cast<int>(recipe.size.width), static_cast<int>(recipe.size.height), 0, 0, recipe.padding);
+            normalise(cut, recipe.mean, recipe.deviation, std::span(pixels).subspan(i * recipe.count(), recipe.count()));
+        }
+        const std::vector<float> rows = embed(pixels);
+        if (rows.size() != some * window.area() * width)
+            throw Error("phrase_maps", std::to_string(window.area()) + " patches of width " + std::to_string(width) + " in each of " + std::to_string(some) + " windows",
+                        std::to_string(rows.size()) + " numbers");
+        for (std::size_t i = 0; i < some * window.area(); ++i) {
+            const auto [top, left] = starts[first + i / window.area()];
+            const std::size_t inside = i % window.area();
+            const std::size_t at = (top + inside / window.width) * maps.grid.width + left + inside % window.width;
+            const float* const row = rows.data() + i * width;
+            for (std::size_t phrase = 0; phrase < count; ++phrase)
+                maps.values[phrase * seen.size() + at] += std::inner_product(row, row + width, phrases.data() + phrase * width, 0.0F);
+            seen[at] += 1;
+        }
+    }
+    for (std::size_t i = 0; i < maps.values.size(); ++i) maps.values[i] /= seen[i % seen.size()];
+    return maps;
+}
+
+TANDEM_INLINE std::vector<float> enlarge(std::span<const float> map, const ImageSize& grid, const ImageSize& size) {
+    if (grid.area() == 0 || map.size() != grid.area() || size.area() == 0)
+        throw Error("enlarge", "a map of " + to_string(grid) + " values, and a size of 1 or more",
+                    std::to_string(map.size()) + " values, and " + to_string(size));
+    const std::vector<detail::Between> rows = detail::between(grid.height, size.height), columns = detail::between(grid.width, size.width);
+    std::vector<float> out;
+    out.reserve(size.area());
+    for (const detail::Between& y : rows) {
+        for (const detail::Between& x : columns) out.push_back(detail::at(map, grid.width, y, x));
+    }
+    return out;
+}
+
+TANDEM_INLINE double Segmentation::share(std::uint16_t label) const {
+    return labels.empty() ? 0 : static_cast<double>(std::ranges::count(labels, label)) / static_cast<double>(labels.size());
+}
+
+TANDEM_INLINE Segmentation segment(const PhraseMaps& maps, const ImageSize& size, const SegmentOptions& options) {
+    if (maps.phrases <= options.background || maps.phrases >= Segmentation::background)
+        throw Error("segment", "1 to 65,534 phrases, one or more beside the background",
+                    std::to_string(maps.phrases) + ", " + std::to_string(options.background) + " of them background");
+    if (maps.grid.area() == 0 || maps.values.size() != maps.phrases * maps.grid.area() || size.area() == 0)
+        throw Error("segment", "maps of " + to_string(maps.grid) + " values, and a size of 1 or more",
+                    std::to_string(maps.values.size()) + " values, and " + to_string(size));
+    const std::size_t wanted = maps.phrases - options.background;
+    const std::vector<detail::Between> rows = detail::between(maps.grid.height, size.height), columns = detail::between(maps.grid.width, size.width);
+    Segmentation found{.size = size, .labels = std::vector<std::uint16_t>(size.area()), .probabilities = std::vector<float>(size.area())};
+    parallel_for(size.height, 8, [&](std::size_t begin, std::size_t end) {
+        std::vector<double> values(maps.phrases);
+        for (std::size_t y = begin; y < end; ++y) {
+            for (std::size_t x = 0; x < size.width; ++x) {
+                for (std::size_t i = 0; i < maps.phrases; ++i)
+                    values[i] = options.scale * (static_cast<double>(detail::at(maps.of(i), maps.grid.width, rows[y], columns[x])) + (i < wanted ? 0 : options.handicap));
+                const auto best = static_cast<std::size_t>(std::max_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(wanted)) - values.begin());
+                const double top = values[best], largest = *std::ranges::max_element(values);
+                double sum = 0;
+                for (const double value : values) sum += std::exp(value - largest);
+                const double probability = std::exp(top - largest) / sum;
+                const bool is_phrase = top >= largest && probability >= options.least;
+                found.labels[y * size.width + x] = is_phrase ? static_cast<std::uint16_t>(best) : Segmentation::background;
+                found.probabilities[y * size.width + x] = static_cast<float>(probability);
+            }
+        }
+    });
+    return found;
+}
+
+TANDEM_INLINE void Overlap::add(std::span<const std::uint16_t> found, std::span<const std::uint16_t> truth) {
+    if (found.size() != truth.size()) throw Error("Overlap::add", std::to_string(truth.size()) + " labels", std::to_string(found.size()));
+    const std::size_t classes = both_.size() - 1;
+    const auto place = [&](std::uint16_t label) {
+        if (label >= classes && label != Segmentation::background)
+            throw Error("Overlap::add", "a label below " + std::to_string(classes) + ", or background", std::to_string(label));
+        return std::min<std::size_t>(label, classes);
+    };
+    for (std::size_t i = 0; i < truth.size(); ++i) {
+        const std::size_t a = place(found[i]), b = place(truth[i]);
+        ++found_[a];
+        ++true_[b];
+        if (a == b) ++both_[a];
+    }
+}
+
+TANDEM_INLINE double Overlap::mean_iou() const {
+    double sum = 0, classes = 0;
+    for (std::size_t i = 0; i + (with_background_ ? 0 : 1) < both_.size(); ++i) {
+        const std::size_t either = found_[i] + true_[i] - both_[i];
+        if (either == 0) continue;
+        sum += static_cast<double>(both_[i]) / static_cast<double>(either);
+        classes += 1;
+    }
+    return classes == 0 ? 0 : sum / classes;
+}
+
+TANDEM_INLINE double Overlap::accuracy() const {
+    const auto all = std::accumulate(true_.begin(), true_.end(), std::size_t{0});
+    return all == 0 ? 0 : static_cast<double>(std::accumulate(both_.begin(), both_.end(), std::size_t{0})) / static_cast<double>(all);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -35,6 +35,18 @@ inline constexpr td::ClipConfig shared{
     .embedding = 20,
     .shared = true};
 
+inline constexpr td::ClipConfig dropping{
+    .vision = td::VitConfig{.image = 16, .patch = 4, .width = 24, .layers = 2, .heads = 3, .patch_dropout = 0.5, .drop_path_rate = 0.5},
+    .text = captions,
+    .embedding = 20};
+/// Every patch alike but for its place.
+template <td::NormPosition norm, bool parallel, double scale>
+inline constexpr td::ClipConfig even{
+    .vision = td::VitConfig{.image = 16, .patch = 4, .width = 24, .layers = 2, .heads = 3, .class_token = false,
+                            .norm_position = norm, .parallel = parallel, .ls_init_value = scale, .pooling = td::Average{}},
+    .text = captions,
+    .embedding = 20};
+
 inline constexpr td::ClipConfig residual{td::ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2, .head_width = 16}, captions, 20};
 inline constexpr td::ClipConfig inverted{
     td::EfficientNetConfig{.image = 32, .width_coefficient = 0.125, .depth_coefficient = 0.3}, captions, 40};
@@ -117,6 +129,49 @@ TEST_CASE("gradients of pixels are those of central differences") {
     check_pixel_gradient<floored>();
     check_pixel_gradient<convolutional>();
     check_pixel_gradient<shared>();
+    check_pixel_gradient<dropping>();  // guidance drops nothing
+}
+
+namespace {
+
+/// Whether the last block's values are mixed alike in every kind of block: where all patches are equal, softmax mixes what is
+/// already the same, so that mask_clip is clear_clip, and sclip is what two equal parts add up to.
+template <auto config>
+void check_patches() {
+    Inputs<config, double> in(3);
+    in.images.fill(0.3);
+    // Positions tell patches apart.
+    td::for_each_parameter(
+        [](const std::string& name, auto& parameter) {
+            if constexpr (requires { parameter.fill(0); }) {
+                if (name.find("positional_embedding") != std::string::npos) parameter.fill(0);
+            }
+        },
+        in.model);
+    const auto values = in.model.patch_embeddings(in.images, td::PatchFeatures::mask_clip);
+    const auto mixed = in.model.patch_embeddings(in.images, td::PatchFeatures::clear_clip);
+    const auto both = in.model.patch_embeddings(in.images, td::PatchFeatures::sclip);
+    const auto plain = in.model.patch_embeddings(in.images, td::PatchFeatures::plain);
+    double worst = 0, apart = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        worst = std::max(worst, std::abs(values.data()[i] - mixed.data()[i]));
+        apart = std::max(apart, std::abs(both.data()[i] - plain.data()[i]));
+        REQUIRE(std::isfinite(both.data()[i]));
+    }
+    CHECK(worst < 1e-9);
+    CHECK(apart > 1e-7);
+    const auto again = in.model.patch_embeddings(in.images);
+    CHECK(std::ranges::equal(again.elements(), plain.elements()));
+}
+
+}  // namespace
+
+TEST_CASE("the last block mixes patches as asked, whatever stands around its mixer") {
+    using enum td::NormPosition;
+    check_patches<even<pre, false, 0.0>>();
+    check_patches<even<pre, true, 0.5>>();
+    check_patches<even<sandwich, false, 0.5>>();
+    check_patches<even<post, false, 0.0>>();
 }
 
 TEST_CASE("gradients of pixels go through convolutional towers as they infer") {

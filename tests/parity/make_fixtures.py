@@ -260,15 +260,52 @@ class Transformers:
         return output.image_embeds, output.text_embeds, output.loss
 
 
+def prefix_of(model):
+    """Tokens in front of the patches: CLIP's class token; SigLIP has none."""
+    return 1 if hasattr(model, "visual_projection") else 0
+
+
+def patch_features(model, vision):
+    """Embeddings of single patches, the last block as it is and as MaskCLIP, SCLIP and ClearCLIP have it: the papers' formulas."""
+    tower, block = model.vision_model, model.vision_model.encoder.layers[-1]
+    attention, entering = block.self_attn, vision.hidden_states[-2]
+    normed = block.layer_norm1(entering)
+    heads = lambda rows: rows.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+    q, k, v = (heads(project(normed)) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
+    alike = lambda rows: torch.softmax(rows @ rows.transpose(-1, -2) / rows.shape[-1] ** 0.5, dim=-1)
+    leave = lambda mixed: attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    whole = entering + leave((alike(q) + alike(k)) @ v)
+    rows = {
+        "plain": vision.hidden_states[-1],
+        "mask_clip": leave(v),
+        "sclip": whole + block.mlp(block.layer_norm2(whole)),
+        "clear_clip": leave(alike(q) @ v),
+    }
+
+    def embed(patches):
+        patches = tower.post_layernorm(patches[:, prefix_of(model) :])
+        if hasattr(model, "visual_projection"):
+            embeddings = model.visual_projection(patches)
+        else:
+            embeddings = tower.head(patches.flatten(0, 1).unsqueeze(1)).unflatten(0, patches.shape[:2])
+        return torch.nn.functional.normalize(embeddings, dim=-1)
+
+    return {f"patches_{name}": embed(found) for name, found in rows.items()}
+
+
 def transformers_outputs(model, image, tokens):
     """What users build on beside embeddings: hidden states, attention, and the gradient of a similarity."""
     wanted = {"output_hidden_states": True, "output_attentions": True}
     vision, text = model.vision_model(pixel_values=image, **wanted), model.text_model(input_ids=tokens, **wanted)
     image = image.clone().requires_grad_()
-    output = model(input_ids=tokens, pixel_values=image)
+    output = model(input_ids=tokens, pixel_values=image, **wanted)
     similarity = (output.image_embeds * output.text_embeds.detach()).sum()
+    attention = output.vision_model_output.attentions[-1]
+    slope = torch.autograd.grad(similarity, attention, retain_graph=True)[0]
     similarity.backward()
-    return {
+    relevance = torch.relu(attention * slope).mean(1).sum(1)
+    return patch_features(model, vision) | {
+        "image_relevance": relevance[:, prefix_of(model) :].contiguous(),
         "image_tokens": vision.hidden_states[-2],
         "text_tokens": text.hidden_states[-2],
         "text_tokens_normed": text.last_hidden_state,

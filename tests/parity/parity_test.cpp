@@ -129,12 +129,17 @@ void check_outputs(const td::Safetensors& file, const Model& model, const Images
     agrees("text_tokens_normed", model.text_tokens(ids, -1, true));
     agrees("image_attention", model.image_attention(images));
     agrees("text_attention", model.text_attention(ids, 0));
+    agrees("patches_plain", model.patch_embeddings(images));
+    agrees("patches_mask_clip", model.patch_embeddings(images, td::PatchFeatures::mask_clip));
+    agrees("patches_sclip", model.patch_embeddings(images, td::PatchFeatures::sclip));
+    agrees("patches_clear_clip", model.patch_embeddings(images, td::PatchFeatures::clear_clip));
     const Model::Embeddings text = model.encode_text(ids);
     Images gradient;
     td::Tensor<float, td::Shape<>> expected;
     read(file, "output/similarity", expected);
     const float similarity = model.image_gradient(images, [&](auto image) { return td::sum(image * text); }, gradient);
     check("similarity, |difference|", std::abs(static_cast<double>(similarity) - static_cast<double>(expected.item())), 1e-5);
+    agrees("image_relevance", model.image_relevance(images, [&](auto image) { return td::sum(image * text); }));
     Images expected_gradient(fixture_batch);
     read(file, "output/image_gradient", expected_gradient);
     check("image_gradient, relative L2 difference", relative_difference(gradient, expected_gradient, 0, 0), gradient_bar);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include <tandem/core/memory.hpp>
 #include <tandem/core/parallel.hpp>
@@ -56,6 +57,16 @@ struct TowerTypes {
 /// Whether the blocks of a tower attend.
 template <class Tower>
 concept Attends = requires { &Tower::Blocks::Layer::Mixer::weights; };
+
+/// Whether the last block of a tower can mix its patches otherwise.
+template <class Tower>
+concept MixesPatches = requires { requires Tower::Blocks::Layer::Mixer::mixes_patches; };
+
+/// Of a model that is asked for PatchFeatures.
+template <bool mixes>
+struct PatchRules {
+    static_assert(mixes, "tandem: PatchFeatures need blocks that attend, with as many heads of keys as of queries (heads == kv_heads)");
+};
 
 /// Of a model that is asked for attention maps.
 template <bool has_weights>
@@ -194,15 +205,12 @@ public:
     /// The embedding, of length 1, that the tower's norm, pooling and projection make of every patch alone, as the last
     /// block leaves it: <N, patches, embedding>, patches row by row. Their cosines with a caption's embedding say where in
     /// the image it is.
-    auto patch_embeddings(ImageInput images) const {
-        Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
-        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
-            const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
-                                        {{part.extent(0) * Vision::patches, embedding}});
-            visual_.patch_embeddings(part, to, work);
-        });
-        nn::normalize_rows<C>(images.extent(0) * Vision::patches, embedding, embeddings.data(), nullptr);
-        return embeddings;
+    auto patch_embeddings(ImageInput images) const { return patch_embeddings_of(images, PatchFeatures::plain); }
+
+    /// The same with the last block changed so that patches keep to themselves; see PatchFeatures.
+    auto patch_embeddings(ImageInput images, PatchFeatures features) const {
+        static_assert(sizeof(detail::PatchRules<detail::MixesPatches<Vision>>) > 0);
+        return patch_embeddings_of(images, features);
     }
 
     /// How much every token of an image attends to every other, <N, heads, tokens, tokens>, in block `layer`: 0 is the
@@ -243,25 +251,40 @@ public:
 
     /// For guidance: the value of objective(embeddings), a scalar expression of the images' embeddings of length 1 <N,
     /// embedding>, and its gradient with respect to the pixels, in `gradient` <N, 3, image, image>. Computes as much as a
-    /// training step of the image tower, and keeps as much memory for the next call.
+    /// training step of the image tower, and keeps as much memory for the next call; the config's dropouts leave nothing out.
     template <class Objective>
     C image_gradient(ImageInput images, const Objective& objective,
                      ImageGradient& gradient) const {
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         if constexpr (trains) {
-            const typename Reused<Guidance>::Lease guidance(guidance_memory_);
-            Guidance& work = *guidance;
-            work.embeddings.resize(images.extent(0));
             gradient.resize(images.extent(0));
-            if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
-            visual_.forward(images, work.embeddings, work.vision, true);
-            normalize_embeddings(work.embeddings, work.lengths);
-            auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
-            visual_.backward(through_normalize(work.embeddings, work.lengths, std::get<0>(result.gradients)), work.vision,
-                             work.parameters, gradient);
-            return result.value;
+            return guide(images, objective, [&](const Embeddings& of_embeddings, Guidance& work) {
+                visual_.backward(of_embeddings, work.vision, work.parameters, gradient);
+            });
         } else {
             return C{0};
+        }
+    }
+
+    /// What of every image counts for objective(embeddings), a scalar expression as image_gradient's: <N, patches>, patches row
+    /// by row. Of every patch the mean over heads of relu(A ∘ ∂objective/∂A) in the last block's attention A, over what is
+    /// pooled (Chefer et al., ICCV 2021, eq. 5, of the last layer, as the authors' notebook for CLIP has it).
+    template <class Objective>
+    auto image_relevance(ImageInput images, const Objective& objective) const {
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
+        static_assert(sizeof(detail::AttentionRules<detail::Attends<Vision>>) > 0);
+        if constexpr (trains && detail::Attends<Vision>) {
+            Tensor<C, Shape<dynamic, Vision::patches>> counts(images.extent(0));
+            std::vector<C> all(images.extent(0) * Vision::tokens);
+            guide(images, objective, [&](const Embeddings& of_embeddings, Guidance& work) {
+                visual_.relevance(of_embeddings, work.vision, work.parameters, all.data());
+            });
+            constexpr std::size_t prefix = Vision::tokens - Vision::patches;
+            for (std::size_t i = 0; i < images.extent(0); ++i)
+                std::copy_n(all.data() + i * Vision::tokens + prefix, Vision::patches, counts.data() + i * Vision::patches);
+            return counts;
+        } else {
+            return Tensor<C, Shape<dynamic>>{};
         }
     }
 
@@ -288,6 +311,17 @@ public:
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
 
+    auto patch_embeddings_of(ImageInput images, PatchFeatures features) const {
+        Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
+        in_parts<Vision>(images, vision_memory_, images_at_once(), [&](auto part, std::size_t first, auto& work) {
+            const Rows<C, embedding> to(embeddings.data() + first * Vision::patches * embedding,
+                                        {{part.extent(0) * Vision::patches, embedding}});
+            visual_.patch_embeddings(part, features, to, work);
+        });
+        nn::normalize_rows<C>(images.extent(0) * Vision::patches, embedding, embeddings.data(), nullptr);
+        return embeddings;
+    }
+
     void text_forward(typename Text::Input ids, View<C, Shape<dynamic, embedding>> embeddings,
                       typename Text::Workspace& work, bool keep) const {
         if constexpr (is_shared) {
@@ -310,6 +344,22 @@ private:
         Embeddings embeddings;
         Tensor<C, Shape<dynamic>> lengths;
     };
+
+    /// backward(gradient of the embeddings before they are normalised, memory), after a forward pass that keeps what it needs;
+    /// returns the objective's value.
+    template <class Objective, class Backward>
+    C guide(ImageInput images, const Objective& objective, const Backward& backward) const {
+        const typename Reused<Guidance>::Lease guidance(guidance_memory_);
+        Guidance& work = *guidance;
+        work.embeddings.resize(images.extent(0));
+        if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
+        if constexpr (requires { work.vision.drops; }) work.vision.drops = false;
+        visual_.forward(images, work.embeddings, work.vision, true);
+        normalize_embeddings(work.embeddings, work.lengths);
+        auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
+        backward(through_normalize(work.embeddings, work.lengths, std::get<0>(result.gradients)), work);
+        return result.value;
+    }
 
     /// `layer` from the front, of `count`; a negative one counts from the back.
     static std::size_t layer_at(const char* where, int layer, std::size_t count) {

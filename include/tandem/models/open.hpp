@@ -60,7 +60,7 @@ public:
     virtual void encode_image(std::size_t count, const float* pixels, float* embeddings) const = 0;
     virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
     virtual void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const = 0;
-    virtual void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const = 0;
+    virtual void patch_embeddings(std::size_t count, const float* pixels, PatchFeatures features, float* embeddings) const = 0;
     virtual void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const = 0;
     virtual void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const = 0;
     virtual float logit_scale() const = 0;
@@ -104,8 +104,9 @@ public:
 
     /// The embedding, of length 1, that every patch alone would give: what the last block leaves of it behind the
     /// tower's norm, pooling and projection. <N, patches, embedding>, patches row by row. Their cosines with a caption
-    /// say where in the image it is.
-    Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels) const;
+    /// say where in the image it is, better with other features than plain.
+    Tensor<float, Shape<dynamic, dynamic, dynamic>> patch_embeddings(std::span<const float> pixels,
+                                                                     PatchFeatures features = PatchFeatures::plain) const;
 
     /// What Clip::image_tokens gives, <N, tokens, image_width>.
     Tensor<float, Shape<dynamic, dynamic, dynamic>> image_tokens(std::span<const float> pixels, int layer = -1,
@@ -192,9 +193,9 @@ public:
             std::copy_n(found.data(), found.size(), weights);
         }
     }
-    void patch_embeddings(std::size_t count, const float* pixels, float* embeddings) const override {
+    void patch_embeddings(std::size_t count, const float* pixels, PatchFeatures features, float* embeddings) const override {
         if constexpr (is_transformer) {
-            const auto found = model_.patch_embeddings(input(count, pixels));
+            const auto found = model_.patch_embeddings(input(count, pixels), features);
             std::copy_n(found.data(), found.size(), embeddings);
         }
     }

@@ -56,13 +56,13 @@ TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic, dynamic, dynamic>> AnyClip::
 }
 
 TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic, dynamic>> AnyClip::patch_embeddings(
-    std::span<const float> pixels) const {
+    std::span<const float> pixels, PatchFeatures features) const {
     const std::size_t count = images("patch_embeddings", pixels);
     require_tokens("patch_embeddings");
     require_embeddings(parts_.image_embeds);
     Tensor<float, Shape<dynamic, dynamic, dynamic>> embeddings(count, sizes_.image_tokens - sizes_.image_prefix,
                                                                sizes_.embedding);
-    model_->patch_embeddings(count, pixels.data(), embeddings.data());
+    model_->patch_embeddings(count, pixels.data(), features, embeddings.data());
     return embeddings;
 }
 

@@ -110,7 +110,7 @@ public:
     void tokens_after(std::size_t count, bool normed, Input ids, Rows<C, width> to, Workspace& work,
                       const Blocks& blocks) const {
         embed_all(ids, work, blocks);
-        const Rows<const C, width> from = blocks.forward_first(count, work.sequences(), work.blocks, work.random);
+        const Rows<const C, width> from = blocks.forward_first(count, work.sequences(), work.blocks);
         if constexpr (is_padded) {
             work.embedded.resize(from.extent(0));
             head_.copy_tokens(normed, from, work.embedded, work.head);
@@ -137,13 +137,13 @@ public:
                 embed_all(ids.slice(i, i + 1), work, blocks);
                 const std::size_t length = work.rows.size();
                 weights.resize(heads * length * length);
-                blocks.attention_weights(layer, work.sequences(), length, work.blocks, weights.data(), work.random);
+                blocks.attention_weights(layer, work.sequences(), length, work.blocks, weights.data());
                 for (std::size_t j = 0; j < weights.size(); ++j)
                     to[i * size + (j / (length * length) * context + work.rows[j / length % length]) * context + work.rows[j % length]] = weights[j];
             }
         } else {
             embed_all(ids, work, blocks);
-            blocks.attention_weights(layer, work.sequences(), context, work.blocks, to, work.random);
+            blocks.attention_weights(layer, work.sequences(), context, work.blocks, to);
         }
     }
     void attention_weights(std::size_t layer, Input ids, C* to, Workspace& work) const requires OwnsBlocks {
@@ -254,9 +254,9 @@ private:
     Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
                                     bool keep) const {
         if constexpr (Head::picks_row) {
-            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.random : nullptr);
         } else {
-            return blocks.forward(sequences, work.blocks, keep, work.random);
+            return blocks.forward(sequences, work.blocks, keep, keep ? &work.random : nullptr);
         }
     }
 

@@ -57,6 +57,9 @@ public:
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
         Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        bool drops = true;      ///< whether it leaves out anything
+
+        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -93,14 +96,22 @@ public:
     /// width>; with `normed`, behind the last norm.
     void tokens_after(std::size_t count, bool normed, Input images, Rows<C, width> to, Workspace& work) const {
         embed(images, work, false);
-        const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks, work.random);
+        const Rows<C, width> from = transformer_.forward_first(count, work.sequences(), work.blocks);
         head_.copy_tokens(normed, from, to, work.head);
     }
 
-    /// What norm, pooling and projection make of every patch alone: to <N · patches, Embedding>, not normalised.
-    void patch_embeddings(Input images, Rows<C, Embedding> to, Workspace& work) const {
+    /// What norm, pooling and projection make of every patch alone, as the last block leaves it with `features`: to
+    /// <N · patches, Embedding>, not normalised.
+    void patch_embeddings(Input images, PatchFeatures features, Rows<C, Embedding> to, Workspace& work) const {
         embed(images, work, false);
-        const Rows<const C, width> from = transformer_.forward_first(layers, work.sequences(), work.blocks, work.random);
+        const auto blocks = [&]() -> Rows<const C, width> {
+            if constexpr (requires { requires Blocks::Layer::Mixer::mixes_patches; }) {
+                if (features != PatchFeatures::plain)
+                    return transformer_.forward_patches(work.sequences(), features, work.blocks);
+            }
+            return transformer_.forward_first(layers, work.sequences(), work.blocks);
+        };
+        const Rows<const C, width> from = blocks();
         std::vector<std::size_t> rows(to.extent(0)), ends(rows.size() + 1);
         for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = i / patches * tokens + Tokens::prefix + i % patches;
         std::iota(ends.begin(), ends.end(), std::size_t{0});
@@ -112,7 +123,7 @@ public:
     /// The attention weights of block `layer`: to <N, heads, tokens, tokens>.
     void attention_weights(std::size_t layer, Input images, C* to, Workspace& work) const {
         embed(images, work, false);
-        transformer_.attention_weights(layer, work.sequences(), tokens, work.blocks, to, work.random);
+        transformer_.attention_weights(layer, work.sequences(), tokens, work.blocks, to);
     }
 
     /// Adds to the gradients of all parameters, given the gradient of the embeddings of the last forward with `keep`;
@@ -135,15 +146,17 @@ public:
             transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
         if constexpr (has_norm) {
-            ln_pre_.backward(before_norm(work, may_drop), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
+            ln_pre_.backward(before_norm(work, may_drop && work.drops), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
                              false);
         }
         Rows<const C, width> dtokens = work.gradient;
         if constexpr (may_drop) {
-            work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
-            work.embedded.fill(0);
-            nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);
-            dtokens = work.embedded;
+            if (work.drops) {
+                work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
+                work.embedded.fill(0);
+                nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);
+                dtokens = work.embedded;
+            }
         }
         tokens_.backward(dtokens, work.patches, gradient.tokens_);
         if constexpr (requires { stem_.backward(work.patches, work.stem, gradient.stem_, gradient_of_images); }) {
@@ -152,6 +165,25 @@ public:
             if (gradient_of_images.size() > 0)
                 throw Error("VisionTransformer::backward", "a stem whose backward(dy, saved, gradient, dimages) writes the images' gradient");
             stem_.backward(work.patches, work.stem, gradient.stem_);
+        }
+    }
+
+    /// What of every token counted in the last block for a loss, <N, tokens>, given the gradient of the embeddings of the last
+    /// forward with `keep`.
+    void relevance(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, VisionTransformer& gradient, C* to) const
+        requires Trainable<T>
+    {
+        const Sequences<C> sequences = work.sequences();
+        if constexpr (Head::picks_row) {
+            work.picked_gradient.resize(work.rows.size());
+            head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, Tokens::prefix,
+                           work.head, gradient.head_);
+            transformer_.relevance(work.picked_gradient, sequences, tokens, work.rows, work.blocks, gradient.transformer_, to);
+        } else {
+            work.gradient.resize(sequences.rows());
+            head_.backward(work.blocks.streams.back(), gradient_of_embeddings, work.gradient, sequences, Tokens::prefix,
+                           work.head, gradient.head_);
+            transformer_.relevance(work.gradient, sequences, tokens, {}, work.blocks, gradient.transformer_, to);
         }
     }
 
@@ -175,7 +207,7 @@ private:
     /// From images to the input of the blocks.
     void embed(Input images, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        const bool drops = may_drop && keep;
+        const bool drops = may_drop && work.drawing(keep) != nullptr;
         work.patches.resize(count * Tokens::patches);
         work.embedded.resize(count * Tokens::tokens);
         stem_.forward(images, work.patches, work.stem, keep);
@@ -198,9 +230,9 @@ private:
 
     Rows<const C, width> run_blocks(const Sequences<C>& sequences, Workspace& work, bool keep) const {
         if constexpr (Head::picks_row) {
-            return transformer_.forward_picked(sequences, work.rows, work.blocks, keep, work.random);
+            return transformer_.forward_picked(sequences, work.rows, work.blocks, keep, work.drawing(keep));
         } else {
-            return transformer_.forward(sequences, work.blocks, keep, work.random);
+            return transformer_.forward(sequences, work.blocks, keep, work.drawing(keep));
         }
     }
 

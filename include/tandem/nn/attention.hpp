@@ -8,6 +8,7 @@
 #include <span>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <tandem/kernels/attention.hpp>
 #include <tandem/nn/linear.hpp>
@@ -15,6 +16,14 @@
 #include <tandem/nn/sequences.hpp>
 
 namespace tandem::inline TANDEM_ABI {
+
+/// What the last block makes of a patch that is to be compared with captions, without any training for it.
+enum class PatchFeatures {
+    plain,      ///< what it was trained to
+    mask_clip,  ///< the patch's own values, without residual and MLP (MaskCLIP, Zhou et al., ECCV 2022, section 3.2)
+    sclip,      ///< values mixed by softmax(q qᵀ) + softmax(k kᵀ), in the whole block (SCLIP, Wang et al., ECCV 2024, eq. 4)
+    clear_clip  ///< values mixed by softmax(q qᵀ), without residual and MLP (ClearCLIP, Lan et al., ECCV 2024, section 3.3)
+};
 
 namespace nn {
 
@@ -160,17 +169,44 @@ struct SelfAttention {
                 const std::size_t first = i / (shape.heads * tokens) * tokens, head = i / tokens % shape.heads;
                 const std::size_t query = i % tokens, seen = sequences.causal ? query + 1 : tokens;
                 const C* const q = from.q + (first + query) * from.q_stride + head * head_width;
-                const C* k = from.k + first * from.k_stride + head * shape.kv_heads / shape.heads * head_width;
+                const C* const k = from.k + first * from.k_stride + head * shape.kv_heads / shape.heads * head_width;
                 C* const row = to + i * tokens;
-                for (std::size_t j = 0; j < seen; ++j, k += from.k_stride)
-                    row[j] = scale * std::inner_product(q, q + head_width, k, C{0});
-                const C largest = *std::max_element(row, row + seen);
-                C sum = 0;
-                for (std::size_t j = 0; j < seen; ++j) sum += row[j] = std::exp(row[j] - largest);
-                for (std::size_t j = 0; j < seen; ++j) row[j] /= sum;
+                attend(q, k, from.k_stride, scale, seen, row);
                 std::fill(row + seen, row + tokens, C{0});
             }
         });
+    }
+
+    /// Whether forward_patches can be used: queries that attend to queries need values of as many heads.
+    static constexpr bool mixes_patches = shape.heads == shape.kv_heads;
+
+    /// As forward, with the values mixed as `features` say, which are not plain.
+    void forward_patches(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, PatchFeatures features,
+                         Saved& saved, const kernels::Finish<C>& finish = {}) const {
+        const std::size_t rows = x.extent(0);
+        saved.qkv.resize(rows);
+        saved.mixed.resize(rows);
+        in_proj.forward(x, saved.qkv);
+        prepare(rows, all(saved.qkv.data()), sequences, {}, saved);
+        auto from = operands(all(saved.qkv.data()), saved);
+        const auto mix = [&](const C* of, std::size_t stride, C* to) {
+            from.q = from.k = of;
+            from.q_stride = from.k_stride = stride;
+            kernels::attention<C>(kernel_shape(sequences, {}), from, to, q_width);
+        };
+        if (features == PatchFeatures::mask_clip) {
+            for (std::size_t i = 0; i < rows; ++i) std::copy_n(from.v + i * from.v_stride, q_width, saved.mixed.data() + i * q_width);
+        } else {
+            const C* const keys = from.k;
+            const std::size_t stride = from.k_stride;
+            mix(from.q, from.q_stride, saved.mixed.data());
+            if (features == PatchFeatures::sclip) {
+                saved.mixed_gradient.resize(rows);
+                mix(keys, stride, saved.mixed_gradient.data());
+                for (std::size_t i = 0; i < rows * q_width; ++i) saved.mixed.data()[i] += saved.mixed_gradient.data()[i];
+            }
+        }
+        out_proj.forward(saved.mixed, y, finish);
     }
 
     /// Whether forward_picked can be used: whether queries can be cut off keys and values.
@@ -212,7 +248,43 @@ struct SelfAttention {
         add_to_rows<C, width>(saved.picked_gradient, picked, dx);
     }
 
+    /// After backward, or backward_picked with `picked`: for every token of sequences that are all `tokens` long, the mean over
+    /// heads of relu(A ∘ dL/dA) in its column of the attention weights A, summed over the queries; to <sequences, tokens>.
+    void relevance(const Sequences<C>& sequences, std::size_t tokens, std::span<const std::size_t> picked, Saved& saved, C* to) const {
+        const auto from = operands(picked.empty() ? all(saved.qkv.data()) : apart(saved.q.data(), saved.kv.data()), saved);
+        const std::size_t queries = picked.empty() ? tokens : 1;
+        const C scale = C{1} / std::sqrt(static_cast<C>(head_width));
+        parallel_for(sequences.count(), 1, [&](std::size_t begin, std::size_t end) {
+            std::vector<C> weights(tokens);
+            for (std::size_t s = begin; s < end; ++s) {
+                C* const sum = to + s * tokens;
+                std::fill_n(sum, tokens, C{0});
+                for (std::size_t i = 0; i < queries * shape.heads; ++i) {
+                    const std::size_t row = s * queries + i / shape.heads, head = i % shape.heads;
+                    const std::size_t column = head * head_width, kv_column = head * shape.kv_heads / shape.heads * head_width;
+                    attend(from.q + row * from.q_stride + column, from.k + s * tokens * from.k_stride + kv_column, from.k_stride,
+                           scale, tokens, weights.data());
+                    const C* const gradient = saved.mixed_gradient.data() + row * q_width + column;
+                    const C* v = from.v + s * tokens * from.v_stride + kv_column;
+                    for (std::size_t j = 0; j < tokens; ++j, v += from.v_stride) {
+                        const C slope = std::inner_product(gradient, gradient + head_width, v, C{0});
+                        sum[j] += std::max(slope, C{0}) * weights[j] / static_cast<C>(shape.heads);
+                    }
+                }
+            }
+        });
+    }
+
 private:
+    /// One row of softmax(scale · q kᵀ) over `seen` keys.
+    static void attend(const C* q, const C* k, std::size_t stride, C scale, std::size_t seen, C* row) {
+        for (std::size_t j = 0; j < seen; ++j, k += stride) row[j] = scale * std::inner_product(q, q + head_width, k, C{0});
+        const C largest = *std::max_element(row, row + seen);
+        C sum = 0;
+        for (std::size_t j = 0; j < seen; ++j) sum += row[j] = std::exp(row[j] - largest);
+        for (std::size_t j = 0; j < seen; ++j) row[j] /= sum;
+    }
+
     using Operands = kernels::AttentionOperands<C>;
 
     static Operands all(C* qkv) { return {qkv, qkv_width, qkv + q_width, qkv_width, qkv + q_width + kv_width, qkv_width}; }

@@ -117,6 +117,33 @@ struct Block {
         attn.part.weights(input, sequences, tokens, saved.mixer.part, to);
     }
 
+    /// As forward, with the mixer's values mixed as `features` say, which are not plain. What mask_clip and clear_clip leave is the mixer's branch
+    /// alone.
+    void forward_patches(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, PatchFeatures features,
+                         Saved& saved) const {
+        const std::size_t rows = x.extent(0);
+        Rows<const C, width> input = x;
+        saved.normed_1.resize(rows);
+        if constexpr (!is_post) {
+            ln_1.forward(x, saved.normed_1, saved.norm_1);
+            input = saved.normed_1;
+        }
+        if (features != PatchFeatures::sclip) {
+            saved.whole.resize(rows);
+            saved.whole.fill(0);
+            return attn.forward_patches(input, saved.whole, y, sequences, features, saved.mixer);
+        }
+        if constexpr (is_post) {
+            attn.forward_patches(input, x, saved.normed_1, sequences, features, saved.mixer);
+        } else if constexpr (is_parallel) {
+            attn.forward_patches(input, x, y, sequences, features, saved.mixer);
+        } else {
+            saved.middle.resize(rows);
+            attn.forward_patches(input, x, saved.middle, sequences, features, saved.mixer);
+        }
+        second_half(y, sequences, saved, false);
+    }
+
     /// The rows of forward's result that `picked` names, one in every sequence, in y <sequences, width>. A mixer that
     /// can pick, and all that follows it, computes those rows alone; the bits are forward's.
     void forward_picked(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences,
@@ -153,6 +180,11 @@ struct Block {
             }
             second_half(y, ends, saved, keep);
         }
+    }
+
+    /// After backward, or backward_picked with `picked`, what of the input counted: see SelfAttention::relevance.
+    void relevance(const Sequences<C>& sequences, std::size_t tokens, std::span<const std::size_t> picked, Saved& saved, C* to) const {
+        attn.part.relevance(sequences, tokens, can_pick() ? picked : std::span<const std::size_t>{}, saved.mixer.part, to);
     }
 
     /// g = dL/dx for all rows, given g_picked = dL/dy of forward_picked, which is overwritten. `scratch` is <rows,

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <tandem/nn/attention.hpp>
 #include <tandem/nn/layer_norm.hpp>
 #include <tandem/nn/parameter.hpp>
 #include <tandem/nn/part.hpp>
@@ -73,6 +74,14 @@ struct Branch {
         run(residual, y, ends, saved, keep, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
             part.forward_picked(x, to, sequences, picked, saved.part,
                                 finish != nullptr ? *finish : kernels::Finish<C>{});
+        });
+    }
+
+    /// As forward, with a mixer's values mixed as `features` say.
+    void forward_patches(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                         const Sequences<C>& sequences, PatchFeatures features, Saved& saved) const {
+        run(residual, y, sequences, saved, false, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_patches(x, to, sequences, features, saved.part, finish != nullptr ? *finish : kernels::Finish<C>{});
         });
     }
 

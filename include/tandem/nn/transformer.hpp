@@ -61,29 +61,37 @@ struct Transformer {
         return saved.streams.front();
     }
 
-    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept, and stochastic depth
-    /// drops what `random` draws; without, each block overwrites what the one before it left.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
+    /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each
+    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, where it is given.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
         prepare(sequences, saved, keep, random);
         return forward_blocks(layers(), sequences, saved, keep);
     }
 
     /// The output of the first `count` blocks, as forward computes it without `keep`.
-    Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved, Random& random) const {
-        prepare(sequences, saved, false, random);
+    Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved) const {
+        prepare(sequences, saved, false, nullptr);
         return forward_blocks(count, sequences, saved, false);
     }
 
+    /// The output, with the values of the last block mixed as `features` say.
+    Rows<C, width> forward_patches(const Sequences<C>& sequences, PatchFeatures features, Saved& saved) const {
+        const Rows<const C, width> from = forward_first(layers() - 1, sequences, saved);
+        auto& to = saved.streams[layers() % 2];
+        to.resize(from.extent(0));
+        resblocks.back().forward_patches(from, to, sequences, features, saved.blocks[0]);
+        return to;
+    }
+
     /// The attention weights of block `layer`, counted from 0, for sequences that are all `tokens` long.
-    void attention_weights(std::size_t layer, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to,
-                           Random& random) const {
-        const Rows<const C, width> from = forward_first(layer, sequences, saved, random);
+    void attention_weights(std::size_t layer, const Sequences<C>& sequences, std::size_t tokens, Saved& saved, C* to) const {
+        const Rows<const C, width> from = forward_first(layer, sequences, saved);
         resblocks[layer].attention_weights(from, sequences, tokens, saved.blocks[0], to);
     }
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, Random& random) const {
+                                  bool keep, Random* random) const {
         prepare(sequences, saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
@@ -108,10 +116,26 @@ struct Transformer {
         backward_blocks(layers() - 1, g, sequences, saved, gradient);
     }
 
+    /// What of the last block's input counted for a loss, <sequences, tokens>, given the gradient of the output, or with `picked`
+    /// that of forward_picked's result; either is overwritten. See SelfAttention::relevance.
+    void relevance(Rows<C, width> g, const Sequences<C>& sequences, std::size_t tokens, std::span<const std::size_t> picked, Saved& saved,
+                   Transformer& gradient, C* to) const requires Trainable<T> {
+        const std::size_t last = layers() - 1;
+        saved.scratch.resize(sequences.rows());
+        if (picked.empty()) {
+            resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, saved.blocks[last], gradient.resblocks[last]);
+        } else {
+            saved.streams[layers()].resize(sequences.rows());
+            resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked,
+                                            saved.blocks[last], gradient.resblocks[last]);
+        }
+        resblocks[last].relevance(sequences, tokens, picked, saved.blocks[last], to);
+    }
+
 private:
     std::size_t layers() const { return resblocks.size(); }
 
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random& random) const {
+    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
         if (keep && saved.blocks.size() != layers()) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
@@ -123,16 +147,16 @@ private:
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), keep ? rate : 0, random);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), keep ? rate : 0, random);
+                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, random);
+                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, random);
             }
         }
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random& random) {
-        drop.resize(rate > 0 ? count : 0);
-        for (C& factor : drop) factor = random.uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random* random) {
+        drop.resize(random != nullptr && rate > 0 ? count : 0);
+        for (C& factor : drop) factor = random->uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
     }
 
     Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {

@@ -1,0 +1,100 @@
+// Rows that are computed one after the other, in a run that may be killed and go on.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tandem/core/error.hpp>
+
+#include "progress.hpp"
+#include "run_inputs.hpp"
+
+namespace program {
+
+/// Enough to keep the cores busy; what is decoded ahead is memory.
+inline constexpr std::size_t rows_at_once = 16;
+
+/// The rows computed so far, in a file beside the output, so that a run that is killed goes on where it was.
+class Journal {
+public:
+    /// Opens what an earlier run left. Throws Error that names what differs if its inputs were others.
+    /// `kind` is the command and the version of what its rows are.
+    Journal(std::filesystem::path path, const std::string& kind, const Inputs& inputs, std::size_t width)
+        : path_(std::move(path)), width_(width) {
+        const std::string header = "tandem " + kind + "\n" + inputs.text() + "\n";
+        if (std::ifstream before(path_, std::ios::binary); before) {
+            std::string found;
+            for (std::string line; std::getline(before, line) && !line.empty() && found.size() < 65536;)
+                found += line + "\n";
+            found += "\n";
+            if (found != header) throw td::Error(path_.string(), difference(header, found));
+            std::vector<float> row(width);
+            while (
+                before.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * sizeof(float))))
+                rows_.insert(rows_.end(), row.begin(), row.end());
+        }
+        // Written anew, so that half a row of a killed run goes.
+        file_.open(path_, std::ios::binary | std::ios::trunc);
+        file_ << header;
+        file_.write(reinterpret_cast<const char*>(rows_.data()),
+                    static_cast<std::streamsize>(rows_.size() * sizeof(float)));
+        flush();
+    }
+
+    std::size_t count() const { return rows_.size() / width_; }
+    const std::vector<float>& rows() const { return rows_; }
+    void append(std::span<const float> rows) {
+        rows_.insert(rows_.end(), rows.begin(), rows.end());
+        file_.write(reinterpret_cast<const char*>(rows.data()), static_cast<std::streamsize>(rows.size_bytes()));
+        flush();
+    }
+    void remove() {
+        file_.close();
+        std::filesystem::remove(path_);
+    }
+
+private:
+    /// The first line in which two headers differ.
+    static std::string difference(const std::string& wanted, const std::string& found) {
+        std::istringstream ours(wanted), theirs(found);
+        std::string a, b;
+        do {
+            a.clear();
+            b.clear();
+            std::getline(ours, a);
+            std::getline(theirs, b);
+        } while (a == b && (ours || theirs));
+        return "it holds rows of an earlier run with other inputs: delete it to begin anew, or give the same again: "
+               "expected " +
+               (a.empty() ? "nothing more" : a) + ", found " + (b.empty() ? "nothing" : b);
+    }
+    void flush() {
+        if (!file_.flush()) throw td::Error(path_.string(), "cannot write");
+    }
+
+    std::filesystem::path path_;
+    std::size_t width_;
+    std::vector<float> rows_;
+    std::ofstream file_;
+};
+
+/// Rows for `count` items, a batch at a time; what a journal has is not computed again.
+template <class Embed>
+std::vector<float> all_rows(const char* what, Journal& journal, std::size_t count, const Embed& rows_of) {
+    Progress progress(what, journal.count(), count);
+    while (journal.count() < count) {
+        const std::size_t first = journal.count();
+        journal.append(rows_of(first, std::min(first + rows_at_once, count)));
+        progress.show(journal.count());
+    }
+    return journal.rows();
+}
+
+}  // namespace program

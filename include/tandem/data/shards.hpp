@@ -1,0 +1,35 @@
+// Shards: tar archives whose consecutive files make samples.
+#pragma once
+
+#include <cstddef>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <tandem/core/platform.hpp>
+#include <tandem/files/tar.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Files of one name, told apart by their endings.
+struct ShardSample {
+    std::string key;                                        ///< what their names begin with, folders included
+    std::vector<std::pair<std::string, std::size_t>> parts; ///< ending in lower case without its dot, and which member
+
+    /// The first of some endings that the sample has; TarContents::members' size if it has none.
+    std::size_t part(std::initializer_list<std::string_view> endings, std::size_t otherwise) const;
+};
+
+/// The samples of an archive in its order. A name's key ends before the first dot behind its last slash, as webdataset has it
+/// (webdataset/tariterators.py, base_plus_ext); neighbours of one key are a sample, and an ending that comes again
+/// begins the next one (open_clip_train/data.py, group_by_keys_nothrow). Names without a key or an ending are passed over.
+std::vector<ShardSample> group_samples(std::span<const TarMember> members);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/data/shards.impl.hpp>
+#endif

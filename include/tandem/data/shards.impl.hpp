@@ -1,0 +1,34 @@
+// Definitions of data/shards.hpp.
+#pragma once
+
+#include <algorithm>
+
+#include <tandem/data/shards.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::size_t ShardSample::part(std::initializer_list<std::string_view> endings, std::size_t otherwise) const {
+    for (const std::string_view ending : endings) {
+        const auto found = std::ranges::find(parts, ending, [](const auto& one) { return std::string_view(one.first); });
+        if (found != parts.end()) return found->second;
+    }
+    return otherwise;
+}
+
+TANDEM_INLINE std::vector<ShardSample> group_samples(std::span<const TarMember> members) {
+    std::vector<ShardSample> samples;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        const std::string& name = members[i].name;
+        const std::size_t base = name.rfind('/') == std::string::npos ? 0 : name.rfind('/') + 1, dot = name.find('.', base);
+        if (dot == std::string::npos || dot == base || dot + 1 == name.size()) continue;
+        std::string ending = name.substr(dot + 1);
+        std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+        const std::string key = name.substr(0, dot);
+        const auto is_there = [&](const auto& part) { return part.first == ending; };
+        if (samples.empty() || samples.back().key != key || std::ranges::any_of(samples.back().parts, is_there)) samples.push_back({.key = key, .parts = {}});
+        samples.back().parts.emplace_back(std::move(ending), i);
+    }
+    return samples;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
