@@ -74,12 +74,12 @@ struct Example {
 /// How many questions of each kind are answered rightly, on scenes put together from drawings; half of them are what priors are taken of.
 int report(const Arguments& arguments) {
     const Drawings drawings = read_drawings(arguments.get("--report"));
-    const std::size_t count = std::max<std::size_t>(4, arguments.number("--scenes", 200)), seed = arguments.number("--seed", 0);
+    const std::size_t count = std::max<std::size_t>(4, arguments.number("--scenes", 200));
     const Opened opened = open(arguments);
     require_both(opened, arguments);
     const int side = 2 * static_cast<int>(opened.preprocess.size.height);
     const double scale = scale_of(opened);
-    SceneMaker maker(drawings, td::Seed{seed});
+    SceneMaker maker(drawings, arguments.seed());
     const auto two_of = [&](bool is_first) {
         const std::vector<std::size_t> pair = maker.some_labels(2);
         // Of the four places the first two are above, left and right.

@@ -62,11 +62,11 @@ std::string Arguments::choose(const std::string& name, const std::string& otherw
     throw UsageError(name, "one of " + expected, found);
 }
 
-std::size_t Arguments::number(const std::string& name, std::size_t otherwise, std::size_t most) const {
+std::size_t Arguments::number(const std::string& name, std::size_t otherwise, std::size_t most, std::size_t least) const {
     if (!has(name)) return otherwise;
     const auto value = whole_number(get(name));
-    if (!value || *value < 1 || static_cast<unsigned long long>(*value) > most)
-        throw UsageError(name, "a whole number from 1 to " + std::to_string(most), get(name));
+    if (!value || *value < 0 || static_cast<unsigned long long>(*value) < least || static_cast<unsigned long long>(*value) > most)
+        throw UsageError(name, "a whole number from " + std::to_string(least) + " to " + std::to_string(most), get(name));
     return static_cast<std::size_t>(*value);
 }
 
@@ -89,7 +89,7 @@ int Arguments::layer(const std::string& name, int otherwise) const {
 }
 
 std::vector<Command> commands() {
-    return {embed_command(), zero_shot_command(), attention_command(), segment_command(), ask_command(), describe_command(), config_command(),
+    return {embed_command(), zero_shot_command(), attention_command(), segment_command(), ask_command(), condition_command(), describe_command(), config_command(),
             index_command(), search_command(), tag_command(), recommend_command(), moderate_command(), curate_command(), serve_command()};
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/random.hpp>
 
 namespace program {
 
@@ -61,7 +62,9 @@ public:
     /// One of some words.
     std::string choose(const std::string& name, const std::string& otherwise,
                        std::initializer_list<const char*> words) const;
-    std::size_t number(const std::string& name, std::size_t otherwise, std::size_t most = 1'000'000) const;
+    std::size_t number(const std::string& name, std::size_t otherwise, std::size_t most = 1'000'000, std::size_t least = 1) const;
+    /// What random numbers begin with; 0 where it is not given.
+    td::Seed seed(const std::string& name = "--seed") const { return td::Seed{number(name, 0, 1'000'000, 0)}; }
     /// A number from 0 to 1.
     double share(const std::string& name, double otherwise) const;
     /// A layer, from the front or from the back.
@@ -77,6 +80,7 @@ Command zero_shot_command();
 Command attention_command();
 Command segment_command();
 Command ask_command();
+Command condition_command();
 Command config_command();
 Command describe_command();
 Command index_command();

@@ -309,7 +309,7 @@ Decisions decide(const Items& items, const Arguments& arguments) {
         const std::size_t clusters = std::clamp<std::size_t>(arguments.number("--clusters", static_cast<std::size_t>(std::sqrt(static_cast<double>(order.size())))), 1, order.size());
         const std::vector<float> rows = rows_of(items, order);
         remove_likenesses(items, decisions, order, "semdedup",
-                          td::semantic_duplicates(rows, width, td::spherical_k_means(rows, width, clusters, td::Seed{arguments.number("--seed", 0)}), arguments.share("--semdedup", 0.05)));
+                          td::semantic_duplicates(rows, width, td::spherical_k_means(rows, width, clusters, arguments.seed()), arguments.share("--semdedup", 0.05)));
     }
     if (arguments.has("--caption-least")) {
         const double least = arguments.share("--caption-least", 0.3);
@@ -410,7 +410,7 @@ int report(const Arguments& arguments) {
     const Searcher::Lease catalogue(session.searcher);
     const std::size_t count = data->ids.size();
     if (count < 10 || most == 0) throw td::Error("--report", "a catalogue of 10 pictures or more", std::to_string(count));
-    td::Random random(td::Seed{arguments.number("--seed", 0)});
+    td::Random random(arguments.seed());
     std::vector<std::size_t> places(count);
     std::iota(places.begin(), places.end(), std::size_t{0});
     td::shuffle(places, random);

@@ -75,7 +75,7 @@ void require_transformer(const Opened& opened, const Arguments& arguments) {
 /// Mean IoU on scenes whose pixels are known, method by method: among the labels of a scene, and among all of the drawings'.
 int report(const Arguments& arguments) {
     const Drawings drawings = read_drawings(arguments.get("--report"));
-    const std::size_t count = arguments.number("--scenes", 200), windows = arguments.number("--windows", 2, 64), seed = arguments.number("--seed", 0);
+    const std::size_t count = arguments.number("--scenes", 200), windows = arguments.number("--windows", 2, 64);
     const std::vector<std::string> templates = read_templates(arguments, "{}");
     const Opened opened = open(arguments);
     require_transformer(opened, arguments);
@@ -96,7 +96,7 @@ int report(const Arguments& arguments) {
     for (const Method& method : methods)
         scores.push_back({method.name, std::vector<td::Overlap>(handicaps.size(), {labels, true}), {labels, true}, {labels, true}});
     scores.push_back({"a label for the whole scene", {}, {labels, true}, {labels, true}});
-    SceneMaker maker(drawings, td::Seed{seed});
+    SceneMaker maker(drawings, arguments.seed());
     Progress progress("scenes", 0, count);
     std::size_t things = 0;
     const td::ImageSize size(side, side);

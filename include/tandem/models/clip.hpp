@@ -149,26 +149,27 @@ public:
     /// (open_clip clamps ln scale to [0, ln 100]).
     void clamp_logit_scale() { logit_scale() = std::clamp(logit_scale(), C{0}, static_cast<C>(std::log(100.0))); }
 
-    /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
-    Embeddings encode_image(ImageInput images) const {
+    /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
+    /// normalised.
+    Embeddings encode_image(ImageInput images, bool normalize = true) const {
         Embeddings embeddings(images.extent(0));
-        encode_image(images, embeddings);
+        encode_image(images, embeddings, normalize);
         return embeddings;
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
-    void encode_image(ImageInput images, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode<Vision>(images, embeddings, vision_memory_, images_at_once(),
+    void encode_image(ImageInput images, View<C, Shape<dynamic, embedding>> embeddings, bool normalize = true) const {
+        encode<Vision>(images, embeddings, normalize, vision_memory_, images_at_once(),
                        [&](const auto& part, const auto& into, auto& work) { visual_.forward(part, into, work, false); });
     }
 
-    /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
-    Embeddings encode_text(TextInput ids) const {
+    /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding>, with the same choice.
+    Embeddings encode_text(TextInput ids, bool normalize = true) const {
         Embeddings embeddings(ids.extent(0));
-        encode_text(ids, embeddings);
+        encode_text(ids, embeddings, normalize);
         return embeddings;
     }
-    void encode_text(TextInput ids, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode<Text>(ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
+    void encode_text(TextInput ids, View<C, Shape<dynamic, embedding>> embeddings, bool normalize = true) const {
+        encode<Text>(ids, embeddings, normalize, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
                      [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
 
@@ -383,7 +384,7 @@ private:
 
     template <class Tower, class Forward>
     static void encode(typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
-                       Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
+                       bool normalize, Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
         if (embeddings.extent(0) != input.extent(0)) {
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
@@ -391,7 +392,7 @@ private:
         in_parts<Tower>(input, memory, at_once, [&](const auto& part, std::size_t first, auto& work) {
             forward(part, embeddings.slice(first, first + part.extent(0)), work);
         });
-        nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
+        if (normalize) nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
     }
 
     /// Images of about 400 tokens a core, or one of a convolutional tower: what passes between layers then stays in the

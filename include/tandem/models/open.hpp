@@ -57,8 +57,8 @@ namespace detail {
 class OpenedModel {
 public:
     virtual ~OpenedModel() = default;
-    virtual void encode_image(std::size_t count, const float* pixels, float* embeddings) const = 0;
-    virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
+    virtual void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const = 0;
+    virtual void encode_text(std::size_t count, const Id* ids, bool normalize, float* embeddings) const = 0;
     virtual void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const = 0;
     virtual void patch_embeddings(std::size_t count, const float* pixels, PatchFeatures features, float* embeddings) const = 0;
     virtual void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const = 0;
@@ -90,12 +90,12 @@ public:
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
 
-    /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
-    /// that are no whole images, and if the image tower was not loaded.
-    Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const;
+    /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
+    /// normalised. Throws Error for pixels that are no whole images, and if the image tower was not loaded.
+    Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels, bool normalize = true) const;
 
-    /// ids [N, context] to embeddings <N, embedding> of length 1, with the same errors.
-    Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids) const;
+    /// ids [N, context] to embeddings <N, embedding>, with the same choice and errors.
+    Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids, bool normalize = true) const;
 
     /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens,
     /// tokens>.
@@ -180,12 +180,12 @@ public:
         load_plain_weights(model_, stored.files, stored.where, options, assumed);
     }
 
-    void encode_image(std::size_t count, const float* pixels, float* embeddings) const override {
-        model_.encode_image(input(count, pixels), Rows(embeddings, {{count, Model::embedding}}));
+    void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const override {
+        model_.encode_image(input(count, pixels), Rows(embeddings, {{count, Model::embedding}}), normalize);
     }
-    void encode_text(std::size_t count, const Id* ids, float* embeddings) const override {
+    void encode_text(std::size_t count, const Id* ids, bool normalize, float* embeddings) const override {
         model_.encode_text(typename Text::Input(ids, {{count, Text::context}}),
-                           Rows(embeddings, {{count, Model::embedding}}));
+                           Rows(embeddings, {{count, Model::embedding}}), normalize);
     }
     void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const override {
         if constexpr (is_transformer) {

@@ -30,19 +30,20 @@ TANDEM_INLINE float AnyClip::logit_scale() const {
     return model_->logit_scale();
 }
 
-TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_image(std::span<const float> pixels) const {
+TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_image(std::span<const float> pixels,
+                                                                           bool normalize) const {
     const std::size_t count = images("encode_image", pixels);
     require_embeddings(parts_.image_embeds);
     Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
-    model_->encode_image(count, pixels.data(), embeddings.data());
+    model_->encode_image(count, pixels.data(), normalize, embeddings.data());
     return embeddings;
 }
 
-TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_text(std::span<const Id> ids) const {
+TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_text(std::span<const Id> ids, bool normalize) const {
     const std::size_t count = captions("encode_text", ids);
     require_embeddings(parts_.text_embeds);
     Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
-    model_->encode_text(count, ids.data(), embeddings.data());
+    model_->encode_text(count, ids.data(), normalize, embeddings.data());
     return embeddings;
 }
 
