@@ -89,7 +89,7 @@ int Arguments::layer(const std::string& name, int otherwise) const {
 }
 
 std::vector<Command> commands() {
-    return {embed_command(), zero_shot_command(), attention_command(), segment_command(), ask_command(), condition_command(), describe_command(), config_command(),
+    return {embed_command(), zero_shot_command(), attention_command(), segment_command(), ask_command(), condition_command(), draw_command(), describe_command(), config_command(),
             index_command(), search_command(), tag_command(), recommend_command(), moderate_command(), curate_command(), serve_command()};
 }
 

@@ -81,6 +81,7 @@ Command attention_command();
 Command segment_command();
 Command ask_command();
 Command condition_command();
+Command draw_command();
 Command config_command();
 Command describe_command();
 Command index_command();

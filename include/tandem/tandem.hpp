@@ -20,6 +20,7 @@
 #include <tandem/nn/compose.hpp>
 #include <tandem/tasks/ask.hpp>
 #include <tandem/tasks/attention_rollout.hpp>
+#include <tandem/tasks/conditioning.hpp>
 #include <tandem/tasks/curation.hpp>
 #include <tandem/tasks/fusion.hpp>
 #include <tandem/tasks/index.hpp>
@@ -28,7 +29,9 @@
 #include <tandem/tasks/relevance.hpp>
 #include <tandem/tasks/retrieval.hpp>
 #include <tandem/tasks/segmentation.hpp>
+#include <tandem/tasks/strokes.hpp>
 #include <tandem/tasks/tagging.hpp>
+#include <tandem/tasks/views.hpp>
 #include <tandem/tasks/zero_shot.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
 #include <tandem/texts/bpe.hpp>

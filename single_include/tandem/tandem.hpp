@@ -10381,26 +10381,27 @@ public:
     /// (open_clip clamps ln scale to [0, ln 100]).
     void clamp_logit_scale() { logit_scale() = std::clamp(logit_scale(), C{0}, static_cast<C>(std::log(100.0))); }
 
-    /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding> of length 1.
-    Embeddings encode_image(ImageInput images) const {
+    /// images <N, 3, image, image>, already preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
+    /// normalised.
+    Embeddings encode_image(ImageInput images, bool normalize = true) const {
         Embeddings embeddings(images.extent(0));
-        encode_image(images, embeddings);
+        encode_image(images, embeddings, normalize);
         return embeddings;
     }
     /// The same into memory of the caller's: once it has seen its largest batch, a model allocates nothing.
-    void encode_image(ImageInput images, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode<Vision>(images, embeddings, vision_memory_, images_at_once(),
+    void encode_image(ImageInput images, View<C, Shape<dynamic, embedding>> embeddings, bool normalize = true) const {
+        encode<Vision>(images, embeddings, normalize, vision_memory_, images_at_once(),
                        [&](const auto& part, const auto& into, auto& work) { visual_.forward(part, into, work, false); });
     }
 
-    /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding> of length 1.
-    Embeddings encode_text(TextInput ids) const {
+    /// ids <N, context> (start, tokens, end, zeros) to embeddings <N, embedding>, with the same choice.
+    Embeddings encode_text(TextInput ids, bool normalize = true) const {
         Embeddings embeddings(ids.extent(0));
-        encode_text(ids, embeddings);
+        encode_text(ids, embeddings, normalize);
         return embeddings;
     }
-    void encode_text(TextInput ids, View<C, Shape<dynamic, embedding>> embeddings) const {
-        encode<Text>(ids, embeddings, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
+    void encode_text(TextInput ids, View<C, Shape<dynamic, embedding>> embeddings, bool normalize = true) const {
+        encode<Text>(ids, embeddings, normalize, text_memory_, std::max<std::size_t>(1, ids.extent(0)),
                      [&](const auto& part, const auto& into, auto& work) { text_forward(part, into, work, false); });
     }
 
@@ -10615,7 +10616,7 @@ private:
 
     template <class Tower, class Forward>
     static void encode(typename Tower::Input input, View<C, Shape<dynamic, embedding>> embeddings,
-                       Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
+                       bool normalize, Reused<typename Tower::Workspace>& memory, std::size_t at_once, const Forward& forward) {
         if (embeddings.extent(0) != input.extent(0)) {
             throw Error("Clip::encode", "room for " + std::to_string(input.extent(0)) + " embeddings",
                         std::to_string(embeddings.extent(0)));
@@ -10623,7 +10624,7 @@ private:
         in_parts<Tower>(input, memory, at_once, [&](const auto& part, std::size_t first, auto& work) {
             forward(part, embeddings.slice(first, first + part.extent(0)), work);
         });
-        nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
+        if (normalize) nn::normalize_rows<C>(input.extent(0), embedding, embeddings.data(), nullptr);
     }
 
     /// Images of about 400 tokens a core, or one of a convolutional tower: what passes between layers then stays in the
@@ -13591,8 +13592,8 @@ namespace detail {
 class OpenedModel {
 public:
     virtual ~OpenedModel() = default;
-    virtual void encode_image(std::size_t count, const float* pixels, float* embeddings) const = 0;
-    virtual void encode_text(std::size_t count, const Id* ids, float* embeddings) const = 0;
+    virtual void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const = 0;
+    virtual void encode_text(std::size_t count, const Id* ids, bool normalize, float* embeddings) const = 0;
     virtual void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const = 0;
     virtual void patch_embeddings(std::size_t count, const float* pixels, PatchFeatures features, float* embeddings) const = 0;
     virtual void image_tokens(std::size_t count, const float* pixels, int layer, bool normed, float* tokens) const = 0;
@@ -13624,12 +13625,12 @@ public:
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
 
-    /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding> of length 1. Throws Error for pixels
-    /// that are no whole images, and if the image tower was not loaded.
-    Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels) const;
+    /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
+    /// normalised. Throws Error for pixels that are no whole images, and if the image tower was not loaded.
+    Tensor<float, Shape<dynamic, dynamic>> encode_image(std::span<const float> pixels, bool normalize = true) const;
 
-    /// ids [N, context] to embeddings <N, embedding> of length 1, with the same errors.
-    Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids) const;
+    /// ids [N, context] to embeddings <N, embedding>, with the same choice and errors.
+    Tensor<float, Shape<dynamic, dynamic>> encode_text(std::span<const Id> ids, bool normalize = true) const;
 
     /// The attention weights of a block of the image tower, counted from 0, or from the back: <N, heads, tokens,
     /// tokens>.
@@ -13714,12 +13715,12 @@ public:
         load_plain_weights(model_, stored.files, stored.where, options, assumed);
     }
 
-    void encode_image(std::size_t count, const float* pixels, float* embeddings) const override {
-        model_.encode_image(input(count, pixels), Rows(embeddings, {{count, Model::embedding}}));
+    void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const override {
+        model_.encode_image(input(count, pixels), Rows(embeddings, {{count, Model::embedding}}), normalize);
     }
-    void encode_text(std::size_t count, const Id* ids, float* embeddings) const override {
+    void encode_text(std::size_t count, const Id* ids, bool normalize, float* embeddings) const override {
         model_.encode_text(typename Text::Input(ids, {{count, Text::context}}),
-                           Rows(embeddings, {{count, Model::embedding}}));
+                           Rows(embeddings, {{count, Model::embedding}}), normalize);
     }
     void image_attention(std::size_t count, const float* pixels, int layer, float* weights) const override {
         if constexpr (is_transformer) {
@@ -14312,6 +14313,135 @@ Tensor<float, Shape<dynamic, dynamic, dynamic>> attention_rollout(const Model& m
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/tasks/conditioning.hpp ----
+
+// What image generators and language models read of a CLIP: hidden states of prompts, noised embeddings, projected patches.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Of prompts, what a UNet's cross attention reads, and what stands for each as a whole.
+struct PromptCondition {
+    std::size_t prompts = 0, tokens = 0, width = 0, pooled_width = 0;
+    std::vector<float> embeds;  ///< [prompts, tokens, width]
+    std::vector<float> pooled;  ///< [prompts, pooled_width]; empty where the generator has none
+};
+
+/// Stable Diffusion 1 and 2: the hidden states of every place of the context behind the text tower's last norm; `clip_skip` leaves
+/// out as many of the last blocks (diffusers 0.42, stable_diffusion/pipeline_stable_diffusion.py, encode_prompt; of negative prompts,
+/// which are "" where none is given, it leaves out none). The model is an AnyClip or a Clip whose text tower the generator's is; its
+/// tokenizer pads as its own config says. Throws Error without prompts, and where so many blocks are not there.
+template <class Model>
+PromptCondition stable_diffusion_condition(const Model& text_encoder, const Tokenizer auto& tokenizer, std::span<const std::string> prompts,
+                                           std::size_t clip_skip = 0);
+
+/// Stable Diffusion XL: the hidden states before the last block of both text towers, side by side, and the second one's embedding, which
+/// is not normalised; `clip_skip` leaves out as many blocks more (diffusers 0.42, stable_diffusion_xl/pipeline_stable_diffusion_xl.py,
+/// encode_prompt; of negative prompts none, and for a negative prompt that is not given all is 0 with the published weights).
+template <class First, class Second>
+PromptCondition sdxl_condition(const First& text_encoder, const Tokenizer auto& tokenizer, const Second& text_encoder_2,
+                               const Tokenizer auto& tokenizer_2, std::span<const std::string> prompts, std::size_t clip_skip = 0);
+
+/// The noise that is added to embeddings in training, step by step: the share of the signal's variance that is left after each of the steps
+/// ("squaredcos_cap_v2" of diffusers 0.42, schedulers/scheduling_ddpm.py, betas_for_alpha_bar).
+std::vector<double> cosine_alphas(std::size_t steps = 1000);
+
+/// Stable unCLIP: an image's embedding, not normalised, standardised by mean and deviation, noised as after `level` steps with a standard
+/// normal `noise`, brought back, and followed by the sinusoids of the level, <2 · width> (diffusers 0.42,
+/// stable_diffusion/pipeline_stable_unclip_img2img.py, noise_image_embeddings). Throws Error for sizes that differ, an odd width,
+/// and a level that is none of the steps.
+std::vector<float> unclip_condition(std::span<const float> embedding, std::span<const float> noise, std::span<const float> mean,
+                                    std::span<const float> deviation, std::size_t level, std::span<const double> alphas);
+
+/// From patches of an image tower to what a language model reads: dense layers with GELU (by erf) between them, LLaVA's mlp2x_gelu, or one
+/// layer alone (LLaVA v1.5, multimodal_projector/builder.py:33-51).
+class Projector {
+public:
+    /// Reads mm_projector.bin, or the tensors of that name in a whole model's file or folder: "...mm_projector.0.weight", ".2.weight" and so
+    /// on, "...mm_projector.weight", or transformers' "multi_modal_projector.linear_1.weight" and "linear_2". Throws Error that names what
+    /// is missing or does not fit.
+    static Projector load(const std::filesystem::path& path);
+
+    std::size_t in() const { return layers_.front().in; }
+    std::size_t out() const { return layers_.back().out; }
+
+    /// Rows [N, in] to rows [N, out]. Throws Error for what is no whole row.
+    std::vector<float> operator()(std::span<const float> rows) const;
+
+private:
+    struct Layer {
+        std::size_t in, out;
+        std::vector<float> weight, bias;  ///< [out, in] and [out]
+    };
+    std::vector<Layer> layers_;
+};
+
+namespace detail {
+
+/// The context's length of a model.
+template <class Model>
+std::size_t prompt_context(const Model& model) {
+    if constexpr (requires { model.sizes().context; }) {
+        return model.sizes().context;
+    } else {
+        return Model::Text::context;
+    }
+}
+
+/// text_tokens or encode_text of a Clip or an AnyClip.
+template <class Model, class Call>
+auto with_prompts(const Model& model, const Tokenizer auto& tokenizer, std::span<const std::string> prompts, const Call& call) {
+    if (prompts.empty()) throw Error("a condition", "a prompt", "none");
+    const std::vector<Id> ids = tokenizer.encode_batch(prompts, prompt_context(model));
+    if constexpr (requires { model.sizes(); }) {
+        return call(std::span<const Id>(ids));
+    } else {
+        return call(typename Model::Text::Input(std::span<const Id>(ids), prompts.size()));
+    }
+}
+
+}  // namespace detail
+
+template <class Model>
+PromptCondition stable_diffusion_condition(const Model& text_encoder, const Tokenizer auto& tokenizer, std::span<const std::string> prompts,
+                                           std::size_t clip_skip) {
+    const auto tokens = detail::with_prompts(text_encoder, tokenizer, prompts, [&](const auto& ids) {
+        return text_encoder.text_tokens(ids, -1 - static_cast<int>(clip_skip), true);
+    });
+    return {.prompts = prompts.size(),
+            .tokens = tokens.extent(1),
+            .width = tokens.extent(2),
+            .embeds = {tokens.data(), tokens.data() + tokens.size()},
+            .pooled = {}};
+}
+
+template <class First, class Second>
+PromptCondition sdxl_condition(const First& text_encoder, const Tokenizer auto& tokenizer, const Second& text_encoder_2,
+                               const Tokenizer auto& tokenizer_2, std::span<const std::string> prompts, std::size_t clip_skip) {
+    const int layer = -2 - static_cast<int>(clip_skip);
+    const auto first = detail::with_prompts(text_encoder, tokenizer, prompts, [&](const auto& ids) { return text_encoder.text_tokens(ids, layer); });
+    const auto second = detail::with_prompts(text_encoder_2, tokenizer_2, prompts, [&](const auto& ids) { return text_encoder_2.text_tokens(ids, layer); });
+    const auto pooled = detail::with_prompts(text_encoder_2, tokenizer_2, prompts, [&](const auto& ids) { return text_encoder_2.encode_text(ids, false); });
+    if (first.extent(1) != second.extent(1))
+        throw Error("sdxl_condition", "two text towers of one context", std::to_string(first.extent(1)) + " and " + std::to_string(second.extent(1)));
+    PromptCondition found{.prompts = prompts.size(),
+                          .tokens = first.extent(1),
+                          .width = first.extent(2) + second.extent(2),
+                          .pooled_width = pooled.extent(1),
+                          .embeds = {},
+                          .pooled = {pooled.data(), pooled.data() + pooled.size()}};
+    for (std::size_t row = 0; row < found.prompts * found.tokens; ++row) {
+        const auto append = [&](const auto& tokens) {
+            const float* const from = tokens.data() + row * tokens.extent(2);
+            found.embeds.insert(found.embeds.end(), from, from + tokens.extent(2));
+        };
+        append(first);
+        append(second);
+    }
+    return found;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/tasks/curation.hpp ----
 
 // What of many pictures is worth keeping: copies, what is alike, and what fits nothing.
@@ -14765,6 +14895,270 @@ private:
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/tasks/strokes.hpp ----
+
+// Drawings of strokes, and how a drawing's pixels depend on them: what text-guided drawing moves.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Numbers of one kind, for an optimizer that moves them at a rate of their own.
+template <Real T>
+struct ParameterGroup {
+    using C = T;
+    Tensor<T, Shape<dynamic>> values;
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) { visit(at + "values", self.values...); }
+};
+
+/// Strokes on white, drawn one over the other: cubic Bézier curves, each of a width and a colour. Sides are parts of the canvas'
+/// own: (0, 0) is top left, (1, 1) bottom right.
+template <Real T>
+struct Strokes {
+    ParameterGroup<T> points;   ///< [strokes][4][x, y]
+    ParameterGroup<T> widths;   ///< [strokes], in parts of the shorter side
+    ParameterGroup<T> colours;  ///< [strokes][red, green, blue, alpha], from 0 to 1
+
+    std::size_t size() const { return widths.values.size(); }
+
+    void resize(std::size_t strokes) {
+        points.values.resize(8 * strokes);
+        widths.values.resize(strokes);
+        colours.values.resize(4 * strokes);
+        for (ParameterGroup<T>* const group : {&points, &widths, &colours}) group->values.fill(0);
+    }
+
+    /// Curves at random places, each about a tenth of a side from point to point (CLIPDraw, Frans et al. 2021, section 3).
+    static Strokes random(std::size_t strokes, double width, Random& random) {
+        Strokes made;
+        made.resize(strokes);
+        for (std::size_t i = 0; i < strokes; ++i) {
+            double x = random.uniform(), y = random.uniform();
+            for (std::size_t point = 0; point < 4; ++point) {
+                made.points.values(8 * i + 2 * point) = static_cast<T>(x);
+                made.points.values(8 * i + 2 * point + 1) = static_cast<T>(y);
+                x += random.uniform(-0.1, 0.1);
+                y += random.uniform(-0.1, 0.1);
+            }
+            made.widths.values(i) = static_cast<T>(width);
+            for (std::size_t c = 0; c < 4; ++c) made.colours.values(4 * i + c) = static_cast<T>(random.uniform());
+        }
+        return made;
+    }
+
+    /// Brings widths and colours back to what can be drawn.
+    void clamp(double least_width, double largest_width) {
+        for (T& width : widths.values.elements()) width = std::clamp(width, static_cast<T>(least_width), static_cast<T>(largest_width));
+        for (T& level : colours.values.elements()) level = std::clamp(level, T{0}, T{1});
+    }
+
+    /// The drawing as an SVG of `side` pixels.
+    std::string svg(std::size_t side) const {
+        const auto number = [](double value) {
+            std::array<char, 32> text{};
+            std::snprintf(text.data(), text.size(), "%.2f", value);
+            return std::string(text.data());
+        };
+        const std::string all = std::to_string(side);
+        std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + all + "\" height=\"" + all + "\" viewBox=\"0 0 " + all + " " + all +
+                          "\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
+        for (std::size_t i = 0; i < size(); ++i) {
+            const auto at = [&](std::size_t point) {
+                return number(static_cast<double>(points.values(8 * i + 2 * point)) * static_cast<double>(side)) + " " +
+                       number(static_cast<double>(points.values(8 * i + 2 * point + 1)) * static_cast<double>(side));
+            };
+            const auto level = [&](std::size_t c) { return std::to_string(std::lround(255 * static_cast<double>(colours.values(4 * i + c)))); };
+            out += "<path d=\"M " + at(0) + " C " + at(1) + ", " + at(2) + ", " + at(3) + "\" fill=\"none\" stroke=\"rgb(" + level(0) + "," + level(1) + "," +
+                   level(2) + ")\" stroke-opacity=\"" + number(static_cast<double>(colours.values(4 * i + 3))) + "\" stroke-width=\"" +
+                   number(static_cast<double>(widths.values(i)) * static_cast<double>(side)) + "\" stroke-linecap=\"round\"/>\n";
+        }
+        return out + "</svg>\n";
+    }
+};
+
+/// Draws strokes as pixels [3][height][width] from 0 to 1, in which a gradient can flow: a stroke covers a pixel by alpha ·
+/// sigmoid((w / 2 − d) / τ), d the distance of the pixel's centre from the curve, as 16 straight lines have it, and τ the
+/// `softness`, in pixels (Li et al. 2020 filter exactly; a soft edge is what is needed of it). The same pixels and gradients for any number of threads.
+template <Real T>
+class StrokeCanvas {
+public:
+    explicit StrokeCanvas(ImageSize size, double softness = 0.5) : size_(size), softness_(softness) {
+        if (size.area() == 0 || !(softness > 0)) throw Error("StrokeCanvas", "a size of 1 or more, and a softness above 0", to_string(size) + ", " + std::to_string(softness));
+    }
+
+    const ImageSize& size() const { return size_; }
+
+    void forward(const Strokes<T>& strokes, std::span<T> pixels) {
+        check(strokes, pixels.size());
+        prepare(strokes);
+        parallel_for(size_.height, 4, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t y = begin; y < end; ++y) {
+                for (std::size_t x = 0; x < size_.width; ++x) {
+                    std::array<T, 3> colour{1, 1, 1};
+                    for (std::size_t i = 0; i < curves_.size(); ++i) {
+                        const Hit hit = nearest(i, x, y);
+                        if (hit.coverage == 0) continue;
+                        const T* const own = strokes.colours.values.data() + 4 * i;
+                        for (std::size_t c = 0; c < 3; ++c) colour[c] += own[3] * hit.coverage * (own[c] - colour[c]);
+                    }
+                    for (std::size_t c = 0; c < 3; ++c) pixels[(c * size_.height + y) * size_.width + x] = colour[c];
+                }
+            }
+        });
+    }
+
+    /// Adds to the gradient of the strokes, given that of the pixels. After forward with the same strokes.
+    void backward(const Strokes<T>& strokes, std::span<const T> dpixels, Strokes<T>& gradient) {
+        check(strokes, dpixels.size());
+        const std::size_t count = curves_.size();
+        // A row's share each, so that sums do not depend on the threads.
+        std::vector<Strokes<T>> parts(size_.height);
+        parallel_for(size_.height, 1, [&](std::size_t begin, std::size_t end) {
+            std::vector<Hit> hits;
+            std::vector<std::array<T, 3>> under;
+            for (std::size_t y = begin; y < end; ++y) {
+                parts[y].resize(count);
+                for (std::size_t x = 0; x < size_.width; ++x) backward_pixel(strokes, dpixels, x, y, parts[y], hits, under);
+            }
+        });
+        for (const Strokes<T>& part : parts) {
+            const auto add = [](const ParameterGroup<T>& from, ParameterGroup<T>& to) {
+                for (std::size_t i = 0; i < from.values.size(); ++i) to.values.data()[i] += from.values.data()[i];
+            };
+            add(part.points, gradient.points);
+            add(part.widths, gradient.widths);
+            add(part.colours, gradient.colours);
+        }
+    }
+
+private:
+    static constexpr std::size_t segments = 16;
+    using Point = std::array<T, 2>;
+
+    /// A stroke as straight lines, in pixels, and where it can be seen.
+    struct Curve {
+        std::array<Point, segments + 1> points;
+        T left, top, right, bottom, half_width;
+    };
+    /// How a stroke covers a pixel: by the place t of a segment, at a distance in a direction.
+    struct Hit {
+        std::size_t stroke = 0, segment = 0;
+        T t = 0, distance = 0, coverage = 0;
+        Point towards{};
+    };
+
+    /// Bernstein's polynomials of degree 3.
+    static std::array<T, 4> blend(std::size_t i) {
+        const T t = static_cast<T>(i) / static_cast<T>(segments), s = 1 - t;
+        return {s * s * s, 3 * s * s * t, 3 * s * t * t, t * t * t};
+    }
+
+    void check(const Strokes<T>& strokes, std::size_t pixels) const {
+        if (pixels != 3 * size_.area() || strokes.points.values.size() != 8 * strokes.size() || strokes.colours.values.size() != 4 * strokes.size())
+            throw Error("StrokeCanvas", "pixels [3][" + std::to_string(size_.height) + "][" + std::to_string(size_.width) + "], and 8 coordinates and 4 levels a stroke",
+                        std::to_string(pixels) + " pixels' levels, and " + std::to_string(strokes.points.values.size()) + " and " +
+                            std::to_string(strokes.colours.values.size()) + " for " + std::to_string(strokes.size()) + " strokes");
+    }
+
+    void prepare(const Strokes<T>& strokes) {
+        curves_.resize(strokes.size());
+        const T width = static_cast<T>(size_.width), height = static_cast<T>(size_.height), shorter = std::min(width, height);
+        // Beyond 14 softnesses a sigmoid is below 1e-6.
+        const T margin = static_cast<T>(14 * softness_);
+        for (std::size_t i = 0; i < curves_.size(); ++i) {
+            Curve& curve = curves_[i];
+            curve.half_width = strokes.widths.values(i) * shorter / 2;
+            curve.left = curve.top = static_cast<T>(1e30);
+            curve.right = curve.bottom = static_cast<T>(-1e30);
+            for (std::size_t j = 0; j <= segments; ++j) {
+                const std::array<T, 4> weights = blend(j);
+                Point at{};
+                for (std::size_t k = 0; k < 4; ++k) {
+                    at[0] += weights[k] * strokes.points.values(8 * i + 2 * k) * width;
+                    at[1] += weights[k] * strokes.points.values(8 * i + 2 * k + 1) * height;
+                }
+                curve.points[j] = at;
+                curve.left = std::min(curve.left, at[0] - curve.half_width - margin);
+                curve.right = std::max(curve.right, at[0] + curve.half_width + margin);
+                curve.top = std::min(curve.top, at[1] - curve.half_width - margin);
+                curve.bottom = std::max(curve.bottom, at[1] + curve.half_width + margin);
+            }
+        }
+    }
+
+    /// Where stroke i covers a pixel; coverage 0 where it is too far.
+    Hit nearest(std::size_t i, std::size_t column, std::size_t row) const {
+        const Curve& curve = curves_[i];
+        const T x = static_cast<T>(column) + T{0.5}, y = static_cast<T>(row) + T{0.5};
+        Hit hit{.stroke = i};
+        if (x < curve.left || x > curve.right || y < curve.top || y > curve.bottom) return hit;
+        T least = static_cast<T>(1e30);
+        for (std::size_t j = 0; j < segments; ++j) {
+            const Point &a = curve.points[j], &b = curve.points[j + 1];
+            const T dx = b[0] - a[0], dy = b[1] - a[1], length = dx * dx + dy * dy;
+            const T t = length > 0 ? std::clamp(((x - a[0]) * dx + (y - a[1]) * dy) / length, T{0}, T{1}) : T{0};
+            const T across = x - a[0] - t * dx, down = y - a[1] - t * dy, squares = across * across + down * down;
+            if (squares < least) {
+                least = squares;
+                hit.segment = j;
+                hit.t = t;
+                hit.towards = {across, down};
+            }
+        }
+        hit.distance = std::sqrt(least);
+        const T inner = (curve.half_width - hit.distance) / static_cast<T>(softness_);
+        hit.coverage = inner < -14 ? T{0} : 1 / (1 + std::exp(-inner));
+        return hit;
+    }
+
+    void backward_pixel(const Strokes<T>& strokes, std::span<const T> dpixels, std::size_t x, std::size_t y, Strokes<T>& gradient,
+                        std::vector<Hit>& hits, std::vector<std::array<T, 3>>& under) const {
+        hits.clear();
+        under.clear();
+        std::array<T, 3> colour{1, 1, 1};
+        for (std::size_t i = 0; i < curves_.size(); ++i) {
+            const Hit hit = nearest(i, x, y);
+            if (hit.coverage == 0) continue;
+            hits.push_back(hit);
+            under.push_back(colour);
+            const T* const own = strokes.colours.values.data() + 4 * i;
+            for (std::size_t c = 0; c < 3; ++c) colour[c] += own[3] * hit.coverage * (own[c] - colour[c]);
+        }
+        std::array<T, 3> slope{};
+        for (std::size_t c = 0; c < 3; ++c) slope[c] = dpixels[(c * size_.height + y) * size_.width + x];
+        const T width = static_cast<T>(size_.width), height = static_cast<T>(size_.height);
+        for (std::size_t n = hits.size(); n-- > 0;) {
+            const Hit& hit = hits[n];
+            const std::size_t i = hit.stroke;
+            const T* const own = strokes.colours.values.data() + 4 * i;
+            const T share = own[3] * hit.coverage;
+            T dshare = 0;
+            for (std::size_t c = 0; c < 3; ++c) {
+                gradient.colours.values(4 * i + c) += slope[c] * share;
+                dshare += slope[c] * (own[c] - under[n][c]);
+                slope[c] *= 1 - share;
+            }
+            gradient.colours.values(4 * i + 3) += dshare * hit.coverage;
+            const T dinner = dshare * own[3] * hit.coverage * (1 - hit.coverage) / static_cast<T>(softness_);
+            gradient.widths.values(i) += dinner * std::min(width, height) / 2;
+            if (hit.distance == 0) continue;
+            // The nearest place of a line does not move to first order, so that its ends alone count.
+            const Point away{dinner * hit.towards[0] / hit.distance, dinner * hit.towards[1] / hit.distance};
+            const std::array<T, 4> first = blend(hit.segment), second = blend(hit.segment + 1);
+            for (std::size_t k = 0; k < 4; ++k) {
+                const T weight = (1 - hit.t) * first[k] + hit.t * second[k];
+                gradient.points.values(8 * i + 2 * k) += weight * away[0] * width;
+                gradient.points.values(8 * i + 2 * k + 1) += weight * away[1] * height;
+            }
+        }
+    }
+
+    ImageSize size_;
+    double softness_;
+    std::vector<Curve> curves_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/tasks/tagging.hpp ----
 
 // Labels for pictures: each with a probability of its own, and none without the labels above it in a tree.
@@ -14848,6 +15242,130 @@ std::optional<double> threshold_for_precision(std::span<const double> scores, st
 /// not be missed. Throws Error for sizes that differ.
 std::optional<double> threshold_for_recall(std::span<const double> scores, std::span<const std::uint8_t> positive,
                                            double recall);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/views.hpp ----
+
+// A picture seen from somewhat elsewhere, and how what is seen depends on its pixels: without it, guidance finds noise that only one
+// model sees something in.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Where the pixels of a view lie in a picture: (x, y) of it, from 0 to 1, at ((a x + b y + c) / w, (d x + e y + f) / w) of that, w = g x + h y + 1.
+struct Perspective {
+    std::array<double, 8> of{1, 0, 0, 0, 1, 0, 0, 0};
+
+    /// The picture itself.
+    static Perspective plain() { return {}; }
+
+    /// torchvision's RandomPerspective and, behind it, RandomResizedCrop: each corner moves inwards by up to half of `distortion` of a
+    /// side, then a part of `least` to `most` of the area is seen, with sides of 3 : 4 to 4 : 3 (CLIPDraw's are 0.5, 0.7 and 0.9).
+    static Perspective random(Random& random, double distortion = 0.5, double least = 0.7, double most = 0.9) {
+        const auto inwards = [&] { return random.uniform(0, distortion / 2); };
+        // Where the corners of the picture come to lie: top left, top right, bottom right, bottom left.
+        const double x[4] = {inwards(), 1 - inwards(), 1 - inwards(), inwards()}, y[4] = {inwards(), inwards(), 1 - inwards(), 1 - inwards()};
+        Perspective view = through(x, y);
+        double width = 1, height = 1;
+        for (int turn = 0; turn < 10; ++turn) {
+            const double area = random.uniform(least, most), ratio = std::exp(random.uniform(std::log(0.75), std::log(4.0 / 3)));
+            width = std::sqrt(area * ratio), height = std::sqrt(area / ratio);
+            if (width <= 1 && height <= 1) break;
+            width = height = std::sqrt(area);
+        }
+        const double left = random.uniform(0, 1 - width), top = random.uniform(0, 1 - height);
+        const std::array<double, 8> h = view.of;
+        // The part first: x becomes left + width · x.
+        const double w = h[6] * left + h[7] * top + 1;
+        view.of = {h[0] * width / w, h[1] * height / w, (h[0] * left + h[1] * top + h[2]) / w, h[3] * width / w,
+                   h[4] * height / w, (h[3] * left + h[4] * top + h[5]) / w, h[6] * width / w, h[7] * height / w};
+        return view;
+    }
+
+    std::pair<double, double> at(double x, double y) const {
+        const double w = of[6] * x + of[7] * y + 1;
+        return {(of[0] * x + of[1] * y + of[2]) / w, (of[3] * x + of[4] * y + of[5]) / w};
+    }
+
+private:
+    /// The view in which the corners (0, 0), (1, 0), (1, 1) and (0, 1) lie at these places.
+    static Perspective through(const double (&x)[4], const double (&y)[4]) {
+        constexpr double u[4] = {0, 1, 1, 0}, v[4] = {0, 0, 1, 1};
+        std::array<std::array<double, 9>, 8> rows{};
+        for (std::size_t i = 0; i < 4; ++i) {
+            rows[2 * i] = {x[i], y[i], 1, 0, 0, 0, -u[i] * x[i], -u[i] * y[i], u[i]};
+            rows[2 * i + 1] = {0, 0, 0, x[i], y[i], 1, -v[i] * x[i], -v[i] * y[i], v[i]};
+        }
+        for (std::size_t column = 0; column < 8; ++column) {  // Gauss, with the largest pivot
+            std::size_t best = column;
+            for (std::size_t row = column + 1; row < 8; ++row) {
+                if (std::abs(rows[row][column]) > std::abs(rows[best][column])) best = row;
+            }
+            std::swap(rows[column], rows[best]);
+            for (std::size_t row = 0; row < 8; ++row) {
+                if (row == column) continue;
+                const double factor = rows[row][column] / rows[column][column];
+                for (std::size_t k = column; k < 9; ++k) rows[row][k] -= factor * rows[column][k];
+            }
+        }
+        Perspective view;
+        for (std::size_t i = 0; i < 8; ++i) view.of[i] = rows[i][8] / rows[i][i];
+        return view;
+    }
+};
+
+namespace detail {
+
+/// visit(pixel of the view, place in the picture, weight) for what a pixel is made of: of a grid of places inside it, as fine as the
+/// picture is finer than the view, the four pixels around each. Places outside the picture are visited as `outside`.
+template <class Visit>
+void visit_view(const Perspective& view, const ImageSize& picture, const ImageSize& size, std::size_t outside, const Visit& visit) {
+    const std::size_t fine = std::max<std::size_t>(1, std::max(picture.height / size.height, picture.width / size.width));
+    const double share = 1.0 / static_cast<double>(fine * fine);
+    for (std::size_t pixel = 0; pixel < size.area(); ++pixel) {
+        for (std::size_t part = 0; part < fine * fine; ++part) {
+            const double inside_x = (static_cast<double>(part % fine) + 0.5) / static_cast<double>(fine), inside_y = (static_cast<double>(part / fine) + 0.5) / static_cast<double>(fine);
+            const auto [u, v] = view.at((static_cast<double>(pixel % size.width) + inside_x) / static_cast<double>(size.width),
+                                        (static_cast<double>(pixel / size.width) + inside_y) / static_cast<double>(size.height));
+            const double x = u * static_cast<double>(picture.width) - 0.5, y = v * static_cast<double>(picture.height) - 0.5;
+            const double left = std::floor(x), top = std::floor(y);
+            for (int corner = 0; corner < 4; ++corner) {
+                const double column = left + corner % 2, row = top + corner / 2;
+                const double weight = share * (corner % 2 != 0 ? x - left : left + 1 - x) * (corner / 2 != 0 ? y - top : top + 1 - y);
+                const bool is_inside = column >= 0 && row >= 0 && column < static_cast<double>(picture.width) && row < static_cast<double>(picture.height);
+                visit(pixel, is_inside ? static_cast<std::size_t>(row) * picture.width + static_cast<std::size_t>(column) : outside, weight);
+            }
+        }
+    }
+}
+
+inline void check_view(const char* where, std::size_t picture, const ImageSize& from, std::size_t view, const ImageSize& to) {
+    if (picture != 3 * from.area() || view != 3 * to.area() || to.area() == 0)
+        throw Error(where, "levels [3] of " + to_string(from) + " and " + to_string(to) + " pixels", std::to_string(picture) + " and " + std::to_string(view));
+}
+
+}  // namespace detail
+
+/// What a view of a picture [3][height][width] shows, [3] of `to` pixels; 1, white, beyond the picture. Throws Error for sizes that differ.
+template <Real T>
+void look(const Perspective& view, std::span<const T> picture, const ImageSize& from, std::span<T> out, const ImageSize& to) {
+    detail::check_view("look", picture.size(), from, out.size(), to);
+    std::ranges::fill(out, T{0});
+    detail::visit_view(view, from, to, from.area(), [&](std::size_t pixel, std::size_t place, double weight) {
+        for (std::size_t c = 0; c < 3; ++c)
+            out[c * to.area() + pixel] += static_cast<T>(weight) * (place == from.area() ? T{1} : picture[c * from.area() + place]);
+    });
+}
+
+/// Adds to the gradient of the picture, given that of what is seen.
+template <Real T>
+void look_backward(const Perspective& view, std::span<const T> dout, const ImageSize& to, std::span<T> dpicture, const ImageSize& from) {
+    detail::check_view("look_backward", dpicture.size(), from, dout.size(), to);
+    detail::visit_view(view, from, to, from.area(), [&](std::size_t pixel, std::size_t place, double weight) {
+        if (place == from.area()) return;
+        for (std::size_t c = 0; c < 3; ++c) dpicture[c * from.area() + place] += static_cast<T>(weight) * dout[c * to.area() + pixel];
+    });
+}
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -30015,19 +30533,20 @@ TANDEM_INLINE float AnyClip::logit_scale() const {
     return model_->logit_scale();
 }
 
-TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_image(std::span<const float> pixels) const {
+TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_image(std::span<const float> pixels,
+                                                                           bool normalize) const {
     const std::size_t count = images("encode_image", pixels);
     require_embeddings(parts_.image_embeds);
     Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
-    model_->encode_image(count, pixels.data(), embeddings.data());
+    model_->encode_image(count, pixels.data(), normalize, embeddings.data());
     return embeddings;
 }
 
-TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_text(std::span<const Id> ids) const {
+TANDEM_INLINE Tensor<float, Shape<dynamic, dynamic>> AnyClip::encode_text(std::span<const Id> ids, bool normalize) const {
     const std::size_t count = captions("encode_text", ids);
     require_embeddings(parts_.text_embeds);
     Tensor<float, Shape<dynamic, dynamic>> embeddings(count, sizes_.embedding);
-    model_->encode_text(count, ids.data(), embeddings.data());
+    model_->encode_text(count, ids.data(), normalize, embeddings.data());
     return embeddings;
 }
 
@@ -30511,6 +31030,117 @@ TANDEM_INLINE std::vector<double> answer_probabilities(std::span<const float> pi
     for (double& share : shares) sum += share = std::exp(scale * (share - largest));
     for (double& share : shares) share /= sum;
     return shares;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/conditioning.impl.hpp ----
+
+// Definitions of tasks/conditioning.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::vector<double> cosine_alphas(std::size_t steps) {
+    const auto bar = [](double share) {
+        const double cosine = std::cos((share + 0.008) / 1.008 * std::numbers::pi / 2);
+        return cosine * cosine;
+    };
+    std::vector<double> alphas;
+    double product = 1;
+    for (std::size_t i = 0; i < steps; ++i) {
+        const auto step = static_cast<double>(i), all = static_cast<double>(steps);
+        product *= 1 - std::min(1 - bar((step + 1) / all) / bar(step / all), 0.999);
+        alphas.push_back(product);
+    }
+    return alphas;
+}
+
+TANDEM_INLINE std::vector<float> unclip_condition(std::span<const float> embedding, std::span<const float> noise, std::span<const float> mean,
+                                                  std::span<const float> deviation, std::size_t level, std::span<const double> alphas) {
+    const std::size_t width = embedding.size();
+    if (width == 0 || width % 2 != 0 || noise.size() != width || mean.size() != width || deviation.size() != width)
+        throw Error("unclip_condition", "noise, mean and deviation of the embedding's width, which is even",
+                    std::to_string(noise.size()) + ", " + std::to_string(mean.size()) + " and " + std::to_string(deviation.size()) + " for " + std::to_string(width));
+    if (level >= alphas.size()) throw Error("unclip_condition", "a noise level below " + std::to_string(alphas.size()), std::to_string(level));
+    const double signal = std::sqrt(alphas[level]), added = std::sqrt(1 - alphas[level]);
+    std::vector<float> out(2 * width);
+    for (std::size_t i = 0; i < width; ++i) {
+        const double standard = (static_cast<double>(embedding[i]) - static_cast<double>(mean[i])) / static_cast<double>(deviation[i]);
+        out[i] = static_cast<float>((signal * standard + added * static_cast<double>(noise[i])) * static_cast<double>(deviation[i]) + static_cast<double>(mean[i]));
+    }
+    // Cosines first (flip_sin_to_cos), frequencies from 1 down to 1 / 10000 without reaching it (downscale_freq_shift 0).
+    const std::size_t half = width / 2;
+    for (std::size_t i = 0; i < half; ++i) {
+        const double angle = static_cast<double>(level) * std::exp(-std::log(10000.0) * static_cast<double>(i) / static_cast<double>(half));
+        out[width + i] = static_cast<float>(std::cos(angle));
+        out[width + half + i] = static_cast<float>(std::sin(angle));
+    }
+    return out;
+}
+
+TANDEM_INLINE Projector Projector::load(const std::filesystem::path& path) {
+    // A folder with this one file and no model is what LLaVA publishes beside a base model.
+    const std::filesystem::path own = path / "mm_projector.bin";
+    const std::filesystem::path file = std::filesystem::is_regular_file(own) ? own : path;
+    const WeightFiles files = WeightFiles::open(file);
+    std::map<std::size_t, std::pair<const StoredTensor*, const StoredTensor*>> found;  // by place: weight and bias
+    for (const StoredTensor& tensor : files.tensors()) {
+        const std::string_view name = tensor.name;
+        const bool is_weight = name.ends_with(".weight"), is_bias = name.ends_with(".bias");
+        std::size_t begin = name.find("mm_projector."), length = std::string_view("mm_projector.").size();
+        std::string_view number;
+        if (begin == std::string_view::npos) {
+            constexpr std::string_view theirs = "multi_modal_projector.linear_";
+            begin = name.find(theirs), length = theirs.size();
+        }
+        if (begin == std::string_view::npos || (!is_weight && !is_bias)) continue;
+        number = name.substr(begin + length);
+        number = number.substr(0, number.find('.'));
+        std::size_t place = 0;
+        for (const char c : number) {
+            // "mm_projector.weight" has no number.
+            if (c < '0' || c > '9' || number.size() > 4) {
+                if (number != "weight" && number != "bias") throw Error(file.string(), "numbered layers of a projector", tensor.name);
+                place = 0;
+                break;
+            }
+            place = place * 10 + static_cast<std::size_t>(c - '0');
+        }
+        (is_weight ? found[place].first : found[place].second) = &tensor;
+    }
+    if (found.empty()) throw Error(file.string(), "the tensors of a projector (mm_projector.0.weight, multi_modal_projector.linear_1.weight)", "none");
+    Projector projector;
+    for (const auto& [place, pair] : found) {
+        const auto [weight, bias] = pair;
+        if (weight == nullptr || bias == nullptr)
+            throw Error(file.string(), "weight and bias of layer " + std::to_string(place) + " of the projector", "one of them");
+        if (weight->shape.size() != 2 || bias->shape.size() != 1 || bias->shape[0] != weight->shape[0])
+            throw Error(file.string(), "a matrix and as many biases", weight->name + " and " + bias->name + " of other shapes");
+        Layer layer{.in = weight->shape[1], .out = weight->shape[0], .weight = std::vector<float>(weight->shape[0] * weight->shape[1]), .bias = std::vector<float>(weight->shape[0])};
+        if (!projector.layers_.empty() && projector.out() != layer.in)
+            throw Error(file.string(), "a layer of " + std::to_string(projector.out()) + " inputs behind one of as many outputs", weight->name + " with " + std::to_string(layer.in));
+        read_elements(*weight, std::span(layer.weight));
+        read_elements(*bias, std::span(layer.bias));
+        projector.layers_.push_back(std::move(layer));
+    }
+    return projector;
+}
+
+TANDEM_INLINE std::vector<float> Projector::operator()(std::span<const float> rows) const {
+    if (rows.size() % in() != 0) throw Error("Projector", "rows of width " + std::to_string(in()), std::to_string(rows.size()) + " numbers");
+    std::vector<float> from(rows.begin(), rows.end()), to;
+    for (const Layer& layer : layers_) {
+        const std::size_t count = from.size() / layer.in;
+        if (&layer != &layers_.front()) {
+            for (float& value : from) value = static_cast<float>(0.5 * static_cast<double>(value) * (1 + std::erf(static_cast<double>(value) / std::numbers::sqrt2)));
+        }
+        to.resize(count * layer.out);
+        kernels::gemm<float>(count, layer.out, layer.in, kernels::row_major(from.data(), layer.in), kernels::row_major(layer.weight.data(), layer.in).transposed(),
+                             to.data(), layer.out);
+        for (std::size_t i = 0; i < to.size(); ++i) to[i] += layer.bias[i % layer.out];
+        std::swap(from, to);
+    }
+    return from;
 }
 
 }  // namespace tandem::inline TANDEM_ABI

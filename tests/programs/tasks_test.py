@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""tandem segment, ask, attention --rollout and curate on a small model and pictures made here.
+"""tandem segment, ask, attention --rollout, draw, condition and curate on a small model and pictures made here.
 
 usage: tasks_test.py --program FILE
 """
@@ -8,6 +8,7 @@ import argparse
 import io
 import json
 import random
+import re
 import shutil
 import signal
 import struct
@@ -17,6 +18,7 @@ import tarfile
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 import zlib
 from pathlib import Path
 
@@ -159,6 +161,73 @@ class Pictures(Case):
     def test_rollout(self):
         self.assertIn("6 x 6 patches", self.run_program("attention", "--image", "picture.png", "--rollout", "--out", "map.png").stdout)
         self.assertIn("neither --text nor --layer", self.run_program("attention", "--image", "picture.png", "--rollout", "--layer", 1, "--out", "map.png", code=2).stderr)
+
+
+class Drawing(Case):
+    """A model of random weights sees what it likes; what is asked here is that drawing goes where it is led."""
+
+    def draw(self, *arguments, code=0):
+        return self.run_program("draw", *arguments, code=code)
+
+    def test_a_drawing_gets_nearer(self):
+        found = self.draw("a", "red", "rose", "--out", "rose.svg", "--strokes", 12, "--steps", 40, "--views", 2).stdout
+        self.assertIn("rose.svg: 12 strokes", found)
+        svg = (self.folder / "rose.svg").read_text()
+        self.assertEqual(svg.count("<path"), 12)
+        history = xml.etree.ElementTree.fromstring((self.folder / "rose.history.svg").read_text())
+        values = [float(text.text.split(": ")[1]) for text in history.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertGreaterEqual(len(values), 8)
+        self.assertGreater(values[-1], values[0])
+        self.draw("a red rose", "--out", "again.svg", "--strokes", 12, "--steps", 40, "--views", 2)
+        self.assertEqual((self.folder / "again.svg").read_text(), svg)
+        self.draw("a red rose", "--out", "again.svg", "--strokes", 12, "--steps", 40, "--views", 2, "--seed", 1)
+        self.assertNotEqual((self.folder / "again.svg").read_text(), svg)
+
+    def test_a_picture_is_changed_within_its_bound(self):
+        (self.folder / "wide.png").write_bytes(enlarged(picture(5, side=40), 2))
+        found = self.draw("snow", "--image", "wide.png", "--change", 6, "--steps", 30, "--views", 2, "--out", "snow.png").stdout
+        after, before = map(float, re.search(r"cosine (-?[\d.]+), was (-?[\d.]+); no level changed by more than 6", found).groups())
+        self.assertGreater(after, before)
+        (width, height, old), (_, _, new) = pixels((self.folder / "wide.png").read_bytes()), pixels((self.folder / "snow.png").read_bytes())
+        self.assertEqual((width, height), (80, 80))
+        self.assertEqual(max(abs(a - b) for one, other in zip(old, new) for a, b in zip(one, other)), 6)
+
+    def test_judges(self):
+        write_model(self.folder / "judge", rotated=1)
+        report = self.draw("--report", "a dog,a tree,a car", "--judge", "judge", "--strokes", 6, "--steps", 8, "--views", 2).stdout
+        self.assertEqual([line[:18].strip() for line in report.splitlines()[2:]], ["random strokes", "guided, one view", "guided, many views"])
+        self.assertIn("judge: cosine", self.draw("a dog", "--out", "dog.svg", "--steps", 3, "--judge", "judge").stdout)
+        self.assertIn("another model", self.draw("--report", "a,b", "--judge", "quickstart", code=2).stderr)
+
+    def test_wrong_use_of_draw(self):
+        for arguments, message in ((["--out", "x.svg"], "what is to be drawn"), (["dog", "--out", "x.png"], "ends in .svg"),
+                                   (["dog", "--out", "x.svg", "--change", "3"], "--image beside it"), (["dog", "--out", "x.svg", "--steps", "0"], "from 1 to"),
+                                   (["dog", "--out", "x.svg", "--one-view", "--views", "3"], "no --views")):  # fmt: skip
+            self.assertIn(message, self.draw(*arguments, code=2).stderr)
+        self.assertIn("picture.gone", self.draw("dog", "--image", "picture.gone", "--out", "x.png", code=1).stderr)
+        self.assertFalse(list(self.folder.glob("x.*")))
+
+
+class Conditioning(Case):
+    """At real sizes tests/parity/conditioning.py compares what is written."""
+
+    def test_wrong_use(self):
+        (self.folder / "pipeline").mkdir()
+        for arguments, code, message in ((["xl", "--out", "x.safetensors"], 2, "sd, sdxl, unclip or llava"),
+                                         (["sd", "--prompt", "a dog", "--out", "x.npy"], 2, "ends in .safetensors"),
+                                         (["sd", "--prompt", "a dog", "--image", "x.png", "--out", "x.safetensors"], 2, "it with unclip or llava"),
+                                         (["llava", "--prompt", "a dog", "--out", "x.safetensors"], 2, "it with sd or sdxl"),
+                                         (["sd", "--weights", "quickstart", "--prompt", "a", "--out", "x.safetensors"], 2, "it with llava"),
+                                         (["sd", "--pipeline", "pipeline", "--prompt", "a", "--out", "x.safetensors"], 1, "the folder text_encoder of a pipeline"),
+                                         (["llava", "--weights", "quickstart", "--image", "missing.png", "--out", "x.safetensors"], 1, "missing.png")):  # fmt: skip
+            self.assertIn(message, self.run_program("condition", *arguments, code=code).stderr)
+        self.assertFalse((self.folder / "x.safetensors").exists())
+
+    def test_patches_of_any_tower(self):
+        (self.folder / "picture.png").write_bytes(picture(3, side=120))
+        found = self.run_program("condition", "llava", "--weights", "quickstart", "--image", "picture.png", "--layer", -1, "--out", "x.safetensors").stdout
+        self.assertEqual(found, "image_features: 1 x 36 x 128\n")
+        (self.folder / "x.safetensors").unlink()
 
 
 class Curation(Case):
