@@ -11,6 +11,7 @@
 #include <tandem/files/weight_files.hpp>
 #include <tandem/images/transform.hpp>
 #include <tandem/tasks/conditioning.hpp>
+#include <tandem/tasks/head.hpp>
 
 #include "checkpoint.hpp"
 #include "command.hpp"
@@ -158,7 +159,7 @@ void llava(const Arguments& arguments, Output& out) {
     std::vector<float> features(tokens.data() + sizes.image_prefix * sizes.image_width, tokens.data() + tokens.size());
     std::size_t width = sizes.image_width;
     if (arguments.has("--projector")) {
-        const td::Projector projector = td::Projector::load(arguments.get("--projector"));
+        const td::Head projector = td::Head::load_projector(arguments.get("--projector"));
         if (projector.in() != width)
             throw td::Error(arguments.get("--projector"), "a projector of " + std::to_string(width) + " inputs, as wide as the tower", std::to_string(projector.in()));
         features = projector(features);

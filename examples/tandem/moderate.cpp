@@ -7,7 +7,9 @@
 #include <ctime>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <map>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 #include <tbb/global_control.h>
@@ -15,6 +17,7 @@
 #include <tandem/core/digest.hpp>
 #include <tandem/core/file.hpp>
 #include <tandem/core/parallel.hpp>
+#include <tandem/tasks/head.hpp>
 #include <tandem/tasks/index.hpp>
 #include <tandem/tasks/retrieval.hpp>
 
@@ -28,12 +31,25 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// What is not wanted, in words and in pictures, and from which probability on what is done.
+/// A network on embeddings that somebody has trained.
+struct HeadFile {
+    std::string file;
+    td::HeadActivation between = td::HeadActivation::none;
+    bool is_probability = true;  ///< its number is brought between 0 and 1 by a sigmoid
+    bool below = false;          ///< what is low is against the rule
+};
+
+/// What is not wanted, in words and in pictures or by a head, and from which score on what is done.
 struct Rule {
     std::string name;
     std::vector<std::string> phrases, examples;
+    std::optional<HeadFile> head;
     double review = 0.5, block = 0.9;
     double same = 0.97;  ///< the cosine with an example from which on a picture is blocked as one of them
+
+    /// Scores and thresholds, so that more is more against the rule.
+    double turned(double score) const { return head && head->below ? -score : score; }
+    bool reaches(double score, double threshold) const { return turned(score) >= turned(threshold); }
 };
 
 struct Policy {
@@ -55,6 +71,29 @@ struct Policy {
         return tree;
     }
 };
+
+HeadFile read_head(const std::string& at, const Json& entry, const std::function<void(const std::string&, const std::string&, const Json&)>& fail) {
+    HeadFile head;
+    if (!entry.is_object()) fail(at, "an object with a file", entry);
+    for (const auto& [key, value] : entry.items()) {
+        const std::string here = at + ", " + key;
+        if (key == "file" && value.is_string()) {
+            head.file = value;
+        } else if (key == "between" && value.is_string()) {
+            const std::string name = value;
+            if (name != "none" && name != "relu" && name != "gelu") fail(here, "none, relu or gelu", value);
+            head.between = name == "none" ? td::HeadActivation::none : name == "relu" ? td::HeadActivation::relu : td::HeadActivation::gelu;
+        } else if (key == "output" && (value == "sigmoid" || value == "number")) {
+            head.is_probability = value == "sigmoid";
+        } else if (key == "below" && value.is_boolean()) {
+            head.below = value;
+        } else {
+            fail(here, "file, between (none, relu or gelu), output (sigmoid or number) or below (true or false)", value);
+        }
+    }
+    if (head.file.empty()) fail(at, "a file", entry);
+    return head;
+}
 
 Policy read_policy(const std::filesystem::path& path) {
     const td::MappedFile file(path);
@@ -84,17 +123,25 @@ Policy read_policy(const std::filesystem::path& path) {
                 if (!value.is_number() || value.get<double>() < 0 || value.get<double>() > 1) fail(here, "a number from 0 to 1", value);
                 to = value;
             };
+            const auto threshold = [&](double& to) {
+                if (!value.is_number() || !std::isfinite(value.get<double>())) fail(here, "a number", value);
+                to = value;
+            };
             if (key == "name" && value.is_string()) rule.name = value;
             else if (key == "phrases") texts(rule.phrases);
             else if (key == "examples") texts(rule.examples);
-            else if (key == "review") share(rule.review);
-            else if (key == "block") share(rule.block);
+            else if (key == "head") rule.head = read_head(here, value, fail);
+            else if (key == "review") threshold(rule.review);
+            else if (key == "block") threshold(rule.block);
             else if (key == "same") share(rule.same);
-            else fail(here, "name, phrases, examples, review, block or same", value);
+            else fail(here, "name, phrases, examples, head, review, block or same", value);
         }
         if (rule.name.empty() || rule.name.find('\t') != std::string::npos) fail(at, "a name without tabs", entry);
-        if (rule.phrases.empty() && rule.examples.empty()) fail(at, "phrases or examples", entry);
-        if (rule.review > rule.block) fail(at, "review at most block", entry);
+        if (rule.phrases.empty() && rule.examples.empty() && !rule.head) fail(at, "phrases, examples or a head", entry);
+        if (rule.head && !rule.phrases.empty()) fail(at, "a head or phrases, of which each has a score", entry);
+        const auto is_share = [](double value) { return value >= 0 && value <= 1; };
+        if ((!rule.head || rule.head->is_probability) && !(is_share(rule.review) && is_share(rule.block))) fail(at, "review and block from 0 to 1", entry);
+        if (rule.turned(rule.review) > rule.turned(rule.block)) fail(at, rule.head && rule.head->below ? "review at least block" : "review at most block", entry);
         for (const Rule& other : policy.rules) {
             if (other.name == rule.name) fail(at, "every name once", entry);
         }
@@ -167,6 +214,14 @@ public:
         for (const Rule& rule : policy_.rules) {
             tops_.push_back(label);
             label += 1 + rule.phrases.size();
+            heads_.emplace_back();
+            if (rule.head) {
+                heads_.back() = td::Head::load(folder / rule.head->file, rule.head->between);
+                const td::Head& head = *heads_.back();
+                if (head.in() != tagger_.width() || head.out() != 1)
+                    throw td::Error((folder / rule.head->file).string(), "a head from " + std::to_string(tagger_.width()) + " numbers, as this model's embeddings have, to 1",
+                                    std::to_string(head.in()) + " to " + std::to_string(head.out()));
+            }
             examples_.emplace_back(tagger_.width());
             for (const std::string& example : rule.examples) {
                 const std::filesystem::path path = folder / example;
@@ -194,11 +249,22 @@ public:
         return scores_of(rows, tagger_.width(), tree_.size(), [&](std::span<const float> row) { return tagger_.probabilities(row); });
     }
 
+    /// What rows have by a rule alone: its head's scores, or its phrases' probabilities.
+    std::vector<double> scores(std::size_t rule, std::span<const float> rows, const Scores& probabilities) const {
+        if (!heads_[rule]) return column_of(probabilities, tops_[rule], tree_.size());
+        std::vector<double> found;
+        for (const float value : (*heads_[rule])(rows)) {
+            const auto score = static_cast<double>(value);
+            found.push_back(policy_.rules[rule].head->is_probability ? 1 / (1 + std::exp(-score)) : score);
+        }
+        return found;
+    }
+
     Json decide(std::span<const float> row) const {
         const std::vector<double> probabilities = tagger_.probabilities(row);
         Json decision{{"decision", "allow"}, {"rule", nullptr}, {"evidence", nullptr}, {"scores", Json::object()}};
         int worst = 0;
-        double most = -1;
+        double most = 0;
         for (std::size_t r = 0; r < policy_.rules.size(); ++r) {
             const Rule& rule = policy_.rules[r];
             const std::size_t top = tops_[r];
@@ -209,7 +275,12 @@ public:
                 const auto best = std::max_element(first, first + static_cast<std::ptrdiff_t>(rule.phrases.size()));
                 evidence = {{"phrase", rule.phrases[static_cast<std::size_t>(best - first)]}, {"probability", *best}};
             }
-            int level = p >= rule.block ? 2 : p >= rule.review ? 1 : 0;
+            if (rule.head) {
+                p = scores(r, row, probabilities).front();
+                evidence = {{"head", rule.head->file}, {"score", p}};
+            }
+            const bool has_score = rule.head || !rule.phrases.empty();
+            int level = has_score && rule.reaches(p, rule.block) ? 2 : has_score && rule.reaches(p, rule.review) ? 1 : 0;
             if (!rule.examples.empty()) {
                 const td::SearchResult nearest = examples_[r].search(row, 1);
                 const td::Match& match = nearest.matches.front().front();
@@ -220,9 +291,11 @@ public:
                 }
             }
             decision["scores"][rule.name] = p;
-            if (level > worst || (level == worst && level > 0 && p > most)) {
+            // Of rules with scores of different kinds, the one whose score is farther beyond its threshold counts.
+            const double beyond = rule.turned(p) - rule.turned(level == 2 ? rule.block : rule.review);
+            if (level > worst || (level == worst && level > 0 && beyond > most)) {
                 worst = level;
-                most = p;
+                most = beyond;
                 decision["decision"] = level == 2 ? "block" : "review";
                 decision["rule"] = rule.name;
                 decision["evidence"] = evidence;
@@ -235,14 +308,18 @@ public:
     /// missed, and of what is blocked a share of `right` or more is rightly.
     void fit(const td::LabelledPictures& known, double miss, double right) {
         tagger_.calibrate(known);
-        const Scores scores = probabilities(known.rows);
+        const Scores all = probabilities(known.rows);
         for (std::size_t r = 0; r < policy_.rules.size(); ++r) {
-            const std::vector<double> some = column_of(scores, tops_[r], tree_.size());
+            Rule& rule = policy_.rules[r];
+            std::vector<double> some = scores(r, known.rows, all);
+            for (double& score : some) score = rule.turned(score);
             const std::vector<std::uint8_t> has = column_of(known.has, tops_[r], tree_.size());
             if (std::ranges::count(has, std::uint8_t{1}) == 0) continue;
-            Rule& rule = policy_.rules[r];
-            rule.review = td::threshold_for_recall(some, has, 1 - miss).value_or(rule.review);
-            rule.block = std::max(rule.review, td::threshold_for_precision(some, has, right, 5).value_or(1));
+            const double review = td::threshold_for_recall(some, has, 1 - miss).value_or(rule.turned(rule.review));
+            // Where no threshold is right enough, nothing is blocked.
+            const double highest = rule.head && !rule.head->is_probability ? std::numeric_limits<double>::max() : rule.turned(rule.head && rule.head->below ? 0 : 1);
+            rule.review = rule.turned(review);
+            rule.block = rule.turned(std::max(review, td::threshold_for_precision(some, has, right, 5).value_or(highest)));
         }
     }
 
@@ -251,6 +328,7 @@ private:
     td::Taxonomy tree_;
     td::Tagger tagger_;
     std::vector<std::size_t> tops_;
+    std::vector<std::optional<td::Head>> heads_;
     std::vector<td::Index> examples_;
 };
 
@@ -260,7 +338,9 @@ void report(const Moderator& moderator, const td::LabelledPictures& test, const 
     const Scores all = moderator.probabilities(test.rows);
     for (std::size_t r = 0; r < moderator.policy().rules.size(); ++r) {
         const Rule& rule = moderator.policy().rules[r];
-        const std::vector<double> scores = column_of(all, moderator.label_of(r), labels);
+        std::vector<double> scores = moderator.scores(r, test.rows, all);
+        for (double& score : scores) score = rule.turned(score);
+        const double review = rule.turned(rule.review), block = rule.turned(rule.block);
         const std::vector<std::uint8_t> has = column_of(test.has, moderator.label_of(r), labels);
         const auto positives = static_cast<std::size_t>(std::ranges::count(has, std::uint8_t{1})), negatives = has.size() - positives;
         if (positives == 0 || negatives == 0) {
@@ -272,9 +352,9 @@ void report(const Moderator& moderator, const td::LabelledPictures& test, const 
         std::size_t missed = 0, stopped = 0, blocked = 0, hits = 0;
         for (std::size_t i = 0; i < scores.size(); ++i) {
             if (has[i] == 0) others.push_back(scores[i]);
-            missed += has[i] != 0 && scores[i] < rule.review ? 1 : 0;
-            stopped += has[i] == 0 && scores[i] >= rule.review ? 1 : 0;
-            blocked += scores[i] >= rule.block ? 1 : 0;
+            missed += has[i] != 0 && scores[i] < review ? 1 : 0;
+            stopped += has[i] == 0 && scores[i] >= review ? 1 : 0;
+            blocked += scores[i] >= block ? 1 : 0;
         }
         std::ranges::sort(others, std::greater<>());
         const double threshold = others[others.size() / 100];
@@ -359,6 +439,7 @@ int run(const Arguments& arguments) {
             const Json& evidence = decision["evidence"];
             std::printf("%s\t%s\t%s\t%s\n", verdict.c_str(), picture.path.c_str(), decision["rule"].get<std::string>().c_str(),
                         evidence.contains("example") ? ("like " + evidence["example"].get<std::string>()).c_str()
+                        : evidence.contains("head")  ? (evidence["head"].get<std::string>() + " " + std::to_string(evidence["score"].get<double>())).c_str()
                                                      : (evidence["phrase"].get<std::string>() + " " + std::to_string(std::lround(100 * evidence["probability"].get<double>())) + " %").c_str());
         }
     }
@@ -377,7 +458,9 @@ Command moderate_command() {
             .description =
                 "A policy is {\"rules\": [{\"name\": ..., \"phrases\": [...], \"examples\": [...], \"review\": 0.5, \"block\": 0.9, \"same\": "
                 "0.97}]}: a picture is as much against a rule as the phrase that fits it best is probable, and blocked where it is an "
-                "example or nearly so. Prints what is not allowed, with the rule and its evidence. With --labelled, thresholds are found "
+                "example or nearly so. In place of phrases, \"head\": {\"file\": \"safety.pth\", \"between\": \"relu\", \"output\": \"sigmoid\"} is a "
+                "network on the embeddings that somebody has trained (output number: its thresholds are numbers of its own; below: what is low is "
+                "against the rule). Prints what is not allowed, with the rule and its evidence. With --labelled, thresholds are found "
                 "for a wanted miss rate; half of the labelled pictures are held out first, and tell how good that is. It finds what "
                 "looks like what you name, with the errors it reports; nothing is promised for what was not measured.",
             .options = with_checkpoint_options(

@@ -23,6 +23,7 @@
 #include <tandem/tasks/conditioning.hpp>
 #include <tandem/tasks/curation.hpp>
 #include <tandem/tasks/fusion.hpp>
+#include <tandem/tasks/head.hpp>
 #include <tandem/tasks/index.hpp>
 #include <tandem/tasks/query.hpp>
 #include <tandem/tasks/recommend.hpp>

@@ -14315,7 +14315,7 @@ Tensor<float, Shape<dynamic, dynamic, dynamic>> attention_rollout(const Model& m
 
 // ---- tandem/tasks/conditioning.hpp ----
 
-// What image generators and language models read of a CLIP: hidden states of prompts, noised embeddings, projected patches.
+// What image generators read of a CLIP: hidden states of prompts, noised embeddings. Language models read patches behind a Head.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -14351,29 +14351,6 @@ std::vector<double> cosine_alphas(std::size_t steps = 1000);
 /// and a level that is none of the steps.
 std::vector<float> unclip_condition(std::span<const float> embedding, std::span<const float> noise, std::span<const float> mean,
                                     std::span<const float> deviation, std::size_t level, std::span<const double> alphas);
-
-/// From patches of an image tower to what a language model reads: dense layers with GELU (by erf) between them, LLaVA's mlp2x_gelu, or one
-/// layer alone (LLaVA v1.5, multimodal_projector/builder.py:33-51).
-class Projector {
-public:
-    /// Reads mm_projector.bin, or the tensors of that name in a whole model's file or folder: "...mm_projector.0.weight", ".2.weight" and so
-    /// on, "...mm_projector.weight", or transformers' "multi_modal_projector.linear_1.weight" and "linear_2". Throws Error that names what
-    /// is missing or does not fit.
-    static Projector load(const std::filesystem::path& path);
-
-    std::size_t in() const { return layers_.front().in; }
-    std::size_t out() const { return layers_.back().out; }
-
-    /// Rows [N, in] to rows [N, out]. Throws Error for what is no whole row.
-    std::vector<float> operator()(std::span<const float> rows) const;
-
-private:
-    struct Layer {
-        std::size_t in, out;
-        std::vector<float> weight, bias;  ///< [out, in] and [out]
-    };
-    std::vector<Layer> layers_;
-};
 
 namespace detail {
 
@@ -14547,6 +14524,57 @@ double mixture_ndcg(std::span<const MixtureExample> examples, double weight, std
 
 /// The weight, of 0, 0.05, …, 1, with the best mixture_ndcg; of equal ones the middle one. Throws Error without an example.
 double learn_mixture(std::span<const MixtureExample> examples, std::size_t k = 10);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/head.hpp ----
+
+// Small networks of dense layers behind embeddings: what people train for safety and taste, and what leads to a language model.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What stands between a head's layers; the files do not say.
+enum class HeadActivation {
+    none,  ///< nothing: then all layers together are one affine map, and are folded into it (the improved aesthetic predictor)
+    relu,  ///< LAION's safety models (clip_retrieval/h14_nsfw_model.py)
+    gelu   ///< by erf: LLaVA's mlp2x_gelu (LLaVA v1.5, multimodal_projector/builder.py:33-51)
+};
+
+/// Dense layers one after the other.
+class Head {
+public:
+    /// Reads a file of torch.save or safetensors whose tensors are the weights [out, in] and biases of layers, in the order of
+    /// the last number in their names ("layers.0.weight", "linear_1.weight"; one alone needs none). Throws Error that names a
+    /// tensor that is neither, a layer without one of the two, and layers that do not fit each other.
+    static Head load(const std::filesystem::path& path, HeadActivation between);
+
+    /// The projector of a model like LLaVA: mm_projector.bin, or the tensors of that name in a whole model's file or folder:
+    /// "...mm_projector.0.weight", ".2.weight" and so on, "...mm_projector.weight", or transformers'
+    /// "multi_modal_projector.linear_1.weight" and "linear_2". With the same errors.
+    static Head load_projector(const std::filesystem::path& path);
+
+    std::size_t in() const { return layers_.front().in; }
+    std::size_t out() const { return layers_.back().out; }
+    /// Layers that are computed: 1 where all were folded.
+    std::size_t layers() const { return layers_.size(); }
+
+    /// Rows [N, in] to rows [N, out]. Throws Error for what is no whole row.
+    std::vector<float> operator()(std::span<const float> rows) const;
+
+private:
+    struct Layer {
+        std::size_t in, out;
+        std::vector<float> weight, bias;  ///< [out, in] and [out]
+    };
+
+    /// Of the tensors that `part_of(name)` gives a part of the name of, a layer's number and "weight" or "bias".
+    template <class PartOf>
+    static Head read(const WeightFiles& files, const std::string& where, HeadActivation between, const PartOf& part_of);
+    void fold();
+
+    std::vector<Layer> layers_;
+    HeadActivation between_ = HeadActivation::none;
+};
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -31078,71 +31106,6 @@ TANDEM_INLINE std::vector<float> unclip_condition(std::span<const float> embeddi
     return out;
 }
 
-TANDEM_INLINE Projector Projector::load(const std::filesystem::path& path) {
-    // A folder with this one file and no model is what LLaVA publishes beside a base model.
-    const std::filesystem::path own = path / "mm_projector.bin";
-    const std::filesystem::path file = std::filesystem::is_regular_file(own) ? own : path;
-    const WeightFiles files = WeightFiles::open(file);
-    std::map<std::size_t, std::pair<const StoredTensor*, const StoredTensor*>> found;  // by place: weight and bias
-    for (const StoredTensor& tensor : files.tensors()) {
-        const std::string_view name = tensor.name;
-        const bool is_weight = name.ends_with(".weight"), is_bias = name.ends_with(".bias");
-        std::size_t begin = name.find("mm_projector."), length = std::string_view("mm_projector.").size();
-        std::string_view number;
-        if (begin == std::string_view::npos) {
-            constexpr std::string_view theirs = "multi_modal_projector.linear_";
-            begin = name.find(theirs), length = theirs.size();
-        }
-        if (begin == std::string_view::npos || (!is_weight && !is_bias)) continue;
-        number = name.substr(begin + length);
-        number = number.substr(0, number.find('.'));
-        std::size_t place = 0;
-        for (const char c : number) {
-            // "mm_projector.weight" has no number.
-            if (c < '0' || c > '9' || number.size() > 4) {
-                if (number != "weight" && number != "bias") throw Error(file.string(), "numbered layers of a projector", tensor.name);
-                place = 0;
-                break;
-            }
-            place = place * 10 + static_cast<std::size_t>(c - '0');
-        }
-        (is_weight ? found[place].first : found[place].second) = &tensor;
-    }
-    if (found.empty()) throw Error(file.string(), "the tensors of a projector (mm_projector.0.weight, multi_modal_projector.linear_1.weight)", "none");
-    Projector projector;
-    for (const auto& [place, pair] : found) {
-        const auto [weight, bias] = pair;
-        if (weight == nullptr || bias == nullptr)
-            throw Error(file.string(), "weight and bias of layer " + std::to_string(place) + " of the projector", "one of them");
-        if (weight->shape.size() != 2 || bias->shape.size() != 1 || bias->shape[0] != weight->shape[0])
-            throw Error(file.string(), "a matrix and as many biases", weight->name + " and " + bias->name + " of other shapes");
-        Layer layer{.in = weight->shape[1], .out = weight->shape[0], .weight = std::vector<float>(weight->shape[0] * weight->shape[1]), .bias = std::vector<float>(weight->shape[0])};
-        if (!projector.layers_.empty() && projector.out() != layer.in)
-            throw Error(file.string(), "a layer of " + std::to_string(projector.out()) + " inputs behind one of as many outputs", weight->name + " with " + std::to_string(layer.in));
-        read_elements(*weight, std::span(layer.weight));
-        read_elements(*bias, std::span(layer.bias));
-        projector.layers_.push_back(std::move(layer));
-    }
-    return projector;
-}
-
-TANDEM_INLINE std::vector<float> Projector::operator()(std::span<const float> rows) const {
-    if (rows.size() % in() != 0) throw Error("Projector", "rows of width " + std::to_string(in()), std::to_string(rows.size()) + " numbers");
-    std::vector<float> from(rows.begin(), rows.end()), to;
-    for (const Layer& layer : layers_) {
-        const std::size_t count = from.size() / layer.in;
-        if (&layer != &layers_.front()) {
-            for (float& value : from) value = static_cast<float>(0.5 * static_cast<double>(value) * (1 + std::erf(static_cast<double>(value) / std::numbers::sqrt2)));
-        }
-        to.resize(count * layer.out);
-        kernels::gemm<float>(count, layer.out, layer.in, kernels::row_major(from.data(), layer.in), kernels::row_major(layer.weight.data(), layer.in).transposed(),
-                             to.data(), layer.out);
-        for (std::size_t i = 0; i < to.size(); ++i) to[i] += layer.bias[i % layer.out];
-        std::swap(from, to);
-    }
-    return from;
-}
-
 }  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/tasks/curation.impl.hpp ----
@@ -31563,6 +31526,115 @@ TANDEM_INLINE double learn_mixture(std::span<const MixtureExample> examples, std
         if (gain == best) weights.push_back(weight);
     }
     return weights[weights.size() / 2];
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tasks/head.impl.hpp ----
+
+// Definitions of tasks/head.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The last number in a text; 0 where there is none.
+TANDEM_INLINE std::size_t last_number(std::string_view text) {
+    const auto is_digit = [](char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; };
+    const auto end = std::find_if(text.rbegin(), text.rend(), is_digit);
+    const auto begin = std::find_if_not(end, text.rend(), is_digit);
+    std::size_t number = 0;
+    for (auto at = begin.base(); at != end.base() && number < 1'000'000; ++at) number = number * 10 + static_cast<std::size_t>(*at - '0');
+    return number;
+}
+
+}  // namespace detail
+
+template <class PartOf>
+Head Head::read(const WeightFiles& files, const std::string& where, HeadActivation between, const PartOf& part_of) {
+    std::map<std::size_t, std::pair<const StoredTensor*, const StoredTensor*>> found;  // by number: weight and bias
+    for (const StoredTensor& tensor : files.tensors()) {
+        const std::optional<std::string_view> part = part_of(tensor.name);
+        if (!part) continue;
+        const bool is_weight = part->ends_with("weight"), is_bias = part->ends_with("bias");
+        if (!is_weight && !is_bias) throw Error(where, "weights and biases of dense layers", tensor.name);
+        auto& pair = found[detail::last_number(*part)];
+        const StoredTensor*& place = is_weight ? pair.first : pair.second;
+        if (place != nullptr) throw Error(where, "layers with numbers of their own", place->name + " and " + tensor.name);
+        place = &tensor;
+    }
+    if (found.empty()) throw Error(where, "weights and biases of dense layers", "none");
+    Head head;
+    head.between_ = between;
+    for (const auto& [number, pair] : found) {
+        const auto [weight, bias] = pair;
+        if (weight == nullptr || bias == nullptr) throw Error(where, "weight and bias of layer " + std::to_string(number), (weight == nullptr ? bias : weight)->name + " alone");
+        if (weight->shape.size() != 2 || bias->shape.size() != 1 || bias->shape[0] != weight->shape[0] || weight->shape[0] == 0 || weight->shape[1] == 0)
+            throw Error(where, "a matrix and as many biases", weight->name + " and " + bias->name + " of other shapes");
+        Layer layer{.in = weight->shape[1], .out = weight->shape[0], .weight = std::vector<float>(weight->shape[0] * weight->shape[1]), .bias = std::vector<float>(weight->shape[0])};
+        if (!head.layers_.empty() && head.out() != layer.in)
+            throw Error(where, "a layer of " + std::to_string(head.out()) + " inputs behind one of as many outputs", weight->name + " with " + std::to_string(layer.in));
+        read_elements(*weight, std::span(layer.weight));
+        read_elements(*bias, std::span(layer.bias));
+        head.layers_.push_back(std::move(layer));
+    }
+    if (between == HeadActivation::none) head.fold();
+    return head;
+}
+
+TANDEM_INLINE void Head::fold() {
+    // From the last layer to the first, so that what is multiplied stays as narrow as the result.
+    std::vector<double> weight(layers_.back().weight.begin(), layers_.back().weight.end()), bias(layers_.back().bias.begin(), layers_.back().bias.end());
+    const std::size_t rows = out();
+    for (std::size_t n = layers_.size() - 1; n-- > 0;) {
+        const Layer& layer = layers_[n];
+        std::vector<double> next(rows * layer.in);
+        for (std::size_t i = 0; i < rows; ++i) {
+            for (std::size_t k = 0; k < layer.out; ++k) {
+                const double factor = weight[i * layer.out + k];
+                bias[i] += factor * static_cast<double>(layer.bias[k]);
+                for (std::size_t j = 0; j < layer.in; ++j) next[i * layer.in + j] += factor * static_cast<double>(layer.weight[k * layer.in + j]);
+            }
+        }
+        weight = std::move(next);
+    }
+    layers_ = {Layer{.in = in(), .out = rows, .weight = {weight.begin(), weight.end()}, .bias = {bias.begin(), bias.end()}}};
+}
+
+TANDEM_INLINE Head Head::load(const std::filesystem::path& path, HeadActivation between) {
+    return read(WeightFiles::open(path), path.string(), between, [](const std::string& name) { return std::optional<std::string_view>(name); });
+}
+
+TANDEM_INLINE Head Head::load_projector(const std::filesystem::path& path) {
+    // A folder with this one file and no model is what LLaVA publishes beside a base model.
+    const std::filesystem::path own = path / "mm_projector.bin";
+    const std::filesystem::path file = std::filesystem::is_regular_file(own) ? own : path;
+    return read(WeightFiles::open(file), file.string() + ", its projector", HeadActivation::gelu, [](const std::string& name) -> std::optional<std::string_view> {
+        for (const std::string_view prefix : {"mm_projector.", "multi_modal_projector."}) {
+            if (const std::size_t begin = name.find(prefix); begin != std::string::npos) return std::string_view(name).substr(begin + prefix.size());
+        }
+        return std::nullopt;
+    });
+}
+
+TANDEM_INLINE std::vector<float> Head::operator()(std::span<const float> rows) const {
+    if (rows.size() % in() != 0) throw Error("Head", "rows of width " + std::to_string(in()), std::to_string(rows.size()) + " numbers");
+    std::vector<float> from(rows.begin(), rows.end()), to;
+    for (const Layer& layer : layers_) {
+        const std::size_t count = from.size() / layer.in;
+        if (&layer != &layers_.front()) {
+            for (float& value : from) {
+                const auto x = static_cast<double>(value);
+                value = between_ == HeadActivation::relu ? std::max(value, 0.0F) : static_cast<float>(0.5 * x * (1 + std::erf(x / std::numbers::sqrt2)));
+            }
+        }
+        to.resize(count * layer.out);
+        kernels::gemm<float>(count, layer.out, layer.in, kernels::row_major(from.data(), layer.in), kernels::row_major(layer.weight.data(), layer.in).transposed(),
+                             to.data(), layer.out);
+        for (std::size_t i = 0; i < to.size(); ++i) to[i] += layer.bias[i % layer.out];
+        std::swap(from, to);
+    }
+    return from;
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -8,6 +8,7 @@ import argparse
 import concurrent.futures
 import http.client
 import json
+import math
 import os
 import random
 import shutil
@@ -447,10 +448,52 @@ class Moderating(Case):
         counts = [int(part.split()[0]) for part in result.stderr.splitlines()[-1].split(", ")]
         self.assertEqual(sum(counts), 60)
 
+    def write_head(self, *layers):
+        """A safetensors file of dense layers, each a list of rows and of biases."""
+        header, data = {}, b""
+        for number, (rows, biases) in enumerate(layers):
+            for name, shape, values in (("weight", [len(rows), len(rows[0])], [value for row in rows for value in row]), ("bias", [len(biases)], biases)):
+                packed = struct.pack(f"<{len(values)}f", *values)
+                header[f"layers.{number}.{name}"] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(packed)]}
+                data += packed
+        text = json.dumps(header).encode()
+        (self.folder / "head.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+    def test_a_head_decides(self):
+        vectors = {Path(path).stem: struct.unpack("<128f", value) for path, value in self.rows("SELECT path, value FROM picture JOIN vector USING(id)")}
+        cosines = {name: sum(a * b for a, b in zip(vectors["4"], vector)) for name, vector in vectors.items()}
+        # 100 * (cosine - 0.95), in two layers that are one.
+        self.write_head(([[10 * value for value in vectors["4"]]], [1]), ([[10]], [-105]))
+        self.write({"name": "mine", "head": {"file": "head.safetensors"}, "review": 0.3, "block": 0.9})
+        entries = {Path(entry["path"]).stem: entry for entry in map(json.loads, self.moderate("--json").stdout.splitlines())}
+        for name, entry in entries.items():
+            expected = 1 / (1 + math.exp(-100 * (cosines[name] - 0.95)))
+            self.assertAlmostEqual(entry["scores"]["mine"], expected, places=3)
+            if abs(expected - 0.3) > 0.01 and abs(expected - 0.9) > 0.01:
+                self.assertEqual(entry["decision"], "block" if expected >= 0.9 else "review" if expected >= 0.3 else "allow")
+        self.assertEqual(entries["4"]["evidence"], {"head": "head.safetensors", "score": entries["4"]["scores"]["mine"]})
+        # The same as a number, of which the low ones are against the rule.
+        self.write({"name": "others", "head": {"file": "head.safetensors", "output": "number", "below": True}, "review": 4, "block": -1e9})
+        decisions = {Path(entry["path"]).stem: entry["decision"] for entry in map(json.loads, self.moderate("--json").stdout.splitlines())}
+        for name, decision in decisions.items():
+            if abs(cosines[name] - 0.99) > 1e-3:
+                self.assertEqual(decision, "review" if cosines[name] < 0.99 else "allow")
+        self.known.write_text("".join(f"{i}.png" + ("\tothers" if i % 3 == 1 else "") + "\n" for i in range(60)))
+        result = self.moderate("--labelled", self.known, "--miss", "0", "--json")
+        self.assertRegex(result.stderr, "moderate: others, on [0-9]+ held-out pictures")
+        missed = [entry for entry in map(json.loads, result.stdout.splitlines()) if entry["decision"] == "allow" and int(Path(entry["path"]).stem) % 3 == 1]
+        self.assertEqual(missed, [])
+        self.write_head(([[1.0] * 64], [0]))
+        self.assertIn("a head from 128 numbers", self.moderate(fails=True).stderr)
+
     def test_wrong_policies(self):
-        for text, message in (("{", "expected JSON"), ("[]", "with a rule or more"), ('{"rules": []}', "with a rule or more"), ('{"rules": [{"name": "a"}]}', "phrases or examples"),
+        for text, message in (("{", "expected JSON"), ("[]", "with a rule or more"), ('{"rules": []}', "with a rule or more"), ('{"rules": [{"name": "a"}]}', "phrases, examples or a head"),
+                              ('{"rules": [{"name": "a", "head": {"file": "x.pth", "between": "tanh"}}]}', "none, relu or gelu"),
+                              ('{"rules": [{"name": "a", "head": {"between": "relu"}}]}', "a file"),
+                              ('{"rules": [{"name": "a", "phrases": ["x"], "head": {"file": "x.pth"}}]}', "a head or phrases"),
+                              ('{"rules": [{"name": "a", "head": {"file": "missing.pth"}}]}', "missing.pth"),
                               ('{"rules": [{"name": "a", "phrases": ["x"], "reveiw": 1}]}', "reveiw: expected name, phrases"),
-                              ('{"rules": [{"name": "a", "phrases": ["x"], "review": 2}]}', "a number from 0 to 1"),
+                              ('{"rules": [{"name": "a", "phrases": ["x"], "review": 2}]}', "review and block from 0 to 1"),
                               ('{"rules": [{"name": "a", "phrases": ["x"], "review": 0.9, "block": 0.1}]}', "review at most block"),
                               ('{"rules": [{"name": "a", "phrases": ["x"]}, {"name": "a", "phrases": ["y"]}]}', "every name once"),
                               ('{"rules": [{"name": "a", "examples": ["none.png"]}]}', "none.png")):  # fmt: skip

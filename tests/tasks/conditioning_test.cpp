@@ -3,11 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <string>
 #include <vector>
 
-#include <tandem/files/safetensors.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/tasks/conditioning.hpp>
 #include <tandem/texts/bpe_trainer.hpp>
@@ -21,8 +19,6 @@ template <std::size_t width>
 inline constexpr td::ClipConfig config{.vision = td::VitConfig{.image = 16, .patch = 8, .width = 16, .layers = 1, .heads = 2},
                                        .text = td::TextConfig{.vocabulary = 600, .context = 12, .width = width, .layers = 3, .heads = 2},
                                        .embedding = 8};
-
-std::filesystem::path scratch(const char* name) { return std::filesystem::temp_directory_path() / name; }
 
 }  // namespace
 
@@ -83,34 +79,4 @@ TEST_CASE("noise levels are diffusers'") {
     for (std::size_t i = 0; i < expected.size(); ++i) CHECK(found[i] == Approx(expected[i]).margin(6e-5));
     CHECK_THROWS_WITH(td::unclip_condition(embedding, noise, mean, deviation, 1000, alphas), Contains("a noise level below 1000, found 1000"));
     CHECK_THROWS_WITH(td::unclip_condition(embedding, std::vector<float>(3), mean, deviation, 0, alphas), Contains("of the embedding's width"));
-}
-
-TEST_CASE("a projector is read under all of its names") {
-    const std::vector<float> first{1, 0, 0, 1, 1, 1}, first_bias{0.5F, -0.2F, 0}, second{1, 2, 3}, second_bias{0.25F};
-    const auto save = [&](const char* name, const std::string& one, const std::string& other, bool whole = true) {
-        std::vector tensors{td::stored_tensor<float>(one + ".weight", {3, 2}, first), td::stored_tensor<float>(one + ".bias", {3}, first_bias),
-                            td::stored_tensor<float>(other + ".weight", {1, 3}, second)};
-        if (whole) tensors.push_back(td::stored_tensor<float>(other + ".bias", {1}, second_bias));
-        td::save_safetensors(scratch(name), tensors);
-        return scratch(name);
-    };
-    const auto gelu = [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); };
-    const std::vector<float> rows{1, -1, 0, 0};
-    for (const auto& [one, other] : {std::pair{"model.mm_projector.0", "model.mm_projector.2"}, {"multi_modal_projector.linear_1", "multi_modal_projector.linear_2"}}) {
-        const td::Projector projector = td::Projector::load(save("tandem_projector.safetensors", one, other));
-        CHECK(projector.in() == 2);
-        CHECK(projector.out() == 1);
-        const std::vector<float> found = projector(rows);
-        REQUIRE(found.size() == 2);
-        CHECK(found[0] == Approx(gelu(1.5) + 2 * gelu(-1.2) + 3 * gelu(0) + 0.25).margin(1e-6));
-        CHECK(found[1] == Approx(gelu(0.5) + 2 * gelu(-0.2) + 0.25).margin(1e-6));
-        CHECK_THROWS_WITH(projector(std::vector<float>(3)), Contains("Projector: expected rows of width 2"));
-    }
-    td::save_safetensors(scratch("tandem_projector.safetensors"), std::vector{td::stored_tensor<float>("mm_projector.weight", {3, 2}, first), td::stored_tensor<float>("mm_projector.bias", {3}, first_bias)});
-    CHECK(td::Projector::load(scratch("tandem_projector.safetensors"))(rows)[0] == Approx(1.5));
-    CHECK_THROWS_WITH(td::Projector::load(save("tandem_projector.safetensors", "mm_projector.0", "mm_projector.2", false)), Contains("weight and bias of layer 2 of the projector, found one of them"));
-    CHECK_THROWS_WITH(td::Projector::load(save("tandem_projector.safetensors", "mm_projector.2", "mm_projector.0")), Contains("a layer of 1 inputs behind one of as many outputs"));
-    CHECK_THROWS_WITH(td::Projector::load(save("tandem_projector.safetensors", "mm_projector.x", "mm_projector.2")), Contains("numbered layers of a projector"));
-    CHECK_THROWS_WITH(td::Projector::load(save("tandem_projector.safetensors", "proj.0", "proj.2")), Contains("the tensors of a projector"));
-    std::filesystem::remove(scratch("tandem_projector.safetensors"));
 }

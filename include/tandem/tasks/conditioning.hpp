@@ -1,8 +1,7 @@
-// What image generators and language models read of a CLIP: hidden states of prompts, noised embeddings, projected patches.
+// What image generators read of a CLIP: hidden states of prompts, noised embeddings. Language models read patches behind a Head.
 #pragma once
 
 #include <cstddef>
-#include <filesystem>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,29 +44,6 @@ std::vector<double> cosine_alphas(std::size_t steps = 1000);
 /// and a level that is none of the steps.
 std::vector<float> unclip_condition(std::span<const float> embedding, std::span<const float> noise, std::span<const float> mean,
                                     std::span<const float> deviation, std::size_t level, std::span<const double> alphas);
-
-/// From patches of an image tower to what a language model reads: dense layers with GELU (by erf) between them, LLaVA's mlp2x_gelu, or one
-/// layer alone (LLaVA v1.5, multimodal_projector/builder.py:33-51).
-class Projector {
-public:
-    /// Reads mm_projector.bin, or the tensors of that name in a whole model's file or folder: "...mm_projector.0.weight", ".2.weight" and so
-    /// on, "...mm_projector.weight", or transformers' "multi_modal_projector.linear_1.weight" and "linear_2". Throws Error that names what
-    /// is missing or does not fit.
-    static Projector load(const std::filesystem::path& path);
-
-    std::size_t in() const { return layers_.front().in; }
-    std::size_t out() const { return layers_.back().out; }
-
-    /// Rows [N, in] to rows [N, out]. Throws Error for what is no whole row.
-    std::vector<float> operator()(std::span<const float> rows) const;
-
-private:
-    struct Layer {
-        std::size_t in, out;
-        std::vector<float> weight, bias;  ///< [out, in] and [out]
-    };
-    std::vector<Layer> layers_;
-};
 
 namespace detail {
 
