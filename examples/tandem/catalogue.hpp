@@ -1,4 +1,4 @@
-// A catalogue: the pictures of some folders in one SQLite file, with their vectors, words and thumbnails, and how well a
+// A catalogue: the pictures of some folders in one SQLite file or on a server, with their vectors, words and thumbnails, and how well a
 // model's scores are known to mean something. A picture, its vector and its words are written in one transaction.
 #pragma once
 
@@ -43,9 +43,6 @@ inline std::pair<std::string, std::string> range_below(const std::string& folder
     return range;
 }
 
-/// The rows that have some words, and how well, in SQL. A caption says more than a folder's name, a tag more than both.
-inline constexpr const char* scored_words = "SELECT rowid, -bm25(words, 2.0, 1.0, 4.0) AS score FROM words WHERE words MATCH ?";
-
 /// A picture in the catalogue.
 struct PictureEntry {
     std::int64_t id = 0;
@@ -73,10 +70,12 @@ struct Judgement {
 
 class Catalogue {
 public:
-    /// The catalogue in a file, for reading or writing. Throws Error if it is none.
-    static Catalogue open(const std::filesystem::path& path, Database::Mode mode);
+    /// Whether there is one in a file, or on a server (postgresql://...).
+    static bool exists(const std::string& where);
+    /// It, for reading or writing. Throws Error if it is none.
+    static Catalogue open(const std::string& where, Database::Mode mode);
     /// The same, made where it is not there.
-    static Catalogue create(const std::filesystem::path& path);
+    static Catalogue create(const std::string& where);
 
     /// What is said of the whole: fingerprint, weights and so on; empty where it is not there.
     std::string get(const std::string& key) const;

@@ -1,19 +1,17 @@
-// SQLite as values: a connection, its statements, a transaction. Every failure is a td::Error that names the file.
+// A database as values: a connection, its statements, a transaction. It is a file of SQLite's, or a server's (PostgreSQL). Every
+// failure is a td::Error that names it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
-
-#include <sqlite3.h>
 
 #include <tandem/core/error.hpp>
 
@@ -23,7 +21,7 @@ namespace td = tandem;
 
 class Database;
 
-/// What SQLite says, not what was asked of it.
+/// What the database says, not what was asked of it.
 class DatabaseError : public td::Error {
 public:
     using td::Error::Error;
@@ -31,14 +29,41 @@ public:
 
 namespace detail {
 
-struct Finalize {
-    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+/// A statement that a database has compiled. Parameters count from 1, columns from 0.
+class CompiledStatement {
+public:
+    virtual ~CompiledStatement() = default;
+    virtual void bind_null(int at) = 0;
+    virtual void bind_integer(int at, std::int64_t value) = 0;
+    virtual void bind_number(int at, double value) = 0;
+    virtual void bind_text(int at, std::string_view text) = 0;
+    virtual void bind_blob(int at, std::span<const std::byte> bytes) = 0;
+    virtual bool step() = 0;
+    /// Ready to be bound anew.
+    virtual void reset() noexcept = 0;
+    virtual std::int64_t integer(int column) const = 0;
+    virtual double number(int column) const = 0;
+    virtual std::span<const std::byte> blob(int column) const = 0;
 };
-using CompiledStatement = std::unique_ptr<sqlite3_stmt, Finalize>;
+
+/// What a kind of database does.
+class Connection {
+public:
+    virtual ~Connection() = default;
+    virtual std::unique_ptr<CompiledStatement> compile(std::string_view sql) = 0;
+    /// Runs statements without parameters.
+    virtual void run(const std::string& sql) = 0;
+    virtual void begin_writing() = 0;
+    virtual void begin_reading() = 0;
+    virtual void commit() = 0;
+    virtual void roll_back() noexcept = 0;
+    /// Another one after other connections have committed.
+    virtual std::int64_t version() = 0;
+};
 
 }  // namespace detail
 
-/// A statement, which is run row by row.
+/// A statement, which is run row by row. Parameters are ?, or ?1, ?2 and so on.
 class Statement {
 public:
     /// Compiled once a connection and text, and used again.
@@ -52,40 +77,34 @@ public:
     Statement& bind(const T& value) {
         ++bound_;
         if constexpr (std::is_same_v<T, std::nullptr_t>) {
-            check(sqlite3_bind_null(handle_.get(), bound_));
+            handle_->bind_null(bound_);
         } else if constexpr (std::is_integral_v<T>) {
-            check(sqlite3_bind_int64(handle_.get(), bound_, static_cast<sqlite3_int64>(value)));
+            handle_->bind_integer(bound_, static_cast<std::int64_t>(value));
         } else if constexpr (std::is_floating_point_v<T>) {
-            check(sqlite3_bind_double(handle_.get(), bound_, static_cast<double>(value)));
+            handle_->bind_number(bound_, static_cast<double>(value));
         } else if constexpr (std::is_convertible_v<const T&, std::string_view>) {
-            const std::string_view text = value;
-            check(sqlite3_bind_text64(handle_.get(), bound_, text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8));
+            handle_->bind_text(bound_, value);
         } else {
-            const auto bytes = std::as_bytes(std::span(value));
-            // An empty blob is not NULL.
-            check(bytes.empty() ? sqlite3_bind_zeroblob(handle_.get(), bound_, 0)
-                                : sqlite3_bind_blob64(handle_.get(), bound_, bytes.data(), bytes.size(), SQLITE_TRANSIENT));
+            handle_->bind_blob(bound_, std::as_bytes(std::span(value)));
         }
         return *this;
     }
 
     /// Whether there is a row (more).
-    bool step();
+    bool step() { return handle_->step(); }
     /// Runs it to its end, ready to be bound anew.
     void run();
 
-    std::int64_t integer(int column) const { return sqlite3_column_int64(handle_.get(), column); }
-    double number(int column) const { return sqlite3_column_double(handle_.get(), column); }
+    std::int64_t integer(int column) const { return handle_->integer(column); }
+    double number(int column) const { return handle_->number(column); }
     std::string text(int column) const;
     /// Valid until the next step.
-    std::span<const std::byte> blob(int column) const;
-    bool is_null(int column) const { return sqlite3_column_type(handle_.get(), column) == SQLITE_NULL; }
+    std::span<const std::byte> blob(int column) const { return handle_->blob(column); }
 
 private:
-    void check(int code) const;
-
     const Database* database_;
-    detail::CompiledStatement handle_;
+    std::string sql_;
+    std::unique_ptr<detail::CompiledStatement> handle_;
     int bound_ = 0;
 };
 
@@ -94,67 +113,61 @@ class Database {
 public:
     enum class Mode { read, write, create };
 
-    /// Throws Error if the file is not there (but for create) or is no database.
-    Database(const std::filesystem::path& path, Mode mode);
+    /// Whether a place is a server's, postgresql://..., and not a file.
+    static bool is_server(std::string_view where);
 
-    /// Runs statements without parameters.
-    void run(const std::string& sql) const;
-    /// The same, where a failure means nothing.
-    void try_run(const char* sql) const noexcept { sqlite3_exec(handle_.get(), sql, nullptr, nullptr, nullptr); }
+    /// Throws Error if nothing is there (but for create) or it is no database.
+    Database(const std::string& where, Mode mode);
+
+    void run(const std::string& sql) const { connection_->run(sql); }
     /// The first number of the first row; 0 without a row.
     std::int64_t number(std::string_view sql) const;
+    /// Changes with what other connections commit.
+    std::int64_t version() const { return connection_->version(); }
 
-    std::int64_t last_row() const { return sqlite3_last_insert_rowid(handle_.get()); }
     const std::string& path() const { return path_; }
-    [[noreturn]] void fail() const;
+    bool is_on_server() const { return is_server(path_); }
 
 private:
     friend class Statement;
-    friend class Stemmer;
     friend class Transaction;
+    friend class Reading;
 
-    struct Close {
-        void operator()(sqlite3* database) const { sqlite3_close_v2(database); }
-    };
     std::string path_;
-    std::unique_ptr<sqlite3, Close> handle_;
-    mutable std::multimap<std::string, detail::CompiledStatement, std::less<>> spare_;  ///< statements that nobody runs
+    std::unique_ptr<detail::Connection> connection_;
+    mutable std::multimap<std::string, std::unique_ptr<detail::CompiledStatement>, std::less<>> spare_;  ///< statements that nobody runs
 };
 
-/// The tokenizer of FTS5 that finds "dogs" for "Dog": Porter's stems of Unicode's letters without their accents.
-class Stemmer {
-public:
-    struct Word {
-        std::string stem;
-        std::size_t begin, end;  ///< where it stands in the text
-    };
-
-    explicit Stemmer(const Database& database);
-    Stemmer(const Stemmer&) = delete;
-    Stemmer& operator=(const Stemmer&) = delete;
-    ~Stemmer();
-
-    std::vector<Word> operator()(std::string_view text) const;
-
-private:
-    const Database& database_;
-    fts5_tokenizer functions_{};
-    Fts5Tokenizer* tokenizer_ = nullptr;
-};
-
-/// All or nothing of what is written while it lives; it writes nothing unless it is committed.
+/// All or nothing of what is written while it lives; it writes nothing unless it is committed. One at a time writes.
 class Transaction {
 public:
-    explicit Transaction(const Database& database) : database_(database) { database_.run("BEGIN IMMEDIATE"); }
+    explicit Transaction(const Database& database) : database_(database) { database_.connection_->begin_writing(); }
     Transaction(const Transaction&) = delete;
     Transaction& operator=(const Transaction&) = delete;
-    ~Transaction();
+    ~Transaction() {
+        if (is_open_) database_.connection_->roll_back();
+    }
 
-    void commit();
+    void commit() {
+        database_.connection_->commit();
+        is_open_ = false;
+    }
 
 private:
     const Database& database_;
     bool is_open_ = true;
+};
+
+/// All that is read while it lives is of one moment.
+class Reading {
+public:
+    explicit Reading(const Database& database) : database_(database) { database_.connection_->begin_reading(); }
+    Reading(const Reading&) = delete;
+    Reading& operator=(const Reading&) = delete;
+    ~Reading() { database_.connection_->roll_back(); }
+
+private:
+    const Database& database_;
 };
 
 }  // namespace program

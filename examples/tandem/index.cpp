@@ -320,7 +320,8 @@ private:
 };
 
 int run(const Arguments& arguments) {
-    const std::filesystem::path database = database_of(arguments);
+    const std::string database = database_of(arguments);
+    const bool is_file = !Database::is_server(database);
     tbb::global_control threads(tbb::global_control::max_allowed_parallelism,
                                 arguments.number("--threads", td::core_count(), 4096));
     std::vector<std::pair<std::filesystem::path, Pictures>> folders;
@@ -334,9 +335,9 @@ int run(const Arguments& arguments) {
     }
     if (arguments.has("--captions") && folders.size() != 1)
         throw UsageError("--captions", "one folder, which its paths are below", std::to_string(folders.size()));
-    if (database.has_parent_path() && !arguments.has("--database")) std::filesystem::create_directories(database.parent_path());
-    require_place(database);
-    const bool is_new = !std::filesystem::exists(database) || std::filesystem::is_empty(database);
+    if (const auto folder = std::filesystem::path(database).parent_path(); !folder.empty() && !arguments.has("--database")) std::filesystem::create_directories(folder);
+    if (is_file) require_place(database);
+    const bool is_new = !Catalogue::exists(database);
     std::optional<Catalogue> before;
     if (!is_new) before.emplace(Catalogue::create(database));
     const Arguments options = before && !arguments.has("--again") ? with_model_of(*before, arguments) : arguments;
@@ -351,7 +352,7 @@ int run(const Arguments& arguments) {
     const bool begins_anew = stored != fingerprint || arguments.has("--again");
     if (!stored.empty() && begins_anew) {
         if (!arguments.has("--again"))
-            throw td::Error(database.string(), "the model that made its vectors, " + stored,
+            throw td::Error(catalogue.database().path(), "the model that made its vectors, " + stored,
                             fingerprint + ", whose vectors have another meaning: give the old one, another --database, or "
                                           "--again to embed all anew");
         if (const auto left = catalogue.outside(roots); !left.empty())
@@ -379,7 +380,7 @@ int run(const Arguments& arguments) {
     if (!catalogue.get("relevance.stale").empty() || begins_anew) catalogue.set(fit_judgement(catalogue, opened, std::cerr));
     std::printf("%zu added, %zu changed, %zu moved, %zu copies, %zu removed, %zu unchanged, %zu left out; %zu pictures in %s\n",
                 counts.added, counts.changed, counts.moved, counts.copied, counts.removed, counts.unchanged, counts.failed,
-                catalogue.count(), database.c_str());
+                catalogue.count(), catalogue.database().path().c_str());
     return 0;
 }
 
@@ -391,7 +392,7 @@ Command index_command() {
             .operand = "DIR...",
             .synopsis = "DIR... [--database FILE] [--weights PATH]",
             .description =
-                "Brings the catalogue, one SQLite file, to what the folders hold: new and changed pictures are embedded, a moved "
+                "Brings the catalogue, one SQLite file or a schema of a PostgreSQL server, to what the folders hold: new and changed pictures are embedded, a moved "
                 "one keeps its vector and tags, of equal files one is embedded, what is gone is taken out, and what cannot be "
                 "read is named. Captions come from captions.tsv in a folder, from a .txt beside a picture, and from the "
                 "picture's own EXIF, XMP and IPTC. A run that is killed loses the batch under way; started again it goes on. "

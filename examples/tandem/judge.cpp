@@ -1,5 +1,7 @@
 #include "judge.hpp"
 
+#include "word_index.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -165,16 +167,15 @@ Judgement fit_judgement(const Catalogue& catalogue, const Opened& opened, std::o
     std::map<std::int64_t, std::size_t> places;
     for (std::size_t i = 0; i < count; ++i) places[sample.ids[i]] = i;
     const auto is_hidden = [&](std::size_t i) { return scattered(std::to_string(sample.ids[i])) % 2 == 0; };
-    Statement statement(catalogue.database(), scored_words);
+    const WordIndex index(catalogue.database());
     for (std::size_t q = 0; q < words.size(); ++q) {
         std::vector<double>& scores = queries[q].words;
         scores.resize(count);
-        statement.bind(words_query({words[q]}, "AND"));
-        while (statement.step()) {
-            const auto place = places.find(statement.integer(0));
-            if (place != places.end() && !is_hidden(place->second)) scores[place->second] = std::max(statement.number(1), 0.0);
-        }
-        statement.run();
+        index.for_each_scored({words[q]}, [&](std::int64_t id, double score) {
+            const auto place = places.find(id);
+            if (place != places.end() && !is_hidden(place->second)) scores[place->second] = std::max(score, 0.0);
+            return true;
+        });
         const double best = *std::ranges::max_element(scores);
         for (double& score : scores) score = best > 0 ? score / best : 0;
     }

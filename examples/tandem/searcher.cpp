@@ -18,6 +18,8 @@
 
 #include "inputs.hpp"
 #include "run_inputs.hpp"
+#include "sqlite.hpp"
+#include "word_index.hpp"
 
 namespace program {
 
@@ -98,13 +100,17 @@ std::vector<std::uint64_t> Search::allowed(const Filter& filter, std::size_t& co
     }
     if (!filter.tag.empty()) add("id IN (SELECT id FROM tag WHERE label = ? AND accepted = 1)", {filter.tag});
     if (!filter.word.empty()) {
-        const std::string query = words_query(words_of(filter.word), "AND");
-        if (query.empty()) throw td::Error("--word", "a word", filter.word);
-        add("id IN (SELECT rowid FROM words WHERE words MATCH ?)", {query});
+        const std::vector<std::string> words = words_of(filter.word);
+        if (words.empty()) throw td::Error("--word", "a word", filter.word);
+        const auto [condition, needed] = WordIndex(catalogue.database()).condition(words, Having::all);
+        add(condition.c_str(), {});
+        values.insert(values.end(), needed.begin(), needed.end());
     }
     // What has no date of its own has that of its file.
-    const char* const date =
-        "(CASE WHEN taken <> '' THEN taken ELSE datetime(modified / 1000000000, 'unixepoch') END)";
+    const char* const date = catalogue.database().is_on_server()
+                                 ? "(CASE WHEN taken <> '' THEN taken ELSE convert_to(to_char(to_timestamp(modified / 1000000000) AT TIME ZONE 'UTC', "
+                                   "'YYYY-MM-DD HH24:MI:SS'), 'UTF8') END)"
+                                 : "(CASE WHEN taken <> '' THEN taken ELSE datetime(modified / 1000000000, 'unixepoch') END)";
     if (!filter.after.empty()) add((std::string(date) + " >= ?").c_str(), {filter.after});
     if (!filter.before.empty()) add((std::string(date) + " < ?").c_str(), {filter.before});
     Statement statement(catalogue.database(), sql);
@@ -126,23 +132,20 @@ std::vector<td::Ranked> Search::word_scores(const std::vector<std::string>& word
     if (words.empty()) return scores;
     if (words.size() == 1 && !query.empty() && data.word_count(words[0], catalogue) > most_ranked) {
         // One word that very many have says of each the same: meaning decides between them.
-        Statement statement(catalogue.database(), "SELECT rowid FROM words WHERE words MATCH ?");
-        statement.bind(words_query(words, "OR"));
         std::vector<std::uint64_t> have(data.ids.size() / 64 + 1);
-        while (statement.step()) {
-            const auto position = data.position_of(statement.integer(0));
+        for (const std::int64_t id : WordIndex(catalogue.database()).having(words, Having::any)) {
+            const auto position = data.position_of(id);
             if (position && is_set(allowed, *position)) set(have, *position);
         }
         const td::SearchResult nearest = data.index->search(query, most_words, {.allowed = have});
         for (const td::Match& match : nearest.matches.front()) scores.push_back({match.position, 1});
         return scores;
     }
-    Statement statement(catalogue.database(), std::string(scored_words) + " ORDER BY score DESC, rowid");
-    statement.bind(words_query(words, "OR"));
-    while (scores.size() < most_words && statement.step()) {
-        const auto position = data.position_of(statement.integer(0));
-        if (position && is_set(allowed, *position)) scores.push_back({*position, std::max(statement.number(1), 0.0)});
-    }
+    WordIndex(catalogue.database()).for_each_scored(words, [&](std::int64_t id, double score) {
+        const auto position = data.position_of(id);
+        if (position && is_set(allowed, *position)) scores.push_back({*position, std::max(score, 0.0)});
+        return scores.size() < most_words;
+    });
     // A word that half of the pictures have weighs nothing; where all do, the pictures have it still.
     const double best = scores.empty() ? 0 : scores.front().score;
     for (td::Ranked& one : scores) one.score = best > 0 ? one.score / best : 1;
@@ -151,16 +154,14 @@ std::vector<td::Ranked> Search::word_scores(const std::vector<std::string>& word
 
 void Search::name_hits(std::span<Found> found, const std::vector<std::string>& words) const {
     if (words.empty() || found.empty()) return;
-    const Stemmer stemmer(catalogue.database());
+    const Stemmer& stemmer = Stemmer::of_thread();
     std::set<std::string> stems;
     for (const std::string& word : words) {
         for (const Stemmer::Word& part : stemmer(word)) stems.insert(part.stem);
     }
-    Statement statement(catalogue.database(), "SELECT caption || ' ' || name || ' ' || tags FROM words WHERE rowid = ?");
+    const WordIndex index(catalogue.database());
     for (Found& one : found) {
-        statement.bind(one.picture.id);
-        const std::string text = statement.step() ? statement.text(0) : std::string();
-        statement.run();
+        const std::string text = index.text(one.picture.id);
         std::set<std::string> known;
         for (const Stemmer::Word& word : stemmer(text)) {
             // One of a stem: a caption may have it with a capital and without.
@@ -254,7 +255,7 @@ std::optional<std::size_t> Snapshot::position_of(std::int64_t id) const {
     return static_cast<std::size_t>(found - ids.begin());
 }
 
-Searcher::Searcher(std::filesystem::path path, const Opened& opened)
+Searcher::Searcher(std::string path, const Opened& opened)
     : path_(std::move(path)), opened_(&opened), watched_(Catalogue::open(path_, Database::Mode::read)) {
     refresh();
 }
@@ -263,19 +264,14 @@ void Searcher::refresh() {
     const std::scoped_lock loading(loading_);
     const Database& database = watched_.database();
     // Another connection's commits change it.
-    const std::int64_t version = database.number("PRAGMA data_version");
+    const std::int64_t version = database.version();
     if (version == seen_) return;
     seen_ = version;  // what fails is not tried again before it changes
     const auto before = snapshot();
     const auto next = std::make_shared<Snapshot>();
     next->version = version;
     const std::size_t width = opened_->clip.sizes().embedding;
-    // All of one moment.
-    database.run("BEGIN");
-    struct End {
-        const Database& database;
-        ~End() { database.try_run("COMMIT"); }
-    } const end{database};
+    const Reading moment(database);
     const std::string fingerprint = watched_.get("fingerprint");
     if (before && before->index->fingerprint() != fingerprint)
         throw td::Error(database.path(), "the model that this run has opened, " + before->index->fingerprint(),
@@ -308,9 +304,7 @@ std::size_t Snapshot::word_count(const std::string& word, const Catalogue& catal
         const std::scoped_lock lock(counting_);
         if (const auto found = counts_.find(word); found != counts_.end()) return found->second;
     }
-    Statement statement(catalogue.database(), "SELECT count(*) FROM words WHERE words MATCH ?");
-    statement.bind(words_query({word}, "AND")).step();
-    const auto count = static_cast<std::size_t>(statement.integer(0));
+    const std::size_t count = WordIndex(catalogue.database()).count(word);
     constexpr std::size_t most = 100'000;
     const std::scoped_lock lock(counting_);
     if (counts_.size() < most) counts_[word] = count;
@@ -412,10 +406,8 @@ Answer Searcher::search(const Request& request) const {
     // Where no mixture was learned, what has all of the words is what was asked for, whatever it looks like.
     if (!words.empty() && !mixes) {
         std::unordered_set<std::size_t> have_all;
-        Statement statement(catalogue->database(), "SELECT rowid FROM words WHERE words MATCH ?");
-        statement.bind(words_query(words, "AND"));
-        while (statement.step()) {
-            if (const auto position = data.position_of(statement.integer(0))) have_all.insert(*position);
+        for (const std::int64_t id : WordIndex(catalogue->database()).having(words, Having::all)) {
+            if (const auto position = data.position_of(id)) have_all.insert(*position);
         }
         for (Candidate& one : candidates) one.is_relevant = one.is_relevant || have_all.contains(one.position);
     }
@@ -456,14 +448,14 @@ std::string fingerprint_of(const Arguments& arguments, const Opened& opened) {
     return opened.clip.sizes().architecture + " " + arguments.get("--precision", "f32") + " " + digest.text();
 }
 
-std::filesystem::path database_of(const Arguments& arguments) {
+std::string database_of(const Arguments& arguments) {
     if (arguments.has("--database")) return arguments.get("--database");
     const char* const data = std::getenv("XDG_DATA_HOME");
     const char* const home = std::getenv("HOME");
     if ((data == nullptr || *data == 0) && (home == nullptr || *home == 0))
         throw UsageError("--database", "this option, where neither XDG_DATA_HOME nor HOME is set", "none");
-    return (data != nullptr && *data != 0 ? std::filesystem::path(data) : std::filesystem::path(home) / ".local/share") / "tandem" /
-           "pictures.db";
+    const std::filesystem::path folder = data != nullptr && *data != 0 ? std::filesystem::path(data) : std::filesystem::path(home) / ".local/share";
+    return (folder / "tandem" / "pictures.db").string();
 }
 
 Arguments with_model_of(const Catalogue& catalogue, const Arguments& arguments) {
@@ -481,7 +473,7 @@ Session::Session(const Arguments& arguments)
       searcher(database_of(arguments), opened) {
     const std::string now = fingerprint_of(options, opened), stored = searcher.snapshot()->index->fingerprint();
     if (stored != now)
-        throw td::Error(database_of(arguments).string(), "the model that made its vectors, " + stored,
+        throw td::Error(searcher.place(), "the model that made its vectors, " + stored,
                         now + ", whose vectors have another meaning: tandem index --again embeds anew");
 }
 

@@ -86,7 +86,7 @@ std::optional<long long> picture_number(const std::string& text);
 class Searcher {
 public:
     /// Loads the vectors of a catalogue that `opened` made.
-    Searcher(std::filesystem::path path, const Opened& opened);
+    Searcher(std::string path, const Opened& opened);
 
     /// Throws Error that says what is wrong with the request.
     Answer search(const Request& request) const;
@@ -117,13 +117,14 @@ public:
     std::vector<float> embed_text(const std::string& text) const;
 
     const Opened& opened() const { return *opened_; }
+    const std::string& place() const { return watched_.database().path(); }
 
 private:
     std::unique_ptr<Catalogue> take() const;
     void give(std::unique_ptr<Catalogue> catalogue) const;
     std::vector<float> embed(const std::vector<td::QueryTerm>& terms, const Request& request, const Snapshot& data) const;
 
-    std::filesystem::path path_;
+    std::string path_;
     const Opened* opened_;
     Catalogue watched_;  ///< whose connection sees that another one has written
     std::int64_t seen_ = -1;
@@ -137,8 +138,8 @@ private:
 std::string fingerprint_of(const Arguments& arguments, const Opened& opened);
 
 /// The catalogue that the options name, or the user's own.
-std::filesystem::path database_of(const Arguments& arguments);
-inline const Option database_option{"--database", "FILE", "the catalogue (default: $XDG_DATA_HOME/tandem/pictures.db)"};
+std::string database_of(const Arguments& arguments);
+inline const Option database_option{"--database", "FILE|postgresql://...", "the catalogue (default: $XDG_DATA_HOME/tandem/pictures.db)"};
 
 /// The options under which a catalogue's model was opened, for opening it again; those of the command line come before.
 Arguments with_model_of(const Catalogue& catalogue, const Arguments& arguments);

@@ -427,7 +427,7 @@ private:
     }
 
     Session session_;
-    std::filesystem::path database_;
+    std::string database_;
     std::string token_;
     bool is_local_;
     std::atomic<std::uint16_t> port_ = 0;

@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""tandem index, search and serve on a PostgreSQL server, which the test starts, beside the same in SQLite files.
+
+usage: postgres_test.py --program FILE [--kills N]      default: 12 kills of the indexer at random moments
+"""
+
+import argparse
+import glob
+import json
+import os
+import pwd
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+from pathlib import Path
+
+from small_model import picture, write_model
+
+OPTIONS = None
+SERVER = None
+
+
+class Server:
+    """PostgreSQL on a socket in a folder of its own. It does not run as root: then it runs as the user whom Debian's package made."""
+
+    def __init__(self):
+        self.programs = Path(sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1])
+        self.folder = Path(tempfile.mkdtemp(prefix="tandem-postgres-"))
+        self.user = pwd.getpwnam("postgres") if os.getuid() == 0 else None
+        if self.user:
+            os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
+        self.run("initdb", "-D", self.folder / "data", "-U", "postgres", "--no-sync", "--locale", "C", "-A", "trust")
+        self.run("pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", "-o", f"-k {self.folder} -c listen_addresses='' -c fsync=off", "start")
+        os.chmod(self.folder, 0o755)
+
+    def run(self, program, *arguments):
+        change = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
+        subprocess.run([self.programs / program, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **change)
+
+    def sql(self, database, text):
+        place = f"host={self.folder} user=postgres dbname={database}"
+        command = [self.programs / "psql", "-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", place, "-c", text]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def url(self, database):
+        return f"postgresql://postgres:secret@/{database}?host={self.folder}"
+
+    def stop(self):
+        self.run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
+        shutil.rmtree(self.folder)
+
+
+class Case(unittest.TestCase):
+    count = 0
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(tempfile.mkdtemp(prefix="tandem-postgres-files-")).resolve()
+        write_model(cls.folder / "quickstart")
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def setUp(self):
+        self.pictures = self.folder / "pictures"
+        shutil.rmtree(self.pictures, ignore_errors=True)
+        self.pictures.mkdir()
+        Case.count += 1
+        self.name = f"catalogue{Case.count}"
+        SERVER.sql("postgres", f"CREATE DATABASE {self.name}")
+        self.server = SERVER.url(self.name)
+        self.file = self.folder / f"{self.name}.db"
+
+    def run_program(self, *arguments, code=0):
+        result = subprocess.run([OPTIONS.program, *map(str, arguments)], capture_output=True, text=True, errors="replace", cwd=self.folder)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result
+
+    def both(self, *arguments, without_numbers=False):
+        """What the program says with both kinds of database, which must be the same but for the database's name."""
+        said = []
+        for place in (self.server, self.file):
+            result = self.run_program(*arguments, "--database", place)
+            said.append(result.stdout.replace(str(place), "DATABASE").replace(self.server.replace(":secret", ""), "DATABASE"))
+            if without_numbers:  # a server leaves out some where a file does not
+                said[-1] = re.sub(r'"id": \d+', '"id": 0', said[-1])
+        self.assertEqual(said[0], said[1])
+        return said[0]
+
+    def number(self, sql):
+        return int(SERVER.sql(self.name, "SET search_path TO tandem; " + sql))
+
+    def check_whole(self):
+        for table in ("vector", "thumbnail", "words"):
+            differ = f"SELECT count(*) FROM (SELECT id FROM picture WHERE error = '' EXCEPT SELECT id FROM {table}) AS missing"
+            self.assertEqual(self.number(differ), 0, table)
+            self.assertEqual(self.number(f"SELECT count(*) FROM (SELECT id FROM {table} EXCEPT SELECT id FROM picture WHERE error = '') AS loose"), 0, table)
+        self.assertEqual(self.number("SELECT count(*) FROM vector WHERE length(value) <> 512"), 0)
+        counted = "SELECT count(*) FROM words w WHERE length <> (SELECT coalesce(sum(caption + name + tags), 0) FROM posting p WHERE p.id = w.id)"
+        self.assertEqual(self.number(counted), 0)
+
+
+class BothKinds(Case):
+    captions = ("a red dog", "two dogs and a cat", "Äpfel, rote", "the dog's house", "snow on a hill", "nothing", "a cat, a hat", "running dogs run")
+
+    def setUp(self):
+        super().setUp()
+        for i in range(40):
+            (self.pictures / f"{i}.png").write_bytes(picture(i, keywords=["holiday", "sea"] if i % 5 == 0 else (), taken=f"20{10 + i % 9}:0{1 + i % 8}:11 10:00:00" if i % 3 == 0 else None))
+        lines = "".join(f"{i}.png\t{self.captions[i % 8]}\n" for i in range(40))
+        (self.pictures / "captions.tsv").write_text(lines)
+        os.utime(self.pictures / "1.png", (1.6e9, 1.6e9))
+        for name in (b"a b.png", b"quote'\".png", b"new\nline.png", b"back\\slash.png", b"\xff\xfe.png", "ünïcode.png".encode()):
+            with open(bytes(self.pictures) + b"/" + name, "wb") as file:
+                file.write(picture(len(name) + 100))
+        (self.pictures / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+
+    def questions(self):
+        for query in ("dog", "dogs", "a cat", "apfel", "red dog + snow", "dog - cat", "2:house", "holiday", "sea snow", "id:3", "id:3 - dog", "zebra", "run running"):
+            for extra in ((), ("--by", "meaning"), ("--by", "words")):
+                if query.startswith("id:") and "words" in extra:
+                    continue
+                yield [query, *extra]
+        for extra in (("--word", "cat"), ("--word", "cats hat"), ("--after", "2014"), ("--before", "2013-05"), ("--folder", str(self.pictures)), ("--sort", "date"), ("--sort", "name")):
+            yield ["dog", *extra]
+
+    def test_the_same_questions_have_the_same_answers(self):
+        first = self.both("index", self.pictures)
+        self.assertTrue(first.startswith("46 added, 0 changed, 0 moved, 0 copies, 0 removed, 0 unchanged, 1 left out"), first)
+        asked = 0
+        for question in self.questions():
+            answer = json.loads(self.both("search", *question, "--json", "--limit", 50))
+            asked += len(answer["results"]) > 0
+        self.assertGreater(asked, 30)
+        self.check_whole()
+        # What has changed since.
+        (self.pictures / "3.png").rename(self.pictures / "moved.png")
+        (self.pictures / "4.png").write_bytes(picture(400))
+        (self.pictures / "6.png").unlink()
+        (self.pictures / "twin.png").write_bytes(picture(7))
+        (self.pictures / "captions.tsv").write_text("".join(f"{i}.png\t{self.captions[(i + 1) % 8]}\n" for i in range(40)))
+        self.both("index", self.pictures)
+        for question in self.questions():
+            if "id:" not in question[0]:
+                paths = [[one["path"] for one in json.loads(self.run_program("search", *question, "--json", "--limit", 50, "--database", place).stdout)["results"]]
+                         for place in (self.server, self.file)]
+                self.assertEqual(*paths)
+        self.check_whole()
+        (self.folder / "labels.txt").write_text("dog\ncat\n")
+        self.both("tag", "--labels", "labels.txt", "--least", "0.1", "--apply")
+        self.both("search", "dog", "--by", "words", "--json", "--limit", 50, without_numbers=True)
+        self.both("recommend", self.pictures / "8.png")
+        self.both("curate", "--out", self.folder / "kept.txt")
+
+    def test_another_model_and_another_version_are_refused(self):
+        self.both("index", self.pictures)
+        write_model(self.folder / "other", rotated=1)
+        self.assertIn("whose vectors have another meaning", self.run_program("index", self.pictures, "--database", self.server, "--weights", "other", code=1).stderr)
+        self.both("index", self.pictures, "--weights", "other", "--again")
+        self.both("search", "dog", "--json")
+        SERVER.sql(self.name, "UPDATE tandem.about SET value = '7' WHERE key = 'schema'")
+        refused = self.run_program("search", "dog", "--database", self.server, code=1).stderr
+        self.assertIn("expected a catalogue of version 1, found version 7", refused)
+        self.assertNotIn("secret", refused)
+
+    def test_what_is_not_there(self):
+        self.assertIn("a catalogue, which tandem index makes, found none", self.run_program("search", "dog", "--database", self.server, code=1).stderr)
+        missing = self.run_program("index", self.pictures, "--database", SERVER.url("nowhere"), code=1).stderr
+        self.assertIn("nowhere", missing)
+        self.assertNotIn("secret", missing)
+
+
+class ManyMachines(Case):
+    def test_two_indexers_and_two_servers(self):
+        for i in range(64):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        runs = [subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.server], cwd=self.folder, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True) for _ in range(3)]  # fmt: skip
+        for run in runs:
+            error = run.communicate()[1]
+            self.assertEqual(run.returncode, 0, error)
+        self.check_whole()
+        self.assertEqual(self.number("SELECT count(*) FROM vector"), 64)
+
+        servers = [subprocess.Popen([OPTIONS.program, "serve", "--database", self.server, "--port", "0"], cwd=self.folder, stdout=subprocess.PIPE,
+                                    stderr=subprocess.PIPE, text=True) for _ in range(2)]  # fmt: skip
+        try:
+            addresses = [server.stdout.readline().split()[-1].rstrip("/") for server in servers]
+            ask = lambda server, path, body=None: json.loads(urllib.request.urlopen(urllib.request.Request(
+                addresses[server] + path, data=body, headers={"Content-Type": "application/json"} if body else {}), timeout=30).read())  # fmt: skip
+            one = ask(0, "/api/search?q=x&limit=1")["results"][0]["id"]
+            ask(0, "/api/tag", json.dumps({"id": one, "label": "mine", "accepted": True}).encode())
+            self.assertEqual(ask(1, f"/api/suggest?id={one}")["accepted"], ["mine"])
+            answers = [ask(server, "/api/search?q=x&limit=20")["results"] for server in range(2)]
+            self.assertEqual(*answers)
+            # What an indexer writes meanwhile is seen by both.
+            (self.pictures / "new.png").write_bytes(picture(900))
+            self.run_program("index", self.pictures, "--database", self.server)
+            for server in range(2):
+                for _ in range(100):
+                    if ask(server, "/api/status")["pictures"] == 65:
+                        break
+                    time.sleep(0.1)
+                self.assertEqual(ask(server, "/api/status")["pictures"], 65)
+        finally:
+            for server in servers:
+                server.send_signal(signal.SIGTERM)
+                self.assertEqual(server.wait(timeout=30), 0, server.stderr.read())
+                server.stdout.close()
+                server.stderr.close()
+
+    def test_a_killed_run_goes_on(self):
+        for i in range(160):
+            (self.pictures / f"{i}.png").write_bytes(picture(i, side=200))
+        draw = random.Random(7)
+        for _ in range(OPTIONS.kills):
+            process = subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.server], cwd=self.folder, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)  # fmt: skip
+            time.sleep(draw.uniform(0, 0.3))
+            process.kill()
+            process.wait()
+        self.run_program("index", self.pictures, "--database", self.server)
+        self.check_whole()
+        self.assertEqual(self.number("SELECT count(DISTINCT path) FROM picture JOIN vector USING(id)"), 160)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", required=True, type=Path)
+    parser.add_argument("--kills", type=int, default=12)
+    OPTIONS, rest = parser.parse_known_args()
+    OPTIONS.program = OPTIONS.program.resolve()
+    SERVER = Server()
+    try:
+        result = unittest.main(argv=[sys.argv[0], *rest], exit=False).result
+    finally:
+        SERVER.stop()
+    sys.exit(not result.wasSuccessful())
