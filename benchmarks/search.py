@@ -11,6 +11,7 @@ from pathlib import Path
 
 import faiss
 import numpy
+from safetensors import safe_open
 
 K = 10
 
@@ -66,6 +67,42 @@ def peer_search(index, queries, repeats):
     return best, scores, found
 
 
+def brute_force(rows, queries):
+    """The positions that scoring every row gives: by the float32 nearest to the sum in double, then by position."""
+    found = []
+    for first in range(0, len(queries), 500):
+        scores = (queries[first : first + 500].astype(numpy.float64) @ rows.T.astype(numpy.float64)).astype(numpy.float32)
+        least = numpy.partition(scores, -K, axis=1)[:, -K]
+        for row, last in zip(scores, least):
+            # Of equal ones at the end there may be many.
+            places = numpy.flatnonzero(row >= last)
+            found.append(places[numpy.lexsort((places, -row[places]))][:K])
+    return numpy.array(found)
+
+
+def check(arguments):
+    """How many exact answers are what scoring all rows gives, for queries of some kinds."""
+    generator = numpy.random.default_rng(1)
+    width = arguments.width
+    count = min(arguments.rows, 100_000)
+    kinds = {"random": (random_rows(generator, count, width), random_rows(generator, arguments.check, width))}
+    if arguments.embeddings:
+        with safe_open(arguments.embeddings, framework="numpy") as file:
+            pictures, texts = file.get_tensor("image_embeddings"), file.get_tensor("text_embeddings")
+        kinds["pictures and texts of a model"] = (pictures, texts[: arguments.check])
+    wrong = 0
+    for name, (rows, queries) in kinds.items():
+        with tempfile.TemporaryDirectory() as folder:
+            tandem = Tandem(arguments.program, Path(folder), rows, queries, arguments.threads)
+        _, rescored, found = tandem.search("exact", len(queries), 1)
+        equal = (found == brute_force(rows, queries)).all(axis=1)
+        wrong += (~equal).sum()
+        print(f"{name}: {len(rows)} rows of {rows.shape[1]}: {equal.sum()} of {len(queries)} answers are brute force's, in the same order; {rescored:.0f} rows rescored a query", flush=True)
+        tandem.process.stdin.close()
+        tandem.process.wait()
+    return wrong
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
     parser.add_argument("program")
@@ -73,7 +110,11 @@ def main():
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--check", type=int, metavar="N", help="instead: compare the answers to N queries with brute force")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="for --check, beside random ones: what tandem embed wrote of pictures and texts")
     arguments = parser.parse_args()
+    if arguments.check:
+        return 1 if check(arguments) else 0
     faiss.omp_set_num_threads(arguments.threads)
     generator = numpy.random.default_rng(0)
     print(f"{arguments.rows} rows of {arguments.width}, k = {K}, {arguments.threads} threads")
@@ -112,4 +153,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
