@@ -19,27 +19,20 @@ namespace program {
 
 namespace {
 
-std::vector<float> embed_picture(const Opened& opened, const td::Image& picture, const std::string& name) {
-    std::vector<float> pixels(opened.preprocess.count());
-    to_pixels(opened, picture, name, pixels);
-    const auto row = opened.clip.encode_image(pixels);
-    std::vector<float> embedding(row.data(), row.data() + row.size());
-    if (!is_finite(embedding)) throw td::Error(name, "finite numbers from the model", "infinities or NaN");
-    return embedding;
-}
-
 /// Other pictures than the one that is asked about, at most 200 of them.
-std::vector<float> embed_others(const Opened& opened, const std::filesystem::path& folder) {
+std::vector<float> embed_others(const Opened& opened, const std::filesystem::path& folder, const std::filesystem::path& asked) {
     constexpr std::size_t most = 200;
     const Pictures pictures = list_pictures(folder);
     std::vector<float> rows;
     std::size_t unread = 0;
-    const std::size_t step = std::max<std::size_t>(1, pictures.paths.size() / most);
+    const std::size_t step = std::max<std::size_t>(1, (pictures.paths.size() + most - 1) / most);
     for (std::size_t i = 0; i < pictures.paths.size(); i += step) {
         try {
+            if (std::error_code failed; std::filesystem::equivalent(pictures.paths[i], asked, failed)) continue;
             const std::vector<float> row = embed_picture(opened, read_picture(opened, pictures.paths[i]), pictures.paths[i].string());
             rows.insert(rows.end(), row.begin(), row.end());
-        } catch (const td::Error&) {
+        } catch (const td::Error& error) {
+            std::fprintf(stderr, "left out: %s\n", error.what());
             ++unread;
         }
     }
@@ -151,7 +144,12 @@ int report(const Arguments& arguments) {
 }
 
 int run(const Arguments& arguments) {
-    if (arguments.has("--report")) return report(arguments);
+    if (arguments.has("--report")) {
+        for (const char* const name : {"--image", "--question", "--answers", "--others", "--top", "--json"}) {
+            if (arguments.has(name)) throw UsageError(name, "no --report beside it, which asks questions of its own", "both");
+        }
+        return report(arguments);
+    }
     const td::Statements asked = td::statements_of(
         arguments.require("--question"), arguments.has("--answers") ? read_list(arguments, "--answers", "answer") : std::vector<std::string>{});
     const std::size_t top = arguments.number("--top", 5);
@@ -159,7 +157,7 @@ int run(const Arguments& arguments) {
     const Opened opened = open(arguments);
     require_both(opened, arguments);
     const std::vector<float> row = embed_picture(opened, read_picture(opened, picture), picture);
-    const std::vector<float> others = arguments.has("--others") ? embed_others(opened, arguments.get("--others")) : std::vector<float>{};
+    const std::vector<float> others = arguments.has("--others") ? embed_others(opened, arguments.get("--others"), picture) : std::vector<float>{};
     const std::vector<double> shares = td::answer_probabilities(row, embed_texts(opened, asked.texts), others, scale_of(opened));
     std::vector<std::size_t> order(shares.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;

@@ -51,6 +51,7 @@ int run(const Arguments& options) {
         throw td::Error("--layer", "it without --text, which maps no layer's attention", "both");
     const int layer = options.layer("--layer", -1);
     require_place(options.get("--out"));
+    require_other("--out", options.get("--out"), options.require("--image"));
     const Opened opened = open(options, has_text ? td::Towers::both : td::Towers::image);
     if (has_text && !opened.clip.parts().text)
         throw td::Error(weights_of(options).string(), "both towers of a model, to compare a picture and a caption",
@@ -77,9 +78,7 @@ int run(const Arguments& options) {
     }
     if (!is_finite(map))
         throw td::Error(options.get("--image"), "finite numbers from the model", "infinities or NaN");
-    const std::vector<std::byte> png = td::encode_png(overlay(opened, picture, map));
-    const std::span<const std::byte> bytes(png);
-    td::write_file_atomically(options.require("--out"), std::span(&bytes, 1));
+    write_png(options.require("--out"), overlay(opened, picture, map));
     const std::size_t side = map_side(map);
     std::printf("%s: %s, %zu x %zu patches\n", options.get("--out").c_str(), opened.clip.sizes().architecture.c_str(),
                 side, side);

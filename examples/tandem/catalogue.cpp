@@ -140,7 +140,7 @@ void create_on_server(const std::string& where) {
     if (is_on_server_already(database)) return;
     Transaction transaction(database);
     if (!is_on_server_already(database)) {
-        database.run(std::string(server_schema) + word_tables(database));
+        database.run(std::string("CREATE SCHEMA IF NOT EXISTS tandem; ") + server_schema + word_tables(database));
         Statement(database, "INSERT INTO about VALUES(?, ?)").bind("schema").bind(std::to_string(schema_version)).run();
     }
     transaction.commit();
@@ -181,6 +181,8 @@ void Catalogue::set(const std::string& key, const std::string& value) const {
     Statement(database_, "INSERT INTO about VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value").bind(key).bind(value).run();
 }
 
+void Catalogue::make_stale() const { set("relevance.stale", std::to_string(static_cast<std::int64_t>(number_of(get("relevance.stale"), 0)) + 1)); }
+
 Judgement Catalogue::judgement() const {
     Judgement judgement;
     judgement.curve.slopes[0] = number_of(get("relevance.standard"), judgement.curve.slopes[0]);
@@ -194,16 +196,13 @@ Judgement Catalogue::judgement() const {
 }
 
 void Catalogue::set(const Judgement& judgement) const {
-    Transaction transaction(database_);
     set("relevance.standard", td::detail::to_text(judgement.curve.slopes[0]));
     set("relevance.cosine", td::detail::to_text(judgement.curve.slopes[1]));
     set("relevance.offset", td::detail::to_text(judgement.curve.offset));
     set("relevance.cut", td::detail::to_text(judgement.cut));
     set("relevance.fitted_on", std::to_string(judgement.fitted_on));
     set("mixture.cut", td::detail::to_text(judgement.mixture_cut));
-    set("relevance.stale", "");
     set("mixture.words", judgement.words ? td::detail::to_text(*judgement.words) : "");
-    transaction.commit();
 }
 
 std::map<std::string, PictureEntry> Catalogue::below(const std::string& folder) const {

@@ -79,9 +79,12 @@ public:
 
     /// What is said of the whole: fingerprint, weights and so on; empty where it is not there.
     std::string get(const std::string& key) const;
+    /// In a Transaction, as all that writes: readers on other connections look for what these have written.
     void set(const std::string& key, const std::string& value) const;
     Judgement judgement() const;
     void set(const Judgement& judgement) const;
+    /// The judgement rests on other pictures than are there now; what says so is another value each time.
+    void make_stale() const;
 
     /// All pictures at or below a folder, or the file, by path.
     std::map<std::string, PictureEntry> below(const std::string& folder) const;

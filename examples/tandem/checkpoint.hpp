@@ -63,11 +63,13 @@ inline std::filesystem::path weights_of(const Arguments& arguments) {
     return trained;
 }
 
-/// Where the tokenizer of a checkpoint is looked for.
+/// Where the tokenizer of a checkpoint is looked for: in its folder's own folder tokenizer, or beside it.
+inline std::filesystem::path tokenizer_beside(const std::filesystem::path& weights) {
+    const std::filesystem::path folder = std::filesystem::is_directory(weights) ? weights : weights.parent_path();
+    return std::filesystem::is_directory(folder / "tokenizer") ? folder / "tokenizer" : weights;
+}
 inline std::filesystem::path tokenizer_of(const Arguments& arguments) {
-    if (arguments.has("--tokenizer")) return arguments.get("--tokenizer");
-    const std::filesystem::path weights = weights_of(arguments);
-    return std::filesystem::is_directory(weights / "tokenizer") ? weights / "tokenizer" : weights;
+    return arguments.has("--tokenizer") ? std::filesystem::path(arguments.get("--tokenizer")) : tokenizer_beside(weights_of(arguments));
 }
 
 /// Opens what checkpoint_options say.
@@ -143,6 +145,16 @@ inline void to_pixels(const Opened& opened, const td::Image& picture, const std:
 }
 inline void read_pixels(const Opened& opened, const std::filesystem::path& path, std::span<float> pixels) {
     to_pixels(opened, read_picture(opened, path), path.string(), pixels);
+}
+
+/// The embedding of a picture. Throws Error that names it, also for numbers that are not finite.
+inline std::vector<float> embed_picture(const Opened& opened, const td::Image& picture, const std::string& name) {
+    std::vector<float> pixels(opened.preprocess.count());
+    to_pixels(opened, picture, name, pixels);
+    const auto row = opened.clip.encode_image(pixels);
+    std::vector<float> embedding(row.data(), row.data() + row.size());
+    if (!is_finite(embedding)) throw td::Error(name, "finite numbers from the model", "infinities or NaN");
+    return embedding;
 }
 
 }  // namespace program

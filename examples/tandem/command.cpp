@@ -70,13 +70,15 @@ std::size_t Arguments::number(const std::string& name, std::size_t otherwise, st
     return static_cast<std::size_t>(*value);
 }
 
-double Arguments::share(const std::string& name, double otherwise) const {
+double Arguments::share(const std::string& name, double otherwise) const { return real(name, otherwise, 0, 1); }
+
+double Arguments::real(const std::string& name, double otherwise, int least, int most) const {
     if (!has(name)) return otherwise;
     const std::string text = get(name);
     double value = 0;
     const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (fault != std::errc() || end != text.data() + text.size() || !(value >= 0 && value <= 1))
-        throw UsageError(name, "a number from 0 to 1", text);
+    if (fault != std::errc() || end != text.data() + text.size() || !(value >= least && value <= most))
+        throw UsageError(name, "a number from " + std::to_string(least) + " to " + std::to_string(most), text);
     return value;
 }
 
@@ -89,8 +91,9 @@ int Arguments::layer(const std::string& name, int otherwise) const {
 }
 
 std::vector<Command> commands() {
-    return {embed_command(), zero_shot_command(), attention_command(), segment_command(), ask_command(), condition_command(), draw_command(), describe_command(), config_command(),
-            index_command(), search_command(), tag_command(), recommend_command(), moderate_command(), curate_command(), serve_command()};
+    return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(), segment_command(), ask_command(),
+            condition_command(), draw_command(), index_command(), search_command(), tag_command(), recommend_command(), moderate_command(),
+            curate_command(), serve_command()};
 }
 
 }  // namespace program

@@ -67,6 +67,7 @@ public:
     td::Seed seed(const std::string& name = "--seed") const { return td::Seed{number(name, 0, 1'000'000, 0)}; }
     /// A number from 0 to 1.
     double share(const std::string& name, double otherwise) const;
+    double real(const std::string& name, double otherwise, int least, int most) const;
     /// A layer, from the front or from the back.
     int layer(const std::string& name, int otherwise) const;
 

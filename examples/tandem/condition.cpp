@@ -74,19 +74,21 @@ void add_prompt(Output& out, const std::string& before, const td::PromptConditio
 
 void stable_diffusion(const Arguments& arguments, Output& out) {
     const std::vector<std::string> wanted{arguments.require("--prompt")}, unwanted{arguments.get("--negative")};
+    const std::size_t skip = arguments.number("--clip-skip", 0, 100, 0);
     const Opened opened = open_part(arguments, "text_encoder", "tokenizer", td::Towers::text);
-    add_prompt(out, "", td::stable_diffusion_condition(opened.clip, *opened.tokenizer, wanted, arguments.number("--clip-skip", 0, 100, 0)));
+    add_prompt(out, "", td::stable_diffusion_condition(opened.clip, *opened.tokenizer, wanted, skip));
     add_prompt(out, "negative_", td::stable_diffusion_condition(opened.clip, *opened.tokenizer, unwanted));
 }
 
 void stable_diffusion_xl(const Arguments& arguments, Output& out) {
     const std::vector<std::string> wanted{arguments.require("--prompt")}, unwanted{arguments.get("--negative")};
+    const std::size_t wanted_skip = arguments.number("--clip-skip", 0, 100, 0);
     const Opened first = open_part(arguments, "text_encoder", "tokenizer", td::Towers::text);
     const Opened second = open_part(arguments, "text_encoder_2", "tokenizer_2", td::Towers::text);
     const auto condition = [&](const std::vector<std::string>& prompts, std::size_t skip) {
         return td::sdxl_condition(first.clip, *first.tokenizer, second.clip, *second.tokenizer, prompts, skip);
     };
-    add_prompt(out, "", condition(wanted, arguments.number("--clip-skip", 0, 100, 0)));
+    add_prompt(out, "", condition(wanted, wanted_skip));
     const std::filesystem::path index = std::filesystem::path(arguments.get("--pipeline")) / "model_index.json";
     const bool zero_for_none = std::filesystem::exists(index) ? read_json(index).value("force_zeros_for_empty_prompt", true) : true;
     td::PromptCondition found = condition(unwanted, 0);
@@ -187,6 +189,10 @@ int run(const Arguments& arguments) {
     const std::filesystem::path path = arguments.require("--out");
     if (path.extension() != ".safetensors") throw UsageError("--out", "a name that ends in .safetensors", path.string());
     require_place(path);
+    if (kind == "llava") require_other("--out", path, weights_of(arguments));
+    for (const char* const name : {"--projector", "--noise"}) {
+        if (arguments.has(name)) require_other("--out", path, arguments.get(name));
+    }
     Output out;
     kind == "sd"       ? stable_diffusion(arguments, out)
     : kind == "sdxl"   ? stable_diffusion_xl(arguments, out)

@@ -4,9 +4,13 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
+#include <sstream>
 
 #include <tbb/global_control.h>
 
@@ -54,6 +58,11 @@ Items read_catalogue(const Arguments& arguments) {
         const auto entry = catalogue->with_id(data->ids[i]);
         if (!entry) continue;
         const std::vector<std::byte> thumbnail = catalogue->thumbnail(entry->id);
+        std::error_code failed;
+        if (const auto size = std::filesystem::file_size(entry->path, failed); failed || static_cast<std::int64_t>(size) != entry->file.size) {
+            items.faults.emplace_back(entry->path, failed ? "it is no longer there; tandem index takes it out" : "another file than was indexed; tandem index looks at it");
+            continue;
+        }
         try {
             items.signatures.push_back(td::signature_of(td::decode_image(thumbnail, entry->path)));
         } catch (const td::Error& error) {
@@ -102,10 +111,17 @@ public:
             files_.emplace_back(path);
             const td::TarContents contents = td::read_tar(files_.back().bytes());
             if (!contents.fault.empty()) faults_.emplace_back(path, contents.fault);
-            for (td::ShardSample& sample : td::group_samples(contents.members)) items_.push_back({files_.size() - 1, std::move(sample)});
+            std::size_t parts = 0;
+            for (td::ShardSample& sample : td::group_samples(contents.members)) {
+                parts += sample.parts.size();
+                items_.push_back({files_.size() - 1, std::move(sample)});
+            }
+            if (const std::size_t passed = contents.passed_over + contents.members.size() - parts; passed > 0)
+                std::fprintf(stderr, "not read: %s: %zu members that are no files (links, say), or have no name and ending\n", path.c_str(), passed);
             members_.push_back(contents.members);
         }
-        if (items_.empty()) throw td::Error("curate", "samples in the shards", "none");
+        if (items_.empty())
+            throw td::Error("the shards", "samples in them", faults_.empty() ? "none" : "none: " + faults_.front().first + ": " + faults_.front().second);
     }
 
     const std::vector<ShardItem>& items() const { return items_; }
@@ -281,7 +297,7 @@ void remove_same(const Items& items, Decisions& decisions) {
         for (std::size_t j = 0; j < near[i].size(); ++j) {
             const std::size_t other = order[near[i][j].position];
             if (scores[i][j] < td::same_picture_score || !decisions.stays(other)) continue;
-            decisions.remove(order[i], "same", items.names[other]);
+            decisions.remove(order[i], "same", in_a_line(items.names[other]));
             break;
         }
     }
@@ -290,7 +306,7 @@ void remove_same(const Items& items, Decisions& decisions) {
 void remove_likenesses(const Items& items, Decisions& decisions, std::span<const std::size_t> some, const char* kind,
                        const std::vector<std::optional<td::Likeness>>& found) {
     for (std::size_t i = 0; i < some.size(); ++i) {
-        if (found[i]) decisions.remove(some[i], kind, items.names[some[found[i]->like]] + "\t" + two_digits(static_cast<double>(found[i]->cosine)));
+        if (found[i]) decisions.remove(some[i], kind, in_a_line(items.names[some[found[i]->like]]) + "\t" + two_digits(static_cast<double>(found[i]->cosine)));
     }
 }
 
@@ -319,7 +335,7 @@ Decisions decide(const Items& items, const Arguments& arguments) {
         }
     }
     if (arguments.has("--outliers")) {
-        const auto deviations = static_cast<double>(arguments.number("--outliers", 4));
+        const double deviations = arguments.real("--outliers", 4, 0, 1000);
         const std::vector<std::size_t> order = decisions.order();
         if (order.size() > 2) {
             const std::vector<double> near = td::nearness(rows_of(items, order), width), scores = td::robust_scores(near);
@@ -336,7 +352,6 @@ Decisions decide(const Items& items, const Arguments& arguments) {
 /// Shards of what stays, its files as they were, under running numbers; `list` gets which is what.
 void write_shards(const std::filesystem::path& folder, std::size_t each, const Shards& shards, std::span<const std::size_t> of, const Decisions& decisions,
                   std::string& list) {
-    std::filesystem::create_directories(folder);
     std::vector<std::size_t> kept;
     for (std::size_t i = 0; i < of.size(); ++i) {
         if (decisions.stays(i)) kept.push_back(of[i]);
@@ -347,7 +362,7 @@ void write_shards(const std::filesystem::path& folder, std::size_t each, const S
         for (std::size_t i = first; i < std::min(first + each, kept.size()); ++i) {
             const ShardItem& item = shards.items()[kept[i]];
             std::snprintf(name.data(), name.size(), "%09zu", i);
-            list += std::string(name.data()) + "\t" + shards.name(item) + "\n";
+            list += std::string(name.data()) + "\t" + in_a_line(shards.name(item)) + "\n";
             for (std::size_t part = 0; part < item.sample.parts.size(); ++part)
                 entries.push_back({std::string(name.data()) + "." + item.sample.parts[part].first, shards.bytes(item, part)});
         }
@@ -468,8 +483,24 @@ int report(const Arguments& arguments) {
     return 0;
 }
 
+/// Before anything is begun.
+void check_options(const Arguments& arguments) {
+    arguments.share("--alike", 1), arguments.share("--semdedup", 0.05), arguments.share("--caption-least", 0.3), arguments.real("--outliers", 4, 0, 1000);
+    arguments.number("--clusters", 1), arguments.number("--shard-size", 1, 10'000'000), arguments.seed();
+    const bool reports = arguments.has("--report");
+    if (arguments.has("--list") && !reports) throw UsageError("--list", "--report beside it, whose pairs it lists", "none");
+    if (arguments.has("--seed") && !reports && !arguments.has("--semdedup")) throw UsageError("--seed", "--semdedup or --report beside it", "neither");
+    if (arguments.has("--shard-size") && !arguments.has("--shards")) throw UsageError("--shard-size", "--shards beside it", "none");
+    for (const char* const name : {"--out", "--shards", "--alike", "--semdedup", "--caption-least", "--outliers", "--keep-same"}) {
+        if (reports && arguments.has(name)) throw UsageError(name, "no --report beside it, which decides nothing", "both");
+    }
+    if (reports && !arguments.operands().empty()) throw UsageError("--report", "a catalogue", "shards");
+}
+
 int run(const Arguments& arguments) {
+    check_options(arguments);
     if (arguments.has("--clusters") && !arguments.has("--semdedup")) throw UsageError("--clusters", "--semdedup beside it, whose clusters they are", "none");
+    tbb::global_control threads(tbb::global_control::max_allowed_parallelism, arguments.number("--threads", td::core_count(), 4096));
     if (arguments.has("--report")) return report(arguments);
     const bool has_shards = !arguments.operands().empty();
     for (const char* const name : {"--shards", "--shard-size"}) {
@@ -478,26 +509,42 @@ int run(const Arguments& arguments) {
     if (has_shards && arguments.has("--database")) throw UsageError("--database", "shards or a catalogue", "both");
     const std::filesystem::path out = arguments.require("--out");
     require_place(out);
-    const std::size_t shard_size = std::max<std::size_t>(1, arguments.number("--shard-size", 10'000, 10'000'000));
-    tbb::global_control threads(tbb::global_control::max_allowed_parallelism, arguments.number("--threads", td::core_count(), 4096));
+    std::vector<std::string> inputs = arguments.operands();
+    if (!has_shards) inputs.push_back(database_of(arguments));
+    for (const std::string& input : inputs) {
+        require_other("--out", out, input);
+        require_other("--out", out.string() + ".gone.tsv", input);
+    }
+    const std::size_t shard_size = arguments.number("--shard-size", 10'000, 10'000'000);
+    if (const std::filesystem::path folder = arguments.get("--shards"); !folder.empty()) {
+        std::filesystem::create_directories(folder);
+        // Shards of another run would be taken for this one's, and those that are read must not be written over.
+        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+            if (entry.path().extension() == ".tar") throw td::Error("--shards", "a folder without shards", entry.path().string());
+        }
+    }
     std::optional<Shards> shards;
     std::vector<std::size_t> of;
     const std::filesystem::path journal = out.string() + ".partial";
     if (has_shards) shards.emplace(arguments.operands());
     const Items items = has_shards ? read_shards(arguments, *shards, journal, of) : read_catalogue(arguments);
-    if (items.size() == 0) throw td::Error("curate", "a picture that can be read", "none");
+    for (const auto& [name, fault] : items.faults) std::fprintf(stderr, "left out: %s: %s\n", name.c_str(), fault.c_str());
+    if (items.size() == 0) {
+        if (has_shards) std::filesystem::remove(journal);  // there is nothing to go on from
+        throw td::Error("the pictures", "one that can be read", "none");
+    }
     const Decisions decisions = decide(items, arguments);
     std::string kept, gone;
     std::size_t stays = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
         if (decisions.stays(i)) {
             ++stays;
-            if (!arguments.has("--shards")) kept += items.names[i] + "\n";
+            if (!arguments.has("--shards")) kept += in_a_line(items.names[i]) + "\n";
         } else {
-            gone += items.names[i] + "\t" + decisions.reason(i) + "\n";
+            gone += in_a_line(items.names[i]) + "\t" + decisions.reason(i) + "\n";
         }
     }
-    for (const auto& [name, fault] : items.faults) gone += name + "\tunreadable\t" + fault + "\n";
+    for (const auto& [name, fault] : items.faults) gone += in_a_line(name) + "\tunreadable\t" + in_a_line(fault) + "\n";
     if (arguments.has("--shards")) write_shards(arguments.get("--shards"), shard_size, *shards, of, decisions, kept);
     td::write_file_atomically(out.string() + ".gone.tsv", gone);
     td::write_file_atomically(out, kept);
@@ -518,8 +565,9 @@ Command curate_command() {
             .description =
                 "Without shards, the pictures of a catalogue. What is the same picture as a larger one goes: in another size or compression, "
                 "or with a few percent cut off; then, as asked for, what is alike, what does not fit its caption, and what fits nothing. "
-                "FILE lists what stays, FILE.gone.tsv what does not: name, kind, and the picture it is like or the number that "
-                "decided. No picture is touched.",
+                "FILE lists what stays (with --shards, its new name and the old one), FILE.gone.tsv what does not: name, kind, and the picture "
+                "it is like or the number that decided. Tabs, line ends and backslashes in names are written \\\\t, \\\\n and \\\\\\\\. A sample's picture is its .jpg, .jpeg, .png or .webp, "
+                "its caption its .txt or .caption. No picture is touched.",
             .options = with_checkpoint_options(
                 {database_option,
                  {"--out", "FILE", "the list of what stays"},
@@ -529,7 +577,7 @@ Command curate_command() {
                  {"--clusters", "N", "of --semdedup (default: the square root of the pictures)"},
                  {"--caption-least", "C", "what has no caption with that cosine goes (LAION-400M: 0.3 with ViT-B/32)"},
                  {"--outliers", "Z", "what is that many deviations farther from its ten neighbours than the median goes"},
-                 {"--shards", "DIR", "also the samples that stay, in shards of their own: DIR/00000.tar, ..."},
+                 {"--shards", "DIR", "also the samples that stay, in shards of their own: DIR/00000.tar, ...; there must be none yet"},
                  {"--shard-size", "N", "samples a shard (default 10000)"},
                  {"--report", "N", "instead: how many copies of N pictures of the catalogue are found, change by change"},
                  {"--list", "", "with --report: pairs of different files that are called the same"},

@@ -66,7 +66,7 @@ public:
 /// A statement, which is run row by row. Parameters are ?, or ?1, ?2 and so on.
 class Statement {
 public:
-    /// Compiled once a connection and text, and used again.
+    /// Used again by the next statement of the same text on the connection.
     Statement(const Database& database, std::string_view sql);
     Statement(const Statement&) = delete;
     Statement& operator=(const Statement&) = delete;

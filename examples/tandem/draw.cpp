@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <numeric>
+#include <optional>
 
 #include <tandem/core/file.hpp>
 #include <tandem/images/codec.hpp>
@@ -38,11 +39,14 @@ struct Target {
     std::vector<float> direction;  ///< [embedding]; what is wanted of a picture is its product with it
 };
 
+/// A folder's weights, or the file.
+std::filesystem::path model_file(const std::filesystem::path& weights) { return std::filesystem::is_directory(weights) ? weights / "model.safetensors" : weights; }
+
 /// A model that looks at pictures, and says how they should change.
 class Guide {
 public:
     Guide(const std::filesystem::path& weights, const std::filesystem::path& tokenizer)
-        : model_(td::load<quickstart::design>(std::filesystem::is_directory(weights) ? weights / "model.safetensors" : weights)), tokenizer_(td::open_tokenizer(tokenizer)) {}
+        : model_(td::load<quickstart::design>(model_file(weights))), tokenizer_(td::open_tokenizer(tokenizer)) {}
 
     std::vector<float> embed(const std::string& text) const {
         const auto row = td::embed_texts(model_, tokenizer_, std::span(&text, 1));
@@ -175,16 +179,15 @@ std::string number(const char* format, double value) {
     return text.data();
 }
 
-std::filesystem::path tokenizer_beside(const std::filesystem::path& weights) {
-    const std::filesystem::path folder = std::filesystem::is_directory(weights) ? weights : weights.parent_path();
-    return std::filesystem::is_directory(folder / "tokenizer") ? folder / "tokenizer" : folder;
+/// The model of --judge, if there is one; before the work, for it may not be there.
+std::optional<Guide> open_judge(const Arguments& arguments) {
+    if (!arguments.has("--judge")) return std::nullopt;
+    const std::filesystem::path weights = arguments.get("--judge");
+    return Guide(weights, tokenizer_beside(weights));
 }
 
-void say_judgement(const Arguments& arguments, const std::string& text, std::span<const float> levels, const td::ImageSize& size) {
-    if (!arguments.has("--judge")) return;
-    const std::filesystem::path weights = arguments.get("--judge");
-    const Guide judge(weights, tokenizer_beside(weights));
-    std::printf("judge: cosine %.3f\n", static_cast<double>(product(judge.look_at(seen_whole(levels, size)), judge.embed(text))));
+void say_judgement(const std::optional<Guide>& judge, const std::string& text, std::span<const float> levels, const td::ImageSize& size) {
+    if (judge) std::printf("judge: cosine %.3f\n", static_cast<double>(product(judge->look_at(seen_whole(levels, size)), judge->embed(text))));
 }
 
 /// Changes a picture, no level of it by more than a bound.
@@ -192,7 +195,10 @@ int change(const Arguments& arguments, Guide& guide, const Plan& plan) {
     const std::filesystem::path out = arguments.require("--out");
     if (out.extension() != ".png") throw UsageError("--out", "a name that ends in .png, for a picture that is changed", out.string());
     const std::string text = text_of(arguments);
+    const std::optional<Guide> judge = open_judge(arguments);
     const std::size_t bound = arguments.number("--change", 16, 255);
+    require_other("--out", out, arguments.get("--image"));
+    if (arguments.has("--strokes")) throw UsageError("--strokes", "no --image beside it, which is changed without strokes", "both");
     const td::Image picture = fitted(on_white(td::read_image(arguments.get("--image"), {.background = td::white, .orientation = td::Orientation::exif})), 256);
     const td::Image square = td::pad_to_square(picture, td::white);
     const int side = square.width;
@@ -240,12 +246,10 @@ int change(const Arguments& arguments, Guide& guide, const Plan& plan) {
             level = now;
         }
     }
-    const std::vector<std::byte> png = td::encode_png(changed);
-    const std::span<const std::byte> bytes(png);
-    td::write_file_atomically(out, std::span(&bytes, 1));
+    write_png(out, changed);
     std::printf("%s: cosine %.3f, was %.3f; no level changed by more than %d\n", out.c_str(),
                 static_cast<double>(product(guide.look_at(seen_whole(levels.values.elements(), size)), target.direction)), static_cast<double>(at_first), largest);
-    say_judgement(arguments, text, levels.values.elements(), size);
+    say_judgement(judge, text, levels.values.elements(), size);
     return 0;
 }
 
@@ -254,7 +258,7 @@ int report(const Arguments& arguments, const std::filesystem::path& weights, Gui
     const std::vector<std::string> texts = read_list(arguments, "--report", "text");
     if (texts.size() < 2) throw td::Error("--report", "two texts or more, to tell apart", std::to_string(texts.size()));
     const std::filesystem::path other = arguments.require("--judge");
-    if (std::filesystem::equivalent(other, weights)) throw UsageError("--judge", "another model than the one that guides", other.string());
+    if (std::filesystem::equivalent(model_file(other), model_file(weights))) throw UsageError("--judge", "another model than the one that guides", other.string());
     const Guide judge(other, tokenizer_beside(other));
     struct Row {
         const char* name;
@@ -265,7 +269,7 @@ int report(const Arguments& arguments, const std::filesystem::path& weights, Gui
     Progress progress("draw", 0, rows.size() * texts.size());
     for (std::size_t text = 0; text < texts.size(); ++text) {
         for (std::size_t row = 0; row < rows.size(); ++row) {
-            td::Random random(td::Seed{1000 * (text + 1)});
+            td::Random random(td::Seed{arguments.number("--seed", 0, 1'000'000, 0) * 1000 + text});
             plan.augments = row == 2;
             const td::Strokes<float> strokes = row == 0 ? td::Strokes<float>::random(plan.strokes, 0.02, random)
                                                         : draw(guide, guide.target(texts[text], ""), plan, random, [](std::size_t, const auto&, float) {});
@@ -314,6 +318,7 @@ int run(const Arguments& arguments) {
     const std::filesystem::path out = arguments.get("--out");
     if (out.extension() != ".svg") throw UsageError("--out", "a name that ends in .svg", out.string());
     const std::string text = text_of(arguments);
+    const std::optional<Guide> judge = open_judge(arguments);
     const Target target = guide.target(text, arguments.get("--negative"));
     td::Random random(arguments.seed());
     Progress progress("draw", 0, plan.steps);
@@ -332,7 +337,7 @@ int run(const Arguments& arguments) {
     td::StrokeCanvas<float>(canvas_size).forward(strokes, levels);
     std::printf("%s: %zu strokes, cosine %.3f; %s: how it came about\n", out.c_str(), plan.strokes,
                 static_cast<double>(product(guide.look_at(seen_whole(levels, canvas_size)), guide.embed(text))), history.c_str());
-    say_judgement(arguments, text, levels, canvas_size);
+    say_judgement(judge, text, levels, canvas_size);
     return 0;
 }
 
@@ -358,7 +363,7 @@ Command draw_command() {
                         {"--image", "FILE", "a picture to change"},
                         {"--change", "LEVELS", "how far, of 255 (default 16)"},
                         {"--judge", "PATH", "another model of the same architecture, trained apart: what it makes of the result"},
-                        {"--report", "TEXT,...|FILE", "instead: whether judge and guide find each of these texts in its drawing, beside random strokes and one view"},
+                        {"--report", "TEXT,...|FILE", "instead, with --judge: whether judge and guide find each of these texts in its drawing, beside random strokes and one view"},
                         {"--seed", "N", "(default 0)"}},
             .run = run};
 }

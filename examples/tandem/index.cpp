@@ -133,10 +133,17 @@ public:
             catalogue_.erase(entry.id);
             ++counts_.removed;
         }
-        if (counts_.removed > 0) catalogue_.set("relevance.stale", "1");
+        if (counts_.removed > 0) catalogue_.make_stale();
         catalogue_.set("progress", "");
         transaction.commit();
         return counts_;
+    }
+
+    /// Throws Error if another run has embedded the catalogue anew with another model.
+    void check_model() const {
+        if (const std::string now = catalogue_.get("fingerprint"); now != fingerprint_)
+            throw td::Error(catalogue_.database().path(), "the model that this run has opened, " + fingerprint_,
+                            now + ", which another run has begun with");
     }
 
 private:
@@ -145,13 +152,6 @@ private:
         struct stat64 status {};
         if (::lstat64(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR)) return false;
         return std::ranges::none_of(unseen_, [&](const std::string& place) { return path == place || path.starts_with(place + "/"); });
-    }
-
-    /// Throws Error if another run has embedded the catalogue anew with another model.
-    void check_model() const {
-        if (const std::string now = catalogue_.get("fingerprint"); now != fingerprint_)
-            throw td::Error(catalogue_.database().path(), "the model that this run has opened, " + fingerprint_,
-                            now + ", which another run has begun with");
     }
 
     /// Whether the picture is there as it is; what was written beside it may be new.
@@ -172,6 +172,10 @@ private:
             PictureEntry changed = entry;
             changed.caption = caption;
             Transaction transaction(catalogue_.database());
+            check_model();
+            // Unless another run has taken it out meanwhile.
+            const auto now = catalogue_.with_id(changed.id);
+            if (!now || now->path != path) return false;
             catalogue_.set_words(changed);
             transaction.commit();
             ++counts_.changed;
@@ -219,13 +223,18 @@ private:
         Transaction transaction(catalogue_.database());
         check_model();
         catalogue_.set("progress", progress);
-        catalogue_.set("relevance.stale", "1");
+        catalogue_.make_stale();
         for (std::size_t i = 0; i < works.size(); ++i) {
             PictureEntry& entry = works[i].entry;
             const auto before = known_.find(entry.path);
             const auto moved = entry.error.empty() ? gone_.find(entry.digest) : gone_.end();
             std::optional<PictureEntry> same;
-            if (moved != gone_.end() && before == known_.end() && !catalogue_.with_path(entry.path)) {
+            // Unless another run has found it meanwhile.
+            const auto is_there = [&] {
+                const auto now = catalogue_.with_id(moved->second.id);
+                return now && now->path == moved->second.path;
+            };
+            if (moved != gone_.end() && before == known_.end() && !catalogue_.with_path(entry.path) && is_there()) {
                 // With its tags.
                 catalogue_.move(moved->second, entry.path, entry.file);
                 if (moved->second.caption != entry.caption) {
@@ -377,7 +386,15 @@ int run(const Arguments& arguments) {
     const Counts counts = indexer.run();
     for (const auto& folder : folders) folder.second.report();
     // Also what a run that was killed has left undone.
-    if (!catalogue.get("relevance.stale").empty() || begins_anew) catalogue.set(fit_judgement(catalogue, opened, std::cerr));
+    if (const std::string stale = catalogue.get("relevance.stale"); !stale.empty() || begins_anew) {
+        const Judgement judgement = fit_judgement(catalogue, opened, std::cerr);
+        Transaction transaction(catalogue.database());
+        indexer.check_model();
+        catalogue.set(judgement);
+        // What another run has written meanwhile is not in it.
+        if (catalogue.get("relevance.stale") == stale) catalogue.set("relevance.stale", "");
+        transaction.commit();
+    }
     std::printf("%zu added, %zu changed, %zu moved, %zu copies, %zu removed, %zu unchanged, %zu left out; %zu pictures in %s\n",
                 counts.added, counts.changed, counts.moved, counts.copied, counts.removed, counts.unchanged, counts.failed,
                 catalogue.count(), catalogue.database().path().c_str());
@@ -396,7 +413,8 @@ Command index_command() {
                 "one keeps its vector and tags, of equal files one is embedded, what is gone is taken out, and what cannot be "
                 "read is named. Captions come from captions.tsv in a folder, from a .txt beside a picture, and from the "
                 "picture's own EXIF, XMP and IPTC. A run that is killed loses the batch under way; started again it goes on. "
-                "From the captions it learns what the model's scores are worth, and says so.",
+                "From the captions it learns what the model's scores are worth, and says so. Machines that share a server's catalogue "
+                "must see a folder under one path: what a machine does not find there, it takes out.",
             .options = with_checkpoint_options(
                 {database_option,
                  {"--captions", "FILE", "captions that lie elsewhere: path<TAB>caption, with paths below DIR"},

@@ -19,8 +19,10 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/file.hpp>
 #include <tandem/files/file_kind.hpp>
 #include <tandem/files/safetensors_types.hpp>
+#include <tandem/images/codec.hpp>
 
 #include "command.hpp"
 
@@ -70,19 +72,20 @@ inline std::vector<std::string> read_texts(const std::filesystem::path& path) {
 
 /// What an option lists, each once: the lines of a file, or what stands between commas. `kind` is what one is called.
 inline std::vector<std::string> read_list(const Arguments& options, const char* option, const std::string& kind) {
-    const std::string argument = options.require(option), wanted = "a file with a " + kind + " a line, or " + kind + "s with commas between";
+    const std::string argument = options.require(option), wanted = "a file with one " + kind + " a line, or " + kind + "s with commas between";
     std::vector<std::string> items;
     std::error_code failed;
-    if (std::filesystem::exists(argument, failed)) {
+    if (std::filesystem::exists(argument, failed) && !std::filesystem::is_directory(argument, failed)) {
         items = read_texts(argument);
     } else {
-        // A path that leads nowhere is none.
+        // A path that leads nowhere is none; what has a blank in it is a text, whatever its signs.
         const std::string ending = std::filesystem::path(argument).extension().string();
-        if (argument.find('/') != std::string::npos || (argument.find(',') == std::string::npos && ending.size() > 1))
-            throw td::Error(option, wanted, "no file " + argument);
+        const bool is_path = argument.find('/') != std::string::npos || (argument.find(',') == std::string::npos && ending.size() > 1);
+        if (is_path && argument.find(' ') == std::string::npos) throw td::Error(option, wanted, "no file " + argument);
         std::istringstream parts(argument);
         for (std::string item; std::getline(parts, item, ',');) {
             item.erase(0, item.find_first_not_of(' '));
+            item.erase(item.find_last_not_of(' ') + 1);
             items.push_back(item);
         }
     }
@@ -93,6 +96,28 @@ inline std::vector<std::string> read_list(const Arguments& options, const char* 
     if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
         throw td::Error(option, "every " + kind + " once", *twice + " twice");
     return items;
+}
+
+/// Throws UsageError where an option names a file that is read, or one that lies in a folder that is.
+inline void require_other(const std::string& option, const std::filesystem::path& written, const std::filesystem::path& read) {
+    std::error_code failed;
+    const bool is_same = std::filesystem::equivalent(written, read, failed);
+    const bool is_in = std::filesystem::is_directory(read, failed) && std::filesystem::exists(written, failed) && std::filesystem::equivalent(written.parent_path().empty() ? "." : written.parent_path(), read, failed);
+    if (is_same || is_in) throw UsageError(option, "another file than what is read", written.string());
+}
+
+/// A name in a line of a list: what would end a column or the line is written \\t and \\n, and a backslash twice.
+inline std::string in_a_line(const std::string& name) {
+    std::string out;
+    for (const char c : name) out += c == '\n' ? "\\n" : c == '\t' ? "\\t" : c == '\r' ? "\\r" : c == '\\' ? "\\\\" : std::string(1, c);
+    return out;
+}
+
+/// Writes a picture as a PNG, atomically.
+inline void write_png(const std::filesystem::path& path, const td::Image& image) {
+    const std::vector<std::byte> png = td::encode_png(image);
+    const std::span<const std::byte> bytes(png);
+    td::write_file_atomically(path, std::span(&bytes, 1));
 }
 
 /// The prompts of --templates, each with one hole for the label; or `otherwise` alone.

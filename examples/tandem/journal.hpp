@@ -40,11 +40,10 @@ public:
                 before.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * sizeof(float))))
                 rows_.insert(rows_.end(), row.begin(), row.end());
         }
-        // Written anew, so that half a row of a killed run goes.
-        file_.open(path_, std::ios::binary | std::ios::trunc);
-        file_ << header;
-        file_.write(reinterpret_cast<const char*>(rows_.data()),
-                    static_cast<std::streamsize>(rows_.size() * sizeof(float)));
+        // Half a row of a killed run goes.
+        if (std::filesystem::exists(path_)) std::filesystem::resize_file(path_, header.size() + rows_.size() * sizeof(float));
+        file_.open(path_, std::ios::binary | std::ios::app);
+        if (file_.tellp() == 0) file_ << header;
         flush();
     }
 

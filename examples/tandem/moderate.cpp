@@ -139,6 +139,7 @@ Policy read_policy(const std::filesystem::path& path) {
         if (rule.name.empty() || rule.name.find('\t') != std::string::npos) fail(at, "a name without tabs", entry);
         if (rule.phrases.empty() && rule.examples.empty() && !rule.head) fail(at, "phrases, examples or a head", entry);
         if (rule.head && !rule.phrases.empty()) fail(at, "a head or phrases, of which each has a score", entry);
+        if (rule.head && !rule.head->is_probability && !(entry.contains("review") && entry.contains("block"))) fail(at, "review and block, in numbers of its head", entry);
         const auto is_share = [](double value) { return value >= 0 && value <= 1; };
         if ((!rule.head || rule.head->is_probability) && !(is_share(rule.review) && is_share(rule.block))) fail(at, "review and block from 0 to 1", entry);
         if (rule.turned(rule.review) > rule.turned(rule.block)) fail(at, rule.head && rule.head->below ? "review at least block" : "review at most block", entry);
@@ -281,18 +282,19 @@ public:
             }
             const bool has_score = rule.head || !rule.phrases.empty();
             int level = has_score && rule.reaches(p, rule.block) ? 2 : has_score && rule.reaches(p, rule.review) ? 1 : 0;
+            // Of rules with scores of different kinds, the one whose score is farther beyond its threshold counts, and an example most.
+            double beyond = rule.turned(p) - rule.turned(level == 2 ? rule.block : rule.review);
             if (!rule.examples.empty()) {
                 const td::SearchResult nearest = examples_[r].search(row, 1);
                 const td::Match& match = nearest.matches.front().front();
                 if (static_cast<double>(match.score) >= rule.same) {
                     level = 2;
-                    p = 1;
+                    beyond = std::numeric_limits<double>::infinity();
+                    if (!rule.head) p = 1;
                     evidence = {{"example", rule.examples[match.position]}, {"cosine", match.score}};
                 }
             }
             decision["scores"][rule.name] = p;
-            // Of rules with scores of different kinds, the one whose score is farther beyond its threshold counts.
-            const double beyond = rule.turned(p) - rule.turned(level == 2 ? rule.block : rule.review);
             if (level > worst || (level == worst && level > 0 && beyond > most)) {
                 worst = level;
                 most = beyond;

@@ -1,8 +1,8 @@
 #include "postgres.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <charconv>
-#include <cstdlib>
-#include <cstring>
 #include <vector>
 
 #include <libpq-fe.h>
@@ -44,13 +44,8 @@ public:
         row_ = -1;
         parameters_.clear();
     }
-    std::int64_t integer(int column) const override {
-        const char* const text = PQgetvalue(result_.get(), row_, column);
-        std::int64_t value = 0;
-        std::from_chars(text, text + std::strlen(text), value);
-        return value;
-    }
-    double number(int column) const override { return std::strtod(PQgetvalue(result_.get(), row_, column), nullptr); }
+    std::int64_t integer(int column) const override;
+    double number(int column) const override { return std::bit_cast<double>(integer(column)); }
     std::span<const std::byte> blob(int column) const override;
 
 private:
@@ -70,35 +65,60 @@ private:
     std::vector<Parameter> parameters_;
     Result result_;
     int row_ = -1;
-    mutable std::vector<std::vector<std::byte>> decoded_;  ///< of the row, by column
 };
 
 class PostgresConnection final : public detail::Connection {
 public:
-    PostgresConnection(const std::string& where, Database::Mode mode) : where_(without_password(where)), handle_(PQconnectdb(where.c_str())) {
-        if (PQstatus(handle_.get()) != CONNECTION_OK) fail();
-        PQsetNoticeProcessor(handle_.get(), [](void*, const char*) {}, nullptr);
-        if (mode == Database::Mode::create) run("CREATE SCHEMA IF NOT EXISTS tandem");
-        run("SET search_path TO tandem, public; SET bytea_output = 'hex'");
-        if (mode == Database::Mode::read) run("SET default_transaction_read_only = on");
+    PostgresConnection(const std::string& where, Database::Mode mode) : where_(without_password(where)), mode_(mode) {
+        // A server that does not answer is not waited for by the minute.
+        const char* const names[] = {"connect_timeout", "dbname", nullptr};
+        const char* const values[] = {"10", where.c_str(), nullptr};
+        handle_.reset(PQconnectdbParams(names, values, 1));
+        begin_session();
     }
 
     std::unique_ptr<detail::CompiledStatement> compile(std::string_view sql) override { return std::make_unique<PostgresStatement>(*this, sql); }
-    void run(const std::string& sql) override { check(Result(PQexec(handle_.get(), sql.c_str()))); }
+    void run(const std::string& sql) override {
+        be_connected();
+        check(Result(PQexec(handle_.get(), sql.c_str())));
+    }
     /// One at a time, as in a file.
-    void begin_writing() override { run("BEGIN; SELECT pg_advisory_xact_lock(1953393773)"); }
-    void begin_reading() override { run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); }
+    void begin_writing() override {
+        run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE");
+        is_open_ = true;
+        try {
+            run("SELECT pg_advisory_xact_lock(1953393773)");
+        } catch (const td::Error&) {
+            roll_back();
+            throw;
+        }
+    }
+    void begin_reading() override {
+        run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        is_open_ = true;
+    }
     void commit() override {
         // With what was written, so that whoever sees the number sees that as well.
-        run("UPDATE change SET number = number + 1");
+        run("UPDATE tandem.change SET number = number + 1");
         run("COMMIT");
+        is_open_ = false;
     }
-    void roll_back() noexcept override { PQclear(PQexec(handle_.get(), "ROLLBACK")); }
+    void roll_back() noexcept override {
+        is_open_ = false;
+        PQclear(PQexec(handle_.get(), "ROLLBACK"));
+    }
     std::int64_t version() override {
         PostgresStatement statement(*this, "SELECT number FROM change");
         return statement.step() ? statement.integer(0) : 0;
     }
 
+    /// Connects anew if the connection was lost. What was begun on it is lost as well, and fails.
+    void be_connected() {
+        if (PQstatus(handle_.get()) == CONNECTION_OK) return;
+        if (is_open_) fail();
+        PQreset(handle_.get());
+        begin_session();
+    }
     Result check(Result result) const {
         const ExecStatusType status = PQresultStatus(result.get());
         if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) fail();
@@ -107,6 +127,12 @@ public:
     PGconn* handle() const { return handle_.get(); }
 
 private:
+    void begin_session() {
+        if (PQstatus(handle_.get()) != CONNECTION_OK) fail();
+        PQsetNoticeProcessor(handle_.get(), [](void*, const char*) {}, nullptr);
+        check(Result(PQexec(handle_.get(), "SET search_path TO tandem, public")));
+        if (mode_ == Database::Mode::read) check(Result(PQexec(handle_.get(), "SET default_transaction_read_only = on")));
+    }
     [[noreturn]] void fail() const {
         std::string message = PQerrorMessage(handle_.get());
         while (!message.empty() && message.back() == '\n') message.pop_back();
@@ -114,6 +140,8 @@ private:
     }
 
     std::string where_;
+    Database::Mode mode_;
+    bool is_open_ = false;  ///< a transaction
     std::unique_ptr<PGconn, Finish> handle_;
 };
 
@@ -143,34 +171,53 @@ bool PostgresStatement::step() {
             formats.push_back(one.format);
             types.push_back(one.type);
         }
-        result_ = connection_.check(Result(PQexecParams(connection_.handle(), sql_.c_str(), static_cast<int>(values.size()), types.data(), values.data(), lengths.data(), formats.data(), 0)));
+        connection_.be_connected();
+        result_ = connection_.check(Result(PQexecParams(connection_.handle(), sql_.c_str(), static_cast<int>(values.size()), types.data(), values.data(), lengths.data(), formats.data(), 1)));
         row_ = -1;
     }
     ++row_;
-    decoded_.clear();
     return row_ < PQntuples(result_.get());
 }
 
 std::span<const std::byte> PostgresStatement::blob(int column) const {
-    const char* const text = PQgetvalue(result_.get(), row_, column);
-    const auto size = static_cast<std::size_t>(PQgetlength(result_.get(), row_, column));
-    if (PQftype(result_.get(), column) != type_bytea) return std::as_bytes(std::span(text, size));
-    if (decoded_.size() <= static_cast<std::size_t>(column)) decoded_.resize(static_cast<std::size_t>(PQnfields(result_.get())));
-    std::vector<std::byte>& bytes = decoded_[static_cast<std::size_t>(column)];
-    bytes.clear();
-    // bytea_output's hex form, the default since version 9: \x and two digits a byte.
-    const auto digit = [](char c) { return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10); };
-    for (std::size_t i = 2; i + 1 < size; i += 2) bytes.push_back(static_cast<std::byte>(16 * digit(text[i]) + digit(text[i + 1])));
-    return bytes;
+    return std::as_bytes(std::span(PQgetvalue(result_.get(), row_, column), static_cast<std::size_t>(PQgetlength(result_.get(), row_, column))));
+}
+
+std::int64_t PostgresStatement::integer(int column) const {
+    // As many bytes as the column's type has, the highest first.
+    std::uint64_t value = 0;
+    const std::span<const std::byte> bytes = blob(column);
+    for (const std::byte byte : bytes) value = value << 8 | std::to_integer<std::uint64_t>(byte);
+    const auto unused = static_cast<unsigned>(64 - 8 * std::min<std::size_t>(bytes.size(), 8));
+    return bytes.empty() ? 0 : static_cast<std::int64_t>(value << unused) >> unused;
 }
 
 }  // namespace
 
 std::string without_password(const std::string& where) {
-    const std::size_t begin = where.find("://"), at = where.find('@');
-    const std::size_t colon = begin == std::string::npos ? std::string::npos : where.find(':', begin + 3);
-    if (at == std::string::npos || colon == std::string::npos || colon > at) return where;
-    return where.substr(0, colon) + where.substr(at);
+    char* error = nullptr;
+    struct Free {
+        void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
+    };
+    const std::unique_ptr<PQconninfoOption, Free> options(PQconninfoParse(where.c_str(), &error));
+    PQfreemem(error);
+    // libpq's own message has the whole text in it.
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    const auto has_odd_port = [&] {
+        for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option) {
+            if (std::string_view(option->keyword) == "port" && option->val != nullptr && !std::ranges::all_of(std::string_view(option->val), is_digit)) return true;
+        }
+        return false;
+    };
+    if (!options || has_odd_port()) throw td::Error("--database", "postgresql://user:password@host:port/database, in which /, @ and : of a password are written %2F, %40 and %3A", "another text");
+    const auto value = [&](const std::string& name) {
+        for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option) {
+            if (option->keyword == name && option->val != nullptr) return std::string(option->val);
+        }
+        return std::string();
+    };
+    const std::string user = value("user"), port = value("port");
+    return "postgresql://" + user + (user.empty() ? "" : "@") + value("host") + (port.empty() ? "" : ":" + port) + "/" + value("dbname");
 }
 
 std::unique_ptr<detail::Connection> connect_postgres(const std::string& where, Database::Mode mode) { return std::make_unique<PostgresConnection>(where, mode); }

@@ -1,6 +1,7 @@
 #include "scenes.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -168,7 +169,7 @@ Scene SceneMaker::tinted(std::size_t label, const td::Colour& colour, int side) 
     const std::array<unsigned, 3> tint{colour.red, colour.green, colour.blue};
     for (std::size_t i = 0; i < cutout.alpha.size(); ++i) {
         std::uint8_t* const pixel = cutout.colours.pixels.data() + 3 * i;
-        // ITU-R BT.601's weights; black stays black, white becomes the colour.
+        // ITU-R BT.601's weights; black becomes a quarter of the colour, which can still be told.
         const unsigned light = (299U * pixel[0] + 587U * pixel[1] + 114U * pixel[2]) / 1000U;
         for (std::size_t c = 0; c < 3; ++c) pixel[c] = static_cast<std::uint8_t>(tint[c] * (64U + light * 3U / 4U) / 255U);
     }

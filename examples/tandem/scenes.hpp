@@ -56,7 +56,7 @@ public:
     /// The same drawing `count` times, 1 to 9, in a random one of nine places each.
     Scene repeat(std::size_t label, std::size_t count, int side);
 
-    /// One drawing, its lightness kept and its hue replaced.
+    /// One drawing in the lightnesses of one colour, from a quarter of it to all of it.
     Scene tinted(std::size_t label, const td::Colour& colour, int side);
 
     /// Different labels, at random.

@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <numeric>
+#include <set>
 #include <span>
 #include <unordered_map>
 #include <unordered_set>
@@ -266,7 +268,17 @@ void Searcher::refresh() {
     // Another connection's commits change it.
     const std::int64_t version = database.version();
     if (version == seen_) return;
-    seen_ = version;  // what fails is not tried again before it changes
+    seen_ = version;  // what fails is not tried again before it changes, unless it was the database
+    try {
+        load(version);
+    } catch (const DatabaseError&) {
+        seen_ = -1;
+        throw;
+    }
+}
+
+void Searcher::load(std::int64_t version) {
+    const Database& database = watched_.database();
     const auto before = snapshot();
     const auto next = std::make_shared<Snapshot>();
     next->version = version;
@@ -317,11 +329,16 @@ std::shared_ptr<const Snapshot> Searcher::snapshot() const {
 }
 
 std::unique_ptr<Catalogue> Searcher::take() const {
-    const std::scoped_lock holding(holding_);
-    if (free_.empty()) return std::make_unique<Catalogue>(Catalogue::open(path_, Database::Mode::read));
-    std::unique_ptr<Catalogue> catalogue = std::move(free_.back());
-    free_.pop_back();
-    return catalogue;
+    {
+        const std::scoped_lock holding(holding_);
+        if (!free_.empty()) {
+            std::unique_ptr<Catalogue> catalogue = std::move(free_.back());
+            free_.pop_back();
+            return catalogue;
+        }
+    }
+    // A server may take its time.
+    return std::make_unique<Catalogue>(Catalogue::open(path_, Database::Mode::read));
 }
 
 void Searcher::give(std::unique_ptr<Catalogue> catalogue) const {
@@ -329,12 +346,7 @@ void Searcher::give(std::unique_ptr<Catalogue> catalogue) const {
     free_.push_back(std::move(catalogue));
 }
 
-std::vector<float> Searcher::embed_picture(const td::Image& picture, const std::string& name) const {
-    std::vector<float> pixels(opened_->preprocess.count());
-    to_pixels(*opened_, picture, name, pixels);
-    const auto found = opened_->clip.encode_image(pixels);
-    return finite(name, {found.data(), found.data() + found.size()});
-}
+std::vector<float> Searcher::embed_picture(const td::Image& picture, const std::string& name) const { return program::embed_picture(*opened_, picture, name); }
 
 std::vector<float> Searcher::embed_text(const std::string& text) const {
     return finite(text, embed_texts(*opened_, std::span(&text, 1)));

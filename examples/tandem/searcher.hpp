@@ -120,6 +120,7 @@ public:
     const std::string& place() const { return watched_.database().path(); }
 
 private:
+    void load(std::int64_t version);
     std::unique_ptr<Catalogue> take() const;
     void give(std::unique_ptr<Catalogue> catalogue) const;
     std::vector<float> embed(const std::vector<td::QueryTerm>& terms, const Request& request, const Snapshot& data) const;

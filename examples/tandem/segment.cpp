@@ -45,7 +45,7 @@ td::PatchFeatures features_of(const Arguments& arguments) {
 td::PhraseMaps maps_of(const Opened& opened, const td::Image& picture, td::PatchFeatures features, std::span<const float> rows, std::size_t windows) {
     const td::ModelSizes& sizes = opened.clip.sizes();
     return td::phrase_maps(
-        picture, opened.preprocess, td::patch_side(sizes.image, sizes.image_tokens - sizes.image_prefix),
+        picture, opened.preprocess, sizes.image_patch,
         [&](std::span<const float> pixels) {
             const auto patches = opened.clip.patch_embeddings(pixels, features);
             return std::vector<float>(patches.data(), patches.data() + patches.size());
@@ -58,12 +58,6 @@ std::vector<float> background_rows(const Opened& opened, const Arguments& argume
     if (!arguments.has("--background")) return embed_neutral(opened);
     if (arguments.get("--background") == "none") return {};
     return embed_texts(opened, read_list(arguments, "--background", "text"));
-}
-
-void write_png(const std::filesystem::path& path, const td::Image& image) {
-    const std::vector<std::byte> png = td::encode_png(image);
-    const std::span<const std::byte> bytes(png);
-    td::write_file_atomically(path, std::span(&bytes, 1));
 }
 
 void require_transformer(const Opened& opened, const Arguments& arguments) {
@@ -169,7 +163,12 @@ int report(const Arguments& arguments) {
 }
 
 int run(const Arguments& arguments) {
-    if (arguments.has("--report")) return report(arguments);
+    if (arguments.has("--report")) {
+        for (const char* const name : {"--image", "--phrases", "--out", "--masks", "--features", "--handicap", "--json"}) {
+            if (arguments.has(name)) throw UsageError(name, "no --report beside it, which measures all on scenes of its own", "both");
+        }
+        return report(arguments);
+    }
     const std::vector<std::string> phrases = read_list(arguments, "--phrases", "phrase");
     const std::vector<std::string> templates = read_templates(arguments, "{}");
     if (!arguments.require("--out").ends_with(".png")) throw UsageError("--out", "a name that ends in .png", arguments.get("--out"));
@@ -177,7 +176,16 @@ int run(const Arguments& arguments) {
     td::SegmentOptions options{.handicap = -arguments.share("--handicap", 0), .least = arguments.share("--least", 0)};
     const td::PatchFeatures features = features_of(arguments);
     require_place(arguments.get("--out"));
+    require_other("--out", arguments.get("--out"), arguments.require("--image"));
     const std::filesystem::path masks = arguments.get("--masks");
+    if (!masks.empty()) {
+        std::error_code failed;
+        std::filesystem::create_directories(masks, failed);
+        if (failed) throw td::Error("--masks", "a folder that can be made", masks.string() + ": " + failed.message());
+        require_other("--masks", masks / "0.png", arguments.get("--image"));
+        if (const auto folder = std::filesystem::path(arguments.get("--out")).parent_path(); std::filesystem::equivalent(folder.empty() ? "." : folder, masks))
+            throw UsageError("--masks", "another folder than that of --out", masks.string());
+    }
     const Opened opened = open(arguments);
     require_transformer(opened, arguments);
     const td::ModelSizes& sizes = opened.clip.sizes();
@@ -199,7 +207,6 @@ int run(const Arguments& arguments) {
         if (found.labels[i] != td::Segmentation::background) blend(painted, i, colour_of(found.labels[i]), 12);
     }
     write_png(arguments.get("--out"), painted);
-    if (!masks.empty()) std::filesystem::create_directories(masks);
     nlohmann::ordered_json json = nlohmann::ordered_json::array();
     for (std::size_t label = 0; label < phrases.size(); ++label) {
         const auto place = static_cast<std::uint16_t>(label);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -18,7 +19,7 @@ constexpr const char* file_tables =
 
 /// Every stem of every picture, and how often each field has it.
 constexpr const char* server_tables = R"(
-CREATE TABLE words(id BIGINT PRIMARY KEY, caption BYTEA NOT NULL, name BYTEA NOT NULL, tags BYTEA NOT NULL, length INTEGER NOT NULL);
+CREATE TABLE words(id BIGINT PRIMARY KEY REFERENCES picture(id) ON DELETE CASCADE, caption BYTEA NOT NULL, name BYTEA NOT NULL, tags BYTEA NOT NULL, length INTEGER NOT NULL);
 CREATE TABLE posting(
     stem BYTEA NOT NULL, id BIGINT NOT NULL REFERENCES words(id) ON DELETE CASCADE, caption INTEGER NOT NULL, name INTEGER NOT NULL,
     tags INTEGER NOT NULL, PRIMARY KEY(stem, id));
@@ -30,15 +31,6 @@ constexpr std::array weights{2.0, 1.0, 4.0};
 std::vector<std::string> stems_of(const std::string& text) {
     std::vector<std::string> stems;
     for (const Stemmer::Word& word : Stemmer::of_thread()(text)) stems.push_back(word.stem);
-    return stems;
-}
-
-/// The stems of words, one a word and in their order; FTS5 takes a word that is several for a phrase, here all of it is looked for.
-std::vector<std::string> stems_of(const std::vector<std::string>& words) {
-    std::vector<std::string> stems;
-    for (const std::string& word : words) {
-        for (std::string& stem : stems_of(word)) stems.push_back(std::move(stem));
-    }
     return stems;
 }
 
@@ -66,8 +58,16 @@ void WordIndex::set(std::int64_t id, const WordFields& fields) const {
         }
     }
     Statement(database_, "INSERT INTO words VALUES(?, ?, ?, ?, ?)").bind(id).bind(fields.caption).bind(fields.name).bind(fields.tags).bind(length).run();
-    Statement statement(database_, "INSERT INTO posting VALUES(?, ?, ?, ?, ?)");
-    for (const auto& [stem, count] : counts) statement.bind(stem).bind(id).bind(count[0]).bind(count[1]).bind(count[2]).run();
+    // Some stems at once: a server may be far away. A statement has at most 65,535 parameters.
+    constexpr std::size_t at_once = 1000;
+    for (auto stem = counts.begin(); stem != counts.end();) {
+        const auto some = std::min(at_once, static_cast<std::size_t>(std::distance(stem, counts.end())));
+        std::string sql = "INSERT INTO posting VALUES";
+        for (std::size_t i = 0; i < some; ++i) sql += i == 0 ? "(?, ?, ?, ?, ?)" : ", (?, ?, ?, ?, ?)";
+        Statement statement(database_, sql);
+        for (std::size_t i = 0; i < some; ++i, ++stem) statement.bind(stem->first).bind(id).bind(stem->second[0]).bind(stem->second[1]).bind(stem->second[2]);
+        statement.run();
+    }
 }
 
 std::string WordIndex::text(std::int64_t id) const {
@@ -79,8 +79,15 @@ std::string WordIndex::text(std::int64_t id) const {
 std::pair<std::string, std::vector<std::string>> WordIndex::condition(const std::vector<std::string>& words, Having which) const {
     if (!database_.is_on_server()) return {"picture.id IN (SELECT rowid FROM words WHERE words MATCH ?)", {words_query(words, which == Having::all ? "AND" : "OR")}};
     std::string sql;
-    const std::vector<std::string> stems = stems_of(words);
-    for (std::size_t i = 0; i < stems.size(); ++i) sql += std::string(i == 0 ? "" : which == Having::all ? " AND " : " OR ") + "picture.id IN (SELECT id FROM posting WHERE stem = ?)";
+    std::vector<std::string> stems;
+    for (const std::string& word : words) {
+        std::string all;
+        for (std::string& stem : stems_of(word)) {
+            all += std::string(all.empty() ? "" : " AND ") + "picture.id IN (SELECT id FROM posting WHERE stem = ?)";
+            stems.push_back(std::move(stem));
+        }
+        if (!all.empty()) sql += std::string(sql.empty() ? "" : which == Having::all ? " AND " : " OR ") + "(" + all + ")";
+    }
     return {stems.empty() ? "FALSE" : "(" + sql + ")", stems};
 }
 
@@ -95,10 +102,10 @@ std::vector<std::int64_t> WordIndex::having(const std::vector<std::string>& word
 }
 
 std::size_t WordIndex::count(const std::string& word) const {
-    if (database_.is_on_server()) return having({word}, Having::all).size();
-    Statement statement(database_, "SELECT count(*) FROM words WHERE words MATCH ?");
-    statement.bind(words_query({word}, "AND")).step();
-    return static_cast<std::size_t>(statement.integer(0));
+    const auto [sql, values] = condition({word}, Having::all);
+    Statement statement(database_, database_.is_on_server() ? "SELECT count(*) FROM picture WHERE " + sql : std::string("SELECT count(*) FROM words WHERE words MATCH ?"));
+    for (const std::string& value : values) statement.bind(value);
+    return statement.step() ? static_cast<std::size_t>(statement.integer(0)) : 0;
 }
 
 void WordIndex::for_each_scored(const std::vector<std::string>& words, const std::function<bool(std::int64_t, double)>& visit) const {
@@ -121,24 +128,31 @@ void WordIndex::for_each_scored(const std::vector<std::string>& words, const std
     constexpr double k1 = 1.2, b = 0.75;
     std::map<std::int64_t, double> scores;
     Statement statement(database_, "SELECT p.id, p.caption, p.name, p.tags, w.length FROM posting p JOIN words w ON w.id = p.id WHERE p.stem = ? ORDER BY p.id");
-    for (const std::string& stem : stems_of(words)) {
-        statement.bind(stem);
-        struct Hit {
-            std::int64_t id;
-            double frequency, length;
-        };
-        std::vector<Hit> hits;
-        while (statement.step()) {
-            double frequency = 0;
-            for (int field = 0; field < 3; ++field) frequency += weights[static_cast<std::size_t>(field)] * static_cast<double>(statement.integer(1 + field));
-            hits.push_back({statement.integer(0), frequency, static_cast<double>(statement.integer(4))});
+    struct Hit {
+        std::size_t stems = 0;
+        double frequency = 0, length = 0;
+    };
+    for (const std::string& word : words) {
+        std::map<std::int64_t, Hit> hits;
+        const std::vector<std::string> stems = stems_of(word);
+        for (const std::string& stem : stems) {
+            statement.bind(stem);
+            while (statement.step()) {
+                double frequency = 0;
+                for (int field = 0; field < 3; ++field) frequency += weights[static_cast<std::size_t>(field)] * static_cast<double>(statement.integer(1 + field));
+                Hit& hit = hits[statement.integer(0)];
+                hit.frequency = hit.stems == 0 ? frequency : std::min(hit.frequency, frequency);
+                hit.length = static_cast<double>(statement.integer(4));
+                ++hit.stems;
+            }
+            statement.run();
         }
-        statement.run();
+        std::erase_if(hits, [&](const auto& entry) { return entry.second.stems < stems.size(); });
         const auto have = static_cast<double>(hits.size());
         const double rarity = std::log((rows - have + 0.5) / (have + 0.5));
         const double weight = rarity > 0 ? rarity : 1e-6;
-        for (const Hit& hit : hits)
-            scores[hit.id] += weight * ((hit.frequency * (k1 + 1)) / (hit.frequency + k1 * (1 - b + b * hit.length / (length / rows))));
+        for (const auto& [id, hit] : hits)
+            scores[id] += weight * ((hit.frequency * (k1 + 1)) / (hit.frequency + k1 * (1 - b + b * hit.length / (length / rows))));
     }
     std::vector<std::pair<double, std::int64_t>> order;
     for (const auto& [id, score] : scores) order.emplace_back(-score, id);

@@ -22,7 +22,8 @@ struct WordFields {
 enum class Having { all, any };
 
 /// Words are found by their stems. What two kinds of database find, and its scores, are the same: those of FTS5's bm25 (SQLite 3.40,
-/// ext/fts5/fts5_aux.c), with weights 2, 1 and 4.
+/// ext/fts5/fts5_aux.c), with weights 2, 1 and 4; but that a word of several stems ("don't") is a phrase in a file, and on a server
+/// all of its stems, wherever they stand.
 class WordIndex {
 public:
     explicit WordIndex(const Database& database) : database_(database) {}

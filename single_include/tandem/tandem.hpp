@@ -1304,7 +1304,8 @@ struct TarMember {
 /// The files of an archive in its order, as far as it can be read.
 struct TarContents {
     std::vector<TarMember> members;
-    std::string fault;  ///< why not further, with the byte; empty: to its end
+    std::string fault;            ///< why not further, with the byte; empty: to its end
+    std::size_t passed_over = 0;  ///< links and devices
 };
 
 /// Reads the headers of an archive: POSIX ustar and pax (path and size), GNU's long names and large sizes, and the format before
@@ -13584,6 +13585,7 @@ struct ModelSizes {
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
+    std::size_t image_patch = 0;  ///< the side of a patch in pixels
 };
 
 namespace detail {
@@ -13796,6 +13798,7 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
             sizes.image_prefix = config.vision.prefix();
             sizes.image_heads = config.vision.heads;
             sizes.image_layers = config.vision.layers;
+            sizes.image_patch = config.vision.patch;
             sizes.image_width = config.vision.width;
         }
     }
@@ -14279,7 +14282,8 @@ namespace tandem::inline TANDEM_ABI {
 
 /// The product over all layers of ½A + ½I, A the mean of the heads' attention weights (Abnar and Zuidema 2020, section 3):
 /// <N, tokens, tokens>, rows the last layer's tokens, columns those that entered the first. The rows add up to 1. `model` is a Clip
-/// or an AnyClip, `images` what its image_attention takes, `layers` how many it has. Throws Error as image_attention does.
+/// or an AnyClip, `images` what its image_attention takes, `layers` how many it has. Throws Error as image_attention
+/// does. Each layer computes those before it again: it takes as long as half as many passes as there are layers.
 template <class Model, class Images>
 Tensor<float, Shape<dynamic, dynamic, dynamic>> attention_rollout(const Model& model, const Images& images, std::size_t layers) {
     Tensor<float, Shape<dynamic, dynamic, dynamic>> product;
@@ -14545,7 +14549,7 @@ class Head {
 public:
     /// Reads a file of torch.save or safetensors whose tensors are the weights [out, in] and biases of layers, in the order of
     /// the last number in their names ("layers.0.weight", "linear_1.weight"; one alone needs none). Throws Error that names a
-    /// tensor that is neither, a layer without one of the two, and layers that do not fit each other.
+    /// tensor that is neither, a layer without one of the two, numbers that are not finite, and layers that do not fit each other.
     static Head load(const std::filesystem::path& path, HeadActivation between);
 
     /// The projector of a model like LLaVA: mm_projector.bin, or the tensors of that name in a whole model's file or folder:
@@ -14562,6 +14566,8 @@ public:
     std::vector<float> operator()(std::span<const float> rows) const;
 
 private:
+    Head() = default;
+
     struct Layer {
         std::size_t in, out;
         std::vector<float> weight, bias;  ///< [out, in] and [out]
@@ -14865,14 +14871,11 @@ using EmbedPatches = std::function<std::vector<float>(std::span<const float> pix
 /// Cosines of a picture's patches with phrases [phrases, width], of length 1. The picture is resized so that `windows` of the
 /// model's inputs stand along its shorter side, half a window apart (1: one), as many as are needed along the longer one;
 /// a patch that several windows see gets the mean of its cosines (as SCLIP's sliding windows, which take the mean of pixels).
-/// recipe is the model's preprocessing, of which size, filter, mean and deviation are used. `patch` is the side of the
-/// model's patches. Throws Error for phrases that are no whole rows, patches larger than the model's image, windows of 0 and
-/// pictures of no pixels.
+/// recipe is the model's preprocessing, but for how a picture is fitted. `patch` is the side of the
+/// model's patches. Throws Error for phrases that are no whole rows, patches larger than the model's image, windows of 0,
+/// pictures of no pixels, and those that thousands of windows would cover.
 PhraseMaps phrase_maps(const Image& picture, const Preprocess& recipe, std::size_t patch, const EmbedPatches& embed,
                        std::span<const float> phrases, std::size_t count, std::size_t windows = 1);
-
-/// The side of the patches of a model that makes `patches` of an image. Throws Error if no square patch does.
-std::size_t patch_side(const ImageSize& image, std::size_t patches);
 
 /// A map enlarged by linear interpolation between the centres of its places: torch.nn.functional.interpolate(mode =
 /// "bilinear", align_corners = False). Throws Error unless the map has grid.height · grid.width values and both sizes are at least 1.
@@ -14899,7 +14902,7 @@ struct Segmentation {
 };
 
 /// Enlarges the maps to `size`, and gives every pixel the phrase of the largest softmax(scale · value). Throws Error for no
-/// phrase beside the background, and more than 65,535 phrases.
+/// phrase beside the background, and more than 65,534 phrases.
 Segmentation segment(const PhraseMaps& maps, const ImageSize& size, const SegmentOptions& options = {});
 
 /// Intersections and unions of labels over any number of pictures.
@@ -15037,7 +15040,11 @@ public:
     /// Adds to the gradient of the strokes, given that of the pixels. After forward with the same strokes.
     void backward(const Strokes<T>& strokes, std::span<const T> dpixels, Strokes<T>& gradient) {
         check(strokes, dpixels.size());
+        check(gradient, dpixels.size());
         const std::size_t count = curves_.size();
+        if (strokes.size() != count || gradient.size() != count)
+            throw Error("StrokeCanvas", "the strokes of the last forward, and a gradient of as many, which are " + std::to_string(count),
+                        std::to_string(strokes.size()) + " and " + std::to_string(gradient.size()));
         // A row's share each, so that sums do not depend on the threads.
         std::vector<Strokes<T>> parts(size_.height);
         parallel_for(size_.height, 1, [&](std::size_t begin, std::size_t end) {
@@ -20062,7 +20069,9 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
         const char type = static_cast<char>(header[detail::tar_type.at]);
         // The size of pax is that of the member it stands before, not of headers between them.
         const bool is_about_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
-        const std::uint64_t size = !is_about_next && pax.size ? *pax.size : *stated;
+        // Links, devices and directories have no data, whatever size their headers say.
+        const bool has_data = type < '1' || type > '6';
+        const std::uint64_t size = !has_data ? 0 : !is_about_next && pax.size ? *pax.size : *stated;
         const std::size_t data = at + detail::tar_block;
         if (size > archive.size() - data) return stop(at, "the archive is cut off within a member");
         const auto bytes = archive.subspan(data, size);
@@ -20086,6 +20095,7 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
                 // Before ustar, a directory was a name with a slash behind it.
                 if (!name.empty() && !name.ends_with('/')) contents.members.push_back({.name = std::move(name), .offset = data, .size = size});
             }
+            contents.passed_over += type >= '1' && type <= '6' && type != '5' ? 1 : 0;
             long_name.reset();
             pax = {};
         }
@@ -30934,7 +30944,7 @@ TANDEM_INLINE bool is_one_of(std::string_view word, std::span<const std::string_
     return std::ranges::find(words, word) != words.end();
 }
 
-inline constexpr std::array<std::string_view, 4> articles{"the", "a", "an", "this"};
+inline constexpr std::array<std::string_view, 3> articles{"the", "a", "an"};
 inline constexpr std::array<std::string_view, 12> auxiliaries{"is", "are", "was", "were", "does", "do", "did", "has", "have", "can", "could", "will"};
 
 TANDEM_INLINE std::span<const std::string> without_article(std::span<const std::string> words) {
@@ -30954,8 +30964,9 @@ TANDEM_INLINE std::string as_statement(std::span<const std::string> words) {
     if (rest.empty()) return verb;
     const bool helps = verb == "does" || verb == "do" || verb == "did";
     if (helps) return joined(rest);
-    // Behind the subject: an article and a noun, or one word.
-    const std::size_t subject = std::min(rest.size(), is_one_of(rest.front(), articles) ? std::size_t{2} : std::size_t{1});
+    // Behind the subject: an article with all that stands before the last word ("the red car"), or one word.
+    const bool has_article = is_one_of(rest.front(), articles);
+    const std::size_t subject = has_article ? std::max(std::min<std::size_t>(rest.size(), 2), rest.size() - 1) : 1;
     std::string text = joined(rest.first(subject)) + " " + verb;
     if (subject < rest.size()) text += " " + joined(rest.subspan(subject));
     return text;
@@ -30969,6 +30980,8 @@ TANDEM_INLINE std::string_view name_of(QuestionKind kind) {
 }
 
 TANDEM_INLINE Statements statements_of(std::string_view question, std::span<const std::string> answers) {
+    if (const std::size_t mark = question.find('?'); mark != std::string_view::npos && question.find_first_not_of("? \t", mark) != std::string_view::npos)
+        throw Error("a question", "one alone", std::string(question));
     const std::vector<std::string> all = detail::question_words(question);
     if (all.empty()) throw Error("a question", "words", std::string(question).empty() ? "none" : std::string(question));
     for (const std::string& answer : answers) {
@@ -30997,21 +31010,26 @@ TANDEM_INLINE Statements statements_of(std::string_view question, std::span<cons
         out.answers = own({"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"});
         const auto end = std::ranges::find_if(words.subspan(2), [](const std::string& word) { return detail::is_one_of(word, detail::auxiliaries); });
         const std::string things = detail::joined(std::span(words.subspan(2).begin(), end));
+        if (things.empty()) throw Error("a question", "what is to be counted", std::string(question));
         fill([&](const std::string& answer) {
             const bool is_one = (answer == "one" || answer == "1") && things.size() > 1 && things.ends_with('s') && !things.ends_with("ss");
             return answer + " " + (is_one ? things.substr(0, things.size() - 1) : things);
         });
     } else if (detail::is_one_of(words.front(), detail::auxiliaries)) {
+        if (std::ranges::find(words, "or") != words.end() && answers.empty())
+            throw Error("a question", "one that yes or no answers, or answers to choose from", std::string(question));
         out.kind = QuestionKind::yes_no;
         out.answers = own({"yes", "no"});
         const std::string statement = detail::as_statement(words);
-        if (out.answers == std::vector<std::string>{"yes", "no"}) {
-            // The second is what a caption without it could say; "no dog" would be near every dog.
-            if (statement.starts_with("there is ") || statement.starts_with("there are ")) {
-                out.texts = {"a picture of " + detail::joined(words.subspan(2)), "a picture of something else"};
-            } else {
-                out.texts = {statement, "a picture where that is not so"};
-            }
+        const auto is_plain = [](const std::string& answer) { return answer == "yes" || answer == "no"; };
+        if (std::ranges::all_of(out.answers, is_plain)) {
+            // No is what a caption without it could say; "no dog" would be near every dog.
+            const bool is_there = words.size() > 2 && words[1] == "there";
+            fill([&](const std::string& answer) {
+                const std::size_t thing = words.size() > 3 && (words[2] == "any" || words[2] == "some") ? 3 : 2;
+                if (answer == "yes") return is_there ? "a picture of " + detail::joined(words.subspan(thing)) : statement;
+                return std::string(is_there ? "a picture of something else" : "a picture where that is not so");
+            });
         } else {
             fill([&](const std::string& answer) { return statement + ", " + answer; });
         }
@@ -31396,7 +31414,10 @@ TANDEM_INLINE std::vector<std::optional<Likeness>> semantic_duplicates(std::span
     const std::size_t count = detail::whole_rows(rows, width, "semantic_duplicates");
     if (clusters.of.size() != count) throw Error("semantic_duplicates", "clusters of " + std::to_string(count) + " rows", std::to_string(clusters.of.size()));
     std::vector<std::vector<std::size_t>> members(clusters.centres.size() / width);
-    for (std::size_t i = 0; i < count; ++i) members.at(clusters.of[i]).push_back(i);
+    for (std::size_t i = 0; i < count; ++i) {
+        if (clusters.of[i] >= members.size()) throw Error("semantic_duplicates", "clusters below " + std::to_string(members.size()), std::to_string(clusters.of[i]));
+        members[clusters.of[i]].push_back(i);
+    }
     std::vector<std::optional<Likeness>> found(count);
     const auto least = static_cast<float>(1 - epsilon);
     std::vector<float> some, cosines, centre;
@@ -31576,6 +31597,9 @@ Head Head::read(const WeightFiles& files, const std::string& where, HeadActivati
             throw Error(where, "a layer of " + std::to_string(head.out()) + " inputs behind one of as many outputs", weight->name + " with " + std::to_string(layer.in));
         read_elements(*weight, std::span(layer.weight));
         read_elements(*bias, std::span(layer.bias));
+        const auto is_finite = [](float value) { return std::isfinite(value); };
+        if (!std::ranges::all_of(layer.weight, is_finite) || !std::ranges::all_of(layer.bias, is_finite))
+            throw Error(where, "finite numbers", "infinities or NaN in " + weight->name + " or " + bias->name);
         head.layers_.push_back(std::move(layer));
     }
     if (between == HeadActivation::none) head.fold();
@@ -32555,13 +32579,6 @@ TANDEM_INLINE float at(std::span<const float> map, std::size_t width, const Betw
 
 }  // namespace detail
 
-TANDEM_INLINE std::size_t patch_side(const ImageSize& image, std::size_t patches) {
-    for (std::size_t side = std::min(image.height, image.width); side > 0; --side) {
-        if ((image.height / side) * (image.width / side) == patches) return side;
-    }
-    throw Error("patch_side", "a number of square patches in " + to_string(image) + " pixels", std::to_string(patches));
-}
-
 TANDEM_INLINE PhraseMaps phrase_maps(const Image& picture, const Preprocess& recipe, std::size_t patch, const EmbedPatches& embed,
                                      std::span<const float> phrases, std::size_t count, std::size_t windows) {
     detail::check_image(picture, "phrase_maps");
@@ -32578,7 +32595,11 @@ TANDEM_INLINE PhraseMaps phrase_maps(const Image& picture, const Preprocess& rec
     const auto whole = [&](int side, std::size_t least) {
         return std::max(least, static_cast<std::size_t>(std::lround(scale * side)));
     };
-    PhraseMaps maps{.phrases = count, .grid = ImageSize(whole(picture.height, window.height), whole(picture.width, window.width)), .values = {}};
+    constexpr std::size_t most_windows = 4096;
+    const std::size_t across = whole(picture.width, window.width), down = whole(picture.height, window.height);
+    if (across / std::max<std::size_t>(1, window.width / 2) * (down / std::max<std::size_t>(1, window.height / 2)) > most_windows)
+        throw Error("phrase_maps", "a picture that fewer than " + std::to_string(most_windows) + " windows cover", std::to_string(picture.width) + " x " + std::to_string(picture.height) + " pixels");
+    PhraseMaps maps{.phrases = count, .grid = ImageSize(down, across), .values = {}};
     maps.values.resize(count * maps.grid.area());
     std::vector<float> seen(maps.grid.area());
     const Image resized = resize(picture, static_cast<int>(maps.grid.width * patch), static_cast<int>(maps.grid.height * patch), recipe.filter, recipe.resampling);

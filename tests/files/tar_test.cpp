@@ -77,13 +77,14 @@ TEST_CASE("what is written is read, whatever the names and sizes") {
 TEST_CASE("members of other writers: GNU's long names, pax, directories, links, and the format before ustar") {
     const std::string long_name(300, 'g'), pax = "28 path=from/the/pax/header\n10 size=5\n14 mtime=1.25\n";
     const std::string archive = header("old.txt", 3, '\0') + padded("old") + header("folder/", 0, '\0') + header("dir/", 0, '5', "ustar") +
-                                header("link", 0, '2', "ustar") + header("././@LongLink", long_name.size() + 1, 'L', "ustar  ") + padded(long_name + '\0') +
+                                header("link", 700, '1', "ustar") + header("dir/", 512, '5', "ustar") + header("././@LongLink", long_name.size() + 1, 'L', "ustar  ") + padded(long_name + '\0') +
                                 header("cut", 4, '0', "ustar  ") + padded("long") + header("PaxHeader", pax.size(), 'x', "ustar") + padded(pax) +
                                 header("short", 0, '0', "ustar") + padded("sized") + header("g", 12, 'g', "ustar") + padded("12 charset=\n") +
                                 header("last", 1, '7', "ustar") + padded("!");
     const auto found = td::read_tar(bytes_of(archive));
     CHECK(found.fault.empty());  // without the blocks of zeros at its end
     REQUIRE(found.members.size() == 4);
+    CHECK(found.passed_over == 1);
     const auto text = [&](std::size_t i) {
         const auto bytes = found.members[i].bytes(bytes_of(archive));
         return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());

@@ -105,7 +105,7 @@ class Pictures(Case):
             table = self.run_program("segment", "--image", "picture.png", "--phrases", "a dog,a cat", "--out", "out.png", "--background", "none",
                                      "--features", features).stdout.splitlines()
             self.assertEqual(len(table), 3)
-            self.assertIn("0.0 %  none of them", table[2])
+            self.assertEqual(table[2], "  0.0 %  none of them")
         sure = self.run_program("segment", "--image", "picture.png", "--phrases", "a dog,a cat", "--out", "out.png", "--background", "none", "--least", 1)
         self.assertIn("100.0 %  none of them", sure.stdout)
 
@@ -114,6 +114,8 @@ class Pictures(Case):
                                    (["--phrases", "a dog", "--background", "none", "--out", "x.png"], "two phrases or more, or a background"),
                                    (["--phrases", "a,a", "--out", "x.png"], "every phrase once"),
                                    (["--phrases", "a", "--out", "x.png", "--features", "none"], "--features"),
+                                   (["--phrases", "a", "--out", "picture.png"], "another file than what is read"),
+                                   (["--phrases", "a", "--out", "x.png", "--masks", "."], "another folder than that of --out"),
                                    (["--phrases", "a", "--out", "nowhere/x.png"], "nowhere")):  # fmt: skip
             result = subprocess.run([OPTIONS.program, "segment", "--image", "picture.png", *arguments], capture_output=True, text=True, cwd=self.folder)
             self.assertIn(result.returncode, (1, 2))
@@ -254,6 +256,12 @@ class Curation(Case):
         self.assertEqual(len(kept), 12)
         self.assertIn("large.png", kept)
         self.assertEqual(len(list(pictures.iterdir())), 14)  # nothing is touched
+        (pictures / "twin.png").unlink()
+        after = self.run_program("curate", "--database", "c.db", "--out", "kept.txt")
+        self.assertIn("twin.png: it is no longer there", after.stderr)
+        self.assertEqual(after.stdout, "12 of 14 stay\n1 same\n1 unreadable\n")
+        (pictures / "twin.png").write_bytes(picture(7, side=64))
+        self.assertIn("another file than what is read", self.run_program("curate", "--database", "c.db", "--out", "c.db", code=2).stderr)
         alike = self.run_program("curate", "--database", "c.db", "--out", "kept.txt", "--keep-same", "--alike", 0).stdout
         stays, goes = int(alike.split()[0]), int(alike.splitlines()[1].split()[0])
         self.assertEqual(stays + goes, 14)
@@ -282,6 +290,8 @@ class Curation(Case):
     def test_shards(self):
         self.write_shards()
         result = self.run_program("curate", "a.tar", "b.tar", "--out", "kept.txt", "--shards", "kept", "--shard-size", 12)
+        self.assertIn("left out: b.tar/torn: ", result.stderr)
+        self.assertIn("left out: b.tar/alone: no picture", result.stderr)
         # Pictures 0 to 9 come again as 30 to 39.
         self.assertEqual(result.stdout, "32 of 44 stay\n10 same\n2 unreadable\n")
         gone = {name: rest for name, *rest in self.lines("kept.txt.gone.tsv")}
@@ -301,6 +311,7 @@ class Curation(Case):
                     seen += 1
         self.assertEqual(seen, 2 * 31 + 1)
         self.assertFalse((self.folder / "kept.txt.partial").exists())
+        self.assertIn("a folder without shards, found kept/0000", self.run_program("curate", "a.tar", "--out", "again.txt", "--shards", "kept", code=1).stderr)
         captions = self.run_program("curate", "a.tar", "b.tar", "--out", "again.txt", "--caption-least", 1).stdout
         self.assertIn("32 caption", captions)
         self.assertIn(["b.tar/silent", "caption", "none"], self.lines("again.txt.gone.tsv"))
@@ -309,13 +320,19 @@ class Curation(Case):
         self.write_shards()
         whole = (self.folder / "a.tar").read_bytes()
         (self.folder / "a.tar").write_bytes(whole[:len(whole) // 2 + 100])
-        random.seed(1)
+        sizes = []
         for turn in range(6):
             process = subprocess.Popen([OPTIONS.program, "curate", "a.tar", "b.tar", "--out", "kept.txt"], cwd=self.folder,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(random.uniform(0.01, 0.3))
+            # As soon as something is in the journal, or a moment later.
+            for _ in range(1000):
+                if (self.folder / "kept.txt.partial").exists() and (self.folder / "kept.txt.partial").stat().st_size > 20_000 * turn or process.poll() is not None:
+                    break
+                time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             process.wait()
+            sizes.append((self.folder / "kept.txt.partial").stat().st_size if (self.folder / "kept.txt.partial").exists() else 0)
+        self.assertGreater(max(sizes), 0)
         killed = self.run_program("curate", "a.tar", "b.tar", "--out", "kept.txt").stdout
         self.assertEqual(killed, self.run_program("curate", "a.tar", "b.tar", "--out", "other.txt").stdout)
         self.assertEqual((self.folder / "kept.txt").read_text(), (self.folder / "other.txt").read_text())
@@ -323,11 +340,14 @@ class Curation(Case):
 
     def test_wrong_use(self):
         (self.folder / "none.tar").write_bytes(b"<html>" + bytes(600))
-        for arguments, code, message in ((["none.tar", "--out", "k.txt"], 1, "samples in the shards, found none"),
+        for arguments, code, message in ((["none.tar", "--out", "k.txt"], 1, "samples in them, found none: none.tar: no tar archive"),
                                          (["missing.tar", "--out", "k.txt"], 1, "missing.tar"),
                                          (["--shards", "x", "--out", "k.txt"], 2, "shards to read"),
                                          (["a.tar", "--database", "x.db", "--out", "k.txt"], 2, "found both"),
                                          (["--clusters", "4", "--out", "k.txt"], 2, "--semdedup beside it"),
+                                         (["none.tar", "--out", "none.tar"], 2, "another file than what is read"),
+                                         (["none.tar", "--alike", "5", "--out", "k.txt"], 2, "--alike: expected a number from 0 to 1"),
+                                         (["none.tar", "--list", "--out", "k.txt"], 2, "--report beside it"),
                                          (["--database", "nowhere.db", "--out", "k.txt"], 1, "nowhere.db")):  # fmt: skip
             self.assertIn(message, self.run_program("curate", *arguments, code=code).stderr)
             self.assertFalse((self.folder / "k.txt").exists())

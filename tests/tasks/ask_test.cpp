@@ -23,6 +23,10 @@ TEST_CASE("a question becomes what a caption would say") {
     CHECK(td::statements_of("How many dogs are there?").answers.back() == "ten");
     CHECK(texts("Is there a dog?") == Texts{"a picture of a dog", "a picture of something else"});
     CHECK(texts("Is the car red?")[0] == "the car is red");
+    CHECK(texts("Are there any dogs?")[0] == "a picture of dogs");
+    CHECK(texts("Is this a dog?")[0] == "this is a dog");
+    CHECK(texts("Is the red car parked?")[0] == "the red car is parked");
+    CHECK(texts("Is there a dog?", {"no", "yes"}) == Texts{"a picture of something else", "a picture of a dog"});
     CHECK(texts("Does the dog wear a hat?")[0] == "the dog wear a hat");
     CHECK(texts("Are people dancing?")[0] == "people are dancing");
     CHECK(texts("What is this?", {"apple", "dog"}) == Texts{"a picture of an apple", "a picture of a dog"});
@@ -42,6 +46,9 @@ TEST_CASE("a question becomes what a caption would say") {
 TEST_CASE("a question that cannot be asked is named") {
     CHECK_THROWS_WITH(td::statements_of("?"), Contains("a question: expected words, found ?"));
     CHECK_THROWS_WITH(td::statements_of(""), Contains("found none"));
+    CHECK_THROWS_WITH(td::statements_of("Is it a dog or a cat?"), Contains("one that yes or no answers, or answers to choose from"));
+    CHECK_THROWS_WITH(td::statements_of("Is there a dog? Is there a cat?"), Contains("expected one alone"));
+    CHECK_THROWS_WITH(td::statements_of("How many are there?"), Contains("what is to be counted"));
     CHECK_THROWS_WITH(td::statements_of("What is this?"), Contains("answers to choose from"));
     CHECK_THROWS_WITH(td::statements_of("What is this?", Texts{"dog", " "}), Contains("an answer: expected words"));
     CHECK_THROWS_WITH(td::answer_probabilities(std::vector<float>{1, 0}, std::vector<float>{1, 0, 1}, {}, 1), Contains("rows of width 2"));

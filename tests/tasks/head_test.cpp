@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -95,6 +96,9 @@ TEST_CASE("what is no head is named") {
                       Contains("weights and biases of dense layers, found 0.running_mean"));
     CHECK_THROWS_WITH(load({td::stored_tensor<float>("0.weight", {2, 2}, some)}), Contains("weight and bias of layer 0, found 0.weight alone"));
     CHECK_THROWS_WITH(load({td::stored_tensor<float>("0.weight", {2, 2}, some), td::stored_tensor<float>("0.bias", {4}, some)}), Contains("a matrix and as many biases"));
+    const std::vector<float> broken{1, 2, std::numeric_limits<float>::quiet_NaN(), 4};
+    CHECK_THROWS_WITH(load({td::stored_tensor<float>("0.weight", {1, 4}, broken), td::stored_tensor<float>("0.bias", {1}, std::span(some).first(1))}),
+                      Contains("infinities or NaN in 0.weight"));
     std::filesystem::remove(scratch("tandem_head.safetensors"));
 }
 

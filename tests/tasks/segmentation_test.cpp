@@ -122,9 +122,8 @@ TEST_CASE("what phrase_maps cannot use is named") {
     CHECK_THROWS_WITH(td::phrase_maps(image, recipe(), patch, colours, phrases, 3, 0), Contains("expected 1 window or more, found 0"));
     CHECK_THROWS_WITH(td::phrase_maps({}, recipe(), patch, colours, phrases, 3), Contains("phrase_maps"));
     CHECK_THROWS_WITH(td::phrase_maps(image, recipe(), 8, colours, phrases, 3), Contains("expected 4 patches of width 3"));
-    CHECK(td::patch_side(384, 729) == 14);
-    CHECK(td::patch_side(td::ImageSize(32, 16), 8) == 8);
-    CHECK_THROWS_WITH(td::patch_side(16, 7), Contains("expected a number of square patches in 16 pixels, found 7"));
+    const td::Image thread{.width = 20'000, .height = 1, .pixels = std::vector<std::uint8_t>(60'000)};
+    CHECK_THROWS_WITH(td::phrase_maps(thread, recipe(), patch, colours, phrases, 3), Contains("fewer than 4096 windows cover, found 20000 x 1 pixels"));
 }
 
 TEST_CASE("rollout is the product of the layers' halves") {

@@ -65,6 +65,8 @@ TEST_CASE("a straight stroke is as wide as it says, and lies over what was drawn
     CHECK(strokes.svg(100).find("M 10.00 50.00 C 36.67 50.00, 63.33 50.00, 90.00 50.00\" fill=\"none\" stroke=\"rgb(255,0,0)\" stroke-opacity=\"1.00\" stroke-width=\"20.00\"") !=
           std::string::npos);
     CHECK_THROWS_WITH(canvas.forward(strokes, std::span(pixels).first(9)), Contains("StrokeCanvas: expected pixels [3][50][50]"));
+    td::Strokes<double> none;
+    CHECK_THROWS_WITH(canvas.backward(strokes, pixels, none), Contains("the strokes of the last forward"));
     CHECK_THROWS_WITH(td::StrokeCanvas<double>(td::ImageSize(0, 3)), Contains("a size of 1 or more"));
 }
 

@@ -24,7 +24,8 @@ struct TarMember {
 /// The files of an archive in its order, as far as it can be read.
 struct TarContents {
     std::vector<TarMember> members;
-    std::string fault;  ///< why not further, with the byte; empty: to its end
+    std::string fault;            ///< why not further, with the byte; empty: to its end
+    std::size_t passed_over = 0;  ///< links and devices
 };
 
 /// Reads the headers of an archive: POSIX ustar and pax (path and size), GNU's long names and large sizes, and the format before

@@ -150,7 +150,9 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
         const char type = static_cast<char>(header[detail::tar_type.at]);
         // The size of pax is that of the member it stands before, not of headers between them.
         const bool is_about_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
-        const std::uint64_t size = !is_about_next && pax.size ? *pax.size : *stated;
+        // Links, devices and directories have no data, whatever size their headers say.
+        const bool has_data = type < '1' || type > '6';
+        const std::uint64_t size = !has_data ? 0 : !is_about_next && pax.size ? *pax.size : *stated;
         const std::size_t data = at + detail::tar_block;
         if (size > archive.size() - data) return stop(at, "the archive is cut off within a member");
         const auto bytes = archive.subspan(data, size);
@@ -174,6 +176,7 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
                 // Before ustar, a directory was a name with a slash behind it.
                 if (!name.empty() && !name.ends_with('/')) contents.members.push_back({.name = std::move(name), .offset = data, .size = size});
             }
+            contents.passed_over += type >= '1' && type <= '6' && type != '5' ? 1 : 0;
             long_name.reset();
             pax = {};
         }

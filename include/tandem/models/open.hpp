@@ -49,6 +49,7 @@ struct ModelSizes {
     std::size_t image_tokens = 0, image_prefix = 0;  ///< tokens of an image, and how many of them stand before the
                                                      ///< patches; a convolutional tower has none
     std::size_t image_heads = 0, image_layers = 0;
+    std::size_t image_patch = 0;  ///< the side of a patch in pixels
 };
 
 namespace detail {
@@ -261,6 +262,7 @@ std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const 
             sizes.image_prefix = config.vision.prefix();
             sizes.image_heads = config.vision.heads;
             sizes.image_layers = config.vision.layers;
+            sizes.image_patch = config.vision.patch;
             sizes.image_width = config.vision.width;
         }
     }

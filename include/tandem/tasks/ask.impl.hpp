@@ -39,7 +39,7 @@ TANDEM_INLINE bool is_one_of(std::string_view word, std::span<const std::string_
     return std::ranges::find(words, word) != words.end();
 }
 
-inline constexpr std::array<std::string_view, 4> articles{"the", "a", "an", "this"};
+inline constexpr std::array<std::string_view, 3> articles{"the", "a", "an"};
 inline constexpr std::array<std::string_view, 12> auxiliaries{"is", "are", "was", "were", "does", "do", "did", "has", "have", "can", "could", "will"};
 
 TANDEM_INLINE std::span<const std::string> without_article(std::span<const std::string> words) {
@@ -59,8 +59,9 @@ TANDEM_INLINE std::string as_statement(std::span<const std::string> words) {
     if (rest.empty()) return verb;
     const bool helps = verb == "does" || verb == "do" || verb == "did";
     if (helps) return joined(rest);
-    // Behind the subject: an article and a noun, or one word.
-    const std::size_t subject = std::min(rest.size(), is_one_of(rest.front(), articles) ? std::size_t{2} : std::size_t{1});
+    // Behind the subject: an article with all that stands before the last word ("the red car"), or one word.
+    const bool has_article = is_one_of(rest.front(), articles);
+    const std::size_t subject = has_article ? std::max(std::min<std::size_t>(rest.size(), 2), rest.size() - 1) : 1;
     std::string text = joined(rest.first(subject)) + " " + verb;
     if (subject < rest.size()) text += " " + joined(rest.subspan(subject));
     return text;
@@ -74,6 +75,8 @@ TANDEM_INLINE std::string_view name_of(QuestionKind kind) {
 }
 
 TANDEM_INLINE Statements statements_of(std::string_view question, std::span<const std::string> answers) {
+    if (const std::size_t mark = question.find('?'); mark != std::string_view::npos && question.find_first_not_of("? \t", mark) != std::string_view::npos)
+        throw Error("a question", "one alone", std::string(question));
     const std::vector<std::string> all = detail::question_words(question);
     if (all.empty()) throw Error("a question", "words", std::string(question).empty() ? "none" : std::string(question));
     for (const std::string& answer : answers) {
@@ -102,21 +105,26 @@ TANDEM_INLINE Statements statements_of(std::string_view question, std::span<cons
         out.answers = own({"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"});
         const auto end = std::ranges::find_if(words.subspan(2), [](const std::string& word) { return detail::is_one_of(word, detail::auxiliaries); });
         const std::string things = detail::joined(std::span(words.subspan(2).begin(), end));
+        if (things.empty()) throw Error("a question", "what is to be counted", std::string(question));
         fill([&](const std::string& answer) {
             const bool is_one = (answer == "one" || answer == "1") && things.size() > 1 && things.ends_with('s') && !things.ends_with("ss");
             return answer + " " + (is_one ? things.substr(0, things.size() - 1) : things);
         });
     } else if (detail::is_one_of(words.front(), detail::auxiliaries)) {
+        if (std::ranges::find(words, "or") != words.end() && answers.empty())
+            throw Error("a question", "one that yes or no answers, or answers to choose from", std::string(question));
         out.kind = QuestionKind::yes_no;
         out.answers = own({"yes", "no"});
         const std::string statement = detail::as_statement(words);
-        if (out.answers == std::vector<std::string>{"yes", "no"}) {
-            // The second is what a caption without it could say; "no dog" would be near every dog.
-            if (statement.starts_with("there is ") || statement.starts_with("there are ")) {
-                out.texts = {"a picture of " + detail::joined(words.subspan(2)), "a picture of something else"};
-            } else {
-                out.texts = {statement, "a picture where that is not so"};
-            }
+        const auto is_plain = [](const std::string& answer) { return answer == "yes" || answer == "no"; };
+        if (std::ranges::all_of(out.answers, is_plain)) {
+            // No is what a caption without it could say; "no dog" would be near every dog.
+            const bool is_there = words.size() > 2 && words[1] == "there";
+            fill([&](const std::string& answer) {
+                const std::size_t thing = words.size() > 3 && (words[2] == "any" || words[2] == "some") ? 3 : 2;
+                if (answer == "yes") return is_there ? "a picture of " + detail::joined(words.subspan(thing)) : statement;
+                return std::string(is_there ? "a picture of something else" : "a picture where that is not so");
+            });
         } else {
             fill([&](const std::string& answer) { return statement + ", " + answer; });
         }

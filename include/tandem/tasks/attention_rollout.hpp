@@ -10,7 +10,8 @@ namespace tandem::inline TANDEM_ABI {
 
 /// The product over all layers of ½A + ½I, A the mean of the heads' attention weights (Abnar and Zuidema 2020, section 3):
 /// <N, tokens, tokens>, rows the last layer's tokens, columns those that entered the first. The rows add up to 1. `model` is a Clip
-/// or an AnyClip, `images` what its image_attention takes, `layers` how many it has. Throws Error as image_attention does.
+/// or an AnyClip, `images` what its image_attention takes, `layers` how many it has. Throws Error as image_attention
+/// does. Each layer computes those before it again: it takes as long as half as many passes as there are layers.
 template <class Model, class Images>
 Tensor<float, Shape<dynamic, dynamic, dynamic>> attention_rollout(const Model& model, const Images& images, std::size_t layers) {
     Tensor<float, Shape<dynamic, dynamic, dynamic>> product;

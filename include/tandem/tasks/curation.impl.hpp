@@ -299,7 +299,10 @@ TANDEM_INLINE std::vector<std::optional<Likeness>> semantic_duplicates(std::span
     const std::size_t count = detail::whole_rows(rows, width, "semantic_duplicates");
     if (clusters.of.size() != count) throw Error("semantic_duplicates", "clusters of " + std::to_string(count) + " rows", std::to_string(clusters.of.size()));
     std::vector<std::vector<std::size_t>> members(clusters.centres.size() / width);
-    for (std::size_t i = 0; i < count; ++i) members.at(clusters.of[i]).push_back(i);
+    for (std::size_t i = 0; i < count; ++i) {
+        if (clusters.of[i] >= members.size()) throw Error("semantic_duplicates", "clusters below " + std::to_string(members.size()), std::to_string(clusters.of[i]));
+        members[clusters.of[i]].push_back(i);
+    }
     std::vector<std::optional<Likeness>> found(count);
     const auto least = static_cast<float>(1 - epsilon);
     std::vector<float> some, cosines, centre;

@@ -25,7 +25,7 @@ class Head {
 public:
     /// Reads a file of torch.save or safetensors whose tensors are the weights [out, in] and biases of layers, in the order of
     /// the last number in their names ("layers.0.weight", "linear_1.weight"; one alone needs none). Throws Error that names a
-    /// tensor that is neither, a layer without one of the two, and layers that do not fit each other.
+    /// tensor that is neither, a layer without one of the two, numbers that are not finite, and layers that do not fit each other.
     static Head load(const std::filesystem::path& path, HeadActivation between);
 
     /// The projector of a model like LLaVA: mm_projector.bin, or the tensors of that name in a whole model's file or folder:
@@ -42,6 +42,8 @@ public:
     std::vector<float> operator()(std::span<const float> rows) const;
 
 private:
+    Head() = default;
+
     struct Layer {
         std::size_t in, out;
         std::vector<float> weight, bias;  ///< [out, in] and [out]

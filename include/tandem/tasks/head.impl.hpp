@@ -55,6 +55,9 @@ Head Head::read(const WeightFiles& files, const std::string& where, HeadActivati
             throw Error(where, "a layer of " + std::to_string(head.out()) + " inputs behind one of as many outputs", weight->name + " with " + std::to_string(layer.in));
         read_elements(*weight, std::span(layer.weight));
         read_elements(*bias, std::span(layer.bias));
+        const auto is_finite = [](float value) { return std::isfinite(value); };
+        if (!std::ranges::all_of(layer.weight, is_finite) || !std::ranges::all_of(layer.bias, is_finite))
+            throw Error(where, "finite numbers", "infinities or NaN in " + weight->name + " or " + bias->name);
         head.layers_.push_back(std::move(layer));
     }
     if (between == HeadActivation::none) head.fold();

@@ -32,14 +32,11 @@ using EmbedPatches = std::function<std::vector<float>(std::span<const float> pix
 /// Cosines of a picture's patches with phrases [phrases, width], of length 1. The picture is resized so that `windows` of the
 /// model's inputs stand along its shorter side, half a window apart (1: one), as many as are needed along the longer one;
 /// a patch that several windows see gets the mean of its cosines (as SCLIP's sliding windows, which take the mean of pixels).
-/// recipe is the model's preprocessing, of which size, filter, mean and deviation are used. `patch` is the side of the
-/// model's patches. Throws Error for phrases that are no whole rows, patches larger than the model's image, windows of 0 and
-/// pictures of no pixels.
+/// recipe is the model's preprocessing, but for how a picture is fitted. `patch` is the side of the
+/// model's patches. Throws Error for phrases that are no whole rows, patches larger than the model's image, windows of 0,
+/// pictures of no pixels, and those that thousands of windows would cover.
 PhraseMaps phrase_maps(const Image& picture, const Preprocess& recipe, std::size_t patch, const EmbedPatches& embed,
                        std::span<const float> phrases, std::size_t count, std::size_t windows = 1);
-
-/// The side of the patches of a model that makes `patches` of an image. Throws Error if no square patch does.
-std::size_t patch_side(const ImageSize& image, std::size_t patches);
 
 /// A map enlarged by linear interpolation between the centres of its places: torch.nn.functional.interpolate(mode =
 /// "bilinear", align_corners = False). Throws Error unless the map has grid.height · grid.width values and both sizes are at least 1.
@@ -66,7 +63,7 @@ struct Segmentation {
 };
 
 /// Enlarges the maps to `size`, and gives every pixel the phrase of the largest softmax(scale · value). Throws Error for no
-/// phrase beside the background, and more than 65,535 phrases.
+/// phrase beside the background, and more than 65,534 phrases.
 Segmentation segment(const PhraseMaps& maps, const ImageSize& size, const SegmentOptions& options = {});
 
 /// Intersections and unions of labels over any number of pictures.

@@ -49,13 +49,6 @@ TANDEM_INLINE float at(std::span<const float> map, std::size_t width, const Betw
 
 }  // namespace detail
 
-TANDEM_INLINE std::size_t patch_side(const ImageSize& image, std::size_t patches) {
-    for (std::size_t side = std::min(image.height, image.width); side > 0; --side) {
-        if ((image.height / side) * (image.width / side) == patches) return side;
-    }
-    throw Error("patch_side", "a number of square patches in " + to_string(image) + " pixels", std::to_string(patches));
-}
-
 TANDEM_INLINE PhraseMaps phrase_maps(const Image& picture, const Preprocess& recipe, std::size_t patch, const EmbedPatches& embed,
                                      std::span<const float> phrases, std::size_t count, std::size_t windows) {
     detail::check_image(picture, "phrase_maps");
@@ -72,7 +65,11 @@ TANDEM_INLINE PhraseMaps phrase_maps(const Image& picture, const Preprocess& rec
     const auto whole = [&](int side, std::size_t least) {
         return std::max(least, static_cast<std::size_t>(std::lround(scale * side)));
     };
-    PhraseMaps maps{.phrases = count, .grid = ImageSize(whole(picture.height, window.height), whole(picture.width, window.width)), .values = {}};
+    constexpr std::size_t most_windows = 4096;
+    const std::size_t across = whole(picture.width, window.width), down = whole(picture.height, window.height);
+    if (across / std::max<std::size_t>(1, window.width / 2) * (down / std::max<std::size_t>(1, window.height / 2)) > most_windows)
+        throw Error("phrase_maps", "a picture that fewer than " + std::to_string(most_windows) + " windows cover", std::to_string(picture.width) + " x " + std::to_string(picture.height) + " pixels");
+    PhraseMaps maps{.phrases = count, .grid = ImageSize(down, across), .values = {}};
     maps.values.resize(count * maps.grid.area());
     std::vector<float> seen(maps.grid.area());
     const Image resized = resize(picture, static_cast<int>(maps.grid.width * patch), static_cast<int>(maps.grid.height * patch), recipe.filter, recipe.resampling);

@@ -127,7 +127,11 @@ public:
     /// Adds to the gradient of the strokes, given that of the pixels. After forward with the same strokes.
     void backward(const Strokes<T>& strokes, std::span<const T> dpixels, Strokes<T>& gradient) {
         check(strokes, dpixels.size());
+        check(gradient, dpixels.size());
         const std::size_t count = curves_.size();
+        if (strokes.size() != count || gradient.size() != count)
+            throw Error("StrokeCanvas", "the strokes of the last forward, and a gradient of as many, which are " + std::to_string(count),
+                        std::to_string(strokes.size()) + " and " + std::to_string(gradient.size()));
         // A row's share each, so that sums do not depend on the threads.
         std::vector<Strokes<T>> parts(size_.height);
         parallel_for(size_.height, 1, [&](std::size_t begin, std::size_t end) {
