@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numbers>
@@ -82,6 +83,17 @@ TEST_CASE("another picture, another colour and a half are none") {
         if (across * across + down * down < 900) std::fill_n(more.pixels.begin() + 3 * i, 3, std::uint8_t{0});
     }
     CHECK(alike(discs(3), more) < td::same_picture_score);
+    // A disc of another colour that is as light.
+    const auto with_disc = [](const std::array<std::uint8_t, 3>& colour) {
+        td::Image image = discs(5);
+        for (int i = 0; i < image.width * image.height; ++i) {
+            const double across = i % image.width - 150, down = i / image.width - 110;
+            if (across * across + down * down < 1600) std::ranges::copy(colour, image.pixels.begin() + 3 * i);
+        }
+        return image;
+    };
+    CHECK(alike(with_disc({128, 128, 128}), with_disc({128, 128, 128})) == Approx(1).margin(1e-6));
+    CHECK(alike(with_disc({128, 128, 128}), with_disc({200, 108, 40})) == 0);
     const td::Image white{.width = 4, .height = 3, .pixels = std::vector<std::uint8_t>(36, 255)};
     CHECK(alike(white, td::resize(white, 90, 80, td::Filter::bilinear)) == 1);
     CHECK_THROWS_WITH(td::signature_of({}), Contains("signature_of"));

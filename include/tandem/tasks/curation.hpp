@@ -17,7 +17,7 @@ namespace tandem::inline TANDEM_ABI {
 /// What copies of a picture share, whatever their size, compression and a crop of some percent: lightness and colour on small
 /// grids that cover all of it.
 struct PictureSignature {
-    static constexpr int side = 48, colour_side = 8;
+    static constexpr int side = 48, colour_side = 24;
 
     std::array<std::uint8_t, side * side> light{};
     std::array<std::uint8_t, 2 * colour_side * colour_side> colour{};  ///< Cb, then Cr

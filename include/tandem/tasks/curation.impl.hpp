@@ -105,18 +105,13 @@ std::array<float, places * places> beyond_neighbours(const std::array<float, pla
     return found;
 }
 
-/// Whether colours are alike, where b lies over a part of a.
+/// Whether colours are alike, where b lies over a part of a: nowhere far from what the other has there and around it.
 TANDEM_INLINE bool has_colours_of(const PictureSignature& a, const Margins& inner, const PictureSignature& b) {
-    constexpr std::size_t places = 6, plane = PictureSignature::colour_side * PictureSignature::colour_side;
-    constexpr float most_apart = 36, mean_apart = 8;
+    constexpr std::size_t side = PictureSignature::colour_side, plane = side * side, places = 18;
+    constexpr float most_apart = 24;
     for (const std::size_t at : {std::size_t{0}, plane}) {
-        const auto of_a = sampled<places>(a.colour.data() + at, PictureSignature::colour_side, inner), of_b = sampled<places>(b.colour.data() + at, PictureSignature::colour_side, {});
-        float sum = 0, largest = 0;
-        for (std::size_t i = 0; i < of_a.size(); ++i) {
-            sum += std::abs(of_a[i] - of_b[i]);
-            largest = std::max(largest, std::abs(of_a[i] - of_b[i]));
-        }
-        if (largest > most_apart || sum > mean_apart * static_cast<float>(of_a.size())) return false;
+        const auto of_a = sampled<places>(a.colour.data() + at, side, inner), of_b = sampled<places>(b.colour.data() + at, side, {});
+        if (std::ranges::max(beyond_neighbours<places>(of_a, of_b)) > most_apart || std::ranges::max(beyond_neighbours<places>(of_b, of_a)) > most_apart) return false;
     }
     return true;
 }
