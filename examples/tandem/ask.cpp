@@ -43,11 +43,6 @@ std::vector<float> embed_others(const Opened& opened, const std::filesystem::pat
 
 double scale_of(const Opened& opened) { return std::exp(static_cast<double>(opened.clip.logit_scale())); }
 
-void require_both(const Opened& opened, const Arguments& arguments) {
-    if (!opened.clip.parts().image || !opened.clip.parts().text)
-        throw td::Error(weights_of(arguments).string(), "both towers of a model, to compare pictures and statements", opened.clip.sizes().architecture);
-}
-
 struct Tint {
     const char* name;
     td::Colour colour;
@@ -69,7 +64,7 @@ int report(const Arguments& arguments) {
     const Drawings drawings = read_drawings(arguments.get("--report"));
     const std::size_t count = std::max<std::size_t>(4, arguments.number("--scenes", 200));
     const Opened opened = open(arguments);
-    require_both(opened, arguments);
+    require_both(opened, arguments, "pictures and statements");
     const int side = 2 * static_cast<int>(opened.preprocess.size.height);
     const double scale = scale_of(opened);
     SceneMaker maker(drawings, arguments.seed());
@@ -155,7 +150,7 @@ int run(const Arguments& arguments) {
     const std::size_t top = arguments.number("--top", 5);
     const std::string picture = arguments.require("--image");
     const Opened opened = open(arguments);
-    require_both(opened, arguments);
+    require_both(opened, arguments, "pictures and statements");
     const std::vector<float> row = embed_picture(opened, read_picture(opened, picture), picture);
     const std::vector<float> others = arguments.has("--others") ? embed_others(opened, arguments.get("--others"), picture) : std::vector<float>{};
     const std::vector<double> shares = td::answer_probabilities(row, embed_texts(opened, asked.texts), others, scale_of(opened));

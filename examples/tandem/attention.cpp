@@ -13,31 +13,30 @@ namespace program {
 
 namespace {
 
-/// What the class token, or the mean token where there is none, attends to, over all heads.
-std::vector<float> attention_map(const Opened& opened, std::span<const float> pixels, int layer) {
-    const td::ModelSizes& sizes = opened.clip.sizes();
-    const auto weights = opened.clip.image_attention(pixels, layer);
+/// What the class token, or the mean token where there is none, has of every patch, over all heads: flow(head, query, key).
+template <class Flow>
+std::vector<float> patches_of(const td::ModelSizes& sizes, std::size_t heads, const Flow& flow) {
     const std::size_t prefix = sizes.image_prefix, tokens = sizes.image_tokens;
     std::vector<float> map(tokens - prefix);
-    for (std::size_t head = 0; head < sizes.image_heads; ++head) {
+    for (std::size_t head = 0; head < heads; ++head) {
         for (std::size_t query = 0; query < (prefix > 0 ? 1 : tokens); ++query) {
-            for (std::size_t patch = 0; patch < map.size(); ++patch)
-                map[patch] += weights(0, head, query, prefix + patch);
+            for (std::size_t patch = 0; patch < map.size(); ++patch) map[patch] += flow(head, query, prefix + patch);
         }
     }
     return map;
+}
+
+std::vector<float> attention_map(const Opened& opened, std::span<const float> pixels, int layer) {
+    const td::ModelSizes& sizes = opened.clip.sizes();
+    const auto weights = opened.clip.image_attention(pixels, layer);
+    return patches_of(sizes, sizes.image_heads, [&](std::size_t head, std::size_t query, std::size_t key) { return weights(0, head, query, key); });
 }
 
 /// The same of all layers at once.
 std::vector<float> rollout_map(const Opened& opened, std::span<const float> pixels) {
     const td::ModelSizes& sizes = opened.clip.sizes();
     const auto flow = td::attention_rollout(opened.clip, pixels, sizes.image_layers);
-    const std::size_t prefix = sizes.image_prefix, tokens = sizes.image_tokens;
-    std::vector<float> map(tokens - prefix);
-    for (std::size_t query = 0; query < (prefix > 0 ? 1 : tokens); ++query) {
-        for (std::size_t patch = 0; patch < map.size(); ++patch) map[patch] += flow(0, query, prefix + patch);
-    }
-    return map;
+    return patches_of(sizes, 1, [&](std::size_t, std::size_t query, std::size_t key) { return flow(0, query, key); });
 }
 
 int run(const Arguments& options) {

@@ -17,6 +17,7 @@
 #include <tandem/images/preprocess_config.hpp>
 #include <tandem/images/webp.hpp>
 #include <tandem/models/open.hpp>
+#include <tandem/tasks/zero_shot.hpp>
 #include <tandem/texts/any_tokenizer.hpp>
 
 #include "../zoo/zoo.hpp"
@@ -131,8 +132,14 @@ inline bool is_finite(std::span<const float> values) {
 
 /// The embeddings of texts, [N, embedding].
 inline std::vector<float> embed_texts(const Opened& opened, std::span<const std::string> texts) {
-    const auto found = opened.clip.encode_text(opened.tokenizer->encode_batch(texts, opened.clip.sizes().context));
+    const auto found = td::embed_texts(opened.clip, *opened.tokenizer, texts);
     return {found.data(), found.data() + found.size()};
+}
+
+/// Throws Error unless the model has both towers, for what is to be compared ("pictures and texts").
+inline void require_both(const Opened& opened, const Arguments& arguments, const std::string& compared) {
+    if (!opened.clip.parts().image || !opened.clip.parts().text)
+        throw td::Error(weights_of(arguments).string(), "both towers of a model, to compare " + compared, opened.clip.sizes().architecture);
 }
 
 /// A picture as the model's input. Throws Error that names it.

@@ -82,10 +82,7 @@ Items read_catalogue(const Arguments& arguments) {
     items.caption_cosines.assign(items.size(), std::numeric_limits<double>::quiet_NaN());
     if (items.size() > 0 && !captions.empty() && arguments.has("--caption-least")) {
         const std::size_t width = items.rows.size() / items.size();
-        const std::vector<float> texts = [&] {
-            const auto found = td::embed_texts(session.opened.clip, *session.opened.tokenizer, captions);
-            return std::vector<float>(found.data(), found.data() + found.size());
-        }();
+        const std::vector<float> texts = embed_texts(session.opened, captions);
         for (std::size_t i = 0; i < captions.size(); ++i) {
             const float* const row = items.rows.data() + of[i] * width;
             const auto cosine = static_cast<double>(std::inner_product(row, row + width, texts.begin() + static_cast<std::ptrdiff_t>(i * width), 0.0F));
@@ -150,8 +147,7 @@ private:
 /// Embeds the samples' pictures and captions; a run that is killed goes on where it was. `of` says which sample each item is.
 Items read_shards(const Arguments& arguments, const Shards& shards, const std::filesystem::path& journal, std::vector<std::size_t>& of) {
     const Opened opened = open(arguments);
-    if (!opened.clip.parts().image || !opened.clip.parts().text)
-        throw td::Error(weights_of(arguments).string(), "both towers of a model, to compare pictures and captions", opened.clip.sizes().architecture);
+    require_both(opened, arguments, "pictures and captions");
     const std::size_t width = opened.clip.sizes().embedding, floats = opened.preprocess.count();
     // A row is the embedding, the cosine of the caption, the pixels, and the signature's bytes.
     static_assert(sizeof(td::PictureSignature) % sizeof(float) == 0);

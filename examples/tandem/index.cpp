@@ -351,9 +351,7 @@ int run(const Arguments& arguments) {
     if (!is_new) before.emplace(Catalogue::create(database));
     const Arguments options = before && !arguments.has("--again") ? with_model_of(*before, arguments) : arguments;
     const Opened opened = open(options);
-    if (!opened.clip.parts().image || !opened.clip.parts().text)
-        throw td::Error(weights_of(options).string(), "both towers of a model, to compare pictures and texts",
-                        opened.clip.sizes().architecture);
+    require_both(opened, options, "pictures and texts");
     const std::string fingerprint = fingerprint_of(options, opened);
     const Catalogue catalogue = before ? std::move(*before) : Catalogue::create(database);
     Transaction beginning(catalogue.database());

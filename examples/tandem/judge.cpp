@@ -1,7 +1,5 @@
 #include "judge.hpp"
 
-#include "word_index.hpp"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -18,6 +16,7 @@
 #include <tandem/tasks/retrieval.hpp>
 
 #include "searcher.hpp"
+#include "word_index.hpp"
 
 namespace program {
 

@@ -201,22 +201,17 @@ std::string without_password(const std::string& where) {
     };
     const std::unique_ptr<PQconninfoOption, Free> options(PQconninfoParse(where.c_str(), &error));
     PQfreemem(error);
-    // libpq's own message has the whole text in it.
-    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-    const auto has_odd_port = [&] {
-        for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option) {
-            if (std::string_view(option->keyword) == "port" && option->val != nullptr && !std::ranges::all_of(std::string_view(option->val), is_digit)) return true;
-        }
-        return false;
-    };
-    if (!options || has_odd_port()) throw td::Error("--database", "postgresql://user:password@host:port/database, in which /, @ and : of a password are written %2F, %40 and %3A", "another text");
     const auto value = [&](const std::string& name) {
-        for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option) {
+        for (const PQconninfoOption* option = options.get(); option != nullptr && option->keyword != nullptr; ++option) {
             if (option->keyword == name && option->val != nullptr) return std::string(option->val);
         }
         return std::string();
     };
     const std::string user = value("user"), port = value("port");
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    // libpq's own message has the whole text in it.
+    if (!options || !std::ranges::all_of(port, is_digit))
+        throw td::Error("--database", "postgresql://user:password@host:port/database, in which /, @ and : of a password are written %2F, %40 and %3A", "another text");
     return "postgresql://" + user + (user.empty() ? "" : "@") + value("host") + (port.empty() ? "" : ":" + port) + "/" + value("dbname");
 }
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 #include <nlohmann/json.hpp>
 
@@ -53,6 +54,13 @@ td::PhraseMaps maps_of(const Opened& opened, const td::Image& picture, td::Patch
         rows, rows.size() / sizes.embedding, windows);
 }
 
+/// The maps of some of the phrases.
+td::PhraseMaps of_phrases(const td::PhraseMaps& maps, std::span<const std::size_t> phrases) {
+    td::PhraseMaps some{.phrases = phrases.size(), .grid = maps.grid, .values = {}};
+    for (const std::size_t phrase : phrases) some.values.insert(some.values.end(), maps.of(phrase).begin(), maps.of(phrase).end());
+    return some;
+}
+
 /// What is no phrase: the texts of --background, or what says nothing in particular.
 std::vector<float> background_rows(const Opened& opened, const Arguments& arguments) {
     if (!arguments.has("--background")) return embed_neutral(opened);
@@ -76,6 +84,8 @@ int report(const Arguments& arguments) {
     const std::size_t width = opened.clip.sizes().embedding, labels = drawings.labels.size();
     const auto classifier = td::zero_shot_classifier(opened.clip, *opened.tokenizer, drawings.labels, templates);
     const std::vector<float> background = background_rows(opened, arguments);
+    std::vector<float> all(classifier.data(), classifier.data() + classifier.size());
+    all.insert(all.end(), background.begin(), background.end());
     const int side = 2 * static_cast<int>(opened.preprocess.size.height);
     // What background phrases are handicapped by is chosen on the first half of the scenes, method by method, and judged on the second.
     std::vector<double> handicaps;
@@ -97,13 +107,10 @@ int report(const Arguments& arguments) {
     for (std::size_t i = 0; i < count; ++i) {
         const Scene scene = maker.compose(maker.some_labels(2 + maker.below(3)), side);
         const bool is_judged = i >= count / 2;
-        std::vector<float> some, all(classifier.data(), classifier.data() + classifier.size());
-        for (const Placed& placed : scene.placed) {
-            const float* const row = classifier.data() + placed.label * width;
-            some.insert(some.end(), row, row + width);
-        }
-        some.insert(some.end(), background.begin(), background.end());
-        all.insert(all.end(), background.begin(), background.end());
+        // Of all phrases, those of the scene's labels, and what is background.
+        std::vector<std::size_t> here;
+        for (const Placed& placed : scene.placed) here.push_back(placed.label);
+        for (std::size_t row = labels; row * width < all.size(); ++row) here.push_back(row);
         td::SegmentOptions options{.background = background.size() / width, .least = arguments.share("--least", 0)};
         const auto named = [&](std::vector<std::uint16_t> found) {
             for (std::uint16_t& label : found) {
@@ -114,7 +121,8 @@ int report(const Arguments& arguments) {
         things += is_judged ? scene.placed.size() : 0;
         for (std::size_t m = 0; m < methods.size(); ++m) {
             Score& score = scores[m];
-            const td::PhraseMaps maps = maps_of(opened, scene.image, methods[m].features, some, windows);
+            const td::PhraseMaps everything = maps_of(opened, scene.image, methods[m].features, all, windows);
+            const td::PhraseMaps maps = of_phrases(everything, here);
             if (!is_judged) {
                 for (std::size_t h = 0; h < handicaps.size(); ++h) {
                     options.handicap = handicaps[h];
@@ -125,7 +133,7 @@ int report(const Arguments& arguments) {
             }
             options.handicap = handicaps[score.choice];
             score.here.add(named(td::segment(maps, size, options).labels), scene.labels);
-            score.all.add(td::segment(maps_of(opened, scene.image, methods[m].features, all, windows), size, options).labels, scene.labels);
+            score.all.add(td::segment(everything, size, options).labels, scene.labels);
             for (std::size_t thing = 0; thing < scene.placed.size(); ++thing) {
                 const std::vector<float> large = td::enlarge(maps.of(thing), maps.grid, size);
                 const auto best = static_cast<std::size_t>(std::ranges::max_element(large) - large.begin());
@@ -137,18 +145,17 @@ int report(const Arguments& arguments) {
         std::vector<float> pixels(opened.preprocess.count());
         to_pixels(opened, scene.image, "a scene", pixels);
         const auto whole = opened.clip.encode_image(pixels);
-        const auto best = [&](std::span<const float> rows) {
+        const auto best = [&](std::size_t phrases, const auto& row_of) {
             std::size_t at = 0;
             float most = -2;
-            for (std::size_t row = 0; row * width < rows.size() - background.size(); ++row) {
-                float cosine = 0;
-                for (std::size_t j = 0; j < width; ++j) cosine += whole.data()[j] * rows[row * width + j];
-                if (cosine > most) most = cosine, at = row;
+            for (std::size_t phrase = 0; phrase < phrases; ++phrase) {
+                const float cosine = std::inner_product(whole.data(), whole.data() + width, all.data() + row_of(phrase) * width, 0.0F);
+                if (cosine > most) most = cosine, at = phrase;
             }
             return std::vector<std::uint16_t>(size.area(), static_cast<std::uint16_t>(at));
         };
-        scores.back().here.add(named(best(some)), scene.labels);
-        scores.back().all.add(best(all), scene.labels);
+        scores.back().here.add(named(best(scene.placed.size(), [&](std::size_t phrase) { return here[phrase]; })), scene.labels);
+        scores.back().all.add(best(labels, [](std::size_t phrase) { return phrase; }), scene.labels);
     }
     std::printf("%zu scenes of %d pixels, %zu things of %zu labels, %zu windows a side; as many others for the handicap\n", count - count / 2, side, things,
                 labels, windows);

@@ -21,9 +21,7 @@ int run(const Arguments& options) {
     const std::size_t top = std::min(options.number("--top", 5), labels.size());
     const Pictures pictures = list_pictures(options.require("--images"));
     const Opened opened = open(options);
-    if (!opened.clip.parts().image || !opened.clip.parts().text)
-        throw td::Error(weights_of(options).string(), "both towers of a model, to compare pictures and labels",
-                        opened.clip.sizes().architecture);
+    require_both(opened, options, "pictures and labels");
     if (labels.size() < 2 && !opened.clip.logit_bias())
         throw td::Error("--labels", "two labels or more: the probability of one alone is always 100 %", labels.front());
     opened.clip.logit_scale();  // there, before the work

@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from program_case import ProgramCase
 from small_model import picture, write_model
 
 OPTIONS = None
@@ -58,32 +59,16 @@ class Server:
         shutil.rmtree(self.folder)
 
 
-class Case(unittest.TestCase):
+class Case(ProgramCase):
     count = 0
 
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = Path(tempfile.mkdtemp(prefix="tandem-postgres-files-")).resolve()
-        write_model(cls.folder / "quickstart")
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.folder)
-
     def setUp(self):
-        self.pictures = self.folder / "pictures"
-        shutil.rmtree(self.pictures, ignore_errors=True)
-        self.pictures.mkdir()
+        self.empty_pictures()
         Case.count += 1
         self.name = f"catalogue{Case.count}"
         SERVER.sql("postgres", f"CREATE DATABASE {self.name}")
         self.server = SERVER.url(self.name)
         self.file = self.folder / f"{self.name}.db"
-
-    def run_program(self, *arguments, code=0):
-        result = subprocess.run([OPTIONS.program, *map(str, arguments)], capture_output=True, text=True, errors="replace", cwd=self.folder)
-        self.assertEqual(result.returncode, code, result.stderr)
-        return result
 
     def both(self, *arguments, without_numbers=False):
         """What the program says with both kinds of database, which must be the same but for the database's name."""
@@ -175,7 +160,7 @@ class BothKinds(Case):
     def test_a_password_is_not_shown(self):
         for place in (self.server, self.server.replace(":secret", "") + "&password=secret", "postgresql://u:secret@[::1/db", "postgresql://u:sec/secret@host/db",
                       SERVER.url("nowhere") + "&password=secret"):
-            result = subprocess.run([OPTIONS.program, "index", self.pictures, "--database", place], capture_output=True, text=True, errors="replace", cwd=self.folder)
+            result = self.run_anyway("index", self.pictures, "--database", place)
             self.assertNotIn("secret", result.stdout + result.stderr, place)
 
     def test_what_is_not_there(self):
@@ -189,7 +174,7 @@ class ManyMachines(Case):
     def test_two_indexers_and_two_servers(self):
         for i in range(64):
             (self.pictures / f"{i}.png").write_bytes(picture(i))
-        runs = [subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.server], cwd=self.folder, stdout=subprocess.DEVNULL,
+        runs = [subprocess.Popen([self.program, "index", self.pictures, "--database", self.server], cwd=self.folder, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True) for _ in range(3)]  # fmt: skip
         for run in runs:
             error = run.communicate()[1]
@@ -197,7 +182,7 @@ class ManyMachines(Case):
         self.check_whole()
         self.assertEqual(self.number("SELECT count(*) FROM vector"), 64)
 
-        servers = [subprocess.Popen([OPTIONS.program, "serve", "--database", self.server, "--port", "0"], cwd=self.folder, stdout=subprocess.PIPE,
+        servers = [subprocess.Popen([self.program, "serve", "--database", self.server, "--port", "0"], cwd=self.folder, stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, text=True) for _ in range(2)]  # fmt: skip
         try:
             addresses = [server.stdout.readline().split()[-1].rstrip("/") for server in servers]
@@ -239,7 +224,7 @@ class ManyMachines(Case):
             (self.pictures / f"{i}.png").write_bytes(picture(i, side=200))
         draw = random.Random(7)
         for _ in range(OPTIONS.kills):
-            process = subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.server], cwd=self.folder, stdout=subprocess.DEVNULL,
+            process = subprocess.Popen([self.program, "index", self.pictures, "--database", self.server], cwd=self.folder, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL)  # fmt: skip
             time.sleep(draw.uniform(0, 0.3))
             process.kill()
@@ -254,7 +239,7 @@ if __name__ == "__main__":
     parser.add_argument("--program", required=True, type=Path)
     parser.add_argument("--kills", type=int, default=12)
     OPTIONS, rest = parser.parse_known_args()
-    OPTIONS.program = OPTIONS.program.resolve()
+    ProgramCase.program = OPTIONS.program.resolve()
     SERVER = Server()
     try:
         result = unittest.main(argv=[sys.argv[0], *rest], exit=False).result

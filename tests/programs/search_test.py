@@ -18,38 +18,26 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 import urllib.parse
 from pathlib import Path
 
+from program_case import ProgramCase
 from small_model import picture, write_model
 
 OPTIONS = None
 
 
-class Case(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = Path(tempfile.mkdtemp(prefix="tandem-search-")).resolve()
-        cls.model = cls.folder / "quickstart"
-        write_model(cls.model)
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.folder)
-
+class Case(ProgramCase):
     def setUp(self):
-        self.pictures = self.folder / "pictures"
-        shutil.rmtree(self.pictures, ignore_errors=True)
-        self.pictures.mkdir()
+        self.empty_pictures()
         self.database = self.folder / "pictures.db"
         for file in self.folder.glob("pictures.db*"):
             file.unlink()
 
     def run_program(self, *arguments, fails=False, **options):
-        result = subprocess.run([OPTIONS.program, *map(str, arguments)], capture_output=True, text=True, errors="replace", cwd=self.folder, **options)
+        result = self.run_anyway(*arguments, **options)
         self.assertEqual(result.returncode != 0, fails, result.stderr)
         return result
 
@@ -200,7 +188,7 @@ class Indexing(Case):
             (self.pictures / f"{i}.png").write_bytes(picture(i, side=200))
         draw = random.Random(7)
         for _ in range(OPTIONS.kills):
-            process = subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.database],
+            process = subprocess.Popen([self.program, "index", self.pictures, "--database", self.database],
                                        cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
             time.sleep(draw.uniform(0, 0.15))
             process.kill()
@@ -286,7 +274,7 @@ class Indexing(Case):
     def test_two_at_once(self):
         for i in range(64):
             (self.pictures / f"{i}.png").write_bytes(picture(i))
-        runs = [subprocess.Popen([OPTIONS.program, "index", self.pictures, "--database", self.database], cwd=self.folder,
+        runs = [subprocess.Popen([self.program, "index", self.pictures, "--database", self.database], cwd=self.folder,
                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]  # fmt: skip
         for run in runs:
             error = run.communicate()[1]
@@ -514,7 +502,7 @@ class Serving(Case):
         self.start()
 
     def start(self, *arguments):
-        self.server = subprocess.Popen([OPTIONS.program, "serve", "--database", self.database, "--port", "0", *arguments], cwd=self.folder,
+        self.server = subprocess.Popen([self.program, "serve", "--database", self.database, "--port", "0", *arguments], cwd=self.folder,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
         self.address = urllib.parse.urlsplit(self.server.stdout.readline()).netloc
 
@@ -706,4 +694,5 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--requests", type=int, default=400)
     OPTIONS, rest = parser.parse_known_args()
+    ProgramCase.program = OPTIONS.program
     unittest.main(argv=[sys.argv[0], *rest])

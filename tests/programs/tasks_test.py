@@ -15,17 +15,15 @@ import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import unittest
 import xml.etree.ElementTree
 import zlib
 from pathlib import Path
 
+from program_case import ProgramCase
 from programs_test import png
 from small_model import picture, write_model
-
-OPTIONS = None
 
 
 def chunk(kind, content):
@@ -68,23 +66,7 @@ def enlarged(data, times):
     return png(width * times, height * times, b"".join((b"\0" + row) * times for row in wide))
 
 
-class Case(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = Path(tempfile.mkdtemp(prefix="tandem-tasks-")).resolve()
-        write_model(cls.folder / "quickstart")
-
-    @classmethod
-    def tearDownClass(cls):
-        shutil.rmtree(cls.folder)
-
-    def run_program(self, *arguments, code=0):
-        result = subprocess.run([OPTIONS.program, *map(str, arguments)], capture_output=True, text=True, errors="replace", cwd=self.folder)
-        self.assertEqual(result.returncode, code, result.stderr)
-        return result
-
-
-class Pictures(Case):
+class Pictures(ProgramCase):
     def setUp(self):
         (self.folder / "picture.png").write_bytes(picture(3, side=120))
 
@@ -117,7 +99,7 @@ class Pictures(Case):
                                    (["--phrases", "a", "--out", "picture.png"], "another file than what is read"),
                                    (["--phrases", "a", "--out", "x.png", "--masks", "."], "another folder than that of --out"),
                                    (["--phrases", "a", "--out", "nowhere/x.png"], "nowhere")):  # fmt: skip
-            result = subprocess.run([OPTIONS.program, "segment", "--image", "picture.png", *arguments], capture_output=True, text=True, cwd=self.folder)
+            result = subprocess.run([self.program, "segment", "--image", "picture.png", *arguments], capture_output=True, text=True, cwd=self.folder)
             self.assertIn(result.returncode, (1, 2))
             self.assertIn(message, result.stderr)
             self.assertFalse((self.folder / "x.png").exists())
@@ -165,7 +147,7 @@ class Pictures(Case):
         self.assertIn("neither --text nor --layer", self.run_program("attention", "--image", "picture.png", "--rollout", "--layer", 1, "--out", "map.png", code=2).stderr)
 
 
-class Drawing(Case):
+class Drawing(ProgramCase):
     """A model of random weights sees what it likes; what is asked here is that drawing goes where it is led."""
 
     def draw(self, *arguments, code=0):
@@ -210,7 +192,7 @@ class Drawing(Case):
         self.assertFalse(list(self.folder.glob("x.*")))
 
 
-class Conditioning(Case):
+class Conditioning(ProgramCase):
     """At real sizes tests/parity/conditioning.py compares what is written."""
 
     def test_wrong_use(self):
@@ -232,7 +214,7 @@ class Conditioning(Case):
         (self.folder / "x.safetensors").unlink()
 
 
-class Curation(Case):
+class Curation(ProgramCase):
     def setUp(self):
         for file in self.folder.glob("*.t*"):
             file.unlink()
@@ -322,7 +304,7 @@ class Curation(Case):
         (self.folder / "a.tar").write_bytes(whole[:len(whole) // 2 + 100])
         sizes = []
         for turn in range(6):
-            process = subprocess.Popen([OPTIONS.program, "curate", "a.tar", "b.tar", "--out", "kept.txt"], cwd=self.folder,
+            process = subprocess.Popen([self.program, "curate", "a.tar", "b.tar", "--out", "kept.txt"], cwd=self.folder,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             # As soon as something is in the journal, or a moment later.
             for _ in range(1000):
@@ -356,6 +338,6 @@ class Curation(Case):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, type=Path)
-    OPTIONS, rest = parser.parse_known_args()
-    OPTIONS.program = OPTIONS.program.resolve()
+    options, rest = parser.parse_known_args()
+    ProgramCase.program = options.program.resolve()
     unittest.main(argv=[sys.argv[0], *rest])
