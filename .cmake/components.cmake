@@ -1,8 +1,8 @@
 # What the library and its components link. Read by this project's own build and by the installed package alike.
 
 # image: reads JPEG and PNG; webp: reads WebP where images/webp.hpp is included; text: Unicode and compressed vocabularies;
-# eigen: interop with Eigen.
-set(tandem_components image webp text eigen)
+# eigen: interop with Eigen; hnsw: approximate search where tasks/approximate_index.hpp is included.
+set(tandem_components image webp text eigen hnsw)
 
 # Finds what every program needs: oneTBB (as TBB::tbb) and the headers of xsimd and RapidJSON, as targets where the
 # including project has made them, else as include directories. The packages' own CMake files are not asked for the
@@ -93,6 +93,13 @@ function(tandem_add_component name missing)
             list(APPEND lacking "Eigen 3 (Debian: libeigen3-dev)")
         endif()
         set(libraries Eigen3::Eigen)
+    elseif(name STREQUAL "hnsw")
+        # Headers only, without a CMake package.
+        find_path(TANDEM_HNSW_DIRECTORY hnswlib/hnswlib.h)
+        mark_as_advanced(TANDEM_HNSW_DIRECTORY)
+        if(NOT TANDEM_HNSW_DIRECTORY)
+            list(APPEND lacking "hnswlib (Debian: libhnswlib-dev)")
+        endif()
     endif()
     if(name STREQUAL "webp" AND NOT lacking)
         tandem_add_component(image lacking)
@@ -110,6 +117,9 @@ function(tandem_add_component name missing)
     if(name STREQUAL "webp")
         target_link_libraries(tandem::${name} INTERFACE tandem::image)
         target_include_directories(tandem::${name} SYSTEM INTERFACE ${TANDEM_WEBP_DIRECTORY})
+    endif()
+    if(name STREQUAL "hnsw")
+        target_include_directories(tandem::${name} SYSTEM INTERFACE ${TANDEM_HNSW_DIRECTORY})
     endif()
     if(name STREQUAL "text")
         target_include_directories(tandem::${name} SYSTEM INTERFACE ${TANDEM_UTF8PROC_DIRECTORY})

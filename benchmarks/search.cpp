@@ -1,13 +1,15 @@
 // tandem's side of search.sh: an index over rows of a file, searched as standard input says.
 //   search ROWS.f32 QUERIES.f32 WIDTH THREADS
-// Prints "ready", what two cores can read (GB/s) and which kernels run. Then, for every line "exact|fast COUNT K REPEATS", the
+// Prints "ready", what two cores can read (GB/s) and which kernels run. Then, for every line "exact|fast|graphs COUNT K REPEATS", the
 // seconds of the shortest of so many searches for the first COUNT queries, the rows scored again a query, and the positions
-// found.
+// found; for a line "make COUNT K PERCENT", the seconds that graphs take to make, and the breadth that finds that share of the K
+// nearest of all queries but the first COUNT.
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +18,7 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/kernels/dispatch.hpp>
+#include <tandem/tasks/approximate_index.hpp>
 #include <tandem/tasks/index.hpp>
 
 #include "ceiling.hpp"
@@ -49,13 +52,25 @@ int main(int count, char** arguments) try {
                 std::string(td::kernels::name_of(td::kernels::active_isa())).c_str());
     std::fflush(stdout);
     std::string kind;
+    std::optional<td::ApproximateIndex> graphs;
     for (std::size_t asked = 0, k = 0, repeats = 0; std::cin >> kind >> asked >> k >> repeats;) {
+        if (kind == "make") {
+            const double start = ceiling::detail::now();
+            graphs.emplace(index, td::GraphOptions{}, [](std::size_t done, std::size_t all) {
+                if (done % 50000 == 0) std::fprintf(stderr, "%zu of %zu rows are linked\n", done, all);
+            });
+            const double seconds = ceiling::detail::now() - start;
+            graphs->choose_breadth(std::span(queries).subspan(asked * width), k, 0.01 * static_cast<double>(repeats));
+            std::printf("%.1f %zu\n", seconds, graphs->breadth());
+            std::fflush(stdout);
+            continue;
+        }
         const auto some = std::span(queries).first(asked * width);
         td::SearchResult result;
         double best = 1e9;
         for (std::size_t i = 0; i < repeats; ++i) {
             const double start = ceiling::detail::now();
-            result = index.search(some, k, {.exact = kind == "exact"});
+            result = kind == "graphs" ? graphs->search(some, k) : index.search(some, k, {.exact = kind == "exact"});
             best = std::min(best, ceiling::detail::now() - start);
         }
         std::printf("%.9f %.1f", best, static_cast<double>(result.rescored) / static_cast<double>(asked));

@@ -103,6 +103,38 @@ def check(arguments):
     return wrong
 
 
+def approximate(arguments):
+    """Graphs beside the exact index: how many of the nearest they find of texts that nothing was chosen by, and how much sooner."""
+    with safe_open(arguments.embeddings, framework="numpy") as file:
+        pictures, texts = file.get_tensor("image_embeddings"), file.get_tensor("text_embeddings")
+    generator = numpy.random.default_rng(2)
+    width, asked = pictures.shape[1], min(400, len(texts) // 2)
+    rows = numpy.empty((arguments.rows, width), dtype=numpy.float32)
+    for first in range(0, arguments.rows, 100_000):  # each picture's own row, and rows about it
+        part = numpy.arange(first, min(first + 100_000, arguments.rows))
+        noise = arguments.spread * random_rows(generator, len(part), width) * (part >= len(pictures))[:, None]
+        rows[part] = unit(pictures[part % len(pictures)] + noise)
+    queries = texts[generator.permutation(len(texts))[: 2 * asked]]
+    with tempfile.TemporaryDirectory() as folder:
+        tandem = Tandem(arguments.program, Path(folder), rows, queries, arguments.threads)
+    print(f"{arguments.rows} rows of {width} about {len(pictures)} pictures' (distance {arguments.spread}), k = {K}, {arguments.threads} threads; kernels: {tandem.kernels}")
+    tandem.process.stdin.write(f"make {asked} {K} 95\n")
+    tandem.process.stdin.flush()
+    seconds, breadth = tandem.read()
+    print(f"made in {float(seconds):.0f} s; breadth {breadth}, chosen on {len(queries) - asked} texts for 95 %", flush=True)
+    _, _, wanted = tandem.search("exact", asked, 1)
+    _, rescored, found = tandem.search("graphs", asked, 1)
+    score = lambda places: numpy.einsum("qd,qkd->qk", queries[:asked].astype(numpy.float64), rows[places].astype(numpy.float64))
+    recall = (score(found) >= score(wanted)[:, -1:]).mean()
+    for count in (1, 64):
+        times = [[tandem.search(kind, count, 3)[0] for kind in ("exact", "graphs")] for _ in range(arguments.rounds)]
+        exact, graphs = numpy.median(times, axis=0)
+        print(f"{count} at once: exact {1e3 * exact:.1f} ms, graphs {1e3 * graphs:.2f} ms, ratio {exact / graphs:.1f}", flush=True)
+    print(f"recall@{K} of {asked} held-out texts: {recall:.4f}; {rescored:.0f} rows scored a query")
+    tandem.process.stdin.close()
+    tandem.process.wait()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
     parser.add_argument("program")
@@ -111,10 +143,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--check", type=int, metavar="N", help="instead: compare the answers to N queries with brute force")
-    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="for --check, beside random ones: what tandem embed wrote of pictures and texts")
+    parser.add_argument("--approximate", action="store_true", help="instead: graphs over rows about those of --embeddings, asked its texts")
+    parser.add_argument("--spread", type=float, default=0.5, help="for --approximate: how far rows are from the picture that they are about")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="for --check, beside random ones, and --approximate: what tandem embed wrote of pictures and texts")
     arguments = parser.parse_args()
     if arguments.check:
         return 1 if check(arguments) else 0
+    if arguments.approximate:
+        if not arguments.embeddings:
+            parser.error("--approximate needs --embeddings")
+        return approximate(arguments)
     faiss.omp_set_num_threads(arguments.threads)
     generator = numpy.random.default_rng(0)
     print(f"{arguments.rows} rows of {arguments.width}, k = {K}, {arguments.threads} threads")

@@ -5,8 +5,8 @@ The umbrella include/tandem/tandem.hpp is expanded in the order of its includes,
 is text that several namespaces repeat, wherever it is included. Standard headers are gathered at the top; other
 includes stay where they are, the first of each. The definitions of a header, <name>.impl.hpp, which it includes at its
 end unless TANDEM_COMPILED is set, stand together behind all declarations, with what only they include: they are left
-out of units that see TANDEM_COMPILED, but for the one that defines TANDEM_IMPLEMENTATION. tensor/eigen.hpp and
-images/webp.hpp come last, for programs that define TANDEM_EIGEN and TANDEM_WEBP; cuda.cuh and what only it includes are left out.
+out of units that see TANDEM_COMPILED, but for the one that defines TANDEM_IMPLEMENTATION. tensor/eigen.hpp,
+images/webp.hpp and tasks/approximate_index.hpp come last, for programs that define TANDEM_EIGEN, TANDEM_WEBP and TANDEM_HNSW; cuda.cuh and what only it includes are left out.
 """
 import argparse
 import pathlib
@@ -20,7 +20,8 @@ DEFINITIONS = ".impl.hpp"
 # The last lines of a header that has definitions.
 DEFINITIONS_CONDITION = "#if !defined(TANDEM_COMPILED)"
 DEFINITIONS_WANTED = "#if !defined(TANDEM_COMPILED) || defined(TANDEM_IMPLEMENTATION)"
-OPTIONAL = {"tensor/eigen.hpp": "TANDEM_EIGEN", "images/webp.hpp": "TANDEM_WEBP"}
+OPTIONAL = {"tensor/eigen.hpp": "TANDEM_EIGEN", "images/webp.hpp": "TANDEM_WEBP",
+            "tasks/approximate_index.hpp": "TANDEM_HNSW"}
 
 # A raw string, a string, a character, a line comment, a block comment. A quote after a digit separates digits.
 TOKEN = re.compile(

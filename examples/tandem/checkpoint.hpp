@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -130,8 +131,16 @@ inline bool is_finite(std::span<const float> values) {
     return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
 }
 
-/// The embeddings of texts, [N, embedding].
+/// The embeddings of texts, [N, embedding]. What the model does not read of them is said on standard error.
 inline std::vector<float> embed_texts(const Opened& opened, std::span<const std::string> texts) {
+    // With one more token to come, a text that ends within the context has the same ones as before.
+    const std::size_t context = opened.clip.sizes().context;
+    const std::vector<td::Id> ids = opened.tokenizer->encode_batch(texts, context), more = opened.tokenizer->encode_batch(texts, context + 1);
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+        const auto row = ids.begin() + static_cast<std::ptrdiff_t>(i * context);
+        if (!std::equal(row, row + static_cast<std::ptrdiff_t>(context), more.begin() + static_cast<std::ptrdiff_t>(i * (context + 1))))
+            std::fprintf(stderr, "longer than the %zu tokens that the model reads, its end is left out: %s\n", context, texts[i].c_str());
+    }
     const auto found = td::embed_texts(opened.clip, *opened.tokenizer, texts);
     return {found.data(), found.data() + found.size()};
 }

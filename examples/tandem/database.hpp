@@ -55,7 +55,8 @@ public:
     virtual void run(const std::string& sql) = 0;
     virtual void begin_writing() = 0;
     virtual void begin_reading() = 0;
-    virtual void commit() = 0;
+    /// As news to other connections, or not: see version().
+    virtual void commit(bool is_news) = 0;
     virtual void roll_back() noexcept = 0;
     /// Another one after other connections have committed.
     virtual std::int64_t version() = 0;
@@ -149,7 +150,12 @@ public:
     }
 
     void commit() {
-        database_.connection_->commit();
+        database_.connection_->commit(true);
+        is_open_ = false;
+    }
+    /// Where nothing was written that readers know of: they do not look for it.
+    void commit_derived() {
+        database_.connection_->commit(false);
         is_open_ = false;
     }
 

@@ -393,6 +393,8 @@ int run(const Arguments& arguments) {
         if (catalogue.get("relevance.stale") == stale) catalogue.set("relevance.stale", "");
         transaction.commit();
     }
+    // What searches will load is made now.
+    if (arguments.has(approximate_option.name)) const Searcher searcher(database, opened, true);
     std::printf("%zu added, %zu changed, %zu moved, %zu copies, %zu removed, %zu unchanged, %zu left out; %zu pictures in %s\n",
                 counts.added, counts.changed, counts.moved, counts.copied, counts.removed, counts.unchanged, counts.failed,
                 catalogue.count(), catalogue.database().path().c_str());
@@ -415,6 +417,7 @@ Command index_command() {
                 "must see a folder under one path: what a machine does not find there, it takes out.",
             .options = with_checkpoint_options(
                 {database_option,
+                 approximate_option,
                  {"--captions", "FILE", "captions that lie elsewhere: path<TAB>caption, with paths below DIR"},
                  {"--again", "", "embed all anew, with another model; tags stay"},
                  {"--threads", "N", "(default: one a core)"}}),

@@ -63,7 +63,7 @@ Known read_labelled(const std::filesystem::path& file, const Collection& collect
     }
     if (strange > 0) std::fprintf(stderr, "%s: %zu lines about pictures that the catalogue has not\n", file.c_str(), strange);
     if (!unknown.empty())
-        std::fprintf(stderr, "%s: %zu labels that --labels has not, such as \"%s\"\n", file.c_str(), unknown.size(), unknown.begin()->first.c_str());
+        std::fprintf(stderr, "%s: %zu labels that are not among those asked for, such as \"%s\"\n", file.c_str(), unknown.size(), unknown.begin()->first.c_str());
     Known known;
     const std::size_t width = collection.rows.size() / std::max<std::size_t>(1, collection.pictures.size());
     for (const auto& [place, some] : has) {

@@ -97,9 +97,9 @@ public:
         run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
         is_open_ = true;
     }
-    void commit() override {
+    void commit(bool is_news) override {
         // With what was written, so that whoever sees the number sees that as well.
-        run("UPDATE tandem.change SET number = number + 1");
+        if (is_news) run("UPDATE tandem.change SET number = number + 1");
         run("COMMIT");
         is_open_ = false;
     }

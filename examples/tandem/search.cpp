@@ -28,6 +28,12 @@ void require_date(const Arguments& arguments, const char* name) {
     bool fits = text.size() <= form.size() && (text.size() == 4 || text.size() >= 7);
     for (std::size_t i = 0; fits && i < text.size(); ++i)
         fits = form[i] == 'd' ? text[i] >= '0' && text[i] <= '9' : text[i] == form[i];
+    const auto is_within = [&](std::size_t at, int least, int most) {
+        if (text.size() < at + 2) return true;
+        const int value = 10 * (text[at] - '0') + (text[at + 1] - '0');
+        return value >= least && value <= most;
+    };
+    fits = fits && is_within(5, 1, 12) && is_within(8, 1, 31);
     if (!fits) throw UsageError(name, "YYYY, YYYY-MM or YYYY-MM-DD", text);
 }
 
@@ -86,6 +92,7 @@ Command search_command() {
                 "brackets the words of the query that its caption, name or tags have.",
             .options = with_checkpoint_options(
                 {database_option,
+                 approximate_option,
                  {"--limit", "N", "results shown (default 10)"},
                  {"--by", "both|meaning|words", "what counts: the picture, its words, or both (the default)"},
                  {"--sort", "relevance|date|name", "order of the relevant ones (default relevance)"},

@@ -139,8 +139,7 @@ std::vector<td::Ranked> Search::word_scores(const std::vector<std::string>& word
             const auto position = data.position_of(id);
             if (position && is_set(allowed, *position)) set(have, *position);
         }
-        const td::SearchResult nearest = data.index->search(query, most_words, {.allowed = have});
-        for (const td::Match& match : nearest.matches.front()) scores.push_back({match.position, 1});
+        for (const td::Match& match : data.nearest(catalogue, query, most_words, have)) scores.push_back({match.position, 1});
         return scores;
     }
     WordIndex(catalogue.database()).for_each_scored(words, [&](std::int64_t id, double score) {
@@ -201,8 +200,9 @@ struct Candidate {
 };
 
 /// All that are relevant by meaning, and as many as are shown; and those with the words, which may be further down in meaning.
-std::vector<Candidate> by_meaning(const std::vector<float>& query, const Snapshot& data, const std::vector<std::uint64_t>& may, std::size_t limit,
+std::vector<Candidate> by_meaning(const std::vector<float>& query, const Search& hand, const std::vector<std::uint64_t>& may, std::size_t limit,
                                   const std::vector<td::Ranked>& by_words, bool mixes) {
+    const Snapshot& data = hand.data;
     const td::Standard standard = td::standardise(query, data.background);
     const Judgement& judgement = data.judgement;
     const auto probability = [&](float score) {
@@ -212,7 +212,7 @@ std::vector<Candidate> by_meaning(const std::vector<float>& query, const Snapsho
     const double least = mixes ? judgement.mixture_cut / std::max(1e-9, 1 - *judgement.words) : judgement.cut;
     std::vector<td::Match> matches;
     for (std::size_t k = std::max<std::size_t>(256, limit);; k *= 4) {
-        matches = data.index->search(query, k, {.allowed = may}).matches[0];
+        matches = data.nearest(hand.catalogue, query, k, may);
         if (matches.size() < k || probability(matches.back().score) < least) break;
     }
     std::vector<Candidate> candidates;
@@ -257,8 +257,8 @@ std::optional<std::size_t> Snapshot::position_of(std::int64_t id) const {
     return static_cast<std::size_t>(found - ids.begin());
 }
 
-Searcher::Searcher(std::string path, const Opened& opened)
-    : path_(std::move(path)), opened_(&opened), watched_(Catalogue::open(path_, Database::Mode::read)) {
+Searcher::Searcher(std::string path, const Opened& opened, bool is_approximate)
+    : path_(std::move(path)), opened_(&opened), is_approximate_(is_approximate), watched_(Catalogue::open(path_, Database::Mode::read)) {
     refresh();
 }
 
@@ -283,7 +283,7 @@ void Searcher::load(std::int64_t version) {
     const auto next = std::make_shared<Snapshot>();
     next->version = version;
     const std::size_t width = opened_->clip.sizes().embedding;
-    const Reading moment(database);
+    std::optional<Reading> moment(database);
     const std::string fingerprint = watched_.get("fingerprint");
     if (before && before->index->fingerprint() != fingerprint)
         throw td::Error(database.path(), "the model that this run has opened, " + before->index->fingerprint(),
@@ -307,8 +307,16 @@ void Searcher::load(std::int64_t version) {
     }
     next->index.emplace(width, fingerprint);
     next->index->add(rows);
+    moment.reset();
+    if (is_approximate_) next->nearby = open_nearby(path_, watched_, *opened_, *next->index, next->ids);
     const std::scoped_lock holding(holding_);
     snapshot_ = next;
+}
+
+std::vector<td::Match> Snapshot::nearest(const Catalogue& catalogue, std::span<const float> query, std::size_t k,
+                                         std::span<const std::uint64_t> allowed) const {
+    if (nearby) return nearby->search(catalogue, query, k, allowed);
+    return std::move(index->search(query, k, {.allowed = allowed}).matches.front());
 }
 
 std::size_t Snapshot::word_count(const std::string& word, const Catalogue& catalogue) const {
@@ -405,7 +413,7 @@ Answer Searcher::search(const Request& request) const {
     if (request.ranking == Ranking::words) {
         for (const auto& [position, score] : by_words) candidates.push_back({.position = position, .score = score});
     } else {
-        candidates = by_meaning(query, data, may, request.limit, by_words, mixes);
+        candidates = by_meaning(query, hand, may, request.limit, by_words, mixes);
     }
     if (mixes) {
         for (Candidate& one : candidates) {
@@ -482,7 +490,7 @@ Arguments with_model_of(const Catalogue& catalogue, const Arguments& arguments) 
 Session::Session(const Arguments& arguments)
     : options(with_model_of(Catalogue::open(database_of(arguments), Database::Mode::read), arguments)),
       opened(open(options)),
-      searcher(database_of(arguments), opened) {
+      searcher(database_of(arguments), opened, arguments.has(approximate_option.name)) {
     const std::string now = fingerprint_of(options, opened), stored = searcher.snapshot()->index->fingerprint();
     if (stored != now)
         throw td::Error(searcher.place(), "the model that made its vectors, " + stored,

@@ -18,6 +18,7 @@
 
 #include "catalogue.hpp"
 #include "checkpoint.hpp"
+#include "nearby.hpp"
 #include "words.hpp"
 
 namespace program {
@@ -66,11 +67,15 @@ public:
     std::int64_t version = -1;  ///< of the data
     std::vector<std::int64_t> ids;  ///< of the index' rows, in order
     std::optional<td::Index> index;
+    std::unique_ptr<const Nearby> nearby;  ///< null: the index is asked, which is exact
     std::vector<float> background;
     Judgement judgement;
 
     /// Where a picture stands in the index.
     std::optional<std::size_t> position_of(std::int64_t id) const;
+    /// The k pictures that fit a query best, of those allowed (see td::SearchOptions).
+    std::vector<td::Match> nearest(const Catalogue& catalogue, std::span<const float> query, std::size_t k,
+                                   std::span<const std::uint64_t> allowed) const;
     /// How many pictures have a word; what was counted once is known.
     std::size_t word_count(const std::string& word, const Catalogue& catalogue) const;
 
@@ -85,8 +90,8 @@ std::optional<long long> picture_number(const std::string& text);
 /// Searches may be asked for by several threads at once.
 class Searcher {
 public:
-    /// Loads the vectors of a catalogue that `opened` made.
-    Searcher(std::string path, const Opened& opened);
+    /// Loads the vectors of a catalogue that `opened` made; searches them exactly, or as Nearby does.
+    Searcher(std::string path, const Opened& opened, bool is_approximate);
 
     /// Throws Error that says what is wrong with the request.
     Answer search(const Request& request) const;
@@ -127,6 +132,7 @@ private:
 
     std::string path_;
     const Opened* opened_;
+    bool is_approximate_;
     Catalogue watched_;  ///< whose connection sees that another one has written
     std::int64_t seen_ = -1;
     std::mutex loading_;

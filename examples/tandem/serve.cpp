@@ -485,6 +485,7 @@ Command serve_command() {
                 "and nothing else. What tandem index adds meanwhile appears. SIGTERM and Ctrl-C end it.",
             .options = with_checkpoint_options(
                 {database_option,
+                 approximate_option,
                  {"--port", "N", "(default 8765; 0: any that is free, which is printed)"},
                  {"--listen", "ADDRESS", "another address than 127.0.0.1; needs --token"},
                  {"--token", "TEXT", "what requests have to bring, 16 characters or more"}}),

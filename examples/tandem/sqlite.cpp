@@ -89,7 +89,7 @@ public:
     }
     void begin_writing() override { run("BEGIN IMMEDIATE"); }
     void begin_reading() override { run("BEGIN"); }
-    void commit() override { run("COMMIT"); }
+    void commit(bool) override { run("COMMIT"); }
     // What has failed already may have rolled back by itself.
     void roll_back() noexcept override { sqlite3_exec(handle_.get(), "ROLLBACK", nullptr, nullptr, nullptr); }
     std::int64_t version() override {

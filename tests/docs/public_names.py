@@ -118,7 +118,7 @@ def name_of(head):
     if entity:
         return entity.group(1)
     # A definition outside of its class, and a constant whose type has brackets of its own.
-    if re.search(r">\s*::\s*\w+\s*\(", head):
+    if re.match(r"[^(]*(>|\b[A-Z]\w*)\s*::\s*\w+\s*\(", head):
         return None
     entity = re.search(r">\s*(\w+)\s*=\s*nullptr", head)
     if entity:

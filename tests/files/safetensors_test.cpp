@@ -17,6 +17,8 @@
 
 #include <tandem/files/safetensors.hpp>
 
+#include "../temporary_folder.hpp"
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TANDEM_TEST_SANITIZED 1
 #elif defined(__has_feature)
@@ -76,23 +78,6 @@ std::string small_file() {
                        entry("c", "BF16", "[3]", "[8,14]") + "," + entry("empty", "U8", "[0]", "[14,14]") + "}  ",
                    zeros(14));
 }
-
-/// A folder of its own for each test, gone at its end.
-class Folder {
-public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "tandem-safetensors-XXXXXX").string();
-        REQUIRE(::mkdtemp(name.data()) != nullptr);
-        path_ = name;
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    ~Folder() { fs::remove_all(path_); }
-    fs::path operator/(const std::string& name) const { return path_ / name; }
-
-private:
-    fs::path path_;
-};
 
 template <class T>
 std::vector<T> elements(const StoredTensor* tensor, std::size_t count) {
@@ -434,7 +419,7 @@ TEST_CASE("Bit flips in a header are refused or harmless, as the reference sees 
     }
     CHECK(verdicts.find('1') != std::string::npos);
 
-    const Folder folder;
+    const TemporaryFolder folder;
     std::ofstream(folder / "cases", std::ios::binary) << cases;
     const std::optional<std::string> reference = python("verdicts", folder / "cases");
     if (!reference) {
@@ -456,7 +441,7 @@ TEST_CASE("Hostile headers cost no more memory than the file and 16 MB", "[data]
     };
     // The header is made by one process and read by another, so that no memory of the making is there to be reused.
     const auto check = [&](const std::string& what, auto make_header, const std::string& expected) {
-        const Folder folder;
+        const TemporaryFolder folder;
         const fs::path path = folder / "x.safetensors";
         REQUIRE(in_child([&] {
                     std::ofstream stream(path, std::ios::binary);
@@ -572,7 +557,7 @@ TEST_CASE("Elements convert exactly, and only where they may", "[data][safetenso
 
 TEMPLATE_TEST_CASE("What is saved reads back", "[data][safetensors]", float, double, td::bfloat16, std::int32_t,
                    std::int64_t, std::uint8_t) {
-    const Folder folder;
+    const TemporaryFolder folder;
     std::vector<TestType> values;
     for (int i = 0; i < 6; ++i) values.push_back(static_cast<TestType>(static_cast<float>(i * 21)));
     const std::vector<StoredTensor> tensors{td::stored_tensor<TestType>("z.first", {2, 3}, values),
@@ -596,7 +581,7 @@ TEMPLATE_TEST_CASE("What is saved reads back", "[data][safetensors]", float, dou
 }
 
 TEST_CASE("Tensors of mixed width are each aligned", "[data][safetensors]") {
-    const Folder folder;
+    const TemporaryFolder folder;
     const std::string data = zeros(64);
     const std::vector<StoredTensor> tensors{{"a", DataType::U8, {3}, bytes_of(data).first(3)},
                                             {"b", DataType::F64, {2}, bytes_of(data).first(16)},
@@ -614,14 +599,14 @@ TEST_CASE("Tensors of mixed width are each aligned", "[data][safetensors]") {
 }
 
 TEST_CASE("An empty file of tensors is a file", "[data][safetensors]") {
-    const Folder folder;
+    const TemporaryFolder folder;
     td::save_safetensors(folder / "m", {});
     CHECK(fs::file_size(folder / "m") == 16);
     CHECK(td::Safetensors::open(folder / "m").tensors().empty());
 }
 
 TEST_CASE("What must not be saved is refused and the old file stays", "[data][safetensors]") {
-    const Folder folder;
+    const TemporaryFolder folder;
     const std::string data = zeros(8);
     const auto refusal = [&](const std::vector<StoredTensor>& tensors,
                              const std::map<std::string, std::string>& metadata = {}) -> std::string {
@@ -672,7 +657,7 @@ TEST_CASE("The reference's own file reads", "[data][safetensors]") {
 }
 
 TEST_CASE("The reference reads what is saved, in all 22 types", "[data][safetensors]") {
-    const Folder folder;
+    const TemporaryFolder folder;
     std::string data;
     for (int i = 0; i < 256; ++i) data += static_cast<char>(i);
     const std::map<std::string, std::string> metadata{{"a", "1"}, {"\xc3\xa9 \"q\"\\", "\xf0\x9f\x98\x80\t"}};

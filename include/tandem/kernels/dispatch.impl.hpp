@@ -24,7 +24,8 @@ inline constexpr KernelSet<T> scalar_kernels{
     .activate = Scalar<T>::activate,
     .layer_norm = Scalar<T>::layer_norm,
     .softmax = Scalar<T>::softmax,
-    .sum_of_products = Scalar<T>::sum_of_products};
+    .sum_of_products = Scalar<T>::sum_of_products,
+    .dot = Scalar<T>::dot};
 
 template <Real T>
 inline constexpr GradientKernels<T> scalar_gradient_kernels{

@@ -89,6 +89,9 @@ struct KernelSet {
     /// bias is none.
     void (*sum_of_products)(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                             Activation activation, T* y, std::size_t width);
+
+    /// Σ x[i] · y[i] over `size` elements. The order of the sum is the instruction set's.
+    T (*dot)(const T* x, const T* y, std::size_t size);
 };
 
 /// What training needs beside that. A table of its own, so that programs that only infer do not compile it.

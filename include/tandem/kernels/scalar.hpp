@@ -68,6 +68,12 @@ struct Scalar {
         }
     }
 
+    static T dot(const T* x, const T* y, std::size_t size) {
+        T total{0};
+        for (std::size_t i = 0; i < size; ++i) total += x[i] * y[i];
+        return total;
+    }
+
     static void activate(Activation activation, const T* x, T* y, std::size_t size) {
         for (std::size_t i = 0; i < size; ++i) y[i] = activated(activation, x[i]);
     }

@@ -296,6 +296,20 @@ struct VectorKernels {
         }
     }
 
+    static T dot(const T* x, const T* y, std::size_t size) {
+        // Four sums: one would wait for itself.
+        V sums[4] = {V(0), V(0), V(0), V(0)};
+        std::size_t j = 0;
+        for (; j + 4 * lanes <= size; j += 4 * lanes) {
+            for (std::size_t i = 0; i < 4; ++i) sums[i] = fma(V::load(x + j + i * lanes), V::load(y + j + i * lanes), sums[i]);
+        }
+        for (; j < size; j += lanes) {
+            const std::size_t count = size - j < lanes ? size - j : lanes;
+            sums[0] = fma(load(x + j, count), load(y + j, count), sums[0]);
+        }
+        return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    }
+
     static void softmax_backward(const T* y, T* dx, std::size_t count, T scale) {
         V products(0);
         for (std::size_t j = 0; j < count; j += lanes) {
@@ -317,7 +331,8 @@ struct VectorKernels {
                 .activate = activate,
                 .layer_norm = layer_norm,
                 .softmax = softmax,
-                .sum_of_products = sum_of_products};
+                .sum_of_products = sum_of_products,
+                .dot = dot};
     }
 
     static constexpr GradientKernels<T> gradients{.activate_backward = activate_backward,

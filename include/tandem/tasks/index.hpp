@@ -45,6 +45,13 @@ struct IndexWriters;
 
 }  // namespace detail
 
+/// The rows of an index at one moment. They stay where they are while this lives.
+struct IndexRows {
+    std::size_t size = 0;              ///< positions are below it
+    std::vector<const float*> rows;    ///< by position; null where the row was removed
+    std::shared_ptr<const void> held;
+};
+
 /// Rows of float32, found by their product with a query (their cosine, where both have length 1).
 ///
 /// Every row x is kept as float32 and as signed bytes q with a scale s; the query y as two rows of bytes, the second for
@@ -81,6 +88,12 @@ public:
     /// The k rows of the largest products with each of the queries [N, width], or all where there are fewer. Throws Error for
     /// what is no whole query or not finite.
     SearchResult search(std::span<const float> queries, std::size_t k, const SearchOptions& options = {}) const;
+
+    /// The products of one query with rows, removed or not, as search() gives them. Throws Error as search() and row() do.
+    std::vector<float> scores(std::span<const float> query, std::span<const std::size_t> positions) const;
+
+    /// All rows that there are now.
+    IndexRows rows() const;
 
     /// The row at a position, removed or not. Throws Error for a position that was never given.
     std::vector<float> row(std::size_t position) const;

@@ -38,6 +38,14 @@ struct IndexState {
     std::vector<std::shared_ptr<const IndexBlock>> blocks;
     std::vector<std::uint64_t> removed;  ///< a bit a position; words behind the last are 0
     std::size_t size = 0, removed_count = 0;
+
+    /// Throws Error for a position that was never given.
+    const float* row(const char* where, std::size_t position, std::size_t width) const {
+        if (position >= size) throw Error(where, "a position below " + std::to_string(size), std::to_string(position));
+        const auto after = std::ranges::upper_bound(blocks, position, {}, [](const auto& block) { return block->first; });
+        const IndexBlock& block = **(after - 1);
+        return block.rows.data() + (position - block.first) * width;
+    }
 };
 
 struct IndexWriters {
@@ -303,12 +311,33 @@ TANDEM_INLINE void Index::remove(std::span<const std::size_t> positions) {
 
 TANDEM_INLINE std::vector<float> Index::row(std::size_t position) const {
     const auto now = state();
-    const auto after = std::ranges::upper_bound(now->blocks, position, {}, [](const auto& block) { return block->first; });
-    if (position >= now->size)
-        throw Error("Index::row", "a position below " + std::to_string(now->size), std::to_string(position));
-    const detail::IndexBlock& block = **(after - 1);
-    const float* const from = block.rows.data() + (position - block.first) * width_;
+    const float* const from = now->row("Index::row", position, width_);
     return {from, from + width_};
+}
+
+TANDEM_INLINE std::vector<float> Index::scores(std::span<const float> query, std::span<const std::size_t> positions) const {
+    if (query.size() != width_)
+        throw Error("Index::scores", "one query of " + std::to_string(width_), std::to_string(query.size()) + " elements");
+    detail::check_rows("Index::scores", query, width_);
+    const auto now = state();
+    std::vector<float> scores;
+    scores.reserve(positions.size());
+    for (const std::size_t position : positions)
+        scores.push_back(detail::exact_score(now->row("Index::scores", position, width_), query.data(), width_));
+    return scores;
+}
+
+TANDEM_INLINE IndexRows Index::rows() const {
+    const auto now = state();
+    IndexRows all{.size = now->size, .rows = std::vector<const float*>(now->size), .held = now};
+    for (const auto& block : now->blocks) {
+        for (std::size_t i = 0; i < block->count; ++i) {
+            const std::size_t position = block->first + i, word = position / 64;
+            const bool is_removed = word < now->removed.size() && (now->removed[word] >> (position % 64) & 1U) != 0;
+            if (!is_removed) all.rows[position] = block->rows.data() + i * width_;
+        }
+    }
+    return all;
 }
 
 TANDEM_INLINE SearchResult Index::search(std::span<const float> queries, std::size_t k, const SearchOptions& options) const {
