@@ -153,6 +153,7 @@ int run(const Arguments& arguments) {
     require_both(opened, arguments, "pictures and statements");
     const std::vector<float> row = embed_picture(opened, read_picture(opened, picture), picture);
     const std::vector<float> others = arguments.has("--others") ? embed_others(opened, arguments.get("--others"), picture) : std::vector<float>{};
+    report_long_texts(opened, asked.texts);
     const std::vector<double> shares = td::answer_probabilities(row, embed_texts(opened, asked.texts), others, scale_of(opened));
     std::vector<std::size_t> order(shares.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;

@@ -66,6 +66,7 @@ int run(const Arguments& options) {
     std::vector<float> map;
     if (has_text) {
         const std::vector<std::string> captions{options.get("--text")};
+        report_long_texts(opened, captions);
         const auto text = td::embed_texts(opened.clip, *opened.tokenizer, captions);
         map = patch_cosines(opened, pixels, text.elements());
         const auto [lowest, highest] = std::ranges::minmax(map);

@@ -131,16 +131,22 @@ inline bool is_finite(std::span<const float> values) {
     return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
 }
 
-/// The embeddings of texts, [N, embedding]. What the model does not read of them is said on standard error.
-inline std::vector<float> embed_texts(const Opened& opened, std::span<const std::string> texts) {
+/// Says on standard error which of the texts that somebody asks for the model does not read to their end.
+inline void report_long_texts(const td::Tokenizer auto& tokenizer, std::size_t context, std::span<const std::string> texts) {
     // With one more token to come, a text that ends within the context has the same ones as before.
-    const std::size_t context = opened.clip.sizes().context;
-    const std::vector<td::Id> ids = opened.tokenizer->encode_batch(texts, context), more = opened.tokenizer->encode_batch(texts, context + 1);
+    const std::vector<td::Id> ids = tokenizer.encode_batch(texts, context), more = tokenizer.encode_batch(texts, context + 1);
     for (std::size_t i = 0; i < texts.size(); ++i) {
         const auto row = ids.begin() + static_cast<std::ptrdiff_t>(i * context);
         if (!std::equal(row, row + static_cast<std::ptrdiff_t>(context), more.begin() + static_cast<std::ptrdiff_t>(i * (context + 1))))
             std::fprintf(stderr, "longer than the %zu tokens that the model reads, its end is left out: %s\n", context, texts[i].c_str());
     }
+}
+inline void report_long_texts(const Opened& opened, std::span<const std::string> texts) {
+    report_long_texts(*opened.tokenizer, opened.clip.sizes().context, texts);
+}
+
+/// The embeddings of texts, [N, embedding].
+inline std::vector<float> embed_texts(const Opened& opened, std::span<const std::string> texts) {
     const auto found = td::embed_texts(opened.clip, *opened.tokenizer, texts);
     return {found.data(), found.data() + found.size()};
 }

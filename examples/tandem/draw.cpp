@@ -49,6 +49,7 @@ public:
         : model_(td::load<quickstart::design>(model_file(weights))), tokenizer_(td::open_tokenizer(tokenizer)) {}
 
     std::vector<float> embed(const std::string& text) const {
+        report_long_texts(tokenizer_, quickstart::design.text.context, std::span(&text, 1));
         const auto row = td::embed_texts(model_, tokenizer_, std::span(&text, 1));
         return {row.data(), row.data() + row.size()};
     }

@@ -211,6 +211,7 @@ class Moderator {
 public:
     Moderator(Policy policy, const Session& session, const std::filesystem::path& folder)
         : policy_(std::move(policy)), tree_(policy_.taxonomy()), tagger_(tree_, embed_texts(session.opened, texts_of(policy_)), embed_neutral(session.opened)) {
+        report_long_texts(session.opened, texts_of(policy_));
         std::size_t label = 0;
         for (const Rule& rule : policy_.rules) {
             tops_.push_back(label);

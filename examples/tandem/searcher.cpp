@@ -357,6 +357,7 @@ void Searcher::give(std::unique_ptr<Catalogue> catalogue) const {
 std::vector<float> Searcher::embed_picture(const td::Image& picture, const std::string& name) const { return program::embed_picture(*opened_, picture, name); }
 
 std::vector<float> Searcher::embed_text(const std::string& text) const {
+    report_long_texts(*opened_, std::span(&text, 1));
     return finite(text, embed_texts(*opened_, std::span(&text, 1)));
 }
 

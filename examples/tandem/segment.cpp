@@ -197,6 +197,7 @@ int run(const Arguments& arguments) {
     require_transformer(opened, arguments);
     const td::ModelSizes& sizes = opened.clip.sizes();
     const td::Image picture = read_picture(opened, arguments.require("--image"));
+    report_long_texts(opened, phrases);
     const auto classifier = td::zero_shot_classifier(opened.clip, *opened.tokenizer, phrases, templates);
     std::vector<float> rows(classifier.data(), classifier.data() + classifier.size());
     const std::vector<float> background = background_rows(opened, arguments);

@@ -150,6 +150,7 @@ int run(const Arguments& arguments) {
     const auto data = session.searcher.snapshot();
     const Searcher::Lease catalogue(session.searcher);
     const Collection collection = read_collection(*catalogue, *data);
+    report_long_texts(session.opened, taxonomy.labels);
     const auto classifier = td::zero_shot_classifier(session.opened.clip, *session.opened.tokenizer, taxonomy.labels, templates);
     td::Tagger tagger(taxonomy, {classifier.data(), classifier.data() + classifier.size()},
                       embed_neutral(session.opened));

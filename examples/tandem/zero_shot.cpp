@@ -25,6 +25,7 @@ int run(const Arguments& options) {
     if (labels.size() < 2 && !opened.clip.logit_bias())
         throw td::Error("--labels", "two labels or more: the probability of one alone is always 100 %", labels.front());
     opened.clip.logit_scale();  // there, before the work
+    report_long_texts(opened, labels);
     const auto classifier = td::zero_shot_classifier(opened.clip, *opened.tokenizer, labels, templates);
 
     // A folder a label: then it is known what the pictures show.

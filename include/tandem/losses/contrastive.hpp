@@ -11,6 +11,7 @@
 #include <tandem/tensor/matmul.hpp>
 #include <tandem/tensor/pick.hpp>
 #include <tandem/tensor/reduce.hpp>
+#include <tandem/tensor/tiled.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -134,6 +135,30 @@ auto operator+(A a, B b) {
 template <ComposableLoss L>
 auto operator*(std::convertible_to<double> auto weight, L loss) {
     return WeightedLoss<L>(static_cast<double>(weight), std::move(loss));
+}
+
+/// A loss that is computed a tile at a time; made by tiled().
+template <ComposableLoss L>
+struct TiledLoss : LossNode {
+    static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+
+    L loss;
+    std::size_t rows;
+
+    TiledLoss(L of_all, std::size_t tile) : loss(std::move(of_all)), rows(tile) {}
+
+    template <class Image, class Text, class... Learned>
+        requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
+    auto operator()(const Image& image, const Text& text, const Learned&... learned) const {
+        return tiled(loss(image, text, learned...), rows);
+    }
+};
+
+/// The same loss in memory that grows with the batch and not with its square: tiled(InfoNce{}), tiled(SigmoidLoss{}), or of a loss
+/// of your own that is a sum over rows; see tiled() of expressions.
+template <ComposableLoss L>
+auto tiled(L loss, std::size_t rows = 1024) {
+    return TiledLoss<L>(std::move(loss), rows);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -124,6 +124,10 @@ public:
         virtual void backward() {}
     };
 
+    BasicTape() = default;
+    /// An empty tape that wants the gradients that another one wants.
+    explicit BasicTape(const BasicTape& wants) requires Gradients : targets_(wants.targets_) {}
+
     /// Names a tensor a gradient is wanted for.
     template <Real T, class S>
     void want(const View<const T, S>& tensor, Adjoint<T, S>& adjoint)

@@ -1,0 +1,608 @@
+// Scalars over the pairs of a matrix product, computed a tile at a time: memory for the factors, not for the product.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <tandem/core/error.hpp>
+#include <tandem/tensor/evaluate.hpp>
+#include <tandem/tensor/expression.hpp>
+#include <tandem/tensor/functions.hpp>
+#include <tandem/tensor/gradient.hpp>
+#include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/pick.hpp>
+#include <tandem/tensor/reduce.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Items [first, last) of an axis.
+struct Range {
+    std::size_t first, last;
+};
+
+/// A shape whose leading extent may be any.
+template <class S>
+struct OpenRows;
+template <std::size_t First, std::size_t... Rest>
+struct OpenRows<Shape<First, Rest...>> {
+    using type = Shape<dynamic, Rest...>;
+};
+
+template <class E>
+inline constexpr bool is_constant = std::same_as<E, Constant>;
+
+// What of an expression can be computed from some rows of its factors: rows of it, pairs (a tile of a matrix, from rows of the
+// left factor and of the transposed right one), its diagonal. An operand of a lower rank is the same for all.
+
+template <class E>
+inline constexpr bool has_rows = false;
+template <class E>
+inline constexpr bool has_pairs = false;
+template <class E>
+inline constexpr bool has_diagonal = false;
+template <class E>
+inline constexpr bool has_columns = false;
+
+template <Element T, class S>
+inline constexpr bool has_rows<Leaf<T, S>> = S::rank > 0;
+template <Element T, class S, class Owner>
+inline constexpr bool has_rows<Held<T, S, Owner>> = S::rank > 0;
+template <class E, std::size_t Count>
+inline constexpr bool has_rows<FirstColumns<E, Count>> = has_rows<E>;
+template <class E, class Ids>
+inline constexpr bool has_rows<Gathered<E, Ids>> = has_rows<E>;
+template <class A, class B>
+inline constexpr bool has_rows<Product<A, B>> = has_rows<A>;
+template <class Op, std::size_t Axis, bool Keep, class E>
+inline constexpr bool has_rows<Reduction<Op, Axis, Keep, E>> = Axis > 0 && has_rows<E>;
+template <class E>
+inline constexpr bool has_rows<Diagonal<E>> = has_diagonal<E>;
+template <class F, class... Operands>
+inline constexpr bool has_rows<Apply<F, Operands...>> =
+    ((Operands::shape::rank < Apply<F, Operands...>::shape::rank || Operands::shape::extents[0] == 1 || has_rows<Operands>) && ...);
+
+template <class E>
+inline constexpr bool has_columns<Transposed<E>> = has_rows<E>;
+template <class A, class B>
+inline constexpr bool has_pairs<Product<A, B>> = has_rows<A> && has_columns<B>;
+template <class F, class... Operands>
+inline constexpr bool has_pairs<Apply<F, Operands...>> =
+    ((Operands::shape::rank == 0 || (Operands::shape::rank == 1 && has_rows<Operands>) || has_pairs<Operands>) && ...);
+
+template <class A, class B>
+inline constexpr bool has_diagonal<Product<A, Transposed<B>>> = has_rows<A> && has_rows<B>;
+template <class F, class... Operands>
+inline constexpr bool has_diagonal<Apply<F, Operands...>> = ((Operands::shape::rank == 0 || has_diagonal<Operands>) && ...);
+
+/// The gradient of some rows of a tensor, on its way into the whole one.
+struct Part : Recycled {
+    virtual ~Part() = default;
+    virtual void flush() = 0;
+};
+
+template <Real T, class S>
+struct PartOf final : Part {
+    using Open = typename OpenRows<S>::type;
+
+    Adjoint<T, S>& whole;
+    Range range;
+    Adjoint<T, Open> own;
+
+    PartOf(Adjoint<T, S>& of, Range rows, const Extents<S::rank>& extents) : whole(of), range(rows), own(extents) {}
+
+    void flush() override {
+        if (!own.touched) return;
+        const View<T, Open> all(whole.dense().data(), whole.value.extents());
+        const auto rows = all.slice(range.first, range.last);
+        write(rows, apply<functions::Add>(Leaf<T, Open>(rows), Leaf<T, Open>(std::as_const(own.value).view())));
+    }
+};
+
+/// Cuts expressions into rows and tiles. Where gradients are wanted, those of the rows go into parts of the whole ones, which
+/// `tape` knows.
+template <bool Gradients>
+class Cutter {
+public:
+    explicit Cutter(BasicTape<Gradients>& tape) : tape_(&tape) {}
+
+    /// Adds the parts to the gradients that they are parts of.
+    void flush() {
+        for (const auto& part : parts_) part->flush();
+        parts_.clear();
+    }
+
+    template <Element T, class S>
+    auto rows(const Leaf<T, S>& leaf, Range range) {
+        using Open = typename OpenRows<S>::type;
+        const auto view = View<const T, Open>(leaf.view.data(), leaf.view.extents()).slice(range.first, range.last);
+        if constexpr (Real<T> && Gradients) {
+            Adjoint<T, S>* const whole = tape_->template target<T, S>(leaf.view.data());
+            if (whole == nullptr) return Leaf<T, Open>(view);
+            for (const Known& known : known_) {
+                if (known.whole == whole && known.range.first == range.first && known.range.last == range.last)
+                    return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known.part)->own);
+            }
+            auto part = std::make_unique<PartOf<T, S>>(*whole, range, view.extents());
+            known_.push_back({whole, range, part.get()});
+            parts_.push_back(std::move(part));
+            return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known_.back().part)->own);
+        } else {
+            return Leaf<T, Open>(view);
+        }
+    }
+    template <Element T, class S, class Owner>
+    auto rows(const Held<T, S, Owner>& held, Range range) {
+        using Open = typename OpenRows<S>::type;
+        return Leaf<T, Open>(View<const T, Open>(held.tensor->data(), held.tensor->extents()).slice(range.first, range.last));
+    }
+    template <class E, std::size_t Count>
+    auto rows(const FirstColumns<E, Count>& node, Range range) {
+        return first_columns<Count>(rows(node.operand, range));
+    }
+    template <class E, class Ids>
+    auto rows(const Gathered<E, Ids>& node, Range range) {
+        using Open = typename OpenRows<Ids>::type;
+        return Gathered<decltype(rows(node.operand, range)), Open>(
+            rows(node.operand, range), View<const Id, Open>(node.ids.data(), node.ids.extents()).slice(range.first, range.last));
+    }
+    template <class A, class B>
+    auto rows(const Product<A, B>& node, Range range) {
+        return matmul(rows(node.a, range), node.b);
+    }
+    template <class Op, std::size_t Axis, bool Keep, class E>
+    auto rows(const Reduction<Op, Axis, Keep, E>& node, Range range) {
+        return Reduction<Op, Axis, Keep, decltype(rows(node.operand, range))>(rows(node.operand, range));
+    }
+    template <class E>
+    auto rows(const Diagonal<E>& node, Range range) {
+        return diagonal_of(node.operand, range);
+    }
+    template <class F, class... Operands>
+    auto rows(const Apply<F, Operands...>& node, Range range) {
+        constexpr std::size_t rank = Apply<F, Operands...>::shape::rank;
+        return on_operands(node, [&]<class E>(const E& operand) {
+            if constexpr (E::shape::rank < rank || E::shape::extents[0] == 1) {
+                return operand;
+            } else {
+                return rows(operand, range);
+            }
+        });
+    }
+
+    template <class A, class B>
+    auto pairs(const Product<A, B>& node, Range rows_range, Range columns) {
+        return matmul(rows(node.a, rows_range), transpose(rows(node.b.operand, columns)));
+    }
+    template <class F, class... Operands>
+    auto pairs(const Apply<F, Operands...>& node, Range rows_range, Range columns) {
+        return on_operands(node, [&]<class E>(const E& operand) {
+            if constexpr (E::shape::rank == 0) {
+                return operand;
+            } else if constexpr (E::shape::rank == 1) {
+                return rows(operand, columns);
+            } else {
+                return pairs(operand, rows_range, columns);
+            }
+        });
+    }
+
+private:
+    struct Known {
+        const void* whole;
+        Range range;
+        Part* part;
+    };
+
+    template <class F, class... Operands, class Change>
+    static auto on_operands(const Apply<F, Operands...>& node, const Change& change) {
+        return std::apply([&](const auto&... operand) { return apply<F>(change(operand)...); }, node.operands);
+    }
+
+    template <class A, class B>
+    auto diagonal_of(const Product<A, B>& node, Range range) {
+        return sum<1>(rows(node.a, range) * rows(node.b.operand, range));
+    }
+    template <class F, class... Operands>
+    auto diagonal_of(const Apply<F, Operands...>& node, Range range) {
+        return on_operands(node, [&]<class E>(const E& operand) {
+            if constexpr (E::shape::rank == 0) {
+                return operand;
+            } else {
+                return diagonal_of(operand, range);
+            }
+        });
+    }
+
+    BasicTape<Gradients>* tape_;
+    RecyclingVector<Known> known_;
+    RecyclingVector<std::unique_ptr<Part>> parts_;
+};
+
+// The terms of a scalar, each with a number as its factor.
+
+/// Σ over all elements of a matrix of pairs.
+struct OfPairs {};
+/// Σ over rows, or over columns, of the logarithm of the sum of exponentials of a matrix of pairs.
+struct OfRowSums {};
+struct OfColumnSums {};
+/// Σ over rows of a function of the row.
+struct OfRows {};
+/// A scalar that is no sum.
+struct Plain {};
+
+template <class Kind, class E>
+struct Term {
+    using kind = Kind;
+    E e;
+    double weight;
+};
+
+/// What is no term: a scalar that is another function of sums; rows that need other rows.
+struct NoSum {};
+struct OtherRows {};
+
+/// Takes a scalar apart. In a class, so that each of its functions knows all others.
+struct Terms {
+    template <class E>
+    static auto row_terms(const E& e, double weight) {
+        if constexpr (has_rows<E>) {
+            return std::tuple(Term<OfRows, E>{e, weight});
+        } else {
+            return std::tuple(OtherRows{});
+        }
+    }
+    template <bool AreRows, class E>
+    static auto log_sum_terms(const E& e, double weight) {
+        using Kind = std::conditional_t<AreRows, OfRowSums, OfColumnSums>;
+        if constexpr (has_pairs<E>) {
+            return std::tuple(Term<Kind, E>{e, weight});
+        } else if constexpr (AreRows) {
+            return row_terms<Reduction<functions::LogSumExp, 1, false, E>>(log_sum_exp<1>(e), weight);
+        } else {
+            return std::tuple(OtherRows{});
+        }
+    }
+    template <bool AreRows, class E>
+    static auto log_sum_terms(const Transposed<E>& e, double weight) {
+        return log_sum_terms<!AreRows>(e.operand, weight);
+    }
+    template <std::size_t Axis, class E>
+    static auto row_terms(const Reduction<functions::LogSumExp, Axis, false, E>& e, double weight) {
+        return log_sum_terms<Axis == 1>(e.operand, weight);
+    }
+    template <std::size_t Axis, class E>
+        requires has_pairs<E>
+    static auto row_terms(const Reduction<functions::Sum, Axis, false, E>& e, double weight) {
+        return std::tuple(Term<OfPairs, E>{e.operand, weight});
+    }
+    template <class E>
+    static auto row_terms(const Diagonal<Transposed<E>>& e, double weight) {
+        return row_terms(diagonal(e.operand.operand), weight);
+    }
+    template <class F, class A, class B>
+        requires(A::shape::rank == 1 && B::shape::rank == 1 && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
+    static auto row_terms(const Apply<F, A, B>& e, double weight) {
+        return std::tuple_cat(row_terms(std::get<0>(e.operands), weight),
+                              row_terms(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
+    }
+    template <class A>
+    static auto row_terms(const Apply<functions::Negate, A>& e, double weight) {
+        return row_terms(std::get<0>(e.operands), -weight);
+    }
+    template <class A>
+    static auto row_terms(const Apply<functions::Multiply, Constant, A>& e, double weight) {
+        return row_terms(std::get<1>(e.operands), weight * std::get<0>(e.operands).value);
+    }
+    template <class A>
+    static auto row_terms(const Apply<functions::Multiply, A, Constant>& e, double weight) {
+        return row_terms(std::get<0>(e.operands), weight * std::get<1>(e.operands).value);
+    }
+    template <class A>
+    static auto row_terms(const Apply<functions::Divide, A, Constant>& e, double weight) {
+        return row_terms(std::get<0>(e.operands), weight / std::get<1>(e.operands).value);
+    }
+
+    template <class E>
+    static auto of(const E& e, double weight) {
+        if constexpr (is_elementwise<E>) {
+            return std::tuple(Term<Plain, E>{e, weight});
+        } else {
+            return std::tuple(NoSum{});
+        }
+    }
+    template <class E>
+    static auto of(const Reduction<functions::Sum, 0, false, E>& e, double weight) {
+        return row_terms(e.operand, weight);
+    }
+    template <class F, class A, class B>
+        requires(std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>)
+    static auto of(const Apply<F, A, B>& e, double weight) {
+        return std::tuple_cat(of(std::get<0>(e.operands), weight),
+                              of(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
+    }
+    template <class A>
+    static auto of(const Apply<functions::Negate, A>& e, double weight) {
+        return of(std::get<0>(e.operands), -weight);
+    }
+    template <class A>
+    static auto of(const Apply<functions::Multiply, Constant, A>& e, double weight) {
+        return of(std::get<1>(e.operands), weight * std::get<0>(e.operands).value);
+    }
+    template <class A>
+    static auto of(const Apply<functions::Multiply, A, Constant>& e, double weight) {
+        return of(std::get<0>(e.operands), weight * std::get<1>(e.operands).value);
+    }
+    template <class A>
+    static auto of(const Apply<functions::Divide, A, Constant>& e, double weight) {
+        return of(std::get<0>(e.operands), weight / std::get<1>(e.operands).value);
+    }
+};
+
+template <class Terms, class Fault>
+inline constexpr bool has_fault = false;
+template <class... Found, class Fault>
+inline constexpr bool has_fault<std::tuple<Found...>, Fault> = (std::same_as<Found, Fault> || ...);
+
+/// As a class of plain values: compilers spell out whatever an error stands in.
+template <bool is_scalar, bool is_sum, bool is_of_rows>
+struct TiledRules {
+    static_assert(is_scalar, "tandem: tiled takes a scalar: reduce the expression with sum or mean");
+    static_assert(is_sum, "tandem: tiled needs sums or means over rows, added up with numbers as factors: this scalar is another function of them");
+    static_assert(is_of_rows,
+                  "tandem: tiled computes a row from that row of a matrix product's factors: this expression needs other rows as well (a reduction along "
+                  "them, a transpose, or a matrix that is no product)");
+};
+
+}  // namespace detail
+
+/// A scalar that is computed a tile at a time; made by tiled().
+template <Expression E>
+struct Tiled : ExpressionNode {
+    using has_rule = void;
+    using element = typename E::element;
+    using shape = Shape<>;
+
+    E operand;
+    std::size_t tile;
+
+    Tiled(E scalar, std::size_t rows) : operand(std::move(scalar)), tile(rows) {
+        if (rows == 0) throw Error("tiled", "tiles of at least one row", "0");
+    }
+
+    Extents<0> extents() const { return {}; }
+    void write_key(detail::Key& key) const {
+        operand.write_key(key);
+        key.push_back(tile);
+    }
+};
+
+/// The same scalar, in less memory: sums and means over rows are computed `rows` rows at a time, and where they are over pairs of
+/// rows (elements of a matrix product, their log_sum_exp along either axis, its diagonal), in tiles of as many columns. No
+/// matrix of all pairs is ever there: its tiles are computed once for the value, and once more for the gradient. A function of
+/// a whole row of it has as many rows in hand as make up such a tile. What is not a sum over rows does not compile, and says why.
+/// Sums are those of the direct form in another order; they do not depend on the number of threads.
+template <Expression E>
+auto tiled(const E& scalar, std::size_t rows = 1024) {
+    constexpr bool is_scalar = E::shape::rank == 0;
+    if constexpr (is_scalar) {
+        using Found = decltype(detail::Terms::of(scalar, 1.0));
+        constexpr bool is_sum = !detail::has_fault<Found, detail::NoSum>, is_of_rows = !detail::has_fault<Found, detail::OtherRows>;
+        static_assert(sizeof(detail::TiledRules<true, is_sum, is_of_rows>) > 0);
+        if constexpr (is_sum && is_of_rows) {
+            return Tiled<E>(scalar, rows);
+        } else {
+            return scalar;
+        }
+    } else {
+        static_assert(sizeof(detail::TiledRules<is_scalar, true, true>) > 0);
+        return scalar;
+    }
+}
+
+template <class E>
+struct Rule<Tiled<E>> {
+    using T = typename E::element;
+    using Terms = decltype(detail::Terms::of(std::declval<const E&>(), 1.0));
+    using Vector = Tensor<T, Shape<dynamic>>;
+    /// Of every row or column: log Σ exp, once all tiles have passed; before that the largest, and the sum of exp of the distances to it.
+    struct LogSums {
+        Vector largest, sum;
+    };
+    static constexpr std::size_t count = std::tuple_size_v<Terms>;
+    template <class Kind>
+    static constexpr bool has() {
+        return []<class... Term>(std::type_identity<std::tuple<Term...>>) {
+            return (std::same_as<typename Term::kind, Kind> || ...);
+        }(std::type_identity<Terms>{});
+    }
+    static constexpr bool of_pairs = has<detail::OfPairs>() || has<detail::OfRowSums>() || has<detail::OfColumnSums>();
+
+    template <bool Gradients>
+    Rule(const Tiled<E>& node, BasicTape<Gradients>& tape) : node_(node), terms_(detail::Terms::of(node_.operand, 1.0)) {
+        if constexpr (Gradients) {
+            tape_ = &tape;
+            detail::visit_leaves(node_.operand, [&]<class View>(const View& view) {
+                if constexpr (Real<typename View::element>)
+                    wants_ = tape.template target<typename View::element, typename View::shape>(view.data()) != nullptr || wants_;
+            });
+        }
+    }
+
+    bool wants_gradient() const { return wants_; }
+
+    template <class Out>
+    void forward(Out& out) {
+        double value = 0;
+        const auto scalar = [&](const auto& prepared) {
+            Tensor<T, Shape<>> result;
+            detail::write(result.view(), prepared);
+            return static_cast<double>(result.item());
+        };
+        for_each_term([&]<class Kind, class X>(const detail::Term<Kind, X>& term, std::size_t) {
+            if constexpr (std::same_as<Kind, detail::Plain>) {
+                ValueTape tape;
+                value += term.weight * scalar(prepare(term.e, tape));
+            } else if constexpr (std::same_as<Kind, detail::OfRows>) {
+                for_each_rows(term.e, [&](detail::Range range) {
+                    ValueTape tape;
+                    detail::Cutter<false> cutter(tape);
+                    value += term.weight * scalar(prepare(sum<0>(cutter.rows(term.e, range)), tape));
+                });
+            }
+        });
+        if constexpr (of_pairs) {
+            const Extents<2> extents = extents_of_pairs();
+            for_each_term([&]<class Kind, class X>(const detail::Term<Kind, X>&, std::size_t i) {
+                if constexpr (std::same_as<Kind, detail::OfRowSums> || std::same_as<Kind, detail::OfColumnSums>) {
+                    const std::size_t size = extents[std::same_as<Kind, detail::OfRowSums> ? 0 : 1];
+                    sums_[i].largest.resize(size);
+                    sums_[i].sum.resize(size);
+                    sums_[i].largest.fill(detail::lowest<T>);
+                    sums_[i].sum.fill(0);
+                }
+            });
+            for_each_tile(extents, [&](detail::Range rows, detail::Range columns) {
+                ValueTape tape;
+                detail::Cutter<false> cutter(tape);
+                for_each_term([&]<class Kind, class X>(const detail::Term<Kind, X>& term, std::size_t i) {
+                    if constexpr (std::same_as<Kind, detail::OfPairs>) {
+                        value += term.weight * scalar(prepare(sum(cutter.pairs(term.e, rows, columns)), tape));
+                    } else if constexpr (std::same_as<Kind, detail::OfRowSums>) {
+                        add<1>(sums_[i], detail::in_memory(cutter.pairs(term.e, rows, columns), tape), rows);
+                    } else if constexpr (std::same_as<Kind, detail::OfColumnSums>) {
+                        add<0>(sums_[i], detail::in_memory(cutter.pairs(term.e, rows, columns), tape), columns);
+                    }
+                });
+            });
+            for_each_term([&]<class Kind, class X>(const detail::Term<Kind, X>& term, std::size_t i) {
+                if constexpr (std::same_as<Kind, detail::OfRowSums> || std::same_as<Kind, detail::OfColumnSums>) {
+                    Vector& log_sums = sums_[i].largest;
+                    assign(log_sums, log_sums + log(sums_[i].sum));
+                    for (const T log_sum : log_sums.elements()) value += term.weight * static_cast<double>(log_sum);
+                }
+            });
+        }
+        out.fill(static_cast<T>(value));
+    }
+
+    template <class Value>
+    void backward(const Value&, const Value& gradient) const {
+        const double g = static_cast<double>(gradient.item());
+        const auto pass_on = [&](const auto& prepared, double weight) {
+            using X = std::remove_cvref_t<decltype(prepared)>;
+            propagate(prepared, Expand<typename X::shape, Constant>(Constant(weight * g), prepared.extents()));
+        };
+        for_each_term([&]<class Kind, class X>(const detail::Term<Kind, X>& term, std::size_t) {
+            if constexpr (std::same_as<Kind, detail::Plain>) {
+                Tape tape(*tape_);
+                pass_on(prepare(term.e, tape), term.weight);
+            } else if constexpr (std::same_as<Kind, detail::OfRows>) {
+                for_each_rows(term.e, [&](detail::Range range) {
+                    Tape tape(*tape_);
+                    detail::Cutter<true> cutter(tape);
+                    pass_on(prepare(cutter.rows(term.e, range), tape), term.weight);
+                    tape.backward();
+                    cutter.flush();
+                });
+            }
+        });
+        if constexpr (of_pairs) {
+            for_each_tile(extents_of_pairs(), [&](detail::Range rows, detail::Range columns) {
+                Tape tape(*tape_);
+                detail::Cutter<true> cutter(tape);
+                for_each_term([&]<class Kind, class X>(const detail::Term<Kind, X>& term, std::size_t i) {
+                    if constexpr (std::same_as<Kind, detail::OfPairs>) {
+                        pass_on(prepare(cutter.pairs(term.e, rows, columns), tape), term.weight);
+                    } else if constexpr (std::same_as<Kind, detail::OfRowSums>) {
+                        const Leaf<T, Shape<dynamic, 1>> log_sums(View<const T, Shape<dynamic, 1>>(
+                            sums_[i].largest.data() + rows.first, {{rows.last - rows.first, 1}}));
+                        pass_on(prepare(exp(cutter.pairs(term.e, rows, columns) - log_sums), tape), term.weight);
+                    } else if constexpr (std::same_as<Kind, detail::OfColumnSums>) {
+                        const Leaf<T, Shape<dynamic>> log_sums(std::as_const(sums_[i].largest).view().slice(columns.first, columns.last));
+                        pass_on(prepare(exp(cutter.pairs(term.e, rows, columns) - log_sums), tape), term.weight);
+                    }
+                });
+                tape.backward();
+                cutter.flush();
+            });
+        }
+    }
+
+private:
+    /// visit(term, number) in order.
+    template <class Visit>
+    void for_each_term(const Visit& visit) const {
+        std::size_t i = 0;
+        std::apply([&](const auto&... term) { (visit(term, i++), ...); }, terms_);
+    }
+
+    Extents<2> extents_of_pairs() const {
+        Extents<2> extents{};
+        bool is_first = true;
+        for_each_term([&]<class Kind, class X>(const detail::Term<Kind, X>& term, std::size_t) {
+            if constexpr (!std::same_as<Kind, detail::Plain> && !std::same_as<Kind, detail::OfRows>) {
+                if (!is_first && extents != term.e.extents()) detail::throw_extents("tiled", extents, term.e.extents());
+                extents = term.e.extents();
+                is_first = false;
+            }
+        });
+        return extents;
+    }
+
+    template <class Visit>
+    void for_each_tile(const Extents<2>& extents, const Visit& visit) const {
+        for (std::size_t row = 0; row < extents[0]; row += node_.tile) {
+            for (std::size_t column = 0; column < extents[1]; column += node_.tile)
+                visit({row, std::min(row + node_.tile, extents[0])}, {column, std::min(column + node_.tile, extents[1])});
+        }
+    }
+
+    /// Ranges of rows that have no more pairs than a tile.
+    template <class X, class Visit>
+    void for_each_rows(const X& e, const Visit& visit) const {
+        const std::size_t all = e.extents()[0];
+        const std::size_t step = std::clamp<std::size_t>(node_.tile * node_.tile / std::max<std::size_t>(all, 1), 1, node_.tile);
+        for (std::size_t row = 0; row < all; row += step) visit(detail::Range{row, std::min(row + step, all)});
+    }
+
+    /// Adds a tile to log Σ exp of its rows (Axis 1) or columns (Axis 0).
+    template <std::size_t Axis, class X>
+    static void add(LogSums& sums, const X& tile, detail::Range range) {
+        const auto part = [&](Vector& of) { return of.view().slice(range.first, range.last); };
+        const auto largest = part(sums.largest), sum_before = part(sums.sum);
+        const Vector before = evaluate(as_expression(largest));
+        const Vector in_tile = evaluate(max<static_cast<int>(Axis)>(tile));
+        assign(largest, max(before, in_tile));
+        // Of minus infinities alone nothing is added, and infinity less itself would be no number.
+        Vector finite(before.extents());
+        for (std::size_t i = 0; i < finite.size(); ++i) finite(i) = std::isinf(largest(i)) ? T{0} : largest(i);
+        const auto distances = [&] {
+            if constexpr (Axis == 1) {
+                return tile - View<const T, Shape<dynamic, 1>>(finite.data(), {{finite.size(), 1}});
+            } else {
+                return tile - finite;
+            }
+        }();
+        const Vector added = evaluate(sum<static_cast<int>(Axis)>(exp(distances)));
+        assign(sum_before, sum_before * exp(before - finite) + added);
+    }
+
+    Tiled<E> node_;
+    Terms terms_;
+    std::array<LogSums, count> sums_;
+    Tape* tape_ = nullptr;
+    bool wants_ = false;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
