@@ -298,7 +298,39 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
         if constexpr (trains && Call::fits) {
-            return forward_and_backward(images, ids, loss, gradient, work);
+            if (images.extent(0) != ids.extent(0)) {
+                throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
+                            std::to_string(ids.extent(0)));
+            }
+            struct Batch {
+                typename Vision::Input images;
+                typename Text::Input ids;
+            };
+            const std::size_t count = images.extent(0);
+            return forward_and_backward(count, std::max<std::size_t>(1, count), [&](std::size_t, std::size_t) { return Batch{images, ids}; }, loss, gradient, work);
+        } else {
+            return C{0};
+        }
+    }
+
+    /// Whether a batch in parts has other gradients than the whole one, whatever the loss: where batches are normalised.
+    static constexpr bool normalises_batches = requires(Workspace& work) { work.vision.uses_running_means; };
+
+    /// The same for `count` pairs of which `part` are in memory at a time, with what the towers keep of them: each part is embedded, the
+    /// loss has the embeddings of all, and each part but the last is embedded once more to pass its gradient on (Gao et al. 2021,
+    /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
+    /// asked in order for all, and then in order for all but the last. What dropouts leave out of a pair does not depend on its part, and
+    /// gradients are those of the whole batch, but for sums in another order. Not for models that normalise batches.
+    template <class Pairs, class L>
+    C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
+        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
+        if (count == 0 || part == 0) throw Error("Clip::loss_and_gradient", "pairs, and parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
+        if (normalises_batches && part < count)
+            throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
+        if constexpr (trains && Call::fits) {
+            return forward_and_backward(count, part, pairs, loss, gradient, work);
         } else {
             return C{0};
         }
@@ -416,19 +448,20 @@ private:
         return gradient_of_embeddings;
     }
 
-    template <class L>
-    C forward_and_backward(const ImageInput& images, const TextInput& ids, const L& loss, Clip& gradient,
-                           Workspace& work) const {
-        if (images.extent(0) != ids.extent(0)) {
-            throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
-                        std::to_string(ids.extent(0)));
-        }
-        work.image_embeddings.resize(images.extent(0));
-        work.text_embeddings.resize(images.extent(0));
-        if constexpr (requires { work.vision.random; }) work.vision.random = Random(work.dropout, 0);
-        if constexpr (requires { work.text.random; }) work.text.random = Random(work.dropout, 1);
-        visual_.forward(images, work.image_embeddings, work.vision, true);
-        text_forward(ids, work.text_embeddings, work.text, true);
+    /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
+    template <class Pairs, class L>
+    C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+        work.image_embeddings.resize(count);
+        work.text_embeddings.resize(count);
+        const auto forward = [&](std::size_t first, std::size_t last) {
+            if constexpr (requires { work.vision.draws; }) work.vision.draws = {Seed{Random(work.dropout, 0).next()}, first};
+            if constexpr (requires { work.text.draws; }) work.text.draws = {Seed{Random(work.dropout, 1).next()}, first};
+            const auto& batch = pairs(first, last);
+            visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, true);
+            text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, true);
+        };
+        const std::size_t last_part = (count - 1) / part * part;
+        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count));
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -436,12 +469,30 @@ private:
         work.scale.fill(std::exp(logit_scale()));
         const auto scale = as_expression(work.scale);
         const auto finish = [&](auto&& result) {
-            visual_.backward(
-                through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
-                work.vision, gradient.visual_);
-            text_backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
-                          work.text, gradient);
             gradient.logit_scale() += std::get<2>(result.gradients).item() * work.scale.item();
+            const Embeddings& of_images = through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients));
+            const Embeddings& of_texts = through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients));
+            const auto backward = [&](const Embeddings& images, const Embeddings& texts) {
+                visual_.backward(images, work.vision, gradient.visual_);
+                text_backward(texts, work.text, gradient);
+            };
+            if (last_part == 0) {
+                backward(of_images, of_texts);
+                return result.value;
+            }
+            Embeddings images, texts;
+            const auto backward_part = [&](std::size_t first, std::size_t last) {
+                images.resize(last - first);
+                texts.resize(last - first);
+                std::copy_n(of_images.data() + first * embedding, images.size(), images.data());
+                std::copy_n(of_texts.data() + first * embedding, texts.size(), texts.data());
+                backward(images, texts);
+            };
+            backward_part(last_part, count);
+            for (std::size_t first = 0; first < last_part; first += part) {
+                forward(first, first + part);
+                backward_part(first, first + part);
+            }
             return result.value;
         };
         if constexpr (config.logit_bias) {

@@ -56,10 +56,10 @@ public:
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
-        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
-        bool drops = true;      ///< whether it leaves out anything
+        ItemDraws draws;    ///< what the next forward pass with `keep` leaves out
+        bool drops = true;  ///< whether it leaves out anything
 
-        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
+        const ItemDraws* drawing(bool keep) const { return keep && drops ? &draws : nullptr; }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -251,7 +251,8 @@ private:
             std::vector<std::size_t> order(Tokens::patches);
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
-                shuffle(order, work.random);
+                Random random = work.draws.of(i, 0);
+                shuffle(order, random);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);

@@ -82,6 +82,9 @@ concept FingerprintedSource = requires(const Data& data) {
 /// How long and how to train. One of steps, epochs and seconds bounds the run.
 struct TrainerOptions {
     std::size_t batch = 256;
+    /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
+    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all.
+    std::size_t micro_batch = 0;
     std::size_t steps = 0;
     std::size_t epochs = 0;
     double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
@@ -98,6 +101,9 @@ struct TrainerOptions {
     /// Throws Error, which names the option, where one is out of range, or does not fit a loss that needs `least_pairs`
     /// in a batch and data of so many pairs.
     void check(std::size_t least_pairs, std::size_t pairs) const;
+
+    /// How many parts a batch comes in.
+    std::size_t parts() const { return micro_batch == 0 ? 1 : (batch + micro_batch - 1) / micro_batch; }
 
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
@@ -162,6 +168,8 @@ private:
 
     [[gnu::cold]] void check(std::size_t size) const {
         options_.check(least_pairs<L>, size);
+        if (Model::normalises_batches && options_.parts() > 1)
+            throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
         if constexpr (requires { schedule_.check(); }) schedule_.check();
     }
@@ -286,14 +294,19 @@ private:
         check_weights();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step);
+        next_ = prefetch(data, run_.step, 0);
+        // However the run ends, what is being made needs the data.
+        const struct Waiting {
+            std::future<Batch>& made;
+            ~Waiting() {
+                if (made.valid()) made.wait();
+            }
+        } waiting{next_};
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         while (!is_over()) {
             const Clock::time_point began = Clock::now();
-            const Batch batch = next.get();
-            next = prefetch(data, run_.step + 1);
-            step(batch, last, began);
+            step(data, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
             const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
@@ -335,23 +348,25 @@ private:
         throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found);
     }
 
-    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a
+    /// A part of batch number `step` of the run, made on another thread: a function of seed, step and part alone. One is made at a
     /// time.
     template <class Data>
-    std::future<Batch> prefetch(const Data& data, std::size_t step) {
-        return std::async(std::launch::async, [this, &data, step] {
+    std::future<Batch> prefetch(const Data& data, std::size_t step, std::size_t part) {
+        return std::async(std::launch::async, [this, &data, step, part] {
             const std::size_t batches = data.size() / options_.batch;
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
                 epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
+            const std::size_t first = part * options_.micro_batch;
+            const std::size_t count = options_.parts() == 1 ? options_.batch : std::min(options_.micro_batch, options_.batch - first);
             Batch batch;
-            batch.images.resize(options_.batch);
-            batch.ids.resize(options_.batch);
-            const std::size_t pixels = batch.images.size() / options_.batch;
-            parallel_for(options_.batch, 4, [&](std::size_t begin, std::size_t end) {
+            batch.images.resize(count);
+            batch.ids.resize(count);
+            const std::size_t pixels = batch.images.size() / count;
+            parallel_for(count, 4, [&](std::size_t begin, std::size_t end) {
                 std::vector<float> image(pixels);
                 for (std::size_t i = begin; i < end; ++i) {
-                    const std::size_t index = epoch_.order[step % batches * options_.batch + i];
+                    const std::size_t index = epoch_.order[step % batches * options_.batch + first + i];
                     Random random(epoch_.seed, index);
                     data.fetch(index, random, image, batch.ids[i].elements());
                     std::copy(image.begin(), image.end(), batch.images.data() + i * pixels);
@@ -361,27 +376,29 @@ private:
         });
     }
 
-    /// Whether all items of a batch are the same, bit for bit.
+    /// Whether all items of a batch have been the same so far, bit for bit.
     template <class Items>
-    static bool are_all_equal(const Items& items, std::size_t count) {
-        const std::size_t bytes = items.size() / count * sizeof(*items.data());
-        const auto* first = reinterpret_cast<const char*>(items.data());
-        for (std::size_t i = 1; i < count; ++i) {
-            if (std::memcmp(first, first + i * bytes, bytes) != 0) return false;
+    class Sameness {
+    public:
+        explicit operator bool() const { return are_same_; }
+
+        void add(const Items& items, std::size_t count) {
+            const std::size_t size = items.size() / count;
+            if (first_.empty()) first_.assign(items.data(), items.data() + size);
+            for (std::size_t i = 0; are_same_ && i < count; ++i)
+                are_same_ = std::memcmp(first_.data(), items.data() + i * size, size * sizeof(*items.data())) == 0;
         }
-        return true;
-    }
+
+    private:
+        std::vector<typename Items::element> first_;
+        bool are_same_ = true;
+    };
 
     /// A loss that tells pairs apart finds nothing in a batch that is one caption, or one picture, again and again.
-    void check_batch(const Batch& batch) {
-        if constexpr (least_pairs < L >> 1) {
-            const std::size_t count = options_.batch;
-            const bool captions = are_all_equal(batch.ids, count);
-            if (!captions && !are_all_equal(batch.images, count)) return;
-            stop(std::string(captions ? "captions" : "pictures") +
-                     " that differ within a batch, since this loss tells them apart",
-                 (captions ? "the same ids " : "the same pixels ") + std::to_string(count) + " times");
-        }
+    void check_batch(bool captions, bool pictures) {
+        if (!captions && !pictures) return;
+        stop(std::string(captions ? "captions" : "pictures") + " that differ within a batch, since this loss tells them apart",
+             (captions ? "the same ids " : "the same pixels ") + std::to_string(options_.batch) + " times");
     }
 
     /// The rate of the step that comes next and began then; its gradient is there.
@@ -402,11 +419,36 @@ private:
         return optimizer_.rate * factor;
     }
 
-    void step(const Batch& batch, std::size_t last, Clock::time_point began) {
-        check_batch(batch);
+    /// Loss and gradient of the step's batch. Parts are asked for in order, all, and then all but the last; the one that comes
+    /// after is made meanwhile.
+    template <class Data>
+    T loss_and_gradient(const Data& data) {
+        const std::size_t parts = options_.parts(), asked_for = 2 * parts - 1;
+        std::size_t asked = 0;
+        Batch batch;
+        Sameness<decltype(batch.ids)> captions;
+        Sameness<decltype(batch.images)> pictures;
+        const auto pairs = [&](std::size_t, std::size_t) -> const Batch& {
+            batch = next_.get();
+            ++asked;
+            next_ = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
+            if constexpr (least_pairs < L >> 1) {
+                if (asked <= parts) {
+                    captions.add(batch.ids, batch.ids.extent(0));
+                    pictures.add(batch.images, batch.images.extent(0));
+                }
+                if (asked == parts) check_batch(bool(captions), bool(pictures));
+            }
+            return batch;
+        };
+        return model_.loss_and_gradient(options_.batch, parts == 1 ? options_.batch : options_.micro_batch, pairs, loss_, gradient_, work_);
+    }
+
+    template <class Data>
+    void step(const Data& data, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
-        const T loss = model_.loss_and_gradient(batch.images, batch.ids, loss_, gradient_, work_);
+        const T loss = loss_and_gradient(data);
         const double norm = gradient_norm(gradient_);
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
@@ -451,6 +493,7 @@ private:
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
     detail::Epoch epoch_;         // the prefetching thread's
+    std::future<Batch> next_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -65,6 +65,8 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
                         " pairs or more, since this loss tells every pair from the others of its batch",
                     std::to_string(batch));
     }
+    if (micro_batch > batch)
+        throw Error("TrainerOptions.micro_batch", "at most the batch, " + std::to_string(batch), std::to_string(micro_batch));
     if (pairs < batch) {
         throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
                     std::to_string(pairs) + " pairs");
@@ -86,6 +88,7 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     count("seed", seed.value);
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
+    if (parts() > 1) count("micro_batch", micro_batch);
 }
 
 TANDEM_INLINE void TrainerOptions::report(const RunState& run, std::size_t last, double logit_scale,

@@ -1,0 +1,196 @@
+// Batches in parts: gradients and runs are those of whole batches.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <tandem/core/error.hpp>
+#include <tandem/core/random.hpp>
+#include <tandem/losses/contrastive.hpp>
+#include <tandem/models/clip.hpp>
+#include <tandem/train/trainer.hpp>
+
+#include "../temporary_folder.hpp"
+#include "toy.hpp"
+
+namespace td = tandem;
+using Catch::Matchers::Contains;
+
+namespace {
+
+/// Whatever can be left out is, and every part draws.
+inline constexpr td::ClipConfig with_dropouts{
+    .vision = td::VitConfig{.image = 8, .patch = 2, .width = 16, .layers = 3, .heads = 2, .patch_dropout = 0.4, .drop_path_rate = 0.3},
+    .text = td::TextConfig{.vocabulary = 16, .context = 6, .width = 16, .layers = 3, .heads = 2, .token_dropout = 0.3, .drop_path_rate = 0.3},
+    .embedding = 8,
+    .logit_bias = true};
+
+template <class Model>
+struct Batch {
+    td::Tensor<typename Model::C, typename Model::Vision::Input::shape> images;
+    td::Tensor<td::Id, typename Model::Text::Input::shape> ids;
+
+    explicit Batch(std::size_t count) : images(count), ids(count) {
+        td::Random random(td::Seed{4});
+        for (auto& value : images.elements()) value = static_cast<typename Model::C>(random.normal());
+        for (std::size_t i = 0; i < count; ++i) {
+            for (td::Id& id : ids[i].elements()) id = static_cast<td::Id>(random.below(14));
+            ids[i].elements().back() = 15;
+        }
+    }
+
+    /// Pairs [first, last).
+    struct Part {
+        typename Model::Vision::Input images;
+        typename Model::Text::Input ids;
+    };
+    Part part(std::size_t first, std::size_t last) const {
+        return {std::as_const(images).view().slice(first, last), std::as_const(ids).view().slice(first, last)};
+    }
+};
+
+/// The largest difference of two gradients, as a share of the largest element of the parameter's.
+template <class Model>
+double difference(const Model& expected, const Model& found) {
+    double most = 0;
+    std::vector<double> scales, elements;
+    td::for_each_parameter(
+        [&](const std::string&, const auto& tensor) {
+            double scale = 0;
+            for (const auto value : tensor.elements()) {
+                scale = std::max(scale, std::abs(static_cast<double>(value)));
+                elements.push_back(static_cast<double>(value));
+            }
+            scales.insert(scales.end(), tensor.size(), scale);
+        },
+        expected);
+    std::size_t i = 0;
+    td::for_each_parameter(
+        [&](const std::string&, const auto& tensor) {
+            for (const auto value : tensor.elements()) {
+                most = std::max(most, std::abs(static_cast<double>(value) - elements[i]) / std::max(scales[i], 1e-3));
+                ++i;
+            }
+        },
+        found);
+    return most;
+}
+
+template <class Model, class L>
+void check_parts(const L& loss, double tolerance) {
+    constexpr std::size_t count = 13;
+    const Model model{td::Seed{2}};
+    const Batch<Model> batch(count);
+    Model expected;
+    td::zero_parameters(expected);
+    typename Model::Workspace work;
+    work.dropout = td::Seed{77};
+    const auto value = model.loss_and_gradient(batch.images, batch.ids, loss, expected, work);
+    for (const std::size_t part : std::vector<std::size_t>{1, 2, 5, 12, 13, 100}) {
+        CAPTURE(part);
+        Model found;
+        td::zero_parameters(found);
+        std::vector<std::pair<std::size_t, std::size_t>> asked;
+        const auto pairs = [&](std::size_t first, std::size_t last) {
+            asked.emplace_back(first, last);
+            return batch.part(first, last);
+        };
+        CHECK(model.loss_and_gradient(count, part, pairs, loss, found, work) == Approx(value).epsilon(tolerance));
+        CHECK(difference(expected, found) < tolerance);
+        // All in order, and all but the last again.
+        const std::size_t parts = (count + part - 1) / part;
+        REQUIRE(asked.size() == 2 * parts - 1);
+        for (std::size_t i = 0; i < asked.size(); ++i)
+            CHECK(asked[i] == std::pair(i % parts * part, std::min(i % parts * part + part, count)));
+    }
+}
+
+}  // namespace
+
+TEST_CASE("a batch in parts has the gradients of the whole batch, dropouts and all") {
+    // Sums in another order: far below any wrong term.
+    check_parts<td::Clip<with_dropouts, double>>(td::InfoNce{}, 1e-11);
+    check_parts<td::Clip<with_dropouts, double>>(td::SigmoidLoss{} + td::tiled(td::InfoNce{}, 4), 1e-11);
+    check_parts<td::Clip<with_dropouts>>(td::tiled(td::SigmoidLoss{}, 3), 1e-5);
+}
+
+TEST_CASE("a pair draws the same in every part, and another one in another step or layer") {
+    const td::ItemDraws whole{td::Seed{5}}, part{td::Seed{5}, 8}, other{td::Seed{6}};
+    CHECK(whole.of(10, 3).next() == part.of(2, 3).next());
+    CHECK(whole.of(10, 3).next() != whole.of(10, 4).next());
+    CHECK(whole.of(10, 3).next() != whole.of(11, 3).next());
+    CHECK(whole.of(10, 3).next() != other.of(10, 3).next());
+}
+
+TEST_CASE("what cannot be done in parts is refused") {
+    static constexpr td::ClipConfig residual{td::ResNetConfig{.image = 32, .layers = {1, 1, 1, 1}, .width = 2, .head_width = 16},
+                                             td::TextConfig{.vocabulary = 16, .context = 4, .width = 16, .layers = 1, .heads = 2}, 8};
+    using Model = td::Clip<residual>;
+    const Model model{td::Seed{1}};
+    const Batch<Model> batch(4);
+    Model gradient;
+    Model::Workspace work;
+    const auto pairs = [&](std::size_t first, std::size_t last) { return batch.part(first, last); };
+    CHECK_THROWS_WITH(model.loss_and_gradient(4, 2, pairs, td::InfoNce{}, gradient, work), Contains("a batch as a whole") && Contains("parts of 2 of 4"));
+    CHECK(std::isfinite(model.loss_and_gradient(4, 4, pairs, td::InfoNce{}, gradient, work)));
+    CHECK_THROWS_WITH(model.loss_and_gradient(4, 0, pairs, td::InfoNce{}, gradient, work), Contains("parts of at least one"));
+}
+
+TEST_CASE("a run in micro-batches is the run in whole batches, and goes on in the same bits") {
+    const TemporaryFolder folder;
+    const auto fit = [](td::TrainerOptions options, const toy::Pairs& data = {}) {
+        toy::Model model{td::Seed{1}};
+        const td::RunState run = td::Trainer{model, td::AdamW{.rate = 5e-3}, td::WarmupCosine{.warmup = 0.1}, td::tiled(td::InfoNce{}, 4), options}.fit(data);
+        return std::pair(toy::bytes_of(model), run);
+    };
+    const td::TrainerOptions whole{.batch = 8, .steps = 20, .seed = td::Seed{1}, .log = nullptr};
+    td::TrainerOptions parts = whole;
+    parts.micro_batch = 3;
+    const auto expected = fit(whole), found = fit(parts);
+    for (std::size_t i = 0; i < 20; ++i) CHECK(found.second.losses[i] == Approx(expected.second.losses[i]).margin(1e-4));
+    CHECK(fit(parts).first == found.first);
+
+    // Stopped in the middle, it goes on; in parts of another size it does not.
+    td::TrainerOptions half = parts;
+    half.snapshot = folder / "run";
+    half.steps = 20;
+    half.snapshot_every = 6;
+    {
+        struct Stop {};
+        toy::Model model{td::Seed{1}};
+        half.evaluate_every = 9;
+        td::Trainer trainer{model, td::AdamW{.rate = 5e-3}, td::WarmupCosine{.warmup = 0.1}, td::tiled(td::InfoNce{}, 4), half};
+        trainer.on_evaluate([](const toy::Model&, const td::RunState&) { throw Stop{}; });
+        CHECK_THROWS_AS(trainer.fit(toy::Pairs{}), Stop);
+    }
+    td::TrainerOptions other = half;
+    other.micro_batch = 4;
+    CHECK_THROWS_WITH(fit(other), Contains("micro_batch") && Contains("3") && Contains("4"));
+    half.evaluate_every = 0;
+    CHECK(fit(half).first == found.first);
+
+    parts.micro_batch = 9;
+    CHECK_THROWS_WITH(fit(parts), Contains("TrainerOptions.micro_batch") && Contains("at most the batch, 8"));
+}
+
+TEST_CASE("captions that are all the same are found in parts as well") {
+    struct Alike : toy::Pairs {
+        std::size_t from = 0;  ///< pairs behind it have captions of their own
+
+        void fetch(std::size_t index, td::Random& random, std::span<float> image, std::span<td::Id> ids) const {
+            toy::Pairs::fetch(index, random, image, ids);
+            if (index >= from) std::ranges::fill(ids, td::Id{15});
+        }
+    };
+    const td::TrainerOptions options{.batch = 24, .micro_batch = 5, .steps = 2, .seed = td::Seed{1}, .log = nullptr};
+    toy::Model model{td::Seed{1}};
+    td::Trainer trainer{model, td::AdamW{}, td::ConstantRate{}, td::InfoNce{}, options};
+    CHECK_THROWS_WITH(trainer.fit(Alike{}), Contains("the same ids 24 times"));
+    Alike some;
+    some.from = 1;
+    CHECK(trainer.fit(some).step == 2);
+}
