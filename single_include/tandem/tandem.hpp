@@ -178,6 +178,17 @@ private:
     std::uint64_t state_;
 };
 
+/// What is drawn for the items of a batch: each has sequences of its own, so that it draws the same in any part of the batch.
+struct ItemDraws {
+    Seed seed{};
+    std::size_t first = 0;  ///< of the items at hand, where the first one stands in the batch
+
+    /// The sequence of an item at hand for one of several purposes.
+    constexpr Random of(std::size_t item, std::uint64_t purpose) const {
+        return Random(Seed{Random(seed, first + item).next()}, purpose);
+    }
+};
+
 /// Fisher–Yates; the same random state gives the same order on every platform (std::shuffle does not promise that).
 template <class Range>
 void shuffle(Range& range, Random& random) {
@@ -8279,9 +8290,9 @@ struct Transformer {
     }
 
     /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each
-    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, where it is given.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
-        prepare(sequences, saved, keep, random);
+    /// block overwrites what the one before it left. Stochastic depth drops what `draws` say, where they are given.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, const ItemDraws* draws) const {
+        prepare(sequences, saved, keep, draws);
         return forward_blocks(layers(), sequences, saved, keep);
     }
 
@@ -8308,8 +8319,8 @@ struct Transformer {
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, Random* random) const {
-        prepare(sequences, saved, keep, random);
+                                  bool keep, const ItemDraws* draws) const {
+        prepare(sequences, saved, keep, draws);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
         resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
@@ -8352,7 +8363,7 @@ struct Transformer {
 private:
     std::size_t layers() const { return resblocks.size(); }
 
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
+    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, const ItemDraws* draws) const {
         if (keep && saved.blocks.size() != layers()) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
@@ -8364,16 +8375,17 @@ private:
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, random);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, random);
+                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, draws, 1 + 2 * i);
+                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, draws, 2 + 2 * i);
             }
         }
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random* random) {
-        drop.resize(random != nullptr && rate > 0 ? count : 0);
-        for (C& factor : drop) factor = random->uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    static void draw(std::vector<C>& drop, std::size_t count, double rate, const ItemDraws* draws, std::uint64_t purpose) {
+        drop.resize(draws != nullptr && rate > 0 ? count : 0);
+        for (std::size_t i = 0; i < drop.size(); ++i)
+            drop[i] = draws->of(i, purpose).uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
     }
 
     Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
@@ -10185,7 +10197,7 @@ public:
         Tensor<C, Shape<dynamic, width>> embedded, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
         kernels::Activation gelu = kernels::Activation::gelu;
-        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        ItemDraws draws;  ///< draws what the next forward pass with `keep` leaves out
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
@@ -10220,7 +10232,7 @@ public:
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
             if constexpr (stand_in.token_dropout > 0) {
-                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
+                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.draws.of(i, 0));
             }
             ids = work.ids;
         }
@@ -10387,16 +10399,16 @@ private:
     Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
                                     bool keep) const {
         if constexpr (Head::picks_row) {
-            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.random : nullptr);
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.draws : nullptr);
         } else {
-            return blocks.forward(sequences, work.blocks, keep, keep ? &work.random : nullptr);
+            return blocks.forward(sequences, work.blocks, keep, keep ? &work.draws : nullptr);
         }
     }
 
     /// Leaves out a random share of what stands between the first token and the end of text, in place: the others close
     /// up, as if the caption had never had them, and keep their order (open_clip/tokenizer.py, random_mask_tokenize,
     /// draws the order as well).
-    static void drop_tokens(std::span<Id> ids, Random& random) {
+    static void drop_tokens(std::span<Id> ids, Random random) {
         const std::size_t end = Eot::position(ids);
         if (end < 2) return;
         const std::size_t words = end - 1;
@@ -10471,10 +10483,10 @@ public:
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
-        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
-        bool drops = true;      ///< whether it leaves out anything
+        ItemDraws draws;    ///< what the next forward pass with `keep` leaves out
+        bool drops = true;  ///< whether it leaves out anything
 
-        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
+        const ItemDraws* drawing(bool keep) const { return keep && drops ? &draws : nullptr; }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -10666,7 +10678,8 @@ private:
             std::vector<std::size_t> order(Tokens::patches);
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
-                shuffle(order, work.random);
+                Random random = work.draws.of(i, 0);
+                shuffle(order, random);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
@@ -11151,7 +11164,39 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
         if constexpr (trains && Call::fits) {
-            return forward_and_backward(images, ids, loss, gradient, work);
+            if (images.extent(0) != ids.extent(0)) {
+                throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
+                            std::to_string(ids.extent(0)));
+            }
+            struct Batch {
+                typename Vision::Input images;
+                typename Text::Input ids;
+            };
+            const std::size_t count = images.extent(0);
+            return forward_and_backward(count, std::max<std::size_t>(1, count), [&](std::size_t, std::size_t) { return Batch{images, ids}; }, loss, gradient, work);
+        } else {
+            return C{0};
+        }
+    }
+
+    /// Whether a batch in parts has other gradients than the whole one, whatever the loss: where batches are normalised.
+    static constexpr bool normalises_batches = requires(Workspace& work) { work.vision.uses_running_means; };
+
+    /// The same for `count` pairs of which `part` are in memory at a time, with what the towers keep of them: each part is embedded, the
+    /// loss has the embeddings of all, and each part but the last is embedded once more to pass its gradient on (Gao et al. 2021,
+    /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
+    /// asked in order for all, and then in order for all but the last. What dropouts leave out of a pair does not depend on its part, and
+    /// gradients are those of the whole batch, but for sums in another order. Not for models that normalise batches.
+    template <class Pairs, class L>
+    C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+        static_assert(sizeof(detail::TrainingRules<trains>) > 0);
+        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
+        if (count == 0 || part == 0) throw Error("Clip::loss_and_gradient", "pairs, and parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
+        if (normalises_batches && part < count)
+            throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
+        if constexpr (trains && Call::fits) {
+            return forward_and_backward(count, part, pairs, loss, gradient, work);
         } else {
             return C{0};
         }
@@ -11269,19 +11314,20 @@ private:
         return gradient_of_embeddings;
     }
 
-    template <class L>
-    C forward_and_backward(const ImageInput& images, const TextInput& ids, const L& loss, Clip& gradient,
-                           Workspace& work) const {
-        if (images.extent(0) != ids.extent(0)) {
-            throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
-                        std::to_string(ids.extent(0)));
-        }
-        work.image_embeddings.resize(images.extent(0));
-        work.text_embeddings.resize(images.extent(0));
-        if constexpr (requires { work.vision.random; }) work.vision.random = Random(work.dropout, 0);
-        if constexpr (requires { work.text.random; }) work.text.random = Random(work.dropout, 1);
-        visual_.forward(images, work.image_embeddings, work.vision, true);
-        text_forward(ids, work.text_embeddings, work.text, true);
+    /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
+    template <class Pairs, class L>
+    C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+        work.image_embeddings.resize(count);
+        work.text_embeddings.resize(count);
+        const auto forward = [&](std::size_t first, std::size_t last) {
+            if constexpr (requires { work.vision.draws; }) work.vision.draws = {Seed{Random(work.dropout, 0).next()}, first};
+            if constexpr (requires { work.text.draws; }) work.text.draws = {Seed{Random(work.dropout, 1).next()}, first};
+            const auto& batch = pairs(first, last);
+            visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, true);
+            text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, true);
+        };
+        const std::size_t last_part = (count - 1) / part * part;
+        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count));
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -11289,12 +11335,30 @@ private:
         work.scale.fill(std::exp(logit_scale()));
         const auto scale = as_expression(work.scale);
         const auto finish = [&](auto&& result) {
-            visual_.backward(
-                through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients)),
-                work.vision, gradient.visual_);
-            text_backward(through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients)),
-                          work.text, gradient);
             gradient.logit_scale() += std::get<2>(result.gradients).item() * work.scale.item();
+            const Embeddings& of_images = through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients));
+            const Embeddings& of_texts = through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients));
+            const auto backward = [&](const Embeddings& images, const Embeddings& texts) {
+                visual_.backward(images, work.vision, gradient.visual_);
+                text_backward(texts, work.text, gradient);
+            };
+            if (last_part == 0) {
+                backward(of_images, of_texts);
+                return result.value;
+            }
+            Embeddings images, texts;
+            const auto backward_part = [&](std::size_t first, std::size_t last) {
+                images.resize(last - first);
+                texts.resize(last - first);
+                std::copy_n(of_images.data() + first * embedding, images.size(), images.data());
+                std::copy_n(of_texts.data() + first * embedding, texts.size(), texts.data());
+                backward(images, texts);
+            };
+            backward_part(last_part, count);
+            for (std::size_t first = 0; first < last_part; first += part) {
+                forward(first, first + part);
+                backward_part(first, first + part);
+            }
             return result.value;
         };
         if constexpr (config.logit_bias) {
@@ -17307,6 +17371,10 @@ double schedule_factor(Schedule& schedule, const Progress& progress) {
     }
 }
 
+[[gnu::cold]] inline void check_share(const char* name, double value) {
+    if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
+}
+
 }  // namespace detail
 
 /// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor`. With a bound in steps or
@@ -17334,17 +17402,53 @@ struct WarmupCosine {
 
     /// Throws Error unless both lie in [0, 1].
     [[gnu::cold]] void check() const {
-        const auto within = [](const char* name, double value) {
-            if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
-        };
-        within("WarmupCosine.warmup", warmup);
-        within("WarmupCosine.floor", floor);
+        detail::check_share("WarmupCosine.warmup", warmup);
+        detail::check_share("WarmupCosine.floor", floor);
     }
 
 private:
     double cosine(double passed, double whole) const {
         return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(std::numbers::pi * passed / whole));
     }
+};
+
+/// Linear warm-up over the first `warmup` of the run, then the same rate, and over the last `cooldown` of the run down to `floor`: by
+/// (1 − passed / cooldown) ^ power, a line where the power is 1. With a bound in steps or epochs these are the rates of
+/// open_clip_train/scheduler.py, const_lr and const_lr_cooldown, at every step, for shares of the steps, rounded; with a bound in seconds
+/// the warm-up is WarmupCosine's. A run may be long without its length being known beforehand: another one goes on from before
+/// the cooldown.
+struct WarmupConstant {
+    double warmup = 0.05;
+    double cooldown = 0;
+    double floor = 0;
+    double power = 1;
+
+    double at(const Progress& progress) const {
+        if (progress.steps == 0) {
+            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
+        }
+        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
+        const double length = std::round(warmup * steps), down = std::round(cooldown * steps);
+        if (step < length) return (step + 1) / length;
+        return step < steps - down ? 1.0 : cooled(step - (steps - down), down);
+    }
+
+    /// The continuous curve, which starts at 0 where there is a warm-up.
+    double operator()(double progress) const {
+        if (progress < warmup) return progress / warmup;
+        return progress < 1 - cooldown || cooldown == 0 ? 1.0 : cooled(std::min(progress, 1.0) - (1 - cooldown), cooldown);
+    }
+
+    /// Throws Error unless warm-up, cooldown and floor lie in [0, 1] and the power is positive.
+    [[gnu::cold]] void check() const {
+        detail::check_share("WarmupConstant.warmup", warmup);
+        detail::check_share("WarmupConstant.cooldown", cooldown);
+        detail::check_share("WarmupConstant.floor", floor);
+        if (!(power > 0 && std::isfinite(power))) throw Error("WarmupConstant.power", "a finite number above 0", std::to_string(power));
+    }
+
+private:
+    double cooled(double passed, double whole) const { return std::pow(1 - passed / whole, power) * (1 - floor) + floor; }
 };
 
 /// The same rate throughout.
@@ -17601,6 +17705,9 @@ concept FingerprintedSource = requires(const Data& data) {
 /// How long and how to train. One of steps, epochs and seconds bounds the run.
 struct TrainerOptions {
     std::size_t batch = 256;
+    /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
+    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all.
+    std::size_t micro_batch = 0;
     std::size_t steps = 0;
     std::size_t epochs = 0;
     double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
@@ -17617,6 +17724,9 @@ struct TrainerOptions {
     /// Throws Error, which names the option, where one is out of range, or does not fit a loss that needs `least_pairs`
     /// in a batch and data of so many pairs.
     void check(std::size_t least_pairs, std::size_t pairs) const;
+
+    /// How many parts a batch comes in.
+    std::size_t parts() const { return micro_batch == 0 ? 1 : (batch + micro_batch - 1) / micro_batch; }
 
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
@@ -17681,6 +17791,8 @@ private:
 
     [[gnu::cold]] void check(std::size_t size) const {
         options_.check(least_pairs<L>, size);
+        if (Model::normalises_batches && options_.parts() > 1)
+            throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
         if constexpr (requires { schedule_.check(); }) schedule_.check();
     }
@@ -17805,14 +17917,19 @@ private:
         check_weights();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step);
+        next_ = prefetch(data, run_.step, 0);
+        // However the run ends, what is being made needs the data.
+        const struct Waiting {
+            std::future<Batch>& made;
+            ~Waiting() {
+                if (made.valid()) made.wait();
+            }
+        } waiting{next_};
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         while (!is_over()) {
             const Clock::time_point began = Clock::now();
-            const Batch batch = next.get();
-            next = prefetch(data, run_.step + 1);
-            step(batch, last, began);
+            step(data, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
             const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
@@ -17854,23 +17971,25 @@ private:
         throw Error("Trainer, step " + std::to_string(run_.step + 1), expected, found);
     }
 
-    /// Batch number `step` of the run, made on another thread: a function of seed and step alone. One is made at a
+    /// A part of batch number `step` of the run, made on another thread: a function of seed, step and part alone. One is made at a
     /// time.
     template <class Data>
-    std::future<Batch> prefetch(const Data& data, std::size_t step) {
-        return std::async(std::launch::async, [this, &data, step] {
+    std::future<Batch> prefetch(const Data& data, std::size_t step, std::size_t part) {
+        return std::async(std::launch::async, [this, &data, step, part] {
             const std::size_t batches = data.size() / options_.batch;
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
                 epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
+            const std::size_t first = part * options_.micro_batch;
+            const std::size_t count = options_.parts() == 1 ? options_.batch : std::min(options_.micro_batch, options_.batch - first);
             Batch batch;
-            batch.images.resize(options_.batch);
-            batch.ids.resize(options_.batch);
-            const std::size_t pixels = batch.images.size() / options_.batch;
-            parallel_for(options_.batch, 4, [&](std::size_t begin, std::size_t end) {
+            batch.images.resize(count);
+            batch.ids.resize(count);
+            const std::size_t pixels = batch.images.size() / count;
+            parallel_for(count, 4, [&](std::size_t begin, std::size_t end) {
                 std::vector<float> image(pixels);
                 for (std::size_t i = begin; i < end; ++i) {
-                    const std::size_t index = epoch_.order[step % batches * options_.batch + i];
+                    const std::size_t index = epoch_.order[step % batches * options_.batch + first + i];
                     Random random(epoch_.seed, index);
                     data.fetch(index, random, image, batch.ids[i].elements());
                     std::copy(image.begin(), image.end(), batch.images.data() + i * pixels);
@@ -17880,27 +17999,29 @@ private:
         });
     }
 
-    /// Whether all items of a batch are the same, bit for bit.
+    /// Whether all items of a batch have been the same so far, bit for bit.
     template <class Items>
-    static bool are_all_equal(const Items& items, std::size_t count) {
-        const std::size_t bytes = items.size() / count * sizeof(*items.data());
-        const auto* first = reinterpret_cast<const char*>(items.data());
-        for (std::size_t i = 1; i < count; ++i) {
-            if (std::memcmp(first, first + i * bytes, bytes) != 0) return false;
+    class Sameness {
+    public:
+        explicit operator bool() const { return are_same_; }
+
+        void add(const Items& items, std::size_t count) {
+            const std::size_t size = items.size() / count;
+            if (first_.empty()) first_.assign(items.data(), items.data() + size);
+            for (std::size_t i = 0; are_same_ && i < count; ++i)
+                are_same_ = std::memcmp(first_.data(), items.data() + i * size, size * sizeof(*items.data())) == 0;
         }
-        return true;
-    }
+
+    private:
+        std::vector<typename Items::element> first_;
+        bool are_same_ = true;
+    };
 
     /// A loss that tells pairs apart finds nothing in a batch that is one caption, or one picture, again and again.
-    void check_batch(const Batch& batch) {
-        if constexpr (least_pairs < L >> 1) {
-            const std::size_t count = options_.batch;
-            const bool captions = are_all_equal(batch.ids, count);
-            if (!captions && !are_all_equal(batch.images, count)) return;
-            stop(std::string(captions ? "captions" : "pictures") +
-                     " that differ within a batch, since this loss tells them apart",
-                 (captions ? "the same ids " : "the same pixels ") + std::to_string(count) + " times");
-        }
+    void check_batch(bool captions, bool pictures) {
+        if (!captions && !pictures) return;
+        stop(std::string(captions ? "captions" : "pictures") + " that differ within a batch, since this loss tells them apart",
+             (captions ? "the same ids " : "the same pixels ") + std::to_string(options_.batch) + " times");
     }
 
     /// The rate of the step that comes next and began then; its gradient is there.
@@ -17921,11 +18042,36 @@ private:
         return optimizer_.rate * factor;
     }
 
-    void step(const Batch& batch, std::size_t last, Clock::time_point began) {
-        check_batch(batch);
+    /// Loss and gradient of the step's batch. Parts are asked for in order, all, and then all but the last; the one that comes
+    /// after is made meanwhile.
+    template <class Data>
+    T loss_and_gradient(const Data& data) {
+        const std::size_t parts = options_.parts(), asked_for = 2 * parts - 1;
+        std::size_t asked = 0;
+        Batch batch;
+        Sameness<decltype(batch.ids)> captions;
+        Sameness<decltype(batch.images)> pictures;
+        const auto pairs = [&](std::size_t, std::size_t) -> const Batch& {
+            batch = next_.get();
+            ++asked;
+            next_ = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
+            if constexpr (least_pairs < L >> 1) {
+                if (asked <= parts) {
+                    captions.add(batch.ids, batch.ids.extent(0));
+                    pictures.add(batch.images, batch.images.extent(0));
+                }
+                if (asked == parts) check_batch(bool(captions), bool(pictures));
+            }
+            return batch;
+        };
+        return model_.loss_and_gradient(options_.batch, parts == 1 ? options_.batch : options_.micro_batch, pairs, loss_, gradient_, work_);
+    }
+
+    template <class Data>
+    void step(const Data& data, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
-        const T loss = model_.loss_and_gradient(batch.images, batch.ids, loss_, gradient_, work_);
+        const T loss = loss_and_gradient(data);
         const double norm = gradient_norm(gradient_);
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
@@ -17970,6 +18116,7 @@ private:
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
     detail::Epoch epoch_;         // the prefetching thread's
+    std::future<Batch> next_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -36093,6 +36240,8 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
                         " pairs or more, since this loss tells every pair from the others of its batch",
                     std::to_string(batch));
     }
+    if (micro_batch > batch)
+        throw Error("TrainerOptions.micro_batch", "at most the batch, " + std::to_string(batch), std::to_string(micro_batch));
     if (pairs < batch) {
         throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
                     std::to_string(pairs) + " pairs");
@@ -36114,6 +36263,7 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     count("seed", seed.value);
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
+    if (parts() > 1) count("micro_batch", micro_batch);
 }
 
 TANDEM_INLINE void TrainerOptions::report(const RunState& run, std::size_t last, double logit_scale,

@@ -31,6 +31,37 @@ TEST_CASE("the rates of a run bound in steps are open_clip's at every step") {
     CHECK(compared == 374);
 }
 
+TEST_CASE("constant rates, with and without a cooldown, are open_clip's at every step") {
+    std::ifstream file(TANDEM_TEST_DATA "/train/fixtures/const_lr.txt");
+    std::size_t runs = 0, compared = 0;
+    for (std::string line; std::getline(file, line); ++runs) {
+        std::istringstream numbers(line);
+        std::size_t steps = 0;
+        double warmup = 0, cooldown = 0, power = 0, end = 0;
+        numbers >> steps >> warmup >> cooldown >> power >> end;
+        const double all = static_cast<double>(steps);
+        const td::WarmupConstant schedule{.warmup = warmup / all, .cooldown = cooldown / all, .floor = end, .power = power};
+        for (std::size_t step = 0; step < steps; ++step, ++compared) {
+            double expected = -1;
+            numbers >> expected;
+            INFO(line.substr(0, 20) << ", step " << step);
+            // Only the last bit of a C library's power may differ.
+            CHECK(std::abs(schedule.at({.step = step, .steps = steps, .begin = static_cast<double>(step) / all}) - expected) <= 0x1.0p-52);
+        }
+    }
+    CHECK(runs == 10);
+    CHECK(compared == 191);
+    const td::WarmupConstant curve{.warmup = 0.2, .cooldown = 0.4, .floor = 0.1};
+    CHECK(curve(0.1) == Approx(0.5));
+    CHECK(curve(0.5) == 1.0);
+    CHECK(curve(0.8) == Approx(0.55));
+    CHECK(curve(1.5) == Approx(0.1));
+    CHECK(curve.at({.begin = 0, .end = 0.002}) == Approx(0.01));
+    CHECK(curve.at({.begin = 0.8, .end = 0.81}) == Approx(0.55));
+    CHECK_THROWS_WITH((td::WarmupConstant{.cooldown = 1.1}.check()), Catch::Contains("WarmupConstant.cooldown"));
+    CHECK_THROWS_WITH((td::WarmupConstant{.power = 0}.check()), Catch::Contains("above 0"));
+}
+
 TEST_CASE("a run bound by time warms up by the time that has passed, and its first rate is not 0") {
     const td::WarmupCosine schedule{.warmup = 0.1, .floor = 0.2};
     CHECK(schedule.at({.begin = 0, .end = 0.001}) == Approx(0.01));

@@ -35,6 +35,10 @@ double schedule_factor(Schedule& schedule, const Progress& progress) {
     }
 }
 
+[[gnu::cold]] inline void check_share(const char* name, double value) {
+    if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
+}
+
 }  // namespace detail
 
 /// Linear warm-up over the first `warmup` of the run, then half a cosine down to `floor`. With a bound in steps or
@@ -62,17 +66,53 @@ struct WarmupCosine {
 
     /// Throws Error unless both lie in [0, 1].
     [[gnu::cold]] void check() const {
-        const auto within = [](const char* name, double value) {
-            if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
-        };
-        within("WarmupCosine.warmup", warmup);
-        within("WarmupCosine.floor", floor);
+        detail::check_share("WarmupCosine.warmup", warmup);
+        detail::check_share("WarmupCosine.floor", floor);
     }
 
 private:
     double cosine(double passed, double whole) const {
         return floor + (1.0 - floor) * 0.5 * (1.0 + std::cos(std::numbers::pi * passed / whole));
     }
+};
+
+/// Linear warm-up over the first `warmup` of the run, then the same rate, and over the last `cooldown` of the run down to `floor`: by
+/// (1 − passed / cooldown) ^ power, a line where the power is 1. With a bound in steps or epochs these are the rates of
+/// open_clip_train/scheduler.py, const_lr and const_lr_cooldown, at every step, for shares of the steps, rounded; with a bound in seconds
+/// the warm-up is WarmupCosine's. A run may be long without its length being known beforehand: another one goes on from before
+/// the cooldown.
+struct WarmupConstant {
+    double warmup = 0.05;
+    double cooldown = 0;
+    double floor = 0;
+    double power = 1;
+
+    double at(const Progress& progress) const {
+        if (progress.steps == 0) {
+            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
+        }
+        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
+        const double length = std::round(warmup * steps), down = std::round(cooldown * steps);
+        if (step < length) return (step + 1) / length;
+        return step < steps - down ? 1.0 : cooled(step - (steps - down), down);
+    }
+
+    /// The continuous curve, which starts at 0 where there is a warm-up.
+    double operator()(double progress) const {
+        if (progress < warmup) return progress / warmup;
+        return progress < 1 - cooldown || cooldown == 0 ? 1.0 : cooled(std::min(progress, 1.0) - (1 - cooldown), cooldown);
+    }
+
+    /// Throws Error unless warm-up, cooldown and floor lie in [0, 1] and the power is positive.
+    [[gnu::cold]] void check() const {
+        detail::check_share("WarmupConstant.warmup", warmup);
+        detail::check_share("WarmupConstant.cooldown", cooldown);
+        detail::check_share("WarmupConstant.floor", floor);
+        if (!(power > 0 && std::isfinite(power))) throw Error("WarmupConstant.power", "a finite number above 0", std::to_string(power));
+    }
+
+private:
+    double cooled(double passed, double whole) const { return std::pow(1 - passed / whole, power) * (1 - floor) + floor; }
 };
 
 /// The same rate throughout.
