@@ -315,7 +315,7 @@ void Catalogue::forget_vectors() const {
     // What the scores of another model are worth, this one's say nothing of.
     database_.run(
         "DELETE FROM vector; DELETE FROM thumbnail; UPDATE picture SET size = -1, digest = '';"
-        "DELETE FROM about WHERE key LIKE 'relevance.%' OR key LIKE 'mixture.%'");
+        "DELETE FROM about WHERE key LIKE 'relevance.%' OR key LIKE 'mixture.%' OR key LIKE 'nearby.%'");
 }
 
 std::vector<std::byte> Catalogue::thumbnail(std::int64_t id) const {

@@ -39,6 +39,9 @@ Questions read_questions(const Catalogue& catalogue, const Opened& opened) {
     return {{rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(half)}, {rows.begin() + static_cast<std::ptrdiff_t>(half), rows.end()}};
 }
 
+/// What was chosen for a few pictures is too narrow for many.
+bool is_outgrown(std::size_t chosen_for, std::size_t pictures) { return 10 * pictures > 11 * chosen_for; }
+
 void report(const std::string& where, double recall, std::size_t texts) {
     std::fprintf(stderr, "%s: %.1f %% of the %zu nearest of %zu held-out texts are found\n", where.c_str(), 100 * recall, nearest, texts);
 }
@@ -68,18 +71,19 @@ private:
                 std::fprintf(stderr, "%s; made anew\n", error.what());
             }
         }
-        const bool is_new = !graphs;
-        if (is_new) graphs.emplace(index, td::GraphOptions{}, show);
+        // A file that is a little behind is brought up to date sooner than it is written.
+        bool is_worth_keeping = !graphs;
+        if (!graphs) graphs.emplace(index, td::GraphOptions{}, show);
         const td::GraphUpdate& update = graphs->last_update();
-        if (!is_new && update.added == 0 && update.gone == 0) return std::move(*graphs);
-        // What was chosen for a few pictures is too narrow for many: it is chosen anew when a tenth came.
-        if (10 * update.added >= graphs->count()) {
+        is_worth_keeping = is_worth_keeping || 100 * (update.added + update.gone) > graphs->count();
+        if (is_outgrown(graphs->breadth_chosen_for(), graphs->count())) {
+            is_worth_keeping = true;
             const Questions questions = read_questions(catalogue, opened);
             graphs->choose_breadth(questions.choosing, nearest, wanted);
             report(path.string(), graphs->recall(questions.telling, nearest), questions.telling.size() / index.width());
         }
         try {
-            graphs->save(path);
+            if (is_worth_keeping) graphs->save(path);
         } catch (const td::Error& error) {  // a place that this user may only read: it is made again the next time
             std::fprintf(stderr, "not kept: %s\n", error.what());
         }
@@ -94,13 +98,16 @@ public:
     ServerIndex(const std::string& place, const Catalogue& catalogue, const Opened& opened, const td::Index& index,
                 const std::vector<std::int64_t>& ids)
         : index_(&index), ids_(&ids) {
-        const std::size_t added = bring_up_to_date(place, catalogue);
+        schema_ = bring_up_to_date(place, catalogue);
         // The widest that pgvector allows, where none will do.
         constexpr std::array<std::size_t, 5> breadths{40, 100, 200, 400, most_breadth};
-        const std::string stored = catalogue.get("nearby.breadth");
-        std::from_chars(stored.data(), stored.data() + stored.size(), breadth_);
-        breadth_ = std::clamp<std::size_t>(breadth_, 1, most_breadth);
-        if (!stored.empty() && 10 * added < ids.size()) return;
+        const auto stored = [&](const char* key, std::size_t otherwise) {
+            const std::string text = catalogue.get(key);
+            std::from_chars(text.data(), text.data() + text.size(), otherwise);
+            return otherwise;
+        };
+        breadth_ = std::clamp<std::size_t>(stored("nearby.breadth", 100), 1, most_breadth);
+        if (!is_outgrown(stored("nearby.pictures", 0), ids.size())) return;
         const Questions questions = read_questions(catalogue, opened);
         for (const std::size_t breadth : breadths) {
             breadth_ = breadth;
@@ -110,6 +117,7 @@ public:
         const Catalogue writing = Catalogue::open(place, Database::Mode::write);
         Transaction transaction(writing.database());
         writing.set("nearby.breadth", std::to_string(breadth_));
+        writing.set("nearby.pictures", std::to_string(ids.size()));
         transaction.commit_derived();
     }
 
@@ -149,7 +157,7 @@ private:
                                std::span<const std::uint64_t> allowed) const {
         const Database& database = catalogue.database();
         database.run("SET hnsw.ef_search = " + std::to_string(breadth));
-        Statement statement(database, "SELECT id FROM nearby ORDER BY embedding OPERATOR(public.<#>) convert_from(?, 'UTF8')::public.vector LIMIT ?");
+        Statement statement(database, "SELECT id FROM nearby ORDER BY embedding OPERATOR(" + schema_ + ".<#>) convert_from(?, 'UTF8')::" + schema_ + ".vector LIMIT ?");
         statement.bind(text_of(query)).bind(breadth);
         std::vector<std::size_t> positions;
         while (statement.step()) {
@@ -178,25 +186,32 @@ private:
         return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
     }
 
-    /// Adds the vectors that are not there yet, and says how many. What is changed or gone went with its vector.
-    std::size_t bring_up_to_date(const std::string& place, const Catalogue& catalogue) const {
+    /// The schema that pgvector is in, quoted; empty where it is in none.
+    static std::string schema_of(const Database& database) {
+        Statement statement(database, "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'");
+        return statement.step() ? statement.text(0) : std::string();
+    }
+
+    /// Adds the vectors that are not there yet; what is changed or gone went with its vector. Returns the schema that pgvector is in.
+    std::string bring_up_to_date(const std::string& place, const Catalogue& catalogue) const {
         constexpr const char* has_index = "SELECT count(*) FROM pg_indexes WHERE schemaname = 'tandem' AND indexname = 'nearby_embedding'";
         constexpr const char* width_there = "SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass('tandem.nearby') AND attname = 'embedding'";
         constexpr const char* count_missing = "SELECT count(*) FROM vector v WHERE NOT EXISTS (SELECT 1 FROM nearby n WHERE n.id = v.id)";
         const auto width = static_cast<std::int64_t>(index_->width());
         const Database& reading = catalogue.database();
-        if (reading.number(has_index) != 0 && reading.number(width_there) == width && reading.number(count_missing) == 0) return 0;
+        if (reading.number(has_index) != 0 && reading.number(width_there) == width && reading.number(count_missing) == 0) return schema_of(reading);
         if (reading.number("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'") == 0)
             throw td::Error("--approximate", "a server with pgvector (0.5 or later), or a catalogue in a file", "none on " + reading.path());
 
         const Database database(place, Database::Mode::write);
         // One at a time brings it up to date; indexers go on meanwhile. The lock ends with the connection.
         database.run("SELECT pg_advisory_lock(1953393774)");
-        database.run("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public");
+        if (schema_of(database).empty()) database.run("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public");
+        const std::string schema = schema_of(database);
         if (database.number("SELECT count(*) FROM pg_am WHERE amname = 'hnsw'") == 0)
             throw td::Error("--approximate", "pgvector 0.5 or later, which has HNSW", "an older one on " + database.path());
         if (const std::int64_t there = database.number(width_there); there != 0 && there != width) database.run("DROP TABLE nearby");
-        database.run("CREATE TABLE IF NOT EXISTS nearby(id BIGINT PRIMARY KEY REFERENCES vector(id) ON DELETE CASCADE, embedding public.vector(" +
+        database.run("CREATE TABLE IF NOT EXISTS nearby(id BIGINT PRIMARY KEY REFERENCES vector(id) ON DELETE CASCADE, embedding " + schema + ".vector(" +
                      std::to_string(width) + ") NOT NULL)");
         const auto missing = static_cast<std::size_t>(database.number(count_missing));
         Progress progress("nearby", 0, missing);
@@ -210,19 +225,20 @@ private:
                 const auto bytes = some.blob(1);
                 std::vector<float> row(bytes.size() / sizeof(float));
                 std::memcpy(row.data(), bytes.data(), row.size() * sizeof(float));
-                Statement(database, "INSERT INTO nearby VALUES(?, convert_from(?, 'UTF8')::public.vector)").bind(some.integer(0)).bind(text_of(row)).run();
+                Statement(database, "INSERT INTO nearby VALUES(?, convert_from(?, 'UTF8')::" + schema + ".vector)").bind(some.integer(0)).bind(text_of(row)).run();
             }
             transaction.commit_derived();
             progress.show(std::min(added + here, missing));
         }
         // Of many rows at once it is made faster than row by row.
         if (database.number(has_index) == 0) std::fprintf(stderr, "%s: makes its index of %zu vectors\n", database.path().c_str(), ids_->size());
-        database.run("CREATE INDEX IF NOT EXISTS nearby_embedding ON nearby USING hnsw (embedding public.vector_ip_ops)");
-        return added;
+        database.run("CREATE INDEX IF NOT EXISTS nearby_embedding ON nearby USING hnsw (embedding " + schema + ".vector_ip_ops)");
+        return schema;
     }
 
     const td::Index* index_;
     const std::vector<std::int64_t>* ids_;
+    std::string schema_;
     std::size_t breadth_ = 100;
 };
 
@@ -230,7 +246,14 @@ private:
 
 std::unique_ptr<const Nearby> open_nearby(const std::string& place, const Catalogue& catalogue, const Opened& opened, const td::Index& index,
                                           const std::vector<std::int64_t>& ids) {
-    if (catalogue.database().is_on_server()) return std::make_unique<ServerIndex>(place, catalogue, opened, index, ids);
+    if (catalogue.database().is_on_server()) {
+        try {
+            return std::make_unique<ServerIndex>(place, catalogue, opened, index, ids);
+        } catch (const DatabaseError& error) {  // a user who may only read, for instance
+            std::fprintf(stderr, "%s; every picture is looked at\n", error.what());
+            return nullptr;
+        }
+    }
     return std::make_unique<GraphFile>(catalogue, opened, index);
 }
 

@@ -31,7 +31,7 @@ public:
 
 /// That of a catalogue, whose place is named with what a server asks for, made where there is none or it is none, with progress. What was made or changed is kept, and how many of the
 /// nearest it finds of held-out texts is said on standard error. `ids` are the numbers of the index' rows, in order; both must
-/// outlive it. Throws Error where a server has no pgvector.
+/// outlive it. Throws Error where a server has no pgvector. Null where it cannot be made or brought up to date there, which is said.
 std::unique_ptr<const Nearby> open_nearby(const std::string& place, const Catalogue& catalogue, const Opened& opened, const td::Index& index,
                                           const std::vector<std::int64_t>& ids);
 

@@ -5259,6 +5259,8 @@ inline constexpr bool is_constant = std::same_as<E, Constant>;
 // left factor and of the transposed right one), its diagonal. An operand of a lower rank is the same for all.
 
 template <class E>
+inline constexpr bool is_same_for_all = E::shape::rank == 0 || (E::shape::rank == 1 && E::shape::extents[0] == 1);
+template <class E>
 inline constexpr bool has_rows = false;
 template <class E>
 inline constexpr bool has_pairs = false;
@@ -5283,7 +5285,8 @@ template <class E>
 inline constexpr bool has_rows<Diagonal<E>> = has_diagonal<E>;
 template <class F, class... Operands>
 inline constexpr bool has_rows<Apply<F, Operands...>> =
-    ((Operands::shape::rank < Apply<F, Operands...>::shape::rank || Operands::shape::extents[0] == 1 || has_rows<Operands>) && ...);
+    ((Operands::shape::rank < Apply<F, Operands...>::shape::rank ||
+      (Operands::shape::extents[0] == 1 && Apply<F, Operands...>::shape::extents[0] != 1) || has_rows<Operands>) && ...);
 
 template <class E>
 inline constexpr bool has_columns<Transposed<E>> = has_rows<E>;
@@ -5291,12 +5294,12 @@ template <class A, class B>
 inline constexpr bool has_pairs<Product<A, B>> = has_rows<A> && has_columns<B>;
 template <class F, class... Operands>
 inline constexpr bool has_pairs<Apply<F, Operands...>> =
-    ((Operands::shape::rank == 0 || (Operands::shape::rank == 1 && has_rows<Operands>) || has_pairs<Operands>) && ...);
+    ((is_same_for_all<Operands> || (Operands::shape::rank == 1 && has_rows<Operands>) || has_pairs<Operands>) && ...);
 
 template <class A, class B>
 inline constexpr bool has_diagonal<Product<A, Transposed<B>>> = has_rows<A> && has_rows<B>;
 template <class F, class... Operands>
-inline constexpr bool has_diagonal<Apply<F, Operands...>> = ((Operands::shape::rank == 0 || has_diagonal<Operands>) && ...);
+inline constexpr bool has_diagonal<Apply<F, Operands...>> = ((is_same_for_all<Operands> || has_diagonal<Operands>) && ...);
 
 /// The gradient of some rows of a tensor, on its way into the whole one.
 struct Part : Recycled {
@@ -5385,7 +5388,7 @@ public:
     auto rows(const Apply<F, Operands...>& node, Range range) {
         constexpr std::size_t rank = Apply<F, Operands...>::shape::rank;
         return on_operands(node, [&]<class E>(const E& operand) {
-            if constexpr (E::shape::rank < rank || E::shape::extents[0] == 1) {
+            if constexpr (E::shape::rank < rank || (E::shape::extents[0] == 1 && Apply<F, Operands...>::shape::extents[0] != 1)) {
                 return operand;
             } else {
                 return rows(operand, range);
@@ -5400,7 +5403,7 @@ public:
     template <class F, class... Operands>
     auto pairs(const Apply<F, Operands...>& node, Range rows_range, Range columns) {
         return on_operands(node, [&]<class E>(const E& operand) {
-            if constexpr (E::shape::rank == 0) {
+            if constexpr (is_same_for_all<E>) {
                 return operand;
             } else if constexpr (E::shape::rank == 1) {
                 return rows(operand, columns);
@@ -5429,7 +5432,7 @@ private:
     template <class F, class... Operands>
     auto diagonal_of(const Apply<F, Operands...>& node, Range range) {
         return on_operands(node, [&]<class E>(const E& operand) {
-            if constexpr (E::shape::rank == 0) {
+            if constexpr (is_same_for_all<E>) {
                 return operand;
             } else {
                 return diagonal_of(operand, range);
@@ -5464,6 +5467,10 @@ struct Term {
 /// What is no term: a scalar that is another function of sums; rows that need other rows.
 struct NoSum {};
 struct OtherRows {};
+
+/// Whether an operand has a row for every row of the result: one of extent 1 is a part of each.
+template <class Operand, class E>
+inline constexpr bool is_as_long = Operand::shape::rank == 1 && E::shape::rank == 1 && (Operand::shape::extents[0] != 1 || E::shape::extents[0] == 1);
 
 /// Takes a scalar apart. In a class, so that each of its functions knows all others.
 struct Terms {
@@ -5504,7 +5511,7 @@ struct Terms {
         return row_terms(diagonal(e.operand.operand), weight);
     }
     template <class F, class A, class B>
-        requires(A::shape::rank == 1 && B::shape::rank == 1 && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
+        requires(is_as_long<A, Apply<F, A, B>> && is_as_long<B, Apply<F, A, B>> && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
     static auto row_terms(const Apply<F, A, B>& e, double weight) {
         return std::tuple_cat(row_terms(std::get<0>(e.operands), weight),
                               row_terms(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
@@ -5785,7 +5792,7 @@ private:
     template <class X, class Visit>
     void for_each_rows(const X& e, const Visit& visit) const {
         const std::size_t all = e.extents()[0];
-        const std::size_t step = std::clamp<std::size_t>(node_.tile * node_.tile / std::max<std::size_t>(all, 1), 1, node_.tile);
+        const std::size_t step = node_.tile >= all ? std::max<std::size_t>(all, 1) : std::max<std::size_t>(1, node_.tile * node_.tile / all);
         for (std::size_t row = 0; row < all; row += step) visit(detail::Range{row, std::min(row + step, all)});
     }
 
@@ -5966,7 +5973,7 @@ struct TiledLoss : LossNode {
 };
 
 /// The same loss in memory that grows with the batch and not with its square: tiled(InfoNce{}), tiled(SigmoidLoss{}), or of a loss
-/// of your own that is a sum over rows; see tiled() of expressions.
+/// of your own that is a sum over rows; see tiled() of expressions. Another number of rows sums in another order; a snapshot does not say it.
 template <ComposableLoss L>
 auto tiled(L loss, std::size_t rows = 1024) {
     return TiledLoss<L>(std::move(loss), rows);
@@ -10978,7 +10985,7 @@ public:
     struct Workspace {
         typename Vision::Workspace vision;
         typename Text::Workspace text;
-        Embeddings image_embeddings, text_embeddings;           ///< of length 1
+        Embeddings image_embeddings, text_embeddings;           ///< of length 1, as long as the loss needs them
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
         Tensor<C, Shape<>> scale;                               ///< the exponential of the logit scale
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
@@ -11164,16 +11171,11 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
         if constexpr (trains && Call::fits) {
-            if (images.extent(0) != ids.extent(0)) {
-                throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
-                            std::to_string(ids.extent(0)));
-            }
             struct Batch {
                 typename Vision::Input images;
                 typename Text::Input ids;
             };
-            const std::size_t count = images.extent(0);
-            return forward_and_backward(count, std::max<std::size_t>(1, count), [&](std::size_t, std::size_t) { return Batch{images, ids}; }, loss, gradient, work);
+            return forward_and_backward(images.extent(0), images.extent(0), [&](std::size_t, std::size_t) { return Batch{images, ids}; }, loss, gradient, work);
         } else {
             return C{0};
         }
@@ -11192,8 +11194,7 @@ public:
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if (count == 0 || part == 0) throw Error("Clip::loss_and_gradient", "pairs, and parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
-        if (normalises_batches && part < count)
+        if (normalises_batches && part > 0 && part < count)
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
         if constexpr (trains && Call::fits) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
@@ -11317,12 +11318,17 @@ private:
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+        if (count == 0 || part == 0)
+            throw Error("Clip::loss_and_gradient", "pairs, in parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         const auto forward = [&](std::size_t first, std::size_t last) {
             if constexpr (requires { work.vision.draws; }) work.vision.draws = {Seed{Random(work.dropout, 0).next()}, first};
             if constexpr (requires { work.text.draws; }) work.text.draws = {Seed{Random(work.dropout, 1).next()}, first};
             const auto& batch = pairs(first, last);
+            if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
+                throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",
+                            std::to_string(batch.images.extent(0)) + " and " + std::to_string(batch.ids.extent(0)));
             visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, true);
             text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, true);
         };
@@ -37791,9 +37797,9 @@ struct GraphOptions {
 
 /// What an update did.
 struct GraphUpdate {
-    std::size_t kept = 0;   ///< rows that were there
-    std::size_t added = 0;  ///< rows that were linked
-    std::size_t gone = 0;   ///< rows that are no more in the index
+    std::size_t kept = 0;   ///< rows whose contents were there
+    std::size_t added = 0;  ///< rows whose contents were not
+    std::size_t gone = 0;   ///< contents that no row of the index has any more
 };
 
 /// Called with the number of rows that are linked and of those that are to be, now and then, by one thread at a time.
@@ -37872,7 +37878,7 @@ struct RowGraph {
 
     std::unique_ptr<Hnsw> nodes;
     std::vector<std::uint64_t> keys;     ///< of every node: what its row holds
-    std::vector<std::size_t> positions;  ///< of every node: where its row stands, or nowhere
+    std::vector<std::size_t> positions;  ///< of every node: where the first row of these contents stands, or nowhere
     int first_level;
 };
 
@@ -37881,11 +37887,12 @@ struct RowGraph {
 /// Finds most of the nearest rows of an Index, looking at few: graphs by Malkov and Yashunin (2018), arXiv:1603.09320, each over a
 /// part of the rows. It is made for rows of length 1; how many of the nearest it finds is a matter of the data and of the
 /// queries, so measure it with queries of the kind that will be asked (recall(), choose_breadth()): texts lie outside the
-/// distribution of pictures, and find fewer than pictures do.
+/// distribution of pictures, and find fewer than pictures do. Rows of the same contents are one node: copies do not get in the way.
 ///
 /// Scores are those of the Index, to the bit; the graphs do not depend on the number of threads. Where a search of graphs would
 /// cost more than a look at every row (few rows, a large breadth, a filter that lets few through), the Index is asked.
-/// It sees the rows that the Index had at the last update(). Searches may run at the same time, but not beside an update.
+/// Graphs have the rows that the Index had at the last update(), which must follow when rows were removed; the Index has those of now.
+/// Searches may run at the same time, but not beside an update.
 class ApproximateIndex {
 public:
     /// Graphs over the rows of an index, which must outlive this and stay where it is. Throws Error for options out of bounds.
@@ -37896,7 +37903,7 @@ public:
     static ApproximateIndex load(const std::filesystem::path& path, const Index& index, const GraphProgress& progress = {});
 
     /// Links the rows that came, and forgets those that went. What went is passed through still, in the place of a neighbour; a graph
-    /// of which a quarter went is made anew.
+    /// of which a quarter went is made anew. Where it throws (no memory; what `progress` throws), searches ask the Index until one does not.
     GraphUpdate update(const GraphProgress& progress = {});
     /// What the last one did; the first one is that of making or loading it.
     const GraphUpdate& last_update() const { return last_; }
@@ -37913,6 +37920,8 @@ public:
     double choose_breadth(std::span<const float> queries, std::size_t k, double share);
 
     std::size_t breadth() const { return breadth_; }
+    /// How many rows there were when it was chosen; 0: it was not.
+    std::size_t breadth_chosen_for() const { return chosen_for_; }
     /// Rows that can be found.
     std::size_t count() const { return count_; }
 
@@ -37934,8 +37943,10 @@ private:
     std::unique_ptr<detail::RowSpace> space_;
     std::vector<detail::RowGraph> graphs_;
     IndexRows rows_;
-    std::vector<float> nothing_;  ///< a row of zeros: the place of what went with all of its neighbours
-    std::size_t breadth_ = 64, count_ = 0;
+    std::vector<std::size_t> next_same_;  ///< by position: where the next row of the same contents stands, or nowhere
+    std::vector<float> nothing_;          ///< a row of zeros: the place of what went with all of its neighbours
+    std::size_t breadth_ = 64, chosen_for_ = 0, count_ = 0;
+    bool is_whole_ = false;  ///< whether the last update came to its end
     GraphUpdate last_;
 };
 
@@ -37979,9 +37990,11 @@ inline ApproximateIndex::ApproximateIndex(const Index& index, const GraphOptions
 
 inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     GraphUpdate done;
+    is_whole_ = false;
+    // Nodes have the addresses of the rows before, which nobody reads before they have those of now.
     rows_ = index_->rows();
     const std::size_t width = index_->width();
-    // Rows and nodes by what they hold: of equal ones, the first row is the first node's.
+    // Rows and nodes by what they hold. Equal rows are one node, at the first one's place.
     using Keyed = std::pair<std::uint64_t, std::size_t>;
     std::vector<Keyed> rows(rows_.size), nodes;
     parallel_for(rows_.size, 1024, [&](std::size_t begin, std::size_t end) {
@@ -37993,9 +38006,22 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     });
     std::erase_if(rows, [&](const Keyed& row) { return rows_.rows[row.second] == nullptr; });
     count_ = rows.size();
-    std::vector<std::uint64_t> keys(rows_.size);
-    for (const auto& [key, position] : rows) keys[position] = key;
     std::ranges::sort(rows);
+    std::vector<std::uint64_t> keys(rows_.size);
+    next_same_.assign(rows_.size, detail::RowGraph::nowhere);
+    std::vector<std::size_t> copies(rows_.size, 1);  // of the first row of some contents: how many have them
+    std::vector<Keyed> different;
+    std::size_t last = 0;
+    for (const auto& [key, position] : rows) {
+        if (!different.empty() && different.back().first == key) {
+            next_same_[last] = position;
+            ++copies[different.back().second];
+        } else {
+            keys[position] = key;
+            different.emplace_back(key, position);
+        }
+        last = position;
+    }
     std::vector<std::pair<std::size_t, std::size_t>> places;  // graph and node, by what stands in `nodes`
     for (std::size_t g = 0; g < graphs_.size(); ++g) {
         for (std::size_t node = 0; node < graphs_[g].size(); ++node) {
@@ -38014,7 +38040,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
             ++gone[g];
         }
     };
-    for (const auto& [key, position] : rows) {
+    for (const auto& [key, position] : different) {
         forget_until([&, at = key](std::uint64_t other) { return other < at; });
         if (node == nodes.end() || node->first != key) {
             unlinked.push_back(position);
@@ -38029,6 +38055,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     std::vector<detail::RowGraph> kept;
     for (std::size_t g = 0; g < graphs_.size(); ++g) {
         detail::RowGraph& graph = graphs_[g];
+        if (graph.size() == 0) continue;
         if (4 * gone[g] <= graph.size()) {
             detail::stand_in(graph, rows_.rows, nothing_.data());
             kept.push_back(std::move(graph));
@@ -38040,7 +38067,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     }
     graphs_ = std::move(kept);
     std::ranges::sort(unlinked);
-    done.added = unlinked.size();
+    for (const std::size_t position : unlinked) done.added += copies[position];
     done.kept = count_ - done.added;
 
     // They fill the last graph, or make new ones of equal size.
@@ -38076,6 +38103,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
             }
         }
     });
+    is_whole_ = true;
     return last_ = done;
 }
 
@@ -38097,8 +38125,13 @@ inline void ApproximateIndex::search_one(std::span<const float> query, std::size
         for (const detail::RowGraph& graph : graphs_) {
             auto nearest = graph.nodes->searchKnn(&row, static_cast<std::size_t>(view));
             for (; !nearest.empty(); nearest.pop()) {
-                const std::size_t position = graph.positions[nearest.top().second];
-                if (position != detail::RowGraph::nowhere && is_allowed(position)) found.push_back(position);
+                // Of equal rows the first k are as many as can be among the best.
+                std::size_t position = graph.positions[nearest.top().second];
+                for (std::size_t taken = 0; position != detail::RowGraph::nowhere && taken < k; position = next_same_[position]) {
+                    if (!is_allowed(position)) continue;
+                    found.push_back(position);
+                    ++taken;
+                }
             }
         }
         if (found.size() < k) continue;
@@ -38132,7 +38165,7 @@ inline SearchResult ApproximateIndex::search(std::span<const float> queries, std
         share = std::min(1.0, static_cast<double>(bits) / static_cast<double>(count_));
     }
     const std::size_t breadth = options.breadth == 0 ? breadth_ : options.breadth;
-    if (!(share > 0) || costs_more_than_all(std::max(breadth, k))) return index_->search(queries, k, {.allowed = options.allowed});
+    if (!is_whole_ || !(share > 0) || costs_more_than_all(std::max(breadth, k))) return index_->search(queries, k, {.allowed = options.allowed});
     std::mutex adding;
     parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
@@ -38151,8 +38184,11 @@ inline double ApproximateIndex::recall(std::span<const float> queries, std::size
     std::size_t hits = 0, all = 0;
     for (std::size_t i = 0; i < exact.matches.size(); ++i) {
         // Of rows of equal scores any will do.
-        all += exact.matches[i].size();
-        for (const Match& match : found.matches[i]) hits += match.score >= exact.matches[i].back().score ? 1U : 0U;
+        const std::vector<Match>& wanted = exact.matches[i];
+        std::size_t right = 0;
+        for (const Match& match : found.matches[i]) right += !wanted.empty() && match.score >= wanted.back().score ? 1U : 0U;
+        all += wanted.size();
+        hits += std::min(right, wanted.size());
     }
     return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
 }
@@ -38162,6 +38198,7 @@ inline double ApproximateIndex::choose_breadth(std::span<const float> queries, s
     constexpr std::size_t most = 4096;
     double found = 0;
     for (breadth_ = 16;; breadth_ *= 2) {
+        chosen_for_ = count_;
         found = recall(queries, k);
         if (found >= share || breadth_ >= most) return found;
     }
@@ -38199,7 +38236,8 @@ inline void ApproximateIndex::save(const std::filesystem::path& path) const {
                       {"links", std::to_string(options_.links)},
                       {"made with breadth", std::to_string(options_.breadth)},
                       {"rows of a graph", std::to_string(options_.rows)},
-                      {"breadth", std::to_string(breadth_)}});
+                      {"breadth", std::to_string(breadth_)},
+                      {"breadth chosen for", std::to_string(chosen_for_)}});
 }
 
 inline void ApproximateIndex::load_graph(const Safetensors& file, std::size_t number) {
@@ -38284,6 +38322,7 @@ inline ApproximateIndex ApproximateIndex::load(const std::filesystem::path& path
         };
         ApproximateIndex loaded(index, {.links = number("links"), .breadth = number("made with breadth"), .rows = number("rows of a graph")}, Unlinked{});
         loaded.breadth_ = number("breadth");
+        loaded.chosen_for_ = number("breadth chosen for");
         if (loaded.breadth_ == 0) throw Error("ApproximateIndex::load", "a breadth of 1 or more", "0");
         const std::size_t graphs = number("graphs");
         for (std::size_t g = 0; g < graphs; ++g) loaded.load_graph(file, g);
@@ -38291,6 +38330,10 @@ inline ApproximateIndex ApproximateIndex::load(const std::filesystem::path& path
         return loaded;
     } catch (const Error& error) {
         throw Error(path.string(), error.what());
+    } catch (const std::runtime_error& error) {  // hnswlib's
+        throw Error(path.string(), error.what());
+    } catch (const std::bad_alloc&) {
+        throw Error(path.string(), "graphs that there is memory for", "more");
     }
 }
 

@@ -197,5 +197,5 @@ TEST_CASE("an id outside the vocabulary and unequal halves of a batch are errors
     Model gradient;
     Model::Workspace work;
     CHECK_THROWS_WITH(model.loss_and_gradient(batch.images, Batch(2).ids, td::InfoNce{}, gradient, work),
-                      Contains("expected 3 captions for as many images, found 2"));
+                      Contains("expected 3 images and as many captions, found 3 and 2"));
 }

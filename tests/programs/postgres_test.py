@@ -220,7 +220,14 @@ class Nearest(Case):
         self.both("index", self.pictures)
         self.assertGreater(self.number("SELECT number FROM change"), changes)
         changes = self.number("SELECT number FROM change")
+        # Who may only read cannot bring it up to date, and looks at every picture.
+        SERVER.sql(self.name, "CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA tandem TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA tandem TO reader")
+        reader = self.server.replace("postgres:secret@", "reader@")
+        answer = self.approximate("dog", place=reader)
+        self.assertIn("every picture is looked at", answer.stderr)
+        self.assertEqual(answer.stdout, self.run_program("search", "dog", "--database", self.server, "--json").stdout)
         self.assertIn("2/2", self.approximate("dog").stderr)
+        self.assertEqual(self.approximate("dog", place=reader).stderr, "")
         self.assertEqual(self.number("SELECT number FROM change"), changes)  # nobody loads anew for that
         self.assertEqual(self.number("SELECT count(*) FROM nearby"), 90)
         same_answers()

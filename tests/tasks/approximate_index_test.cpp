@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -174,14 +175,61 @@ TEST_CASE("a filter and rows that hold the same", "[tasks][approximate]") {
     std::vector<std::uint64_t> none(2);
     CHECK(graphs.search(queries, 10, {.allowed = none}).matches[0].empty());
 
-    // Each of equal rows is a node of its own, and stays one.
+    // Equal rows are found as many as there are.
     td::Index copies(width);
     for (int i = 0; i < 5; ++i) copies.add(std::span(rows).first(2 * width));
     td::ApproximateIndex of_copies(copies, {.links = 2, .breadth = 4});
     copies.remove(std::vector<std::size_t>{4});
     CHECK(of_copies.update().kept == 9);
-    CHECK(of_copies.last_update().gone == 1);
+    CHECK(of_copies.last_update().gone == 0);
     CHECK(of_copies.search(std::span(rows).first(width), 4).matches[0] == copies.search(std::span(rows).first(width), 4).matches[0]);
+}
+
+TEST_CASE("copies do not get in the way of others") {
+    td::Index index(width);
+    const auto rows = rows_about_centres(row_count, 12, 0.4), queries = rows_about_centres(64, 13, 0.9);
+    index.add(rows);
+    std::vector<float> copies;
+    for (std::size_t i = 0; i < row_count; ++i) copies.insert(copies.end(), rows.begin() + 7 * width, rows.begin() + 8 * width);
+    index.add(copies);
+    td::ApproximateIndex graphs(index, small_graphs);
+    CHECK(graphs.last_update().added == 2 * row_count);
+    CHECK(graphs.count() == 2 * row_count);
+    CHECK(graphs.recall(queries, 10, 64) > 0.97);
+    for (std::size_t i = 0; i < 100; ++i) {
+        const auto found = graphs.search(std::span(rows).subspan(i * width, width), 3, {.breadth = 64});
+        CHECK(found.scanned == 0);
+        CHECK(found.matches[0][0].position == i);
+        if (i == 7) CHECK((found.matches[0][1].position == row_count && found.matches[0][2].position == row_count + 1));
+    }
+    // One of them alone may be found.
+    std::vector<std::uint64_t> allowed(2 * row_count / 64 + 1);
+    for (std::size_t i = 0; i < row_count; ++i) allowed[i / 64] |= std::uint64_t{1} << (i % 64);
+    allowed[(row_count + 5) / 64] |= std::uint64_t{1} << ((row_count + 5) % 64);
+    const auto found = graphs.search(std::span(rows).subspan(7 * width, width), 2, {.allowed = allowed, .breadth = 64});
+    CHECK((found.matches[0][0].position == 7 && found.matches[0][1].position == row_count + 5));
+}
+
+TEST_CASE("rows that were removed since, and updates that fail") {
+    td::Index index(width);
+    index.add(rows_about_centres(row_count, 14, 0.4));
+    const auto queries = rows_about_centres(8, 15, 0.9);
+    td::ApproximateIndex graphs(index, small_graphs);
+    std::vector<std::size_t> gone;
+    for (std::size_t i = 5; i < row_count; ++i) gone.push_back(i);
+    index.remove(gone);
+    CHECK(graphs.recall(queries, 10) <= 1);
+    index.remove(std::vector<std::size_t>{0, 1, 2, 3, 4});
+    CHECK(graphs.recall(queries, 10) == 1);
+    CHECK(graphs.update().gone == row_count);
+    CHECK(graphs.search(queries, 10).matches[0].empty());
+    // What stops half way is known to be half: every row is looked at until an update comes to its end.
+    index.add(rows_about_centres(row_count, 16, 0.4));
+    CHECK_THROWS_AS(graphs.update([](std::size_t done, std::size_t) { if (done > 3000) throw std::length_error("stop"); }), std::length_error);
+    CHECK(graphs.search(queries, 10, {.breadth = 16}).matches == index.search(queries, 10).matches);
+    graphs.update();
+    CHECK(graphs.search(queries, 10, {.breadth = 16}).scanned == 0);
+    CHECK(graphs.recall(queries, 10, 64) > 0.97);
 }
 
 TEST_CASE("saved graphs answer as before, for rows that stand elsewhere now", "[tasks][approximate]") {

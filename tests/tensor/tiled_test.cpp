@@ -107,6 +107,30 @@ TEST_CASE("sums over pairs are the same in tiles of any size") {
     for (const std::size_t tile : sizes{3, 8}) check(rectangular, 6, 19, tile);
 }
 
+TEST_CASE("operands of extent one are a part of every row and column, and extents may be fixed") {
+    const td::Tensor<double, td::Shape<1>> shift{1.5};
+    const auto shifted = [&](auto x, auto y, auto scale, auto bias) {
+        const auto logits = logits_of(x, y, scale, bias) + shift;
+        return td::sum(td::diagonal(logits) + shift) + td::mean(shift - td::log_sum_exp<1>(logits));
+    };
+    for (const std::size_t tile : sizes{1, 2, 9}) check(shifted, 5, 5, tile);
+    const auto of_fixed = [](const auto& x, const auto& y) {
+        const auto logits = td::matmul(x, td::transpose(y));
+        const auto e = td::mean(0.5 * (td::log_sum_exp<1>(logits) + td::log_sum_exp<0>(logits)) - td::diagonal(logits));
+        const auto direct = td::value_and_gradient(e, x, y), tiled = td::value_and_gradient(td::tiled(e, 2), x, y);
+        CHECK(tiled.value == Approx(direct.value).margin(1e-12));
+        CHECK(largest_difference(std::get<0>(direct.gradients), std::get<0>(tiled.gradients)) < 1e-12);
+        CHECK(largest_difference(std::get<1>(direct.gradients), std::get<1>(tiled.gradients)) < 1e-12);
+    };
+    of_fixed(random_tensor<td::Shape<5, 4>>(1, -1, 1), random_tensor<td::Shape<5, 4>>(2, -1, 1));
+    of_fixed(random_tensor<td::Shape<1, 4>>(3, -1, 1), random_tensor<td::Shape<1, 4>>(4, -1, 1));
+    // One tensor as both factors.
+    const auto x = random_tensor<td::Shape<td::dynamic, 4>>(5, -1, 1, 7);
+    const auto e = td::sum(td::log_sum_exp<0>(td::matmul(x, td::transpose(x))));
+    CHECK(largest_difference(td::gradient(e, x), td::gradient(td::tiled(e, 3), x)) < 1e-12);
+    CHECK(largest_difference(td::gradient(e, x), td::gradient(td::tiled(e, std::size_t{1} << 40), x)) < 1e-12);
+}
+
 TEST_CASE("functions of whole rows are computed some rows at a time") {
     const td::Tensor<td::Id, td::Shape<td::dynamic>> ids{3, 0, 0, 8, 1, 2, 5, 5, 6};
     const auto hardest = [](auto x, auto y, auto scale, auto bias) {

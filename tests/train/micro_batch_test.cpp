@@ -138,6 +138,10 @@ TEST_CASE("what cannot be done in parts is refused") {
     CHECK_THROWS_WITH(model.loss_and_gradient(4, 2, pairs, td::InfoNce{}, gradient, work), Contains("a batch as a whole") && Contains("parts of 2 of 4"));
     CHECK(std::isfinite(model.loss_and_gradient(4, 4, pairs, td::InfoNce{}, gradient, work)));
     CHECK_THROWS_WITH(model.loss_and_gradient(4, 0, pairs, td::InfoNce{}, gradient, work), Contains("parts of at least one"));
+    CHECK_THROWS_WITH(model.loss_and_gradient(0, 1, pairs, td::InfoNce{}, gradient, work), Contains("found 0 in parts of 1"));
+    CHECK_THROWS_WITH(model.loss_and_gradient(batch.part(0, 0).images, batch.part(0, 0).ids, td::InfoNce{}, gradient, work), Contains("pairs, in parts"));
+    const auto too_few = [&](std::size_t first, std::size_t last) { return batch.part(first, last - 1); };
+    CHECK_THROWS_WITH(model.loss_and_gradient(4, 4, too_few, td::InfoNce{}, gradient, work), Contains("expected 4 images and as many captions, found 3 and 3"));
 }
 
 TEST_CASE("a run in micro-batches is the run in whole batches, and goes on in the same bits") {

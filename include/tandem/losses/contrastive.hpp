@@ -155,7 +155,7 @@ struct TiledLoss : LossNode {
 };
 
 /// The same loss in memory that grows with the batch and not with its square: tiled(InfoNce{}), tiled(SigmoidLoss{}), or of a loss
-/// of your own that is a sum over rows; see tiled() of expressions.
+/// of your own that is a sum over rows; see tiled() of expressions. Another number of rows sums in another order; a snapshot does not say it.
 template <ComposableLoss L>
 auto tiled(L loss, std::size_t rows = 1024) {
     return TiledLoss<L>(std::move(loss), rows);

@@ -112,7 +112,7 @@ public:
     struct Workspace {
         typename Vision::Workspace vision;
         typename Text::Workspace text;
-        Embeddings image_embeddings, text_embeddings;           ///< of length 1
+        Embeddings image_embeddings, text_embeddings;           ///< of length 1, as long as the loss needs them
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
         Tensor<C, Shape<>> scale;                               ///< the exponential of the logit scale
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
@@ -298,16 +298,11 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
         if constexpr (trains && Call::fits) {
-            if (images.extent(0) != ids.extent(0)) {
-                throw Error("Clip::loss_and_gradient", std::to_string(images.extent(0)) + " captions for as many images",
-                            std::to_string(ids.extent(0)));
-            }
             struct Batch {
                 typename Vision::Input images;
                 typename Text::Input ids;
             };
-            const std::size_t count = images.extent(0);
-            return forward_and_backward(count, std::max<std::size_t>(1, count), [&](std::size_t, std::size_t) { return Batch{images, ids}; }, loss, gradient, work);
+            return forward_and_backward(images.extent(0), images.extent(0), [&](std::size_t, std::size_t) { return Batch{images, ids}; }, loss, gradient, work);
         } else {
             return C{0};
         }
@@ -326,8 +321,7 @@ public:
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if (count == 0 || part == 0) throw Error("Clip::loss_and_gradient", "pairs, and parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
-        if (normalises_batches && part < count)
+        if (normalises_batches && part > 0 && part < count)
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
         if constexpr (trains && Call::fits) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
@@ -451,12 +445,17 @@ private:
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+        if (count == 0 || part == 0)
+            throw Error("Clip::loss_and_gradient", "pairs, in parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         const auto forward = [&](std::size_t first, std::size_t last) {
             if constexpr (requires { work.vision.draws; }) work.vision.draws = {Seed{Random(work.dropout, 0).next()}, first};
             if constexpr (requires { work.text.draws; }) work.text.draws = {Seed{Random(work.dropout, 1).next()}, first};
             const auto& batch = pairs(first, last);
+            if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
+                throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",
+                            std::to_string(batch.images.extent(0)) + " and " + std::to_string(batch.ids.extent(0)));
             visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, true);
             text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, true);
         };

@@ -18,6 +18,7 @@
 #include <mutex>
 #include <new>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -47,9 +48,9 @@ struct GraphOptions {
 
 /// What an update did.
 struct GraphUpdate {
-    std::size_t kept = 0;   ///< rows that were there
-    std::size_t added = 0;  ///< rows that were linked
-    std::size_t gone = 0;   ///< rows that are no more in the index
+    std::size_t kept = 0;   ///< rows whose contents were there
+    std::size_t added = 0;  ///< rows whose contents were not
+    std::size_t gone = 0;   ///< contents that no row of the index has any more
 };
 
 /// Called with the number of rows that are linked and of those that are to be, now and then, by one thread at a time.
@@ -128,7 +129,7 @@ struct RowGraph {
 
     std::unique_ptr<Hnsw> nodes;
     std::vector<std::uint64_t> keys;     ///< of every node: what its row holds
-    std::vector<std::size_t> positions;  ///< of every node: where its row stands, or nowhere
+    std::vector<std::size_t> positions;  ///< of every node: where the first row of these contents stands, or nowhere
     int first_level;
 };
 
@@ -137,11 +138,12 @@ struct RowGraph {
 /// Finds most of the nearest rows of an Index, looking at few: graphs by Malkov and Yashunin (2018), arXiv:1603.09320, each over a
 /// part of the rows. It is made for rows of length 1; how many of the nearest it finds is a matter of the data and of the
 /// queries, so measure it with queries of the kind that will be asked (recall(), choose_breadth()): texts lie outside the
-/// distribution of pictures, and find fewer than pictures do.
+/// distribution of pictures, and find fewer than pictures do. Rows of the same contents are one node: copies do not get in the way.
 ///
 /// Scores are those of the Index, to the bit; the graphs do not depend on the number of threads. Where a search of graphs would
 /// cost more than a look at every row (few rows, a large breadth, a filter that lets few through), the Index is asked.
-/// It sees the rows that the Index had at the last update(). Searches may run at the same time, but not beside an update.
+/// Graphs have the rows that the Index had at the last update(), which must follow when rows were removed; the Index has those of now.
+/// Searches may run at the same time, but not beside an update.
 class ApproximateIndex {
 public:
     /// Graphs over the rows of an index, which must outlive this and stay where it is. Throws Error for options out of bounds.
@@ -152,7 +154,7 @@ public:
     static ApproximateIndex load(const std::filesystem::path& path, const Index& index, const GraphProgress& progress = {});
 
     /// Links the rows that came, and forgets those that went. What went is passed through still, in the place of a neighbour; a graph
-    /// of which a quarter went is made anew.
+    /// of which a quarter went is made anew. Where it throws (no memory; what `progress` throws), searches ask the Index until one does not.
     GraphUpdate update(const GraphProgress& progress = {});
     /// What the last one did; the first one is that of making or loading it.
     const GraphUpdate& last_update() const { return last_; }
@@ -169,6 +171,8 @@ public:
     double choose_breadth(std::span<const float> queries, std::size_t k, double share);
 
     std::size_t breadth() const { return breadth_; }
+    /// How many rows there were when it was chosen; 0: it was not.
+    std::size_t breadth_chosen_for() const { return chosen_for_; }
     /// Rows that can be found.
     std::size_t count() const { return count_; }
 
@@ -190,8 +194,10 @@ private:
     std::unique_ptr<detail::RowSpace> space_;
     std::vector<detail::RowGraph> graphs_;
     IndexRows rows_;
-    std::vector<float> nothing_;  ///< a row of zeros: the place of what went with all of its neighbours
-    std::size_t breadth_ = 64, count_ = 0;
+    std::vector<std::size_t> next_same_;  ///< by position: where the next row of the same contents stands, or nowhere
+    std::vector<float> nothing_;          ///< a row of zeros: the place of what went with all of its neighbours
+    std::size_t breadth_ = 64, chosen_for_ = 0, count_ = 0;
+    bool is_whole_ = false;  ///< whether the last update came to its end
     GraphUpdate last_;
 };
 
@@ -235,9 +241,11 @@ inline ApproximateIndex::ApproximateIndex(const Index& index, const GraphOptions
 
 inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     GraphUpdate done;
+    is_whole_ = false;
+    // Nodes have the addresses of the rows before, which nobody reads before they have those of now.
     rows_ = index_->rows();
     const std::size_t width = index_->width();
-    // Rows and nodes by what they hold: of equal ones, the first row is the first node's.
+    // Rows and nodes by what they hold. Equal rows are one node, at the first one's place.
     using Keyed = std::pair<std::uint64_t, std::size_t>;
     std::vector<Keyed> rows(rows_.size), nodes;
     parallel_for(rows_.size, 1024, [&](std::size_t begin, std::size_t end) {
@@ -249,9 +257,22 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     });
     std::erase_if(rows, [&](const Keyed& row) { return rows_.rows[row.second] == nullptr; });
     count_ = rows.size();
-    std::vector<std::uint64_t> keys(rows_.size);
-    for (const auto& [key, position] : rows) keys[position] = key;
     std::ranges::sort(rows);
+    std::vector<std::uint64_t> keys(rows_.size);
+    next_same_.assign(rows_.size, detail::RowGraph::nowhere);
+    std::vector<std::size_t> copies(rows_.size, 1);  // of the first row of some contents: how many have them
+    std::vector<Keyed> different;
+    std::size_t last = 0;
+    for (const auto& [key, position] : rows) {
+        if (!different.empty() && different.back().first == key) {
+            next_same_[last] = position;
+            ++copies[different.back().second];
+        } else {
+            keys[position] = key;
+            different.emplace_back(key, position);
+        }
+        last = position;
+    }
     std::vector<std::pair<std::size_t, std::size_t>> places;  // graph and node, by what stands in `nodes`
     for (std::size_t g = 0; g < graphs_.size(); ++g) {
         for (std::size_t node = 0; node < graphs_[g].size(); ++node) {
@@ -270,7 +291,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
             ++gone[g];
         }
     };
-    for (const auto& [key, position] : rows) {
+    for (const auto& [key, position] : different) {
         forget_until([&, at = key](std::uint64_t other) { return other < at; });
         if (node == nodes.end() || node->first != key) {
             unlinked.push_back(position);
@@ -285,6 +306,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     std::vector<detail::RowGraph> kept;
     for (std::size_t g = 0; g < graphs_.size(); ++g) {
         detail::RowGraph& graph = graphs_[g];
+        if (graph.size() == 0) continue;
         if (4 * gone[g] <= graph.size()) {
             detail::stand_in(graph, rows_.rows, nothing_.data());
             kept.push_back(std::move(graph));
@@ -296,7 +318,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     }
     graphs_ = std::move(kept);
     std::ranges::sort(unlinked);
-    done.added = unlinked.size();
+    for (const std::size_t position : unlinked) done.added += copies[position];
     done.kept = count_ - done.added;
 
     // They fill the last graph, or make new ones of equal size.
@@ -332,6 +354,7 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
             }
         }
     });
+    is_whole_ = true;
     return last_ = done;
 }
 
@@ -353,8 +376,13 @@ inline void ApproximateIndex::search_one(std::span<const float> query, std::size
         for (const detail::RowGraph& graph : graphs_) {
             auto nearest = graph.nodes->searchKnn(&row, static_cast<std::size_t>(view));
             for (; !nearest.empty(); nearest.pop()) {
-                const std::size_t position = graph.positions[nearest.top().second];
-                if (position != detail::RowGraph::nowhere && is_allowed(position)) found.push_back(position);
+                // Of equal rows the first k are as many as can be among the best.
+                std::size_t position = graph.positions[nearest.top().second];
+                for (std::size_t taken = 0; position != detail::RowGraph::nowhere && taken < k; position = next_same_[position]) {
+                    if (!is_allowed(position)) continue;
+                    found.push_back(position);
+                    ++taken;
+                }
             }
         }
         if (found.size() < k) continue;
@@ -388,7 +416,7 @@ inline SearchResult ApproximateIndex::search(std::span<const float> queries, std
         share = std::min(1.0, static_cast<double>(bits) / static_cast<double>(count_));
     }
     const std::size_t breadth = options.breadth == 0 ? breadth_ : options.breadth;
-    if (!(share > 0) || costs_more_than_all(std::max(breadth, k))) return index_->search(queries, k, {.allowed = options.allowed});
+    if (!is_whole_ || !(share > 0) || costs_more_than_all(std::max(breadth, k))) return index_->search(queries, k, {.allowed = options.allowed});
     std::mutex adding;
     parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
@@ -407,8 +435,11 @@ inline double ApproximateIndex::recall(std::span<const float> queries, std::size
     std::size_t hits = 0, all = 0;
     for (std::size_t i = 0; i < exact.matches.size(); ++i) {
         // Of rows of equal scores any will do.
-        all += exact.matches[i].size();
-        for (const Match& match : found.matches[i]) hits += match.score >= exact.matches[i].back().score ? 1U : 0U;
+        const std::vector<Match>& wanted = exact.matches[i];
+        std::size_t right = 0;
+        for (const Match& match : found.matches[i]) right += !wanted.empty() && match.score >= wanted.back().score ? 1U : 0U;
+        all += wanted.size();
+        hits += std::min(right, wanted.size());
     }
     return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
 }
@@ -418,6 +449,7 @@ inline double ApproximateIndex::choose_breadth(std::span<const float> queries, s
     constexpr std::size_t most = 4096;
     double found = 0;
     for (breadth_ = 16;; breadth_ *= 2) {
+        chosen_for_ = count_;
         found = recall(queries, k);
         if (found >= share || breadth_ >= most) return found;
     }
@@ -455,7 +487,8 @@ inline void ApproximateIndex::save(const std::filesystem::path& path) const {
                       {"links", std::to_string(options_.links)},
                       {"made with breadth", std::to_string(options_.breadth)},
                       {"rows of a graph", std::to_string(options_.rows)},
-                      {"breadth", std::to_string(breadth_)}});
+                      {"breadth", std::to_string(breadth_)},
+                      {"breadth chosen for", std::to_string(chosen_for_)}});
 }
 
 inline void ApproximateIndex::load_graph(const Safetensors& file, std::size_t number) {
@@ -540,6 +573,7 @@ inline ApproximateIndex ApproximateIndex::load(const std::filesystem::path& path
         };
         ApproximateIndex loaded(index, {.links = number("links"), .breadth = number("made with breadth"), .rows = number("rows of a graph")}, Unlinked{});
         loaded.breadth_ = number("breadth");
+        loaded.chosen_for_ = number("breadth chosen for");
         if (loaded.breadth_ == 0) throw Error("ApproximateIndex::load", "a breadth of 1 or more", "0");
         const std::size_t graphs = number("graphs");
         for (std::size_t g = 0; g < graphs; ++g) loaded.load_graph(file, g);
@@ -547,6 +581,10 @@ inline ApproximateIndex ApproximateIndex::load(const std::filesystem::path& path
         return loaded;
     } catch (const Error& error) {
         throw Error(path.string(), error.what());
+    } catch (const std::runtime_error& error) {  // hnswlib's
+        throw Error(path.string(), error.what());
+    } catch (const std::bad_alloc&) {
+        throw Error(path.string(), "graphs that there is memory for", "more");
     }
 }
 

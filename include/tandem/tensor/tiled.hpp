@@ -46,6 +46,8 @@ inline constexpr bool is_constant = std::same_as<E, Constant>;
 // left factor and of the transposed right one), its diagonal. An operand of a lower rank is the same for all.
 
 template <class E>
+inline constexpr bool is_same_for_all = E::shape::rank == 0 || (E::shape::rank == 1 && E::shape::extents[0] == 1);
+template <class E>
 inline constexpr bool has_rows = false;
 template <class E>
 inline constexpr bool has_pairs = false;
@@ -70,7 +72,8 @@ template <class E>
 inline constexpr bool has_rows<Diagonal<E>> = has_diagonal<E>;
 template <class F, class... Operands>
 inline constexpr bool has_rows<Apply<F, Operands...>> =
-    ((Operands::shape::rank < Apply<F, Operands...>::shape::rank || Operands::shape::extents[0] == 1 || has_rows<Operands>) && ...);
+    ((Operands::shape::rank < Apply<F, Operands...>::shape::rank ||
+      (Operands::shape::extents[0] == 1 && Apply<F, Operands...>::shape::extents[0] != 1) || has_rows<Operands>) && ...);
 
 template <class E>
 inline constexpr bool has_columns<Transposed<E>> = has_rows<E>;
@@ -78,12 +81,12 @@ template <class A, class B>
 inline constexpr bool has_pairs<Product<A, B>> = has_rows<A> && has_columns<B>;
 template <class F, class... Operands>
 inline constexpr bool has_pairs<Apply<F, Operands...>> =
-    ((Operands::shape::rank == 0 || (Operands::shape::rank == 1 && has_rows<Operands>) || has_pairs<Operands>) && ...);
+    ((is_same_for_all<Operands> || (Operands::shape::rank == 1 && has_rows<Operands>) || has_pairs<Operands>) && ...);
 
 template <class A, class B>
 inline constexpr bool has_diagonal<Product<A, Transposed<B>>> = has_rows<A> && has_rows<B>;
 template <class F, class... Operands>
-inline constexpr bool has_diagonal<Apply<F, Operands...>> = ((Operands::shape::rank == 0 || has_diagonal<Operands>) && ...);
+inline constexpr bool has_diagonal<Apply<F, Operands...>> = ((is_same_for_all<Operands> || has_diagonal<Operands>) && ...);
 
 /// The gradient of some rows of a tensor, on its way into the whole one.
 struct Part : Recycled {
@@ -172,7 +175,7 @@ public:
     auto rows(const Apply<F, Operands...>& node, Range range) {
         constexpr std::size_t rank = Apply<F, Operands...>::shape::rank;
         return on_operands(node, [&]<class E>(const E& operand) {
-            if constexpr (E::shape::rank < rank || E::shape::extents[0] == 1) {
+            if constexpr (E::shape::rank < rank || (E::shape::extents[0] == 1 && Apply<F, Operands...>::shape::extents[0] != 1)) {
                 return operand;
             } else {
                 return rows(operand, range);
@@ -187,7 +190,7 @@ public:
     template <class F, class... Operands>
     auto pairs(const Apply<F, Operands...>& node, Range rows_range, Range columns) {
         return on_operands(node, [&]<class E>(const E& operand) {
-            if constexpr (E::shape::rank == 0) {
+            if constexpr (is_same_for_all<E>) {
                 return operand;
             } else if constexpr (E::shape::rank == 1) {
                 return rows(operand, columns);
@@ -216,7 +219,7 @@ private:
     template <class F, class... Operands>
     auto diagonal_of(const Apply<F, Operands...>& node, Range range) {
         return on_operands(node, [&]<class E>(const E& operand) {
-            if constexpr (E::shape::rank == 0) {
+            if constexpr (is_same_for_all<E>) {
                 return operand;
             } else {
                 return diagonal_of(operand, range);
@@ -251,6 +254,10 @@ struct Term {
 /// What is no term: a scalar that is another function of sums; rows that need other rows.
 struct NoSum {};
 struct OtherRows {};
+
+/// Whether an operand has a row for every row of the result: one of extent 1 is a part of each.
+template <class Operand, class E>
+inline constexpr bool is_as_long = Operand::shape::rank == 1 && E::shape::rank == 1 && (Operand::shape::extents[0] != 1 || E::shape::extents[0] == 1);
 
 /// Takes a scalar apart. In a class, so that each of its functions knows all others.
 struct Terms {
@@ -291,7 +298,7 @@ struct Terms {
         return row_terms(diagonal(e.operand.operand), weight);
     }
     template <class F, class A, class B>
-        requires(A::shape::rank == 1 && B::shape::rank == 1 && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
+        requires(is_as_long<A, Apply<F, A, B>> && is_as_long<B, Apply<F, A, B>> && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
     static auto row_terms(const Apply<F, A, B>& e, double weight) {
         return std::tuple_cat(row_terms(std::get<0>(e.operands), weight),
                               row_terms(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
@@ -572,7 +579,7 @@ private:
     template <class X, class Visit>
     void for_each_rows(const X& e, const Visit& visit) const {
         const std::size_t all = e.extents()[0];
-        const std::size_t step = std::clamp<std::size_t>(node_.tile * node_.tile / std::max<std::size_t>(all, 1), 1, node_.tile);
+        const std::size_t step = node_.tile >= all ? std::max<std::size_t>(all, 1) : std::max<std::size_t>(1, node_.tile * node_.tile / all);
         for (std::size_t row = 0; row < all; row += step) visit(detail::Range{row, std::min(row + step, all)});
     }
 
