@@ -5231,9 +5231,9 @@ auto elementwise_gradient(const E& e, const G& g) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/tensor/tiled.hpp ----
+// ---- tandem/tensor/rows.hpp ----
 
-// Scalars over the pairs of a matrix product, computed a tile at a time: memory for the factors, not for the product.
+// Expressions cut into rows, and into tiles of the pairs of a matrix product's factors.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -5251,9 +5251,6 @@ template <std::size_t First, std::size_t... Rest>
 struct OpenRows<Shape<First, Rest...>> {
     using type = Shape<dynamic, Rest...>;
 };
-
-template <class E>
-inline constexpr bool is_constant = std::same_as<E, Constant>;
 
 // What of an expression can be computed from some rows of its factors: rows of it, pairs (a tile of a matrix, from rows of the
 // left factor and of the transposed right one), its diagonal. An operand of a lower rank is the same for all.
@@ -5444,6 +5441,18 @@ private:
     RecyclingVector<Known> known_;
     RecyclingVector<std::unique_ptr<Part>> parts_;
 };
+
+}  // namespace detail
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/tensor/tiled.hpp ----
+
+// Scalars over the pairs of a matrix product, computed a tile at a time: memory for the factors, not for the product.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
 
 // The terms of a scalar, each with a number as its factor.
 
