@@ -178,17 +178,6 @@ private:
     std::uint64_t state_;
 };
 
-/// What is drawn for the items of a batch: each has sequences of its own, so that it draws the same in any part of the batch.
-struct ItemDraws {
-    Seed seed{};
-    std::size_t first = 0;  ///< of the items at hand, where the first one stands in the batch
-
-    /// The sequence of an item at hand for one of several purposes.
-    constexpr Random of(std::size_t item, std::uint64_t purpose) const {
-        return Random(Seed{Random(seed, first + item).next()}, purpose);
-    }
-};
-
 /// Fisher–Yates; the same random state gives the same order on every platform (std::shuffle does not promise that).
 template <class Range>
 void shuffle(Range& range, Random& random) {
@@ -8306,9 +8295,9 @@ struct Transformer {
     }
 
     /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each
-    /// block overwrites what the one before it left. Stochastic depth drops what `draws` say, where they are given.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, const ItemDraws* draws) const {
-        prepare(sequences, saved, keep, draws);
+    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, where it is given.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
+        prepare(sequences, saved, keep, random);
         return forward_blocks(layers(), sequences, saved, keep);
     }
 
@@ -8335,8 +8324,8 @@ struct Transformer {
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, const ItemDraws* draws) const {
-        prepare(sequences, saved, keep, draws);
+                                  bool keep, Random* random) const {
+        prepare(sequences, saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
         resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
@@ -8379,7 +8368,7 @@ struct Transformer {
 private:
     std::size_t layers() const { return resblocks.size(); }
 
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, const ItemDraws* draws) const {
+    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
         if (keep && saved.blocks.size() != layers()) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
@@ -8391,17 +8380,16 @@ private:
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, draws, 1 + 2 * i);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, draws, 2 + 2 * i);
+                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, random);
+                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, random);
             }
         }
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, const ItemDraws* draws, std::uint64_t purpose) {
-        drop.resize(draws != nullptr && rate > 0 ? count : 0);
-        for (std::size_t i = 0; i < drop.size(); ++i)
-            drop[i] = draws->of(i, purpose).uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random* random) {
+        drop.resize(random != nullptr && rate > 0 ? count : 0);
+        for (C& factor : drop) factor = random->uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
     }
 
     Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
@@ -10213,7 +10201,7 @@ public:
         Tensor<C, Shape<dynamic, width>> embedded, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
         kernels::Activation gelu = kernels::Activation::gelu;
-        ItemDraws draws;  ///< draws what the next forward pass with `keep` leaves out
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
@@ -10248,7 +10236,7 @@ public:
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
             if constexpr (stand_in.token_dropout > 0) {
-                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.draws.of(i, 0));
+                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
             }
             ids = work.ids;
         }
@@ -10415,16 +10403,16 @@ private:
     Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
                                     bool keep) const {
         if constexpr (Head::picks_row) {
-            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.draws : nullptr);
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.random : nullptr);
         } else {
-            return blocks.forward(sequences, work.blocks, keep, keep ? &work.draws : nullptr);
+            return blocks.forward(sequences, work.blocks, keep, keep ? &work.random : nullptr);
         }
     }
 
     /// Leaves out a random share of what stands between the first token and the end of text, in place: the others close
     /// up, as if the caption had never had them, and keep their order (open_clip/tokenizer.py, random_mask_tokenize,
     /// draws the order as well).
-    static void drop_tokens(std::span<Id> ids, Random random) {
+    static void drop_tokens(std::span<Id> ids, Random& random) {
         const std::size_t end = Eot::position(ids);
         if (end < 2) return;
         const std::size_t words = end - 1;
@@ -10499,10 +10487,10 @@ public:
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
-        ItemDraws draws;    ///< what the next forward pass with `keep` leaves out
-        bool drops = true;  ///< whether it leaves out anything
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        bool drops = true;      ///< whether it leaves out anything
 
-        const ItemDraws* drawing(bool keep) const { return keep && drops ? &draws : nullptr; }
+        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -10694,8 +10682,7 @@ private:
             std::vector<std::size_t> order(Tokens::patches);
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
-                Random random = work.draws.of(i, 0);
-                shuffle(order, random);
+                shuffle(order, work.random);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
@@ -11196,8 +11183,9 @@ public:
     /// The same for `count` pairs of which `part` are in memory at a time, with what the towers keep of them: each part is embedded, the
     /// loss has the embeddings of all, and each part but the last is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
-    /// asked in order for all, and then in order for all but the last. What dropouts leave out of a pair does not depend on its part, and
-    /// gradients are those of the whole batch, but for sums in another order. Not for models that normalise batches.
+    /// asked in order for all, and then in order for all but the last. Gradients are those of the whole batch, but for sums in another
+    /// order and for what the config's dropouts leave out: a part draws the same both times, parts of another size draw otherwise. Not for
+    /// models that normalise batches.
     template <class Pairs, class L>
     C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
@@ -11332,8 +11320,10 @@ private:
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         const auto forward = [&](std::size_t first, std::size_t last) {
-            if constexpr (requires { work.vision.draws; }) work.vision.draws = {Seed{Random(work.dropout, 0).next()}, first};
-            if constexpr (requires { work.text.draws; }) work.text.draws = {Seed{Random(work.dropout, 1).next()}, first};
+            // A part draws the same each time it is computed.
+            const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
+            if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
+            if constexpr (requires { work.text.random; }) work.text.random = Random(dropout, 1);
             const auto& batch = pairs(first, last);
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",

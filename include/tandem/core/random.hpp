@@ -57,17 +57,6 @@ private:
     std::uint64_t state_;
 };
 
-/// What is drawn for the items of a batch: each has sequences of its own, so that it draws the same in any part of the batch.
-struct ItemDraws {
-    Seed seed{};
-    std::size_t first = 0;  ///< of the items at hand, where the first one stands in the batch
-
-    /// The sequence of an item at hand for one of several purposes.
-    constexpr Random of(std::size_t item, std::uint64_t purpose) const {
-        return Random(Seed{Random(seed, first + item).next()}, purpose);
-    }
-};
-
 /// Fisher–Yates; the same random state gives the same order on every platform (std::shuffle does not promise that).
 template <class Range>
 void shuffle(Range& range, Random& random) {

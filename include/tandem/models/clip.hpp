@@ -314,8 +314,9 @@ public:
     /// The same for `count` pairs of which `part` are in memory at a time, with what the towers keep of them: each part is embedded, the
     /// loss has the embeddings of all, and each part but the last is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
-    /// asked in order for all, and then in order for all but the last. What dropouts leave out of a pair does not depend on its part, and
-    /// gradients are those of the whole batch, but for sums in another order. Not for models that normalise batches.
+    /// asked in order for all, and then in order for all but the last. Gradients are those of the whole batch, but for sums in another
+    /// order and for what the config's dropouts leave out: a part draws the same both times, parts of another size draw otherwise. Not for
+    /// models that normalise batches.
     template <class Pairs, class L>
     C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
@@ -450,8 +451,10 @@ private:
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         const auto forward = [&](std::size_t first, std::size_t last) {
-            if constexpr (requires { work.vision.draws; }) work.vision.draws = {Seed{Random(work.dropout, 0).next()}, first};
-            if constexpr (requires { work.text.draws; }) work.text.draws = {Seed{Random(work.dropout, 1).next()}, first};
+            // A part draws the same each time it is computed.
+            const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
+            if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
+            if constexpr (requires { work.text.random; }) work.text.random = Random(dropout, 1);
             const auto& batch = pairs(first, last);
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",

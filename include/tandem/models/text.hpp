@@ -52,7 +52,7 @@ public:
         Tensor<C, Shape<dynamic, width>> embedded, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
         kernels::Activation gelu = kernels::Activation::gelu;
-        ItemDraws draws;  ///< draws what the next forward pass with `keep` leaves out
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
@@ -87,7 +87,7 @@ public:
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
             if constexpr (stand_in.token_dropout > 0) {
-                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.draws.of(i, 0));
+                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
             }
             ids = work.ids;
         }
@@ -254,16 +254,16 @@ private:
     Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
                                     bool keep) const {
         if constexpr (Head::picks_row) {
-            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.draws : nullptr);
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.random : nullptr);
         } else {
-            return blocks.forward(sequences, work.blocks, keep, keep ? &work.draws : nullptr);
+            return blocks.forward(sequences, work.blocks, keep, keep ? &work.random : nullptr);
         }
     }
 
     /// Leaves out a random share of what stands between the first token and the end of text, in place: the others close
     /// up, as if the caption had never had them, and keep their order (open_clip/tokenizer.py, random_mask_tokenize,
     /// draws the order as well).
-    static void drop_tokens(std::span<Id> ids, Random random) {
+    static void drop_tokens(std::span<Id> ids, Random& random) {
         const std::size_t end = Eot::position(ids);
         if (end < 2) return;
         const std::size_t words = end - 1;

@@ -56,10 +56,10 @@ public:
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
-        ItemDraws draws;    ///< what the next forward pass with `keep` leaves out
-        bool drops = true;  ///< whether it leaves out anything
+        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        bool drops = true;      ///< whether it leaves out anything
 
-        const ItemDraws* drawing(bool keep) const { return keep && drops ? &draws : nullptr; }
+        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -251,8 +251,7 @@ private:
             std::vector<std::size_t> order(Tokens::patches);
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
-                Random random = work.draws.of(i, 0);
-                shuffle(order, random);
+                shuffle(order, work.random);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);

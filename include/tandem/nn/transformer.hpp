@@ -62,9 +62,9 @@ struct Transformer {
     }
 
     /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each
-    /// block overwrites what the one before it left. Stochastic depth drops what `draws` say, where they are given.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, const ItemDraws* draws) const {
-        prepare(sequences, saved, keep, draws);
+    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, where it is given.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
+        prepare(sequences, saved, keep, random);
         return forward_blocks(layers(), sequences, saved, keep);
     }
 
@@ -91,8 +91,8 @@ struct Transformer {
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, const ItemDraws* draws) const {
-        prepare(sequences, saved, keep, draws);
+                                  bool keep, Random* random) const {
+        prepare(sequences, saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
         resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
@@ -135,7 +135,7 @@ struct Transformer {
 private:
     std::size_t layers() const { return resblocks.size(); }
 
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, const ItemDraws* draws) const {
+    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
         if (keep && saved.blocks.size() != layers()) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
@@ -147,17 +147,16 @@ private:
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, draws, 1 + 2 * i);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, draws, 2 + 2 * i);
+                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, random);
+                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, random);
             }
         }
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, const ItemDraws* draws, std::uint64_t purpose) {
-        drop.resize(draws != nullptr && rate > 0 ? count : 0);
-        for (std::size_t i = 0; i < drop.size(); ++i)
-            drop[i] = draws->of(i, purpose).uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random* random) {
+        drop.resize(random != nullptr && rate > 0 ? count : 0);
+        for (C& factor : drop) factor = random->uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
     }
 
     Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
