@@ -2,7 +2,6 @@
 // anew for the gradient, and the gradients of both factors), in turn in one process, and the memory that they take.
 //   tiled [--pairs N] [--width D] [--rounds R] [--threads T]      default: 32,768 pairs of 512, 3 rounds, one thread a core
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -39,9 +38,9 @@ double memory(const char* what) {
 }
 
 double seconds_of(const auto& run) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = ceiling::detail::now();
     run();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return ceiling::detail::now() - start;
 }
 
 double median(std::vector<double> values) {

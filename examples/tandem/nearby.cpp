@@ -165,25 +165,20 @@ private:
             const auto at = std::ranges::lower_bound(*ids_, statement.integer(0));
             if (at == ids_->end() || *at != statement.integer(0)) continue;
             const auto position = static_cast<std::size_t>(at - ids_->begin());
-            if (allowed.empty() || (position / 64 < allowed.size() && (allowed[position / 64] >> (position % 64) & 1U) != 0)) positions.push_back(position);
+            if (td::is_allowed(allowed, position)) positions.push_back(position);
         }
         const std::vector<float> scores = index_->scores(query, positions);
         std::vector<td::Match> matches;
         for (std::size_t i = 0; i < positions.size(); ++i) matches.push_back({positions[i], scores[i]});
-        std::ranges::sort(matches, {}, [](const td::Match& match) { return std::pair(-match.score, match.position); });
+        std::ranges::sort(matches, td::detail::is_better);
         return matches;
     }
 
     double recall(const Catalogue& catalogue, std::span<const float> queries) const {
         const std::size_t width = index_->width();
-        const td::SearchResult exact = index_->search(queries, nearest);
-        std::size_t hits = 0, all = 0;
-        for (std::size_t i = 0; i < exact.matches.size(); ++i) {
-            all += exact.matches[i].size();
-            for (const td::Match& match : search(catalogue, queries.subspan(i * width, width), nearest, {}))
-                hits += match.score >= exact.matches[i].back().score ? 1U : 0U;
-        }
-        return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
+        td::SearchResult found;
+        for (std::size_t at = 0; at < queries.size(); at += width) found.matches.push_back(search(catalogue, queries.subspan(at, width), nearest, {}));
+        return td::recall_of(index_->search(queries, nearest), found);
     }
 
     /// The schema that pgvector is in, quoted; empty where it is in none.

@@ -34,10 +34,6 @@ constexpr std::size_t most_words = 500, most_ranked = 2500;
 
 void set(std::vector<std::uint64_t>& words, std::size_t i) { words[i / 64] |= std::uint64_t{1} << (i % 64); }
 
-bool is_set(const std::vector<std::uint64_t>& words, std::size_t i) {
-    return words.empty() || (words[i / 64] >> (i % 64) & 1U) != 0;
-}
-
 /// What the model sees of a picture of all colours, wider than high.
 std::vector<float> seen_probe(const Opened& opened) {
     td::Image probe{.width = 211, .height = 97, .pixels = {}};
@@ -137,14 +133,14 @@ std::vector<td::Ranked> Search::word_scores(const std::vector<std::string>& word
         std::vector<std::uint64_t> have(data.ids.size() / 64 + 1);
         for (const std::int64_t id : WordIndex(catalogue.database()).having(words, Having::any)) {
             const auto position = data.position_of(id);
-            if (position && is_set(allowed, *position)) set(have, *position);
+            if (position && td::is_allowed(allowed, *position)) set(have, *position);
         }
         for (const td::Match& match : data.nearest(catalogue, query, most_words, have)) scores.push_back({match.position, 1});
         return scores;
     }
     WordIndex(catalogue.database()).for_each_scored(words, [&](std::int64_t id, double score) {
         const auto position = data.position_of(id);
-        if (position && is_set(allowed, *position)) scores.push_back({*position, std::max(score, 0.0)});
+        if (position && td::is_allowed(allowed, *position)) scores.push_back({*position, std::max(score, 0.0)});
         return scores.size() < most_words;
     });
     // A word that half of the pictures have weighs nothing; where all do, the pictures have it still.

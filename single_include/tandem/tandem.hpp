@@ -3483,6 +3483,10 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
     }
 }
 
+/// The most of a left operand that is packed ahead of the threads that share it: weight gradients of convolutions are as deep as
+/// a batch has pixels, and their operands whole would be as large as the activations.
+inline constexpr std::size_t shared_bytes = std::size_t{16} << 20;
+
 /// Memory that stops growing at the largest product the thread has seen.
 template <class T>
 struct GemmScratch {
@@ -3585,63 +3589,68 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     const detail::Shares splits(column_panels,
                                 std::max<std::size_t>(column_panels / wanted, std::min<std::size_t>(2, column_panels)));
     const bool in_place = detail::reads_in_place<T>(a);
-    // What several splits read is packed once, before.
+    // What several splits read is packed once, before: as much of the depth at a time as fits into shared_bytes.
+    const bool is_shared = !in_place && splits.count > 1;
     Buffer<T>& shared = detail::gemm_scratch<T>().shared_left;
     const auto rows_of = [&](std::size_t block) { return blocks.begin(block + 1) - blocks.begin(block); };
-    const std::size_t depths = (k + block_depth - 1) / block_depth, stride = detail::packed_stride<T>(depth_at(0));
-    const auto shared_at = [&](std::size_t row, std::size_t rows, std::size_t depth_begin) {
-        return shared.data() + (row * depths + rows * (depth_begin / block_depth)) * stride;
-    };
-    if (!in_place && splits.count > 1) {
-        shared.resize(m * depths * stride);
-        parallel_for(blocks.count * depths, 1, [&](std::size_t begin, std::size_t end) {
+    const std::size_t stride = detail::packed_stride<T>(depth_at(0)), depths = (k + block_depth - 1) / block_depth;
+    const std::size_t together = is_shared ? std::clamp<std::size_t>(detail::shared_bytes / (m * stride * sizeof(T)), 1, depths) : depths;
+    for (std::size_t first_depth = 0; first_depth < depths; first_depth += together) {
+        const std::size_t last_depth = std::min(depths, first_depth + together);
+        const auto shared_at = [&](std::size_t row, std::size_t rows, std::size_t depth) {
+            return shared.data() + (row * (last_depth - first_depth) + rows * (depth - first_depth)) * stride;
+        };
+        if (is_shared) {
+            const std::size_t count = last_depth - first_depth;
+            shared.resize(m * count * stride);
+            parallel_for(blocks.count * count, 1, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t task = begin; task < end; ++task) {
+                    const std::size_t block = task / count, row = blocks.begin(block), rows = rows_of(block);
+                    const std::size_t depth = first_depth + task % count, depth_begin = depth * block_depth;
+                    detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin), shared_at(row, rows, depth));
+                }
+            });
+        }
+        parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
+            alignas(64) std::array<Sum, largest_tile> sums;
             for (std::size_t task = begin; task < end; ++task) {
-                const std::size_t block = task / depths, row = blocks.begin(block), rows = rows_of(block);
-                const std::size_t depth_begin = task % depths * block_depth;
-                detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin),
-                                  shared_at(row, rows, depth_begin));
+                const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
+                const std::size_t first_panel = splits.begin(task % splits.count);
+                const std::size_t last_panel = splits.begin(task % splits.count + 1);
+                const detail::Shares tiles(rows, tile.rows);
+                for (std::size_t d = first_depth; d < last_depth; ++d) {
+                    const std::size_t depth_begin = d * block_depth, depth = depth_at(depth_begin);
+                    const Operand<A> block = a.from(row, depth_begin);
+                    T* memory = nullptr;
+                    if (is_shared) {
+                        memory = shared_at(row, rows, d);
+                    } else if (!in_place) {
+                        Buffer<T>& own = detail::gemm_scratch<T>().left;
+                        own.resize(rows * detail::packed_stride<T>(depth));
+                        memory = own.data();
+                        detail::pack_left(block, tiles, depth, memory);
+                    }
+                    const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, tile.group, memory);
+                    const bool is_last = d + 1 == depths;
+                    for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
+                        const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
+                        // The next panel is fetched meanwhile, a part by every tile.
+                        const B* const next = panel + 1 < last_panel ? right + panel_size : right;
+                        const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
+                        const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
+                        for (std::size_t t = 0; t < tiles.count; ++t) {
+                            const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+                            tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
+                                          left.group == 0 ? height : left.group, right, sums.data(),
+                                          (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
+                            finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
+                        }
+                    }
+                }
+                if (last_depth == depths) epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
             }
         });
     }
-    parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
-        alignas(64) std::array<Sum, largest_tile> sums;
-        for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
-            const std::size_t first_panel = splits.begin(task % splits.count);
-            const std::size_t last_panel = splits.begin(task % splits.count + 1);
-            const detail::Shares tiles(rows, tile.rows);
-            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += block_depth) {
-                const std::size_t depth = depth_at(depth_begin);
-                const Operand<A> block = a.from(row, depth_begin);
-                T* memory = nullptr;
-                if (!in_place && splits.count > 1) {
-                    memory = shared_at(row, rows, depth_begin);
-                } else if (!in_place) {
-                    Buffer<T>& own = detail::gemm_scratch<T>().left;
-                    own.resize(rows * detail::packed_stride<T>(depth));
-                    memory = own.data();
-                    detail::pack_left(block, tiles, depth, memory);
-                }
-                const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, tile.group, memory);
-                const bool is_last = depth_begin + block_depth >= k;
-                for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
-                    const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                    // The next panel is fetched meanwhile, a part by every tile.
-                    const B* const next = panel + 1 < last_panel ? right + panel_size : right;
-                    const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
-                    const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
-                    for (std::size_t t = 0; t < tiles.count; ++t) {
-                        const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-                        tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                      left.group == 0 ? height : left.group, right, sums.data(),
-                                      (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                        finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
-                    }
-                }
-            }
-            epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
-        }
-    });
 }
 
 /// Packs b[k, n] into panels, zero-padded, on all cores.
@@ -5320,8 +5329,8 @@ public:
 
     /// Adds the parts to the gradients that they are parts of.
     void flush() {
-        for (const auto& part : parts_) part->flush();
-        parts_.clear();
+        for (const Known& known : known_) known.part->flush();
+        known_.clear();
     }
 
     template <Element T, class S>
@@ -5333,12 +5342,12 @@ public:
             if (whole == nullptr) return Leaf<T, Open>(view);
             for (const Known& known : known_) {
                 if (known.whole == whole && known.range.first == range.first && known.range.last == range.last)
-                    return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known.part)->own);
+                    return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known.part.get())->own);
             }
             auto part = std::make_unique<PartOf<T, S>>(*whole, range, view.extents());
-            known_.push_back({whole, range, part.get()});
-            parts_.push_back(std::move(part));
-            return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known_.back().part)->own);
+            const Leaf<T, Open> leaf_of_part(view, &part->own);
+            known_.push_back({whole, range, std::move(part)});
+            return leaf_of_part;
         } else {
             return Leaf<T, Open>(view);
         }
@@ -5403,7 +5412,7 @@ private:
     struct Known {
         const void* whole;
         Range range;
-        Part* part;
+        std::unique_ptr<Part> part;
     };
 
     template <class F, class... Operands, class Change>
@@ -5428,7 +5437,6 @@ private:
 
     BasicTape<Gradients>* tape_;
     RecyclingVector<Known> known_;
-    RecyclingVector<std::unique_ptr<Part>> parts_;
 };
 
 }  // namespace detail
@@ -5466,12 +5474,63 @@ struct Term {
 struct NoSum {};
 struct OtherRows {};
 
-/// Whether an operand has a row for every row of the result: one of extent 1 is a part of each.
+/// Whether an operand has an element for every one of the result: one of extent 1 is a part of each.
 template <class Operand, class E>
-inline constexpr bool is_as_long = Operand::shape::rank == 1 && E::shape::rank == 1 && (Operand::shape::extents[0] != 1 || E::shape::extents[0] == 1);
+inline constexpr bool is_as_long = Operand::shape::rank == E::shape::rank &&
+    (E::shape::rank == 0 || Operand::shape::extents[0] != 1 || E::shape::extents[0] == 1);
 
 /// Takes a scalar apart. In a class, so that each of its functions knows all others.
 struct Terms {
+    /// The terms of a scalar.
+    template <class E>
+    static auto of(const E& e, double weight) {
+        return parts(e, weight, []<class Part>(const Part& part, double factor) {
+            if constexpr (is_elementwise<Part>) {
+                return std::tuple(Term<Plain, Part>{part, factor});
+            } else {
+                return sum_terms(part, factor);
+            }
+        });
+    }
+
+private:
+    /// What is added up with numbers as factors: all that terms(part, factor) returns of the parts.
+    template <class E, class TermsOf>
+    static auto parts(const E& e, double weight, const TermsOf& terms) {
+        return terms(e, weight);
+    }
+    template <class F, class A, class B, class TermsOf>
+        requires(is_as_long<A, Apply<F, A, B>> && is_as_long<B, Apply<F, A, B>> && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
+    static auto parts(const Apply<F, A, B>& e, double weight, const TermsOf& terms) {
+        return std::tuple_cat(parts(std::get<0>(e.operands), weight, terms),
+                              parts(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight, terms));
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Negate, A>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<0>(e.operands), -weight, terms);
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Multiply, Constant, A>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<1>(e.operands), weight * std::get<0>(e.operands).value, terms);
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Multiply, A, Constant>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<0>(e.operands), weight * std::get<1>(e.operands).value, terms);
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Divide, A, Constant>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<0>(e.operands), weight / std::get<1>(e.operands).value, terms);
+    }
+
+    template <class E>
+    static auto sum_terms(const E&, double) {
+        return std::tuple(NoSum{});
+    }
+    template <class E>
+    static auto sum_terms(const Reduction<functions::Sum, 0, false, E>& e, double weight) {
+        return parts(e.operand, weight, [](const auto& part, double factor) { return row_terms(part, factor); });
+    }
+
     template <class E>
     static auto row_terms(const E& e, double weight) {
         if constexpr (has_rows<E>) {
@@ -5479,21 +5538,6 @@ struct Terms {
         } else {
             return std::tuple(OtherRows{});
         }
-    }
-    template <bool AreRows, class E>
-    static auto log_sum_terms(const E& e, double weight) {
-        using Kind = std::conditional_t<AreRows, OfRowSums, OfColumnSums>;
-        if constexpr (has_pairs<E>) {
-            return std::tuple(Term<Kind, E>{e, weight});
-        } else if constexpr (AreRows) {
-            return row_terms<Reduction<functions::LogSumExp, 1, false, E>>(log_sum_exp<1>(e), weight);
-        } else {
-            return std::tuple(OtherRows{});
-        }
-    }
-    template <bool AreRows, class E>
-    static auto log_sum_terms(const Transposed<E>& e, double weight) {
-        return log_sum_terms<!AreRows>(e.operand, weight);
     }
     template <std::size_t Axis, class E>
     static auto row_terms(const Reduction<functions::LogSumExp, Axis, false, E>& e, double weight) {
@@ -5508,62 +5552,21 @@ struct Terms {
     static auto row_terms(const Diagonal<Transposed<E>>& e, double weight) {
         return row_terms(diagonal(e.operand.operand), weight);
     }
-    template <class F, class A, class B>
-        requires(is_as_long<A, Apply<F, A, B>> && is_as_long<B, Apply<F, A, B>> && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
-    static auto row_terms(const Apply<F, A, B>& e, double weight) {
-        return std::tuple_cat(row_terms(std::get<0>(e.operands), weight),
-                              row_terms(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Negate, A>& e, double weight) {
-        return row_terms(std::get<0>(e.operands), -weight);
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Multiply, Constant, A>& e, double weight) {
-        return row_terms(std::get<1>(e.operands), weight * std::get<0>(e.operands).value);
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Multiply, A, Constant>& e, double weight) {
-        return row_terms(std::get<0>(e.operands), weight * std::get<1>(e.operands).value);
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Divide, A, Constant>& e, double weight) {
-        return row_terms(std::get<0>(e.operands), weight / std::get<1>(e.operands).value);
-    }
 
-    template <class E>
-    static auto of(const E& e, double weight) {
-        if constexpr (is_elementwise<E>) {
-            return std::tuple(Term<Plain, E>{e, weight});
+    template <bool AreRows, class E>
+    static auto log_sum_terms(const E& e, double weight) {
+        using Kind = std::conditional_t<AreRows, OfRowSums, OfColumnSums>;
+        if constexpr (has_pairs<E>) {
+            return std::tuple(Term<Kind, E>{e, weight});
+        } else if constexpr (AreRows) {
+            return row_terms<Reduction<functions::LogSumExp, 1, false, E>>(log_sum_exp<1>(e), weight);
         } else {
-            return std::tuple(NoSum{});
+            return std::tuple(OtherRows{});
         }
     }
-    template <class E>
-    static auto of(const Reduction<functions::Sum, 0, false, E>& e, double weight) {
-        return row_terms(e.operand, weight);
-    }
-    template <class F, class A, class B>
-        requires(std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>)
-    static auto of(const Apply<F, A, B>& e, double weight) {
-        return std::tuple_cat(of(std::get<0>(e.operands), weight),
-                              of(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
-    }
-    template <class A>
-    static auto of(const Apply<functions::Negate, A>& e, double weight) {
-        return of(std::get<0>(e.operands), -weight);
-    }
-    template <class A>
-    static auto of(const Apply<functions::Multiply, Constant, A>& e, double weight) {
-        return of(std::get<1>(e.operands), weight * std::get<0>(e.operands).value);
-    }
-    template <class A>
-    static auto of(const Apply<functions::Multiply, A, Constant>& e, double weight) {
-        return of(std::get<0>(e.operands), weight * std::get<1>(e.operands).value);
-    }
-    template <class A>
-    static auto of(const Apply<functions::Divide, A, Constant>& e, double weight) {
-        return of(std::get<0>(e.operands), weight / std::get<1>(e.operands).value);
+    template <bool AreRows, class E>
+    static auto log_sum_terms(const Transposed<E>& e, double weight) {
+        return log_sum_terms<!AreRows>(e.operand, weight);
     }
 };
 
@@ -15287,6 +15290,18 @@ struct Match {
     friend bool operator==(const Match&, const Match&) = default;
 };
 
+namespace detail {
+
+/// Whether one match comes before another: the larger score, of equal ones the first row.
+inline bool is_better(const Match& a, const Match& b) { return a.score > b.score || (a.score == b.score && a.position < b.position); }
+
+}  // namespace detail
+
+/// Whether a row may be found, as SearchOptions has it.
+inline bool is_allowed(std::span<const std::uint64_t> allowed, std::size_t position) {
+    return allowed.empty() || (position / 64 < allowed.size() && (allowed[position / 64] >> (position % 64) & 1U) != 0);
+}
+
 /// What a search does beside looking for the nearest.
 struct SearchOptions {
     /// Bit p % 64 of word p / 64 says whether row p may be found; rows behind the last word may not. Empty: all rows.
@@ -15303,6 +15318,19 @@ struct SearchResult {
     std::size_t rescored = 0;                 ///< of these, rows whose float32 score was computed
 };
 
+/// The share of exact answers that another search found; of rows of equal scores any will do.
+inline double recall_of(const SearchResult& exact, const SearchResult& found) {
+    std::size_t hits = 0, all = 0;
+    for (std::size_t i = 0; i < exact.matches.size(); ++i) {
+        const std::vector<Match>& wanted = exact.matches[i];
+        std::size_t right = 0;
+        for (const Match& match : found.matches[i]) right += !wanted.empty() && match.score >= wanted.back().score ? 1U : 0U;
+        all += wanted.size();
+        hits += std::min(right, wanted.size());
+    }
+    return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
+}
+
 namespace detail {
 
 struct IndexBlock;
@@ -15313,8 +15341,7 @@ struct IndexWriters;
 
 /// The rows of an index at one moment. They stay where they are while this lives.
 struct IndexRows {
-    std::size_t size = 0;              ///< positions are below it
-    std::vector<const float*> rows;    ///< by position; null where the row was removed
+    std::vector<const float*> rows;  ///< by position; null where the row was removed
     std::shared_ptr<const void> held;
 };
 
@@ -17376,6 +17403,18 @@ double schedule_factor(Schedule& schedule, const Progress& progress) {
     }
 }
 
+/// The factor at a step of a schedule with a linear warm-up over a share of the run: rest(step, warm-up, steps) behind it, or curve(share)
+/// where time bounds the run. There a step of the warm-up takes the share of time that has passed when its gradient is there.
+template <class Rest, class Curve>
+double warmed_up(const Progress& progress, double warmup, const Rest& rest, const Curve& curve) {
+    if (progress.steps == 0) {
+        return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : curve(progress.begin);
+    }
+    const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
+    const double length = std::round(warmup * steps);
+    return step < length ? (step + 1) / length : rest(step, length, steps);
+}
+
 [[gnu::cold]] inline void check_share(const char* name, double value) {
     if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
 }
@@ -17391,12 +17430,8 @@ struct WarmupCosine {
     double floor = 0.0;
 
     double at(const Progress& progress) const {
-        if (progress.steps == 0) {
-            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
-        }
-        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
-        const double length = std::round(warmup * steps);
-        return step < length ? (step + 1) / length : cosine(step - length, steps - length);
+        return detail::warmed_up(
+            progress, warmup, [&](double step, double length, double steps) { return cosine(step - length, steps - length); }, *this);
     }
 
     /// The continuous curve, which starts at 0 where there is a warm-up.
@@ -17429,13 +17464,11 @@ struct WarmupConstant {
     double power = 1;
 
     double at(const Progress& progress) const {
-        if (progress.steps == 0) {
-            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
-        }
-        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
-        const double length = std::round(warmup * steps), down = std::round(cooldown * steps);
-        if (step < length) return (step + 1) / length;
-        return step < steps - down ? 1.0 : cooled(step - (steps - down), down);
+        const auto rest = [&](double step, double, double steps) {
+            const double down = std::round(cooldown * steps);
+            return step < steps - down ? 1.0 : cooled(step - (steps - down), down);
+        };
+        return detail::warmed_up(progress, warmup, rest, *this);
     }
 
     /// The continuous curve, which starts at 0 where there is a warm-up.
@@ -17730,8 +17763,9 @@ struct TrainerOptions {
     /// in a batch and data of so many pairs.
     void check(std::size_t least_pairs, std::size_t pairs) const;
 
-    /// How many parts a batch comes in.
-    std::size_t parts() const { return micro_batch == 0 ? 1 : (batch + micro_batch - 1) / micro_batch; }
+    /// Pairs of a part, but for the last one, and how many parts a batch comes in.
+    std::size_t part() const { return micro_batch == 0 ? batch : micro_batch; }
+    std::size_t parts() const { return (batch + part() - 1) / part(); }
 
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
@@ -17922,19 +17956,12 @@ private:
         check_weights();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        next_ = prefetch(data, run_.step, 0);
-        // However the run ends, what is being made needs the data.
-        const struct Waiting {
-            std::future<Batch>& made;
-            ~Waiting() {
-                if (made.valid()) made.wait();
-            }
-        } waiting{next_};
+        auto next = prefetch(data, run_.step, 0);
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         while (!is_over()) {
             const Clock::time_point began = Clock::now();
-            step(data, last, began);
+            step(data, next, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
             const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
@@ -17985,8 +18012,7 @@ private:
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
                 epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
-            const std::size_t first = part * options_.micro_batch;
-            const std::size_t count = options_.parts() == 1 ? options_.batch : std::min(options_.micro_batch, options_.batch - first);
+            const std::size_t first = part * options_.part(), count = std::min(options_.part(), options_.batch - first);
             Batch batch;
             batch.images.resize(count);
             batch.ids.resize(count);
@@ -18050,16 +18076,16 @@ private:
     /// Loss and gradient of the step's batch. Parts are asked for in order, all, and then all but the last; the one that comes
     /// after is made meanwhile.
     template <class Data>
-    T loss_and_gradient(const Data& data) {
+    T loss_and_gradient(const Data& data, std::future<Batch>& next) {
         const std::size_t parts = options_.parts(), asked_for = 2 * parts - 1;
         std::size_t asked = 0;
         Batch batch;
         Sameness<decltype(batch.ids)> captions;
         Sameness<decltype(batch.images)> pictures;
         const auto pairs = [&](std::size_t, std::size_t) -> const Batch& {
-            batch = next_.get();
+            batch = next.get();
             ++asked;
-            next_ = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
+            next = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
             if constexpr (least_pairs < L >> 1) {
                 if (asked <= parts) {
                     captions.add(batch.ids, batch.ids.extent(0));
@@ -18069,14 +18095,14 @@ private:
             }
             return batch;
         };
-        return model_.loss_and_gradient(options_.batch, parts == 1 ? options_.batch : options_.micro_batch, pairs, loss_, gradient_, work_);
+        return model_.loss_and_gradient(options_.batch, options_.part(), pairs, loss_, gradient_, work_);
     }
 
     template <class Data>
-    void step(const Data& data, std::size_t last, Clock::time_point began) {
+    void step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
-        const T loss = loss_and_gradient(data);
+        const T loss = loss_and_gradient(data, next);
         const double norm = gradient_norm(gradient_);
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
@@ -18121,7 +18147,6 @@ private:
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
     detail::Epoch epoch_;         // the prefetching thread's
-    std::future<Batch> next_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -32900,7 +32925,7 @@ TANDEM_INLINE std::vector<float> Index::scores(std::span<const float> query, std
 
 TANDEM_INLINE IndexRows Index::rows() const {
     const auto now = state();
-    IndexRows all{.size = now->size, .rows = std::vector<const float*>(now->size), .held = now};
+    IndexRows all{.rows = std::vector<const float*>(now->size), .held = now};
     for (const auto& block : now->blocks) {
         for (std::size_t i = 0; i < block->count; ++i) {
             const std::size_t position = block->first + i, word = position / 64;
@@ -32989,11 +33014,8 @@ TANDEM_INLINE SearchResult Index::search(std::span<const float> queries, std::si
                 }
             });
             result.rescored += matches.size();
-            const auto better = [](const Match& a, const Match& b) {
-                return a.score > b.score || (a.score == b.score && a.position < b.position);
-            };
             const auto last = matches.begin() + static_cast<std::ptrdiff_t>(std::min(k, matches.size()));
-            std::partial_sort(matches.begin(), last, matches.end(), better);
+            std::partial_sort(matches.begin(), last, matches.end(), detail::is_better);
             matches.erase(last, matches.end());
         }
     }
@@ -37995,8 +38017,8 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     const std::size_t width = index_->width();
     // Rows and nodes by what they hold. Equal rows are one node, at the first one's place.
     using Keyed = std::pair<std::uint64_t, std::size_t>;
-    std::vector<Keyed> rows(rows_.size), nodes;
-    parallel_for(rows_.size, 1024, [&](std::size_t begin, std::size_t end) {
+    std::vector<Keyed> rows(rows_.rows.size()), nodes;
+    parallel_for(rows_.rows.size(), 1024, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             Digest digest;
             if (rows_.rows[i] != nullptr) digest.add(std::span(rows_.rows[i], width));
@@ -38006,9 +38028,9 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     std::erase_if(rows, [&](const Keyed& row) { return rows_.rows[row.second] == nullptr; });
     count_ = rows.size();
     std::ranges::sort(rows);
-    std::vector<std::uint64_t> keys(rows_.size);
-    next_same_.assign(rows_.size, detail::RowGraph::nowhere);
-    std::vector<std::size_t> copies(rows_.size, 1);  // of the first row of some contents: how many have them
+    std::vector<std::uint64_t> keys(rows_.rows.size());
+    next_same_.assign(rows_.rows.size(), detail::RowGraph::nowhere);
+    std::vector<std::size_t> copies(rows_.rows.size(), 1);  // of the first row of some contents: how many have them
     std::vector<Keyed> different;
     std::size_t last = 0;
     for (const auto& [key, position] : rows) {
@@ -38114,9 +38136,6 @@ inline bool ApproximateIndex::costs_more_than_all(std::size_t breadth) const {
 
 inline void ApproximateIndex::search_one(std::span<const float> query, std::size_t k, std::span<const std::uint64_t> allowed, double share,
                                          std::size_t breadth, SearchResult& result, std::vector<Match>& matches) const {
-    const auto is_allowed = [&](std::size_t position) {
-        return allowed.empty() || (position / 64 < allowed.size() && (allowed[position / 64] >> (position % 64) & 1U) != 0);
-    };
     const float* const row = query.data();
     for (double view = static_cast<double>(std::max(breadth, k)) / share;; view *= 4) {
         if (!(view < static_cast<double>(count_)) || costs_more_than_all(static_cast<std::size_t>(view))) break;
@@ -38127,7 +38146,7 @@ inline void ApproximateIndex::search_one(std::span<const float> query, std::size
                 // Of equal rows the first k are as many as can be among the best.
                 std::size_t position = graph.positions[nearest.top().second];
                 for (std::size_t taken = 0; position != detail::RowGraph::nowhere && taken < k; position = next_same_[position]) {
-                    if (!is_allowed(position)) continue;
+                    if (!is_allowed(allowed, position)) continue;
                     found.push_back(position);
                     ++taken;
                 }
@@ -38137,10 +38156,7 @@ inline void ApproximateIndex::search_one(std::span<const float> query, std::size
         const std::vector<float> scores = index_->scores(query, found);
         for (std::size_t i = 0; i < found.size(); ++i) matches.push_back({found[i], scores[i]});
         result.rescored += found.size();
-        const auto better = [](const Match& a, const Match& b) {
-            return a.score > b.score || (a.score == b.score && a.position < b.position);
-        };
-        std::partial_sort(matches.begin(), matches.begin() + static_cast<std::ptrdiff_t>(k), matches.end(), better);
+        std::partial_sort(matches.begin(), matches.begin() + static_cast<std::ptrdiff_t>(k), matches.end(), detail::is_better);
         matches.resize(k);
         return;
     }
@@ -38179,17 +38195,7 @@ inline SearchResult ApproximateIndex::search(std::span<const float> queries, std
 }
 
 inline double ApproximateIndex::recall(std::span<const float> queries, std::size_t k, std::size_t breadth) const {
-    const SearchResult exact = index_->search(queries, k), found = search(queries, k, {.breadth = breadth});
-    std::size_t hits = 0, all = 0;
-    for (std::size_t i = 0; i < exact.matches.size(); ++i) {
-        // Of rows of equal scores any will do.
-        const std::vector<Match>& wanted = exact.matches[i];
-        std::size_t right = 0;
-        for (const Match& match : found.matches[i]) right += !wanted.empty() && match.score >= wanted.back().score ? 1U : 0U;
-        all += wanted.size();
-        hits += std::min(right, wanted.size());
-    }
-    return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
+    return recall_of(index_->search(queries, k), search(queries, k, {.breadth = breadth}));
 }
 
 inline double ApproximateIndex::choose_breadth(std::span<const float> queries, std::size_t k, double share) {

@@ -127,6 +127,14 @@ TEMPLATE_TEST_CASE("gemm of several blocks in every direction", "[kernels]", flo
     }
 }
 
+TEMPLATE_TEST_CASE("the left operand of a deep product is packed a part at a time", "[kernels]", float, double) {
+    constexpr std::size_t m = 100, k = 45003;
+    static_assert(m * k * sizeof(TestType) > tandem::kernels::detail::shared_bytes);
+    Product<TestType> product(m * k);
+    product.check(m, 40, k, true, false, false);
+    product.check(m, 40, k, true, false, true);
+}
+
 TEMPLATE_TEST_CASE("gemm reads padded rows, in place and packed, and writes nothing between rows", "[kernels]", float,
                    double) {
     // Rows 4096 bytes apart are packed, others of the same kind read in place.
@@ -181,7 +189,8 @@ TEMPLATE_TEST_CASE("gemm calls the epilogue once for every finished element", "[
     Random random(Seed{8});
     for (const std::size_t m : {1U, 5U, 14U, 65U, 300U, 1000U}) {
         for (const std::size_t n : {1U, 33U, 300U}) {
-            for (const std::size_t k : {1U, 300U}) {
+            // The last is as deep as a left operand that is packed in parts, which rows of whole pages are.
+            for (const std::size_t k : {1U, 300U, m == 300 && n == 300 ? 15U * 1024 : 2U}) {
                 CAPTURE(m, n, k);
                 std::vector<T> a(m * k), b(k * n), c(m * n), seen(m * n);
                 for (T& value : a) value = static_cast<T>(random.uniform(-1, 1));

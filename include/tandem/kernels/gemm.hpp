@@ -170,6 +170,10 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
     }
 }
 
+/// The most of a left operand that is packed ahead of the threads that share it: weight gradients of convolutions are as deep as
+/// a batch has pixels, and their operands whole would be as large as the activations.
+inline constexpr std::size_t shared_bytes = std::size_t{16} << 20;
+
 /// Memory that stops growing at the largest product the thread has seen.
 template <class T>
 struct GemmScratch {
@@ -272,63 +276,68 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     const detail::Shares splits(column_panels,
                                 std::max<std::size_t>(column_panels / wanted, std::min<std::size_t>(2, column_panels)));
     const bool in_place = detail::reads_in_place<T>(a);
-    // What several splits read is packed once, before.
+    // What several splits read is packed once, before: as much of the depth at a time as fits into shared_bytes.
+    const bool is_shared = !in_place && splits.count > 1;
     Buffer<T>& shared = detail::gemm_scratch<T>().shared_left;
     const auto rows_of = [&](std::size_t block) { return blocks.begin(block + 1) - blocks.begin(block); };
-    const std::size_t depths = (k + block_depth - 1) / block_depth, stride = detail::packed_stride<T>(depth_at(0));
-    const auto shared_at = [&](std::size_t row, std::size_t rows, std::size_t depth_begin) {
-        return shared.data() + (row * depths + rows * (depth_begin / block_depth)) * stride;
-    };
-    if (!in_place && splits.count > 1) {
-        shared.resize(m * depths * stride);
-        parallel_for(blocks.count * depths, 1, [&](std::size_t begin, std::size_t end) {
+    const std::size_t stride = detail::packed_stride<T>(depth_at(0)), depths = (k + block_depth - 1) / block_depth;
+    const std::size_t together = is_shared ? std::clamp<std::size_t>(detail::shared_bytes / (m * stride * sizeof(T)), 1, depths) : depths;
+    for (std::size_t first_depth = 0; first_depth < depths; first_depth += together) {
+        const std::size_t last_depth = std::min(depths, first_depth + together);
+        const auto shared_at = [&](std::size_t row, std::size_t rows, std::size_t depth) {
+            return shared.data() + (row * (last_depth - first_depth) + rows * (depth - first_depth)) * stride;
+        };
+        if (is_shared) {
+            const std::size_t count = last_depth - first_depth;
+            shared.resize(m * count * stride);
+            parallel_for(blocks.count * count, 1, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t task = begin; task < end; ++task) {
+                    const std::size_t block = task / count, row = blocks.begin(block), rows = rows_of(block);
+                    const std::size_t depth = first_depth + task % count, depth_begin = depth * block_depth;
+                    detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin), shared_at(row, rows, depth));
+                }
+            });
+        }
+        parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
+            alignas(64) std::array<Sum, largest_tile> sums;
             for (std::size_t task = begin; task < end; ++task) {
-                const std::size_t block = task / depths, row = blocks.begin(block), rows = rows_of(block);
-                const std::size_t depth_begin = task % depths * block_depth;
-                detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin),
-                                  shared_at(row, rows, depth_begin));
+                const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
+                const std::size_t first_panel = splits.begin(task % splits.count);
+                const std::size_t last_panel = splits.begin(task % splits.count + 1);
+                const detail::Shares tiles(rows, tile.rows);
+                for (std::size_t d = first_depth; d < last_depth; ++d) {
+                    const std::size_t depth_begin = d * block_depth, depth = depth_at(depth_begin);
+                    const Operand<A> block = a.from(row, depth_begin);
+                    T* memory = nullptr;
+                    if (is_shared) {
+                        memory = shared_at(row, rows, d);
+                    } else if (!in_place) {
+                        Buffer<T>& own = detail::gemm_scratch<T>().left;
+                        own.resize(rows * detail::packed_stride<T>(depth));
+                        memory = own.data();
+                        detail::pack_left(block, tiles, depth, memory);
+                    }
+                    const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, tile.group, memory);
+                    const bool is_last = d + 1 == depths;
+                    for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
+                        const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
+                        // The next panel is fetched meanwhile, a part by every tile.
+                        const B* const next = panel + 1 < last_panel ? right + panel_size : right;
+                        const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
+                        const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
+                        for (std::size_t t = 0; t < tiles.count; ++t) {
+                            const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
+                            tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
+                                          left.group == 0 ? height : left.group, right, sums.data(),
+                                          (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
+                            finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
+                        }
+                    }
+                }
+                if (last_depth == depths) epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
             }
         });
     }
-    parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
-        alignas(64) std::array<Sum, largest_tile> sums;
-        for (std::size_t task = begin; task < end; ++task) {
-            const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
-            const std::size_t first_panel = splits.begin(task % splits.count);
-            const std::size_t last_panel = splits.begin(task % splits.count + 1);
-            const detail::Shares tiles(rows, tile.rows);
-            for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += block_depth) {
-                const std::size_t depth = depth_at(depth_begin);
-                const Operand<A> block = a.from(row, depth_begin);
-                T* memory = nullptr;
-                if (!in_place && splits.count > 1) {
-                    memory = shared_at(row, rows, depth_begin);
-                } else if (!in_place) {
-                    Buffer<T>& own = detail::gemm_scratch<T>().left;
-                    own.resize(rows * detail::packed_stride<T>(depth));
-                    memory = own.data();
-                    detail::pack_left(block, tiles, depth, memory);
-                }
-                const detail::LeftBlock<T> left = detail::left_block<T>(block, depth, tile.group, memory);
-                const bool is_last = depth_begin + block_depth >= k;
-                for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
-                    const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                    // The next panel is fetched meanwhile, a part by every tile.
-                    const B* const next = panel + 1 < last_panel ? right + panel_size : right;
-                    const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
-                    const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
-                    for (std::size_t t = 0; t < tiles.count; ++t) {
-                        const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-                        tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                      left.group == 0 ? height : left.group, right, sums.data(),
-                                      (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                        finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
-                    }
-                }
-            }
-            epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
-        }
-    });
 }
 
 /// Packs b[k, n] into panels, zero-padded, on all cores.

@@ -247,8 +247,8 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     const std::size_t width = index_->width();
     // Rows and nodes by what they hold. Equal rows are one node, at the first one's place.
     using Keyed = std::pair<std::uint64_t, std::size_t>;
-    std::vector<Keyed> rows(rows_.size), nodes;
-    parallel_for(rows_.size, 1024, [&](std::size_t begin, std::size_t end) {
+    std::vector<Keyed> rows(rows_.rows.size()), nodes;
+    parallel_for(rows_.rows.size(), 1024, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             Digest digest;
             if (rows_.rows[i] != nullptr) digest.add(std::span(rows_.rows[i], width));
@@ -258,9 +258,9 @@ inline GraphUpdate ApproximateIndex::update(const GraphProgress& progress) {
     std::erase_if(rows, [&](const Keyed& row) { return rows_.rows[row.second] == nullptr; });
     count_ = rows.size();
     std::ranges::sort(rows);
-    std::vector<std::uint64_t> keys(rows_.size);
-    next_same_.assign(rows_.size, detail::RowGraph::nowhere);
-    std::vector<std::size_t> copies(rows_.size, 1);  // of the first row of some contents: how many have them
+    std::vector<std::uint64_t> keys(rows_.rows.size());
+    next_same_.assign(rows_.rows.size(), detail::RowGraph::nowhere);
+    std::vector<std::size_t> copies(rows_.rows.size(), 1);  // of the first row of some contents: how many have them
     std::vector<Keyed> different;
     std::size_t last = 0;
     for (const auto& [key, position] : rows) {
@@ -366,9 +366,6 @@ inline bool ApproximateIndex::costs_more_than_all(std::size_t breadth) const {
 
 inline void ApproximateIndex::search_one(std::span<const float> query, std::size_t k, std::span<const std::uint64_t> allowed, double share,
                                          std::size_t breadth, SearchResult& result, std::vector<Match>& matches) const {
-    const auto is_allowed = [&](std::size_t position) {
-        return allowed.empty() || (position / 64 < allowed.size() && (allowed[position / 64] >> (position % 64) & 1U) != 0);
-    };
     const float* const row = query.data();
     for (double view = static_cast<double>(std::max(breadth, k)) / share;; view *= 4) {
         if (!(view < static_cast<double>(count_)) || costs_more_than_all(static_cast<std::size_t>(view))) break;
@@ -379,7 +376,7 @@ inline void ApproximateIndex::search_one(std::span<const float> query, std::size
                 // Of equal rows the first k are as many as can be among the best.
                 std::size_t position = graph.positions[nearest.top().second];
                 for (std::size_t taken = 0; position != detail::RowGraph::nowhere && taken < k; position = next_same_[position]) {
-                    if (!is_allowed(position)) continue;
+                    if (!is_allowed(allowed, position)) continue;
                     found.push_back(position);
                     ++taken;
                 }
@@ -389,10 +386,7 @@ inline void ApproximateIndex::search_one(std::span<const float> query, std::size
         const std::vector<float> scores = index_->scores(query, found);
         for (std::size_t i = 0; i < found.size(); ++i) matches.push_back({found[i], scores[i]});
         result.rescored += found.size();
-        const auto better = [](const Match& a, const Match& b) {
-            return a.score > b.score || (a.score == b.score && a.position < b.position);
-        };
-        std::partial_sort(matches.begin(), matches.begin() + static_cast<std::ptrdiff_t>(k), matches.end(), better);
+        std::partial_sort(matches.begin(), matches.begin() + static_cast<std::ptrdiff_t>(k), matches.end(), detail::is_better);
         matches.resize(k);
         return;
     }
@@ -431,17 +425,7 @@ inline SearchResult ApproximateIndex::search(std::span<const float> queries, std
 }
 
 inline double ApproximateIndex::recall(std::span<const float> queries, std::size_t k, std::size_t breadth) const {
-    const SearchResult exact = index_->search(queries, k), found = search(queries, k, {.breadth = breadth});
-    std::size_t hits = 0, all = 0;
-    for (std::size_t i = 0; i < exact.matches.size(); ++i) {
-        // Of rows of equal scores any will do.
-        const std::vector<Match>& wanted = exact.matches[i];
-        std::size_t right = 0;
-        for (const Match& match : found.matches[i]) right += !wanted.empty() && match.score >= wanted.back().score ? 1U : 0U;
-        all += wanted.size();
-        hits += std::min(right, wanted.size());
-    }
-    return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
+    return recall_of(index_->search(queries, k), search(queries, k, {.breadth = breadth}));
 }
 
 inline double ApproximateIndex::choose_breadth(std::span<const float> queries, std::size_t k, double share) {

@@ -1,6 +1,7 @@
 // An index of embeddings: the nearest of many, exact by proof at the speed of a scan over bytes.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -21,6 +22,18 @@ struct Match {
     friend bool operator==(const Match&, const Match&) = default;
 };
 
+namespace detail {
+
+/// Whether one match comes before another: the larger score, of equal ones the first row.
+inline bool is_better(const Match& a, const Match& b) { return a.score > b.score || (a.score == b.score && a.position < b.position); }
+
+}  // namespace detail
+
+/// Whether a row may be found, as SearchOptions has it.
+inline bool is_allowed(std::span<const std::uint64_t> allowed, std::size_t position) {
+    return allowed.empty() || (position / 64 < allowed.size() && (allowed[position / 64] >> (position % 64) & 1U) != 0);
+}
+
 /// What a search does beside looking for the nearest.
 struct SearchOptions {
     /// Bit p % 64 of word p / 64 says whether row p may be found; rows behind the last word may not. Empty: all rows.
@@ -37,6 +50,19 @@ struct SearchResult {
     std::size_t rescored = 0;                 ///< of these, rows whose float32 score was computed
 };
 
+/// The share of exact answers that another search found; of rows of equal scores any will do.
+inline double recall_of(const SearchResult& exact, const SearchResult& found) {
+    std::size_t hits = 0, all = 0;
+    for (std::size_t i = 0; i < exact.matches.size(); ++i) {
+        const std::vector<Match>& wanted = exact.matches[i];
+        std::size_t right = 0;
+        for (const Match& match : found.matches[i]) right += !wanted.empty() && match.score >= wanted.back().score ? 1U : 0U;
+        all += wanted.size();
+        hits += std::min(right, wanted.size());
+    }
+    return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
+}
+
 namespace detail {
 
 struct IndexBlock;
@@ -47,8 +73,7 @@ struct IndexWriters;
 
 /// The rows of an index at one moment. They stay where they are while this lives.
 struct IndexRows {
-    std::size_t size = 0;              ///< positions are below it
-    std::vector<const float*> rows;    ///< by position; null where the row was removed
+    std::vector<const float*> rows;  ///< by position; null where the row was removed
     std::shared_ptr<const void> held;
 };
 

@@ -329,7 +329,7 @@ TANDEM_INLINE std::vector<float> Index::scores(std::span<const float> query, std
 
 TANDEM_INLINE IndexRows Index::rows() const {
     const auto now = state();
-    IndexRows all{.size = now->size, .rows = std::vector<const float*>(now->size), .held = now};
+    IndexRows all{.rows = std::vector<const float*>(now->size), .held = now};
     for (const auto& block : now->blocks) {
         for (std::size_t i = 0; i < block->count; ++i) {
             const std::size_t position = block->first + i, word = position / 64;
@@ -418,11 +418,8 @@ TANDEM_INLINE SearchResult Index::search(std::span<const float> queries, std::si
                 }
             });
             result.rescored += matches.size();
-            const auto better = [](const Match& a, const Match& b) {
-                return a.score > b.score || (a.score == b.score && a.position < b.position);
-            };
             const auto last = matches.begin() + static_cast<std::ptrdiff_t>(std::min(k, matches.size()));
-            std::partial_sort(matches.begin(), last, matches.end(), better);
+            std::partial_sort(matches.begin(), last, matches.end(), detail::is_better);
             matches.erase(last, matches.end());
         }
     }

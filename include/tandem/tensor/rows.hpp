@@ -109,8 +109,8 @@ public:
 
     /// Adds the parts to the gradients that they are parts of.
     void flush() {
-        for (const auto& part : parts_) part->flush();
-        parts_.clear();
+        for (const Known& known : known_) known.part->flush();
+        known_.clear();
     }
 
     template <Element T, class S>
@@ -122,12 +122,12 @@ public:
             if (whole == nullptr) return Leaf<T, Open>(view);
             for (const Known& known : known_) {
                 if (known.whole == whole && known.range.first == range.first && known.range.last == range.last)
-                    return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known.part)->own);
+                    return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known.part.get())->own);
             }
             auto part = std::make_unique<PartOf<T, S>>(*whole, range, view.extents());
-            known_.push_back({whole, range, part.get()});
-            parts_.push_back(std::move(part));
-            return Leaf<T, Open>(view, &static_cast<PartOf<T, S>*>(known_.back().part)->own);
+            const Leaf<T, Open> leaf_of_part(view, &part->own);
+            known_.push_back({whole, range, std::move(part)});
+            return leaf_of_part;
         } else {
             return Leaf<T, Open>(view);
         }
@@ -192,7 +192,7 @@ private:
     struct Known {
         const void* whole;
         Range range;
-        Part* part;
+        std::unique_ptr<Part> part;
     };
 
     template <class F, class... Operands, class Change>
@@ -217,7 +217,6 @@ private:
 
     BasicTape<Gradients>* tape_;
     RecyclingVector<Known> known_;
-    RecyclingVector<std::unique_ptr<Part>> parts_;
 };
 
 }  // namespace detail

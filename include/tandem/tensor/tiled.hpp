@@ -48,12 +48,63 @@ struct Term {
 struct NoSum {};
 struct OtherRows {};
 
-/// Whether an operand has a row for every row of the result: one of extent 1 is a part of each.
+/// Whether an operand has an element for every one of the result: one of extent 1 is a part of each.
 template <class Operand, class E>
-inline constexpr bool is_as_long = Operand::shape::rank == 1 && E::shape::rank == 1 && (Operand::shape::extents[0] != 1 || E::shape::extents[0] == 1);
+inline constexpr bool is_as_long = Operand::shape::rank == E::shape::rank &&
+    (E::shape::rank == 0 || Operand::shape::extents[0] != 1 || E::shape::extents[0] == 1);
 
 /// Takes a scalar apart. In a class, so that each of its functions knows all others.
 struct Terms {
+    /// The terms of a scalar.
+    template <class E>
+    static auto of(const E& e, double weight) {
+        return parts(e, weight, []<class Part>(const Part& part, double factor) {
+            if constexpr (is_elementwise<Part>) {
+                return std::tuple(Term<Plain, Part>{part, factor});
+            } else {
+                return sum_terms(part, factor);
+            }
+        });
+    }
+
+private:
+    /// What is added up with numbers as factors: all that terms(part, factor) returns of the parts.
+    template <class E, class TermsOf>
+    static auto parts(const E& e, double weight, const TermsOf& terms) {
+        return terms(e, weight);
+    }
+    template <class F, class A, class B, class TermsOf>
+        requires(is_as_long<A, Apply<F, A, B>> && is_as_long<B, Apply<F, A, B>> && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
+    static auto parts(const Apply<F, A, B>& e, double weight, const TermsOf& terms) {
+        return std::tuple_cat(parts(std::get<0>(e.operands), weight, terms),
+                              parts(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight, terms));
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Negate, A>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<0>(e.operands), -weight, terms);
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Multiply, Constant, A>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<1>(e.operands), weight * std::get<0>(e.operands).value, terms);
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Multiply, A, Constant>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<0>(e.operands), weight * std::get<1>(e.operands).value, terms);
+    }
+    template <class A, class TermsOf>
+    static auto parts(const Apply<functions::Divide, A, Constant>& e, double weight, const TermsOf& terms) {
+        return parts(std::get<0>(e.operands), weight / std::get<1>(e.operands).value, terms);
+    }
+
+    template <class E>
+    static auto sum_terms(const E&, double) {
+        return std::tuple(NoSum{});
+    }
+    template <class E>
+    static auto sum_terms(const Reduction<functions::Sum, 0, false, E>& e, double weight) {
+        return parts(e.operand, weight, [](const auto& part, double factor) { return row_terms(part, factor); });
+    }
+
     template <class E>
     static auto row_terms(const E& e, double weight) {
         if constexpr (has_rows<E>) {
@@ -61,21 +112,6 @@ struct Terms {
         } else {
             return std::tuple(OtherRows{});
         }
-    }
-    template <bool AreRows, class E>
-    static auto log_sum_terms(const E& e, double weight) {
-        using Kind = std::conditional_t<AreRows, OfRowSums, OfColumnSums>;
-        if constexpr (has_pairs<E>) {
-            return std::tuple(Term<Kind, E>{e, weight});
-        } else if constexpr (AreRows) {
-            return row_terms<Reduction<functions::LogSumExp, 1, false, E>>(log_sum_exp<1>(e), weight);
-        } else {
-            return std::tuple(OtherRows{});
-        }
-    }
-    template <bool AreRows, class E>
-    static auto log_sum_terms(const Transposed<E>& e, double weight) {
-        return log_sum_terms<!AreRows>(e.operand, weight);
     }
     template <std::size_t Axis, class E>
     static auto row_terms(const Reduction<functions::LogSumExp, Axis, false, E>& e, double weight) {
@@ -90,62 +126,21 @@ struct Terms {
     static auto row_terms(const Diagonal<Transposed<E>>& e, double weight) {
         return row_terms(diagonal(e.operand.operand), weight);
     }
-    template <class F, class A, class B>
-        requires(is_as_long<A, Apply<F, A, B>> && is_as_long<B, Apply<F, A, B>> && (std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>))
-    static auto row_terms(const Apply<F, A, B>& e, double weight) {
-        return std::tuple_cat(row_terms(std::get<0>(e.operands), weight),
-                              row_terms(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Negate, A>& e, double weight) {
-        return row_terms(std::get<0>(e.operands), -weight);
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Multiply, Constant, A>& e, double weight) {
-        return row_terms(std::get<1>(e.operands), weight * std::get<0>(e.operands).value);
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Multiply, A, Constant>& e, double weight) {
-        return row_terms(std::get<0>(e.operands), weight * std::get<1>(e.operands).value);
-    }
-    template <class A>
-    static auto row_terms(const Apply<functions::Divide, A, Constant>& e, double weight) {
-        return row_terms(std::get<0>(e.operands), weight / std::get<1>(e.operands).value);
-    }
 
-    template <class E>
-    static auto of(const E& e, double weight) {
-        if constexpr (is_elementwise<E>) {
-            return std::tuple(Term<Plain, E>{e, weight});
+    template <bool AreRows, class E>
+    static auto log_sum_terms(const E& e, double weight) {
+        using Kind = std::conditional_t<AreRows, OfRowSums, OfColumnSums>;
+        if constexpr (has_pairs<E>) {
+            return std::tuple(Term<Kind, E>{e, weight});
+        } else if constexpr (AreRows) {
+            return row_terms<Reduction<functions::LogSumExp, 1, false, E>>(log_sum_exp<1>(e), weight);
         } else {
-            return std::tuple(NoSum{});
+            return std::tuple(OtherRows{});
         }
     }
-    template <class E>
-    static auto of(const Reduction<functions::Sum, 0, false, E>& e, double weight) {
-        return row_terms(e.operand, weight);
-    }
-    template <class F, class A, class B>
-        requires(std::same_as<F, functions::Add> || std::same_as<F, functions::Subtract>)
-    static auto of(const Apply<F, A, B>& e, double weight) {
-        return std::tuple_cat(of(std::get<0>(e.operands), weight),
-                              of(std::get<1>(e.operands), std::same_as<F, functions::Add> ? weight : -weight));
-    }
-    template <class A>
-    static auto of(const Apply<functions::Negate, A>& e, double weight) {
-        return of(std::get<0>(e.operands), -weight);
-    }
-    template <class A>
-    static auto of(const Apply<functions::Multiply, Constant, A>& e, double weight) {
-        return of(std::get<1>(e.operands), weight * std::get<0>(e.operands).value);
-    }
-    template <class A>
-    static auto of(const Apply<functions::Multiply, A, Constant>& e, double weight) {
-        return of(std::get<0>(e.operands), weight * std::get<1>(e.operands).value);
-    }
-    template <class A>
-    static auto of(const Apply<functions::Divide, A, Constant>& e, double weight) {
-        return of(std::get<0>(e.operands), weight / std::get<1>(e.operands).value);
+    template <bool AreRows, class E>
+    static auto log_sum_terms(const Transposed<E>& e, double weight) {
+        return log_sum_terms<!AreRows>(e.operand, weight);
     }
 };
 

@@ -35,6 +35,18 @@ double schedule_factor(Schedule& schedule, const Progress& progress) {
     }
 }
 
+/// The factor at a step of a schedule with a linear warm-up over a share of the run: rest(step, warm-up, steps) behind it, or curve(share)
+/// where time bounds the run. There a step of the warm-up takes the share of time that has passed when its gradient is there.
+template <class Rest, class Curve>
+double warmed_up(const Progress& progress, double warmup, const Rest& rest, const Curve& curve) {
+    if (progress.steps == 0) {
+        return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : curve(progress.begin);
+    }
+    const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
+    const double length = std::round(warmup * steps);
+    return step < length ? (step + 1) / length : rest(step, length, steps);
+}
+
 [[gnu::cold]] inline void check_share(const char* name, double value) {
     if (!(value >= 0 && value <= 1)) throw Error(name, "a share from 0 to 1", std::to_string(value));
 }
@@ -50,12 +62,8 @@ struct WarmupCosine {
     double floor = 0.0;
 
     double at(const Progress& progress) const {
-        if (progress.steps == 0) {
-            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
-        }
-        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
-        const double length = std::round(warmup * steps);
-        return step < length ? (step + 1) / length : cosine(step - length, steps - length);
+        return detail::warmed_up(
+            progress, warmup, [&](double step, double length, double steps) { return cosine(step - length, steps - length); }, *this);
     }
 
     /// The continuous curve, which starts at 0 where there is a warm-up.
@@ -88,13 +96,11 @@ struct WarmupConstant {
     double power = 1;
 
     double at(const Progress& progress) const {
-        if (progress.steps == 0) {
-            return progress.begin < warmup ? std::min(1.0, progress.end / warmup) : (*this)(progress.begin);
-        }
-        const double steps = static_cast<double>(progress.steps), step = static_cast<double>(progress.step);
-        const double length = std::round(warmup * steps), down = std::round(cooldown * steps);
-        if (step < length) return (step + 1) / length;
-        return step < steps - down ? 1.0 : cooled(step - (steps - down), down);
+        const auto rest = [&](double step, double, double steps) {
+            const double down = std::round(cooldown * steps);
+            return step < steps - down ? 1.0 : cooled(step - (steps - down), down);
+        };
+        return detail::warmed_up(progress, warmup, rest, *this);
     }
 
     /// The continuous curve, which starts at 0 where there is a warm-up.

@@ -102,8 +102,9 @@ struct TrainerOptions {
     /// in a batch and data of so many pairs.
     void check(std::size_t least_pairs, std::size_t pairs) const;
 
-    /// How many parts a batch comes in.
-    std::size_t parts() const { return micro_batch == 0 ? 1 : (batch + micro_batch - 1) / micro_batch; }
+    /// Pairs of a part, but for the last one, and how many parts a batch comes in.
+    std::size_t part() const { return micro_batch == 0 ? batch : micro_batch; }
+    std::size_t parts() const { return (batch + part() - 1) / part(); }
 
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
@@ -294,19 +295,12 @@ private:
         check_weights();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        next_ = prefetch(data, run_.step, 0);
-        // However the run ends, what is being made needs the data.
-        const struct Waiting {
-            std::future<Batch>& made;
-            ~Waiting() {
-                if (made.valid()) made.wait();
-            }
-        } waiting{next_};
+        auto next = prefetch(data, run_.step, 0);
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         while (!is_over()) {
             const Clock::time_point began = Clock::now();
-            step(data, last, began);
+            step(data, next, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
             const bool ended = is_over();
             if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
@@ -357,8 +351,7 @@ private:
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
                 epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
-            const std::size_t first = part * options_.micro_batch;
-            const std::size_t count = options_.parts() == 1 ? options_.batch : std::min(options_.micro_batch, options_.batch - first);
+            const std::size_t first = part * options_.part(), count = std::min(options_.part(), options_.batch - first);
             Batch batch;
             batch.images.resize(count);
             batch.ids.resize(count);
@@ -422,16 +415,16 @@ private:
     /// Loss and gradient of the step's batch. Parts are asked for in order, all, and then all but the last; the one that comes
     /// after is made meanwhile.
     template <class Data>
-    T loss_and_gradient(const Data& data) {
+    T loss_and_gradient(const Data& data, std::future<Batch>& next) {
         const std::size_t parts = options_.parts(), asked_for = 2 * parts - 1;
         std::size_t asked = 0;
         Batch batch;
         Sameness<decltype(batch.ids)> captions;
         Sameness<decltype(batch.images)> pictures;
         const auto pairs = [&](std::size_t, std::size_t) -> const Batch& {
-            batch = next_.get();
+            batch = next.get();
             ++asked;
-            next_ = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
+            next = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
             if constexpr (least_pairs < L >> 1) {
                 if (asked <= parts) {
                     captions.add(batch.ids, batch.ids.extent(0));
@@ -441,14 +434,14 @@ private:
             }
             return batch;
         };
-        return model_.loss_and_gradient(options_.batch, parts == 1 ? options_.batch : options_.micro_batch, pairs, loss_, gradient_, work_);
+        return model_.loss_and_gradient(options_.batch, options_.part(), pairs, loss_, gradient_, work_);
     }
 
     template <class Data>
-    void step(const Data& data, std::size_t last, Clock::time_point began) {
+    void step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
-        const T loss = loss_and_gradient(data);
+        const T loss = loss_and_gradient(data, next);
         const double norm = gradient_norm(gradient_);
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
@@ -493,7 +486,6 @@ private:
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
     detail::Epoch epoch_;         // the prefetching thread's
-    std::future<Batch> next_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
