@@ -10988,6 +10988,8 @@ public:
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
         Tensor<C, Shape<>> scale;                               ///< the exponential of the logit scale
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
+        /// A locked tower embeds as in inference and has no gradient: it costs no backward pass (LiT, Zhai et al. 2022).
+        bool lock_image = false, lock_text = false;
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -11320,9 +11322,12 @@ private:
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         if (count == 0 || part == 0)
             throw Error("Clip::loss_and_gradient", "pairs, in parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
+        if (is_shared && work.lock_image != work.lock_text)
+            throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
-        const auto forward = [&](std::size_t first, std::size_t last) {
+        // Locked towers embed once.
+        const auto forward = [&](std::size_t first, std::size_t last, bool with_locked) {
             // A part draws the same each time it is computed.
             const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
             if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
@@ -11331,11 +11336,13 @@ private:
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",
                             std::to_string(batch.images.extent(0)) + " and " + std::to_string(batch.ids.extent(0)));
-            visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, true);
-            text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, true);
+            if (with_locked || !work.lock_image)
+                visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !work.lock_image);
+            if (with_locked || !work.lock_text)
+                text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
         };
         const std::size_t last_part = (count - 1) / part * part;
-        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count));
+        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count), true);
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -11347,8 +11354,8 @@ private:
             const Embeddings& of_images = through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients));
             const Embeddings& of_texts = through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients));
             const auto backward = [&](const Embeddings& images, const Embeddings& texts) {
-                visual_.backward(images, work.vision, gradient.visual_);
-                text_backward(texts, work.text, gradient);
+                if (!work.lock_image) visual_.backward(images, work.vision, gradient.visual_);
+                if (!work.lock_text) text_backward(texts, work.text, gradient);
             };
             if (last_part == 0) {
                 backward(of_images, of_texts);
@@ -11364,7 +11371,7 @@ private:
             };
             backward_part(last_part, count);
             for (std::size_t first = 0; first < last_part; first += part) {
-                forward(first, first + part);
+                forward(first, first + part, false);
                 backward_part(first, first + part);
             }
             return result.value;
@@ -17250,7 +17257,7 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 // ---- tandem/train/optimizer.hpp ----
 
-// AdamW, and the norm of a gradient.
+// AdamW, Lion and SGD, and the norm of a gradient.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -17285,6 +17292,24 @@ template <Real T>
 bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
                   double keep, const AdamWFactors& factors);
 
+/// What an update of Lion multiplies by.
+struct LionFactors {
+    double beta1, beta2, step, gradient_scale;
+};
+
+/// One parameter's update by Lion; `keep` is what weight decay leaves.
+template <Real T>
+bool lion_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, double keep, const LionFactors& factors);
+
+/// What an update of SGD multiplies by; `decay` is added to the gradient, times the weight.
+struct SgdFactors {
+    double momentum, decay, step, gradient_scale;
+    bool nesterov;
+};
+
+template <Real T>
+bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors);
+
 /// parameter -= momentum · slope; whether all are finite.
 template <Real T>
 bool move_mean(const Flat<T>& mean, const Flat<const T>& slope, double momentum);
@@ -17294,13 +17319,18 @@ void check_option(bool holds, const char* option, const char* expected, double v
 
 }  // namespace detail
 
-/// The L2 norm over all parameters of a gradient; not finite if any element is not, running means' included.
+/// What a parameter's rate is multiplied by, by its name: 0 leaves it alone, weight decay included. Empty: 1 for all.
+using RateFactor = std::function<double(std::string_view)>;
+
+/// The L2 norm over all parameters of a gradient but those of factor 0; not finite if any element is not, running means'
+/// included.
 template <class Model>
-double gradient_norm(const Model& gradient) {
+double gradient_norm(const Model& gradient, const RateFactor& factor = {}) {
     double squares = 0;
     for_each_parameter(
-        [&](const ParameterName&, const auto& tensor) {
+        [&](const ParameterName& name, const auto& tensor) {
             using T = typename std::remove_cvref_t<decltype(tensor)>::element;
+            if (factor && factor(name.view()) == 0) return;
             const auto elements = detail::flat(tensor);
             if constexpr (is_running_mean<decltype(tensor)>) {
                 if (!detail::all_finite<T>(elements)) squares = std::numeric_limits<double>::quiet_NaN();
@@ -17312,9 +17342,54 @@ double gradient_norm(const Model& gradient) {
     return std::sqrt(squares);
 }
 
-/// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic. Matrices decay; vectors and scalars
-/// (biases, gains, the class token, the logit scale) do not, as in open_clip (open_clip_train/main.py, exclude), where
-/// the class token of timm's towers, which has three dimensions, does.
+namespace detail {
+
+/// update(parameter, slope, moments..., factor, decays) for every parameter but those of factor 0, all but the last two as plain
+/// vectors; whether all weights are finite. Matrices decay; vectors and scalars (biases, gains, the class token, the logit scale)
+/// do not, as in open_clip (open_clip_train/main.py, exclude), where the class token of timm's towers, which has three
+/// dimensions, does.
+template <class Update, class Model, class... Moments>
+bool update_parameters(const Update& update, const RateFactor& factor, Model& model, const Model& gradient, Moments&... moments) {
+    bool are_finite = true;
+    for_each_parameter(
+        [&]<class Parameter>(const ParameterName& name, Parameter& parameter, const Parameter& slope, auto&... moment) {
+            using T = typename Parameter::element;
+            const double share = factor ? factor(name.view()) : 1.0;
+            if (share == 0) return;
+            bool is_finite = false;
+            if constexpr (is_running_mean<Parameter>) {
+                is_finite = move_mean<T>(flat(parameter), flat(slope), Parameter::momentum);
+            } else {
+                is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., share, Parameter::shape::rank >= 2);
+            }
+            are_finite = are_finite && is_finite;
+        },
+        model, gradient, moments...);
+    return are_finite;
+}
+
+/// The state of an optimizer with one moment.
+template <class Model>
+struct Momentum {
+    Model momentum;
+    std::size_t updates = 0;
+
+    Momentum() { reset(); }
+
+    void reset() {
+        zero_parameters(momentum);
+        updates = 0;
+    }
+
+    static void moments(const auto& visit, auto& state) { visit("momentum.", state.momentum); }
+};
+
+}  // namespace detail
+
+// An optimizer has a member double rate, a template State of a model, and update(model, gradient, state, rate, gradient_scale), which may
+// take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots.
+
+/// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic; of what decays see update_parameters.
 struct AdamW {
     double rate = 5e-4;
     double beta1 = 0.9;
@@ -17336,6 +17411,11 @@ struct AdamW {
             zero_parameters(second);
             updates = 0;
         }
+
+        static void moments(const auto& visit, auto& state) {
+            visit("first.", state.first);
+            visit("second.", state.second);
+        }
     };
 
     /// Throws Error, which names the member, where one is out of range. An eps below float's smallest normal number
@@ -17346,29 +17426,72 @@ struct AdamW {
     /// whether all weights are finite after it: at an absurd rate they are not, and the old ones are gone.
     template <class Model>
     bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate,
-                double gradient_scale = 1.0) const {
+                double gradient_scale = 1.0, const RateFactor& factor = {}) const {
         ++state.updates;
         const double count = static_cast<double>(state.updates);
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
-        const detail::AdamWFactors factors{beta1, beta2, eps, step, second_scale, gradient_scale};
-        bool are_finite = true;
-        for_each_parameter(
-            [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
-                                 Parameter& second) {
-                using T = typename Parameter::element;
-                bool is_finite = false;
-                if constexpr (is_running_mean<Parameter>) {
-                    is_finite = detail::move_mean<T>(detail::flat(parameter), detail::flat(slope), Parameter::momentum);
-                } else {
-                    const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
-                    is_finite = detail::adamw_update<T>(detail::flat(parameter), detail::flat(slope),
-                                                        detail::flat(first), detail::flat(second), keep, factors);
-                }
-                are_finite = are_finite && is_finite;
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, double share, bool decays) {
+                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale};
+                return detail::adamw_update<T>(parameter, slope, first, second, decays ? 1.0 - share * step_rate * weight_decay : 1.0, factors);
             },
-            model, gradient, state.first, state.second);
-        return are_finite;
+            factor, model, gradient, state.first, state.second);
+    }
+};
+
+/// Lion (Chen et al. 2023, arXiv:2302.06675, alg. 2): steps by the sign of a mean of momentum and gradient. Its rate is a third to a
+/// tenth of AdamW's, its decay as many times larger (section 5 there).
+struct Lion {
+    double rate = 1e-4;
+    double beta1 = 0.9;
+    double beta2 = 0.99;
+    double weight_decay = 1.0;
+
+    template <class Model>
+    using State = detail::Momentum<Model>;
+
+    /// Throws Error, which names the member, where one is out of range.
+    void check() const;
+
+    /// As AdamW's.
+    template <class Model>
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
+                const RateFactor& factor = {}) const {
+        ++state.updates;
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& momentum, double share, bool decays) {
+                return detail::lion_update<T>(parameter, slope, momentum, decays ? 1.0 - share * step_rate * weight_decay : 1.0,
+                                              {beta1, beta2, share * step_rate, gradient_scale});
+            },
+            factor, model, gradient, state.momentum);
+    }
+};
+
+/// Stochastic gradient descent with torch.optim.SGD's arithmetic: momentum without dampening, Nesterov's on request, weight decay added to
+/// the gradient.
+struct Sgd {
+    double rate = 0.1;
+    double momentum = 0.9;
+    double weight_decay = 0;
+    bool nesterov = false;
+
+    template <class Model>
+    using State = detail::Momentum<Model>;
+
+    /// Throws Error, which names the member, where one is out of range.
+    void check() const;
+
+    /// As AdamW's.
+    template <class Model>
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
+                const RateFactor& factor = {}) const {
+        ++state.updates;
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& moment, double share, bool decays) {
+                return detail::sgd_update<T>(parameter, slope, moment, {momentum, decays ? weight_decay : 0.0, share * step_rate, gradient_scale, nesterov});
+            },
+            factor, model, gradient, state.momentum);
     }
 };
 
@@ -17513,6 +17636,21 @@ concept Updates = requires(const Optimizer& optimizer, Model& model, State& stat
     { optimizer.update(model, model, state, 1.0, 1.0) } -> std::convertible_to<bool>;
 };
 
+template <class Optimizer, class Model, class State>
+concept TakesFactor = requires(const Optimizer& optimizer, Model& model, State& state, const RateFactor& factor) {
+    optimizer.update(model, model, state, 1.0, 1.0, factor);
+};
+
+/// The type of what a Trainer keeps for an optimizer: its own, or AdamW's.
+template <class Optimizer, class Model>
+auto state_of() {
+    if constexpr (requires { typename Optimizer::template State<Model>; }) {
+        return std::type_identity<typename Optimizer::template State<Model>>{};
+    } else {
+        return std::type_identity<AdamW::State<Model>>{};
+    }
+}
+
 template <class Optimizer, bool has_rate, bool has_update>
 struct OptimizerRules {
     static_assert(has_rate,
@@ -17632,14 +17770,14 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 
 }  // namespace detail
 
-/// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one.
-template <class Model>
-void save_snapshot(const std::filesystem::path& path, const Model& model, const AdamW::State<Model>& state,
+/// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one. `state` is an
+/// optimizer's.
+template <class Model, class State>
+void save_snapshot(const std::filesystem::path& path, const Model& model, const State& state,
                    const RunState& run, const RunInputs& inputs) {
     detail::SavedParameters saved;
     saved.append("model.", model);
-    saved.append("first.", state.first);
-    saved.append("second.", state.second);
+    State::moments([&](const char* name, const Model& moment) { saved.append(name, moment); }, state);
     saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
     std::map<std::string, std::string> metadata{{"format", detail::snapshot_format},
                                                 {"step", std::to_string(run.step)},
@@ -17653,8 +17791,8 @@ void save_snapshot(const std::filesystem::path& path, const Model& model, const 
 
 /// Reads the snapshot of a run with these inputs. Throws Error, and changes nothing, if it is damaged, written by a
 /// tandem that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
-template <class Model>
-void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run,
+template <class Model, class State>
+void load_snapshot(const std::filesystem::path& path, Model& model, State& state, RunState& run,
                    const RunInputs& inputs) {
     const Safetensors file = Safetensors::open(path);
     const std::string where = path.string();
@@ -17678,8 +17816,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
     read.seconds = detail::number_entry<double>(metadata, "seconds", where);
     const std::size_t updates = detail::number_entry<std::size_t>(metadata, "updates", where);
     detail::check_parameters(file, "model.", model, where);
-    detail::check_parameters(file, "first.", state.first, where);
-    detail::check_parameters(file, "second.", state.second, where);
+    State::moments([&](const char* name, const Model& moment) { detail::check_parameters(file, name, moment, where); }, state);
     const StoredTensor* losses = file.find("losses");
     if (losses == nullptr || losses->shape != std::vector<std::size_t>{read.step}) {
         throw Error(where, "a snapshot with one loss for each of its " + std::to_string(read.step) + " steps",
@@ -17688,8 +17825,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
     read.losses.resize(read.step);
     read_elements(*losses, std::span<float>(read.losses));
     detail::read_parameters(file, "model.", model);
-    detail::read_parameters(file, "first.", state.first);
-    detail::read_parameters(file, "second.", state.second);
+    State::moments([&](const char* name, Model& moment) { detail::read_parameters(file, name, moment); }, state);
     state.updates = updates;
     run = std::move(read);
 }
@@ -17740,6 +17876,17 @@ concept FingerprintedSource = requires(const Data& data) {
     { data.fingerprint() } -> std::convertible_to<std::map<std::string, std::string>>;
 };
 
+/// What a step was, for whoever reports it.
+struct StepReport {
+    std::size_t step = 0, steps = 0;  ///< with this one, and of the whole run; 0 where time bounds it
+    double loss = 0;
+    double logit_scale = 0;    ///< what multiplies cosines: the exponential of the parameter
+    double rate = 0;           ///< what the optimizer took: 0 where the step was skipped
+    double gradient_norm = 0;  ///< before clipping
+    double samples_per_second = 0, waiting = 0;  ///< since the report before: the second is the share of time that data were waited for
+    double seconds = 0, seconds_left = 0;        ///< of training
+};
+
 /// How long and how to train. One of steps, epochs and seconds bounds the run.
 struct TrainerOptions {
     std::size_t batch = 256;
@@ -17758,6 +17905,12 @@ struct TrainerOptions {
     std::size_t report_every = 20;     ///< steps
     std::ostream* log = &std::clog;    ///< progress lines; nullptr: none
     std::size_t evaluate_every = 0;    ///< steps between calls of the evaluation hook; 0: never
+    /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
+    /// and cost no backward pass.
+    bool lock_image = false, lock_text = false;
+    RateFactor rate_factor{};  ///< of every other parameter
+    /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
+    const std::atomic<bool>* stop = nullptr;
 
     /// Throws Error, which names the option, where one is out of range, or does not fit a loss that needs `least_pairs`
     /// in a batch and data of so many pairs.
@@ -17770,8 +17923,11 @@ struct TrainerOptions {
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
 
-    /// Writes a progress line to `log`: `last` is the run's last step, or 0 where time bounds it.
-    void report(const RunState& run, std::size_t last, double logit_scale, double samples_per_second) const;
+    /// rate_factor, and 0 for what is locked; empty where neither is given.
+    RateFactor whole_rate_factor() const;
+
+    /// Writes a progress line to `log`.
+    void report(const StepReport& report) const;
 };
 
 /// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped,
@@ -17782,7 +17938,9 @@ struct TrainerOptions {
 template <class Model, class Optimizer, class Schedule, class L>
 class Trainer {
     using Call = detail::LossCall<L, typename Model::C, Model::embedding, Model::architecture.logit_bias>;
-    static constexpr bool has_update = detail::Updates<Optimizer, Model, AdamW::State<Model>>;
+    using State = decltype(detail::state_of<Optimizer, Model>());
+    static constexpr bool has_update = detail::Updates<Optimizer, Model, typename State::type>;
+    static constexpr bool takes_factor = detail::TakesFactor<Optimizer, Model, typename State::type>;
     static constexpr bool fits =
         Model::trains && detail::HasRate<Optimizer> && has_update && detail::GivesFactors<Schedule> && Call::fits;
     static_assert(sizeof(detail::TrainingRules<Model::trains>) > 0);
@@ -17792,6 +17950,7 @@ class Trainer {
 
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
+    using ReportHook = std::function<void(const StepReport&)>;
 
     Trainer(Model& model, Optimizer optimizer, Schedule schedule, L loss, TrainerOptions options = {})
         : model_(model),
@@ -17803,7 +17962,10 @@ public:
     /// Called every options.evaluate_every steps.
     void on_evaluate(Hook hook) { hook_ = std::move(hook); }
 
-    /// Trains until the bound is reached and returns what the run has got to; every call is a run of its own. Throws
+    /// Called every options.report_every steps, and behind the last one.
+    void on_report(ReportHook hook) { report_hook_ = std::move(hook); }
+
+    /// Trains until the bound is reached, or options.stop is set, and returns what the run has got to; every call is a run of its own. Throws
     /// Error before the first step where an option, a weight, the data's size or the snapshot is wrong or cannot be
     /// written; at a step whose captions or pictures are all the same, under a loss that has to tell them apart, or
     /// whose rate is no rate; and after max_skipped skipped steps in a row. The weights are then those of the last good
@@ -17832,6 +17994,8 @@ private:
         options_.check(least_pairs<L>, size);
         if (Model::normalises_batches && options_.parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
+        if (!takes_factor && factor_)
+            throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
         if constexpr (requires { schedule_.check(); }) schedule_.check();
     }
@@ -17890,6 +18054,22 @@ private:
         return text;
     }
 
+    /// The factors of all parameters' rates, told apart by a digest.
+    [[gnu::cold]] std::string factors_text() const {
+        Digest digest;
+        std::size_t locked = 0;
+        for_each_parameter(
+            [&](const ParameterName& name, const auto&) {
+                const double factor = factor_(name.view());
+                if (!(factor >= 0 && std::isfinite(factor)))
+                    throw Error("TrainerOptions.rate_factor, " + std::string(name), "a finite number, 0 or above", detail::to_text(factor));
+                locked += factor == 0 ? 1 : 0;
+                digest.add(factor);
+            },
+            std::as_const(model_));
+        return digest.text() + ", " + std::to_string(locked) + " parameters locked";
+    }
+
     template <class Data>
     [[gnu::cold]] RunInputs inputs(const Data& data) const {
         RunInputs found;
@@ -17904,12 +18084,13 @@ private:
         add("schedule", schedule_text());
         add("loss", loss_text());
         number("rate", optimizer_.rate);
-        if constexpr (requires { optimizer_.beta1, optimizer_.beta2, optimizer_.eps, optimizer_.weight_decay; }) {
-            number("beta1", optimizer_.beta1);
-            number("beta2", optimizer_.beta2);
-            number("eps", optimizer_.eps);
-            number("weight_decay", optimizer_.weight_decay);
-        }
+        if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
+        if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
+        if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
+        if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
+        if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
+        if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
+        if (factor_) add("rate factors", factors_text());
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
                 add("data: " + name, value);
@@ -17940,12 +18121,17 @@ private:
 
     template <PairSource Data>
     RunState run(const Data& data) {
+        factor_ = options_.whole_rate_factor();
         check(data.size());
+        if (factor_) factors_text();
+        work_.lock_image = options_.lock_image;
+        work_.lock_text = options_.lock_text;
         const std::size_t batches = data.size() / options_.batch;
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
         run_.seed = options_.seed.value;
         state_.reset();
+        const auto is_stopped = [&] { return options_.stop != nullptr && options_.stop->load(); };
         const auto is_over = [&] {
             return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
         };
@@ -17959,15 +18145,18 @@ private:
         auto next = prefetch(data, run_.step, 0);
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
-        while (!is_over()) {
+        bool ended = is_over() || is_stopped();
+        while (!ended) {
             const Clock::time_point began = Clock::now();
-            step(data, next, last, began);
+            StepReport report = step(data, next, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
-            const bool ended = is_over();
-            if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
+            ended = is_over() || is_stopped();
+            if (run_.step % options_.report_every == 0 || ended) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
-                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
-                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                if (options_.log != nullptr) options_.report(report);
+                if (report_hook_) report_hook_(report);
+                waited_ = 0;
                 reported = Clock::now();
                 reported_step = run_.step;
             }
@@ -17979,6 +18168,18 @@ private:
                           << " steps were skipped: loss or gradient not finite\n";
         }
         return run_;
+    }
+
+    /// What of a report is known behind the step.
+    void complete(StepReport& report, std::size_t last, double passed, double samples_per_second) const {
+        report.step = run_.step;
+        report.steps = last;
+        report.logit_scale = std::exp(static_cast<double>(std::as_const(model_).logit_scale()));
+        report.samples_per_second = samples_per_second;
+        report.waiting = std::min(1.0, waited_ / passed);
+        report.seconds = run_.seconds;
+        report.seconds_left = options_.seconds > 0 ? std::max(0.0, options_.seconds - run_.seconds)
+                                                   : run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
     }
 
     void resume() {
@@ -18083,7 +18284,9 @@ private:
         Sameness<decltype(batch.ids)> captions;
         Sameness<decltype(batch.images)> pictures;
         const auto pairs = [&](std::size_t, std::size_t) -> const Batch& {
+            const Clock::time_point began = Clock::now();
             batch = next.get();
+            waited_ += std::chrono::duration<double>(Clock::now() - began).count();
             ++asked;
             next = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
             if constexpr (least_pairs < L >> 1) {
@@ -18099,13 +18302,14 @@ private:
     }
 
     template <class Data>
-    void step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
+    StepReport step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
         const T loss = loss_and_gradient(data, next);
-        const double norm = gradient_norm(gradient_);
+        const double norm = gradient_norm(gradient_, factor_);
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
+        const StepReport report{.loss = static_cast<double>(loss), .rate = step_rate, .gradient_norm = norm};
         ++run_.step;
         run_.losses.push_back(static_cast<float>(loss));
         if (!is_good) {
@@ -18119,11 +18323,11 @@ private:
                 stop("a finite loss and gradient within " + std::to_string(options_.max_skipped) + " steps in a row",
                      "none up to step " + std::to_string(run_.step));
             }
-            return;
+            return report;
         }
         run_.skipped_in_row = 0;
         const double scale = options_.clip_norm > 0 && norm > options_.clip_norm ? options_.clip_norm / norm : 1.0;
-        if (!optimizer_.update(model_, gradient_, state_, step_rate, scale)) {
+        if (!update(step_rate, scale)) {
             throw Error(
                 "Trainer, step " + std::to_string(run_.step), "finite weights after an update",
                 "infinities or NaN at a rate of " + detail::to_text(step_rate) + ": the model is of no more use" +
@@ -18132,6 +18336,15 @@ private:
                                                      std::to_string(saved_step_)));
         }
         model_.clamp_logit_scale();
+        return report;
+    }
+
+    bool update(double step_rate, double scale) {
+        if constexpr (takes_factor) {
+            return optimizer_.update(model_, gradient_, state_, step_rate, scale, factor_);
+        } else {
+            return optimizer_.update(model_, gradient_, state_, step_rate, scale);
+        }
     }
 
     Model& model_;
@@ -18140,10 +18353,13 @@ private:
     L loss_;
     TrainerOptions options_;
     Hook hook_;
+    ReportHook report_hook_;
+    RateFactor factor_;
     Model gradient_;
     typename Model::Workspace work_;
-    std::conditional_t<Model::trains, AdamW::State<Model>, std::monostate> state_;
+    std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;
+    double waited_ = 0;           // seconds for data, since the last report
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
     detail::Epoch epoch_;         // the prefetching thread's
@@ -36293,18 +36509,22 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     if (parts() > 1) count("micro_batch", micro_batch);
 }
 
-TANDEM_INLINE void TrainerOptions::report(const RunState& run, std::size_t last, double logit_scale,
-                                          double samples_per_second) const {
-    double left = seconds - run.seconds;
-    if (seconds == 0) {
-        left = run.seconds / static_cast<double>(run.step) * static_cast<double>(last - run.step);
-    }
-    const int rest = static_cast<int>(std::clamp(left, 0.0, 1e9));
-    std::array<char, 160> line;
-    const std::string total = last > 0 ? "/" + std::to_string(last) : "";
-    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
-                  run.step, total.c_str(), static_cast<double>(run.losses.back()), std::exp(logit_scale),
-                  samples_per_second, rest / 60, rest % 60);
+TANDEM_INLINE RateFactor TrainerOptions::whole_rate_factor() const {
+    if (!lock_image && !lock_text) return rate_factor;
+    return [image = lock_image, text = lock_text, rest = rate_factor](std::string_view name) {
+        const bool is_image = name.starts_with("visual."), is_text = !is_image && !name.starts_with("logit_");
+        if ((image && is_image) || (text && is_text)) return 0.0;
+        return rest ? rest(name) : 1.0;
+    };
+}
+
+TANDEM_INLINE void TrainerOptions::report(const StepReport& report) const {
+    const int rest = static_cast<int>(std::clamp(report.seconds_left, 0.0, 1e9));
+    std::array<char, 240> line;
+    const std::string total = report.steps > 0 ? "/" + std::to_string(report.steps) : "";
+    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s  data %.0f %%  %d:%02d left\n",
+                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second,
+                  100 * report.waiting, rest / 60, rest % 60);
     *log << line.data() << std::flush;
 }
 
@@ -36329,24 +36549,58 @@ double sum_of_squares(const Flat<const T>& vector) {
     return static_cast<double>(evaluate(sum(square(vector))).item());
 }
 
-template <Real T>
-bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
-                  double keep, const AdamWFactors& factors) {
+/// update(from, to) on parts of a parameter, which says whether the part's weights are finite.
+template <class Update>
+bool update_in_parts(std::size_t size, const Update& update) {
     // A block at a time, so that the moments come from memory once.
     constexpr std::size_t block = 4096;
     std::atomic<bool> are_finite = true;
-    parallel_for(parameter.size(), block, [&](std::size_t from, std::size_t to) {
+    parallel_for(size, block, [&](std::size_t from, std::size_t to) {
         for (; from < to; from += block) {
-            const std::size_t end = std::min(from + block, to);
-            const auto scaled = factors.gradient_scale * slope.slice(from, end);
-            const auto m = first.slice(from, end), v = second.slice(from, end), p = parameter.slice(from, end);
-            assign(m, factors.beta1 * m + (1.0 - factors.beta1) * scaled);
-            assign(v, factors.beta2 * v + (1.0 - factors.beta2) * (scaled * scaled));
-            assign(p, keep * p - factors.step * m / (factors.second_scale * sqrt(v) + factors.eps));
-            if (!all_finite<T>(p)) are_finite = false;
+            if (!update(from, std::min(from + block, to))) are_finite = false;
         }
     });
     return are_finite;
+}
+
+template <Real T>
+bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
+                  double keep, const AdamWFactors& factors) {
+    return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
+        const auto scaled = factors.gradient_scale * slope.slice(from, end);
+        const auto m = first.slice(from, end), v = second.slice(from, end), p = parameter.slice(from, end);
+        assign(m, factors.beta1 * m + (1.0 - factors.beta1) * scaled);
+        assign(v, factors.beta2 * v + (1.0 - factors.beta2) * (scaled * scaled));
+        assign(p, keep * p - factors.step * m / (factors.second_scale * sqrt(v) + factors.eps));
+        return all_finite<T>(p);
+    });
+}
+
+template <Real T>
+bool lion_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, double keep, const LionFactors& factors) {
+    return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
+        const auto scaled = factors.gradient_scale * slope.slice(from, end);
+        const auto m = momentum.slice(from, end), p = parameter.slice(from, end);
+        const auto direction = factors.beta1 * m + (1.0 - factors.beta1) * scaled;
+        assign(p, keep * p - factors.step * (greater(direction, 0.0) - greater(0.0, direction)));
+        assign(m, factors.beta2 * m + (1.0 - factors.beta2) * scaled);
+        return all_finite<T>(p);
+    });
+}
+
+template <Real T>
+bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors) {
+    return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
+        const auto m = momentum.slice(from, end), p = parameter.slice(from, end);
+        const auto whole = factors.gradient_scale * slope.slice(from, end) + factors.decay * p;
+        assign(m, factors.momentum * m + whole);
+        if (factors.nesterov) {
+            assign(p, p - factors.step * (whole + factors.momentum * m));
+        } else {
+            assign(p, p - factors.step * m);
+        }
+        return all_finite<T>(p);
+    });
 }
 
 template <Real T>
@@ -36364,26 +36618,56 @@ template bool all_finite<float>(const Flat<const float>&);
 template double sum_of_squares<float>(const Flat<const float>&);
 template bool adamw_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const Flat<float>&,
                                   double, const AdamWFactors&);
+template bool lion_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, double, const LionFactors&);
+template bool sgd_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const SgdFactors&);
 template bool move_mean<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool all_finite<double>(const Flat<const double>&);
 template double sum_of_squares<double>(const Flat<const double>&);
 template bool adamw_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&,
                                    const Flat<double>&, double, const AdamWFactors&);
+template bool lion_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, double, const LionFactors&);
+template bool sgd_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const SgdFactors&);
 template bool move_mean<double>(const Flat<double>&, const Flat<const double>&, double);
 #endif
 
 }  // namespace detail
 
+namespace detail {
+
+/// Of a number that a mean keeps of the past.
+[[gnu::cold]] TANDEM_INLINE void check_decay(const char* option, double value) {
+    check_option(value >= 0 && value < 1, option, "a number from 0 to below 1", value);
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_rate(const char* option, double value) {
+    check_option(value > 0 && std::isfinite(value), option, "a finite number above 0", value);
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_weight_decay(const char* option, double value) {
+    check_option(value >= 0 && std::isfinite(value), option, "a finite number, 0 or above", value);
+}
+
+}  // namespace detail
+
 [[gnu::cold]] TANDEM_INLINE void AdamW::check() const {
-    const auto is_decay = [](double beta) { return beta >= 0 && beta < 1; };
-    const auto is_finite = [](double value) { return std::isfinite(value); };
-    detail::check_option(rate > 0 && is_finite(rate), "AdamW.rate", "a finite number above 0", rate);
-    detail::check_option(is_decay(beta1), "AdamW.beta1", "a number from 0 to below 1", beta1);
-    detail::check_option(is_decay(beta2), "AdamW.beta2", "a number from 0 to below 1", beta2);
-    detail::check_option(eps >= std::numeric_limits<float>::min() && is_finite(eps), "AdamW.eps",
-                         "a finite number, 1.2e-38 or above", eps);
-    detail::check_option(weight_decay >= 0 && is_finite(weight_decay), "AdamW.weight_decay",
-                         "a finite number, 0 or above", weight_decay);
+    detail::check_rate("AdamW.rate", rate);
+    detail::check_decay("AdamW.beta1", beta1);
+    detail::check_decay("AdamW.beta2", beta2);
+    detail::check_option(eps >= std::numeric_limits<float>::min() && std::isfinite(eps), "AdamW.eps", "a finite number, 1.2e-38 or above", eps);
+    detail::check_weight_decay("AdamW.weight_decay", weight_decay);
+}
+
+[[gnu::cold]] TANDEM_INLINE void Lion::check() const {
+    detail::check_rate("Lion.rate", rate);
+    detail::check_decay("Lion.beta1", beta1);
+    detail::check_decay("Lion.beta2", beta2);
+    detail::check_weight_decay("Lion.weight_decay", weight_decay);
+}
+
+[[gnu::cold]] TANDEM_INLINE void Sgd::check() const {
+    detail::check_rate("Sgd.rate", rate);
+    detail::check_decay("Sgd.momentum", momentum);
+    detail::check_weight_decay("Sgd.weight_decay", weight_decay);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

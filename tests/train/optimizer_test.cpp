@@ -1,4 +1,4 @@
-// AdamW against its formula in double, schedules at their corners.
+// AdamW, Lion and SGD against their formulas in double; what a factor does to a parameter's rate.
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -60,6 +60,69 @@ TEST_CASE("AdamW decays matrices only, apart from the gradient, and corrects its
     CHECK(state.updates == 5);
 }
 
+namespace {
+
+/// Five updates, beside those of one element of a matrix, which decays, and of a vector, which does not, by
+/// step(weight, gradient, momentum, decays).
+template <class Optimizer>
+void follow(const Optimizer& optimizer, double scale, const auto& step) {
+    Two model, gradient;
+    typename Optimizer::template State<Two> state;
+    td::Random random{td::Seed{1}};
+    td::fill_normal(model.matrix, random, 1.0);
+    td::fill_normal(model.vector, random, 1.0);
+    double matrix = model.matrix(1, 2), vector = model.vector(0), of_matrix = 0, of_vector = 0;
+    for (int i = 0; i < 5; ++i) {
+        td::fill_normal(gradient.matrix, random, 1.0);
+        td::fill_normal(gradient.vector, random, 1.0);
+        CHECK(optimizer.update(model, gradient, state, 0.1, scale));
+        step(matrix, scale * gradient.matrix(1, 2), of_matrix, true);
+        step(vector, scale * gradient.vector(0), of_vector, false);
+        CHECK(model.matrix(1, 2) == Approx(matrix).epsilon(1e-12));
+        CHECK(model.vector(0) == Approx(vector).epsilon(1e-12));
+    }
+    CHECK(state.updates == 5);
+}
+
+}  // namespace
+
+TEST_CASE("Lion steps by a sign") {
+    follow(td::Lion{.beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.5}, 0.5, [](double& p, double g, double& m, bool decays) {
+        const double direction = 0.8 * m + 0.2 * g;
+        p = p * (decays ? 1 - 0.1 * 0.5 : 1) - 0.1 * (direction > 0 ? 1 : direction < 0 ? -1 : 0);
+        m = 0.9 * m + 0.1 * g;
+    });
+}
+
+TEST_CASE("SGD adds decay to the gradient, and momentum as torch.optim.SGD does") {
+    for (const bool nesterov : {false, true}) {
+        follow(td::Sgd{.momentum = 0.7, .weight_decay = 0.3, .nesterov = nesterov}, 0.5, [&](double& p, double g, double& m, bool decays) {
+            g += (decays ? 0.3 : 0) * p;
+            m = 0.7 * m + g;
+            p -= 0.1 * (nesterov ? g + 0.7 * m : m);
+        });
+    }
+}
+
+TEMPLATE_TEST_CASE("a factor of 0 leaves a parameter alone, another one multiplies its rate", "", td::AdamW, td::Lion, td::Sgd) {
+    const TestType optimizer{.rate = 0.1, .weight_decay = 0.5};
+    Two slow, whole, gradient;
+    td::Random random{td::Seed{1}};
+    td::fill_normal(slow.matrix, random, 1.0);
+    td::fill_normal(slow.vector, random, 1.0);
+    whole = slow;
+    const Two start = slow;
+    gradient.matrix.fill(0.5);
+    gradient.vector.fill(0.5);
+    const td::RateFactor factor = [](std::string_view name) { return name == "matrix" ? 0.5 : 0.0; };
+    typename TestType::template State<Two> state, other;
+    CHECK(optimizer.update(slow, gradient, state, 0.1, 1.0, factor));
+    CHECK(optimizer.update(whole, gradient, other, 0.05, 1.0));
+    for (std::size_t i = 0; i < 6; ++i) CHECK(slow.matrix.data()[i] == whole.matrix.data()[i]);
+    for (std::size_t i = 0; i < 3; ++i) CHECK(slow.vector.data()[i] == start.vector.data()[i]);
+    CHECK(td::gradient_norm(gradient, factor) == Approx(std::sqrt(6 * 0.25)));
+}
+
 TEST_CASE("the norm of a gradient is over all parameters, and not finite where one element is not") {
     Two gradient;
     gradient.matrix.fill(2.0);
@@ -108,4 +171,8 @@ TEST_CASE("an optimizer's options are checked, by name") {
     refused({.eps = inf}, "AdamW.eps: expected a finite number, 1.2e-38 or above, found inf");
     refused({.weight_decay = -0.2}, "AdamW.weight_decay: expected a finite number, 0 or above, found -0.2");
     refused({.weight_decay = nan}, "AdamW.weight_decay: expected a finite number, 0 or above, found nan");
+    CHECK_THROWS_WITH(td::Lion{.beta2 = 1}.check(), "Lion.beta2: expected a number from 0 to below 1, found 1");
+    CHECK_THROWS_WITH(td::Lion{.rate = 0}.check(), "Lion.rate: expected a finite number above 0, found 0");
+    CHECK_THROWS_WITH(td::Sgd{.momentum = -1}.check(), "Sgd.momentum: expected a number from 0 to below 1, found -1");
+    CHECK_THROWS_WITH(td::Sgd{.weight_decay = nan}.check(), "Sgd.weight_decay: expected a finite number, 0 or above, found nan");
 }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "../kernels/isas.hpp"
 #include "toy.hpp"
@@ -94,6 +95,30 @@ TEST_CASE("a snapshot goes on in the same bits") {
     run.options.report_every = 2;
     CHECK(fit(run, resumed).step == 30);
     CHECK(toy::bytes_of(resumed) == toy::bytes_of(whole));
+}
+
+TEST_CASE("a run with another optimizer, a locked tower and rates of its own goes on in the same bits, and names what is another") {
+    const Folder folder;
+    const auto train = [&](toy::Model& model, const td::TrainerOptions& options) {
+        return td::Trainer{model, td::Lion{.rate = 1e-3}, td::ConstantRate{}, td::InfoNce{}, options}.fit(toy::Pairs{});
+    };
+    td::TrainerOptions options{.batch = 8, .steps = 20, .seed = td::Seed{1}, .log = nullptr};
+    options.lock_text = true;
+    options.rate_factor = [](std::string_view name) { return name == "visual.proj" ? 0.5 : 1.0; };
+    toy::Model whole{td::Seed{1}}, stopped{td::Seed{1}};
+    train(whole, options);
+    options.snapshot = folder.snapshot();
+    options.snapshot_every = 9;
+    struct Stop {};
+    options.evaluate_every = 11;
+    td::Trainer trainer{stopped, td::Lion{.rate = 1e-3}, td::ConstantRate{}, td::InfoNce{}, options};
+    trainer.on_evaluate([](const toy::Model&, const td::RunState&) { throw Stop{}; });
+    CHECK_THROWS_AS(trainer.fit(toy::Pairs{}), Stop);
+    toy::Model resumed{td::Seed{3}};
+    train(resumed, options);
+    CHECK(toy::bytes_of(resumed) == toy::bytes_of(whole));
+    options.lock_text = false;
+    CHECK_THROWS_WITH(train(resumed, options), Contains("rate factors"));
 }
 
 TEST_CASE("a run does not go on with any other input, and the error has its name and both values") {

@@ -1,8 +1,11 @@
 // The training loop: it learns, it is reproducible, it guards the weights, and it says what is wrong.
 #include <catch2/catch.hpp>
 
+#include <atomic>
 #include <cmath>
 #include <sstream>
+#include <string_view>
+#include <vector>
 
 #include "toy.hpp"
 
@@ -85,7 +88,91 @@ TEST_CASE("the evaluation hook sees the model every so many steps, and the log h
     trainer.on_evaluate([&](const toy::Model&, const td::RunState& run) { seen.push_back(run.step); });
     trainer.fit(toy::Pairs{});
     CHECK(seen == std::vector<std::size_t>{5, 10, 15, 20});
-    CHECK_THAT(log.str(), Contains("step 10/20  loss ") && Contains("logit scale ") && Contains("samples/s  0:00 left"));
+    CHECK_THAT(log.str(), Contains("step 10/20  loss ") && Contains("logit scale ") && Contains("samples/s  data ") && Contains(" %  0:00 left"));
+}
+
+TEST_CASE("a locked tower stays, the other one has the gradients that it has beside a free one, whole and in parts") {
+    const auto visual = [](std::string_view name) { return name.starts_with("visual."); };
+    // Sums of parts are in another order.
+    const auto same = [](const toy::Model& a, const toy::Model& b, const auto& of) {
+        std::size_t different = 0, counted = 0;
+        td::for_each_parameter(
+            [&](const td::ParameterName& name, const auto& first, const auto& second) {
+                if (!of(name.view())) return;
+                ++counted;
+                for (std::size_t i = 0; i < first.size(); ++i) different += std::abs(first.elements()[i] - second.elements()[i]) > 1e-5F * std::max(1.0F, std::abs(second.elements()[i]));
+            },
+            a, b);
+        CHECK(counted > 0);
+        return different == 0;
+    };
+    toy::Model model{td::Seed{1}}, whole;
+    td::Tensor<float, toy::Model::Vision::Input::shape> images(9);
+    td::Tensor<td::Id, toy::Model::Text::Input::shape> ids(9);
+    for (std::size_t i = 0; i < 9; ++i) {
+        td::Random random{td::Seed{2}, i};
+        toy::Pairs{}.fetch(i, random, {images[i].data(), images.size() / 9}, ids[i].elements());
+    }
+    toy::Model::Workspace work;
+    td::zero_parameters(whole);
+    model.loss_and_gradient(images, ids, td::InfoNce{}, whole, work);
+    whole.logit_scale() = 0;
+    for (const bool image : {true, false}) {
+        for (const std::size_t part : {9U, 4U}) {
+            CAPTURE(image, part);
+            toy::Model::Workspace locked;
+            (image ? locked.lock_image : locked.lock_text) = true;
+            toy::Model gradient, zero;
+            td::zero_parameters(gradient), td::zero_parameters(zero);
+            const auto pairs = [&](std::size_t first, std::size_t last) {
+                struct {
+                    toy::Model::Vision::Input images;
+                    toy::Model::Text::Input ids;
+                } batch{images.view().slice(first, last), ids.view().slice(first, last)};
+                return batch;
+            };
+            model.loss_and_gradient(9, part, pairs, td::InfoNce{}, gradient, locked);
+            const auto is_locked = [&](std::string_view name) { return !name.starts_with("logit_") && visual(name) == image; };
+            CHECK(same(gradient, zero, is_locked));
+            gradient.logit_scale() = 0;
+            CHECK(same(gradient, whole, [&](std::string_view name) { return !is_locked(name); }));
+        }
+    }
+    td::TrainerOptions options = quiet(10);
+    options.lock_image = true;
+    toy::Model trained{td::Seed{1}};
+    const td::RunState run = trainer_for(trained, options).fit(toy::Pairs{});
+    CHECK(run.losses.back() < run.losses.front());
+    CHECK(same(trained, model, visual));
+    CHECK_FALSE(same(trained, model, [&](std::string_view name) { return !visual(name); }));
+    options.rate_factor = [](std::string_view) { return -1.0; };
+    CHECK_THROWS_WITH(trainer_for(trained, options).fit(toy::Pairs{}),
+                      Contains("TrainerOptions.rate_factor, ") && Contains("expected a finite number, 0 or above, found -1"));
+}
+
+TEST_CASE("a run that is stopped ends behind its step, and its reports say what steps were") {
+    std::atomic<bool> stop = false;
+    td::TrainerOptions options = quiet(40);
+    options.stop = &stop;
+    options.report_every = 4;
+    toy::Model model{td::Seed{1}};
+    auto trainer = trainer_for(model, options);
+    std::vector<td::StepReport> reports;
+    trainer.on_report([&](const td::StepReport& report) {
+        reports.push_back(report);
+        stop = report.step == 12;
+    });
+    CHECK(trainer.fit(toy::Pairs{}).step == 13);
+    REQUIRE(reports.size() == 4);
+    CHECK(reports[0].step == 4);
+    CHECK(reports[3].step == 13);
+    CHECK(reports[0].steps == 40);
+    CHECK(reports[0].rate == Approx(5e-3));  // the last step of the warm-up
+    CHECK(reports[1].gradient_norm > 0);
+    CHECK(reports[1].samples_per_second > 0);
+    CHECK(reports[1].waiting >= 0);
+    CHECK(reports[1].waiting <= 1);
+    CHECK(reports[1].seconds_left > 0);
 }
 
 TEST_CASE("what cannot be trained is said before it starts") {

@@ -116,6 +116,8 @@ public:
         Tensor<C, Shape<dynamic>> image_lengths, text_lengths;  ///< what they were divided by
         Tensor<C, Shape<>> scale;                               ///< the exponential of the logit scale
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
+        /// A locked tower embeds as in inference and has no gradient: it costs no backward pass (LiT, Zhai et al. 2022).
+        bool lock_image = false, lock_text = false;
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -448,9 +450,12 @@ private:
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         if (count == 0 || part == 0)
             throw Error("Clip::loss_and_gradient", "pairs, in parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
+        if (is_shared && work.lock_image != work.lock_text)
+            throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
-        const auto forward = [&](std::size_t first, std::size_t last) {
+        // Locked towers embed once.
+        const auto forward = [&](std::size_t first, std::size_t last, bool with_locked) {
             // A part draws the same each time it is computed.
             const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
             if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
@@ -459,11 +464,13 @@ private:
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",
                             std::to_string(batch.images.extent(0)) + " and " + std::to_string(batch.ids.extent(0)));
-            visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, true);
-            text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, true);
+            if (with_locked || !work.lock_image)
+                visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !work.lock_image);
+            if (with_locked || !work.lock_text)
+                text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
         };
         const std::size_t last_part = (count - 1) / part * part;
-        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count));
+        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count), true);
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -475,8 +482,8 @@ private:
             const Embeddings& of_images = through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients));
             const Embeddings& of_texts = through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients));
             const auto backward = [&](const Embeddings& images, const Embeddings& texts) {
-                visual_.backward(images, work.vision, gradient.visual_);
-                text_backward(texts, work.text, gradient);
+                if (!work.lock_image) visual_.backward(images, work.vision, gradient.visual_);
+                if (!work.lock_text) text_backward(texts, work.text, gradient);
             };
             if (last_part == 0) {
                 backward(of_images, of_texts);
@@ -492,7 +499,7 @@ private:
             };
             backward_part(last_part, count);
             for (std::size_t first = 0; first < last_part; first += part) {
-                forward(first, first + part);
+                forward(first, first + part, false);
                 backward_part(first, first + part);
             }
             return result.value;

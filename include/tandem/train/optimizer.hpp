@@ -1,9 +1,11 @@
-// AdamW, and the norm of a gradient.
+// AdamW, Lion and SGD, and the norm of a gradient.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <limits>
+#include <string_view>
 #include <type_traits>
 
 #include <tandem/nn/parameter.hpp>
@@ -42,6 +44,24 @@ template <Real T>
 bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
                   double keep, const AdamWFactors& factors);
 
+/// What an update of Lion multiplies by.
+struct LionFactors {
+    double beta1, beta2, step, gradient_scale;
+};
+
+/// One parameter's update by Lion; `keep` is what weight decay leaves.
+template <Real T>
+bool lion_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, double keep, const LionFactors& factors);
+
+/// What an update of SGD multiplies by; `decay` is added to the gradient, times the weight.
+struct SgdFactors {
+    double momentum, decay, step, gradient_scale;
+    bool nesterov;
+};
+
+template <Real T>
+bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors);
+
 /// parameter -= momentum · slope; whether all are finite.
 template <Real T>
 bool move_mean(const Flat<T>& mean, const Flat<const T>& slope, double momentum);
@@ -51,13 +71,18 @@ void check_option(bool holds, const char* option, const char* expected, double v
 
 }  // namespace detail
 
-/// The L2 norm over all parameters of a gradient; not finite if any element is not, running means' included.
+/// What a parameter's rate is multiplied by, by its name: 0 leaves it alone, weight decay included. Empty: 1 for all.
+using RateFactor = std::function<double(std::string_view)>;
+
+/// The L2 norm over all parameters of a gradient but those of factor 0; not finite if any element is not, running means'
+/// included.
 template <class Model>
-double gradient_norm(const Model& gradient) {
+double gradient_norm(const Model& gradient, const RateFactor& factor = {}) {
     double squares = 0;
     for_each_parameter(
-        [&](const ParameterName&, const auto& tensor) {
+        [&](const ParameterName& name, const auto& tensor) {
             using T = typename std::remove_cvref_t<decltype(tensor)>::element;
+            if (factor && factor(name.view()) == 0) return;
             const auto elements = detail::flat(tensor);
             if constexpr (is_running_mean<decltype(tensor)>) {
                 if (!detail::all_finite<T>(elements)) squares = std::numeric_limits<double>::quiet_NaN();
@@ -69,9 +94,54 @@ double gradient_norm(const Model& gradient) {
     return std::sqrt(squares);
 }
 
-/// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic. Matrices decay; vectors and scalars
-/// (biases, gains, the class token, the logit scale) do not, as in open_clip (open_clip_train/main.py, exclude), where
-/// the class token of timm's towers, which has three dimensions, does.
+namespace detail {
+
+/// update(parameter, slope, moments..., factor, decays) for every parameter but those of factor 0, all but the last two as plain
+/// vectors; whether all weights are finite. Matrices decay; vectors and scalars (biases, gains, the class token, the logit scale)
+/// do not, as in open_clip (open_clip_train/main.py, exclude), where the class token of timm's towers, which has three
+/// dimensions, does.
+template <class Update, class Model, class... Moments>
+bool update_parameters(const Update& update, const RateFactor& factor, Model& model, const Model& gradient, Moments&... moments) {
+    bool are_finite = true;
+    for_each_parameter(
+        [&]<class Parameter>(const ParameterName& name, Parameter& parameter, const Parameter& slope, auto&... moment) {
+            using T = typename Parameter::element;
+            const double share = factor ? factor(name.view()) : 1.0;
+            if (share == 0) return;
+            bool is_finite = false;
+            if constexpr (is_running_mean<Parameter>) {
+                is_finite = move_mean<T>(flat(parameter), flat(slope), Parameter::momentum);
+            } else {
+                is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., share, Parameter::shape::rank >= 2);
+            }
+            are_finite = are_finite && is_finite;
+        },
+        model, gradient, moments...);
+    return are_finite;
+}
+
+/// The state of an optimizer with one moment.
+template <class Model>
+struct Momentum {
+    Model momentum;
+    std::size_t updates = 0;
+
+    Momentum() { reset(); }
+
+    void reset() {
+        zero_parameters(momentum);
+        updates = 0;
+    }
+
+    static void moments(const auto& visit, auto& state) { visit("momentum.", state.momentum); }
+};
+
+}  // namespace detail
+
+// An optimizer has a member double rate, a template State of a model, and update(model, gradient, state, rate, gradient_scale), which may
+// take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots.
+
+/// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic; of what decays see update_parameters.
 struct AdamW {
     double rate = 5e-4;
     double beta1 = 0.9;
@@ -93,6 +163,11 @@ struct AdamW {
             zero_parameters(second);
             updates = 0;
         }
+
+        static void moments(const auto& visit, auto& state) {
+            visit("first.", state.first);
+            visit("second.", state.second);
+        }
     };
 
     /// Throws Error, which names the member, where one is out of range. An eps below float's smallest normal number
@@ -103,29 +178,72 @@ struct AdamW {
     /// whether all weights are finite after it: at an absurd rate they are not, and the old ones are gone.
     template <class Model>
     bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate,
-                double gradient_scale = 1.0) const {
+                double gradient_scale = 1.0, const RateFactor& factor = {}) const {
         ++state.updates;
         const double count = static_cast<double>(state.updates);
         const double step = step_rate / (1.0 - std::pow(beta1, count));
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
-        const detail::AdamWFactors factors{beta1, beta2, eps, step, second_scale, gradient_scale};
-        bool are_finite = true;
-        for_each_parameter(
-            [&]<class Parameter>(const ParameterName&, Parameter& parameter, const Parameter& slope, Parameter& first,
-                                 Parameter& second) {
-                using T = typename Parameter::element;
-                bool is_finite = false;
-                if constexpr (is_running_mean<Parameter>) {
-                    is_finite = detail::move_mean<T>(detail::flat(parameter), detail::flat(slope), Parameter::momentum);
-                } else {
-                    const double keep = Parameter::shape::rank >= 2 ? 1.0 - step_rate * weight_decay : 1.0;
-                    is_finite = detail::adamw_update<T>(detail::flat(parameter), detail::flat(slope),
-                                                        detail::flat(first), detail::flat(second), keep, factors);
-                }
-                are_finite = are_finite && is_finite;
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, double share, bool decays) {
+                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale};
+                return detail::adamw_update<T>(parameter, slope, first, second, decays ? 1.0 - share * step_rate * weight_decay : 1.0, factors);
             },
-            model, gradient, state.first, state.second);
-        return are_finite;
+            factor, model, gradient, state.first, state.second);
+    }
+};
+
+/// Lion (Chen et al. 2023, arXiv:2302.06675, alg. 2): steps by the sign of a mean of momentum and gradient. Its rate is a third to a
+/// tenth of AdamW's, its decay as many times larger (section 5 there).
+struct Lion {
+    double rate = 1e-4;
+    double beta1 = 0.9;
+    double beta2 = 0.99;
+    double weight_decay = 1.0;
+
+    template <class Model>
+    using State = detail::Momentum<Model>;
+
+    /// Throws Error, which names the member, where one is out of range.
+    void check() const;
+
+    /// As AdamW's.
+    template <class Model>
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
+                const RateFactor& factor = {}) const {
+        ++state.updates;
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& momentum, double share, bool decays) {
+                return detail::lion_update<T>(parameter, slope, momentum, decays ? 1.0 - share * step_rate * weight_decay : 1.0,
+                                              {beta1, beta2, share * step_rate, gradient_scale});
+            },
+            factor, model, gradient, state.momentum);
+    }
+};
+
+/// Stochastic gradient descent with torch.optim.SGD's arithmetic: momentum without dampening, Nesterov's on request, weight decay added to
+/// the gradient.
+struct Sgd {
+    double rate = 0.1;
+    double momentum = 0.9;
+    double weight_decay = 0;
+    bool nesterov = false;
+
+    template <class Model>
+    using State = detail::Momentum<Model>;
+
+    /// Throws Error, which names the member, where one is out of range.
+    void check() const;
+
+    /// As AdamW's.
+    template <class Model>
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
+                const RateFactor& factor = {}) const {
+        ++state.updates;
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& moment, double share, bool decays) {
+                return detail::sgd_update<T>(parameter, slope, moment, {momentum, decays ? weight_decay : 0.0, share * step_rate, gradient_scale, nesterov});
+            },
+            factor, model, gradient, state.momentum);
     }
 };
 

@@ -30,24 +30,58 @@ double sum_of_squares(const Flat<const T>& vector) {
     return static_cast<double>(evaluate(sum(square(vector))).item());
 }
 
-template <Real T>
-bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
-                  double keep, const AdamWFactors& factors) {
+/// update(from, to) on parts of a parameter, which says whether the part's weights are finite.
+template <class Update>
+bool update_in_parts(std::size_t size, const Update& update) {
     // A block at a time, so that the moments come from memory once.
     constexpr std::size_t block = 4096;
     std::atomic<bool> are_finite = true;
-    parallel_for(parameter.size(), block, [&](std::size_t from, std::size_t to) {
+    parallel_for(size, block, [&](std::size_t from, std::size_t to) {
         for (; from < to; from += block) {
-            const std::size_t end = std::min(from + block, to);
-            const auto scaled = factors.gradient_scale * slope.slice(from, end);
-            const auto m = first.slice(from, end), v = second.slice(from, end), p = parameter.slice(from, end);
-            assign(m, factors.beta1 * m + (1.0 - factors.beta1) * scaled);
-            assign(v, factors.beta2 * v + (1.0 - factors.beta2) * (scaled * scaled));
-            assign(p, keep * p - factors.step * m / (factors.second_scale * sqrt(v) + factors.eps));
-            if (!all_finite<T>(p)) are_finite = false;
+            if (!update(from, std::min(from + block, to))) are_finite = false;
         }
     });
     return are_finite;
+}
+
+template <Real T>
+bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
+                  double keep, const AdamWFactors& factors) {
+    return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
+        const auto scaled = factors.gradient_scale * slope.slice(from, end);
+        const auto m = first.slice(from, end), v = second.slice(from, end), p = parameter.slice(from, end);
+        assign(m, factors.beta1 * m + (1.0 - factors.beta1) * scaled);
+        assign(v, factors.beta2 * v + (1.0 - factors.beta2) * (scaled * scaled));
+        assign(p, keep * p - factors.step * m / (factors.second_scale * sqrt(v) + factors.eps));
+        return all_finite<T>(p);
+    });
+}
+
+template <Real T>
+bool lion_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, double keep, const LionFactors& factors) {
+    return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
+        const auto scaled = factors.gradient_scale * slope.slice(from, end);
+        const auto m = momentum.slice(from, end), p = parameter.slice(from, end);
+        const auto direction = factors.beta1 * m + (1.0 - factors.beta1) * scaled;
+        assign(p, keep * p - factors.step * (greater(direction, 0.0) - greater(0.0, direction)));
+        assign(m, factors.beta2 * m + (1.0 - factors.beta2) * scaled);
+        return all_finite<T>(p);
+    });
+}
+
+template <Real T>
+bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors) {
+    return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
+        const auto m = momentum.slice(from, end), p = parameter.slice(from, end);
+        const auto whole = factors.gradient_scale * slope.slice(from, end) + factors.decay * p;
+        assign(m, factors.momentum * m + whole);
+        if (factors.nesterov) {
+            assign(p, p - factors.step * (whole + factors.momentum * m));
+        } else {
+            assign(p, p - factors.step * m);
+        }
+        return all_finite<T>(p);
+    });
 }
 
 template <Real T>
@@ -65,26 +99,56 @@ template bool all_finite<float>(const Flat<const float>&);
 template double sum_of_squares<float>(const Flat<const float>&);
 template bool adamw_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const Flat<float>&,
                                   double, const AdamWFactors&);
+template bool lion_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, double, const LionFactors&);
+template bool sgd_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const SgdFactors&);
 template bool move_mean<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool all_finite<double>(const Flat<const double>&);
 template double sum_of_squares<double>(const Flat<const double>&);
 template bool adamw_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&,
                                    const Flat<double>&, double, const AdamWFactors&);
+template bool lion_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, double, const LionFactors&);
+template bool sgd_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const SgdFactors&);
 template bool move_mean<double>(const Flat<double>&, const Flat<const double>&, double);
 #endif
 
 }  // namespace detail
 
+namespace detail {
+
+/// Of a number that a mean keeps of the past.
+[[gnu::cold]] TANDEM_INLINE void check_decay(const char* option, double value) {
+    check_option(value >= 0 && value < 1, option, "a number from 0 to below 1", value);
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_rate(const char* option, double value) {
+    check_option(value > 0 && std::isfinite(value), option, "a finite number above 0", value);
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_weight_decay(const char* option, double value) {
+    check_option(value >= 0 && std::isfinite(value), option, "a finite number, 0 or above", value);
+}
+
+}  // namespace detail
+
 [[gnu::cold]] TANDEM_INLINE void AdamW::check() const {
-    const auto is_decay = [](double beta) { return beta >= 0 && beta < 1; };
-    const auto is_finite = [](double value) { return std::isfinite(value); };
-    detail::check_option(rate > 0 && is_finite(rate), "AdamW.rate", "a finite number above 0", rate);
-    detail::check_option(is_decay(beta1), "AdamW.beta1", "a number from 0 to below 1", beta1);
-    detail::check_option(is_decay(beta2), "AdamW.beta2", "a number from 0 to below 1", beta2);
-    detail::check_option(eps >= std::numeric_limits<float>::min() && is_finite(eps), "AdamW.eps",
-                         "a finite number, 1.2e-38 or above", eps);
-    detail::check_option(weight_decay >= 0 && is_finite(weight_decay), "AdamW.weight_decay",
-                         "a finite number, 0 or above", weight_decay);
+    detail::check_rate("AdamW.rate", rate);
+    detail::check_decay("AdamW.beta1", beta1);
+    detail::check_decay("AdamW.beta2", beta2);
+    detail::check_option(eps >= std::numeric_limits<float>::min() && std::isfinite(eps), "AdamW.eps", "a finite number, 1.2e-38 or above", eps);
+    detail::check_weight_decay("AdamW.weight_decay", weight_decay);
+}
+
+[[gnu::cold]] TANDEM_INLINE void Lion::check() const {
+    detail::check_rate("Lion.rate", rate);
+    detail::check_decay("Lion.beta1", beta1);
+    detail::check_decay("Lion.beta2", beta2);
+    detail::check_weight_decay("Lion.weight_decay", weight_decay);
+}
+
+[[gnu::cold]] TANDEM_INLINE void Sgd::check() const {
+    detail::check_rate("Sgd.rate", rate);
+    detail::check_decay("Sgd.momentum", momentum);
+    detail::check_weight_decay("Sgd.weight_decay", weight_decay);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

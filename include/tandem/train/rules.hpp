@@ -4,9 +4,11 @@
 #include <concepts>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/random.hpp>
+#include <tandem/train/optimizer.hpp>
 #include <tandem/train/schedule.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
@@ -21,6 +23,21 @@ template <class Optimizer, class Model, class State>
 concept Updates = requires(const Optimizer& optimizer, Model& model, State& state) {
     { optimizer.update(model, model, state, 1.0, 1.0) } -> std::convertible_to<bool>;
 };
+
+template <class Optimizer, class Model, class State>
+concept TakesFactor = requires(const Optimizer& optimizer, Model& model, State& state, const RateFactor& factor) {
+    optimizer.update(model, model, state, 1.0, 1.0, factor);
+};
+
+/// The type of what a Trainer keeps for an optimizer: its own, or AdamW's.
+template <class Optimizer, class Model>
+auto state_of() {
+    if constexpr (requires { typename Optimizer::template State<Model>; }) {
+        return std::type_identity<typename Optimizer::template State<Model>>{};
+    } else {
+        return std::type_identity<AdamW::State<Model>>{};
+    }
+}
 
 template <class Optimizer, bool has_rate, bool has_update>
 struct OptimizerRules {

@@ -16,7 +16,6 @@
 #include <tandem/core/to_text.hpp>
 #include <tandem/files/safetensors.hpp>
 #include <tandem/models/checkpoint.hpp>
-#include <tandem/train/optimizer.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -87,14 +86,14 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 
 }  // namespace detail
 
-/// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one.
-template <class Model>
-void save_snapshot(const std::filesystem::path& path, const Model& model, const AdamW::State<Model>& state,
+/// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one. `state` is an
+/// optimizer's.
+template <class Model, class State>
+void save_snapshot(const std::filesystem::path& path, const Model& model, const State& state,
                    const RunState& run, const RunInputs& inputs) {
     detail::SavedParameters saved;
     saved.append("model.", model);
-    saved.append("first.", state.first);
-    saved.append("second.", state.second);
+    State::moments([&](const char* name, const Model& moment) { saved.append(name, moment); }, state);
     saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
     std::map<std::string, std::string> metadata{{"format", detail::snapshot_format},
                                                 {"step", std::to_string(run.step)},
@@ -108,8 +107,8 @@ void save_snapshot(const std::filesystem::path& path, const Model& model, const 
 
 /// Reads the snapshot of a run with these inputs. Throws Error, and changes nothing, if it is damaged, written by a
 /// tandem that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
-template <class Model>
-void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State<Model>& state, RunState& run,
+template <class Model, class State>
+void load_snapshot(const std::filesystem::path& path, Model& model, State& state, RunState& run,
                    const RunInputs& inputs) {
     const Safetensors file = Safetensors::open(path);
     const std::string where = path.string();
@@ -133,8 +132,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
     read.seconds = detail::number_entry<double>(metadata, "seconds", where);
     const std::size_t updates = detail::number_entry<std::size_t>(metadata, "updates", where);
     detail::check_parameters(file, "model.", model, where);
-    detail::check_parameters(file, "first.", state.first, where);
-    detail::check_parameters(file, "second.", state.second, where);
+    State::moments([&](const char* name, const Model& moment) { detail::check_parameters(file, name, moment, where); }, state);
     const StoredTensor* losses = file.find("losses");
     if (losses == nullptr || losses->shape != std::vector<std::size_t>{read.step}) {
         throw Error(where, "a snapshot with one loss for each of its " + std::to_string(read.step) + " steps",
@@ -143,8 +141,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, AdamW::State
     read.losses.resize(read.step);
     read_elements(*losses, std::span<float>(read.losses));
     detail::read_parameters(file, "model.", model);
-    detail::read_parameters(file, "first.", state.first);
-    detail::read_parameters(file, "second.", state.second);
+    State::moments([&](const char* name, Model& moment) { detail::read_parameters(file, name, moment); }, state);
     state.updates = updates;
     run = std::move(read);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <concepts>
@@ -79,6 +80,17 @@ concept FingerprintedSource = requires(const Data& data) {
     { data.fingerprint() } -> std::convertible_to<std::map<std::string, std::string>>;
 };
 
+/// What a step was, for whoever reports it.
+struct StepReport {
+    std::size_t step = 0, steps = 0;  ///< with this one, and of the whole run; 0 where time bounds it
+    double loss = 0;
+    double logit_scale = 0;    ///< what multiplies cosines: the exponential of the parameter
+    double rate = 0;           ///< what the optimizer took: 0 where the step was skipped
+    double gradient_norm = 0;  ///< before clipping
+    double samples_per_second = 0, waiting = 0;  ///< since the report before: the second is the share of time that data were waited for
+    double seconds = 0, seconds_left = 0;        ///< of training
+};
+
 /// How long and how to train. One of steps, epochs and seconds bounds the run.
 struct TrainerOptions {
     std::size_t batch = 256;
@@ -97,6 +109,12 @@ struct TrainerOptions {
     std::size_t report_every = 20;     ///< steps
     std::ostream* log = &std::clog;    ///< progress lines; nullptr: none
     std::size_t evaluate_every = 0;    ///< steps between calls of the evaluation hook; 0: never
+    /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
+    /// and cost no backward pass.
+    bool lock_image = false, lock_text = false;
+    RateFactor rate_factor{};  ///< of every other parameter
+    /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
+    const std::atomic<bool>* stop = nullptr;
 
     /// Throws Error, which names the option, where one is out of range, or does not fit a loss that needs `least_pairs`
     /// in a batch and data of so many pairs.
@@ -109,8 +127,11 @@ struct TrainerOptions {
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
 
-    /// Writes a progress line to `log`: `last` is the run's last step, or 0 where time bounds it.
-    void report(const RunState& run, std::size_t last, double logit_scale, double samples_per_second) const;
+    /// rate_factor, and 0 for what is locked; empty where neither is given.
+    RateFactor whole_rate_factor() const;
+
+    /// Writes a progress line to `log`.
+    void report(const StepReport& report) const;
 };
 
 /// Trains a Clip on pairs. A step whose loss or gradient is not finite never reaches the weights: it is skipped,
@@ -121,7 +142,9 @@ struct TrainerOptions {
 template <class Model, class Optimizer, class Schedule, class L>
 class Trainer {
     using Call = detail::LossCall<L, typename Model::C, Model::embedding, Model::architecture.logit_bias>;
-    static constexpr bool has_update = detail::Updates<Optimizer, Model, AdamW::State<Model>>;
+    using State = decltype(detail::state_of<Optimizer, Model>());
+    static constexpr bool has_update = detail::Updates<Optimizer, Model, typename State::type>;
+    static constexpr bool takes_factor = detail::TakesFactor<Optimizer, Model, typename State::type>;
     static constexpr bool fits =
         Model::trains && detail::HasRate<Optimizer> && has_update && detail::GivesFactors<Schedule> && Call::fits;
     static_assert(sizeof(detail::TrainingRules<Model::trains>) > 0);
@@ -131,6 +154,7 @@ class Trainer {
 
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
+    using ReportHook = std::function<void(const StepReport&)>;
 
     Trainer(Model& model, Optimizer optimizer, Schedule schedule, L loss, TrainerOptions options = {})
         : model_(model),
@@ -142,7 +166,10 @@ public:
     /// Called every options.evaluate_every steps.
     void on_evaluate(Hook hook) { hook_ = std::move(hook); }
 
-    /// Trains until the bound is reached and returns what the run has got to; every call is a run of its own. Throws
+    /// Called every options.report_every steps, and behind the last one.
+    void on_report(ReportHook hook) { report_hook_ = std::move(hook); }
+
+    /// Trains until the bound is reached, or options.stop is set, and returns what the run has got to; every call is a run of its own. Throws
     /// Error before the first step where an option, a weight, the data's size or the snapshot is wrong or cannot be
     /// written; at a step whose captions or pictures are all the same, under a loss that has to tell them apart, or
     /// whose rate is no rate; and after max_skipped skipped steps in a row. The weights are then those of the last good
@@ -171,6 +198,8 @@ private:
         options_.check(least_pairs<L>, size);
         if (Model::normalises_batches && options_.parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
+        if (!takes_factor && factor_)
+            throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
         if constexpr (requires { schedule_.check(); }) schedule_.check();
     }
@@ -229,6 +258,22 @@ private:
         return text;
     }
 
+    /// The factors of all parameters' rates, told apart by a digest.
+    [[gnu::cold]] std::string factors_text() const {
+        Digest digest;
+        std::size_t locked = 0;
+        for_each_parameter(
+            [&](const ParameterName& name, const auto&) {
+                const double factor = factor_(name.view());
+                if (!(factor >= 0 && std::isfinite(factor)))
+                    throw Error("TrainerOptions.rate_factor, " + std::string(name), "a finite number, 0 or above", detail::to_text(factor));
+                locked += factor == 0 ? 1 : 0;
+                digest.add(factor);
+            },
+            std::as_const(model_));
+        return digest.text() + ", " + std::to_string(locked) + " parameters locked";
+    }
+
     template <class Data>
     [[gnu::cold]] RunInputs inputs(const Data& data) const {
         RunInputs found;
@@ -243,12 +288,13 @@ private:
         add("schedule", schedule_text());
         add("loss", loss_text());
         number("rate", optimizer_.rate);
-        if constexpr (requires { optimizer_.beta1, optimizer_.beta2, optimizer_.eps, optimizer_.weight_decay; }) {
-            number("beta1", optimizer_.beta1);
-            number("beta2", optimizer_.beta2);
-            number("eps", optimizer_.eps);
-            number("weight_decay", optimizer_.weight_decay);
-        }
+        if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
+        if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
+        if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
+        if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
+        if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
+        if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
+        if (factor_) add("rate factors", factors_text());
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
                 add("data: " + name, value);
@@ -279,12 +325,17 @@ private:
 
     template <PairSource Data>
     RunState run(const Data& data) {
+        factor_ = options_.whole_rate_factor();
         check(data.size());
+        if (factor_) factors_text();
+        work_.lock_image = options_.lock_image;
+        work_.lock_text = options_.lock_text;
         const std::size_t batches = data.size() / options_.batch;
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
         run_.seed = options_.seed.value;
         state_.reset();
+        const auto is_stopped = [&] { return options_.stop != nullptr && options_.stop->load(); };
         const auto is_over = [&] {
             return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
         };
@@ -298,15 +349,18 @@ private:
         auto next = prefetch(data, run_.step, 0);
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
-        while (!is_over()) {
+        bool ended = is_over() || is_stopped();
+        while (!ended) {
             const Clock::time_point began = Clock::now();
-            step(data, next, last, began);
+            StepReport report = step(data, next, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
-            const bool ended = is_over();
-            if (options_.log != nullptr && (run_.step % options_.report_every == 0 || ended)) {
+            ended = is_over() || is_stopped();
+            if (run_.step % options_.report_every == 0 || ended) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
-                options_.report(run_, last, static_cast<double>(std::as_const(model_).logit_scale()),
-                                static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
+                if (options_.log != nullptr) options_.report(report);
+                if (report_hook_) report_hook_(report);
+                waited_ = 0;
                 reported = Clock::now();
                 reported_step = run_.step;
             }
@@ -318,6 +372,18 @@ private:
                           << " steps were skipped: loss or gradient not finite\n";
         }
         return run_;
+    }
+
+    /// What of a report is known behind the step.
+    void complete(StepReport& report, std::size_t last, double passed, double samples_per_second) const {
+        report.step = run_.step;
+        report.steps = last;
+        report.logit_scale = std::exp(static_cast<double>(std::as_const(model_).logit_scale()));
+        report.samples_per_second = samples_per_second;
+        report.waiting = std::min(1.0, waited_ / passed);
+        report.seconds = run_.seconds;
+        report.seconds_left = options_.seconds > 0 ? std::max(0.0, options_.seconds - run_.seconds)
+                                                   : run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
     }
 
     void resume() {
@@ -422,7 +488,9 @@ private:
         Sameness<decltype(batch.ids)> captions;
         Sameness<decltype(batch.images)> pictures;
         const auto pairs = [&](std::size_t, std::size_t) -> const Batch& {
+            const Clock::time_point began = Clock::now();
             batch = next.get();
+            waited_ += std::chrono::duration<double>(Clock::now() - began).count();
             ++asked;
             next = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
             if constexpr (least_pairs < L >> 1) {
@@ -438,13 +506,14 @@ private:
     }
 
     template <class Data>
-    void step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
+    StepReport step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
         const T loss = loss_and_gradient(data, next);
-        const double norm = gradient_norm(gradient_);
+        const double norm = gradient_norm(gradient_, factor_);
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
+        const StepReport report{.loss = static_cast<double>(loss), .rate = step_rate, .gradient_norm = norm};
         ++run_.step;
         run_.losses.push_back(static_cast<float>(loss));
         if (!is_good) {
@@ -458,11 +527,11 @@ private:
                 stop("a finite loss and gradient within " + std::to_string(options_.max_skipped) + " steps in a row",
                      "none up to step " + std::to_string(run_.step));
             }
-            return;
+            return report;
         }
         run_.skipped_in_row = 0;
         const double scale = options_.clip_norm > 0 && norm > options_.clip_norm ? options_.clip_norm / norm : 1.0;
-        if (!optimizer_.update(model_, gradient_, state_, step_rate, scale)) {
+        if (!update(step_rate, scale)) {
             throw Error(
                 "Trainer, step " + std::to_string(run_.step), "finite weights after an update",
                 "infinities or NaN at a rate of " + detail::to_text(step_rate) + ": the model is of no more use" +
@@ -471,6 +540,15 @@ private:
                                                      std::to_string(saved_step_)));
         }
         model_.clamp_logit_scale();
+        return report;
+    }
+
+    bool update(double step_rate, double scale) {
+        if constexpr (takes_factor) {
+            return optimizer_.update(model_, gradient_, state_, step_rate, scale, factor_);
+        } else {
+            return optimizer_.update(model_, gradient_, state_, step_rate, scale);
+        }
     }
 
     Model& model_;
@@ -479,10 +557,13 @@ private:
     L loss_;
     TrainerOptions options_;
     Hook hook_;
+    ReportHook report_hook_;
+    RateFactor factor_;
     Model gradient_;
     typename Model::Workspace work_;
-    std::conditional_t<Model::trains, AdamW::State<Model>, std::monostate> state_;
+    std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;
+    double waited_ = 0;           // seconds for data, since the last report
     RunInputs inputs_;            // of a run with a snapshot
     std::size_t saved_step_ = 0;  // of the snapshot
     detail::Epoch epoch_;         // the prefetching thread's

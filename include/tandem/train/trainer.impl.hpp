@@ -91,18 +91,22 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     if (parts() > 1) count("micro_batch", micro_batch);
 }
 
-TANDEM_INLINE void TrainerOptions::report(const RunState& run, std::size_t last, double logit_scale,
-                                          double samples_per_second) const {
-    double left = seconds - run.seconds;
-    if (seconds == 0) {
-        left = run.seconds / static_cast<double>(run.step) * static_cast<double>(last - run.step);
-    }
-    const int rest = static_cast<int>(std::clamp(left, 0.0, 1e9));
-    std::array<char, 160> line;
-    const std::string total = last > 0 ? "/" + std::to_string(last) : "";
-    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  %.0f samples/s  %d:%02d left\n",
-                  run.step, total.c_str(), static_cast<double>(run.losses.back()), std::exp(logit_scale),
-                  samples_per_second, rest / 60, rest % 60);
+TANDEM_INLINE RateFactor TrainerOptions::whole_rate_factor() const {
+    if (!lock_image && !lock_text) return rate_factor;
+    return [image = lock_image, text = lock_text, rest = rate_factor](std::string_view name) {
+        const bool is_image = name.starts_with("visual."), is_text = !is_image && !name.starts_with("logit_");
+        if ((image && is_image) || (text && is_text)) return 0.0;
+        return rest ? rest(name) : 1.0;
+    };
+}
+
+TANDEM_INLINE void TrainerOptions::report(const StepReport& report) const {
+    const int rest = static_cast<int>(std::clamp(report.seconds_left, 0.0, 1e9));
+    std::array<char, 240> line;
+    const std::string total = report.steps > 0 ? "/" + std::to_string(report.steps) : "";
+    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s  data %.0f %%  %d:%02d left\n",
+                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second,
+                  100 * report.waiting, rest / 60, rest % 60);
     *log << line.data() << std::flush;
 }
 
