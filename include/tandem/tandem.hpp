@@ -2,8 +2,11 @@
 // What needs a C library appears where that library's headers are, and is linked only if used.
 #pragma once
 
+#include <tandem/data/dataset.hpp>
 #include <tandem/data/pairs.hpp>
+#include <tandem/data/samples.hpp>
 #include <tandem/data/shards.hpp>
+#include <tandem/data/view.hpp>
 #include <tandem/files/safetensors.hpp>
 #include <tandem/files/tar.hpp>
 #include <tandem/images/codec.hpp>

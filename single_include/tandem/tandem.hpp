@@ -191,6 +191,79 @@ void shuffle(Range& range, Random& random) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/data/samples.hpp ----
+
+// Where image–text pairs are: in the tar shards of webdataset, in a table, in a folder. Nothing is decoded.
+
+#if defined(TANDEM_COMPILED) || \
+    (__has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>))
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What was left out: by cause, and of that by the file that it was in, how often.
+using FaultCounts = std::map<std::string, std::map<std::string, std::size_t>>;
+
+/// A pair that is read when it is needed.
+struct Sample {
+    static constexpr std::uint64_t whole = ~std::uint64_t{0};
+
+    std::uint32_t file = 0;                 ///< of SampleList::files, where the picture is
+    std::uint32_t texts = 0;                ///< of SampleList::texts, where captions do not stand in the file
+    std::uint64_t offset = 0, size = whole; ///< the picture: all of the file, or these bytes
+    std::uint64_t text_offset = 0;          ///< the captions in the file
+    std::uint32_t text_size = 0;            ///< 0: they are in `texts`
+    bool is_json = false;
+    std::string key;                        ///< what the sample is called within its file
+};
+
+/// Pairs in the order of their files.
+struct SampleList {
+    std::vector<std::filesystem::path> files;
+    std::vector<Sample> samples;
+    std::vector<std::vector<std::string>> texts;
+    FaultCounts faults;
+    std::uint64_t digest = 0;  ///< of all names, places and captions
+};
+
+/// The names that a pattern stands for, in its order: {000..123} a range of numbers, as wide as written, {a,b} one or the other,
+/// and :: between patterns, as open_clip's --train-data has it. Throws Error for a brace without its end and a range that is none.
+std::vector<std::string> expand_names(std::string_view pattern);
+
+/// The pairs of tar shards: samples as group_samples makes them, of .jpg, .jpeg, .png or .webp with .txt, .caption or .json, the first
+/// of these that is there. A text is a caption as a whole; of a JSON object it is the text under "caption", or each of the texts under "captions"
+/// or "caption". Shards are read by several threads. What is damaged is left out and counted under the shard's name: a shard behind
+/// damage, a sample without its picture or caption, an empty caption, one that is no UTF-8 or JSON, bytes that begin as no picture,
+/// a name that leads out of its folder. With `strict` the first of these is an Error, as is a shard that cannot be read always.
+SampleList read_shards(std::span<const std::string> paths, bool strict = false);
+
+/// How a table is read; the names are open_clip's defaults.
+struct TableOptions {
+    std::string image_key = "filepath", caption_key = "title";
+    char separator = '\t';
+};
+
+/// The pairs of a table with a line of column names (RFC 4180: fields may stand in quotes, with separators, lines and doubled
+/// quotes in them): a row is a pair. Pictures that are not found from the working directory, as open_clip looks for them, are looked for beside the table. Rows
+/// with another number of fields, without path or caption, and pictures that are not there are left out and counted. Throws Error if a column is missing.
+SampleList read_table(const std::filesystem::path& path, const TableOptions& options = {}, bool strict = false);
+
+/// The pictures below a folder in the order of their paths, with the captions of captions.tsv there (see read_captions), or of a .txt, .caption or .json of the
+/// same name beside them. A picture without one is left out and counted.
+SampleList read_folder(const std::filesystem::path& folder, bool strict = false);
+
+/// The captions of a sample: one or more. Throws Error where they cannot be read.
+std::vector<std::string> captions_of(const SampleList& list, std::size_t index);
+
+/// The bytes of a sample's picture. Throws Error where they cannot be read.
+std::vector<std::byte> picture_of(const SampleList& list, std::size_t index);
+
+/// What an error calls a sample: its file, and its key where there are several.
+std::string name_of(const SampleList& list, std::size_t index);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
 // ---- tandem/core/error.hpp ----
 
 // The one exception type of the library, and the sentence it carries.
@@ -713,6 +786,32 @@ void preprocess(const Image& image, const Preprocess& recipe, std::span<float> o
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/data/view.hpp ----
+
+// What a model trains on of a picture: a random part, mirrored perhaps, as its preprocessing has it.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How a picture becomes a sample.
+struct ViewOptions {
+    Preprocess preprocess{};
+    std::optional<RandomResizedCrop> crop{};  ///< a random part of the picture; none: all of it
+    double flip = 0.0;                        ///< the probability of a mirrored image
+    DecodeOptions decode{};
+};
+
+namespace detail {
+
+/// The picture, cropped and mirrored at random where the options say so and normalised: [3, height, width].
+void write_view(const Image& whole, const ViewOptions& options, Random& random, std::span<float> image);
+
+/// What becomes of pictures, by name and in words.
+std::map<std::string, std::string> describe_view(const ViewOptions& options);
+
+}  // namespace detail
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/core/dtype.hpp ----
 
 // Element types: float, double, bfloat16, and integer ids.
@@ -1182,6 +1281,131 @@ std::vector<Id> encode_rows(const auto& tokenizer, std::span<const std::string> 
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/texts/any_tokenizer.hpp ----
+
+// The tokenizer that lies beside a checkpoint, whichever it is.
+
+#if defined(TANDEM_COMPILED) || (__has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>))
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A tokenizer whose kind is known at run time. Cheap to copy; any number of threads may encode at once.
+class AnyTokenizer {
+public:
+    template <Tokenizer T>
+    requires(!std::same_as<T, AnyTokenizer>) AnyTokenizer(T tokenizer)
+        : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
+
+    /// As the tokenizer's own.
+    void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
+    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const;
+
+private:
+    struct Base {
+        virtual ~Base() = default;
+        virtual void encode(std::string_view text, std::span<Id> out) const = 0;
+        virtual std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const = 0;
+    };
+    template <class T>
+    struct Held final : Base {
+        explicit Held(T held) : tokenizer(std::move(held)) {}
+        void encode(std::string_view text, std::span<Id> out) const override { tokenizer.encode(text, out); }
+        std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const override {
+            return tokenizer.encode_batch(texts, context);
+        }
+        T tokenizer;
+    };
+
+    std::shared_ptr<const Base> held_;
+};
+
+/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, tokenizer.json, vocab.json
+/// with merges.txt, sentencepiece.bpe.model, vocab.txt, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a
+/// file; the configs beside it are not read then. `model` is the folder of the checkpoint where it is another: its
+/// open_clip_config.json says how captions are cleaned. Throws Error that lists the names it looked for.
+AnyTokenizer open_tokenizer(const std::filesystem::path& path, const std::filesystem::path& model = {});
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/dataset.hpp ----
+
+// Image–text pairs for training that are read and decoded when they are needed.
+
+#if defined(TANDEM_COMPILED) ||                                                                                       \
+    (__has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>) && \
+     __has_include(<zlib.h>) && __has_include(<zconf.h>))
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How samples become what a model reads.
+struct DatasetOptions {
+    ViewOptions view{};
+    bool strict = false;  ///< a picture that cannot be decoded is an Error
+    /// How often a file that cannot be read is tried again, the first time after so many seconds, then after twice as many each
+    /// time: shards on other machines go away and come back. Then it is an Error, with its name.
+    std::size_t retries = 3;
+    double retry_seconds = 1;
+};
+
+/// A PairSource over samples of any number, of which none is in memory. What a pair is follows from its number alone, so
+/// a Trainer sees every sample once an epoch in an order of its seed, and goes on within an epoch in the same bits. A picture that turns
+/// out damaged, or larger than options.view.decode allows, is counted under its file's name, and the next good sample stands in
+/// its place as well: all others stay where they were. Any number of threads may fetch.
+class Dataset {
+public:
+    /// `context` is the number of ids of a caption. Throws Error if there are no samples.
+    Dataset(SampleList samples, AnyTokenizer tokenizer, std::size_t context, DatasetOptions options = {});
+
+    std::size_t size() const { return samples_.samples.size(); }
+
+    /// What errors call a sample.
+    std::string name(std::size_t index) const { return name_of(samples_, index); }
+
+    /// Its captions, as they stand there.
+    std::vector<std::string> captions(std::size_t index) const;
+
+    /// Sample `index`, or the one in its place: its picture as the options have it, and the ids of one of its captions, drawn at
+    /// random.
+    void fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const;
+
+    /// The picture of a sample as evaluation sees it, nothing random; false where it is damaged, which is counted.
+    bool fetch_image(std::size_t index, std::span<float> image) const;
+
+    /// The picture itself. Throws Error where it cannot be read or decoded.
+    Image image(std::size_t index) const;
+
+    /// What has been left out so far: when the samples were listed, and while they were fetched, each once.
+    FaultCounts faults() const;
+
+    /// What training on these pairs depends on.
+    std::map<std::string, std::string> fingerprint() const;
+
+private:
+    struct Damage {
+        std::mutex guard;
+        std::set<std::size_t> samples;
+        FaultCounts counts;
+    };
+
+    template <class Read>
+    auto patiently(const Read& read) const;
+
+    /// The picture, unless it is damaged, which is counted.
+    bool decode(std::size_t index, Image& image) const;
+
+    SampleList samples_;
+    AnyTokenizer tokenizer_;
+    std::size_t context_;
+    DatasetOptions options_;
+    std::unique_ptr<Damage> damage_ = std::make_unique<Damage>();
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
 // ---- tandem/data/pairs.hpp ----
 
 // Image–text pairs from a folder and a captions file.
@@ -1216,6 +1440,8 @@ struct PairOptions {
     DecodeOptions decode{};
     bool strict = false;                        ///< a damaged, missing or oversized image is an Error, not skipped
     std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
+
+    ViewOptions view() const { return {preprocess, crop, flip, decode}; }
 };
 
 /// Pairs a Trainer trains on. Every image is read once when the set is made, in parallel; one that cannot be is skipped
@@ -1374,6 +1600,10 @@ public:
 private:
     std::span<const std::byte> bytes_;
 };
+
+/// Fills `bytes` from byte `offset` of a file on. Throws Error with path, operation and the system's reason, also where the file ends
+/// before.
+void read_part(const std::filesystem::path& path, std::size_t offset, std::span<std::byte> bytes);
 
 /// Replaces the contents of `path` by the parts, one after the other: whatever happens, kill and power loss included,
 /// the path afterwards holds the whole old file (or none, if there was none) or the whole new one.
@@ -16321,54 +16551,6 @@ std::vector<float> zero_shot(const Model& model, const Tokenizer auto& tokenizer
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/texts/any_tokenizer.hpp ----
-
-// The tokenizer that lies beside a checkpoint, whichever it is.
-
-#if defined(TANDEM_COMPILED) || (__has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>))
-
-namespace tandem::inline TANDEM_ABI {
-
-/// A tokenizer whose kind is known at run time. Cheap to copy; any number of threads may encode at once.
-class AnyTokenizer {
-public:
-    template <Tokenizer T>
-    requires(!std::same_as<T, AnyTokenizer>) AnyTokenizer(T tokenizer)
-        : held_(std::make_shared<const Held<T>>(std::move(tokenizer))) {}
-
-    /// As the tokenizer's own.
-    void encode(std::string_view text, std::span<Id> out) const { held_->encode(text, out); }
-    std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const;
-
-private:
-    struct Base {
-        virtual ~Base() = default;
-        virtual void encode(std::string_view text, std::span<Id> out) const = 0;
-        virtual std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const = 0;
-    };
-    template <class T>
-    struct Held final : Base {
-        explicit Held(T held) : tokenizer(std::move(held)) {}
-        void encode(std::string_view text, std::span<Id> out) const override { tokenizer.encode(text, out); }
-        std::vector<Id> encode_batch(std::span<const std::string> texts, std::size_t context) const override {
-            return tokenizer.encode_batch(texts, context);
-        }
-        T tokenizer;
-    };
-
-    std::shared_ptr<const Base> held_;
-};
-
-/// The tokenizer whose files lie in the folder `path`, or beside the file: spiece.model, tokenizer.json, vocab.json
-/// with merges.txt, sentencepiece.bpe.model, vocab.txt, or bpe_simple_vocab_16e6.txt.gz. `path` may also be such a
-/// file; the configs beside it are not read then. `model` is the folder of the checkpoint where it is another: its
-/// open_clip_config.json says how captions are cleaned. Throws Error that lists the names it looked for.
-AnyTokenizer open_tokenizer(const std::filesystem::path& path, const std::filesystem::path& model = {});
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
 // ---- tandem/texts/bpe_merges.hpp ----
 
 // Byte-pair merging: which two tokens become which third, applied to one word.
@@ -18382,83 +18564,527 @@ private:
 #include <new>
 #include <queue>
 #include <sstream>
+#include <thread>
 #include <unordered_set>
 
-// ---- tandem/data/pairs.impl.hpp ----
+// ---- tandem/data/dataset.impl.hpp ----
 
-// Definitions of data/pairs.hpp.
+// Definitions of data/dataset.hpp.
+
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>) && \
+    __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE Dataset::Dataset(SampleList samples, AnyTokenizer tokenizer, std::size_t context, DatasetOptions options)
+    : samples_(std::move(samples)), tokenizer_(std::move(tokenizer)), context_(context), options_(std::move(options)) {
+    if (!samples_.samples.empty()) return;
+    std::string found = "none";
+    for (const auto& [cause, files] : samples_.faults) {
+        std::size_t count = 0;
+        for (const auto& [file, times] : files) count += times;
+        found += "; left out " + std::to_string(count) + ": " + cause + " (" + files.begin()->first + (files.size() > 1 ? " and others)" : ")");
+    }
+    throw Error("Dataset", "pairs of a picture and a caption", found);
+}
+
+template <class Read>
+auto Dataset::patiently(const Read& read) const {
+    double wait = options_.retry_seconds;
+    for (std::size_t tries = 0;; ++tries) {
+        try {
+            return read();
+        } catch (const Error& error) {
+            if (tries == options_.retries) {
+                if (tries == 0) throw;
+                throw Error(error.where(), std::string(error.what()).substr(error.where().size() + 2) + ", tried " + std::to_string(tries + 1) + " times");
+            }
+        }
+        std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+        wait *= 2;
+    }
+}
+
+TANDEM_INLINE std::vector<std::string> Dataset::captions(std::size_t index) const {
+    return patiently([&] { return captions_of(samples_, index); });
+}
+
+TANDEM_INLINE Image Dataset::image(std::size_t index) const {
+    const std::vector<std::byte> bytes = patiently([&] { return picture_of(samples_, index); });
+    return decode_image(bytes, name(index), options_.view.decode);
+}
+
+TANDEM_INLINE bool Dataset::decode(std::size_t index, Image& image) const {
+    const std::vector<std::byte> bytes = patiently([&] { return picture_of(samples_, index); });
+    try {
+        image = decode_image(bytes, name(index), options_.view.decode);
+        return true;
+    } catch (const Error& error) {
+        if (options_.strict) throw;
+        const bool is_oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
+        const std::lock_guard lock(damage_->guard);
+        if (damage_->samples.insert(index).second)
+            ++damage_->counts[is_oversized ? "oversized picture" : "damaged picture"][samples_.files[samples_.samples[index].file].string()];
+        return false;
+    }
+}
+
+TANDEM_INLINE void Dataset::fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const {
+    Image whole;
+    std::size_t seen = index;
+    for (std::size_t tries = 0; !decode(seen, whole); ++tries) {
+        if (tries + 1 == size()) throw Error("Dataset", "a picture that can be decoded", "none among " + std::to_string(size()));
+        seen = (seen + 1) % size();
+    }
+    const std::vector<std::string> texts = captions(seen);
+    tokenizer_.encode(texts[random.below(texts.size())], ids);
+    detail::write_view(whole, options_.view, random, image);
+}
+
+TANDEM_INLINE bool Dataset::fetch_image(std::size_t index, std::span<float> image) const {
+    Image whole;
+    if (!decode(index, whole)) return false;
+    preprocess(whole, options_.view.preprocess, image);
+    return true;
+}
+
+TANDEM_INLINE FaultCounts Dataset::faults() const {
+    FaultCounts all = samples_.faults;
+    const std::lock_guard lock(damage_->guard);
+    for (const auto& [cause, files] : damage_->counts) {
+        for (const auto& [file, count] : files) all[cause][file] += count;
+    }
+    return all;
+}
+
+[[gnu::cold]] TANDEM_INLINE std::map<std::string, std::string> Dataset::fingerprint() const {
+    std::map<std::string, std::string> all = detail::describe_view(options_.view);
+    Digest tokens;
+    std::vector<Id> ids(context_);
+    for (std::size_t i = 0; i < 16; ++i) {
+        tokenizer_.encode(captions(i * (size() - 1) / 15)[0], ids);
+        tokens.add(std::span<const Id>(ids));
+    }
+    Digest samples;
+    samples.add(samples_.digest);
+    all.merge(std::map<std::string, std::string>{{"pairs", std::to_string(size())}, {"samples", samples.text()}, {"ids", tokens.text()}});
+    return all;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/files/file_kind.hpp ----
+
+// What a file is, told from its first bytes, so that one given in another's place is named.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+bool starts_with(std::span<const std::byte> bytes, std::string_view magic);
+
+/// A kind of file, as a sentence names it; empty where the bytes tell nothing.
+struct FileKind {
+    std::string_view name;
+    std::string_view advice;  ///< how weights are had instead; may be empty
+};
+
+/// Whether a file begins as a text; an empty one does not.
+bool is_text(std::span<const std::byte> bytes);
+
+/// The kind of a file by its first 512 bytes; weights that are read here have none.
+FileKind file_kind(std::span<const std::byte> bytes);
+
+/// Whether the bytes begin as a file of torch.save before PyTorch 1.6: the pickle, of protocol 2 to 5, of a number that
+/// torch/serialization.py calls MAGIC_NUMBER.
+bool is_legacy_torch(std::span<const std::byte> bytes);
+
+bool is_zip(std::span<const std::byte> bytes);
+
+/// A safetensors file's first 9 bytes: a length that the format allows, and an object.
+bool is_safetensors(std::span<const std::byte> bytes);
+
+/// The Error of a file that is none of those expected.
+[[noreturn, gnu::cold]] void throw_other_kind(std::string_view where, std::string_view expected,
+                                              std::span<const std::byte> bytes);
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/data/samples.impl.hpp ----
+
+// Definitions of data/samples.hpp.
 
 #if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>)
 
 namespace tandem::inline TANDEM_ABI {
 
-TANDEM_INLINE std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped,
-                                                        bool strict) {
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream) throw Error(file.string(), "cannot be read");
-    std::vector<CaptionedImage> images;
-    std::unordered_map<std::string, Id> positions;
-    std::string line;
-    for (std::size_t number = 1; std::getline(stream, line); ++number) {
-        if (line.ends_with('\r')) line.pop_back();
-        const auto refuse = [&](const char* cause) {
-            if (strict) throw Error(file.string() + " line " + std::to_string(number), cause);
-            ++skipped[cause];
-        };
-        if (line.empty()) continue;
-        const std::size_t tab = line.find('\t');
-        if (tab == std::string::npos || tab == 0) {
-            refuse("malformed line: expected path, tab, caption");
-            continue;
-        }
-        if (line.find_first_not_of(" \t\v\f", tab) == std::string::npos) {
-            refuse("empty caption");
-            continue;
-        }
-        const auto [position, is_new] = positions.emplace(line.substr(0, tab), static_cast<Id>(images.size()));
-        if (is_new) images.push_back({line.substr(0, tab), {}});
-        images[static_cast<std::size_t>(position->second)].captions.push_back(line.substr(tab + 1));
+namespace detail {
+
+inline constexpr std::array<std::string_view, 4> picture_endings{"jpg", "jpeg", "png", "webp"};
+
+/// Why a pair is left out, as it is counted.
+struct SampleFault {
+    std::string cause;
+};
+
+inline std::string_view text_of(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+
+[[gnu::cold]] TANDEM_INLINE void check_caption(std::string_view text) {
+    if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) throw SampleFault{"empty caption"};
+    for (std::string_view rest = text; !rest.empty();) {
+        const std::size_t length = utf8_sequence(rest);
+        if (length == 0) throw SampleFault{"caption that is no UTF-8"};
+        rest.remove_prefix(length);
     }
-    return images;
 }
 
-TANDEM_INLINE Image Pairs::image(std::size_t index) const {
-    const Item& item = items_[index];
-    return item.image.pixels.empty() ? stored_image(item.path) : item.image;
+/// One or more captions of bytes. Throws SampleFault.
+TANDEM_INLINE std::vector<std::string> parse_captions(std::string_view bytes, bool is_json) {
+    std::vector<std::string> captions;
+    if (!is_json) {
+        captions.emplace_back(bytes);
+    } else {
+        JsonLeaves document;
+        if (json_fault(bytes, document)) throw SampleFault{"damaged JSON"};
+        for (const JsonLeaf& leaf : document.leaves) {
+            const bool is_caption = leaf.path == "caption" || (leaf.path == "captions" && leaf.in_array);
+            if (is_caption && leaf.kind == JsonLeaf::Kind::text) captions.push_back(leaf.text);
+        }
+        if (captions.empty()) throw SampleFault{"JSON without a caption"};
+    }
+    for (const std::string& caption : captions) check_caption(caption);
+    return captions;
 }
 
-TANDEM_INLINE void Pairs::fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const {
-    const Item& item = items_[index];
-    const std::size_t caption = item.first_caption + random.below(item.captions.size());
-    std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
-    const Preprocess& recipe = options_.preprocess;
-    const Image whole = this->image(index);
-    Image seen = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as)
-                               : fit_image(whole, recipe);
-    if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
+/// Whether bytes begin as a picture that is decoded here.
+TANDEM_INLINE bool begins_as_picture(std::span<const std::byte> bytes) {
+    const std::string_view text = text_of(bytes);
+    return text.starts_with("\xFF\xD8\xFF") || text.starts_with("\x89PNG\r\n\x1A\n") ||
+           (text.starts_with("RIFF") && text.size() >= 12 && text.substr(8, 4) == "WEBP");
+}
+
+/// Whether a name has a part that leads out of where it stands.
+TANDEM_INLINE bool leads_out(std::string_view name) {
+    if (name.starts_with('/')) return true;
+    for (std::size_t begin = 0; begin <= name.size();) {
+        const std::size_t end = std::min(name.find('/', begin), name.size());
+        if (name.substr(begin, end - begin) == "..") return true;
+        begin = end + 1;
+    }
+    return false;
+}
+
+/// Counts a fault, or throws it where it is strict.
+TANDEM_INLINE void refuse(FaultCounts& faults, const std::string& cause, const std::string& file, const std::string& key, bool strict) {
+    if (strict) throw Error(key.empty() ? file : file + ": " + key, cause);
+    ++faults[cause][file];
+}
+
+/// One shard's pairs, with file 0.
+TANDEM_INLINE SampleList read_shard(const std::filesystem::path& path, bool strict) {
+    SampleList list;
+    list.files.push_back(path);
+    const std::string file = path.string();
+    const MappedFile archive(path);
+    const std::span<const std::byte> bytes = archive.bytes();
+    Digest digest;
+    digest.add(std::span<const char>(path.filename().string()));
+    digest.add(bytes.size());
+    const TarContents contents = read_tar(bytes);
+    if (!contents.fault.empty()) {
+        const FileKind kind = file_kind(bytes.first(std::min<std::size_t>(512, bytes.size())));
+        const std::string what = contents.members.empty() && !kind.name.empty() ? "is " + std::string(kind.name) + (kind.advice.empty() ? "" : ": " + std::string(kind.advice)) : contents.fault;
+        refuse(list.faults, "damaged shard: " + what, file, {}, strict);
+    }
+    const std::size_t none = contents.members.size();
+    for (const ShardSample& parts : group_samples(contents.members)) {
+        try {
+            const std::size_t picture = parts.part({"jpg", "jpeg", "png", "webp"}, none), text = parts.part({"txt", "caption"}, none),
+                              json = parts.part({"json"}, none), caption = text != none ? text : json;
+            if (leads_out(parts.key)) throw SampleFault{"name that leads out of its folder"};
+            if (picture == none && caption == none) throw SampleFault{"neither picture nor caption of a known ending"};
+            if (picture == none) throw SampleFault{"no picture of a known ending"};
+            if (caption == none) throw SampleFault{"no caption of a known ending"};
+            const TarMember &image = contents.members[picture], &words = contents.members[caption];
+            if (words.size >= std::size_t{1} << 20) throw SampleFault{"caption of a megabyte or more"};
+            if (image.size == 0) throw SampleFault{"empty picture"};
+            if (!begins_as_picture(image.bytes(bytes))) throw SampleFault{"picture that is no JPEG, PNG or WebP"};
+            parse_captions(text_of(words.bytes(bytes)), text == none);
+            digest.add(image.offset);
+            digest.add(image.size);
+            digest.add(words.bytes(bytes));
+            list.samples.push_back({.offset = image.offset, .size = image.size, .text_offset = words.offset,
+                                    .text_size = static_cast<std::uint32_t>(words.size), .is_json = text == none, .key = parts.key});
+        } catch (const SampleFault& fault) {
+            refuse(list.faults, fault.cause, file, parts.key, strict);
+        }
+    }
+    list.digest = digest.value();
+    return list;
+}
+
+/// The rows of a table; a field in quotes may hold separators, lines and doubled quotes.
+TANDEM_INLINE std::vector<std::vector<std::string>> parse_table(std::string_view text, char separator, const std::string& where) {
+    std::vector<std::vector<std::string>> rows;
+    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+    std::vector<std::string> row;
+    std::string field;
+    std::size_t line = 1;
+    const auto end_row = [&] {
+        row.push_back(std::exchange(field, {}));
+        if (row.size() > 1 || !row[0].empty()) rows.push_back(std::move(row));
+        row.clear();
+    };
+    for (std::size_t at = 0; at < text.size();) {
+        if (text[at] == '"' && field.empty()) {
+            const std::size_t began = line;
+            for (++at;; ++at) {
+                if (at == text.size()) throw Error(where, "the end of the quotes that begin in line " + std::to_string(began), "the end of the file");
+                if (text[at] == '"' && !text.substr(at).starts_with("\"\"")) break;
+                if (text[at] == '"') ++at;
+                line += text[at] == '\n' ? 1 : 0;
+                field += text[at];
+            }
+            ++at;
+            continue;
+        }
+        const char letter = text[at++];
+        if (letter == separator) {
+            row.push_back(std::exchange(field, {}));
+        } else if (letter == '\n') {
+            ++line;
+            end_row();
+        } else if (!(letter == '\r' && (at == text.size() || text[at] == '\n'))) {
+            field += letter;
+        }
+    }
+    if (!row.empty() || !field.empty()) end_row();
+    return rows;
+}
+
+/// Adds pictures that are files of their own, with captions in memory.
+TANDEM_INLINE void add_picture(SampleList& list, Digest& digest, const std::filesystem::path& path, std::string name, std::vector<std::string> captions) {
+    digest.add(std::span<const char>(name));
+    for (const std::string& caption : captions) digest.add(std::span<const char>(caption));
+    list.samples.push_back({.file = static_cast<std::uint32_t>(list.files.size()), .texts = static_cast<std::uint32_t>(list.texts.size()), .key = {}});
+    list.files.push_back(path);
+    list.texts.push_back(std::move(captions));
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::vector<std::string> expand_names(std::string_view pattern) {
+    if (const std::size_t next = pattern.find("::"); next != std::string_view::npos) {
+        std::vector<std::string> all = expand_names(pattern.substr(0, next));
+        for (std::string& name : expand_names(pattern.substr(next + 2))) all.push_back(std::move(name));
+        return all;
+    }
+    const std::size_t open = pattern.find('{');
+    if (open == std::string_view::npos) {
+        if (pattern.empty()) throw Error("a list of files", "a name", "an empty one");
+        return {std::string(pattern)};
+    }
+    const std::size_t close = pattern.find('}', open);
+    if (close == std::string_view::npos) throw Error(pattern, "a } behind {", "none");
+    const std::string_view head = pattern.substr(0, open), inner = pattern.substr(open + 1, close - open - 1), tail = pattern.substr(close + 1);
+    std::vector<std::string> choices;
+    if (const std::size_t dots = inner.find(".."); dots != std::string_view::npos) {
+        const std::string_view from = inner.substr(0, dots), to = inner.substr(dots + 2);
+        const auto number = [&](std::string_view digits) {
+            std::size_t value = 0;
+            const auto [end, fault] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+            if (fault != std::errc() || end != digits.data() + digits.size()) throw Error(pattern, "a range of numbers as {000..123}", "{" + std::string(inner) + "}");
+            return value;
+        };
+        const std::size_t first = number(from), last = number(to);
+        if (last < first || last - first >= 10'000'000) throw Error(pattern, "a range of up to 10,000,000 numbers, the smaller one first", "{" + std::string(inner) + "}");
+        for (std::size_t i = first; i <= last; ++i) {
+            std::string digits = std::to_string(i);
+            if (digits.size() < from.size()) digits.insert(0, from.size() - digits.size(), '0');
+            choices.push_back(digits);
+        }
+    } else {
+        for (std::size_t begin = 0; begin <= inner.size();) {
+            const std::size_t end = std::min(inner.find(',', begin), inner.size());
+            choices.emplace_back(inner.substr(begin, end - begin));
+            begin = end + 1;
+        }
+    }
+    std::vector<std::string> names;
+    for (const std::string& choice : choices) {
+        for (const std::string& name : expand_names(std::string(head) + choice + std::string(tail))) names.push_back(name);
+    }
+    return names;
+}
+
+TANDEM_INLINE SampleList read_shards(std::span<const std::string> paths, bool strict) {
+    std::vector<SampleList> shards(paths.size());
+    std::vector<std::exception_ptr> errors(paths.size());
+    parallel_for(paths.size(), 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            try {
+                shards[i] = detail::read_shard(paths[i], strict);
+            } catch (const Error&) {
+                errors[i] = std::current_exception();
+            }
+        }
+    });
+    for (const std::exception_ptr& error : errors) {
+        if (error) std::rethrow_exception(error);
+    }
+    SampleList all;
+    Digest digest;
+    for (SampleList& shard : shards) {
+        for (Sample& sample : shard.samples) {
+            sample.file = static_cast<std::uint32_t>(all.files.size());
+            all.samples.push_back(std::move(sample));
+        }
+        all.files.push_back(std::move(shard.files[0]));
+        for (const auto& [cause, files] : shard.faults) {
+            for (const auto& [file, count] : files) all.faults[cause][file] += count;
+        }
+        digest.add(shard.digest);
+    }
+    all.digest = digest.value();
+    return all;
+}
+
+TANDEM_INLINE SampleList read_table(const std::filesystem::path& path, const TableOptions& options, bool strict) {
+    const MappedFile file(path);
+    const std::string where = path.string();
+    std::vector<std::vector<std::string>> rows = detail::parse_table(detail::text_of(file.bytes()), options.separator, where);
+    if (rows.empty()) throw Error(where, "a line of column names", "an empty file");
+    const std::vector<std::string> header = std::move(rows.front());
+    const auto column = [&](const std::string& key, const char* option) {
+        const auto found = std::ranges::find(header, key);
+        if (found == header.end()) {
+            std::string names;
+            for (const std::string& name : header) names += (names.empty() ? "" : ", ") + detail::in_quotes(name);
+            throw Error(where, "a column " + detail::in_quotes(key) + " (" + option + ")", names);
+        }
+        return static_cast<std::size_t>(found - header.begin());
+    };
+    const std::size_t image = column(options.image_key, "--csv-img-key"), caption = column(options.caption_key, "--csv-caption-key");
+    SampleList list;
+    Digest digest;
+    for (std::size_t i = 1; i < rows.size(); ++i) {
+        std::vector<std::string>& row = rows[i];
+        const std::string at = "row " + std::to_string(i);
+        try {
+            if (row.size() != header.size()) throw detail::SampleFault{"row of another number of fields than the first one's " + std::to_string(header.size())};
+            if (row[image].empty()) throw detail::SampleFault{"row without a path"};
+            detail::check_caption(row[caption]);
+            std::filesystem::path picture = row[image];
+            std::error_code failed;
+            if (!std::filesystem::exists(picture, failed)) picture = path.parent_path() / picture;
+            if (!std::filesystem::exists(picture, failed)) throw detail::SampleFault{"missing picture"};
+            detail::add_picture(list, digest, picture, row[image], {std::move(row[caption])});
+        } catch (const detail::SampleFault& fault) {
+            detail::refuse(list.faults, fault.cause, where, at, strict);
+        }
+    }
+    list.digest = digest.value();
+    return list;
+}
+
+TANDEM_INLINE SampleList read_folder(const std::filesystem::path& folder, bool strict) {
+    SampleList list;
+    Digest digest;
+    if (!std::filesystem::is_directory(folder)) throw Error(folder.string(), "a folder of pictures", "none");
+    if (const std::filesystem::path captions = folder / "captions.tsv"; std::filesystem::exists(captions)) {
+        SkipCounts skipped;
+        for (CaptionedImage& image : read_captions(captions, skipped, strict)) {
+            if (std::filesystem::exists(folder / image.path)) {
+                detail::add_picture(list, digest, folder / image.path, image.path, std::move(image.captions));
+            } else {
+                detail::refuse(list.faults, "missing picture", captions.string(), image.path, strict);
+            }
+        }
+        for (const auto& [cause, count] : skipped) list.faults[cause][captions.string()] += count;
+        list.digest = digest.value();
+        return list;
+    }
+    std::vector<std::filesystem::path> pictures;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+        std::string ending = entry.path().extension().string();
+        std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+        if (entry.is_regular_file() && !ending.empty() && std::ranges::find(detail::picture_endings, ending.substr(1)) != detail::picture_endings.end())
+            pictures.push_back(entry.path());
+    }
+    std::ranges::sort(pictures);
+    for (const std::filesystem::path& picture : pictures) {
+        const std::string name = picture.lexically_relative(folder).string();
+        try {
+            std::optional<std::vector<std::string>> captions;
+            for (const char* const ending : {".txt", ".caption", ".json"}) {
+                std::filesystem::path text = picture;
+                text.replace_extension(ending);
+                if (!std::filesystem::is_regular_file(text)) continue;
+                captions = detail::parse_captions(detail::text_of(MappedFile(text).bytes()), std::string_view(ending) == ".json");
+                break;
+            }
+            if (!captions) throw detail::SampleFault{"no caption beside the picture"};
+            detail::add_picture(list, digest, picture, name, std::move(*captions));
+        } catch (const detail::SampleFault& fault) {
+            detail::refuse(list.faults, fault.cause, folder.string(), name, strict);
+        }
+    }
+    list.digest = digest.value();
+    return list;
+}
+
+TANDEM_INLINE std::vector<std::string> captions_of(const SampleList& list, std::size_t index) {
+    const Sample& sample = list.samples[index];
+    if (sample.text_size == 0) return list.texts[sample.texts];
+    std::string text(sample.text_size, '\0');
+    read_part(list.files[sample.file], sample.text_offset, std::as_writable_bytes(std::span(text)));
+    try {
+        return detail::parse_captions(text, sample.is_json);
+    } catch (const detail::SampleFault& fault) {
+        throw Error(name_of(list, index), "the captions that were there when it was opened", fault.cause);
+    }
+}
+
+TANDEM_INLINE std::vector<std::byte> picture_of(const SampleList& list, std::size_t index) {
+    const Sample& sample = list.samples[index];
+    const std::filesystem::path& path = list.files[sample.file];
+    std::error_code failed;
+    const std::uint64_t size = sample.size != Sample::whole ? sample.size : std::filesystem::file_size(path, failed);
+    if (failed) throw Error(path.string(), "cannot read: " + failed.message());
+    std::vector<std::byte> bytes(size);
+    read_part(path, sample.offset, bytes);
+    return bytes;
+}
+
+TANDEM_INLINE std::string name_of(const SampleList& list, std::size_t index) {
+    const Sample& sample = list.samples[index];
+    const std::string file = list.files[sample.file].string();
+    return sample.key.empty() ? file : file + ": " + sample.key;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
+// ---- tandem/data/view.impl.hpp ----
+
+// Definitions of data/view.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+TANDEM_INLINE void write_view(const Image& whole, const ViewOptions& options, Random& random, std::span<float> image) {
+    const Preprocess& recipe = options.preprocess;
+    Image seen = options.crop ? (*options.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as) : fit_image(whole, recipe);
+    if (options.flip > 0 && random.uniform() < options.flip) seen = flip_horizontal(seen);
     normalise(seen, recipe.mean, recipe.deviation, image);
 }
 
-TANDEM_INLINE void Pairs::fetch_image(std::size_t index, std::span<float> image) const {
-    preprocess(this->image(index), options_.preprocess, image);
-}
-
-[[gnu::cold]] TANDEM_INLINE std::map<std::string, std::string> Pairs::fingerprint() const {
-    std::vector<std::uint64_t> digests(items_.size());
-    std::size_t kept = 0;
-    for (const Item& item : items_) kept += item.image.pixels.empty() ? 0 : 1;
-    parallel_for(items_.size(), 16, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) digests[i] = digest_of(items_[i]);
-    });
-    Digest images, captions;
-    images.add(std::span<const std::uint64_t>(digests));
-    for (const Item& item : items_) captions.add(item.captions.size());
-    captions.add(std::span<const Id>(ids_));
-    const Preprocess& recipe = options_.preprocess;
-    std::string numbers = to_string(recipe.size) + ", stored " + to_string(options_.stored);
+[[gnu::cold]] TANDEM_INLINE std::map<std::string, std::string> describe_view(const ViewOptions& options) {
+    const Preprocess& recipe = options.preprocess;
+    std::string numbers = to_string(recipe.size);
     const auto add = [&](const char* name, const auto&... values) {
         numbers += std::string(", ") + name;
-        ((numbers += ' ' + detail::to_text(static_cast<double>(values))), ...);
+        ((numbers += ' ' + to_text(static_cast<double>(values))), ...);
     };
     const auto colour = [&](const char* name, const std::optional<Colour>& value) {
         if (value) add(name, value->red, value->green, value->blue);
@@ -18470,90 +19096,19 @@ TANDEM_INLINE void Pairs::fetch_image(std::size_t index, std::span<float> image)
     add("resampling", recipe.resampling);
     add("resize", recipe.resize);
     add("resize_as", recipe.resize_as);
-    add("orientation", options_.decode.orientation);
+    add("orientation", options.decode.orientation);
     add("floor_crop", recipe.floor_crop);
     colour("padding", recipe.padding);
-    colour("background", options_.decode.background);
+    colour("background", options.decode.background);
     std::string crop = "none";
-    if (const auto& part = options_.crop) {
-        crop = detail::to_text(part->scale_low) + " to " + detail::to_text(part->scale_high) + " of the area, " +
-               detail::to_text(part->ratio_low) + " to " + detail::to_text(part->ratio_high) + " as wide";
+    if (const auto& part = options.crop) {
+        crop = to_text(part->scale_low) + " to " + to_text(part->scale_high) + " of the area, " + to_text(part->ratio_low) + " to " +
+               to_text(part->ratio_high) + " as wide";
     }
-    return {{"pairs", std::to_string(size())},          {"captions", captions.text()}, {"images", images.text()},
-            {"images in memory", std::to_string(kept)}, {"preprocess", numbers},       {"crop", crop},
-            {"flip", detail::to_text(options_.flip)}};
+    return {{"preprocess", numbers}, {"crop", crop}, {"flip", to_text(options.flip)}};
 }
 
-TANDEM_INLINE std::uint64_t Pairs::digest_of(const Item& item) const {
-    Digest digest;
-    if (item.image.pixels.empty()) {
-        const std::filesystem::path path = folder_ / item.path;
-        digest.add(std::span<const char>(item.path));
-        digest.add(std::filesystem::file_size(path));
-        digest.add(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
-    } else {
-        digest.add(static_cast<std::uint64_t>(item.image.width));
-        digest.add(static_cast<std::uint64_t>(item.image.storage));
-        digest.add(std::span<const std::uint8_t>(item.image.samples));
-        digest.add(std::span<const std::uint8_t>(item.image.pixels));
-    }
-    return digest.value();
-}
-
-TANDEM_INLINE Image Pairs::stored_image(const std::string& path) const {
-    Image whole = read_image(folder_ / path, options_.decode);
-    if (options_.stored == ImageSize{}) {
-        if (options_.preprocess.resize_as == ResizeAs::stored) return whole;
-        return {whole.width, whole.height, std::move(whole.pixels)};
-    }
-    Preprocess recipe = options_.preprocess;
-    recipe.size = options_.stored;
-    return fit_image(whole, recipe);
-}
-
-TANDEM_INLINE void Pairs::read_images(std::vector<CaptionedImage> images) {
-    std::vector<Image> read(images.size());
-    std::vector<const char*> causes(images.size(), nullptr);
-    std::mutex strict_error_guard;
-    std::optional<Error> strict_error;
-    std::size_t strict_position = images.size();
-    parallel_for(images.size(), 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            try {
-                if (!std::filesystem::exists(folder_ / images[i].path)) {
-                    throw Error((folder_ / images[i].path).string(), "no such file");
-                }
-                read[i] = stored_image(images[i].path);
-            } catch (const Error& error) {
-                const bool missing = !std::filesystem::exists(folder_ / images[i].path);
-                const bool oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
-                causes[i] = missing ? "missing image" : oversized ? "oversized image" : "damaged image";
-                const std::lock_guard lock(strict_error_guard);
-                if (i < strict_position) {
-                    strict_position = i;
-                    strict_error = error;
-                }
-            }
-        }
-    });
-    if (options_.strict && strict_error) throw Error(*strict_error);
-    std::size_t used = 0, captions = 0;
-    for (std::size_t i = 0; i < images.size(); ++i) {
-        if (causes[i] != nullptr) {
-            ++skipped_[causes[i]];
-            continue;
-        }
-        used += read[i].pixels.size() + read[i].samples.size();
-        if (used > options_.memory) read[i] = {};
-        const std::size_t count = images[i].captions.size();
-        items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});
-        captions += count;
-    }
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
+}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/images/image.impl.hpp ----
 
@@ -19769,6 +20324,74 @@ TANDEM_INLINE NormaliseTable normalise_table(const std::array<float, 3>& mean, c
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
+// ---- tandem/texts/any_tokenizer.impl.hpp ----
+
+// Definitions of texts/any_tokenizer.hpp.
+
+#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::vector<Id> AnyTokenizer::encode_batch(std::span<const std::string> texts,
+                                                         std::size_t context) const {
+    return held_->encode_batch(texts, context);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// A tokenizer.json by the model it names.
+[[gnu::cold]] TANDEM_INLINE AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
+                                                             const std::filesystem::path& path,
+                                                             const std::filesystem::path& model) {
+    TokenizerFile json = TokenizerFile::read(file);
+    const std::string type = json.value("model.type");
+    if (type == "Unigram" || !json.pieces.empty())
+        return XlmRobertaTokenizer::from_json(std::move(json), path, std::nullopt, model);
+    if (type == "WordPiece")
+        return WordPiece::from_json(std::move(json), path, caption_rules(model, std::nullopt, "whitespace"));
+    if (json.value("model.end_of_word_suffix") == word_end)
+        return Bpe::from_json(json, path, caption_rules(model, std::nullopt, "lower").cleaning);
+    return JsonTokenizer::from_json(json, path, caption_rules(model, std::nullopt, "canonicalize"));
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+namespace tandem::inline TANDEM_ABI {
+
+[[gnu::cold]] TANDEM_INLINE AnyTokenizer open_tokenizer(const std::filesystem::path& path,
+                                                        const std::filesystem::path& model) {
+    if (!std::filesystem::exists(path)) throw Error(path.string(), "a tokenizer's folder, or a file", "nothing there");
+    const std::string name = path.filename().string();
+    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
+    if (!std::filesystem::is_directory(path)) {
+        const std::filesystem::path& rules = model.empty() ? path : model;
+        if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path, std::nullopt, rules);
+        if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
+        if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
+        if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
+        if (name.ends_with(".txt.gz")) return Bpe::load(path, std::nullopt, rules);
+    }
+    const std::filesystem::path& rules = model.empty() ? folder : model;
+    const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
+    if (has("spiece.model")) return SentencePiece::load(folder, std::nullopt, rules);
+    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder, std::nullopt, rules);
+    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
+    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
+    if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
+    if (has("bpe_simple_vocab_16e6.txt.gz"))
+        return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz", std::nullopt, rules);
+    throw Error(path.string(),
+                "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
+                "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
+                "none of them");
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
 // ---- tandem/texts/tokenizer.impl.hpp ----
 
 // Definitions of texts/tokenizer.hpp.
@@ -20920,6 +21543,151 @@ TANDEM_INLINE std::string clean_text(std::string_view text, Cleaning cleaning) {
 
 #endif
 
+// ---- tandem/data/pairs.impl.hpp ----
+
+// Definitions of data/pairs.hpp.
+
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::vector<CaptionedImage> read_captions(const std::filesystem::path& file, SkipCounts& skipped,
+                                                        bool strict) {
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream) throw Error(file.string(), "cannot be read");
+    std::vector<CaptionedImage> images;
+    std::unordered_map<std::string, Id> positions;
+    std::string line;
+    for (std::size_t number = 1; std::getline(stream, line); ++number) {
+        if (line.ends_with('\r')) line.pop_back();
+        const auto refuse = [&](const char* cause) {
+            if (strict) throw Error(file.string() + " line " + std::to_string(number), cause);
+            ++skipped[cause];
+        };
+        if (line.empty()) continue;
+        const std::size_t tab = line.find('\t');
+        if (tab == std::string::npos || tab == 0) {
+            refuse("malformed line: expected path, tab, caption");
+            continue;
+        }
+        if (line.find_first_not_of(" \t\v\f", tab) == std::string::npos) {
+            refuse("empty caption");
+            continue;
+        }
+        const auto [position, is_new] = positions.emplace(line.substr(0, tab), static_cast<Id>(images.size()));
+        if (is_new) images.push_back({line.substr(0, tab), {}});
+        images[static_cast<std::size_t>(position->second)].captions.push_back(line.substr(tab + 1));
+    }
+    return images;
+}
+
+TANDEM_INLINE Image Pairs::image(std::size_t index) const {
+    const Item& item = items_[index];
+    return item.image.pixels.empty() ? stored_image(item.path) : item.image;
+}
+
+TANDEM_INLINE void Pairs::fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const {
+    const Item& item = items_[index];
+    const std::size_t caption = item.first_caption + random.below(item.captions.size());
+    std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
+    detail::write_view(this->image(index), options_.view(), random, image);
+}
+
+TANDEM_INLINE void Pairs::fetch_image(std::size_t index, std::span<float> image) const {
+    preprocess(this->image(index), options_.preprocess, image);
+}
+
+[[gnu::cold]] TANDEM_INLINE std::map<std::string, std::string> Pairs::fingerprint() const {
+    std::vector<std::uint64_t> digests(items_.size());
+    std::size_t kept = 0;
+    for (const Item& item : items_) kept += item.image.pixels.empty() ? 0 : 1;
+    parallel_for(items_.size(), 16, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) digests[i] = digest_of(items_[i]);
+    });
+    Digest images, captions;
+    images.add(std::span<const std::uint64_t>(digests));
+    for (const Item& item : items_) captions.add(item.captions.size());
+    captions.add(std::span<const Id>(ids_));
+    std::map<std::string, std::string> all = detail::describe_view(options_.view());
+    all.merge(std::map<std::string, std::string>{{"pairs", std::to_string(size())},
+                                                 {"captions", captions.text()},
+                                                 {"images", images.text()},
+                                                 {"images in memory", std::to_string(kept)},
+                                                 {"stored", to_string(options_.stored)}});
+    return all;
+}
+
+TANDEM_INLINE std::uint64_t Pairs::digest_of(const Item& item) const {
+    Digest digest;
+    if (item.image.pixels.empty()) {
+        const std::filesystem::path path = folder_ / item.path;
+        digest.add(std::span<const char>(item.path));
+        digest.add(std::filesystem::file_size(path));
+        digest.add(static_cast<std::uint64_t>(std::filesystem::last_write_time(path).time_since_epoch().count()));
+    } else {
+        digest.add(static_cast<std::uint64_t>(item.image.width));
+        digest.add(static_cast<std::uint64_t>(item.image.storage));
+        digest.add(std::span<const std::uint8_t>(item.image.samples));
+        digest.add(std::span<const std::uint8_t>(item.image.pixels));
+    }
+    return digest.value();
+}
+
+TANDEM_INLINE Image Pairs::stored_image(const std::string& path) const {
+    Image whole = read_image(folder_ / path, options_.decode);
+    if (options_.stored == ImageSize{}) {
+        if (options_.preprocess.resize_as == ResizeAs::stored) return whole;
+        return {whole.width, whole.height, std::move(whole.pixels)};
+    }
+    Preprocess recipe = options_.preprocess;
+    recipe.size = options_.stored;
+    return fit_image(whole, recipe);
+}
+
+TANDEM_INLINE void Pairs::read_images(std::vector<CaptionedImage> images) {
+    std::vector<Image> read(images.size());
+    std::vector<const char*> causes(images.size(), nullptr);
+    std::mutex strict_error_guard;
+    std::optional<Error> strict_error;
+    std::size_t strict_position = images.size();
+    parallel_for(images.size(), 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            try {
+                if (!std::filesystem::exists(folder_ / images[i].path)) {
+                    throw Error((folder_ / images[i].path).string(), "no such file");
+                }
+                read[i] = stored_image(images[i].path);
+            } catch (const Error& error) {
+                const bool missing = !std::filesystem::exists(folder_ / images[i].path);
+                const bool oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
+                causes[i] = missing ? "missing image" : oversized ? "oversized image" : "damaged image";
+                const std::lock_guard lock(strict_error_guard);
+                if (i < strict_position) {
+                    strict_position = i;
+                    strict_error = error;
+                }
+            }
+        }
+    });
+    if (options_.strict && strict_error) throw Error(*strict_error);
+    std::size_t used = 0, captions = 0;
+    for (std::size_t i = 0; i < images.size(); ++i) {
+        if (causes[i] != nullptr) {
+            ++skipped_[causes[i]];
+            continue;
+        }
+        used += read[i].pixels.size() + read[i].samples.size();
+        if (used > options_.memory) read[i] = {};
+        const std::size_t count = images[i].captions.size();
+        items_.push_back({std::move(images[i].path), std::move(images[i].captions), captions, std::move(read[i])});
+        captions += count;
+    }
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
+
 // ---- tandem/data/shards.impl.hpp ----
 
 // Definitions of data/shards.hpp.
@@ -21556,6 +22324,19 @@ TANDEM_INLINE void MappedFile::forget(std::span<const std::byte> part) const {
     if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED);
 }
 
+TANDEM_INLINE void read_part(const std::filesystem::path& path, std::size_t offset, std::span<std::byte> bytes) {
+    detail::FileCalls calls;
+    const detail::Descriptor<> file(calls, detail::uninterrupted([&] { return calls.open(path.c_str(), O_RDONLY | O_NONBLOCK); }));
+    if (file.number() < 0) detail::throw_file_error(path, "open");
+    for (std::size_t done = 0; done < bytes.size();) {
+        const auto count = detail::uninterrupted(
+            [&] { return ::pread(file.number(), bytes.data() + done, bytes.size() - done, static_cast<::off_t>(offset + done)); });
+        if (count < 0) detail::throw_file_error(path, "read");
+        if (count == 0) throw Error(path.string(), "a file of " + std::to_string(offset + bytes.size()) + " bytes or more", "a shorter one");
+        done += static_cast<std::size_t>(count);
+    }
+}
+
 TANDEM_INLINE void write_file_atomically(const std::filesystem::path& path,
                                          std::span<const std::span<const std::byte>> parts) {
     detail::replace_file(detail::FileCalls{}, path, parts);
@@ -21923,41 +22704,6 @@ TANDEM_INLINE std::size_t utf8_sequence(std::string_view text) {
         if ((byte(i) & 0xc0U) != 0x80) return 0;
     return length;
 }
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-// ---- tandem/files/file_kind.hpp ----
-
-// What a file is, told from its first bytes, so that one given in another's place is named.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-bool starts_with(std::span<const std::byte> bytes, std::string_view magic);
-
-/// A kind of file, as a sentence names it; empty where the bytes tell nothing.
-struct FileKind {
-    std::string_view name;
-    std::string_view advice;  ///< how weights are had instead; may be empty
-};
-
-/// Whether a file begins as a text; an empty one does not.
-bool is_text(std::span<const std::byte> bytes);
-
-/// The kind of a file by its first 512 bytes; weights that are read here have none.
-FileKind file_kind(std::span<const std::byte> bytes);
-
-/// Whether the bytes begin as a file of torch.save before PyTorch 1.6: the pickle, of protocol 2 to 5, of a number that
-/// torch/serialization.py calls MAGIC_NUMBER.
-bool is_legacy_torch(std::span<const std::byte> bytes);
-
-bool is_zip(std::span<const std::byte> bytes);
-
-/// A safetensors file's first 9 bytes: a length that the format allows, and an object.
-bool is_safetensors(std::span<const std::byte> bytes);
-
-/// The Error of a file that is none of those expected.
-[[noreturn, gnu::cold]] void throw_other_kind(std::string_view where, std::string_view expected,
-                                              std::span<const std::byte> bytes);
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
@@ -34156,74 +34902,6 @@ TANDEM_INLINE std::optional<double> threshold_for_recall(std::span<const double>
 
 }  // namespace tandem::inline TANDEM_ABI
 
-// ---- tandem/texts/any_tokenizer.impl.hpp ----
-
-// Definitions of texts/any_tokenizer.hpp.
-
-#if __has_include(<utf8proc.h>) && __has_include(<zlib.h>) && __has_include(<zconf.h>)
-
-namespace tandem::inline TANDEM_ABI {
-
-TANDEM_INLINE std::vector<Id> AnyTokenizer::encode_batch(std::span<const std::string> texts,
-                                                         std::size_t context) const {
-    return held_->encode_batch(texts, context);
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// A tokenizer.json by the model it names.
-[[gnu::cold]] TANDEM_INLINE AnyTokenizer open_tokenizer_json(const std::filesystem::path& file,
-                                                             const std::filesystem::path& path,
-                                                             const std::filesystem::path& model) {
-    TokenizerFile json = TokenizerFile::read(file);
-    const std::string type = json.value("model.type");
-    if (type == "Unigram" || !json.pieces.empty())
-        return XlmRobertaTokenizer::from_json(std::move(json), path, std::nullopt, model);
-    if (type == "WordPiece")
-        return WordPiece::from_json(std::move(json), path, caption_rules(model, std::nullopt, "whitespace"));
-    if (json.value("model.end_of_word_suffix") == word_end)
-        return Bpe::from_json(json, path, caption_rules(model, std::nullopt, "lower").cleaning);
-    return JsonTokenizer::from_json(json, path, caption_rules(model, std::nullopt, "canonicalize"));
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
-namespace tandem::inline TANDEM_ABI {
-
-[[gnu::cold]] TANDEM_INLINE AnyTokenizer open_tokenizer(const std::filesystem::path& path,
-                                                        const std::filesystem::path& model) {
-    if (!std::filesystem::exists(path)) throw Error(path.string(), "a tokenizer's folder, or a file", "nothing there");
-    const std::string name = path.filename().string();
-    const std::filesystem::path folder = std::filesystem::is_directory(path) ? path : path.parent_path();
-    if (!std::filesystem::is_directory(path)) {
-        const std::filesystem::path& rules = model.empty() ? path : model;
-        if (name == "sentencepiece.bpe.model") return XlmRobertaTokenizer::load(path, std::nullopt, rules);
-        if (name.ends_with(".model")) return SentencePiece::load(path, std::nullopt, rules);
-        if (name == "tokenizer.json") return detail::open_tokenizer_json(path, path, rules);
-        if (name == "vocab.txt") return WordPiece::load(path, std::nullopt, rules);
-        if (name.ends_with(".txt.gz")) return Bpe::load(path, std::nullopt, rules);
-    }
-    const std::filesystem::path& rules = model.empty() ? folder : model;
-    const auto has = [&](const char* file) { return std::filesystem::exists(folder / file); };
-    if (has("spiece.model")) return SentencePiece::load(folder, std::nullopt, rules);
-    if (has("sentencepiece.bpe.model")) return XlmRobertaTokenizer::load(folder, std::nullopt, rules);
-    if (has("tokenizer.json")) return detail::open_tokenizer_json(folder / "tokenizer.json", folder, rules);
-    if (has("merges.txt") && has("vocab.json")) return Bpe::load(folder, std::nullopt, rules);
-    if (has("vocab.txt")) return WordPiece::load(folder, std::nullopt, rules);
-    if (has("bpe_simple_vocab_16e6.txt.gz"))
-        return Bpe::load(folder / "bpe_simple_vocab_16e6.txt.gz", std::nullopt, rules);
-    throw Error(path.string(),
-                "a tokenizer beside the weights: spiece.model, sentencepiece.bpe.model, tokenizer.json, vocab.json and "
-                "merges.txt, vocab.txt or bpe_simple_vocab_16e6.txt.gz",
-                "none of them");
-}
-
-}  // namespace tandem::inline TANDEM_ABI
-
-#endif
-
 // ---- tandem/texts/caption_words.hpp ----
 
 // How CLIP's two tokenizers split a caption into words and special tokens.
@@ -36715,6 +37393,154 @@ namespace tandem::inline TANDEM_ABI::detail {
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
+// ---- tandem/files/file_kind.impl.hpp ----
+
+// Definitions of files/file_kind.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+TANDEM_INLINE bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
+    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+}
+
+TANDEM_INLINE bool is_legacy_torch(std::span<const std::byte> bytes) {
+    if (bytes.size() < 2 || bytes[0] != std::byte{0x80} || bytes[1] > std::byte{5}) return false;
+    const std::size_t frame = bytes.size() > 11 && bytes[2] == std::byte{0x95} ? 9 : 0;
+    return starts_with(bytes.subspan(2 + frame),
+                       std::string_view("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12));
+}
+
+TANDEM_INLINE bool is_zip(std::span<const std::byte> bytes) {
+    return starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "PK\x05\x06");
+}
+
+TANDEM_INLINE bool is_safetensors(std::span<const std::byte> bytes) {
+    std::uint64_t length = 0;
+    if (bytes.size() < 9) return false;
+    std::memcpy(&length, bytes.data(), sizeof length);
+    return length <= 100'000'000 &&
+           std::string_view("{ \t\r\n").find(static_cast<char>(bytes[8])) != std::string_view::npos;
+}
+
+/// Text up to its end or 512 bytes, in lower case; empty where a byte is none of ASCII's printable ones or whitespace.
+[[gnu::cold]] TANDEM_INLINE std::string beginning_of_text(std::span<const std::byte> bytes) {
+    std::string text;
+    for (const std::byte byte : bytes.first(std::min<std::size_t>(bytes.size(), 512))) {
+        const char letter = static_cast<char>(byte);
+        if ((letter < ' ' || letter > '~') && letter != '\n' && letter != '\r' && letter != '\t') return {};
+        text += letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+    }
+    return text;
+}
+
+TANDEM_INLINE bool is_text(std::span<const std::byte> bytes) {
+    return !beginning_of_text(bytes).empty();
+}
+
+[[gnu::cold]] TANDEM_INLINE FileKind file_kind(std::span<const std::byte> bytes) {
+    struct Magic {
+        std::string_view bytes;
+        FileKind kind;
+        std::size_t at = 0;
+    };
+    static constexpr std::string_view unpack = "unpack it, and name the file that is in it";
+    static constexpr std::string_view gguf = "weights of llama.cpp; the model it was made from has them as safetensors";
+    static constexpr std::array<Magic, 34> magics{{
+        {"version https://git-lfs",
+         {"a Git LFS pointer, which stands for a file that was not downloaded", "run `git lfs pull` in its folder"}},
+        {"GIF8", {"GIF data", ""}},
+        {"\x89PNG\r\n\x1a\n", {"PNG data", ""}},
+        {"\xff\xd8\xff", {"JPEG data", ""}},
+        {"WEBP", {"WebP data", ""}, 8},
+        {{"II*\0", 4}, {"TIFF data", ""}},
+        {{"MM\0*", 4}, {"TIFF data", ""}},
+        {"BM", {"BMP data", ""}},
+        {"ftypavi", {"AVIF data", ""}, 4},
+        {"ftyphe", {"HEIC data", ""}, 4},
+        {"ftypmif1", {"HEIC data", ""}, 4},
+        {"ftypmsf1", {"HEIC data", ""}, 4},
+        {{"\xff\x0a", 2}, {"JPEG XL data", ""}},
+        {{"\0\0\0\x0cJXL ", 8}, {"JPEG XL data", ""}},
+        {"ftyp", {"a video", ""}, 4},
+        {"%PDF", {"PDF data", ""}},
+        {"\x1f\x8b", {"gzip data", unpack}},
+        {"BZh", {"bzip2 data", unpack}},
+        {{"\xfd\x37zXZ\0", 6}, {"xz data", unpack}},
+        {"\x28\xb5\x2f\xfd", {"zstd data", unpack}},
+        {"7z\xbc\xaf\x27\x1c", {"a 7-Zip archive", unpack}},
+        {"Rar!", {"a RAR archive", unpack}},
+        {"GGUF", {"a GGUF file", gguf}},
+        {"lmgg", {"a GGML file", gguf}},
+        {"tjgg", {"a GGML file", gguf}},
+        {"\x93NUMPY", {"a NumPy array (.npy)", "torch.save or safetensors keep several tensors with their names"}},
+        {"\x89HDF\r\n\x1a\n",
+         {"an HDF5 file (Keras, TensorFlow)", "the model's PyTorch weights are read, as safetensors or of torch.save"}},
+        {"TFL3",
+         {"a TensorFlow Lite model", "the model's PyTorch weights are read, as safetensors or of torch.save"},
+         4},
+        {"ORTM",
+         {"a model of ONNX Runtime", "the weights it was exported from are read, as safetensors or of torch.save"},
+         4},
+        {{"sys_info\0", 9},
+         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {{"storages\0", 9},
+         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
+        {"ustar", {"a tar archive", unpack}, 257},
+        {"\x7f"
+         "ELF",
+         {"a program or library", ""}},
+        {"SQLite format 3", {"an SQLite database", ""}},
+    }};
+    if (bytes.empty()) return {"an empty file", "the download or the copy failed"};
+    if (is_safetensors(bytes)) return {};
+    for (const Magic& magic : magics) {
+        if (bytes.size() >= magic.at && starts_with(bytes.subspan(magic.at), magic.bytes)) return magic.kind;
+    }
+    const std::string_view all(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
+    static constexpr std::string_view page = "a page in place of the file: the download failed, or wants a login";
+    if (all.find("<svg") != all.npos || all.starts_with("<?xml")) return {"SVG or XML data", page};
+    const auto unsigned_at = [&](std::size_t at) { return at < all.size() ? static_cast<unsigned char>(all[at]) : 0U; };
+    const std::string text = beginning_of_text(bytes);
+    if (all.find("<html") != all.npos || all.find("<!DOCTYPE html") != all.npos ||
+        text.find("<!doctype html") != text.npos || text.find("<html") != text.npos)
+        return {"HTML data", page};
+    if (const std::size_t first = text.find_first_not_of(" \t\r\n");
+        first != text.npos && (text[first] == '{' || text[first] == '['))
+        return {"JSON", "a config has no weights: name the folder it is in, or the file with the weights"};
+    // A map of MessagePack whose first key is a text.
+    const bool is_map = (unsigned_at(0) > 0x80 && unsigned_at(0) <= 0x8f && (unsigned_at(1) & 0xe0U) == 0xa0) ||
+                        (unsigned_at(0) == 0xde && (unsigned_at(3) & 0xe0U) == 0xa0);
+    if (is_map)
+        return {"MessagePack data (Flax)", "the model's PyTorch weights are read, as safetensors or of torch.save"};
+    // A ModelProto: ir_version, then the producer's name, domain, or the graph (onnx.proto, fields 1, 2, 4, 7 and 8).
+    if (unsigned_at(0) == 8 && unsigned_at(1) > 0 && unsigned_at(1) < 32 &&
+        std::string_view("\x12\x22\x3a\x42").find(static_cast<char>(unsigned_at(2))) != all.npos)
+        return {"an ONNX model", "the weights it was exported from are read, as safetensors or of torch.save"};
+    if (is_legacy_torch(bytes)) return {"a file of torch.save", ""};
+    if ((unsigned_at(0) == 0x80 && unsigned_at(1) <= 5) || all.starts_with("(dp") || all.starts_with("(lp")) {
+        return {"a pickle that torch.save did not write",
+                "load it with pickle in Python and save its tensors with torch.save or safetensors.torch.save_file"};
+    }
+    return {};
+}
+
+[[noreturn, gnu::cold]] TANDEM_INLINE void throw_other_kind(std::string_view where, std::string_view expected,
+                                                            std::span<const std::byte> bytes) {
+    FileKind kind = file_kind(bytes);
+    if (is_safetensors(bytes)) kind = {"a safetensors file", ""};
+    std::string found(kind.name);
+    if (found.empty()) {
+        const std::string_view text(reinterpret_cast<const char*>(bytes.data()),
+                                    std::min<std::size_t>(bytes.size(), 60));
+        found = is_text(bytes) ? "a text that begins '" + std::string(text.substr(0, text.find('\n'))) + "'"
+                               : "another kind of file, or one whose beginning is damaged";
+    }
+    if (!kind.advice.empty()) found += ": " + std::string(kind.advice);
+    throw Error(where, expected, found);
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/texts/mojibake_tables.hpp ----
 
 // What ftfy knows of characters that were decoded with the wrong codec.
@@ -37183,154 +38009,6 @@ TANDEM_INLINE char32_t without_c1(char32_t c) {
 }  // namespace tandem::inline TANDEM_ABI::detail
 
 #endif
-
-// ---- tandem/files/file_kind.impl.hpp ----
-
-// Definitions of files/file_kind.hpp.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-TANDEM_INLINE bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
-    return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
-TANDEM_INLINE bool is_legacy_torch(std::span<const std::byte> bytes) {
-    if (bytes.size() < 2 || bytes[0] != std::byte{0x80} || bytes[1] > std::byte{5}) return false;
-    const std::size_t frame = bytes.size() > 11 && bytes[2] == std::byte{0x95} ? 9 : 0;
-    return starts_with(bytes.subspan(2 + frame),
-                       std::string_view("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12));
-}
-
-TANDEM_INLINE bool is_zip(std::span<const std::byte> bytes) {
-    return starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "PK\x05\x06");
-}
-
-TANDEM_INLINE bool is_safetensors(std::span<const std::byte> bytes) {
-    std::uint64_t length = 0;
-    if (bytes.size() < 9) return false;
-    std::memcpy(&length, bytes.data(), sizeof length);
-    return length <= 100'000'000 &&
-           std::string_view("{ \t\r\n").find(static_cast<char>(bytes[8])) != std::string_view::npos;
-}
-
-/// Text up to its end or 512 bytes, in lower case; empty where a byte is none of ASCII's printable ones or whitespace.
-[[gnu::cold]] TANDEM_INLINE std::string beginning_of_text(std::span<const std::byte> bytes) {
-    std::string text;
-    for (const std::byte byte : bytes.first(std::min<std::size_t>(bytes.size(), 512))) {
-        const char letter = static_cast<char>(byte);
-        if ((letter < ' ' || letter > '~') && letter != '\n' && letter != '\r' && letter != '\t') return {};
-        text += letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
-    }
-    return text;
-}
-
-TANDEM_INLINE bool is_text(std::span<const std::byte> bytes) {
-    return !beginning_of_text(bytes).empty();
-}
-
-[[gnu::cold]] TANDEM_INLINE FileKind file_kind(std::span<const std::byte> bytes) {
-    struct Magic {
-        std::string_view bytes;
-        FileKind kind;
-        std::size_t at = 0;
-    };
-    static constexpr std::string_view unpack = "unpack it, and name the file that is in it";
-    static constexpr std::string_view gguf = "weights of llama.cpp; the model it was made from has them as safetensors";
-    static constexpr std::array<Magic, 34> magics{{
-        {"version https://git-lfs",
-         {"a Git LFS pointer, which stands for a file that was not downloaded", "run `git lfs pull` in its folder"}},
-        {"GIF8", {"GIF data", ""}},
-        {"\x89PNG\r\n\x1a\n", {"PNG data", ""}},
-        {"\xff\xd8\xff", {"JPEG data", ""}},
-        {"WEBP", {"WebP data", ""}, 8},
-        {{"II*\0", 4}, {"TIFF data", ""}},
-        {{"MM\0*", 4}, {"TIFF data", ""}},
-        {"BM", {"BMP data", ""}},
-        {"ftypavi", {"AVIF data", ""}, 4},
-        {"ftyphe", {"HEIC data", ""}, 4},
-        {"ftypmif1", {"HEIC data", ""}, 4},
-        {"ftypmsf1", {"HEIC data", ""}, 4},
-        {{"\xff\x0a", 2}, {"JPEG XL data", ""}},
-        {{"\0\0\0\x0cJXL ", 8}, {"JPEG XL data", ""}},
-        {"ftyp", {"a video", ""}, 4},
-        {"%PDF", {"PDF data", ""}},
-        {"\x1f\x8b", {"gzip data", unpack}},
-        {"BZh", {"bzip2 data", unpack}},
-        {{"\xfd\x37zXZ\0", 6}, {"xz data", unpack}},
-        {"\x28\xb5\x2f\xfd", {"zstd data", unpack}},
-        {"7z\xbc\xaf\x27\x1c", {"a 7-Zip archive", unpack}},
-        {"Rar!", {"a RAR archive", unpack}},
-        {"GGUF", {"a GGUF file", gguf}},
-        {"lmgg", {"a GGML file", gguf}},
-        {"tjgg", {"a GGML file", gguf}},
-        {"\x93NUMPY", {"a NumPy array (.npy)", "torch.save or safetensors keep several tensors with their names"}},
-        {"\x89HDF\r\n\x1a\n",
-         {"an HDF5 file (Keras, TensorFlow)", "the model's PyTorch weights are read, as safetensors or of torch.save"}},
-        {"TFL3",
-         {"a TensorFlow Lite model", "the model's PyTorch weights are read, as safetensors or of torch.save"},
-         4},
-        {"ORTM",
-         {"a model of ONNX Runtime", "the weights it was exported from are read, as safetensors or of torch.save"},
-         4},
-        {{"sys_info\0", 9},
-         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
-        {{"storages\0", 9},
-         {"a file of torch.save before PyTorch 0.2 (tar)", "load it with torch.load and save it again"}},
-        {"ustar", {"a tar archive", unpack}, 257},
-        {"\x7f"
-         "ELF",
-         {"a program or library", ""}},
-        {"SQLite format 3", {"an SQLite database", ""}},
-    }};
-    if (bytes.empty()) return {"an empty file", "the download or the copy failed"};
-    if (is_safetensors(bytes)) return {};
-    for (const Magic& magic : magics) {
-        if (bytes.size() >= magic.at && starts_with(bytes.subspan(magic.at), magic.bytes)) return magic.kind;
-    }
-    const std::string_view all(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512));
-    static constexpr std::string_view page = "a page in place of the file: the download failed, or wants a login";
-    if (all.find("<svg") != all.npos || all.starts_with("<?xml")) return {"SVG or XML data", page};
-    const auto unsigned_at = [&](std::size_t at) { return at < all.size() ? static_cast<unsigned char>(all[at]) : 0U; };
-    const std::string text = beginning_of_text(bytes);
-    if (all.find("<html") != all.npos || all.find("<!DOCTYPE html") != all.npos ||
-        text.find("<!doctype html") != text.npos || text.find("<html") != text.npos)
-        return {"HTML data", page};
-    if (const std::size_t first = text.find_first_not_of(" \t\r\n");
-        first != text.npos && (text[first] == '{' || text[first] == '['))
-        return {"JSON", "a config has no weights: name the folder it is in, or the file with the weights"};
-    // A map of MessagePack whose first key is a text.
-    const bool is_map = (unsigned_at(0) > 0x80 && unsigned_at(0) <= 0x8f && (unsigned_at(1) & 0xe0U) == 0xa0) ||
-                        (unsigned_at(0) == 0xde && (unsigned_at(3) & 0xe0U) == 0xa0);
-    if (is_map)
-        return {"MessagePack data (Flax)", "the model's PyTorch weights are read, as safetensors or of torch.save"};
-    // A ModelProto: ir_version, then the producer's name, domain, or the graph (onnx.proto, fields 1, 2, 4, 7 and 8).
-    if (unsigned_at(0) == 8 && unsigned_at(1) > 0 && unsigned_at(1) < 32 &&
-        std::string_view("\x12\x22\x3a\x42").find(static_cast<char>(unsigned_at(2))) != all.npos)
-        return {"an ONNX model", "the weights it was exported from are read, as safetensors or of torch.save"};
-    if (is_legacy_torch(bytes)) return {"a file of torch.save", ""};
-    if ((unsigned_at(0) == 0x80 && unsigned_at(1) <= 5) || all.starts_with("(dp") || all.starts_with("(lp")) {
-        return {"a pickle that torch.save did not write",
-                "load it with pickle in Python and save its tensors with torch.save or safetensors.torch.save_file"};
-    }
-    return {};
-}
-
-[[noreturn, gnu::cold]] TANDEM_INLINE void throw_other_kind(std::string_view where, std::string_view expected,
-                                                            std::span<const std::byte> bytes) {
-    FileKind kind = file_kind(bytes);
-    if (is_safetensors(bytes)) kind = {"a safetensors file", ""};
-    std::string found(kind.name);
-    if (found.empty()) {
-        const std::string_view text(reinterpret_cast<const char*>(bytes.data()),
-                                    std::min<std::size_t>(bytes.size(), 60));
-        found = is_text(bytes) ? "a text that begins '" + std::string(text.substr(0, text.find('\n'))) + "'"
-                               : "another kind of file, or one whose beginning is damaged";
-    }
-    if (!kind.advice.empty()) found += ": " + std::string(kind.advice);
-    throw Error(where, expected, found);
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/images/orientation.impl.hpp ----
 

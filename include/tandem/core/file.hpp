@@ -33,6 +33,10 @@ private:
     std::span<const std::byte> bytes_;
 };
 
+/// Fills `bytes` from byte `offset` of a file on. Throws Error with path, operation and the system's reason, also where the file ends
+/// before.
+void read_part(const std::filesystem::path& path, std::size_t offset, std::span<std::byte> bytes);
+
 /// Replaces the contents of `path` by the parts, one after the other: whatever happens, kill and power loss included,
 /// the path afterwards holds the whole old file (or none, if there was none) or the whole new one.
 /// Writes `path`.tandem-tmp in the same folder, fsyncs it, renames it, fsyncs the folder. Writers of the same path wait

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -49,6 +50,19 @@ TANDEM_INLINE void MappedFile::forget(std::span<const std::byte> part) const {
     const auto first = static_cast<std::size_t>(part.data() - bytes_.data());
     const std::size_t begin = (first + page - 1) / page * page, end = (first + part.size()) / page * page;
     if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED);
+}
+
+TANDEM_INLINE void read_part(const std::filesystem::path& path, std::size_t offset, std::span<std::byte> bytes) {
+    detail::FileCalls calls;
+    const detail::Descriptor<> file(calls, detail::uninterrupted([&] { return calls.open(path.c_str(), O_RDONLY | O_NONBLOCK); }));
+    if (file.number() < 0) detail::throw_file_error(path, "open");
+    for (std::size_t done = 0; done < bytes.size();) {
+        const auto count = detail::uninterrupted(
+            [&] { return ::pread(file.number(), bytes.data() + done, bytes.size() - done, static_cast<::off_t>(offset + done)); });
+        if (count < 0) detail::throw_file_error(path, "read");
+        if (count == 0) throw Error(path.string(), "a file of " + std::to_string(offset + bytes.size()) + " bytes or more", "a shorter one");
+        done += static_cast<std::size_t>(count);
+    }
 }
 
 TANDEM_INLINE void write_file_atomically(const std::filesystem::path& path,

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <tandem/core/random.hpp>
+#include <tandem/data/view.hpp>
 #include <tandem/images/image.hpp>
 #include <tandem/images/transform.hpp>
 #include <tandem/texts/tokenizer.hpp>
@@ -46,6 +47,8 @@ struct PairOptions {
     DecodeOptions decode{};
     bool strict = false;                        ///< a damaged, missing or oversized image is an Error, not skipped
     std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
+
+    ViewOptions view() const { return {preprocess, crop, flip, decode}; }
 };
 
 /// Pairs a Trainer trains on. Every image is read once when the set is made, in parallel; one that cannot be is skipped

@@ -68,12 +68,7 @@ TANDEM_INLINE void Pairs::fetch(std::size_t index, Random& random, std::span<flo
     const Item& item = items_[index];
     const std::size_t caption = item.first_caption + random.below(item.captions.size());
     std::copy_n(ids_.begin() + static_cast<std::ptrdiff_t>(caption * context_), context_, ids.begin());
-    const Preprocess& recipe = options_.preprocess;
-    const Image whole = this->image(index);
-    Image seen = options_.crop ? (*options_.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as)
-                               : fit_image(whole, recipe);
-    if (options_.flip > 0 && random.uniform() < options_.flip) seen = flip_horizontal(seen);
-    normalise(seen, recipe.mean, recipe.deviation, image);
+    detail::write_view(this->image(index), options_.view(), random, image);
 }
 
 TANDEM_INLINE void Pairs::fetch_image(std::size_t index, std::span<float> image) const {
@@ -91,34 +86,13 @@ TANDEM_INLINE void Pairs::fetch_image(std::size_t index, std::span<float> image)
     images.add(std::span<const std::uint64_t>(digests));
     for (const Item& item : items_) captions.add(item.captions.size());
     captions.add(std::span<const Id>(ids_));
-    const Preprocess& recipe = options_.preprocess;
-    std::string numbers = to_string(recipe.size) + ", stored " + to_string(options_.stored);
-    const auto add = [&](const char* name, const auto&... values) {
-        numbers += std::string(", ") + name;
-        ((numbers += ' ' + detail::to_text(static_cast<double>(values))), ...);
-    };
-    const auto colour = [&](const char* name, const std::optional<Colour>& value) {
-        if (value) add(name, value->red, value->green, value->blue);
-    };
-    add("fit", recipe.fit);
-    add("filter", recipe.filter);
-    add("mean", recipe.mean[0], recipe.mean[1], recipe.mean[2]);
-    add("deviation", recipe.deviation[0], recipe.deviation[1], recipe.deviation[2]);
-    add("resampling", recipe.resampling);
-    add("resize", recipe.resize);
-    add("resize_as", recipe.resize_as);
-    add("orientation", options_.decode.orientation);
-    add("floor_crop", recipe.floor_crop);
-    colour("padding", recipe.padding);
-    colour("background", options_.decode.background);
-    std::string crop = "none";
-    if (const auto& part = options_.crop) {
-        crop = detail::to_text(part->scale_low) + " to " + detail::to_text(part->scale_high) + " of the area, " +
-               detail::to_text(part->ratio_low) + " to " + detail::to_text(part->ratio_high) + " as wide";
-    }
-    return {{"pairs", std::to_string(size())},          {"captions", captions.text()}, {"images", images.text()},
-            {"images in memory", std::to_string(kept)}, {"preprocess", numbers},       {"crop", crop},
-            {"flip", detail::to_text(options_.flip)}};
+    std::map<std::string, std::string> all = detail::describe_view(options_.view());
+    all.merge(std::map<std::string, std::string>{{"pairs", std::to_string(size())},
+                                                 {"captions", captions.text()},
+                                                 {"images", images.text()},
+                                                 {"images in memory", std::to_string(kept)},
+                                                 {"stored", to_string(options_.stored)}});
+    return all;
 }
 
 TANDEM_INLINE std::uint64_t Pairs::digest_of(const Item& item) const {

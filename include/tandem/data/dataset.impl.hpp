@@ -1,0 +1,126 @@
+// Definitions of data/dataset.hpp.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <tandem/core/digest.hpp>
+#include <tandem/core/error.hpp>
+#include <tandem/core/random.hpp>
+#include <tandem/data/dataset.hpp>
+#include <tandem/data/samples.hpp>
+#include <tandem/data/view.hpp>
+#include <tandem/images/codec.hpp>
+#include <tandem/images/image.hpp>
+#include <tandem/images/transform.hpp>
+
+#if __has_include(<png.h>) && __has_include(<jpeglib.h>) && __has_include(<jconfig.h>) && __has_include(<utf8proc.h>) && \
+    __has_include(<zlib.h>) && __has_include(<zconf.h>)
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE Dataset::Dataset(SampleList samples, AnyTokenizer tokenizer, std::size_t context, DatasetOptions options)
+    : samples_(std::move(samples)), tokenizer_(std::move(tokenizer)), context_(context), options_(std::move(options)) {
+    if (!samples_.samples.empty()) return;
+    std::string found = "none";
+    for (const auto& [cause, files] : samples_.faults) {
+        std::size_t count = 0;
+        for (const auto& [file, times] : files) count += times;
+        found += "; left out " + std::to_string(count) + ": " + cause + " (" + files.begin()->first + (files.size() > 1 ? " and others)" : ")");
+    }
+    throw Error("Dataset", "pairs of a picture and a caption", found);
+}
+
+template <class Read>
+auto Dataset::patiently(const Read& read) const {
+    double wait = options_.retry_seconds;
+    for (std::size_t tries = 0;; ++tries) {
+        try {
+            return read();
+        } catch (const Error& error) {
+            if (tries == options_.retries) {
+                if (tries == 0) throw;
+                throw Error(error.where(), std::string(error.what()).substr(error.where().size() + 2) + ", tried " + std::to_string(tries + 1) + " times");
+            }
+        }
+        std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+        wait *= 2;
+    }
+}
+
+TANDEM_INLINE std::vector<std::string> Dataset::captions(std::size_t index) const {
+    return patiently([&] { return captions_of(samples_, index); });
+}
+
+TANDEM_INLINE Image Dataset::image(std::size_t index) const {
+    const std::vector<std::byte> bytes = patiently([&] { return picture_of(samples_, index); });
+    return decode_image(bytes, name(index), options_.view.decode);
+}
+
+TANDEM_INLINE bool Dataset::decode(std::size_t index, Image& image) const {
+    const std::vector<std::byte> bytes = patiently([&] { return picture_of(samples_, index); });
+    try {
+        image = decode_image(bytes, name(index), options_.view.decode);
+        return true;
+    } catch (const Error& error) {
+        if (options_.strict) throw;
+        const bool is_oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
+        const std::lock_guard lock(damage_->guard);
+        if (damage_->samples.insert(index).second)
+            ++damage_->counts[is_oversized ? "oversized picture" : "damaged picture"][samples_.files[samples_.samples[index].file].string()];
+        return false;
+    }
+}
+
+TANDEM_INLINE void Dataset::fetch(std::size_t index, Random& random, std::span<float> image, std::span<Id> ids) const {
+    Image whole;
+    std::size_t seen = index;
+    for (std::size_t tries = 0; !decode(seen, whole); ++tries) {
+        if (tries + 1 == size()) throw Error("Dataset", "a picture that can be decoded", "none among " + std::to_string(size()));
+        seen = (seen + 1) % size();
+    }
+    const std::vector<std::string> texts = captions(seen);
+    tokenizer_.encode(texts[random.below(texts.size())], ids);
+    detail::write_view(whole, options_.view, random, image);
+}
+
+TANDEM_INLINE bool Dataset::fetch_image(std::size_t index, std::span<float> image) const {
+    Image whole;
+    if (!decode(index, whole)) return false;
+    preprocess(whole, options_.view.preprocess, image);
+    return true;
+}
+
+TANDEM_INLINE FaultCounts Dataset::faults() const {
+    FaultCounts all = samples_.faults;
+    const std::lock_guard lock(damage_->guard);
+    for (const auto& [cause, files] : damage_->counts) {
+        for (const auto& [file, count] : files) all[cause][file] += count;
+    }
+    return all;
+}
+
+[[gnu::cold]] TANDEM_INLINE std::map<std::string, std::string> Dataset::fingerprint() const {
+    std::map<std::string, std::string> all = detail::describe_view(options_.view);
+    Digest tokens;
+    std::vector<Id> ids(context_);
+    for (std::size_t i = 0; i < 16; ++i) {
+        tokenizer_.encode(captions(i * (size() - 1) / 15)[0], ids);
+        tokens.add(std::span<const Id>(ids));
+    }
+    Digest samples;
+    samples.add(samples_.digest);
+    all.merge(std::map<std::string, std::string>{{"pairs", std::to_string(size())}, {"samples", samples.text()}, {"ids", tokens.text()}});
+    return all;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif
