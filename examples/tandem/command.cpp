@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
+#include <exception>
 #include <system_error>
 #include <utility>
 
@@ -90,10 +92,20 @@ int Arguments::layer(const std::string& name, int otherwise) const {
     return static_cast<int>(*value);
 }
 
-std::vector<Command> commands() {
-    return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(), segment_command(), ask_command(),
-            condition_command(), draw_command(), index_command(), search_command(), tag_command(), recommend_command(), moderate_command(),
-            curate_command(), serve_command()};
+int exit_code(const std::string& name, const std::function<int()>& work) {
+    try {
+        const int code = work();
+        // What was printed may not have arrived: a full disk, a closed pipe.
+        if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+            throw td::Error("standard output", "cannot be written");
+        return code;
+    } catch (const UsageError& error) {
+        std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());
+        return wrong_usage;
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());
+        return not_done;
+    }
 }
 
 }  // namespace program

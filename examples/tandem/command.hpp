@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <optional>
@@ -93,7 +94,7 @@ Command recommend_command();
 Command moderate_command();
 Command curate_command();
 
-/// All of them, in the order in which they are listed.
-std::vector<Command> commands();
+/// What a program ends with that does this work: an error is said on standard error behind the program's name, as is output that did not arrive.
+int exit_code(const std::string& name, const std::function<int()>& work);
 
 }  // namespace program

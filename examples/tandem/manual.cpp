@@ -36,8 +36,8 @@ std::string wrapped(const std::string& text, std::size_t indent, std::size_t use
     return lines;
 }
 
-std::string usage(const Command& command) {
-    return std::string("tandem ") + command.name + " " + command.synopsis;
+std::string usage(const Command& command, const std::string& program) {
+    return program + command.name + " " + command.synopsis;
 }
 
 struct Outcome {
@@ -207,9 +207,9 @@ std::string overview(const std::vector<Command>& commands) {
            exit_codes();
 }
 
-std::string help(const Command& command) {
+std::string help(const Command& command, const std::string& program) {
     constexpr std::size_t name_width = 15, value_width = 24;
-    std::string text = usage(command) + "\n\n" + wrapped(command.description, 0, 0) + "\n\n";
+    std::string text = usage(command, program) + "\n\n" + wrapped(command.description, 0, 0) + "\n\n";
     for (const Option& option : command.options) {
         std::string head = "  " + std::string(option.name);
         head.resize(std::max(head.size() + 1, name_width), ' ');

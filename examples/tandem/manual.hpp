@@ -13,8 +13,8 @@ std::string version();
 /// tandem --help.
 std::string overview(const std::vector<Command>& commands);
 
-/// tandem COMMAND --help.
-std::string help(const Command& command);
+/// tandem COMMAND --help; `program` is what stands before the command's name.
+std::string help(const Command& command, const std::string& program = "tandem ");
 
 /// tandem.1 and tandem-COMMAND.1, for man(7).
 std::string manual_of_all(const std::vector<Command>& commands);

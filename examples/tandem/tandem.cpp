@@ -1,7 +1,6 @@
 // The program `tandem`: one command line for what people do with a CLIP.
 #include <algorithm>
 #include <cstdio>
-#include <exception>
 #include <functional>
 #include <string>
 #include <vector>
@@ -14,6 +13,13 @@
 namespace {
 
 using namespace program;
+
+/// All of them, in the order in which they are listed.
+std::vector<Command> commands() {
+    return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(), segment_command(), ask_command(),
+            condition_command(), draw_command(), index_command(), search_command(), tag_command(), recommend_command(), moderate_command(),
+            curate_command(), serve_command()};
+}
 
 int run(const std::vector<std::string>& words) {
     const std::vector<Command> known = commands();
@@ -53,17 +59,5 @@ int run(const std::vector<std::string>& words) {
 int main(int count, char** arguments) {
     // A message names the command that it is about.
     const std::string name = count > 1 && arguments[1][0] != '-' ? "tandem " + std::string(arguments[1]) : "tandem";
-    try {
-        const int code = run(std::vector<std::string>(arguments + std::min(count, 1), arguments + count));
-        // What was printed may not have arrived: a full disk, a closed pipe.
-        if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-            throw td::Error("standard output", "cannot be written");
-        return code;
-    } catch (const UsageError& error) {
-        std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());
-        return wrong_usage;
-    } catch (const std::exception& error) {
-        std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());
-        return not_done;
-    }
+    return exit_code(name, [&] { return run(std::vector<std::string>(arguments + std::min(count, 1), arguments + count)); });
 }

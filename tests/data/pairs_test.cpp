@@ -206,7 +206,7 @@ TEST_CASE("a fingerprint names what training depends on: each change alone chang
     CHECK(with([](auto& o) { o.preprocess.resize_as = td::ResizeAs::rgb; }) == "preprocess;");
     CHECK(with([](auto& o) { o.decode.background = td::white; }) == "preprocess;");
     CHECK(with([](auto& o) { o.preprocess.filter = td::Filter::bilinear; }) == "preprocess;");
-    CHECK(with([](auto& o) { o.stored = 11; }) == "images;preprocess;");
+    CHECK(with([](auto& o) { o.stored = 11; }) == "images;stored;");
     CHECK(with([](auto& o) { o.memory = 0; }) == "images;images in memory;");
 
     // The same sizes and captions, one pixel value apart.

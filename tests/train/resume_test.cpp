@@ -117,6 +117,8 @@ TEST_CASE("a run with another optimizer, a locked tower and rates of its own goe
     toy::Model resumed{td::Seed{3}};
     train(resumed, options);
     CHECK(toy::bytes_of(resumed) == toy::bytes_of(whole));
+    options.rate_factor = [](std::string_view name) { return name == "visual.proj" ? 0.25 : 1.0; };
+    CHECK_THROWS_WITH(train(resumed, options), Contains("rate factors"));
     options.lock_text = false;
     CHECK_THROWS_WITH(train(resumed, options), Contains("rate factors"));
 }

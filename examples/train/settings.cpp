@@ -1,0 +1,305 @@
+#include "settings.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <ctime>
+#include <map>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace training {
+
+namespace {
+
+using program::Arguments;
+using program::UsageError;
+
+/// Options of open_clip's that are not here (open_clip_train/params.py), and what to do instead.
+const std::map<std::string, const char*, std::less<>> elsewhere{
+    {"--train-data-upsampling-factors", "name the shards of a source several times in --train-data"},
+    {"--val-num-samples", "leave it out: the pairs are counted"},
+    {"--dataset-resampled", "leave it out: every pair comes once an epoch, and runs go on within one"},
+    {"--image-key", "leave it out: jpg, jpeg, png and webp are read"},
+    {"--text-key", "leave it out: txt, caption and json are read"},
+    {"--json-text-key", "name the caption \"caption\" or \"captions\" in the JSON"},
+    {"--json-text-key-probs", "leave it out: one of all captions is drawn, all alike"},
+    {"--imagenet-v2", "give --imagenet-val that folder"},
+    {"--cache-dir", "leave it out: nothing is downloaded"},
+    {"--log-local", "leave it out: there is one process"},
+    {"--workers", "leave it out: all cores decode ahead (taskset limits them)"},
+    {"--opt-kwargs", "see --beta1, --beta2, --eps, --momentum"},
+    {"--text-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-text"},
+    {"--image-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-image"},
+    {"--visual-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-image"},
+    {"--wd-exclude", "leave it out: vectors and scalars do not decay"},
+    {"--use-bn-sync", "leave it out: a batch is normalised as a whole"},
+    {"--skip-scheduler", "--lr-scheduler const --warmup 0"},
+    {"--pretrained-image", "--pretrained with a checkpoint of both towers"},
+    {"--lock-image-freeze-bn-stats", "leave it out: a locked tower's running means stay"},
+    {"--lock-text-unlocked-layers", "lock all of the tower with --lock-text, or none"},
+    {"--lock-text-freeze-layer-norm", "leave it out: --lock-text locks norms too"},
+    {"--image-mean", "put it into the preprocessor's config beside --pretrained"},
+    {"--image-std", "put it into the preprocessor's config beside --pretrained"},
+    {"--image-interpolation", "put it into the preprocessor's config beside --pretrained"},
+    {"--image-resize-mode", "put it into the preprocessor's config beside --pretrained"},
+    {"--grad-checkpointing", "--accum-freq with a smaller --batch-size: memory is that of one part, and gradients are exact"},
+    {"--local-loss", "leave it out: there is one process, and the loss is computed in tiles"},
+    {"--gather-with-grad", "leave it out: there is one process"},
+    {"--force-context-length", "write it into the architecture at the top of examples/train/train.cpp"},
+    {"--force-image-size", "write it into the architecture at the top of examples/train/train.cpp (td::with_image_size)"},
+    {"--force-quick-gelu", "write it into the architecture at the top of examples/train/train.cpp (td::with_activation)"},
+    {"--force-patch-dropout", "write it into the architecture at the top of examples/train/train.cpp (.patch_dropout)"},
+    {"--force-custom-text", "leave it out"},
+    {"--torchcompile", "leave it out: models are compiled"},
+    {"--torchscript", "leave it out: models are compiled"},
+    {"--device", "leave it out: it trains on the CPU"},
+    {"--report-to", "leave it out: JSON lines, TensorBoard's files and report.html are always written"},
+    {"--wandb-notes", "leave it out"},
+    {"--wandb-project-name", "leave it out"},
+    {"--debug", "leave it out"},
+    {"--copy-codebase", "leave it out: a snapshot names all that its run depends on"},
+    {"--fsdp", "leave it out: there is one process"},
+    {"--dist-url", "leave it out: there is one process"},
+    {"--dist-backend", "leave it out: there is one process"},
+    {"--log-metric-every-n-steps", "--log-every-n-steps"},
+    {"--remote-sync", "rsync the folder --logs: its files are replaced as wholes"},
+    {"--distill-model", "leave it out: distillation is not here"},
+    {"--distill-pretrained", "leave it out: distillation is not here"},
+    {"--coca-caption-loss-weight", "leave it out: CoCa is not here"},
+    {"--coca-contrastive-loss-weight", "leave it out: CoCa is not here"},
+    {"--loss-dist-impl", "leave it out: there is one process"},
+    {"--use-naflex", "leave it out: NaFlex is not here"},
+    {"--length-bucketing", "leave it out: captions cost as many tokens as they have"},
+    {"--val-retrieval-chunk-size", "leave it out"},
+    {"--val-retrieval-precision", "leave it out: it is fp32"},
+};
+
+std::string joined(const std::vector<std::string>& words) {
+    std::string all;
+    for (const std::string& word : words) all += (all.empty() ? "" : "|") + word;
+    return all;
+}
+
+/// "(0.4, 1.0)" or "0.4,1.0".
+std::array<double, 2> two_numbers(const std::string& name, std::string text) {
+    std::erase_if(text, [](char c) { return c == '(' || c == ')' || c == '[' || c == ']' || c == ' '; });
+    const std::size_t comma = text.find(',');
+    std::array<double, 2> found{};
+    const auto number = [&](std::string_view part, double& to) {
+        const auto [end, fault] = std::from_chars(part.data(), part.data() + part.size(), to);
+        return fault == std::errc() && end == part.data() + part.size();
+    };
+    const std::string_view all = text;
+    if (comma == std::string::npos || !number(all.substr(0, comma), found[0]) || !number(all.substr(comma + 1), found[1]) || !(found[0] > 0 && found[0] <= found[1]))
+        throw UsageError("--aug-cfg " + name, "two numbers above 0, the smaller one first, as (0.4,1.0)", text);
+    return found;
+}
+
+void read_augmentation(const std::string& text, Settings& settings) {
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = std::min(text.find(' ', begin), text.size());
+        const std::string word = text.substr(begin, end - begin);
+        begin = end + 1;
+        if (word.empty()) continue;
+        const std::size_t equals = word.find('=');
+        const std::string name = word.substr(0, equals), value = equals == std::string::npos ? "" : word.substr(equals + 1);
+        if (name == "scale") {
+            const auto [low, high] = two_numbers(name, value);
+            if (high > 1) throw UsageError("--aug-cfg scale", "shares of the area, at most 1", value);
+            settings.crop.scale_low = low, settings.crop.scale_high = high;
+        } else if (name == "ratio") {
+            const auto [low, high] = two_numbers(name, value);
+            settings.crop.ratio_low = low, settings.crop.ratio_high = high;
+        } else if (name == "hflip") {
+            const auto [last, fault] = std::from_chars(value.data(), value.data() + value.size(), settings.hflip);
+            if (fault != std::errc() || last != value.data() + value.size() || !(settings.hflip >= 0 && settings.hflip <= 1))
+                throw UsageError("--aug-cfg hflip", "a number from 0 to 1", value);
+        } else {
+            throw UsageError("--aug-cfg", "scale=(low,high), ratio=(low,high) or hflip=share", word);
+        }
+    }
+}
+
+std::string default_name(const Settings& settings) {
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    ::localtime_r(&now, &local);
+    std::array<char, 32> text;
+    std::strftime(text.data(), text.size(), "%Y_%m_%d-%H_%M_%S", &local);
+    return std::string(text.data()) + "-model_" + settings.model + "-b_" + std::to_string(settings.batch_size) + "-p_" + settings.precision;
+}
+
+}  // namespace
+
+program::Command command(const std::vector<std::string>& models, int (*run)(const Arguments& arguments)) {
+    static const std::string known = joined(models);
+    return {"train",
+            "train or fine-tune a CLIP on image-text pairs, under open_clip's options",
+            "",
+            "--train-data PATH [--val-data PATH] [--batch-size N] [--epochs N] [--name NAME]",
+            "Trains the architecture at the top of examples/train/train.cpp, or another of --model. The folder LOGS/NAME gets model.safetensors "
+            "with tokenizer/ (what `tandem` and td::load open), checkpoints/, log.jsonl (a line a report), TensorBoard's events, and report.html, which is "
+            "rewritten as the run goes on. A run that is killed goes on with the same command and --resume latest, in the same bits as if nothing had "
+            "happened. Samples that are damaged are left out and counted by cause and file. Exit code 3 after SIGTERM or SIGINT: saved, to be resumed.",
+            {{"--train-data", "PATH", "shards (data/{000..099}.tar::more.tar), a table, or a folder of pictures with captions"},
+             {"--val-data", "PATH", "pairs of the same type that are not trained on: retrieval is measured on them"},
+             {"--dataset-type", "webdataset|csv|folder|synthetic", "what --train-data is (default: by its ending; synthetic needs none)"},
+             {"--train-num-samples", "N", "of a synthetic data set; any other is counted"},
+             {"--csv-separator", "CHARACTER", "of a table (default: a tab)"},
+             {"--csv-img-key", "NAME", "its column of paths (default filepath)"},
+             {"--csv-caption-key", "NAME", "its column of captions (default title)"},
+             {"--strict", "", "the first damaged sample ends the run"},
+             {"--max-image-pixels", "N", "pixels of a picture, beyond which it is left out (default 178956970, as Pillow's)"},
+             {"--batch-size", "N", "pairs in memory at a time (default 64)"},
+             {"--accum-freq", "K", "the batch is K times as large, with the whole batch's gradients (default 1)"},
+             {"--epochs", "N", "how often every pair is seen (default 32)"},
+             {"--opt", "adamw|lion|sgd", "the optimizer (default adamw)"},
+             {"--lr", "RATE", "its rate (default 5e-4)"},
+             {"--beta1", "NUMBER", "of AdamW and Lion (default 0.9)"},
+             {"--beta2", "NUMBER", "of AdamW (default 0.98 where the image tower has blocks, else 0.999) and Lion (0.99)"},
+             {"--eps", "NUMBER", "of AdamW (default 1e-6 where the image tower has blocks, else 1e-8)"},
+             {"--momentum", "NUMBER", "of SGD (default 0.9)"},
+             {"--wd", "NUMBER", "weight decay of matrices (default 0.2)"},
+             {"--warmup", "STEPS", "of a rising rate (default 10000, at most a tenth of the run)"},
+             {"--lr-scheduler", "cosine|const|const-cooldown", "what the rate does then (default cosine)"},
+             {"--epochs-cooldown", "N", "of const-cooldown, at the end"},
+             {"--lr-cooldown-end", "SHARE", "of the rate, where the cooldown ends (default 0)"},
+             {"--lr-cooldown-power", "NUMBER", "of the cooldown's polynomial (default 1)"},
+             {"--grad-clip-norm", "NUMBER", "longer gradients are cut to it (default: never)"},
+             {"--precision", "fp32|amp_bf16", "of products (default fp32)"},
+             {"--model", known.c_str(), "the architecture (default: the one in train.cpp)"},
+             {"--pretrained", "PATH", "weights to begin with: what td::load reads"},
+             {"--tokenizer", "PATH", "default: what lies beside --pretrained, or one that is learned from the captions"},
+             {"--siglip", "", "SigLIP's loss, as architectures with .logit_bias have it"},
+             {"--lock-image", "", "leave the image tower as it is"},
+             {"--lock-image-unlocked-groups", "N", "but for its last N groups of parameters (open_clip's, of a ViT)"},
+             {"--lock-text", "", "leave the text tower as it is"},
+             {"--aug-cfg", "SETTINGS", "scale=(0.9,1.0) ratio=(0.75,1.3333) hflip=0: what is cropped and mirrored"},
+             {"--imagenet-val", "DIR", "a folder of classes, named as their folders: zero-shot accuracy is measured on it"},
+             {"--val-frequency", "EPOCHS", "between measurements on --val-data (default 1)"},
+             {"--zeroshot-frequency", "EPOCHS", "between those on --imagenet-val (default 2)"},
+             {"--save-frequency", "EPOCHS", "between checkpoints epoch_N.safetensors (default 1)"},
+             {"--save-most-recent", "", "keep epoch_latest.safetensors as well"},
+             {"--delete-previous-checkpoint", "", "keep the last epoch_N alone"},
+             {"--snapshot-steps", "N", "between snapshots, from which --resume goes on (default 100)"},
+             {"--resume", "latest", "go on from the run's snapshot, if there is one"},
+             {"--logs", "DIR", "where runs are (default logs)"},
+             {"--name", "NAME", "of this one (default: date, model, batch size and precision)"},
+             {"--log-every-n-steps", "N", "between reports (default 100)"},
+             {"--seed", "N", "of weights, order and crops (default 0)"}},
+            run};
+}
+
+std::vector<std::string> as_words(int count, char** arguments) {
+    std::vector<std::string> words;
+    bool in_augmentation = false;
+    for (int i = 1; i < count; ++i) {
+        std::string word = arguments[i];
+        if (!word.starts_with("--")) {
+            if (in_augmentation && words.back() != "--aug-cfg") {
+                words.back() += " " + word;
+            } else {
+                words.push_back(word);
+            }
+            continue;
+        }
+        const std::size_t equals = word.find('=');
+        const std::string name = word.substr(0, equals);
+        if (const auto known = elsewhere.find(name); known != elsewhere.end())
+            throw UsageError(name, std::string("open_clip has it, this program not: ") + known->second);
+        if (name.starts_with("--naflex") || name.starts_with("--audio") || name.starts_with("--torchcompile") || name.starts_with("--fsdp") || name.starts_with("--remote-sync"))
+            throw UsageError(name, "open_clip has it, this program not: leave it out");
+        in_augmentation = name == "--aug-cfg";
+        words.push_back(name);
+        if (equals != std::string::npos) words.push_back(word.substr(equals + 1));
+    }
+    return words;
+}
+
+Settings read_settings(const Arguments& given, const std::vector<std::string>& models) {
+    Settings settings;
+    constexpr std::size_t many = std::size_t{1} << 40;
+    const auto optional_number = [&](const char* name, int most) -> std::optional<double> {
+        if (!given.has(name)) return std::nullopt;
+        return given.real(name, 0, 0, most);
+    };
+    settings.dataset_type = given.choose("--dataset-type", "auto", {"webdataset", "csv", "folder", "synthetic", "auto"});
+    settings.train_data = settings.dataset_type == "synthetic" ? "" : given.require("--train-data");
+    if (settings.dataset_type == "synthetic" && given.has("--train-data")) throw UsageError("--train-data", "none with --dataset-type synthetic", given.get("--train-data"));
+    if (settings.dataset_type == "auto") {
+        const std::string ending = std::filesystem::path(settings.train_data).extension().string();
+        settings.dataset_type = ending == ".tar" ? "webdataset" : ending == ".csv" || ending == ".tsv" ? "csv" : "folder";
+    }
+    settings.val_data = given.get("--val-data");
+    settings.train_num_samples = given.number("--train-num-samples", 0, many);
+    if (settings.dataset_type == "synthetic") settings.train_num_samples = std::max<std::size_t>(settings.train_num_samples, 1);
+    settings.table.image_key = given.get("--csv-img-key", settings.table.image_key);
+    settings.table.caption_key = given.get("--csv-caption-key", settings.table.caption_key);
+    if (given.has("--csv-separator")) {
+        const std::string text = given.get("--csv-separator");
+        if (text != "\\t" && text.size() != 1) throw UsageError("--csv-separator", "one character, or \\t", text);
+        settings.table.separator = text == "\\t" ? '\t' : text[0];
+    }
+    settings.strict = given.has("--strict");
+    settings.max_image_pixels = given.number("--max-image-pixels", settings.max_image_pixels, many);
+    settings.batch_size = given.number("--batch-size", settings.batch_size);
+    settings.accum_freq = given.number("--accum-freq", settings.accum_freq);
+    settings.epochs = given.number("--epochs", settings.epochs);
+    settings.opt = given.choose("--opt", settings.opt, {"adamw", "lion", "sgd"});
+    settings.lr = given.real("--lr", settings.lr, 0, 1000);
+    settings.beta1 = optional_number("--beta1", 1);
+    settings.beta2 = optional_number("--beta2", 1);
+    settings.eps = optional_number("--eps", 1);
+    settings.momentum = optional_number("--momentum", 1);
+    const auto of = [&](const char* option, std::initializer_list<const char*> optimizers) {
+        if (given.has(option) && std::ranges::find(optimizers, settings.opt, [](const char* name) { return std::string(name); }) == optimizers.end())
+            throw UsageError(option, "an option of --opt " + settings.opt, option);
+    };
+    of("--beta1", {"adamw", "lion"}), of("--beta2", {"adamw", "lion"}), of("--eps", {"adamw"}), of("--momentum", {"sgd"});
+    settings.wd = given.real("--wd", settings.wd, 0, 1000);
+    if (given.has("--warmup")) settings.warmup = given.number("--warmup", 0, many, 0);
+    settings.lr_scheduler = given.choose("--lr-scheduler", settings.lr_scheduler, {"cosine", "const", "const-cooldown"});
+    settings.epochs_cooldown = given.number("--epochs-cooldown", 0);
+    if ((settings.lr_scheduler == "const-cooldown") != given.has("--epochs-cooldown"))
+        throw UsageError("--epochs-cooldown", "it and --lr-scheduler const-cooldown together", "one of them");
+    if (settings.epochs_cooldown > settings.epochs) throw UsageError("--epochs-cooldown", "at most --epochs, " + std::to_string(settings.epochs), given.get("--epochs-cooldown"));
+    settings.lr_cooldown_end = given.share("--lr-cooldown-end", settings.lr_cooldown_end);
+    settings.lr_cooldown_power = given.real("--lr-cooldown-power", settings.lr_cooldown_power, 0, 100);
+    settings.grad_clip_norm = given.real("--grad-clip-norm", settings.grad_clip_norm, 0, 1'000'000);
+    settings.precision = given.choose("--precision", settings.precision, {"fp32", "amp_bf16"});
+    settings.model = given.get("--model", models.front());
+    if (std::ranges::find(models, settings.model) == models.end())
+        throw UsageError("--model", "one of " + joined(models) + " (the build's TANDEM_TRAIN_MODELS), or an architecture in examples/train/train.cpp", settings.model);
+    settings.pretrained = given.get("--pretrained");
+    settings.tokenizer = given.get("--tokenizer");
+    settings.siglip = given.has("--siglip");
+    settings.lock_image = given.has("--lock-image");
+    settings.lock_text = given.has("--lock-text");
+    settings.lock_image_unlocked_groups = given.number("--lock-image-unlocked-groups", 0, 1000, 0);
+    if (settings.lock_image_unlocked_groups > 0 && !settings.lock_image)
+        throw UsageError("--lock-image-unlocked-groups", "--lock-image beside it", "none");
+    read_augmentation(given.get("--aug-cfg"), settings);
+    settings.imagenet_val = given.get("--imagenet-val");
+    settings.val_frequency = given.number("--val-frequency", settings.val_frequency);
+    settings.zeroshot_frequency = given.number("--zeroshot-frequency", settings.zeroshot_frequency);
+    settings.save_frequency = given.number("--save-frequency", settings.save_frequency);
+    settings.snapshot_steps = given.number("--snapshot-steps", settings.snapshot_steps);
+    settings.log_every_n_steps = given.number("--log-every-n-steps", settings.log_every_n_steps);
+    settings.save_most_recent = given.has("--save-most-recent");
+    settings.delete_previous_checkpoint = given.has("--delete-previous-checkpoint");
+    settings.resume = given.has("--resume");
+    if (settings.resume && given.get("--resume") != "latest")
+        throw UsageError("--resume", "latest: the snapshot of the run --name", given.get("--resume"));
+    if (settings.resume && !given.has("--name")) throw UsageError("--resume", "--name beside it, of the run that goes on", "none");
+    settings.logs = given.get("--logs", settings.logs.string());
+    settings.name = given.get("--name", default_name(settings));
+    if (settings.name.find('/') != std::string::npos || settings.name == "." || settings.name == "..")
+        throw UsageError("--name", "the name of a folder in --logs", settings.name);
+    settings.seed = given.number("--seed", 0, many, 0);
+    return settings;
+}
+
+}  // namespace training

@@ -1,0 +1,370 @@
+// A run: data, model, recipe and measurements, of any architecture.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <tandem/tandem.hpp>
+
+#include "../quickstart/preprocess.hpp"
+#include "records.hpp"
+#include "settings.hpp"
+
+namespace training {
+
+namespace fs = std::filesystem;
+
+/// What becomes the exit code of a run that a signal stopped: it is saved, and goes on with --resume latest.
+inline constexpr int stopped = 3;
+
+/// Set by SIGTERM and SIGINT.
+inline std::atomic<bool> stop_asked = false;
+
+/// The pairs that an option names.
+td::SampleList list_samples(const std::string& what, const Settings& settings);
+
+/// Says on standard error what of a data set is left out.
+void report_faults(const char* what, const td::FaultCounts& faults);
+
+/// The run's tokenizer: that of --tokenizer, what lies beside --pretrained, or in the run's folder one that is learned from captions.
+td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& samples, std::size_t vocabulary);
+
+/// The classes of --imagenet-val and their pictures.
+struct ClassFolder {
+    std::vector<std::string> classes;
+    std::vector<fs::path> pictures;
+    std::vector<std::size_t> labels;
+};
+ClassFolder read_classes(const fs::path& folder);
+
+/// Throws UsageError where the run's folder holds another run; makes it.
+void prepare_folder(const Settings& settings);
+
+/// What is trained on: a data set, or for measurements without one noise, with captions that differ. One type, so that a run is compiled once.
+struct Source {
+    const td::Dataset* data = nullptr;
+    std::size_t count = 0, vocabulary = 0;  ///< without data
+
+    std::size_t size() const { return data != nullptr ? data->size() : count; }
+    void fetch(std::size_t index, td::Random& random, std::span<float> image, std::span<td::Id> ids) const;
+    std::map<std::string, std::string> fingerprint() const;
+};
+
+/// The schedule that --lr-scheduler names; one type, so that a run is compiled once.
+struct Rates {
+    bool is_cosine = true;
+    td::WarmupCosine cosine{};
+    td::WarmupConstant constant{};
+
+    double at(const td::Progress& progress) const { return is_cosine ? cosine.at(progress) : constant.at(progress); }
+    void check() const { is_cosine ? cosine.check() : constant.check(); }
+};
+
+/// A model's embeddings of pictures that write(position, pixels) gives, [3, height, width] each; false leaves one out. `kept` gets the
+/// positions of the others.
+template <class Model, class Write>
+typename Model::Embeddings embed_pictures(const Model& model, std::size_t count, const Write& write, std::vector<std::size_t>& kept) {
+    constexpr std::size_t batch = 64, pixels = 3 * Model::architecture.vision.image.area();
+    std::vector<float> rows, buffer(batch * pixels);
+    std::vector<char> is_there(batch);
+    for (std::size_t first = 0; first < count; first += batch) {
+        const std::size_t part = std::min(batch, count - first);
+        td::parallel_for(part, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) is_there[i] = write(first + i, std::span(buffer).subspan(i * pixels, pixels));
+        });
+        std::size_t used = 0;
+        for (std::size_t i = 0; i < part; ++i) {
+            if (!is_there[i]) continue;
+            if (used != i) std::copy_n(buffer.data() + i * pixels, pixels, buffer.data() + used * pixels);
+            kept.push_back(first + i);
+            ++used;
+        }
+        if (used == 0) continue;
+        const auto embedded = model.encode_image(typename Model::Vision::Input(std::span<const float>(buffer).first(used * pixels), used));
+        rows.insert(rows.end(), embedded.data(), embedded.data() + embedded.size());
+    }
+    typename Model::Embeddings all(kept.size());
+    std::ranges::copy(rows, all.data());
+    return all;
+}
+
+template <auto config, class T>
+class Run {
+    using Model = td::Clip<config, T>;
+    static constexpr bool has_blocks = requires { config.vision.tokens(); };
+
+public:
+    explicit Run(const Settings& settings) : settings_(settings), model_(td::Seed{settings.seed}) {}
+
+    int operator()() {
+        if (settings_.siglip != config.logit_bias)
+            throw program::UsageError("--siglip", config.logit_bias ? "it, since this architecture has a logit bias" : "an architecture with .logit_bias = true", config.logit_bias ? "none" : "it");
+        prepare_folder(settings_);
+        td::Preprocess recipe = settings_.model == "architecture" ? quickstart::preprocess_of(config.vision.image)
+                                : config.logit_bias              ? td::siglip_preprocess(config.vision.image)
+                                                                 : td::openai_preprocess(config.vision.image);
+        if (!settings_.pretrained.empty()) {
+            recipe = td::load_preprocess(settings_.pretrained, recipe);
+            td::load_weights(model_, settings_.pretrained);
+        }
+        if (settings_.dataset_type == "synthetic") return train({.count = settings_.train_num_samples, .vocabulary = config.text.vocabulary});
+
+        td::SampleList training = list_samples(settings_.train_data, settings_);
+        tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
+        td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip}, .strict = settings_.strict};
+        options.view.decode.background = recipe.background;
+        options.view.decode.pixel_limit = settings_.max_image_pixels;
+        decode_ = options.view.decode;
+        recipe_ = recipe;
+        const td::Dataset data(std::move(training), *tokenizer_, config.text.context, options);
+        std::fprintf(stderr, "%zu pairs to train on\n", data.size());
+        report_faults("training", data.faults());
+        if (settings_.train_num_samples > 0 && settings_.train_num_samples != data.size())
+            std::fprintf(stderr, "--train-num-samples %zu is not what an epoch has: all %zu pairs\n", settings_.train_num_samples, data.size());
+        if (!settings_.val_data.empty()) {
+            validation_.emplace(list_samples(settings_.val_data, settings_), *tokenizer_, config.text.context, options);
+            std::fprintf(stderr, "%zu pairs to measure on\n", validation_->size());
+            report_faults("validation", validation_->faults());
+        }
+        if (!settings_.imagenet_val.empty()) classes_ = read_classes(settings_.imagenet_val);
+        const int code = train({.data = &data});
+        report_faults("training, with what could not be decoded", data.faults());
+        return code;
+    }
+
+private:
+    int train(const Source& data) {
+        const std::size_t batch = settings_.batch_size * settings_.accum_freq, batches = data.size() / batch;
+        if (batches == 0)
+            throw program::UsageError("--batch-size", "at most " + std::to_string(data.size()) + " pairs in a batch, of --batch-size times --accum-freq", std::to_string(batch));
+        steps_ = batches * settings_.epochs;
+        const std::size_t warmup = settings_.warmup.value_or(std::min<std::size_t>(10000, steps_ / 10));
+        if (warmup > steps_) throw program::UsageError("--warmup", "at most the run's " + std::to_string(steps_) + " steps", std::to_string(warmup));
+        td::TrainerOptions options{.batch = batch,
+                                   .micro_batch = settings_.accum_freq > 1 ? settings_.batch_size : 0,
+                                   .epochs = settings_.epochs,
+                                   .clip_norm = settings_.grad_clip_norm,
+                                   .seed = td::Seed{settings_.seed},
+                                   .snapshot = settings_.folder() / "checkpoints" / "snapshot.safetensors",
+                                   .snapshot_every = settings_.snapshot_steps,
+                                   .report_every = settings_.log_every_n_steps};
+        options.evaluate_every = batches;
+        options.lock_text = settings_.lock_text;
+        options.stop = &stop_asked;
+        if (settings_.lock_image && settings_.lock_image_unlocked_groups > 0) {
+            options.rate_factor = unlocked_groups(settings_.lock_image_unlocked_groups);
+        } else {
+            options.lock_image = settings_.lock_image;
+        }
+        Records records(settings_.folder(), {{"model", settings_.model},
+                                             {"parameters", std::to_string(td::parameter_count(config))},
+                                             {"pairs", std::to_string(data.size())},
+                                             {"batch", std::to_string(batch)},
+                                             {"epochs", std::to_string(settings_.epochs)},
+                                             {"optimizer", settings_.opt},
+                                             {"rate", shown(settings_.lr)},
+                                             {"precision", settings_.precision}});
+        Rates rates{.is_cosine = settings_.lr_scheduler == "cosine"};
+        rates.cosine.warmup = rates.constant.warmup = static_cast<double>(warmup) / static_cast<double>(steps_);
+        rates.constant.cooldown = static_cast<double>(settings_.epochs_cooldown) / static_cast<double>(settings_.epochs);
+        rates.constant.floor = settings_.lr_cooldown_end;
+        rates.constant.power = settings_.lr_cooldown_power;
+        return with_optimizer(data, options, rates, batches, records);
+    }
+
+    int with_optimizer(const Source& data, const td::TrainerOptions& options, const Rates& schedule, std::size_t batches, Records& records) {
+        if (settings_.opt == "lion")
+            return fit(data, options, td::Lion{.rate = settings_.lr, .beta1 = settings_.beta1.value_or(0.9), .beta2 = settings_.beta2.value_or(0.99), .weight_decay = settings_.wd}, schedule, batches, records);
+        if (settings_.opt == "sgd")
+            return fit(data, options, td::Sgd{.rate = settings_.lr, .momentum = settings_.momentum.value_or(0.9), .weight_decay = settings_.wd}, schedule, batches, records);
+        // open_clip_train/params.py, get_default_params.
+        const td::AdamW adamw{.rate = settings_.lr,
+                              .beta1 = settings_.beta1.value_or(0.9),
+                              .beta2 = settings_.beta2.value_or(has_blocks ? 0.98 : 0.999),
+                              .eps = settings_.eps.value_or(has_blocks ? 1e-6 : 1e-8),
+                              .weight_decay = settings_.wd};
+        return fit(data, options, adamw, schedule, batches, records);
+    }
+
+    template <class Optimizer>
+    int fit(const Source& data, const td::TrainerOptions& options, const Optimizer& optimizer, const Rates& schedule, std::size_t batches, Records& records) {
+        // In tiles, a batch may have any size.
+        const auto loss = [] {
+            if constexpr (config.logit_bias) {
+                return td::tiled(td::SigmoidLoss{});
+            } else {
+                return td::tiled(td::InfoNce{});
+            }
+        }();
+        td::Trainer trainer{model_, optimizer, schedule, loss, options};
+        trainer.on_report([&](const td::StepReport& report) {
+            records.add(report.step, {{"train/loss", report.loss},
+                                      {"train/lr", report.rate},
+                                      {"train/scale", report.logit_scale},
+                                      {"train/grad_norm", report.gradient_norm},
+                                      {"train/samples_per_second", report.samples_per_second},
+                                      {"train/waiting_for_data", report.waiting}});
+            records.write_report(report.step, steps_, "running");
+        });
+        trainer.on_evaluate([&](const Model& model, const td::RunState& run) {
+            const std::size_t epoch = run.step / batches;
+            const bool is_last = epoch == settings_.epochs;
+            if (validation_ && (epoch % settings_.val_frequency == 0 || is_last)) retrieve(model, run.step, records);
+            if (!classes_.classes.empty() && (epoch % settings_.zeroshot_frequency == 0 || is_last)) classify(model, run.step, records);
+            save_epoch(model, epoch, is_last);
+        });
+        const td::RunState run = trainer.fit(data);
+        const bool is_done = run.step == steps_;
+        records.write_report(run.step, steps_, is_done ? "done" : "stopped by a signal, to be resumed");
+        if (!is_done) {
+            std::fprintf(stderr, "stopped at step %zu of %zu and saved: --resume latest goes on\n", run.step, steps_);
+            return stopped;
+        }
+        td::save_weights(model_, settings_.folder() / "model.safetensors");
+        std::printf("%s: %zu steps, loss %.4f", settings_.folder().c_str(), run.step, run.losses.empty() ? 0.0 : static_cast<double>(run.losses.back()));
+        for (const auto& [tag, value] : measured_) std::printf(", %s %.4f", tag.c_str(), value);
+        std::printf("\n");
+        return program::done;
+    }
+
+    /// Retrieval among the validation pairs, by their first captions, in open_clip's numbers (open_clip_train/train.py, get_clip_metrics).
+    void retrieve(const Model& model, std::size_t step, Records& records) {
+        std::vector<std::size_t> kept;
+        const auto images = embed_pictures(model, validation_->size(), [&](std::size_t i, std::span<float> pixels) { return validation_->fetch_image(i, pixels); }, kept);
+        if (kept.size() < 2) throw td::Error("--val-data", "two pairs or more whose pictures can be decoded", std::to_string(kept.size()));
+        std::vector<std::string> captions;
+        for (const std::size_t i : kept) captions.push_back(validation_->captions(i)[0]);
+        const auto texts = td::embed_texts(model, *tokenizer_, captions);
+        const auto of_images = td::similarity(images, texts), of_texts = td::similarity(texts, images);
+        Scalars scalars;
+        for (const auto& [name, scores] : {std::pair{"image_to_text", &of_images}, std::pair{"text_to_image", &of_texts}}) {
+            for (const std::size_t k : {1U, 5U, 10U}) scalars.emplace_back("val/" + std::string(name) + "_R@" + std::to_string(k), td::recall_at(*scores, k));
+        }
+        std::vector<Found> found;
+        for (std::size_t i = 0; i < std::min<std::size_t>(6, kept.size()); ++i) {
+            const std::size_t query = i * (kept.size() - 1) / 5;
+            Found one{captions[query], {}, 8};
+            for (const std::size_t match : td::best_matches<float>(of_texts[query].elements(), 8)) {
+                if (match == query) one.right = one.pictures.size();
+                one.pictures.push_back(td::resize_shortest(validation_->image(kept[match]), 112, td::Filter::bicubic));
+            }
+            found.push_back(std::move(one));
+        }
+        records.show(std::move(found));
+        tell(step, std::move(scalars), records);
+    }
+
+    void classify(const Model& model, std::size_t step, Records& records) {
+        std::vector<std::size_t> kept, labels;
+        const auto images = embed_pictures(
+            model, classes_.pictures.size(),
+            [&](std::size_t i, std::span<float> pixels) {
+                try {
+                    td::preprocess(td::read_image(classes_.pictures[i], decode_), recipe_, pixels);
+                    return true;
+                } catch (const td::Error&) {
+                    return false;
+                }
+            },
+            kept);
+        for (const std::size_t i : kept) labels.push_back(classes_.labels[i]);
+        if (kept.size() < classes_.pictures.size()) std::fprintf(stderr, "--imagenet-val: %zu pictures cannot be decoded\n", classes_.pictures.size() - kept.size());
+        const std::vector<std::string> templates{"a photo of a {}."};
+        const auto cosines = td::similarity(images, td::zero_shot_classifier(model, *tokenizer_, classes_.classes, templates));
+        const td::ZeroShotScore score = td::score_zero_shot(cosines, labels);
+        std::size_t in_five = 0;
+        for (std::size_t i = 0; i < labels.size(); ++i) {
+            const auto best = td::best_matches<float>(cosines[i].elements(), 5);
+            in_five += std::ranges::find(best, labels[i]) != best.end() ? 1 : 0;
+        }
+        tell(step, {{"val/imagenet-zeroshot-val-top1", score.top1},
+                    {"val/imagenet-zeroshot-val-top5", static_cast<double>(in_five) / static_cast<double>(std::max<std::size_t>(1, labels.size()))},
+                    {"val/imagenet-zeroshot-val-mean-per-class", score.macro}}, records);
+    }
+
+    void tell(std::size_t step, Scalars scalars, Records& records) {
+        std::string line = "step " + std::to_string(step);
+        for (const auto& [tag, value] : scalars) {
+            line += "  " + tag + " " + shown(value);
+            std::erase_if(measured_, [&](const auto& known) { return known.first == tag; });
+            measured_.emplace_back(tag, value);
+        }
+        std::fprintf(stderr, "%s\n", line.c_str());
+        records.add(step, std::move(scalars));
+        records.write_report(step, steps_, "running");
+    }
+
+    void save_epoch(const Model& model, std::size_t epoch, bool is_last) {
+        const fs::path folder = settings_.folder() / "checkpoints";
+        const auto file = [&](std::size_t number) { return folder / ("epoch_" + std::to_string(number) + ".safetensors"); };
+        if (epoch % settings_.save_frequency == 0 || is_last) {
+            td::save_weights(model, file(epoch));
+            const std::size_t before = (epoch - 1) / settings_.save_frequency * settings_.save_frequency;
+            if (settings_.delete_previous_checkpoint && before > 0) fs::remove(file(before));
+        }
+        if (settings_.save_most_recent) td::save_weights(model, folder / "epoch_latest.safetensors");
+    }
+
+    /// All of the image tower stays but its last groups: open_clip's are stem, each block but the last, the last one with the norm behind it, and
+    /// the projection (open_clip/transformer.py, VisionTransformer.lock).
+    static td::RateFactor unlocked_groups(std::size_t groups) {
+        if constexpr (requires { config.vision.layers + 0; }) {
+            return [groups](std::string_view name) {
+                if (!name.starts_with("visual.")) return 1.0;
+                constexpr std::size_t layers = config.vision.layers, all = layers + 2;
+                constexpr std::string_view block = "visual.transformer.resblocks.";
+                std::size_t group = 0;
+                if (name.starts_with(block)) {
+                    std::size_t number = 0;
+                    std::from_chars(name.data() + block.size(), name.data() + name.size(), number);
+                    group = 1 + number;
+                } else if (name.starts_with("visual.ln_post")) {
+                    group = layers;
+                } else if (name.starts_with("visual.proj") || name.starts_with("visual.head")) {
+                    group = layers + 1;
+                }
+                return group + groups >= all ? 1.0 : 0.0;
+            };
+        } else {
+            throw program::UsageError("--lock-image-unlocked-groups", "an image tower of blocks", "another one");
+        }
+    }
+
+    static std::string shown(double value) {
+        std::array<char, 32> text;
+        std::snprintf(text.data(), text.size(), "%.4g", value);
+        return text.data();
+    }
+
+    const Settings& settings_;
+    Model model_;
+    std::optional<td::AnyTokenizer> tokenizer_;
+    std::optional<td::Dataset> validation_;
+    ClassFolder classes_;
+    td::Preprocess recipe_;
+    td::DecodeOptions decode_;
+    Scalars measured_;  // the last of each
+    std::size_t steps_ = 0;
+};
+
+/// A run of one architecture in the precision that is asked for.
+template <auto config>
+int run(const Settings& settings) {
+    if (settings.precision == "amp_bf16") return Run<config, td::amp_bf16>(settings)();
+    return Run<config, float>(settings)();
+}
+
+}  // namespace training
