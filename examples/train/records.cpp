@@ -165,6 +165,7 @@ figcaption small { color: var(--soft); }
 figure svg { width: 100%; height: auto; display: block; }
 figure path { fill: none; stroke: var(--accent); stroke-width: 1.5; }
 figure circle { fill: var(--accent); }
+dd { font-size: 17px; }
 .found { display: flex; flex-wrap: wrap; gap: 8px; margin: 0 0 22px; }
 .found img { width: 112px; height: 112px; object-fit: contain; background: #fff; border: 2px solid var(--line); border-radius: 6px; }
 .found img.right { border-color: var(--accent); }

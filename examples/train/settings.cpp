@@ -270,7 +270,9 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.lr_cooldown_power = given.real("--lr-cooldown-power", settings.lr_cooldown_power, 0, 100);
     settings.grad_clip_norm = given.real("--grad-clip-norm", settings.grad_clip_norm, 0, 1'000'000);
     settings.precision = given.choose("--precision", settings.precision, {"fp32", "amp_bf16"});
+    // open_clip's ViT-B-32 is vit_b_32 here.
     settings.model = given.get("--model", models.front());
+    std::ranges::transform(settings.model, settings.model.begin(), [](char c) { return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
     if (std::ranges::find(models, settings.model) == models.end())
         throw UsageError("--model", "one of " + joined(models) + " (the build's TANDEM_TRAIN_MODELS), or an architecture in examples/train/train.cpp", settings.model);
     settings.pretrained = given.get("--pretrained");

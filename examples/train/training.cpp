@@ -10,7 +10,13 @@ td::SampleList list_samples(const std::string& what, const Settings& settings) {
     return td::read_folder(what, settings.strict);
 }
 
-void report_faults(const char* what, const td::FaultCounts& faults) {
+void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before) {
+    for (const auto& [cause, files] : before) {
+        for (const auto& [file, times] : files) {
+            if ((faults[cause][file] -= times) == 0) faults[cause].erase(file);
+        }
+        if (faults[cause].empty()) faults.erase(cause);
+    }
     for (const auto& [cause, files] : faults) {
         std::size_t count = 0, named = 0;
         for (const auto& [file, times] : files) count += times;
@@ -25,7 +31,8 @@ void report_faults(const char* what, const td::FaultCounts& faults) {
 
 td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& samples, std::size_t vocabulary) {
     if (!settings.tokenizer.empty()) return td::open_tokenizer(settings.tokenizer);
-    if (!settings.pretrained.empty()) return td::open_tokenizer(settings.pretrained);
+    // Runs have it in a folder of its own.
+    if (const fs::path beside = settings.pretrained / "tokenizer"; !settings.pretrained.empty()) return td::open_tokenizer(fs::is_directory(beside) ? beside : settings.pretrained);
     const fs::path folder = settings.folder() / "tokenizer";
     if (settings.resume && fs::exists(folder)) return td::open_tokenizer(folder);
     // A million captions tell the pairs of letters that are frequent.

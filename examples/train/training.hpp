@@ -36,8 +36,8 @@ inline std::atomic<bool> stop_asked = false;
 /// The pairs that an option names.
 td::SampleList list_samples(const std::string& what, const Settings& settings);
 
-/// Says on standard error what of a data set is left out.
-void report_faults(const char* what, const td::FaultCounts& faults);
+/// Says on standard error what of a data set is left out, but for what has been said `before`.
+void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before = {});
 
 /// The run's tokenizer: that of --tokenizer, what lies beside --pretrained, or in the run's folder one that is learned from captions.
 td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& samples, std::size_t vocabulary);
@@ -131,7 +131,8 @@ public:
         recipe_ = recipe;
         const td::Dataset data(std::move(training), *tokenizer_, config.text.context, options);
         std::fprintf(stderr, "%zu pairs to train on\n", data.size());
-        report_faults("training", data.faults());
+        const td::FaultCounts faults = data.faults();
+        report_faults("training", faults);
         if (settings_.train_num_samples > 0 && settings_.train_num_samples != data.size())
             std::fprintf(stderr, "--train-num-samples %zu is not what an epoch has: all %zu pairs\n", settings_.train_num_samples, data.size());
         if (!settings_.val_data.empty()) {
@@ -141,7 +142,7 @@ public:
         }
         if (!settings_.imagenet_val.empty()) classes_ = read_classes(settings_.imagenet_val);
         const int code = train({.data = &data});
-        report_faults("training, with what could not be decoded", data.faults());
+        report_faults("training", data.faults(), faults);
         return code;
     }
 

@@ -18246,7 +18246,7 @@ private:
                 if (!(factor >= 0 && std::isfinite(factor)))
                     throw Error("TrainerOptions.rate_factor, " + std::string(name), "a finite number, 0 or above", detail::to_text(factor));
                 locked += factor == 0 ? 1 : 0;
-                digest.add(factor);
+                digest.add(std::bit_cast<std::uint64_t>(factor));
             },
             std::as_const(model_));
         return digest.text() + ", " + std::to_string(locked) + " parameters locked";

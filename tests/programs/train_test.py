@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""The program train on shards, tables and folders made here: it learns, goes on after kills in the same bits, counts damage, and knows
+open_clip's options, here or not.
+
+usage: train_test.py --program FILE [--tandem FILE]
+"""
+
+import argparse
+import csv
+import io
+import json
+import random
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from programs_test import png
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "yellow": (230, 210, 40), "black": (20, 20, 20), "white": (245, 245, 245)}
+SHAPES = {
+    "disc": lambda x, y: x * x + y * y < 0.6,
+    "square": lambda x, y: abs(x) < 0.7 and abs(y) < 0.7,
+    "bar": lambda x, y: abs(y) < 0.3,
+    "cross": lambda x, y: abs(x) < 0.25 or abs(y) < 0.25,
+}
+
+
+def pair(number, side=48):
+    """A shape of one colour on another, and what it is."""
+    names = list(COLOURS)
+    figure, ground, shape = names[number % 6], names[(number + 1 + number // 6 % 5) % 6], list(SHAPES)[number // 30 % 4]
+    inside, centre = SHAPES[shape], (number * 7 % 5 - 2) / 10
+    rows = b"".join(b"\0" + b"".join(bytes(COLOURS[figure if inside(2 * x / side - 1 - centre, 2 * y / side - 1) else ground]) for x in range(side)) for y in range(side))
+    return png(side, side, rows), f"a photo of a {figure} {shape} on {ground}"
+
+
+def write_shard(path, members):
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def members(numbers):
+    for number in numbers:
+        picture, caption = pair(number)
+        yield f"{number:05}.png", picture
+        yield f"{number:05}.txt", caption.encode()
+
+
+def events(data):
+    """The scalars of a TensorBoard file, its checksums verified: (step, tag, value)."""
+    table = []
+    for n in range(256):
+        for _ in range(8):
+            n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
+        table.append(n)
+
+    def masked(content):
+        crc = 0xFFFFFFFF
+        for byte in content:
+            crc = crc >> 8 ^ table[(crc ^ byte) & 255]
+        crc ^= 0xFFFFFFFF
+        return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+    def fields(content):
+        at = 0
+
+        def varint():
+            nonlocal at
+            value = shift = 0
+            while True:
+                byte = content[at]
+                at += 1
+                value |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    return value
+
+        while at < len(content):
+            key = varint()
+            if key & 7 == 0:
+                yield key >> 3, varint()
+            elif key & 7 == 2:
+                size = varint()
+                yield key >> 3, content[at:at + size]
+                at += size
+            else:
+                size = 8 if key & 7 == 1 else 4
+                yield key >> 3, struct.unpack("<d" if size == 8 else "<f", content[at:at + size])[0]
+                at += size
+
+    at, found = 0, []
+    while at < len(data):
+        (size,) = struct.unpack("<Q", data[at:at + 8])
+        assert struct.unpack("<I", data[at + 8:at + 12])[0] == masked(data[at:at + 8])
+        content = data[at + 12:at + 12 + size]
+        assert struct.unpack("<I", data[at + 12 + size:at + 16 + size])[0] == masked(content)
+        event = dict(fields(content))
+        if 5 in event:
+            found += [(event.get(2, 0), value[1].decode(), value[2]) for value in (dict(fields(v)) for _, v in fields(event[5]))]
+        at += 16 + size
+    return found
+
+
+class Train(unittest.TestCase):
+    program = tandem = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(tempfile.mkdtemp(prefix="tandem-train-")).resolve()
+        write_shard(cls.folder / "a-000.tar", members(range(0, 64)))
+        write_shard(cls.folder / "a-001.tar", members(range(64, 120)))
+        write_shard(cls.folder / "val.tar", members(range(120, 160)))
+        for number in range(12):
+            picture, caption = pair(number)
+            place = cls.folder / "classes" / caption.removeprefix("a photo of a ").replace(" ", "_")
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number}.png").write_bytes(picture)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def command(self, name, *words, data="a-{000..001}.tar", **options):
+        """The program's words: these options, and those of all runs here that are not among them."""
+        usual = {"train_data": data, "name": name, "batch_size": 20, "epochs": 3, "lr": 0.002, "log_every_n_steps": 2}
+        command = [self.program, *words]
+        for option, value in (usual | options).items():
+            if value is not None:
+                command += ["--" + option.replace("_", "-"), *([] if value is True else [str(value)])]
+        return command
+
+    def run_command(self, command, code=0):
+        result = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
+        self.assertEqual(result.returncode, code, (command, result.stderr))
+        return result
+
+    def train(self, name, *words, code=0, **options):
+        return self.run_command(self.command(name, *words, **options), code)
+
+    def run_folder(self, name):
+        return self.folder / "logs" / name
+
+    def weights(self, name):
+        return (self.run_folder(name) / "model.safetensors").read_bytes()
+
+    def log(self, name):
+        return [json.loads(line) for line in (self.run_folder(name) / "log.jsonl").read_text().splitlines()]
+
+    def test_learns_and_leaves_what_people_look_at(self):
+        result = self.train("whole", "--aug-cfg", "scale=(0.8,1.0)", "hflip=0.1", val_data="val.tar", val_frequency=10, imagenet_val="classes", zeroshot_frequency=10,
+                            epochs=30, log_every_n_steps=10, save_frequency=10, save_most_recent=True, grad_clip_norm=1)  # fmt: skip
+        log = self.log("whole")
+        reports = [line for line in log if "train/loss" in line]
+        self.assertEqual([line["step"] for line in reports], list(range(10, 181, 10)))
+        self.assertLess(reports[-1]["train/loss"], 0.7 * reports[0]["train/loss"])
+        self.assertEqual(reports[-1]["train/lr"], min(line["train/lr"] for line in reports))
+        for line in reports:
+            self.assertTrue(0 <= line["train/waiting_for_data"] <= 1 and line["train/samples_per_second"] > 0 and 1 <= line["train/scale"] <= 100)
+        measured = [line for line in log if "val/image_to_text_R@10" in line]
+        self.assertEqual([line["step"] for line in measured], list(range(60, 181, 60)))
+        self.assertGreater(measured[-1]["val/text_to_image_R@10"], 0.5)  # 10 of 40 by chance
+        self.assertIn("val/text_to_image_R@10", result.stdout)
+        top = [line for line in log if "val/imagenet-zeroshot-val-top1" in line]
+        self.assertEqual([line["step"] for line in top], [60, 120, 180])
+        self.assertGreater(top[-1]["val/imagenet-zeroshot-val-top1"], 0.5)  # of twelve classes
+        self.assertGreaterEqual(top[-1]["val/imagenet-zeroshot-val-top5"], top[-1]["val/imagenet-zeroshot-val-top1"])
+        folder = self.run_folder("whole")
+        self.assertEqual(sorted(path.name for path in (folder / "checkpoints").iterdir()),
+                         ["epoch_10.safetensors", "epoch_20.safetensors", "epoch_30.safetensors", "epoch_latest.safetensors", "snapshot.safetensors"])
+        self.assertEqual((folder / "checkpoints" / "epoch_30.safetensors").read_bytes(), self.weights("whole"))
+        (record,) = folder.glob("events.out.tfevents.*")
+        scalars = events(record.read_bytes())
+        expected = [(line["step"], tag, value) for line in log for tag, value in line.items() if tag != "step"]
+        self.assertEqual([(step, tag) for step, tag, _ in scalars], [(step, tag) for step, tag, _ in expected])
+        for (_, _, found), (_, _, wanted) in zip(scalars, expected):
+            self.assertAlmostEqual(found, wanted, delta=1e-6 * max(1, abs(wanted)))
+        page = (folder / "report.html").read_text()
+        for piece in ("train/loss", "val/image_to_text_R@1", "a ", "data:image/png;base64", "Step 180 of 180: done"):
+            self.assertIn(piece, page)
+        self.assertNotIn("http-equiv", page)
+        if self.tandem:
+            pictures = self.folder / "one"
+            pictures.mkdir()
+            (pictures / "p.png").write_bytes(pair(3)[0])
+            self.run_command([self.tandem, "embed", "--weights", folder, "--images", pictures, "--out", self.folder / "rows"])
+
+    def test_goes_on_after_kills_in_the_same_bits(self):
+        self.train("untouched", snapshot_steps=3)
+        draw, kills = random.Random(1), 0
+        for attempt in range(40):
+            command = self.command("killed", snapshot_steps=3, resume="latest" if attempt else None)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=self.folder)
+            if kills < 8:
+                time.sleep(draw.uniform(0.05, 0.5))
+                process.kill()
+                kills += 1
+            error = process.communicate()[1]
+            if process.returncode == 0:
+                break
+            self.assertEqual(process.returncode, -signal.SIGKILL, error)
+        self.assertEqual(process.returncode, 0)
+        self.assertEqual(self.weights("killed"), self.weights("untouched"))
+        steps = [line["step"] for line in self.log("killed")]
+        self.assertEqual(steps, sorted(set(steps)))
+        self.assertEqual(steps, [line["step"] for line in self.log("untouched")])
+
+    def test_a_signal_saves_and_has_an_exit_code_of_its_own(self):
+        command = self.command("signal", epochs=100)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=self.folder)
+        for line in process.stderr:
+            if line.startswith("step 4/"):
+                process.send_signal(signal.SIGTERM)
+                break
+        error = process.communicate()[1]
+        self.assertEqual(process.returncode, 3, error)
+        self.assertRegex(error, r"stopped at step \d+ of 600 and saved: --resume latest goes on")
+        self.assertIn("stopped by a signal, to be resumed", (self.run_folder("signal") / "report.html").read_text())
+        self.assertIn("--name: expected a run that is not there yet, or --resume latest", self.run_command(command, 2).stderr)
+        self.assertIn("seed", self.run_command([*command, "--resume", "latest", "--seed", "5"], 1).stderr)
+
+    def test_tables_and_folders_of_the_same_pairs_end_in_the_same_bits(self):
+        self.train("shards")
+        loose = self.folder / "loose"
+        loose.mkdir()
+        with (self.folder / "pairs.csv").open("w", newline="") as file:
+            rows = csv.writer(file, delimiter=",")
+            rows.writerow(["path", "text"])
+            for number in range(120):
+                picture, caption = pair(number)
+                (loose / f"{number:05}.png").write_bytes(picture)
+                (loose / f"{number:05}.txt").write_text(caption)
+                rows.writerow([f"loose/{number:05}.png", caption])
+        self.train("table", csv_separator=",", csv_img_key="path", csv_caption_key="text", data="pairs.csv")
+        self.train("folder", data="loose")
+        self.assertEqual(self.weights("table"), self.weights("shards"))
+        self.assertEqual(self.weights("folder"), self.weights("shards"))
+
+    def test_batches_in_parts_and_other_recipes(self):
+        def losses(name):
+            return [line["train/loss"] for line in self.log(name)]
+
+        self.train("direct", log_every_n_steps=1)
+        self.train("parts", log_every_n_steps=1, accum_freq=4, batch_size=5)
+        for a, b in zip(losses("direct"), losses("parts"), strict=True):
+            self.assertAlmostEqual(a, b, delta=2e-3)
+        for name, options in {"lion": {"opt": "lion", "lr": 3e-4}, "sgd": {"opt": "sgd", "lr": 0.05}, "amp": {"precision": "amp_bf16"},
+                              "constant": {"lr_scheduler": "const-cooldown", "epochs_cooldown": 1, "warmup": 2}}.items():  # fmt: skip
+            self.train(name, **options)
+            self.assertEqual(self.log(name)[-1]["step"], 18)
+            self.assertLess(losses(name)[-1], losses(name)[0])
+        rates = [line["train/lr"] for line in self.log("constant")]
+        self.assertEqual(rates[:6], [0.002] * 6)
+        self.assertLess(rates[-1], 0.001)
+        self.train("locked", pretrained="logs/direct", lock_image=True, lock_text=True)
+        before, after = dict(self.tensors("direct")), dict(self.tensors("locked"))
+        self.assertEqual([name for name in before if before[name] != after[name]], ["logit_scale"])
+        self.train("groups", pretrained="logs/direct", lock_image=True, lock_image_unlocked_groups=2, lock_text=True)
+        after = dict(self.tensors("groups"))
+        changed = sorted(name for name in before if before[name] != after[name])
+        self.assertTrue(all(re.match(r"logit_scale|visual\.(transformer\.resblocks\.3\.|ln_post|proj)", name) for name in changed), changed)
+        self.assertIn("visual.proj", changed)
+        self.assertIn("visual.ln_post.weight", changed)
+        self.train("noise", data=None, dataset_type="synthetic", train_num_samples=60)
+
+    def tensors(self, name):
+        data = self.weights(name)
+        (size,) = struct.unpack("<Q", data[:8])
+        for key, entry in json.loads(data[8:8 + size]).items():
+            if key != "__metadata__":
+                begin, end = entry["data_offsets"]
+                yield key, data[8 + size + begin:8 + size + end]
+
+    def test_damage_is_counted_and_changes_nothing_else(self):
+        damaged = list(members(range(64)))
+        damaged[8:8] = [("x.png", b"<html>"), ("x.txt", b"a page"), ("y.txt", b"alone")]
+        damaged += [("half.png", pair(3)[0][:200]), ("half.txt", b"half a picture")]
+        write_shard(self.folder / "bad.tar", damaged)
+        (self.folder / "cut.tar").write_bytes((self.folder / "a-001.tar").read_bytes()[:60000])
+        result = self.train("bad", data="bad.tar::cut.tar")
+        for piece in ("left out 1: picture that is no JPEG, PNG or WebP: bad.tar (1)", "left out 1: no picture of a known ending: bad.tar (1)",
+                      "left out 1: damaged picture: bad.tar (1)", "damaged shard: "):
+            self.assertIn(piece, result.stderr)
+        self.assertEqual(result.stderr.count("left out"), 4)
+        strict = self.train("strict", strict=True, data="bad.tar", code=1)
+        self.assertIn("bad.tar: x: picture that is no JPEG, PNG or WebP", strict.stderr)
+        gone = self.train("gone", data="nowhere.tar", code=1)
+        self.assertIn("nowhere.tar: cannot open: No such file or directory", gone.stderr)
+        (self.folder / "empty").mkdir()
+        self.assertIn("expected pairs of a picture and a caption, found none", self.train("empty", data="empty", code=1).stderr)
+
+    def test_wrong_options_are_refused_before_anything_is_begun(self):
+        for words, sentence in (
+            (["--workers", "8"], "--workers: open_clip has it, this program not: leave it out"),
+            (["--grad-checkpointing"], "--grad-checkpointing: open_clip has it, this program not: --accum-freq"),
+            (["--torchcompile"], "--torchcompile: open_clip has it, this program not"),
+            (["--nonsense"], "--nonsense: expected an option of --help, found none of that name"),
+            (["--batch-size", "0"], "--batch-size: expected a whole number from 1"),
+            (["--batch-size", "121"], "--batch-size: expected at most 120 pairs in a batch"),
+            (["--warmup", "19"], "--warmup: expected at most the run's 18 steps, found 19"),
+            (["--siglip"], "--siglip: expected an architecture with .logit_bias = true, found it"),
+            (["--model", "ViT-L-99"], "--model: expected one of architecture|vit_b_32"),
+            (["--momentum", "0.9"], "--momentum: expected an option of --opt adamw"),
+            (["--aug-cfg", "color_jitter=(0.1,0.1)"], "--aug-cfg: expected scale=(low,high)"),
+            (["--aug-cfg", "scale=(2,3)"], "--aug-cfg scale: expected shares of the area"),
+            (["--resume", "epoch_3.pt"], "--resume: expected latest"),
+            (["--lr-scheduler", "const-cooldown"], "--epochs-cooldown: expected it and --lr-scheduler const-cooldown together"),
+            (["--lock-image-unlocked-groups", "2"], "--lock-image-unlocked-groups: expected --lock-image beside it"),
+            (["--csv-separator", "ab"], "--csv-separator: expected one character"),
+        ):
+            result = self.train("wrong", *words, code=2, **{words[0][2:].replace("-", "_"): None})
+            self.assertIn(sentence, result.stderr)
+            shutil.rmtree(self.run_folder("wrong"), ignore_errors=True)
+        self.assertIn("--train-data", self.run_command([self.program, "--help"]).stdout)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--tandem")
+    options, rest = parser.parse_known_args()
+    Train.program = str(Path(options.program).resolve())
+    Train.tandem = options.tandem and str(Path(options.tandem).resolve())
+    unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
