@@ -219,6 +219,16 @@ std::vector<std::string> as_words(int count, char** arguments) {
     return words;
 }
 
+void read_table_options(const Arguments& given, Settings& settings) {
+    settings.table.image_key = given.get("--csv-img-key", settings.table.image_key);
+    settings.table.caption_key = given.get("--csv-caption-key", settings.table.caption_key);
+    if (given.has("--csv-separator")) {
+        const std::string text = given.get("--csv-separator");
+        if (text != "\\t" && text.size() != 1) throw UsageError("--csv-separator", "one character, or \\t", text);
+        settings.table.separator = text == "\\t" ? '\t' : text[0];
+    }
+}
+
 Settings read_settings(const Arguments& given, const std::vector<std::string>& models) {
     Settings settings;
     constexpr std::size_t many = std::size_t{1} << 40;
@@ -236,13 +246,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.val_data = given.get("--val-data");
     settings.train_num_samples = given.number("--train-num-samples", 0, many);
     if (settings.dataset_type == "synthetic") settings.train_num_samples = std::max<std::size_t>(settings.train_num_samples, 1);
-    settings.table.image_key = given.get("--csv-img-key", settings.table.image_key);
-    settings.table.caption_key = given.get("--csv-caption-key", settings.table.caption_key);
-    if (given.has("--csv-separator")) {
-        const std::string text = given.get("--csv-separator");
-        if (text != "\\t" && text.size() != 1) throw UsageError("--csv-separator", "one character, or \\t", text);
-        settings.table.separator = text == "\\t" ? '\t' : text[0];
-    }
+    read_table_options(given, settings);
     settings.strict = given.has("--strict");
     settings.max_image_pixels = given.number("--max-image-pixels", settings.max_image_pixels, many);
     settings.batch_size = given.number("--batch-size", settings.batch_size);

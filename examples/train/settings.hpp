@@ -55,4 +55,7 @@ std::vector<std::string> as_words(int count, char** arguments);
 /// Throws UsageError, which names the option, for what is out of range or does not go together.
 Settings read_settings(const program::Arguments& given, const std::vector<std::string>& models);
 
+/// --csv-separator, --csv-img-key, --csv-caption-key.
+void read_table_options(const program::Arguments& given, Settings& settings);
+
 }  // namespace training

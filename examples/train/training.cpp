@@ -1,39 +1,36 @@
 #include "training.hpp"
 
+#include <initializer_list>
 #include <set>
 
 namespace training {
 
-td::SampleList list_samples(const std::string& what, const Settings& settings) {
-    if (settings.dataset_type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);
-    if (settings.dataset_type == "csv") return td::read_table(what, settings.table, settings.strict);
-    return td::read_folder(what, settings.strict);
+namespace {
+
+/// Those of some files that a folder has.
+void copy_files(const fs::path& from, const fs::path& to, std::initializer_list<const char*> names) {
+    for (const char* const name : names) {
+        if (!fs::is_regular_file(from / name)) continue;
+        fs::create_directories(to);
+        fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing);
+    }
 }
 
-void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before) {
-    for (const auto& [cause, files] : before) {
-        for (const auto& [file, times] : files) {
-            if ((faults[cause][file] -= times) == 0) faults[cause].erase(file);
-        }
-        if (faults[cause].empty()) faults.erase(cause);
-    }
-    for (const auto& [cause, files] : faults) {
-        std::size_t count = 0, named = 0;
-        for (const auto& [file, times] : files) count += times;
-        std::fprintf(stderr, "%s: left out %zu: %s:", what, count, cause.c_str());
-        for (const auto& [file, times] : files) {
-            if (++named > 5) break;
-            std::fprintf(stderr, " %s (%zu)", file.c_str(), times);
-        }
-        std::fprintf(stderr, files.size() > 5 ? " and %zu files more\n" : "\n", files.size() - 5);
-    }
-}
+}  // namespace
 
 td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& samples, std::size_t vocabulary) {
-    if (!settings.tokenizer.empty()) return td::open_tokenizer(settings.tokenizer);
-    // Runs have it in a folder of its own.
-    if (const fs::path beside = settings.pretrained / "tokenizer"; !settings.pretrained.empty()) return td::open_tokenizer(fs::is_directory(beside) ? beside : settings.pretrained);
     const fs::path folder = settings.folder() / "tokenizer";
+    if (!settings.tokenizer.empty() || !settings.pretrained.empty()) {
+        // Runs have it in a folder of its own.
+        const fs::path given = settings.tokenizer.empty() ? settings.pretrained : settings.tokenizer, beside = fs::is_directory(given) ? given : given.parent_path();
+        const fs::path place = fs::is_directory(beside / "tokenizer") ? beside / "tokenizer" : beside;
+        copy_files(place, folder, {"spiece.model", "sentencepiece.bpe.model", "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz",
+                                   "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"});
+        // How pictures and captions are prepared stands beside the weights.
+        copy_files(fs::is_directory(settings.pretrained) ? settings.pretrained : settings.pretrained.parent_path(), settings.folder(),
+                   {"open_clip_config.json", "preprocessor_config.json", "processor_config.json"});
+        return td::open_tokenizer(fs::is_directory(beside / "tokenizer") ? place : given, settings.folder());
+    }
     if (settings.resume && fs::exists(folder)) return td::open_tokenizer(folder);
     // A million captions tell the pairs of letters that are frequent.
     const std::size_t step = samples.samples.size() / 1'000'000 + 1;

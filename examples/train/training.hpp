@@ -22,6 +22,7 @@
 #include "../quickstart/preprocess.hpp"
 #include "records.hpp"
 #include "settings.hpp"
+#include "sources.hpp"
 
 namespace training {
 
@@ -32,12 +33,6 @@ inline constexpr int stopped = 3;
 
 /// Set by SIGTERM and SIGINT.
 inline std::atomic<bool> stop_asked = false;
-
-/// The pairs that an option names.
-td::SampleList list_samples(const std::string& what, const Settings& settings);
-
-/// Says on standard error what of a data set is left out, but for what has been said `before`.
-void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before = {});
 
 /// The run's tokenizer: that of --tokenizer, what lies beside --pretrained, or in the run's folder one that is learned from captions.
 td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& samples, std::size_t vocabulary);

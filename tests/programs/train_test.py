@@ -193,7 +193,7 @@ class Train(unittest.TestCase):
             pictures = self.folder / "one"
             pictures.mkdir()
             (pictures / "p.png").write_bytes(pair(3)[0])
-            self.run_command([self.tandem, "embed", "--weights", folder, "--images", pictures, "--out", self.folder / "rows"])
+            self.run_command([self.tandem, "embed", "--weights", folder, "--images", pictures, "--out", self.folder / "rows.npy"])
 
     def test_goes_on_after_kills_in_the_same_bits(self):
         self.train("untouched", snapshot_steps=3)
@@ -246,6 +246,33 @@ class Train(unittest.TestCase):
         self.assertEqual(self.weights("table"), self.weights("shards"))
         self.assertEqual(self.weights("folder"), self.weights("shards"))
 
+    def test_shards_are_made_of_folders_and_tables(self):
+        maker, loose = str(Path(self.program).with_name("make_shards")), self.folder / "many"
+        loose.mkdir()
+        lines = []
+        for number in range(7):
+            picture, caption = pair(number)
+            (loose / f"{number}.png").write_bytes(picture)
+            lines += [f"{number}.png\t{caption}"] * (1 if number else 2)
+        (loose / "x.png").write_bytes(b"no picture")
+        (loose / "captions.tsv").write_text("\n".join([*lines, "x.png\tno picture", "gone.png\tgone", ""]))
+        result = self.run_command([maker, "many", "--out", "made", "--pairs", "3"])
+        self.assertIn("7 pairs in 3 shards: train --train-data 'made/{000000..000002}.tar'", result.stdout)
+        self.assertIn("left out 1: missing picture", result.stderr)
+        self.assertIn("left out 1: picture that is no JPEG, PNG or WebP", result.stderr)
+        found = {}
+        for shard in sorted((self.folder / "made").iterdir()):
+            with tarfile.open(shard) as archive:
+                found |= {member.name: archive.extractfile(member).read() for member in archive}
+        self.assertEqual(found["000000001.txt"], pair(1)[1].encode())
+        self.assertEqual(found["000000006.png"], pair(6)[0])
+        self.assertEqual(json.loads(found["000000000.json"]), {"captions": [pair(0)[1]] * 2})
+        self.assertEqual(len(found), 14)
+        self.assertIn("--out: expected a folder that is empty", self.run_command([maker, "many", "--out", "made"], 2).stderr)
+        self.train("of-made", data="made/{000000..000002}.tar", batch_size=7)
+        mixed = [self.run_command([maker, "many", "--out", f"mixed{i}", "--shuffle", "3"]) and (self.folder / f"mixed{i}" / "000000.tar").read_bytes() for i in range(2)]
+        self.assertEqual(mixed[0], mixed[1])
+
     def test_batches_in_parts_and_other_recipes(self):
         def losses(name):
             return [line["train/loss"] for line in self.log(name)]
@@ -264,6 +291,8 @@ class Train(unittest.TestCase):
         self.assertLess(rates[-1], 0.001)
         self.train("locked", pretrained="logs/direct", lock_image=True, lock_text=True)
         before, after = dict(self.tensors("direct")), dict(self.tensors("locked"))
+        for file in ("vocab.json", "merges.txt"):
+            self.assertEqual(*((self.run_folder(name) / "tokenizer" / file).read_bytes() for name in ("direct", "locked")))
         self.assertEqual([name for name in before if before[name] != after[name]], ["logit_scale"])
         self.train("groups", pretrained="logs/direct", lock_image=True, lock_image_unlocked_groups=2, lock_text=True)
         after = dict(self.tensors("groups"))

@@ -1,0 +1,115 @@
+// Writes the tar shards that `train` and webdataset read, from a folder of captioned pictures or a table: make_shards --help.
+#include <algorithm>
+#include <cstddef>
+#include <cstdio>
+#include <filesystem>
+#include <numeric>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <tandem/core/error.hpp>
+#include <tandem/core/random.hpp>
+#include <tandem/data/samples.hpp>
+#include <tandem/files/tar.hpp>
+
+#include "../tandem/manual.hpp"
+#include "../tandem/progress.hpp"
+#include "settings.hpp"
+#include "sources.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+namespace td = tandem;
+using training::Settings;
+
+std::string padded(std::size_t number, std::size_t width) {
+    std::string digits = std::to_string(number);
+    return std::string(width - std::min(width, digits.size()), '0') + digits;
+}
+
+/// How a picture's name ends, by its first bytes; empty where it is none.
+std::string ending_of(std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 12));
+    return text.starts_with("\xFF\xD8\xFF") ? ".jpg" : text.starts_with("\x89PNG") ? ".png" : text.starts_with("RIFF") ? ".webp" : "";
+}
+
+int run(const program::Arguments& given) {
+    Settings settings;
+    const std::string from = given.operand();
+    settings.dataset_type = fs::is_directory(from) ? "folder" : "csv";
+    training::read_table_options(given, settings);
+    const fs::path out = given.require("--out");
+    const std::size_t in_each = given.number("--pairs", 10000);
+    if (fs::exists(out) && !fs::is_empty(out)) throw program::UsageError("--out", "a folder that is empty or not there yet", out.string());
+    const td::SampleList list = training::list_samples(from, settings);
+    training::report_faults(from.c_str(), list.faults);
+    std::vector<std::size_t> order(list.samples.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    if (given.has("--shuffle")) {
+        td::Random random(given.seed("--shuffle"));
+        td::shuffle(order, random);
+    }
+    fs::create_directories(out);
+    const std::size_t shards = (order.size() + in_each - 1) / in_each, digits = std::max<std::size_t>(6, std::to_string(shards).size());
+    program::Progress progress("shards", 0, order.size());
+    std::size_t written = 0;
+    td::FaultCounts faults;
+    for (std::size_t shard = 0; shard < shards; ++shard) {
+        std::vector<std::pair<std::string, std::vector<std::byte>>> members;
+        for (std::size_t i = shard * in_each; i < std::min(order.size(), (shard + 1) * in_each); ++i) {
+            std::vector<std::byte> picture = td::picture_of(list, order[i]);
+            const std::string ending = ending_of(picture), key = padded(i, 9);
+            progress.show(i + 1);
+            if (ending.empty()) {
+                ++faults["picture that is no JPEG, PNG or WebP"][td::name_of(list, order[i])];
+                continue;
+            }
+            const std::vector<std::string> captions = td::captions_of(list, order[i]);
+            const std::string text = captions.size() == 1 ? captions[0] : nlohmann::json{{"captions", captions}}.dump();
+            const auto bytes = std::as_bytes(std::span(text));
+            members.emplace_back(key + ending, std::move(picture));
+            members.emplace_back(key + (captions.size() == 1 ? ".txt" : ".json"), std::vector<std::byte>(bytes.begin(), bytes.end()));
+            ++written;
+        }
+        std::vector<td::TarEntry> entries;
+        for (const auto& [name, content] : members) entries.push_back({name, content});
+        td::write_tar(out / (padded(shard, digits) + ".tar"), entries);
+    }
+    training::report_faults(from.c_str(), faults);
+    if (written == 0) throw td::Error(from, "pairs of a picture and a caption", "none");
+    std::printf("%zu pairs in %zu shards: train --train-data '%s/{%s..%s}.tar'\n", written, shards, out.c_str(), padded(0, digits).c_str(), padded(shards - 1, digits).c_str());
+    return program::done;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    return program::exit_code("make_shards", [&] {
+        const program::Command command{"make_shards",
+                                       "write shards",
+                                       "PATH",
+                                       "PATH --out DIR [--pairs N] [--shuffle SEED]",
+                                       "PATH is a folder of pictures with captions (captions.tsv, or .txt, .caption or .json beside each) or a table. Pictures are copied as they are; "
+                                       "what is damaged or has no caption is left out and counted. A pair's caption is in .txt, several are in .json.",
+                                       {{"--out", "DIR", "where the shards go: empty, or not there yet"},
+                                        {"--pairs", "N", "in a shard (default 10000)"},
+                                        {"--shuffle", "SEED", "mix the pairs (default: as they are listed)"},
+                                        {"--csv-separator", "CHARACTER", "of a table (default: a tab)"},
+                                        {"--csv-img-key", "NAME", "its column of paths (default filepath)"},
+                                        {"--csv-caption-key", "NAME", "its column of captions (default title)"}},
+                                       run};
+        const std::vector<std::string> words(arguments + std::min(count, 1), arguments + count);
+        if (std::ranges::any_of(words, [](const std::string& word) { return word == "--help" || word == "-h"; })) {
+            std::fputs(program::help(command, "").c_str(), stdout);
+            return static_cast<int>(program::done);
+        }
+        return run(program::Arguments(command, words));
+    });
+}

@@ -1,0 +1,32 @@
+#include "sources.hpp"
+
+#include <cstdio>
+
+namespace training {
+
+td::SampleList list_samples(const std::string& what, const Settings& settings) {
+    if (settings.dataset_type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);
+    if (settings.dataset_type == "csv") return td::read_table(what, settings.table, settings.strict);
+    return td::read_folder(what, settings.strict);
+}
+
+void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before) {
+    for (const auto& [cause, files] : before) {
+        for (const auto& [file, times] : files) {
+            if ((faults[cause][file] -= times) == 0) faults[cause].erase(file);
+        }
+        if (faults[cause].empty()) faults.erase(cause);
+    }
+    for (const auto& [cause, files] : faults) {
+        std::size_t count = 0, named = 0;
+        for (const auto& [file, times] : files) count += times;
+        std::fprintf(stderr, "%s: left out %zu: %s:", what, count, cause.c_str());
+        for (const auto& [file, times] : files) {
+            if (++named > 5) break;
+            std::fprintf(stderr, " %s (%zu)", file.c_str(), times);
+        }
+        std::fprintf(stderr, files.size() > 5 ? " and %zu files more\n" : "\n", files.size() - 5);
+    }
+}
+
+}  // namespace training

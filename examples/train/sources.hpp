@@ -1,0 +1,18 @@
+// The pairs that a command line names.
+#pragma once
+
+#include <string>
+
+#include <tandem/data/samples.hpp>
+
+#include "settings.hpp"
+
+namespace training {
+
+/// The pairs that an option names.
+td::SampleList list_samples(const std::string& what, const Settings& settings);
+
+/// Says on standard error what of a data set is left out, but for what has been said `before`.
+void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before = {});
+
+}  // namespace training
