@@ -156,7 +156,7 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
              {"--batch-size", "N", "pairs in memory at a time (default 64)"},
              {"--accum-freq", "K", "the batch is K times as large, with the whole batch's gradients (default 1)"},
              {"--epochs", "N", "how often every pair is seen (default 32)"},
-             {"--opt", "adamw|lion|sgd", "the optimizer (default adamw)"},
+             {"--opt", "adamw|stableadamw|lion|sgd", "the optimizer (default adamw); stableadamw takes smaller steps where gradients outgrow their second moment"},
              {"--lr", "RATE", "its rate (default 5e-4)"},
              {"--beta1", "NUMBER", "of AdamW and Lion (default 0.9)"},
              {"--beta2", "NUMBER", "of AdamW (default 0.98 where the image tower has blocks, else 0.999) and Lion (0.99)"},
@@ -169,6 +169,7 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
              {"--lr-cooldown-end", "SHARE", "of the rate, where the cooldown ends (default 0)"},
              {"--lr-cooldown-power", "NUMBER", "of the cooldown's polynomial (default 1)"},
              {"--grad-clip-norm", "NUMBER", "longer gradients are cut to it (default: never)"},
+             {"--ema-decay", "NUMBER", "keep a running average of the weights as well, in model_ema.safetensors (0.9999, say; default: none)"},
              {"--precision", "fp32|amp_bf16", "of products (default fp32)"},
              {"--model", known.c_str(), "the architecture (default: the one in train.cpp)"},
              {"--pretrained", "PATH", "weights to begin with: what td::load reads"},
@@ -252,7 +253,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.batch_size = given.number("--batch-size", settings.batch_size);
     settings.accum_freq = given.number("--accum-freq", settings.accum_freq);
     settings.epochs = given.number("--epochs", settings.epochs);
-    settings.opt = given.choose("--opt", settings.opt, {"adamw", "lion", "sgd"});
+    settings.opt = given.choose("--opt", settings.opt, {"adamw", "stableadamw", "lion", "sgd"});
     settings.lr = given.real("--lr", settings.lr, 0, 1000);
     settings.beta1 = optional_number("--beta1", 1);
     settings.beta2 = optional_number("--beta2", 1);
@@ -262,7 +263,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
         if (given.has(option) && std::ranges::find(optimizers, settings.opt, [](const char* name) { return std::string(name); }) == optimizers.end())
             throw UsageError(option, "an option of --opt " + settings.opt, option);
     };
-    of("--beta1", {"adamw", "lion"}), of("--beta2", {"adamw", "lion"}), of("--eps", {"adamw"}), of("--momentum", {"sgd"});
+    of("--beta1", {"adamw", "stableadamw", "lion"}), of("--beta2", {"adamw", "stableadamw", "lion"}), of("--eps", {"adamw", "stableadamw"}), of("--momentum", {"sgd"});
     settings.wd = given.real("--wd", settings.wd, 0, 1000);
     if (given.has("--warmup")) settings.warmup = given.number("--warmup", 0, many, 0);
     settings.lr_scheduler = given.choose("--lr-scheduler", settings.lr_scheduler, {"cosine", "const", "const-cooldown"});
@@ -273,6 +274,8 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.lr_cooldown_end = given.share("--lr-cooldown-end", settings.lr_cooldown_end);
     settings.lr_cooldown_power = given.real("--lr-cooldown-power", settings.lr_cooldown_power, 0, 100);
     settings.grad_clip_norm = given.real("--grad-clip-norm", settings.grad_clip_norm, 0, 1'000'000);
+    settings.ema_decay = given.share("--ema-decay", 0);
+    if (settings.ema_decay == 1) throw UsageError("--ema-decay", "a number from 0 to below 1", "1");
     settings.precision = given.choose("--precision", settings.precision, {"fp32", "amp_bf16"});
     // open_clip's ViT-B-32 is vit_b_32 here.
     settings.model = given.get("--model", models.front());

@@ -23,7 +23,7 @@ struct Settings {
     bool strict = false;
     std::size_t batch_size = 64, accum_freq = 1, epochs = 32;
     std::string opt = "adamw";
-    double lr = 5e-4, wd = 0.2, grad_clip_norm = 0;
+    double lr = 5e-4, wd = 0.2, grad_clip_norm = 0, ema_decay = 0;
     std::optional<double> beta1, beta2, eps, momentum;
     std::optional<std::size_t> warmup;
     std::string lr_scheduler = "cosine";

@@ -159,6 +159,7 @@ private:
                                    .report_every = settings_.log_every_n_steps};
         options.evaluate_every = batches;
         options.lock_text = settings_.lock_text;
+        options.average_decay = settings_.ema_decay;
         options.stop = &stop_asked;
         if (settings_.lock_image && settings_.lock_image_unlocked_groups > 0) {
             options.rate_factor = unlocked_groups(settings_.lock_image_unlocked_groups);
@@ -191,7 +192,8 @@ private:
                               .beta1 = settings_.beta1.value_or(0.9),
                               .beta2 = settings_.beta2.value_or(has_blocks ? 0.98 : 0.999),
                               .eps = settings_.eps.value_or(has_blocks ? 1e-6 : 1e-8),
-                              .weight_decay = settings_.wd};
+                              .weight_decay = settings_.wd,
+                              .clip_update = settings_.opt == "stableadamw"};
         return fit(data, options, adamw, schedule, batches, records);
     }
 
@@ -229,6 +231,7 @@ private:
             std::fprintf(stderr, "stopped at step %zu of %zu and saved: --resume latest goes on\n", run.step, steps_);
             return stopped;
         }
+        if (settings_.ema_decay > 0) td::save_weights(trainer.average(), settings_.folder() / "model_ema.safetensors");
         td::save_weights(model_, settings_.folder() / "model.safetensors");
         std::printf("%s: %zu steps, loss %.4f", settings_.folder().c_str(), run.step, run.losses.empty() ? 0.0 : static_cast<double>(run.losses.back()));
         for (const auto& [tag, value] : measured_) std::printf(", %s %.4f", tag.c_str(), value);

@@ -17466,13 +17466,14 @@ double sum_of_squares(const Flat<const T>& vector);
 /// What an update of AdamW multiplies by.
 struct AdamWFactors {
     double beta1, beta2, eps, step, second_scale, gradient_scale;
+    bool clip_update;
 };
 
-/// One parameter's update, its moments likewise; `keep` is what weight decay leaves. Returns whether all weights are
+/// One parameter's update, its moments likewise; `decay` is the share that weight decay takes. Returns whether all weights are
 /// finite.
 template <Real T>
 bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
-                  double keep, const AdamWFactors& factors);
+                  double decay, const AdamWFactors& factors);
 
 /// What an update of Lion multiplies by.
 struct LionFactors {
@@ -17491,6 +17492,10 @@ struct SgdFactors {
 
 template <Real T>
 bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors);
+
+/// average = decay · average + (1 − decay) · parameter.
+template <Real T>
+void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay);
 
 /// parameter -= momentum · slope; whether all are finite.
 template <Real T>
@@ -17568,6 +17573,16 @@ struct Momentum {
 
 }  // namespace detail
 
+/// Moves a running average of a model's weights, running means among them, towards them.
+template <class Model>
+void move_average(Model& average, const Model& model, double decay) {
+    for_each_parameter(
+        [&]<class Parameter>(const ParameterName&, Parameter& mean, const Parameter& parameter) {
+            detail::move_average<typename Parameter::element>(detail::flat(mean), detail::flat(parameter), decay);
+        },
+        average, model);
+}
+
 // An optimizer has a member double rate, a template State of a model, and update(model, gradient, state, rate, gradient_scale), which may
 // take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots.
 
@@ -17578,6 +17593,9 @@ struct AdamW {
     double beta2 = 0.98;
     double eps = 1e-6;
     double weight_decay = 0.2;
+    /// StableAdamW (Wortsman et al. 2023, arXiv:2304.13013, alg. 2): a parameter whose gradients are larger than its second moment tells,
+    /// by the root of their mean square, takes so much smaller a step. It keeps loss spikes away where no gradient is clipped.
+    bool clip_update = false;
 
     /// The first and second moments are models themselves.
     template <class Model>
@@ -17615,8 +17633,8 @@ struct AdamW {
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
         return detail::update_parameters(
             [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, double share, bool decays) {
-                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale};
-                return detail::adamw_update<T>(parameter, slope, first, second, decays ? 1.0 - share * step_rate * weight_decay : 1.0, factors);
+                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale, clip_update};
+                return detail::adamw_update<T>(parameter, slope, first, second, decays ? share * step_rate * weight_decay : 0.0, factors);
             },
             factor, model, gradient, state.first, state.second);
     }
@@ -17953,13 +17971,14 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 }  // namespace detail
 
 /// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one. `state` is an
-/// optimizer's.
+/// optimizer's; `average` is that of the weights, where a run has one.
 template <class Model, class State>
 void save_snapshot(const std::filesystem::path& path, const Model& model, const State& state,
-                   const RunState& run, const RunInputs& inputs) {
+                   const RunState& run, const RunInputs& inputs, const Model* average = nullptr) {
     detail::SavedParameters saved;
     saved.append("model.", model);
     State::moments([&](const char* name, const Model& moment) { saved.append(name, moment); }, state);
+    if (average != nullptr) saved.append("average.", *average);
     saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
     std::map<std::string, std::string> metadata{{"format", detail::snapshot_format},
                                                 {"step", std::to_string(run.step)},
@@ -17975,7 +17994,7 @@ void save_snapshot(const std::filesystem::path& path, const Model& model, const 
 /// tandem that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
 template <class Model, class State>
 void load_snapshot(const std::filesystem::path& path, Model& model, State& state, RunState& run,
-                   const RunInputs& inputs) {
+                   const RunInputs& inputs, Model* average = nullptr) {
     const Safetensors file = Safetensors::open(path);
     const std::string where = path.string();
     const auto& metadata = file.metadata();
@@ -17999,6 +18018,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, State& state
     const std::size_t updates = detail::number_entry<std::size_t>(metadata, "updates", where);
     detail::check_parameters(file, "model.", model, where);
     State::moments([&](const char* name, const Model& moment) { detail::check_parameters(file, name, moment, where); }, state);
+    if (average != nullptr) detail::check_parameters(file, "average.", *average, where);
     const StoredTensor* losses = file.find("losses");
     if (losses == nullptr || losses->shape != std::vector<std::size_t>{read.step}) {
         throw Error(where, "a snapshot with one loss for each of its " + std::to_string(read.step) + " steps",
@@ -18008,6 +18028,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, State& state
     read_elements(*losses, std::span<float>(read.losses));
     detail::read_parameters(file, "model.", model);
     State::moments([&](const char* name, Model& moment) { detail::read_parameters(file, name, moment); }, state);
+    if (average != nullptr) detail::read_parameters(file, "average.", *average);
     state.updates = updates;
     run = std::move(read);
 }
@@ -18091,6 +18112,7 @@ struct TrainerOptions {
     /// and cost no backward pass.
     bool lock_image = false, lock_text = false;
     RateFactor rate_factor{};  ///< of every other parameter
+    double average_decay = 0;  ///< of a running average of the weights, from where a run begins, below 1; 0: none. See Trainer::average()
     /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
     const std::atomic<bool>* stop = nullptr;
 
@@ -18143,6 +18165,12 @@ public:
 
     /// Called every options.evaluate_every steps.
     void on_evaluate(Hook hook) { hook_ = std::move(hook); }
+
+    /// The running average of the weights: what the last fit left, where options.average_decay is set. Throws Error where there is none.
+    const Model& average() const {
+        if (!average_) throw Error("Trainer::average", "a fit with TrainerOptions.average_decay before", "none");
+        return *average_;
+    }
 
     /// Called every options.report_every steps, and behind the last one.
     void on_report(ReportHook hook) { report_hook_ = std::move(hook); }
@@ -18269,6 +18297,7 @@ private:
         if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
         if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
         if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
+        if constexpr (requires { optimizer_.clip_update; }) add("clip_update", optimizer_.clip_update ? "yes" : "no");
         if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
         if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
         if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
@@ -18308,6 +18337,8 @@ private:
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
+        average_.reset();
+        if (options_.average_decay > 0) average_ = model_;
         const std::size_t batches = data.size() / options_.batch;
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
@@ -18366,12 +18397,12 @@ private:
 
     void resume() {
         if (!std::filesystem::exists(options_.snapshot)) return;
-        load_snapshot(options_.snapshot, model_, state_, run_, inputs_);
+        load_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
     void save() {
-        save_snapshot(options_.snapshot, model_, state_, run_, inputs_);
+        save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         saved_step_ = run_.step;
     }
 
@@ -18518,6 +18549,7 @@ private:
                                                      std::to_string(saved_step_)));
         }
         model_.clamp_logit_scale();
+        if (average_) move_average(*average_, model_, options_.average_decay);
         return report;
     }
 
@@ -18538,6 +18570,7 @@ private:
     ReportHook report_hook_;
     RateFactor factor_;
     Model gradient_;
+    std::optional<Model> average_;
     typename Model::Workspace work_;
     std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;
@@ -37146,6 +37179,7 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     };
     not_negative("TrainerOptions.seconds", seconds);
     not_negative("TrainerOptions.clip_norm", clip_norm);
+    detail::check_option(average_decay >= 0 && average_decay < 1, "TrainerOptions.average_decay", "a number from 0 to below 1", average_decay);
     positive("TrainerOptions.batch", batch);
     positive("TrainerOptions.max_skipped", max_skipped);
     positive("TrainerOptions.snapshot_every", snapshot_every);
@@ -37185,6 +37219,7 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
     if (parts() > 1) count("micro_batch", micro_batch);
+    if (average_decay > 0) number("average_decay", average_decay);
 }
 
 TANDEM_INLINE RateFactor TrainerOptions::whole_rate_factor() const {
@@ -37243,13 +37278,22 @@ bool update_in_parts(std::size_t size, const Update& update) {
 
 template <Real T>
 bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
-                  double keep, const AdamWFactors& factors) {
+                  double decay, const AdamWFactors& factors) {
+    double step = factors.step, keep = 1.0 - decay;
+    if (factors.clip_update) {
+        const auto scaled = factors.gradient_scale * slope;
+        const double scale = factors.second_scale * factors.second_scale, floor = factors.eps * factors.eps;
+        const auto squares = square(scaled) / max(scale * (factors.beta2 * second + (1.0 - factors.beta2) * square(scaled)), floor);
+        const double excess = std::sqrt(static_cast<double>(evaluate(sum(squares)).item()) / static_cast<double>(parameter.size()));
+        step /= std::max(1.0, excess);
+        keep = 1.0 - decay / std::max(1.0, excess);
+    }
     return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
         const auto scaled = factors.gradient_scale * slope.slice(from, end);
         const auto m = first.slice(from, end), v = second.slice(from, end), p = parameter.slice(from, end);
         assign(m, factors.beta1 * m + (1.0 - factors.beta1) * scaled);
         assign(v, factors.beta2 * v + (1.0 - factors.beta2) * (scaled * scaled));
-        assign(p, keep * p - factors.step * m / (factors.second_scale * sqrt(v) + factors.eps));
+        assign(p, keep * p - step * m / (factors.second_scale * sqrt(v) + factors.eps));
         return all_finite<T>(p);
     });
 }
@@ -37282,6 +37326,11 @@ bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat
 }
 
 template <Real T>
+void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay) {
+    assign(average, decay * average + (1.0 - decay) * parameter);
+}
+
+template <Real T>
 bool move_mean(const Flat<T>& mean, const Flat<const T>& slope, double momentum) {
     assign(mean, mean - momentum * slope);
     return all_finite<T>(mean);
@@ -37298,6 +37347,7 @@ template bool adamw_update<float>(const Flat<float>&, const Flat<const float>&, 
                                   double, const AdamWFactors&);
 template bool lion_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, double, const LionFactors&);
 template bool sgd_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const SgdFactors&);
+template void move_average<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool move_mean<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool all_finite<double>(const Flat<const double>&);
 template double sum_of_squares<double>(const Flat<const double>&);
@@ -37305,6 +37355,7 @@ template bool adamw_update<double>(const Flat<double>&, const Flat<const double>
                                    const Flat<double>&, double, const AdamWFactors&);
 template bool lion_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, double, const LionFactors&);
 template bool sgd_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const SgdFactors&);
+template void move_average<double>(const Flat<double>&, const Flat<const double>&, double);
 template bool move_mean<double>(const Flat<double>&, const Flat<const double>&, double);
 #endif
 

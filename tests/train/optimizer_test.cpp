@@ -1,8 +1,11 @@
 // AdamW, Lion and SGD against their formulas in double; what a factor does to a parameter's rate.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <tandem/train/optimizer.hpp>
 
@@ -85,6 +88,36 @@ void follow(const Optimizer& optimizer, double scale, const auto& step) {
 }
 
 }  // namespace
+
+TEST_CASE("AdamW that clips updates takes smaller steps where gradients outgrow their second moment") {
+    const td::AdamW optimizer{.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-3, .weight_decay = 0.5, .clip_update = true};
+    Two model, gradient;
+    td::AdamW::State<Two> state;
+    td::Random random{td::Seed{1}};
+    td::fill_normal(model.matrix, random, 1.0);
+    std::vector<double> p(model.matrix.data(), model.matrix.data() + 6), m(6), v(6);
+    bool was_clipped = false, was_not = false;
+    for (int step = 1; step <= 6; ++step) {
+        td::fill_normal(gradient.matrix, random, step == 4 ? 50.0 : 1.0);
+        CHECK(optimizer.update(model, gradient, state, 0.1, 0.5));
+        double squares = 0;
+        const double correction = 1 / (1 - std::pow(0.9, step));
+        for (std::size_t i = 0; i < 6; ++i) {
+            const double g = 0.5 * gradient.matrix.data()[i];
+            m[i] = 0.8 * m[i] + 0.2 * g;
+            v[i] = 0.9 * v[i] + 0.1 * g * g;
+            squares += g * g / std::max(correction * v[i], 1e-6);
+        }
+        const double excess = std::max(1.0, std::sqrt(squares / 6)), rate = 0.1 / excess;
+        (excess > 1 ? was_clipped : was_not) = true;
+        for (std::size_t i = 0; i < 6; ++i) {
+            p[i] = p[i] * (1 - rate * 0.5) - rate * m[i] / (1 - std::pow(0.8, step)) / (std::sqrt(correction * v[i]) + 1e-3);
+            CHECK(model.matrix.data()[i] == Approx(p[i]).epsilon(1e-12));
+        }
+    }
+    CHECK(was_clipped);
+    CHECK(was_not);
+}
 
 TEST_CASE("Lion steps by a sign") {
     follow(td::Lion{.beta1 = 0.8, .beta2 = 0.9, .weight_decay = 0.5}, 0.5, [](double& p, double g, double& m, bool decays) {

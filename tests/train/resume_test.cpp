@@ -3,12 +3,15 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "../kernels/isas.hpp"
 #include "toy.hpp"
@@ -121,6 +124,40 @@ TEST_CASE("a run with another optimizer, a locked tower and rates of its own goe
     CHECK_THROWS_WITH(train(resumed, options), Contains("rate factors"));
     options.lock_text = false;
     CHECK_THROWS_WITH(train(resumed, options), Contains("rate factors"));
+}
+
+TEST_CASE("the running average of the weights goes on with its run") {
+    const Folder folder;
+    Run run;
+    run.options.average_decay = 0.8;
+    toy::Model whole{td::Seed{1}}, expected{td::Seed{1}};
+    td::Trainer trainer{whole, run.optimizer, run.schedule, td::InfoNce{}, run.options};
+    CHECK_THROWS_WITH(trainer.average(), Contains("expected a fit with TrainerOptions.average_decay before"));
+    // What a run of one step more each time has for weights, averaged.
+    std::vector<float> average = toy::bytes_of(whole);
+    run.options.evaluate_every = 1;
+    td::Trainer followed{whole, run.optimizer, run.schedule, td::InfoNce{}, run.options};
+    followed.on_evaluate([&](const toy::Model& model, const td::RunState&) {
+        const std::vector<float> now = toy::bytes_of(model);
+        for (std::size_t i = 0; i < now.size(); ++i) average[i] = 0.8F * average[i] + 0.2F * now[i];
+    });
+    followed.fit(toy::Pairs{});
+    const std::vector<float> found = toy::bytes_of(followed.average());
+    double largest = 0;
+    for (std::size_t i = 0; i < found.size(); ++i) largest = std::max(largest, static_cast<double>(std::abs(found[i] - average[i])));
+    CHECK(largest < 1e-5);
+    CHECK(found != toy::bytes_of(whole));
+
+    run.options.snapshot = folder.snapshot();
+    run.options.evaluate_every = 17;
+    struct Stop {};
+    toy::Model stopped{td::Seed{1}}, resumed{td::Seed{3}};
+    td::Trainer first{stopped, run.optimizer, run.schedule, td::InfoNce{}, run.options};
+    first.on_evaluate([](const toy::Model&, const td::RunState&) { throw Stop{}; });
+    CHECK_THROWS_AS(first.fit(toy::Pairs{}), Stop);
+    td::Trainer second{resumed, run.optimizer, run.schedule, td::InfoNce{}, run.options};
+    second.fit(toy::Pairs{});
+    CHECK(toy::bytes_of(second.average()) == found);
 }
 
 TEST_CASE("a run does not go on with any other input, and the error has its name and both values") {

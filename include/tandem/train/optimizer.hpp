@@ -36,13 +36,14 @@ double sum_of_squares(const Flat<const T>& vector);
 /// What an update of AdamW multiplies by.
 struct AdamWFactors {
     double beta1, beta2, eps, step, second_scale, gradient_scale;
+    bool clip_update;
 };
 
-/// One parameter's update, its moments likewise; `keep` is what weight decay leaves. Returns whether all weights are
+/// One parameter's update, its moments likewise; `decay` is the share that weight decay takes. Returns whether all weights are
 /// finite.
 template <Real T>
 bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
-                  double keep, const AdamWFactors& factors);
+                  double decay, const AdamWFactors& factors);
 
 /// What an update of Lion multiplies by.
 struct LionFactors {
@@ -61,6 +62,10 @@ struct SgdFactors {
 
 template <Real T>
 bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors);
+
+/// average = decay · average + (1 − decay) · parameter.
+template <Real T>
+void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay);
 
 /// parameter -= momentum · slope; whether all are finite.
 template <Real T>
@@ -138,6 +143,16 @@ struct Momentum {
 
 }  // namespace detail
 
+/// Moves a running average of a model's weights, running means among them, towards them.
+template <class Model>
+void move_average(Model& average, const Model& model, double decay) {
+    for_each_parameter(
+        [&]<class Parameter>(const ParameterName&, Parameter& mean, const Parameter& parameter) {
+            detail::move_average<typename Parameter::element>(detail::flat(mean), detail::flat(parameter), decay);
+        },
+        average, model);
+}
+
 // An optimizer has a member double rate, a template State of a model, and update(model, gradient, state, rate, gradient_scale), which may
 // take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots.
 
@@ -148,6 +163,9 @@ struct AdamW {
     double beta2 = 0.98;
     double eps = 1e-6;
     double weight_decay = 0.2;
+    /// StableAdamW (Wortsman et al. 2023, arXiv:2304.13013, alg. 2): a parameter whose gradients are larger than its second moment tells,
+    /// by the root of their mean square, takes so much smaller a step. It keeps loss spikes away where no gradient is clipped.
+    bool clip_update = false;
 
     /// The first and second moments are models themselves.
     template <class Model>
@@ -185,8 +203,8 @@ struct AdamW {
         const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
         return detail::update_parameters(
             [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, double share, bool decays) {
-                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale};
-                return detail::adamw_update<T>(parameter, slope, first, second, decays ? 1.0 - share * step_rate * weight_decay : 1.0, factors);
+                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale, clip_update};
+                return detail::adamw_update<T>(parameter, slope, first, second, decays ? share * step_rate * weight_decay : 0.0, factors);
             },
             factor, model, gradient, state.first, state.second);
     }

@@ -46,13 +46,22 @@ bool update_in_parts(std::size_t size, const Update& update) {
 
 template <Real T>
 bool adamw_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& first, const Flat<T>& second,
-                  double keep, const AdamWFactors& factors) {
+                  double decay, const AdamWFactors& factors) {
+    double step = factors.step, keep = 1.0 - decay;
+    if (factors.clip_update) {
+        const auto scaled = factors.gradient_scale * slope;
+        const double scale = factors.second_scale * factors.second_scale, floor = factors.eps * factors.eps;
+        const auto squares = square(scaled) / max(scale * (factors.beta2 * second + (1.0 - factors.beta2) * square(scaled)), floor);
+        const double excess = std::sqrt(static_cast<double>(evaluate(sum(squares)).item()) / static_cast<double>(parameter.size()));
+        step /= std::max(1.0, excess);
+        keep = 1.0 - decay / std::max(1.0, excess);
+    }
     return update_in_parts(parameter.size(), [&](std::size_t from, std::size_t end) {
         const auto scaled = factors.gradient_scale * slope.slice(from, end);
         const auto m = first.slice(from, end), v = second.slice(from, end), p = parameter.slice(from, end);
         assign(m, factors.beta1 * m + (1.0 - factors.beta1) * scaled);
         assign(v, factors.beta2 * v + (1.0 - factors.beta2) * (scaled * scaled));
-        assign(p, keep * p - factors.step * m / (factors.second_scale * sqrt(v) + factors.eps));
+        assign(p, keep * p - step * m / (factors.second_scale * sqrt(v) + factors.eps));
         return all_finite<T>(p);
     });
 }
@@ -85,6 +94,11 @@ bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat
 }
 
 template <Real T>
+void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay) {
+    assign(average, decay * average + (1.0 - decay) * parameter);
+}
+
+template <Real T>
 bool move_mean(const Flat<T>& mean, const Flat<const T>& slope, double momentum) {
     assign(mean, mean - momentum * slope);
     return all_finite<T>(mean);
@@ -101,6 +115,7 @@ template bool adamw_update<float>(const Flat<float>&, const Flat<const float>&, 
                                   double, const AdamWFactors&);
 template bool lion_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, double, const LionFactors&);
 template bool sgd_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const SgdFactors&);
+template void move_average<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool move_mean<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool all_finite<double>(const Flat<const double>&);
 template double sum_of_squares<double>(const Flat<const double>&);
@@ -108,6 +123,7 @@ template bool adamw_update<double>(const Flat<double>&, const Flat<const double>
                                    const Flat<double>&, double, const AdamWFactors&);
 template bool lion_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, double, const LionFactors&);
 template bool sgd_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const SgdFactors&);
+template void move_average<double>(const Flat<double>&, const Flat<const double>&, double);
 template bool move_mean<double>(const Flat<double>&, const Flat<const double>&, double);
 #endif
 

@@ -87,13 +87,14 @@ void read_parameters(const Safetensors& file, const std::string& prefix, Model& 
 }  // namespace detail
 
 /// Writes a snapshot, atomically and durably: a process killed at any moment leaves the old one or the new one. `state` is an
-/// optimizer's.
+/// optimizer's; `average` is that of the weights, where a run has one.
 template <class Model, class State>
 void save_snapshot(const std::filesystem::path& path, const Model& model, const State& state,
-                   const RunState& run, const RunInputs& inputs) {
+                   const RunState& run, const RunInputs& inputs, const Model* average = nullptr) {
     detail::SavedParameters saved;
     saved.append("model.", model);
     State::moments([&](const char* name, const Model& moment) { saved.append(name, moment); }, state);
+    if (average != nullptr) saved.append("average.", *average);
     saved.tensors.push_back(stored_tensor<float>("losses", {run.losses.size()}, std::span<const float>(run.losses)));
     std::map<std::string, std::string> metadata{{"format", detail::snapshot_format},
                                                 {"step", std::to_string(run.step)},
@@ -109,7 +110,7 @@ void save_snapshot(const std::filesystem::path& path, const Model& model, const 
 /// tandem that did not save the inputs, of another model, or of a run with other inputs, each of which is named.
 template <class Model, class State>
 void load_snapshot(const std::filesystem::path& path, Model& model, State& state, RunState& run,
-                   const RunInputs& inputs) {
+                   const RunInputs& inputs, Model* average = nullptr) {
     const Safetensors file = Safetensors::open(path);
     const std::string where = path.string();
     const auto& metadata = file.metadata();
@@ -133,6 +134,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, State& state
     const std::size_t updates = detail::number_entry<std::size_t>(metadata, "updates", where);
     detail::check_parameters(file, "model.", model, where);
     State::moments([&](const char* name, const Model& moment) { detail::check_parameters(file, name, moment, where); }, state);
+    if (average != nullptr) detail::check_parameters(file, "average.", *average, where);
     const StoredTensor* losses = file.find("losses");
     if (losses == nullptr || losses->shape != std::vector<std::size_t>{read.step}) {
         throw Error(where, "a snapshot with one loss for each of its " + std::to_string(read.step) + " steps",
@@ -142,6 +144,7 @@ void load_snapshot(const std::filesystem::path& path, Model& model, State& state
     read_elements(*losses, std::span<float>(read.losses));
     detail::read_parameters(file, "model.", model);
     State::moments([&](const char* name, Model& moment) { detail::read_parameters(file, name, moment); }, state);
+    if (average != nullptr) detail::read_parameters(file, "average.", *average);
     state.updates = updates;
     run = std::move(read);
 }

@@ -19,6 +19,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -115,6 +116,7 @@ struct TrainerOptions {
     /// and cost no backward pass.
     bool lock_image = false, lock_text = false;
     RateFactor rate_factor{};  ///< of every other parameter
+    double average_decay = 0;  ///< of a running average of the weights, from where a run begins, below 1; 0: none. See Trainer::average()
     /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
     const std::atomic<bool>* stop = nullptr;
 
@@ -167,6 +169,12 @@ public:
 
     /// Called every options.evaluate_every steps.
     void on_evaluate(Hook hook) { hook_ = std::move(hook); }
+
+    /// The running average of the weights: what the last fit left, where options.average_decay is set. Throws Error where there is none.
+    const Model& average() const {
+        if (!average_) throw Error("Trainer::average", "a fit with TrainerOptions.average_decay before", "none");
+        return *average_;
+    }
 
     /// Called every options.report_every steps, and behind the last one.
     void on_report(ReportHook hook) { report_hook_ = std::move(hook); }
@@ -293,6 +301,7 @@ private:
         if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
         if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
         if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
+        if constexpr (requires { optimizer_.clip_update; }) add("clip_update", optimizer_.clip_update ? "yes" : "no");
         if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
         if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
         if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
@@ -332,6 +341,8 @@ private:
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
+        average_.reset();
+        if (options_.average_decay > 0) average_ = model_;
         const std::size_t batches = data.size() / options_.batch;
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
@@ -390,12 +401,12 @@ private:
 
     void resume() {
         if (!std::filesystem::exists(options_.snapshot)) return;
-        load_snapshot(options_.snapshot, model_, state_, run_, inputs_);
+        load_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
     void save() {
-        save_snapshot(options_.snapshot, model_, state_, run_, inputs_);
+        save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         saved_step_ = run_.step;
     }
 
@@ -542,6 +553,7 @@ private:
                                                      std::to_string(saved_step_)));
         }
         model_.clamp_logit_scale();
+        if (average_) move_average(*average_, model_, options_.average_decay);
         return report;
     }
 
@@ -562,6 +574,7 @@ private:
     ReportHook report_hook_;
     RateFactor factor_;
     Model gradient_;
+    std::optional<Model> average_;
     typename Model::Workspace work_;
     std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;

@@ -50,6 +50,7 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     };
     not_negative("TrainerOptions.seconds", seconds);
     not_negative("TrainerOptions.clip_norm", clip_norm);
+    detail::check_option(average_decay >= 0 && average_decay < 1, "TrainerOptions.average_decay", "a number from 0 to below 1", average_decay);
     positive("TrainerOptions.batch", batch);
     positive("TrainerOptions.max_skipped", max_skipped);
     positive("TrainerOptions.snapshot_every", snapshot_every);
@@ -89,6 +90,7 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
     if (parts() > 1) count("micro_batch", micro_batch);
+    if (average_decay > 0) number("average_decay", average_decay);
 }
 
 TANDEM_INLINE RateFactor TrainerOptions::whole_rate_factor() const {
