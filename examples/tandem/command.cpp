@@ -52,16 +52,19 @@ std::string Arguments::require(const std::string& name) const {
     return get(name);
 }
 
-std::string Arguments::choose(const std::string& name, const std::string& otherwise,
-                              std::initializer_list<const char*> words) const {
-    const std::string found = get(name, otherwise);
+std::string one_of(const std::string& option, const std::string& found, std::initializer_list<const char*> words) {
     std::string expected;
     for (const char* const word : words) {
         if (found == word) return found;
         expected += (expected.empty() ? "" : ", ") + std::string(word);
     }
-    if (found == otherwise) return found;
-    throw UsageError(name, "one of " + expected, found);
+    throw UsageError(option, "one of " + expected, found);
+}
+
+std::string Arguments::choose(const std::string& name, const std::string& otherwise,
+                              std::initializer_list<const char*> words) const {
+    const std::string found = get(name, otherwise);
+    return found == otherwise ? found : one_of(name, found, words);
 }
 
 std::size_t Arguments::number(const std::string& name, std::size_t otherwise, std::size_t most, std::size_t least) const {

@@ -47,6 +47,9 @@ struct Command {
 /// A whole number, all of a text.
 std::optional<long long> whole_number(const std::string& text);
 
+/// `found`, which must be one of some words. Throws UsageError, which lists them.
+std::string one_of(const std::string& option, const std::string& found, std::initializer_list<const char*> words);
+
 /// What a command was given.
 class Arguments {
 public:

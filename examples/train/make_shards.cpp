@@ -34,16 +34,17 @@ std::string padded(std::size_t number, std::size_t width) {
     return std::string(width - std::min(width, digits.size()), '0') + digits;
 }
 
-/// How a picture's name ends, by its first bytes; empty where it is none.
+/// How a picture's name ends, by its first byte; empty where it is none.
 std::string ending_of(std::span<const std::byte> bytes) {
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 12));
-    return text.starts_with("\xFF\xD8\xFF") ? ".jpg" : text.starts_with("\x89PNG") ? ".png" : text.starts_with("RIFF") ? ".webp" : "";
+    if (!td::detail::begins_as_picture(bytes)) return "";
+    const auto first = std::to_integer<int>(bytes[0]);
+    return first == 0xFF ? ".jpg" : first == 0x89 ? ".png" : ".webp";
 }
 
 int run(const program::Arguments& given) {
     Settings settings;
     const std::string from = given.operand();
-    settings.dataset_type = fs::is_directory(from) ? "folder" : "csv";
+    settings.dataset_type = fs::is_directory(from) ? "folder" : "csv";  // whatever a table's name ends with
     training::read_table_options(given, settings);
     const fs::path out = given.require("--out");
     const std::size_t in_each = given.number("--pairs", 10000);
@@ -97,7 +98,7 @@ int main(int count, char** arguments) {
                                        "PATH",
                                        "PATH --out DIR [--pairs N] [--shuffle SEED]",
                                        "PATH is a folder of pictures with captions (captions.tsv, or .txt, .caption or .json beside each) or a table. Pictures are copied as they are; "
-                                       "what is damaged or has no caption is left out and counted. A pair's caption is in .txt, several are in .json.",
+                                       "what begins as no picture or has no caption is left out and counted. A pair's caption is in .txt, several are in .json.",
                                        {{"--out", "DIR", "where the shards go: empty, or not there yet"},
                                         {"--pairs", "N", "in a shard (default 10000)"},
                                         {"--shuffle", "SEED", "mix the pairs (default: as they are listed)"},

@@ -75,7 +75,8 @@ Records::Records(fs::path folder, std::vector<std::pair<std::string, std::string
     for (std::size_t number = 1; std::getline(stream, text); ++number) {
         const auto line = nlohmann::ordered_json::parse(text, nullptr, false);
         // The last line may have been cut by a kill.
-        if (line.is_discarded() && stream.peek() == std::ifstream::traits_type::eof()) break;
+        is_cut_ = line.is_discarded() && stream.peek() == std::ifstream::traits_type::eof();
+        if (is_cut_) break;
         if (!line.is_object() || !line.contains("step") || !line["step"].is_number_unsigned())
             throw td::Error(log.string() + " line " + std::to_string(number), "an object with a step", "something else");
         Entry entry{line["step"].get<std::size_t>(), {}};
@@ -105,7 +106,7 @@ std::string Records::line(const Entry& entry) const {
 
 void Records::add(std::size_t step, Scalars scalars) {
     const fs::path log = folder_ / "log.jsonl";
-    const bool overlaps = recorded_ == 0 && !entries_.empty();
+    const bool overlaps = recorded_ == 0 && (is_cut_ || !entries_.empty());
     if (overlaps) std::erase_if(entries_, [&](const Entry& entry) { return entry.step >= step; });
     entries_.push_back({step, std::move(scalars)});
     ++recorded_;
@@ -134,6 +135,13 @@ std::string Records::chart(const std::string& tag) const {
         }
     }
     if (points.empty()) return {};
+    // As many as there are pixels tell it.
+    if (const std::size_t every = points.size() / 600 + 1; every > 1) {
+        std::vector<std::pair<double, double>> some;
+        for (std::size_t i = 0; i < points.size(); i += every) some.push_back(points[i]);
+        some.push_back(points.back());
+        points = std::move(some);
+    }
     double low = std::numeric_limits<double>::infinity(), high = -low;
     for (const auto& [step, value] : points) low = std::min(low, value), high = std::max(high, value);
     const double first = points.front().first, last = std::max(points.back().first, first + 1), room = high > low ? high - low : std::max(std::abs(high), 1e-9);
@@ -144,11 +152,14 @@ std::string Records::chart(const std::string& tag) const {
     const int digits = std::clamp(static_cast<int>(3 - std::floor(std::log10(std::max(std::abs(high), 1e-12)))), 0, 9);
     const auto shown = [&](double value) { return quickstart::fixed(value, digits); };
     return "<figure><figcaption><b>" + quickstart::escape(tag) + "</b> " + shown(points.back().second) + "<small> " + shown(low) + " to " + shown(high) +
-           "</small></figcaption><svg viewBox=\"0 0 320 100\" role=\"img\" aria-label=\"" + quickstart::escape(tag) + " over " + std::to_string(points.size()) + " reports\">" +
+           "</small></figcaption><svg viewBox=\"0 0 320 100\" role=\"img\" aria-label=\"" + quickstart::escape(tag) + " over the run\">" +
            (points.size() == 1 ? "<circle cx=\"160\" cy=\"50\" r=\"3\"/>" : "<path d=\"" + path + "\"/>") + "</svg></figure>";
 }
 
-void Records::write_report(std::size_t step, std::size_t steps, const std::string& state) const {
+void Records::write_report(std::size_t step, std::size_t steps, const std::string& state) {
+    const auto now = std::chrono::steady_clock::now();
+    if (state == "running" && now - written_ < std::chrono::seconds(5)) return;
+    written_ = now;
     std::vector<std::string> tags;
     for (const Entry& entry : entries_) {
         for (const auto& [tag, value] : entry.scalars) {

@@ -1,6 +1,7 @@
 // What a run leaves to look at beside its weights: log.jsonl, TensorBoard's event files, report.html.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <filesystem>
@@ -39,8 +40,8 @@ public:
 
     void show(std::vector<Found> found) { found_ = std::move(found); }
 
-    /// Replaces report.html.
-    void write_report(std::size_t step, std::size_t steps, const std::string& state) const;
+    /// Replaces report.html; while a run goes on, not more than every few seconds.
+    void write_report(std::size_t step, std::size_t steps, const std::string& state);
 
 private:
     struct Entry {
@@ -55,7 +56,9 @@ private:
     std::vector<std::pair<std::string, std::string>> facts_;
     std::vector<Entry> entries_;
     std::vector<Found> found_;
+    bool is_cut_ = false;       // the log's last line
     std::size_t recorded_ = 0;  // entries of this process
+    std::chrono::steady_clock::time_point written_{};  // the report
     std::FILE* events_ = nullptr;
 };
 

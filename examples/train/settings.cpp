@@ -26,7 +26,7 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--text-key", "leave it out: txt, caption and json are read"},
     {"--json-text-key", "name the caption \"caption\" or \"captions\" in the JSON"},
     {"--json-text-key-probs", "leave it out: one of all captions is drawn, all alike"},
-    {"--imagenet-v2", "give --imagenet-val that folder"},
+    {"--imagenet-v2", "give --imagenet-val a folder whose folders are named by what they show"},
     {"--cache-dir", "leave it out: nothing is downloaded"},
     {"--log-local", "leave it out: there is one process"},
     {"--workers", "leave it out: all cores decode ahead (taskset limits them)"},
@@ -35,6 +35,13 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--image-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-image"},
     {"--visual-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-image"},
     {"--wd-exclude", "leave it out: vectors and scalars do not decay"},
+    {"--opt-fallback-list", "leave it out: one optimizer has all parameters"},
+    {"--text-pooler-own-group", "leave it out"},
+    {"--ddp-static-graph", "leave it out: there is one process"},
+    {"--no-set-device-rank", "leave it out: there is one process"},
+    {"--train-loss-ema-samples", "leave it out: reports have the loss of their step"},
+    {"--text-pad-multiple", "leave it out: captions cost as many tokens as they have"},
+    {"--use-bnb-linear", "leave it out"},
     {"--use-bn-sync", "leave it out: a batch is normalised as a whole"},
     {"--skip-scheduler", "--lr-scheduler const --warmup 0"},
     {"--pretrained-image", "--pretrained with a checkpoint of both towers"},
@@ -93,14 +100,14 @@ std::array<double, 2> two_numbers(const std::string& name, std::string text) {
         return fault == std::errc() && end == part.data() + part.size();
     };
     const std::string_view all = text;
-    if (comma == std::string::npos || !number(all.substr(0, comma), found[0]) || !number(all.substr(comma + 1), found[1]) || !(found[0] > 0 && found[0] <= found[1]))
+    if (comma == std::string::npos || !number(all.substr(0, comma), found[0]) || !number(all.substr(comma + 1), found[1]) || !(found[0] > 0 && found[0] <= found[1] && std::isfinite(found[1])))
         throw UsageError("--aug-cfg " + name, "two numbers above 0, the smaller one first, as (0.4,1.0)", text);
     return found;
 }
 
 void read_augmentation(const std::string& text, Settings& settings) {
     for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = std::min(text.find(' ', begin), text.size());
+        const std::size_t end = std::min(text.find('\n', begin), text.size());
         const std::string word = text.substr(begin, end - begin);
         begin = end + 1;
         if (word.empty()) continue;
@@ -141,18 +148,18 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
             "",
             "--train-data PATH [--val-data PATH] [--batch-size N] [--epochs N] [--name NAME]",
             "Trains the architecture at the top of examples/train/train.cpp, or another of --model. The folder LOGS/NAME gets model.safetensors "
-            "with tokenizer/ (what `tandem` and td::load open), checkpoints/, log.jsonl (a line a report), TensorBoard's events, and report.html, which is "
+            "with tokenizer/ (td::load opens them, and `tandem` where the architecture is the quickstart's or the zoo's), checkpoints/, log.jsonl (a line a report), TensorBoard's events, and report.html, which is "
             "rewritten as the run goes on. A run that is killed goes on with the same command and --resume latest, in the same bits as if nothing had "
             "happened. Samples that are damaged are left out and counted by cause and file. Exit code 3 after SIGTERM or SIGINT: saved, to be resumed.",
             {{"--train-data", "PATH", "shards (data/{000..099}.tar::more.tar), a table, or a folder of pictures with captions"},
-             {"--val-data", "PATH", "pairs of the same type that are not trained on: retrieval is measured on them"},
-             {"--dataset-type", "webdataset|csv|folder|synthetic", "what --train-data is (default: by its ending; synthetic needs none)"},
+             {"--val-data", "PATH", "pairs that are not trained on: retrieval is measured on them"},
+             {"--dataset-type", "webdataset|csv|folder|synthetic", "what the data are (default: auto, by each path's ending; synthetic needs none)"},
              {"--train-num-samples", "N", "of a synthetic data set; any other is counted"},
              {"--csv-separator", "CHARACTER", "of a table (default: a tab)"},
              {"--csv-img-key", "NAME", "its column of paths (default filepath)"},
              {"--csv-caption-key", "NAME", "its column of captions (default title)"},
              {"--strict", "", "the first damaged sample ends the run"},
-             {"--max-image-pixels", "N", "pixels of a picture, beyond which it is left out (default 178956970, as Pillow's)"},
+             {"--max-image-pixels", "N", "pixels of a picture, beyond which it is left out (0: never; default 178956970, as Pillow's)"},
              {"--batch-size", "N", "pairs in memory at a time (default 64)"},
              {"--accum-freq", "K", "the batch is K times as large, with the whole batch's gradients (default 1)"},
              {"--epochs", "N", "how often every pair is seen (default 32)"},
@@ -166,7 +173,7 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
              {"--warmup", "STEPS", "of a rising rate (default 10000, at most a tenth of the run)"},
              {"--lr-scheduler", "cosine|const|const-cooldown", "what the rate does then (default cosine)"},
              {"--epochs-cooldown", "N", "of const-cooldown, at the end"},
-             {"--lr-cooldown-end", "SHARE", "of the rate, where the cooldown ends (default 0)"},
+             {"--lr-cooldown-end", "RATE", "where the cooldown ends (default 0)"},
              {"--lr-cooldown-power", "NUMBER", "of the cooldown's polynomial (default 1)"},
              {"--grad-clip-norm", "NUMBER", "longer gradients are cut to it (default: never)"},
              {"--ema-decay", "NUMBER", "keep a running average of the weights as well, in model_ema.safetensors (0.9999, say; default: none)"},
@@ -180,9 +187,9 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
              {"--lock-text", "", "leave the text tower as it is"},
              {"--aug-cfg", "SETTINGS", "scale=(0.9,1.0) ratio=(0.75,1.3333) hflip=0: what is cropped and mirrored"},
              {"--imagenet-val", "DIR", "a folder of classes, named as their folders: zero-shot accuracy is measured on it"},
-             {"--val-frequency", "EPOCHS", "between measurements on --val-data (default 1)"},
-             {"--zeroshot-frequency", "EPOCHS", "between those on --imagenet-val (default 2)"},
-             {"--save-frequency", "EPOCHS", "between checkpoints epoch_N.safetensors (default 1)"},
+             {"--val-frequency", "EPOCHS", "between measurements on --val-data (0: never; default 1)"},
+             {"--zeroshot-frequency", "EPOCHS", "between those on --imagenet-val (0: never; default 2)"},
+             {"--save-frequency", "EPOCHS", "between checkpoints epoch_N.safetensors (0: none; default 1)"},
              {"--save-most-recent", "", "keep epoch_latest.safetensors as well"},
              {"--delete-previous-checkpoint", "", "keep the last epoch_N alone"},
              {"--snapshot-steps", "N", "between snapshots, from which --resume goes on (default 100)"},
@@ -201,7 +208,7 @@ std::vector<std::string> as_words(int count, char** arguments) {
         std::string word = arguments[i];
         if (!word.starts_with("--")) {
             if (in_augmentation && words.back() != "--aug-cfg") {
-                words.back() += " " + word;
+                words.back() += "\n" + word;
             } else {
                 words.push_back(word);
             }
@@ -211,7 +218,7 @@ std::vector<std::string> as_words(int count, char** arguments) {
         const std::string name = word.substr(0, equals);
         if (const auto known = elsewhere.find(name); known != elsewhere.end())
             throw UsageError(name, std::string("open_clip has it, this program not: ") + known->second);
-        if (name.starts_with("--naflex") || name.starts_with("--audio") || name.starts_with("--torchcompile") || name.starts_with("--fsdp") || name.starts_with("--remote-sync"))
+        if (name.starts_with("--naflex") || name.starts_with("--force-naflex") || name.starts_with("--bucket") || name == "--pretrained-audio" || name.starts_with("--audio") || name.starts_with("--torchcompile") || name.starts_with("--fsdp") || name.starts_with("--remote-sync"))
             throw UsageError(name, "open_clip has it, this program not: leave it out");
         in_augmentation = name == "--aug-cfg";
         words.push_back(name);
@@ -240,20 +247,25 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.dataset_type = given.choose("--dataset-type", "auto", {"webdataset", "csv", "folder", "synthetic", "auto"});
     settings.train_data = settings.dataset_type == "synthetic" ? "" : given.require("--train-data");
     if (settings.dataset_type == "synthetic" && given.has("--train-data")) throw UsageError("--train-data", "none with --dataset-type synthetic", given.get("--train-data"));
-    if (settings.dataset_type == "auto") {
-        const std::string ending = std::filesystem::path(settings.train_data).extension().string();
-        settings.dataset_type = ending == ".tar" ? "webdataset" : ending == ".csv" || ending == ".tsv" ? "csv" : "folder";
+    if (settings.dataset_type == "synthetic") {
+        for (const char* const option : {"--val-data", "--imagenet-val", "--tokenizer"}) {
+            if (given.has(option)) throw UsageError(option, "none with --dataset-type synthetic, which has no words", given.get(option));
+        }
     }
     settings.val_data = given.get("--val-data");
     settings.train_num_samples = given.number("--train-num-samples", 0, many);
     if (settings.dataset_type == "synthetic") settings.train_num_samples = std::max<std::size_t>(settings.train_num_samples, 1);
     read_table_options(given, settings);
     settings.strict = given.has("--strict");
-    settings.max_image_pixels = given.number("--max-image-pixels", settings.max_image_pixels, many);
+    settings.max_image_pixels = given.number("--max-image-pixels", settings.max_image_pixels, many, 0);
+    if (settings.max_image_pixels == 0) settings.max_image_pixels = many;
     settings.batch_size = given.number("--batch-size", settings.batch_size);
     settings.accum_freq = given.number("--accum-freq", settings.accum_freq);
     settings.epochs = given.number("--epochs", settings.epochs);
-    settings.opt = given.choose("--opt", settings.opt, {"adamw", "stableadamw", "lion", "sgd"});
+    // open_clip has some of timm's.
+    settings.opt = given.get("--opt", settings.opt);
+    if (settings.opt.starts_with("timm/")) settings.opt.erase(0, 5);
+    settings.opt = program::one_of("--opt", settings.opt, {"adamw", "stableadamw", "lion", "sgd"});
     settings.lr = given.real("--lr", settings.lr, 0, 1000);
     settings.beta1 = optional_number("--beta1", 1);
     settings.beta2 = optional_number("--beta2", 1);
@@ -271,7 +283,8 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     if ((settings.lr_scheduler == "const-cooldown") != given.has("--epochs-cooldown"))
         throw UsageError("--epochs-cooldown", "it and --lr-scheduler const-cooldown together", "one of them");
     if (settings.epochs_cooldown > settings.epochs) throw UsageError("--epochs-cooldown", "at most --epochs, " + std::to_string(settings.epochs), given.get("--epochs-cooldown"));
-    settings.lr_cooldown_end = given.share("--lr-cooldown-end", settings.lr_cooldown_end);
+    settings.lr_cooldown_end = given.real("--lr-cooldown-end", settings.lr_cooldown_end, 0, 1000);
+    if (settings.lr_cooldown_end > settings.lr) throw UsageError("--lr-cooldown-end", "a rate of at most --lr", given.get("--lr-cooldown-end"));
     settings.lr_cooldown_power = given.real("--lr-cooldown-power", settings.lr_cooldown_power, 0, 100);
     settings.grad_clip_norm = given.real("--grad-clip-norm", settings.grad_clip_norm, 0, 1'000'000);
     settings.ema_decay = given.share("--ema-decay", 0);
@@ -292,9 +305,9 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
         throw UsageError("--lock-image-unlocked-groups", "--lock-image beside it", "none");
     read_augmentation(given.get("--aug-cfg"), settings);
     settings.imagenet_val = given.get("--imagenet-val");
-    settings.val_frequency = given.number("--val-frequency", settings.val_frequency);
-    settings.zeroshot_frequency = given.number("--zeroshot-frequency", settings.zeroshot_frequency);
-    settings.save_frequency = given.number("--save-frequency", settings.save_frequency);
+    settings.val_frequency = given.number("--val-frequency", settings.val_frequency, 1'000'000, 0);
+    settings.zeroshot_frequency = given.number("--zeroshot-frequency", settings.zeroshot_frequency, 1'000'000, 0);
+    settings.save_frequency = given.number("--save-frequency", settings.save_frequency, 1'000'000, 0);
     settings.snapshot_steps = given.number("--snapshot-steps", settings.snapshot_steps);
     settings.log_every_n_steps = given.number("--log-every-n-steps", settings.log_every_n_steps);
     settings.save_most_recent = given.has("--save-most-recent");

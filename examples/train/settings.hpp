@@ -43,6 +43,7 @@ struct Settings {
     std::size_t seed = 0, val_frequency = 1, zeroshot_frequency = 2;
 
     std::filesystem::path folder() const { return logs / name; }
+    std::filesystem::path snapshot() const { return folder() / "checkpoints" / "snapshot.safetensors"; }
 };
 
 /// The program's command line as --help, and as it is read; run(arguments) is what it does.

@@ -1,12 +1,19 @@
 #include "sources.hpp"
 
 #include <cstdio>
+#include <filesystem>
+#include <string>
 
 namespace training {
 
 td::SampleList list_samples(const std::string& what, const Settings& settings) {
-    if (settings.dataset_type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);
-    if (settings.dataset_type == "csv") return td::read_table(what, settings.table, settings.strict);
+    std::string type = settings.dataset_type;
+    if (type == "auto") {
+        const std::string ending = std::filesystem::path(what).extension().string();
+        type = ending == ".tar" ? "webdataset" : ending == ".csv" || ending == ".tsv" ? "csv" : "folder";
+    }
+    if (type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);
+    if (type == "csv") return td::read_table(what, settings.table, settings.strict);
     return td::read_folder(what, settings.strict);
 }
 

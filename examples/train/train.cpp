@@ -19,7 +19,11 @@ const std::vector<std::string> names = training::model_names("architecture");
 
 int run(const program::Arguments& given) {
     const training::Settings settings = training::read_settings(given, names);
-    for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, [](int) { training::stop_asked = true; });
+    for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, [](int which) {
+        training::stop_asked = true;
+        // Whoever asks twice does not wait.
+        std::signal(which, SIG_DFL);
+    });
     if (settings.model == names.front()) return training::run<architecture>(settings);
     return training::run_model(settings);
 }

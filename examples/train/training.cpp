@@ -12,6 +12,8 @@ void copy_files(const fs::path& from, const fs::path& to, std::initializer_list<
     for (const char* const name : names) {
         if (!fs::is_regular_file(from / name)) continue;
         fs::create_directories(to);
+        std::error_code failed;
+        if (fs::equivalent(from / name, to / name, failed)) continue;
         fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing);
     }
 }
@@ -31,7 +33,8 @@ td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& 
                    {"open_clip_config.json", "preprocessor_config.json", "processor_config.json"});
         return td::open_tokenizer(fs::is_directory(beside / "tokenizer") ? place : given, settings.folder());
     }
-    if (settings.resume && fs::exists(folder)) return td::open_tokenizer(folder);
+    // Behind the first snapshot it is whole.
+    if (settings.resume && fs::exists(settings.snapshot())) return td::open_tokenizer(folder);
     // A million captions tell the pairs of letters that are frequent.
     const std::size_t step = samples.samples.size() / 1'000'000 + 1;
     std::vector<std::string> texts;
@@ -64,19 +67,24 @@ ClassFolder read_classes(const fs::path& folder) {
     ClassFolder found;
     if (!fs::is_directory(folder)) throw td::Error("--imagenet-val", "a folder of classes", folder.string());
     std::set<fs::path> folders;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.is_directory()) folders.insert(entry.path());
+    std::error_code failed;
+    for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end; entry.increment(failed)) {
+        if (entry->is_directory(failed)) folders.insert(entry->path());
     }
+    if (failed) throw td::Error("--imagenet-val", folder.string() + " cannot be read: " + failed.message());
     for (const fs::path& of_class : folders) {
         std::set<fs::path> pictures;
-        for (const auto& entry : fs::directory_iterator(of_class)) {
-            if (entry.is_regular_file()) pictures.insert(entry.path());
-        }
+        for (fs::directory_iterator entry(of_class, failed), end; !failed && entry != end; entry.increment(failed)) pictures.insert(entry->path());
+        if (failed) throw td::Error("--imagenet-val", of_class.string() + " cannot be read: " + failed.message());
         for (const fs::path& picture : pictures) {
             found.pictures.push_back(picture);
             found.labels.push_back(found.classes.size());
         }
         std::string name = of_class.filename().string();
+        // ImageNet's folders are WordNet's numbers, ImageNet v2's are the classes': no prompt can be made of these.
+        const std::string digits = name.starts_with('n') && name.size() == 9 ? name.substr(1) : name;
+        if (digits.find_first_not_of("0123456789") == digits.npos)
+            throw td::Error("--imagenet-val", "folders that are named by what they show, since prompts are made of the names", of_class.string());
         std::ranges::replace_if(name, [](char c) { return c == '_' || c == '-'; }, ' ');
         found.classes.push_back(name);
     }
@@ -86,7 +94,7 @@ ClassFolder read_classes(const fs::path& folder) {
 }
 
 void prepare_folder(const Settings& settings) {
-    const fs::path folder = settings.folder(), snapshot = folder / "checkpoints" / "snapshot.safetensors";
+    const fs::path folder = settings.folder(), snapshot = settings.snapshot();
     std::error_code error;
     if (!settings.resume && (fs::exists(snapshot) || fs::exists(folder / "model.safetensors")))
         throw program::UsageError("--name", "a run that is not there yet, or --resume latest to go on with it", folder.string());

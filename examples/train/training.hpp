@@ -118,6 +118,8 @@ public:
         if (settings_.dataset_type == "synthetic") return train({.count = settings_.train_num_samples, .vocabulary = config.text.vocabulary});
 
         td::SampleList training = list_samples(settings_.train_data, settings_);
+        if (training.samples.empty()) report_faults("training", training.faults);
+        if (training.samples.empty()) throw td::Error("--train-data", "pairs of a picture and a caption", "none in " + settings_.train_data);
         tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
         td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip}, .strict = settings_.strict};
         options.view.decode.background = recipe.background;
@@ -134,10 +136,13 @@ public:
             validation_.emplace(list_samples(settings_.val_data, settings_), *tokenizer_, config.text.context, options);
             std::fprintf(stderr, "%zu pairs to measure on\n", validation_->size());
             report_faults("validation", validation_->faults());
+            if (validation_->size() < 2) throw td::Error("--val-data", "two pairs or more", std::to_string(validation_->size()));
         }
+        const td::FaultCounts of_validation = validation_ ? validation_->faults() : td::FaultCounts{};
         if (!settings_.imagenet_val.empty()) classes_ = read_classes(settings_.imagenet_val);
         const int code = train({.data = &data});
         report_faults("training", data.faults(), faults);
+        if (validation_) report_faults("validation", validation_->faults(), of_validation);
         return code;
     }
 
@@ -154,7 +159,7 @@ private:
                                    .epochs = settings_.epochs,
                                    .clip_norm = settings_.grad_clip_norm,
                                    .seed = td::Seed{settings_.seed},
-                                   .snapshot = settings_.folder() / "checkpoints" / "snapshot.safetensors",
+                                   .snapshot = settings_.snapshot(),
                                    .snapshot_every = settings_.snapshot_steps,
                                    .report_every = settings_.log_every_n_steps};
         options.evaluate_every = batches;
@@ -177,7 +182,7 @@ private:
         Rates rates{.is_cosine = settings_.lr_scheduler == "cosine"};
         rates.cosine.warmup = rates.constant.warmup = static_cast<double>(warmup) / static_cast<double>(steps_);
         rates.constant.cooldown = static_cast<double>(settings_.epochs_cooldown) / static_cast<double>(settings_.epochs);
-        rates.constant.floor = settings_.lr_cooldown_end;
+        rates.constant.floor = settings_.lr > 0 ? settings_.lr_cooldown_end / settings_.lr : 0;
         rates.constant.power = settings_.lr_cooldown_power;
         return with_optimizer(data, options, rates, batches, records);
     }
@@ -208,7 +213,11 @@ private:
             }
         }();
         td::Trainer trainer{model_, optimizer, schedule, loss, options};
+        bool was_reported = false;
         trainer.on_report([&](const td::StepReport& report) {
+            was_reported = true;
+            // Where a signal stops a run is no place that another one reports.
+            if (report.step % settings_.log_every_n_steps != 0 && report.step != steps_) return;
             records.add(report.step, {{"train/loss", report.loss},
                                       {"train/lr", report.rate},
                                       {"train/scale", report.logit_scale},
@@ -219,14 +228,13 @@ private:
         });
         trainer.on_evaluate([&](const Model& model, const td::RunState& run) {
             const std::size_t epoch = run.step / batches;
-            const bool is_last = epoch == settings_.epochs;
-            if (validation_ && (epoch % settings_.val_frequency == 0 || is_last)) retrieve(model, run.step, records);
-            if (!classes_.classes.empty() && (epoch % settings_.zeroshot_frequency == 0 || is_last)) classify(model, run.step, records);
-            save_epoch(model, epoch, is_last);
+            if (validation_ && is_due(epoch, settings_.val_frequency)) retrieve(model, run.step, records);
+            if (!classes_.classes.empty() && is_due(epoch, settings_.zeroshot_frequency)) classify(model, run.step, records);
+            save_epoch(model, epoch);
         });
         const td::RunState run = trainer.fit(data);
         const bool is_done = run.step == steps_;
-        records.write_report(run.step, steps_, is_done ? "done" : "stopped by a signal, to be resumed");
+        if (was_reported) records.write_report(run.step, steps_, is_done ? "done" : "stopped by a signal, to be resumed");
         if (!is_done) {
             std::fprintf(stderr, "stopped at step %zu of %zu and saved: --resume latest goes on\n", run.step, steps_);
             return stopped;
@@ -243,20 +251,22 @@ private:
     void retrieve(const Model& model, std::size_t step, Records& records) {
         std::vector<std::size_t> kept;
         const auto images = embed_pictures(model, validation_->size(), [&](std::size_t i, std::span<float> pixels) { return validation_->fetch_image(i, pixels); }, kept);
-        if (kept.size() < 2) throw td::Error("--val-data", "two pairs or more whose pictures can be decoded", std::to_string(kept.size()));
+        if (kept.size() < 2) {
+            std::fprintf(stderr, "step %zu: fewer than two pairs of --val-data can be decoded: nothing is measured\n", step);
+            return;
+        }
         std::vector<std::string> captions;
         for (const std::size_t i : kept) captions.push_back(validation_->captions(i)[0]);
         const auto texts = td::embed_texts(model, *tokenizer_, captions);
-        const auto of_images = td::similarity(images, texts), of_texts = td::similarity(texts, images);
         Scalars scalars;
-        for (const auto& [name, scores] : {std::pair{"image_to_text", &of_images}, std::pair{"text_to_image", &of_texts}}) {
-            for (const std::size_t k : {1U, 5U, 10U}) scalars.emplace_back("val/" + std::string(name) + "_R@" + std::to_string(k), td::recall_at(*scores, k));
-        }
+        add_recall(scalars, "val/image_to_text_R@", images, texts);
+        add_recall(scalars, "val/text_to_image_R@", texts, images);
         std::vector<Found> found;
         for (std::size_t i = 0; i < std::min<std::size_t>(6, kept.size()); ++i) {
             const std::size_t query = i * (kept.size() - 1) / 5;
             Found one{captions[query], {}, 8};
-            for (const std::size_t match : td::best_matches<float>(of_texts[query].elements(), 8)) {
+            const auto scores = td::similarity(rows_of(texts, query, 1), images);
+            for (const std::size_t match : td::best_matches<float>(scores.elements(), 8)) {
                 if (match == query) one.right = one.pictures.size();
                 one.pictures.push_back(td::resize_shortest(validation_->image(kept[match]), 112, td::Filter::bicubic));
             }
@@ -265,6 +275,31 @@ private:
         records.show(std::move(found));
         tell(step, std::move(scalars), records);
     }
+
+    using Embeddings = typename Model::Embeddings;
+
+    static Embeddings rows_of(const Embeddings& all, std::size_t first, std::size_t count) {
+        Embeddings rows(count);
+        std::copy_n(all[first].data(), rows.size(), rows.data());
+        return rows;
+    }
+
+    /// A thousand queries at a time, so that no matrix of all pairs is needed.
+    static void add_recall(Scalars& scalars, const std::string& tag, const Embeddings& queries, const Embeddings& items) {
+        constexpr std::size_t part = 1024;
+        constexpr std::array<std::size_t, 3> ranks{1, 5, 10};
+        std::array<double, 3> found{};
+        const std::size_t count = queries.extent(0);
+        for (std::size_t first = 0; first < count; first += part) {
+            const std::size_t rows = std::min(part, count - first);
+            const auto scores = td::similarity(rows_of(queries, first, rows), items);
+            for (std::size_t i = 0; i < ranks.size(); ++i) found[i] += static_cast<double>(rows) * td::recall_at(scores, ranks[i], first);
+        }
+        for (std::size_t i = 0; i < ranks.size(); ++i) scalars.emplace_back(tag + std::to_string(ranks[i]), found[i] / static_cast<double>(count));
+    }
+
+    /// Whether an epoch, or the last one, ends such a number of them.
+    bool is_due(std::size_t epoch, std::size_t frequency) const { return frequency > 0 && (epoch % frequency == 0 || epoch == settings_.epochs); }
 
     void classify(const Model& model, std::size_t step, Records& records) {
         std::vector<std::size_t> kept, labels;
@@ -289,9 +324,9 @@ private:
             const auto best = td::best_matches<float>(cosines[i].elements(), 5);
             in_five += std::ranges::find(best, labels[i]) != best.end() ? 1 : 0;
         }
-        tell(step, {{"val/imagenet-zeroshot-val-top1", score.top1},
-                    {"val/imagenet-zeroshot-val-top5", static_cast<double>(in_five) / static_cast<double>(std::max<std::size_t>(1, labels.size()))},
-                    {"val/imagenet-zeroshot-val-mean-per-class", score.macro}}, records);
+        tell(step, {{"val/zeroshot-top1", score.top1},
+                    {"val/zeroshot-top5", static_cast<double>(in_five) / static_cast<double>(std::max<std::size_t>(1, labels.size()))},
+                    {"val/zeroshot-mean-per-class", score.macro}}, records);
     }
 
     void tell(std::size_t step, Scalars scalars, Records& records) {
@@ -306,10 +341,10 @@ private:
         records.write_report(step, steps_, "running");
     }
 
-    void save_epoch(const Model& model, std::size_t epoch, bool is_last) {
+    void save_epoch(const Model& model, std::size_t epoch) {
         const fs::path folder = settings_.folder() / "checkpoints";
         const auto file = [&](std::size_t number) { return folder / ("epoch_" + std::to_string(number) + ".safetensors"); };
-        if (epoch % settings_.save_frequency == 0 || is_last) {
+        if (is_due(epoch, settings_.save_frequency)) {
             td::save_weights(model, file(epoch));
             const std::size_t before = (epoch - 1) / settings_.save_frequency * settings_.save_frequency;
             if (settings_.delete_previous_checkpoint && before > 0) fs::remove(file(before));

@@ -225,8 +225,8 @@ struct SampleList {
     std::uint64_t digest = 0;  ///< of all names, places and captions
 };
 
-/// The names that a pattern stands for, in its order: {000..123} a range of numbers, as wide as written, {a,b} one or the other,
-/// and :: between patterns, as open_clip's --train-data has it. Throws Error for a brace without its end and a range that is none.
+/// The names that a pattern stands for, in its order: {000..123} a range of numbers, all as wide where one has a leading zero, {a,b} one or the other,
+/// and :: between patterns, as open_clip's --train-data has it. Throws Error for a brace without its end or within another, and a range that is none.
 std::vector<std::string> expand_names(std::string_view pattern);
 
 /// The pairs of tar shards: samples as group_samples makes them, of .jpg, .jpeg, .png or .webp with .txt, .caption or .json, the first
@@ -248,7 +248,7 @@ struct TableOptions {
 SampleList read_table(const std::filesystem::path& path, const TableOptions& options = {}, bool strict = false);
 
 /// The pictures below a folder in the order of their paths, with the captions of captions.tsv there (see read_captions), or of a .txt, .caption or .json of the
-/// same name beside them. A picture without one is left out and counted.
+/// same name beside them. A picture without one is left out and counted, as is a folder in it that cannot be read. Links to folders are not followed.
 SampleList read_folder(const std::filesystem::path& folder, bool strict = false);
 
 /// The captions of a sample: one or more. Throws Error where they cannot be read.
@@ -256,6 +256,13 @@ std::vector<std::string> captions_of(const SampleList& list, std::size_t index);
 
 /// The bytes of a sample's picture. Throws Error where they cannot be read.
 std::vector<std::byte> picture_of(const SampleList& list, std::size_t index);
+
+namespace detail {
+
+/// Whether bytes begin as a picture that is decoded here.
+bool begins_as_picture(std::span<const std::byte> bytes);
+
+}  // namespace detail
 
 /// What an error calls a sample: its file, and its key where there are several.
 std::string name_of(const SampleList& list, std::size_t index);
@@ -15782,14 +15789,14 @@ double f1_score(std::size_t hits, std::size_t found, std::size_t there);
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]: its expectation when ties
+/// The share of queries i whose match, item first + i, is among the k items of the highest score[i, ·]: its expectation when ties
 /// are broken at random, so that identical items neither help nor hurt.
 template <Real T>
-double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k) {
+double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k, std::size_t first = 0) {
     double found = 0;
     for (std::size_t i = 0; i < scores.extent(0); ++i) {
         const auto row = scores[i].elements();
-        const T match = row[i];
+        const T match = row[first + i];
         const auto higher = std::count_if(row.begin(), row.end(), [&](T score) { return score > match; });
         const auto ties = std::count(row.begin(), row.end(), match);
         const double places = static_cast<double>(k) - static_cast<double>(higher);
@@ -18297,7 +18304,9 @@ private:
         if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
         if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
         if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
-        if constexpr (requires { optimizer_.clip_update; }) add("clip_update", optimizer_.clip_update ? "yes" : "no");
+        if constexpr (requires { optimizer_.clip_update; }) {
+            if (optimizer_.clip_update) add("clip_update", "yes");
+        }
         if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
         if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
         if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
@@ -18369,12 +18378,20 @@ private:
                 complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 if (options_.log != nullptr) options_.report(report);
                 if (report_hook_) report_hook_(report);
+            }
+            const bool is_reported = run_.step % options_.report_every == 0 || ended;
+            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+                // Who stops a run may not wait until it has been evaluated.
+                if (is_stopped() && !options_.snapshot.empty()) save();
+                hook_(model_, run_);
+                ended = ended || is_stopped();
+            }
+            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
+            if (is_reported) {
                 waited_ = 0;
                 reported = Clock::now();
                 reported_step = run_.step;
             }
-            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) hook_(model_, run_);
-            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
         }
         if (options_.log != nullptr && run_.skipped > 0) {
             *options_.log << run_.skipped << " of " << run_.step
@@ -18789,7 +18806,6 @@ TANDEM_INLINE std::vector<std::string> parse_captions(std::string_view bytes, bo
     return captions;
 }
 
-/// Whether bytes begin as a picture that is decoded here.
 TANDEM_INLINE bool begins_as_picture(std::span<const std::byte> bytes) {
     const std::string_view text = text_of(bytes);
     return text.starts_with("\xFF\xD8\xFF") || text.starts_with("\x89PNG\r\n\x1A\n") ||
@@ -18824,6 +18840,7 @@ TANDEM_INLINE SampleList read_shard(const std::filesystem::path& path, bool stri
     digest.add(std::span<const char>(path.filename().string()));
     digest.add(bytes.size());
     const TarContents contents = read_tar(bytes);
+    if (bytes.empty()) refuse(list.faults, "damaged shard: an empty file", file, {}, strict);
     if (!contents.fault.empty()) {
         const FileKind kind = file_kind(bytes.first(std::min<std::size_t>(512, bytes.size())));
         const std::string what = contents.members.empty() && !kind.name.empty() ? "is " + std::string(kind.name) + (kind.advice.empty() ? "" : ": " + std::string(kind.advice)) : contents.fault;
@@ -18919,6 +18936,7 @@ TANDEM_INLINE std::vector<std::string> expand_names(std::string_view pattern) {
     }
     const std::size_t close = pattern.find('}', open);
     if (close == std::string_view::npos) throw Error(pattern, "a } behind {", "none");
+    if (pattern.substr(open + 1, close - open - 1).find('{') != std::string_view::npos) throw Error(pattern, "braces that do not stand within others", "some that do");
     const std::string_view head = pattern.substr(0, open), inner = pattern.substr(open + 1, close - open - 1), tail = pattern.substr(close + 1);
     std::vector<std::string> choices;
     if (const std::size_t dots = inner.find(".."); dots != std::string_view::npos) {
@@ -18931,9 +18949,11 @@ TANDEM_INLINE std::vector<std::string> expand_names(std::string_view pattern) {
         };
         const std::size_t first = number(from), last = number(to);
         if (last < first || last - first >= 10'000'000) throw Error(pattern, "a range of up to 10,000,000 numbers, the smaller one first", "{" + std::string(inner) + "}");
+        const bool is_padded = (from.size() > 1 && from[0] == '0') || (to.size() > 1 && to[0] == '0');
+        const std::size_t width = is_padded ? std::max(from.size(), to.size()) : 0;
         for (std::size_t i = first; i <= last; ++i) {
             std::string digits = std::to_string(i);
-            if (digits.size() < from.size()) digits.insert(0, from.size() - digits.size(), '0');
+            if (digits.size() < width) digits.insert(0, width - digits.size(), '0');
             choices.push_back(digits);
         }
     } else {
@@ -19009,8 +19029,8 @@ TANDEM_INLINE SampleList read_table(const std::filesystem::path& path, const Tab
             detail::check_caption(row[caption]);
             std::filesystem::path picture = row[image];
             std::error_code failed;
-            if (!std::filesystem::exists(picture, failed)) picture = path.parent_path() / picture;
-            if (!std::filesystem::exists(picture, failed)) throw detail::SampleFault{"missing picture"};
+            if (!std::filesystem::is_regular_file(picture, failed)) picture = path.parent_path() / picture;
+            if (!std::filesystem::is_regular_file(picture, failed)) throw detail::SampleFault{"missing picture"};
             detail::add_picture(list, digest, picture, row[image], {std::move(row[caption])});
         } catch (const detail::SampleFault& fault) {
             detail::refuse(list.faults, fault.cause, where, at, strict);
@@ -19027,32 +19047,46 @@ TANDEM_INLINE SampleList read_folder(const std::filesystem::path& folder, bool s
     if (const std::filesystem::path captions = folder / "captions.tsv"; std::filesystem::exists(captions)) {
         SkipCounts skipped;
         for (CaptionedImage& image : read_captions(captions, skipped, strict)) {
-            if (std::filesystem::exists(folder / image.path)) {
+            std::error_code failed;
+            try {
+                if (!std::filesystem::is_regular_file(folder / image.path, failed)) throw detail::SampleFault{"missing picture"};
+                for (const std::string& caption : image.captions) detail::check_caption(caption);
                 detail::add_picture(list, digest, folder / image.path, image.path, std::move(image.captions));
-            } else {
-                detail::refuse(list.faults, "missing picture", captions.string(), image.path, strict);
+            } catch (const detail::SampleFault& fault) {
+                detail::refuse(list.faults, fault.cause, captions.string(), image.path, strict);
             }
         }
         for (const auto& [cause, count] : skipped) list.faults[cause][captions.string()] += count;
         list.digest = digest.value();
         return list;
     }
-    std::vector<std::filesystem::path> pictures;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
-        std::string ending = entry.path().extension().string();
-        std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-        if (entry.is_regular_file() && !ending.empty() && std::ranges::find(detail::picture_endings, ending.substr(1)) != detail::picture_endings.end())
-            pictures.push_back(entry.path());
+    std::vector<std::filesystem::path> pictures, folders{folder};
+    while (!folders.empty()) {
+        const std::filesystem::path at = std::move(folders.back());
+        folders.pop_back();
+        std::error_code failed, ignored;
+        for (std::filesystem::directory_iterator entry(at, failed), end; !failed && entry != end; entry.increment(failed)) {
+            std::string ending = entry->path().extension().string();
+            std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+            if (entry->is_directory(ignored) && !entry->is_symlink(ignored)) {
+                folders.push_back(entry->path());
+            } else if (!ending.empty() && std::ranges::find(detail::picture_endings, ending.substr(1)) != detail::picture_endings.end()) {
+                pictures.push_back(entry->path());
+            }
+        }
+        if (failed) detail::refuse(list.faults, "folder that cannot be read: " + failed.message(), at.string(), {}, strict);
     }
     std::ranges::sort(pictures);
     for (const std::filesystem::path& picture : pictures) {
         const std::string name = picture.lexically_relative(folder).string();
         try {
+            std::error_code failed;
+            if (!std::filesystem::is_regular_file(picture, failed)) throw detail::SampleFault{"name of a picture that is no file"};
             std::optional<std::vector<std::string>> captions;
             for (const char* const ending : {".txt", ".caption", ".json"}) {
                 std::filesystem::path text = picture;
                 text.replace_extension(ending);
-                if (!std::filesystem::is_regular_file(text)) continue;
+                if (!std::filesystem::is_regular_file(text, failed)) continue;
                 captions = detail::parse_captions(detail::text_of(MappedFile(text).bytes()), std::string_view(ending) == ".json");
                 break;
             }

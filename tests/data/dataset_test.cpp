@@ -107,6 +107,10 @@ TEST_CASE("names with ranges and choices are all that they stand for") {
     using Names = std::vector<std::string>;
     CHECK(td::expand_names("a.tar") == Names{"a.tar"});
     CHECK(td::expand_names("s-{008..011}.tar") == Names{"s-008.tar", "s-009.tar", "s-010.tar", "s-011.tar"});
+    CHECK(td::expand_names("{08..10}") == Names{"08", "09", "10"});
+    CHECK(td::expand_names("{8..10}") == Names{"8", "9", "10"});
+    CHECK(td::expand_names("{08..100}").front() == "008");
+    CHECK_THROWS_WITH(td::expand_names("{a,{b,c}}"), Contains("expected braces that do not stand within others"));
     CHECK(td::expand_names("{a,b}/{0..1}.tar::c.tar") == Names{"a/0.tar", "a/1.tar", "b/0.tar", "b/1.tar", "c.tar"});
     CHECK_THROWS_WITH(td::expand_names("s-{00..a}.tar"), Contains("a range of numbers as {000..123}, found {00..a}"));
     CHECK_THROWS_WITH(td::expand_names("s-{3..1}.tar"), Contains("the smaller one first, found {3..1}"));
@@ -230,6 +234,8 @@ TEST_CASE("of a shard that ends early or is damaged, what stands before is used"
     CHECK(td::read_shards(std::span(&path, 1)).faults.begin()->first.starts_with("damaged shard: "));
     const std::string packed = folder.write("a.tar.gz", std::string("\x1f\x8b\x08\x00 and so on", 14));
     CHECK_THAT(td::read_shards(std::span(&packed, 1)).faults.begin()->first, Contains("damaged shard: is gzip data: "));
+    const std::string empty = folder.write("empty.tar", std::string());
+    CHECK(td::read_shards(std::span(&empty, 1)).faults == td::FaultCounts{{"damaged shard: an empty file", {{empty, 1}}}});
     const std::string gone = (folder.path() / "gone.tar").string();
     CHECK_THROWS_WITH(td::read_shards(std::span(&gone, 1)), Contains("gone.tar: cannot open: No such file"));
     CHECK_THROWS_WITH(dataset(td::read_shards(std::span(&packed, 1))), Contains("expected pairs of a picture and a caption, found none; left out 1: damaged shard"));
@@ -290,11 +296,16 @@ TEST_CASE("a folder's pictures have the captions that lie beside them, or those 
     CHECK(data.captions(0)[0] == "one");
     CHECK(data.captions(1)[0] == "two");
     CHECK(data.faults() == td::FaultCounts{{"no caption beside the picture", {{folder.path().string(), 1}}}});
-    folder.write("captions.tsv", std::string("c.png\tthree\nc.png\tdrei\ngone.png\tgone\n"));
+    fs::create_symlink("loop.png", folder.path() / "loop.png");
+    fs::create_symlink(folder.path(), folder.path() / "round");
+    CHECK(td::read_folder(folder.path()).faults.at("name of a picture that is no file") == std::map<std::string, std::size_t>{{folder.path().string(), 1}});
+    CHECK(td::read_folder(folder.path()).samples.size() == 2);
+    folder.write("captions.tsv", std::string("a.PNG\tcaf\xe9\nb\ta folder\nc.png\tthree\nc.png\tdrei\ngone.png\tgone\n"));
     const td::Dataset listed = dataset(td::read_folder(folder.path()));
     REQUIRE(listed.size() == 1);
     CHECK(listed.captions(0) == std::vector<std::string>{"three", "drei"});
-    CHECK(listed.faults() == td::FaultCounts{{"missing picture", {{(folder.path() / "captions.tsv").string(), 1}}}});
+    CHECK(listed.faults() == td::FaultCounts{{"missing picture", {{(folder.path() / "captions.tsv").string(), 2}}},
+                                                {"caption that is no UTF-8", {{(folder.path() / "captions.tsv").string(), 1}}}});
 }
 
 TEST_CASE("other samples, captions or views have another fingerprint") {

@@ -42,8 +42,8 @@ struct SampleList {
     std::uint64_t digest = 0;  ///< of all names, places and captions
 };
 
-/// The names that a pattern stands for, in its order: {000..123} a range of numbers, as wide as written, {a,b} one or the other,
-/// and :: between patterns, as open_clip's --train-data has it. Throws Error for a brace without its end and a range that is none.
+/// The names that a pattern stands for, in its order: {000..123} a range of numbers, all as wide where one has a leading zero, {a,b} one or the other,
+/// and :: between patterns, as open_clip's --train-data has it. Throws Error for a brace without its end or within another, and a range that is none.
 std::vector<std::string> expand_names(std::string_view pattern);
 
 /// The pairs of tar shards: samples as group_samples makes them, of .jpg, .jpeg, .png or .webp with .txt, .caption or .json, the first
@@ -65,7 +65,7 @@ struct TableOptions {
 SampleList read_table(const std::filesystem::path& path, const TableOptions& options = {}, bool strict = false);
 
 /// The pictures below a folder in the order of their paths, with the captions of captions.tsv there (see read_captions), or of a .txt, .caption or .json of the
-/// same name beside them. A picture without one is left out and counted.
+/// same name beside them. A picture without one is left out and counted, as is a folder in it that cannot be read. Links to folders are not followed.
 SampleList read_folder(const std::filesystem::path& folder, bool strict = false);
 
 /// The captions of a sample: one or more. Throws Error where they cannot be read.
@@ -73,6 +73,13 @@ std::vector<std::string> captions_of(const SampleList& list, std::size_t index);
 
 /// The bytes of a sample's picture. Throws Error where they cannot be read.
 std::vector<std::byte> picture_of(const SampleList& list, std::size_t index);
+
+namespace detail {
+
+/// Whether bytes begin as a picture that is decoded here.
+bool begins_as_picture(std::span<const std::byte> bytes);
+
+}  // namespace detail
 
 /// What an error calls a sample: its file, and its key where there are several.
 std::string name_of(const SampleList& list, std::size_t index);

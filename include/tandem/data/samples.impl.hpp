@@ -72,7 +72,6 @@ TANDEM_INLINE std::vector<std::string> parse_captions(std::string_view bytes, bo
     return captions;
 }
 
-/// Whether bytes begin as a picture that is decoded here.
 TANDEM_INLINE bool begins_as_picture(std::span<const std::byte> bytes) {
     const std::string_view text = text_of(bytes);
     return text.starts_with("\xFF\xD8\xFF") || text.starts_with("\x89PNG\r\n\x1A\n") ||
@@ -107,6 +106,7 @@ TANDEM_INLINE SampleList read_shard(const std::filesystem::path& path, bool stri
     digest.add(std::span<const char>(path.filename().string()));
     digest.add(bytes.size());
     const TarContents contents = read_tar(bytes);
+    if (bytes.empty()) refuse(list.faults, "damaged shard: an empty file", file, {}, strict);
     if (!contents.fault.empty()) {
         const FileKind kind = file_kind(bytes.first(std::min<std::size_t>(512, bytes.size())));
         const std::string what = contents.members.empty() && !kind.name.empty() ? "is " + std::string(kind.name) + (kind.advice.empty() ? "" : ": " + std::string(kind.advice)) : contents.fault;
@@ -202,6 +202,7 @@ TANDEM_INLINE std::vector<std::string> expand_names(std::string_view pattern) {
     }
     const std::size_t close = pattern.find('}', open);
     if (close == std::string_view::npos) throw Error(pattern, "a } behind {", "none");
+    if (pattern.substr(open + 1, close - open - 1).find('{') != std::string_view::npos) throw Error(pattern, "braces that do not stand within others", "some that do");
     const std::string_view head = pattern.substr(0, open), inner = pattern.substr(open + 1, close - open - 1), tail = pattern.substr(close + 1);
     std::vector<std::string> choices;
     if (const std::size_t dots = inner.find(".."); dots != std::string_view::npos) {
@@ -214,9 +215,11 @@ TANDEM_INLINE std::vector<std::string> expand_names(std::string_view pattern) {
         };
         const std::size_t first = number(from), last = number(to);
         if (last < first || last - first >= 10'000'000) throw Error(pattern, "a range of up to 10,000,000 numbers, the smaller one first", "{" + std::string(inner) + "}");
+        const bool is_padded = (from.size() > 1 && from[0] == '0') || (to.size() > 1 && to[0] == '0');
+        const std::size_t width = is_padded ? std::max(from.size(), to.size()) : 0;
         for (std::size_t i = first; i <= last; ++i) {
             std::string digits = std::to_string(i);
-            if (digits.size() < from.size()) digits.insert(0, from.size() - digits.size(), '0');
+            if (digits.size() < width) digits.insert(0, width - digits.size(), '0');
             choices.push_back(digits);
         }
     } else {
@@ -292,8 +295,8 @@ TANDEM_INLINE SampleList read_table(const std::filesystem::path& path, const Tab
             detail::check_caption(row[caption]);
             std::filesystem::path picture = row[image];
             std::error_code failed;
-            if (!std::filesystem::exists(picture, failed)) picture = path.parent_path() / picture;
-            if (!std::filesystem::exists(picture, failed)) throw detail::SampleFault{"missing picture"};
+            if (!std::filesystem::is_regular_file(picture, failed)) picture = path.parent_path() / picture;
+            if (!std::filesystem::is_regular_file(picture, failed)) throw detail::SampleFault{"missing picture"};
             detail::add_picture(list, digest, picture, row[image], {std::move(row[caption])});
         } catch (const detail::SampleFault& fault) {
             detail::refuse(list.faults, fault.cause, where, at, strict);
@@ -310,32 +313,46 @@ TANDEM_INLINE SampleList read_folder(const std::filesystem::path& folder, bool s
     if (const std::filesystem::path captions = folder / "captions.tsv"; std::filesystem::exists(captions)) {
         SkipCounts skipped;
         for (CaptionedImage& image : read_captions(captions, skipped, strict)) {
-            if (std::filesystem::exists(folder / image.path)) {
+            std::error_code failed;
+            try {
+                if (!std::filesystem::is_regular_file(folder / image.path, failed)) throw detail::SampleFault{"missing picture"};
+                for (const std::string& caption : image.captions) detail::check_caption(caption);
                 detail::add_picture(list, digest, folder / image.path, image.path, std::move(image.captions));
-            } else {
-                detail::refuse(list.faults, "missing picture", captions.string(), image.path, strict);
+            } catch (const detail::SampleFault& fault) {
+                detail::refuse(list.faults, fault.cause, captions.string(), image.path, strict);
             }
         }
         for (const auto& [cause, count] : skipped) list.faults[cause][captions.string()] += count;
         list.digest = digest.value();
         return list;
     }
-    std::vector<std::filesystem::path> pictures;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
-        std::string ending = entry.path().extension().string();
-        std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-        if (entry.is_regular_file() && !ending.empty() && std::ranges::find(detail::picture_endings, ending.substr(1)) != detail::picture_endings.end())
-            pictures.push_back(entry.path());
+    std::vector<std::filesystem::path> pictures, folders{folder};
+    while (!folders.empty()) {
+        const std::filesystem::path at = std::move(folders.back());
+        folders.pop_back();
+        std::error_code failed, ignored;
+        for (std::filesystem::directory_iterator entry(at, failed), end; !failed && entry != end; entry.increment(failed)) {
+            std::string ending = entry->path().extension().string();
+            std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+            if (entry->is_directory(ignored) && !entry->is_symlink(ignored)) {
+                folders.push_back(entry->path());
+            } else if (!ending.empty() && std::ranges::find(detail::picture_endings, ending.substr(1)) != detail::picture_endings.end()) {
+                pictures.push_back(entry->path());
+            }
+        }
+        if (failed) detail::refuse(list.faults, "folder that cannot be read: " + failed.message(), at.string(), {}, strict);
     }
     std::ranges::sort(pictures);
     for (const std::filesystem::path& picture : pictures) {
         const std::string name = picture.lexically_relative(folder).string();
         try {
+            std::error_code failed;
+            if (!std::filesystem::is_regular_file(picture, failed)) throw detail::SampleFault{"name of a picture that is no file"};
             std::optional<std::vector<std::string>> captions;
             for (const char* const ending : {".txt", ".caption", ".json"}) {
                 std::filesystem::path text = picture;
                 text.replace_extension(ending);
-                if (!std::filesystem::is_regular_file(text)) continue;
+                if (!std::filesystem::is_regular_file(text, failed)) continue;
                 captions = detail::parse_captions(detail::text_of(MappedFile(text).bytes()), std::string_view(ending) == ".json");
                 break;
             }

@@ -11,14 +11,14 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The share of queries i whose match, item i, is among the k items of the highest score[i, ·]: its expectation when ties
+/// The share of queries i whose match, item first + i, is among the k items of the highest score[i, ·]: its expectation when ties
 /// are broken at random, so that identical items neither help nor hurt.
 template <Real T>
-double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k) {
+double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k, std::size_t first = 0) {
     double found = 0;
     for (std::size_t i = 0; i < scores.extent(0); ++i) {
         const auto row = scores[i].elements();
-        const T match = row[i];
+        const T match = row[first + i];
         const auto higher = std::count_if(row.begin(), row.end(), [&](T score) { return score > match; });
         const auto ties = std::count(row.begin(), row.end(), match);
         const double places = static_cast<double>(k) - static_cast<double>(higher);

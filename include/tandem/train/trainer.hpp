@@ -301,7 +301,9 @@ private:
         if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
         if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
         if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
-        if constexpr (requires { optimizer_.clip_update; }) add("clip_update", optimizer_.clip_update ? "yes" : "no");
+        if constexpr (requires { optimizer_.clip_update; }) {
+            if (optimizer_.clip_update) add("clip_update", "yes");
+        }
         if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
         if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
         if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
@@ -373,12 +375,20 @@ private:
                 complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 if (options_.log != nullptr) options_.report(report);
                 if (report_hook_) report_hook_(report);
+            }
+            const bool is_reported = run_.step % options_.report_every == 0 || ended;
+            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+                // Who stops a run may not wait until it has been evaluated.
+                if (is_stopped() && !options_.snapshot.empty()) save();
+                hook_(model_, run_);
+                ended = ended || is_stopped();
+            }
+            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
+            if (is_reported) {
                 waited_ = 0;
                 reported = Clock::now();
                 reported_step = run_.step;
             }
-            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) hook_(model_, run_);
-            if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
         }
         if (options_.log != nullptr && run_.skipped > 0) {
             *options_.log << run_.skipped << " of " << run_.step
