@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """headers.py INCLUDE HEADERS COMPILER [FLAGS...]: compiles headers under include/tandem, each alone and included twice.
 
-HEADERS is "all", or names separated by commas. cuda.cuh is for nvcc, and so is kernels/cuda. A header that has definitions
-(<name>.impl.hpp) is compiled as units see it that link them, and they are compiled for the others: header-only, what a
-header forgets to include may come with its definitions.
+HEADERS is "all", or names separated by commas. cuda.cuh is for nvcc, and so is kernels/cuda. Headers are compiled as units see
+them that link the definitions: header-only, what a header forgets to include may come with definitions of others. The umbrella
+is compiled as most include it.
 """
 import pathlib
 import subprocess
@@ -19,7 +19,7 @@ def main():
     failed = []
     for name in headers:
         program = f"#include <{name}>\n#include <{name}>\n"
-        if f"{name.removesuffix('.hpp')}.impl.hpp" in headers:
+        if name != "tandem/tandem.hpp":
             program = "#define TANDEM_COMPILED\n" + program
         result = subprocess.run([*command, "-fsyntax-only", "-x", "c++", "-"], input=program, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
