@@ -18,7 +18,7 @@ fi
     "$here/.cmake/debian_packages.sh" g++ cmake ninja-build libtbb-dev libxsimd-dev rapidjson-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev \
         libutf8proc-dev zlib1g-dev libwebp-dev
     cmake --preset release -S "$here" -B "$here/build/train" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_PROGRAM=OFF -DTANDEM_BUILD_BENCHMARKS=OFF \
-        -DTANDEM_TRAIN_MODELS="${TANDEM_TRAIN_MODELS:-vit_b_32}"
+        -DTANDEM_TRAIN_MODELS="${TANDEM_TRAIN_MODELS:-vit_b_32}" >/dev/null
     cmake --build "$here/build/train" --target "example_$program" -- --quiet
 } >&2
 exec "$here/build/train/examples/train/$program" "$@"

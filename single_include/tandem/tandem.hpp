@@ -36911,6 +36911,8 @@ TANDEM_INLINE void WordPiece::append_word(const std::u32string& word, std::vecto
 
 #if __has_include(<utf8proc.h>)
 
+#include <utf8proc.h>
+
 namespace tandem::inline TANDEM_ABI {
 
 [[gnu::cold]] TANDEM_INLINE XlmRobertaTokenizer XlmRobertaTokenizer::load(const std::filesystem::path& path,

@@ -17,6 +17,7 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
+#include <tandem/files/json.hpp>
 #include <tandem/files/safetensors.hpp>
 #include <tandem/files/safetensors_header.hpp>
 #include <tandem/files/safetensors_types.hpp>

@@ -28,6 +28,8 @@
 
 #if __has_include(<utf8proc.h>)
 
+#include <utf8proc.h>
+
 namespace tandem::inline TANDEM_ABI {
 
 [[gnu::cold]] TANDEM_INLINE XlmRobertaTokenizer XlmRobertaTokenizer::load(const std::filesystem::path& path,
