@@ -20,6 +20,7 @@
 
 #include <tandem/tandem.hpp>
 
+#include "embed_pictures.hpp"
 #include "preprocess.hpp"
 
 namespace quickstart {
@@ -197,19 +198,14 @@ inline Data read_data(const DataOptions& options, td::ImageSize image, std::size
 
 template <class Model>
 typename Model::Embeddings embed_images(const Model& model, const td::Pairs& pairs) {
-    constexpr std::size_t batch = 64, side = Model::Vision::Input::shape::extents[2], pixels = 3 * side * side;
-    typename Model::Embeddings embeddings(pairs.size());
-    std::vector<float> buffer(batch * pixels);
-    for (std::size_t first = 0; first < pairs.size(); first += batch) {
-        const std::size_t count = std::min(batch, pairs.size() - first);
-        for (std::size_t i = 0; i < count; ++i) {
-            pairs.fetch_image(first + i, std::span(buffer).subspan(i * pixels, pixels));
-        }
-        const auto part = model.encode_image(
-            typename Model::Vision::Input(std::span<const float>(buffer).first(count * pixels), count));
-        std::copy_n(part.data(), part.size(), embeddings[first].data());
-    }
-    return embeddings;
+    std::vector<std::size_t> all;
+    return embed_pictures(
+        model, pairs.size(),
+        [&](std::size_t i, std::span<float> pixels) {
+            pairs.fetch_image(i, pixels);
+            return true;
+        },
+        all);
 }
 
 template <class Model>

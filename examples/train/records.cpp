@@ -12,6 +12,7 @@
 #include <fstream>
 #include <limits>
 #include <string_view>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -75,8 +76,8 @@ Records::Records(fs::path folder, std::vector<std::pair<std::string, std::string
     for (std::size_t number = 1; std::getline(stream, text); ++number) {
         const auto line = nlohmann::ordered_json::parse(text, nullptr, false);
         // The last line may have been cut by a kill.
-        is_cut_ = line.is_discarded() && stream.peek() == std::ifstream::traits_type::eof();
-        if (is_cut_) break;
+        is_of_before_ = true;
+        if (line.is_discarded() && stream.peek() == std::ifstream::traits_type::eof()) break;
         if (!line.is_object() || !line.contains("step") || !line["step"].is_number_unsigned())
             throw td::Error(log.string() + " line " + std::to_string(number), "an object with a step", "something else");
         Entry entry{line["step"].get<std::size_t>(), {}};
@@ -106,10 +107,9 @@ std::string Records::line(const Entry& entry) const {
 
 void Records::add(std::size_t step, Scalars scalars) {
     const fs::path log = folder_ / "log.jsonl";
-    const bool overlaps = recorded_ == 0 && (is_cut_ || !entries_.empty());
+    const bool overlaps = std::exchange(is_of_before_, false);
     if (overlaps) std::erase_if(entries_, [&](const Entry& entry) { return entry.step >= step; });
     entries_.push_back({step, std::move(scalars)});
-    ++recorded_;
     if (overlaps) {
         std::string all;
         for (const Entry& entry : entries_) all += line(entry);

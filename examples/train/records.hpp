@@ -56,8 +56,7 @@ private:
     std::vector<std::pair<std::string, std::string>> facts_;
     std::vector<Entry> entries_;
     std::vector<Found> found_;
-    bool is_cut_ = false;       // the log's last line
-    std::size_t recorded_ = 0;  // entries of this process
+    bool is_of_before_ = false;  // the log: nothing has been added to it yet
     std::chrono::steady_clock::time_point written_{};  // the report
     std::FILE* events_ = nullptr;
 };

@@ -19,6 +19,7 @@
 
 #include <tandem/tandem.hpp>
 
+#include "../quickstart/embed_pictures.hpp"
 #include "../quickstart/preprocess.hpp"
 #include "records.hpp"
 #include "settings.hpp"
@@ -68,34 +69,6 @@ struct Rates {
     void check() const { is_cosine ? cosine.check() : constant.check(); }
 };
 
-/// A model's embeddings of pictures that write(position, pixels) gives, [3, height, width] each; false leaves one out. `kept` gets the
-/// positions of the others.
-template <class Model, class Write>
-typename Model::Embeddings embed_pictures(const Model& model, std::size_t count, const Write& write, std::vector<std::size_t>& kept) {
-    constexpr std::size_t batch = 64, pixels = 3 * Model::architecture.vision.image.area();
-    std::vector<float> rows, buffer(batch * pixels);
-    std::vector<char> is_there(batch);
-    for (std::size_t first = 0; first < count; first += batch) {
-        const std::size_t part = std::min(batch, count - first);
-        td::parallel_for(part, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) is_there[i] = write(first + i, std::span(buffer).subspan(i * pixels, pixels));
-        });
-        std::size_t used = 0;
-        for (std::size_t i = 0; i < part; ++i) {
-            if (!is_there[i]) continue;
-            if (used != i) std::copy_n(buffer.data() + i * pixels, pixels, buffer.data() + used * pixels);
-            kept.push_back(first + i);
-            ++used;
-        }
-        if (used == 0) continue;
-        const auto embedded = model.encode_image(typename Model::Vision::Input(std::span<const float>(buffer).first(used * pixels), used));
-        rows.insert(rows.end(), embedded.data(), embedded.data() + embedded.size());
-    }
-    typename Model::Embeddings all(kept.size());
-    std::ranges::copy(rows, all.data());
-    return all;
-}
-
 template <auto config, class T>
 class Run {
     using Model = td::Clip<config, T>;
@@ -118,8 +91,10 @@ public:
         if (settings_.dataset_type == "synthetic") return train({.count = settings_.train_num_samples, .vocabulary = config.text.vocabulary});
 
         td::SampleList training = list_samples(settings_.train_data, settings_);
-        if (training.samples.empty()) report_faults("training", training.faults);
-        if (training.samples.empty()) throw td::Error("--train-data", "pairs of a picture and a caption", "none in " + settings_.train_data);
+        if (training.samples.empty()) {
+            report_faults("training", training.faults);
+            throw td::Error("--train-data", "pairs of a picture and a caption", "none in " + settings_.train_data);
+        }
         tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
         td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip}, .strict = settings_.strict};
         options.view.decode.background = recipe.background;
@@ -250,7 +225,7 @@ private:
     /// Retrieval among the validation pairs, by their first captions, in open_clip's numbers (open_clip_train/train.py, get_clip_metrics).
     void retrieve(const Model& model, std::size_t step, Records& records) {
         std::vector<std::size_t> kept;
-        const auto images = embed_pictures(model, validation_->size(), [&](std::size_t i, std::span<float> pixels) { return validation_->fetch_image(i, pixels); }, kept);
+        const auto images = quickstart::embed_pictures(model, validation_->size(), [&](std::size_t i, std::span<float> pixels) { return validation_->fetch_image(i, pixels); }, kept);
         if (kept.size() < 2) {
             std::fprintf(stderr, "step %zu: fewer than two pairs of --val-data can be decoded: nothing is measured\n", step);
             return;
@@ -303,7 +278,7 @@ private:
 
     void classify(const Model& model, std::size_t step, Records& records) {
         std::vector<std::size_t> kept, labels;
-        const auto images = embed_pictures(
+        const auto images = quickstart::embed_pictures(
             model, classes_.pictures.size(),
             [&](std::size_t i, std::span<float> pixels) {
                 try {

@@ -1579,6 +1579,13 @@ struct ShardSample {
 /// begins the next one (open_clip_train/data.py, group_by_keys_nothrow). Names without a key or an ending are passed over.
 std::vector<ShardSample> group_samples(std::span<const TarMember> members);
 
+namespace detail {
+
+/// The text with small letters for A to Z.
+std::string small_letters(std::string text);
+
+}  // namespace detail
+
 }  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/core/file.hpp ----
@@ -18373,13 +18380,13 @@ private:
             StepReport report = step(data, next, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
             ended = is_over() || is_stopped();
-            if (run_.step % options_.report_every == 0 || ended) {
+            const bool is_reported = run_.step % options_.report_every == 0 || ended;
+            if (is_reported) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
                 complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 if (options_.log != nullptr) options_.report(report);
                 if (report_hook_) report_hook_(report);
             }
-            const bool is_reported = run_.step % options_.report_every == 0 || ended;
             if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
                 // Who stops a run may not wait until it has been evaluated.
                 if (is_stopped() && !options_.snapshot.empty()) save();
@@ -19066,8 +19073,7 @@ TANDEM_INLINE SampleList read_folder(const std::filesystem::path& folder, bool s
         folders.pop_back();
         std::error_code failed, ignored;
         for (std::filesystem::directory_iterator entry(at, failed), end; !failed && entry != end; entry.increment(failed)) {
-            std::string ending = entry->path().extension().string();
-            std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+            const std::string ending = detail::small_letters(entry->path().extension().string());
             if (entry->is_directory(ignored) && !entry->is_symlink(ignored)) {
                 folders.push_back(entry->path());
             } else if (!ending.empty() && std::ranges::find(detail::picture_endings, ending.substr(1)) != detail::picture_endings.end()) {
@@ -21769,14 +21775,18 @@ TANDEM_INLINE std::size_t ShardSample::part(std::initializer_list<std::string_vi
     return otherwise;
 }
 
+TANDEM_INLINE std::string detail::small_letters(std::string text) {
+    std::ranges::transform(text, text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    return text;
+}
+
 TANDEM_INLINE std::vector<ShardSample> group_samples(std::span<const TarMember> members) {
     std::vector<ShardSample> samples;
     for (std::size_t i = 0; i < members.size(); ++i) {
         const std::string& name = members[i].name;
         const std::size_t base = name.rfind('/') == std::string::npos ? 0 : name.rfind('/') + 1, dot = name.find('.', base);
         if (dot == std::string::npos || dot == base || dot + 1 == name.size()) continue;
-        std::string ending = name.substr(dot + 1);
-        std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+        std::string ending = detail::small_letters(name.substr(dot + 1));
         const std::string key = name.substr(0, dot);
         const auto is_there = [&](const auto& part) { return part.first == ending; };
         if (samples.empty() || samples.back().key != key || std::ranges::any_of(samples.back().parts, is_there)) samples.push_back({.key = key, .parts = {}});

@@ -332,8 +332,7 @@ TANDEM_INLINE SampleList read_folder(const std::filesystem::path& folder, bool s
         folders.pop_back();
         std::error_code failed, ignored;
         for (std::filesystem::directory_iterator entry(at, failed), end; !failed && entry != end; entry.increment(failed)) {
-            std::string ending = entry->path().extension().string();
-            std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+            const std::string ending = detail::small_letters(entry->path().extension().string());
             if (entry->is_directory(ignored) && !entry->is_symlink(ignored)) {
                 folders.push_back(entry->path());
             } else if (!ending.empty() && std::ranges::find(detail::picture_endings, ending.substr(1)) != detail::picture_endings.end()) {

@@ -28,6 +28,13 @@ struct ShardSample {
 /// begins the next one (open_clip_train/data.py, group_by_keys_nothrow). Names without a key or an ending are passed over.
 std::vector<ShardSample> group_samples(std::span<const TarMember> members);
 
+namespace detail {
+
+/// The text with small letters for A to Z.
+std::string small_letters(std::string text);
+
+}  // namespace detail
+
 }  // namespace tandem::inline TANDEM_ABI
 
 #if !defined(TANDEM_COMPILED)

@@ -15,14 +15,18 @@ TANDEM_INLINE std::size_t ShardSample::part(std::initializer_list<std::string_vi
     return otherwise;
 }
 
+TANDEM_INLINE std::string detail::small_letters(std::string text) {
+    std::ranges::transform(text, text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    return text;
+}
+
 TANDEM_INLINE std::vector<ShardSample> group_samples(std::span<const TarMember> members) {
     std::vector<ShardSample> samples;
     for (std::size_t i = 0; i < members.size(); ++i) {
         const std::string& name = members[i].name;
         const std::size_t base = name.rfind('/') == std::string::npos ? 0 : name.rfind('/') + 1, dot = name.find('.', base);
         if (dot == std::string::npos || dot == base || dot + 1 == name.size()) continue;
-        std::string ending = name.substr(dot + 1);
-        std::ranges::transform(ending, ending.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+        std::string ending = detail::small_letters(name.substr(dot + 1));
         const std::string key = name.substr(0, dot);
         const auto is_there = [&](const auto& part) { return part.first == ending; };
         if (samples.empty() || samples.back().key != key || std::ranges::any_of(samples.back().parts, is_there)) samples.push_back({.key = key, .parts = {}});

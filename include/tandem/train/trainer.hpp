@@ -370,13 +370,13 @@ private:
             StepReport report = step(data, next, last, began);
             run_.seconds += std::chrono::duration<double>(Clock::now() - began).count();
             ended = is_over() || is_stopped();
-            if (run_.step % options_.report_every == 0 || ended) {
+            const bool is_reported = run_.step % options_.report_every == 0 || ended;
+            if (is_reported) {
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
                 complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 if (options_.log != nullptr) options_.report(report);
                 if (report_hook_) report_hook_(report);
             }
-            const bool is_reported = run_.step % options_.report_every == 0 || ended;
             if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
                 // Who stops a run may not wait until it has been evaluated.
                 if (is_stopped() && !options_.snapshot.empty()) save();
