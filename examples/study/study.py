@@ -195,7 +195,7 @@ def main():
     images, captions, data_arguments = prepare_captions(options)
     print(f"compiling {len(names)} variants", file=sys.stderr)
     losses = {name: re.search(rf"\bauto\s+{name}_loss\b", text) is not None for name in names}
-    key = architectures.library_key(list_path, HERE / "trial.hpp", HERE.parent / "quickstart/pipeline.hpp",
+    key = architectures.library_key(list_path, HERE / "trial.hpp", HERE.parent / "quickstart/pipeline.hpp", HERE.parent / "quickstart/embed_pictures.hpp",
                                     HERE.parent / "quickstart/preprocess.hpp")
     inputs, trials = trial_inputs(options, list_path, key, images, captions, data_arguments), []
     trial_folders = {(n, seed): options.out / "trials" / f"{n}.{seed}" for n in names for seed in range(options.seeds)}
