@@ -1,8 +1,9 @@
 # What the library and its components link. Read by this project's own build and by the installed package alike.
 
 # image: reads JPEG and PNG; webp: reads WebP where images/webp.hpp is included; text: Unicode and compressed vocabularies;
-# eigen: interop with Eigen; hnsw: approximate search where tasks/approximate_index.hpp is included.
-set(tandem_components image webp text eigen hnsw)
+# eigen: interop with Eigen; hnsw: approximate search where tasks/approximate_index.hpp is included; mpi: ranks of MPI where
+# train/mpi.hpp is.
+set(tandem_components image webp text eigen hnsw mpi)
 
 # Finds what every program needs: oneTBB (as TBB::tbb) and the headers of xsimd and RapidJSON, as targets where the
 # including project has made them, else as include directories. The packages' own CMake files are not asked for the
@@ -100,6 +101,13 @@ function(tandem_add_component name missing)
         if(NOT TANDEM_HNSW_DIRECTORY)
             list(APPEND lacking "hnswlib (Debian: libhnswlib-dev)")
         endif()
+    elseif(name STREQUAL "mpi")
+        set(MPI_CXX_SKIP_MPICXX ON)
+        find_package(MPI QUIET COMPONENTS CXX)
+        if(NOT TARGET MPI::MPI_CXX)
+            list(APPEND lacking "MPI (Debian: libopenmpi-dev)")
+        endif()
+        set(libraries MPI::MPI_CXX)
     endif()
     if(name STREQUAL "webp" AND NOT lacking)
         tandem_add_component(image lacking)

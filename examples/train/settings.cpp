@@ -28,7 +28,7 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--json-text-key-probs", "leave it out: one of all captions is drawn, all alike"},
     {"--imagenet-v2", "give --imagenet-val a folder whose folders are named by what they show"},
     {"--cache-dir", "leave it out: nothing is downloaded"},
-    {"--log-local", "leave it out: there is one process"},
+    {"--log-local", "leave it out: the first process writes the logs"},
     {"--workers", "leave it out: all cores decode ahead (taskset limits them)"},
     {"--opt-kwargs", "see --beta1, --beta2, --eps, --momentum"},
     {"--text-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-text"},
@@ -37,8 +37,8 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--wd-exclude", "leave it out: vectors and scalars do not decay"},
     {"--opt-fallback-list", "leave it out: one optimizer has all parameters"},
     {"--text-pooler-own-group", "leave it out"},
-    {"--ddp-static-graph", "leave it out: there is one process"},
-    {"--no-set-device-rank", "leave it out: there is one process"},
+    {"--ddp-static-graph", "leave it out: nothing is traced"},
+    {"--no-set-device-rank", "leave it out: it trains on the CPU"},
     {"--train-loss-ema-samples", "leave it out: reports have the loss of their step"},
     {"--text-pad-multiple", "leave it out: captions cost as many tokens as they have"},
     {"--use-bnb-linear", "leave it out"},
@@ -53,8 +53,8 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--image-interpolation", "put it into the preprocessor's config beside --pretrained"},
     {"--image-resize-mode", "put it into the preprocessor's config beside --pretrained"},
     {"--grad-checkpointing", "--accum-freq with a smaller --batch-size: memory is that of one part, and gradients are exact"},
-    {"--local-loss", "leave it out: there is one process, and the loss is computed in tiles"},
-    {"--gather-with-grad", "leave it out: there is one process"},
+    {"--local-loss", "leave it out: every process computes the loss of all pairs, in tiles"},
+    {"--gather-with-grad", "leave it out: gradients are always those of the whole batch"},
     {"--force-context-length", "write it into the architecture at the top of examples/train/train.cpp"},
     {"--force-image-size", "write it into the architecture at the top of examples/train/train.cpp (td::with_image_size)"},
     {"--force-quick-gelu", "write it into the architecture at the top of examples/train/train.cpp (td::with_activation)"},
@@ -68,16 +68,16 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--wandb-project-name", "leave it out"},
     {"--debug", "leave it out"},
     {"--copy-codebase", "leave it out: a snapshot names all that its run depends on"},
-    {"--fsdp", "leave it out: there is one process"},
-    {"--dist-url", "leave it out: there is one process"},
-    {"--dist-backend", "leave it out: there is one process"},
+    {"--fsdp", "leave it out: every process has the whole model"},
+    {"--dist-url", "start it with mpirun -np N"},
+    {"--dist-backend", "start it with mpirun -np N"},
     {"--log-metric-every-n-steps", "--log-every-n-steps"},
     {"--remote-sync", "rsync the folder --logs: its files are replaced as wholes"},
     {"--distill-model", "leave it out: distillation is not here"},
     {"--distill-pretrained", "leave it out: distillation is not here"},
     {"--coca-caption-loss-weight", "leave it out: CoCa is not here"},
     {"--coca-contrastive-loss-weight", "leave it out: CoCa is not here"},
-    {"--loss-dist-impl", "leave it out: there is one process"},
+    {"--loss-dist-impl", "leave it out: every process computes the loss of all pairs, in tiles"},
     {"--use-naflex", "leave it out: NaFlex is not here"},
     {"--length-bucketing", "leave it out: captions cost as many tokens as they have"},
     {"--val-retrieval-chunk-size", "leave it out"},
@@ -141,7 +141,7 @@ std::string default_name(const Settings& settings) {
 
 }  // namespace
 
-program::Command command(const std::vector<std::string>& models, int (*run)(const Arguments& arguments)) {
+program::Command command(const std::vector<std::string>& models) {
     static const std::string known = joined(models);
     return {"train",
             "train or fine-tune a CLIP on image-text pairs, under open_clip's options",
@@ -150,7 +150,9 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
             "Trains the architecture at the top of examples/train/train.cpp, or another of --model. The folder LOGS/NAME gets model.safetensors "
             "with tokenizer/ (td::load opens them, and `tandem` where the architecture is the quickstart's or the zoo's), checkpoints/, log.jsonl (a line a report), TensorBoard's events, and report.html, which is "
             "rewritten as the run goes on. A run that is killed goes on with the same command and --resume latest, in the same bits as if nothing had "
-            "happened. Samples that are damaged are left out and counted by cause and file. Exit code 3 after SIGTERM or SIGINT: saved, to be resumed.",
+            "happened. Samples that are damaged are left out and counted by cause and file. Under mpirun -np N (a power of two) as many processes train together: --batch-size is one's, "
+            "the batch N times as large, and the result the same bits as with other N of the same batch. Exit codes: 3 after SIGTERM or SIGINT (saved, to be "
+            "resumed), 4 where a rank was lost.",
             {{"--train-data", "PATH", "shards (data/{000..099}.tar::more.tar), a table, or a folder of pictures with captions"},
              {"--val-data", "PATH", "pairs that are not trained on: retrieval is measured on them"},
              {"--dataset-type", "webdataset|csv|folder|synthetic", "what the data are (default: auto, by each path's ending; synthetic needs none)"},
@@ -160,7 +162,7 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
              {"--csv-caption-key", "NAME", "its column of captions (default title)"},
              {"--strict", "", "the first damaged sample ends the run"},
              {"--max-image-pixels", "N", "pixels of a picture, beyond which it is left out (0: never; default 178956970, as Pillow's)"},
-             {"--batch-size", "N", "pairs in memory at a time (default 64)"},
+             {"--batch-size", "N", "pairs in a process's memory at a time (default 64)"},
              {"--accum-freq", "K", "the batch is K times as large, with the whole batch's gradients (default 1)"},
              {"--epochs", "N", "how often every pair is seen (default 32)"},
              {"--opt", "adamw|stableadamw|lion|sgd", "the optimizer (default adamw); stableadamw takes smaller steps where gradients outgrow their second moment"},
@@ -197,8 +199,10 @@ program::Command command(const std::vector<std::string>& models, int (*run)(cons
              {"--logs", "DIR", "where runs are (default logs)"},
              {"--name", "NAME", "of this one (default: date, model, batch size and precision)"},
              {"--log-every-n-steps", "N", "between reports (default 100)"},
-             {"--seed", "N", "of weights, order and crops (default 0)"}},
-            run};
+             {"--seed", "N", "of weights, order and crops (default 0)"},
+             {"--shares", "N", "a power of two: in how many shares a gradient is added up, which is how many ranks can compute it to the same bits; each doubling keeps a gradient more (default under mpirun: as the batch's parts allow, at most 8; else 1)"},
+             {"--rank-timeout", "SECONDS", "of silence, after which a rank is given up (default 30)"}},
+            nullptr};
 }
 
 std::vector<std::string> as_words(int count, char** arguments) {
@@ -321,6 +325,8 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     if (settings.name.find('/') != std::string::npos || settings.name == "." || settings.name == "..")
         throw UsageError("--name", "the name of a folder in --logs", settings.name);
     settings.seed = given.number("--seed", 0, many, 0);
+    settings.shares = given.number("--shares", 0);
+    settings.rank_timeout = given.real("--rank-timeout", settings.rank_timeout, 1, 86400);
     return settings;
 }
 

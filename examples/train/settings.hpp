@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <tandem/core/ranks.hpp>
 #include <tandem/data/samples.hpp>
 #include <tandem/images/transform.hpp>
 
@@ -41,13 +42,23 @@ struct Settings {
     std::filesystem::path logs = "logs", imagenet_val;
     std::string name;
     std::size_t seed = 0, val_frequency = 1, zeroshot_frequency = 2;
+    std::size_t shares = 0;
+    double rank_timeout = 30;
+    td::Ranks* ranks = nullptr;  ///< of which this process is one; nullptr: alone
+
+    std::size_t ranks_count() const { return ranks == nullptr ? 1 : ranks->size(); }
+    bool is_first_rank() const { return ranks == nullptr || ranks->rank() == 0; }
+    /// All ranks come here before one goes on.
+    void meet() const {
+        if (ranks != nullptr) td::gather_texts(*ranks, "");
+    }
 
     std::filesystem::path folder() const { return logs / name; }
     std::filesystem::path snapshot() const { return folder() / "checkpoints" / "snapshot.safetensors"; }
 };
 
-/// The program's command line as --help, and as it is read; run(arguments) is what it does.
-program::Command command(const std::vector<std::string>& models, int (*run)(const program::Arguments& arguments));
+/// The program's command line as --help, and as it is read.
+program::Command command(const std::vector<std::string>& models);
 
 /// The words of a command line as Arguments takes them: --name=value in two words, the values of --aug-cfg in one. Throws UsageError for an option
 /// of open_clip's that is not here, which says what to do instead.

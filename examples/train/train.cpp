@@ -1,6 +1,9 @@
 // Trains or fine-tunes a CLIP of any architecture, under open_clip's options: train --help.
+#include <chrono>
 #include <csignal>
+#include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <tandem/images/webp.hpp>
@@ -8,6 +11,7 @@
 #include "../quickstart/design.hpp"
 #include "../tandem/manual.hpp"
 #include "models.hpp"
+#include "processes.hpp"
 #include "training.hpp"
 
 namespace {
@@ -17,8 +21,10 @@ constexpr auto architecture = quickstart::design;
 
 const std::vector<std::string> names = training::model_names("architecture");
 
-int run(const program::Arguments& given) {
-    const training::Settings settings = training::read_settings(given, names);
+int run(training::Settings settings, tandem::Ranks* ranks) {
+    settings.ranks = ranks;
+    // The first rank's, which has the time of day in it.
+    if (ranks != nullptr) settings.name = tandem::gather_texts(*ranks, settings.name).front();
     for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, [](int which) {
         training::stop_asked = true;
         // Whoever asks twice does not wait.
@@ -31,14 +37,29 @@ int run(const program::Arguments& given) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    return program::exit_code("train", [&] {
-        const std::vector<std::string> words = training::as_words(count, arguments);
-        const program::Command command = training::command(names, run);
-        for (const std::string& word : words) {
-            if (word != "--help" && word != "-h") continue;
-            std::fputs(program::help(command, "").c_str(), stdout);
-            return static_cast<int>(program::done);
+    std::unique_ptr<tandem::Ranks> ranks;
+    const int code = program::exit_code("train", [&] {
+        try {
+            const std::vector<std::string> words = training::as_words(count, arguments);
+            const program::Command command = training::command(names);
+            for (const std::string& word : words) {
+                if (word != "--help" && word != "-h") continue;
+                std::fputs(program::help(command, "").c_str(), stdout);
+                return static_cast<int>(program::done);
+            }
+            const training::Settings settings = training::read_settings(program::Arguments(command, words), names);
+            ranks = training::join_ranks(settings.rank_timeout);
+            return run(settings, ranks.get());
+        } catch (...) {
+            // What all ranks find wrong, the first one says and ends them.
+            if (const std::size_t rank = training::launched_rank(); rank > 0) {
+                std::this_thread::sleep_for(std::chrono::seconds(1));
+                std::fprintf(stderr, "rank %zu: ", rank);
+            }
+            throw;
         }
-        return run(program::Arguments(command, words));
     });
+    // The others would wait for this one.
+    if (ranks != nullptr && code != program::done && code != training::stopped) training::end_ranks(*ranks, code);
+    return code;
 }

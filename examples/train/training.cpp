@@ -26,15 +26,15 @@ td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& 
         // Runs have it in a folder of its own.
         const fs::path given = settings.tokenizer.empty() ? settings.pretrained : settings.tokenizer, beside = fs::is_directory(given) ? given : given.parent_path();
         const fs::path place = fs::is_directory(beside / "tokenizer") ? beside / "tokenizer" : beside;
-        copy_files(place, folder, {"spiece.model", "sentencepiece.bpe.model", "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz",
+        if (settings.is_first_rank()) copy_files(place, folder, {"spiece.model", "sentencepiece.bpe.model", "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz",
                                    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"});
         // How pictures and captions are prepared stands beside the weights.
-        copy_files(fs::is_directory(settings.pretrained) ? settings.pretrained : settings.pretrained.parent_path(), settings.folder(),
+        if (settings.is_first_rank()) copy_files(fs::is_directory(settings.pretrained) ? settings.pretrained : settings.pretrained.parent_path(), settings.folder(),
                    {"open_clip_config.json", "preprocessor_config.json", "processor_config.json"});
         return td::open_tokenizer(fs::is_directory(beside / "tokenizer") ? place : given, settings.folder());
     }
-    // Behind the first snapshot it is whole.
-    if (settings.resume && fs::exists(settings.snapshot())) return td::open_tokenizer(folder);
+    // Behind the first snapshot it is whole, and once the first rank has made it.
+    if (!settings.is_first_rank() || (settings.resume && fs::exists(settings.snapshot()))) return td::open_tokenizer(folder);
     // A million captions tell the pairs of letters that are frequent.
     const std::size_t step = samples.samples.size() / 1'000'000 + 1;
     std::vector<std::string> texts;

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -80,7 +81,8 @@ public:
     int operator()() {
         if (settings_.siglip != config.logit_bias)
             throw program::UsageError("--siglip", config.logit_bias ? "it, since this architecture has a logit bias" : "an architecture with .logit_bias = true", config.logit_bias ? "none" : "it");
-        prepare_folder(settings_);
+        if (settings_.is_first_rank()) prepare_folder(settings_);
+        settings_.meet();
         td::Preprocess recipe = settings_.model == "architecture" ? quickstart::preprocess_of(config.vision.image)
                                 : config.logit_bias              ? td::siglip_preprocess(config.vision.image)
                                                                  : td::openai_preprocess(config.vision.image);
@@ -92,45 +94,53 @@ public:
 
         td::SampleList training = list_samples(settings_.train_data, settings_);
         if (training.samples.empty()) {
-            report_faults("training", training.faults);
+            if (settings_.is_first_rank()) report_faults("training", training.faults);
             throw td::Error("--train-data", "pairs of a picture and a caption", "none in " + settings_.train_data);
         }
-        tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
+        // The first rank makes it, the others read it.
+        if (settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
+        settings_.meet();
+        if (!settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
         td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip}, .strict = settings_.strict};
         options.view.decode.background = recipe.background;
         options.view.decode.pixel_limit = settings_.max_image_pixels;
         decode_ = options.view.decode;
         recipe_ = recipe;
         const td::Dataset data(std::move(training), *tokenizer_, config.text.context, options);
-        std::fprintf(stderr, "%zu pairs to train on\n", data.size());
         const td::FaultCounts faults = data.faults();
-        report_faults("training", faults);
-        if (settings_.train_num_samples > 0 && settings_.train_num_samples != data.size())
-            std::fprintf(stderr, "--train-num-samples %zu is not what an epoch has: all %zu pairs\n", settings_.train_num_samples, data.size());
-        if (!settings_.val_data.empty()) {
+        if (settings_.is_first_rank()) {
+            std::fprintf(stderr, "%zu pairs to train on\n", data.size());
+            report_faults("training", faults);
+            if (settings_.train_num_samples > 0 && settings_.train_num_samples != data.size())
+                std::fprintf(stderr, "--train-num-samples %zu is not what an epoch has: all %zu pairs\n", settings_.train_num_samples, data.size());
+        }
+        if (!settings_.val_data.empty() && settings_.is_first_rank()) {
             validation_.emplace(list_samples(settings_.val_data, settings_), *tokenizer_, config.text.context, options);
             std::fprintf(stderr, "%zu pairs to measure on\n", validation_->size());
             report_faults("validation", validation_->faults());
             if (validation_->size() < 2) throw td::Error("--val-data", "two pairs or more", std::to_string(validation_->size()));
         }
         const td::FaultCounts of_validation = validation_ ? validation_->faults() : td::FaultCounts{};
-        if (!settings_.imagenet_val.empty()) classes_ = read_classes(settings_.imagenet_val);
+        if (!settings_.imagenet_val.empty() && settings_.is_first_rank()) classes_ = read_classes(settings_.imagenet_val);
         const int code = train({.data = &data});
-        report_faults("training", data.faults(), faults);
-        if (validation_) report_faults("validation", validation_->faults(), of_validation);
+        const td::FaultCounts found = faults_since(faults, data.faults(), settings_.ranks);
+        if (settings_.is_first_rank()) report_faults("training", found);
+        if (validation_) report_faults("validation", faults_since(of_validation, validation_->faults(), nullptr));
         return code;
     }
 
 private:
     int train(const Source& data) {
-        const std::size_t batch = settings_.batch_size * settings_.accum_freq, batches = data.size() / batch;
+        const std::size_t parts = settings_.accum_freq * settings_.ranks_count(), batch = settings_.batch_size * parts, batches = data.size() / batch;
         if (batches == 0)
-            throw program::UsageError("--batch-size", "at most " + std::to_string(data.size()) + " pairs in a batch, of --batch-size times --accum-freq", std::to_string(batch));
+            throw program::UsageError("--batch-size", "at most " + std::to_string(data.size()) + " pairs in a batch, of --batch-size times --accum-freq" + (settings_.ranks == nullptr ? "" : " times ranks"), std::to_string(batch));
         steps_ = batches * settings_.epochs;
         const std::size_t warmup = settings_.warmup.value_or(std::min<std::size_t>(10000, steps_ / 10));
         if (warmup > steps_) throw program::UsageError("--warmup", "at most the run's " + std::to_string(steps_) + " steps", std::to_string(warmup));
         td::TrainerOptions options{.batch = batch,
-                                   .micro_batch = settings_.accum_freq > 1 ? settings_.batch_size : 0,
+                                   .micro_batch = parts > 1 ? settings_.batch_size : 0,
+                                   .ranks = settings_.ranks,
+                                   .shares = settings_.shares > 0 ? settings_.shares : settings_.ranks != nullptr ? std::gcd(parts, std::size_t{8}) : 1,
                                    .epochs = settings_.epochs,
                                    .clip_norm = settings_.grad_clip_norm,
                                    .seed = td::Seed{settings_.seed},
@@ -146,23 +156,27 @@ private:
         } else {
             options.lock_image = settings_.lock_image;
         }
-        Records records(settings_.folder(), {{"model", settings_.model},
-                                             {"parameters", std::to_string(td::parameter_count(config))},
-                                             {"pairs", std::to_string(data.size())},
-                                             {"batch", std::to_string(batch)},
-                                             {"epochs", std::to_string(settings_.epochs)},
-                                             {"optimizer", settings_.opt},
-                                             {"rate", shown(settings_.lr)},
-                                             {"precision", settings_.precision}});
         Rates rates{.is_cosine = settings_.lr_scheduler == "cosine"};
         rates.cosine.warmup = rates.constant.warmup = static_cast<double>(warmup) / static_cast<double>(steps_);
         rates.constant.cooldown = static_cast<double>(settings_.epochs_cooldown) / static_cast<double>(settings_.epochs);
         rates.constant.floor = settings_.lr > 0 ? settings_.lr_cooldown_end / settings_.lr : 0;
         rates.constant.power = settings_.lr_cooldown_power;
+        // The first rank's.
+        std::optional<Records> records;
+        if (settings_.is_first_rank())
+            records.emplace(settings_.folder(), std::vector<std::pair<std::string, std::string>>{{"model", settings_.model},
+                                                                                                 {"parameters", std::to_string(td::parameter_count(config))},
+                                                                                                 {"pairs", std::to_string(data.size())},
+                                                                                                 {"batch", std::to_string(batch)},
+                                                                                                 {"ranks", std::to_string(settings_.ranks_count())},
+                                                                                                 {"epochs", std::to_string(settings_.epochs)},
+                                                                                                 {"optimizer", settings_.opt},
+                                                                                                 {"rate", shown(settings_.lr)},
+                                                                                                 {"precision", settings_.precision}});
         return with_optimizer(data, options, rates, batches, records);
     }
 
-    int with_optimizer(const Source& data, const td::TrainerOptions& options, const Rates& schedule, std::size_t batches, Records& records) {
+    int with_optimizer(const Source& data, const td::TrainerOptions& options, const Rates& schedule, std::size_t batches, std::optional<Records>& records) {
         if (settings_.opt == "lion")
             return fit(data, options, td::Lion{.rate = settings_.lr, .beta1 = settings_.beta1.value_or(0.9), .beta2 = settings_.beta2.value_or(0.99), .weight_decay = settings_.wd}, schedule, batches, records);
         if (settings_.opt == "sgd")
@@ -178,7 +192,7 @@ private:
     }
 
     template <class Optimizer>
-    int fit(const Source& data, const td::TrainerOptions& options, const Optimizer& optimizer, const Rates& schedule, std::size_t batches, Records& records) {
+    int fit(const Source& data, const td::TrainerOptions& options, const Optimizer& optimizer, const Rates& schedule, std::size_t batches, std::optional<Records>& records) {
         // In tiles, a batch may have any size.
         const auto loss = [] {
             if constexpr (config.logit_bias) {
@@ -193,27 +207,28 @@ private:
             was_reported = true;
             // Where a signal stops a run is no place that another one reports.
             if (report.step % settings_.log_every_n_steps != 0 && report.step != steps_) return;
-            records.add(report.step, {{"train/loss", report.loss},
+            records->add(report.step, {{"train/loss", report.loss},
                                       {"train/lr", report.rate},
                                       {"train/scale", report.logit_scale},
                                       {"train/grad_norm", report.gradient_norm},
                                       {"train/samples_per_second", report.samples_per_second},
                                       {"train/waiting_for_data", report.waiting}});
-            records.write_report(report.step, steps_, "running");
+            records->write_report(report.step, steps_, "running");
         });
         trainer.on_evaluate([&](const Model& model, const td::RunState& run) {
             const std::size_t epoch = run.step / batches;
-            if (validation_ && is_due(epoch, settings_.val_frequency)) retrieve(model, run.step, records);
-            if (!classes_.classes.empty() && is_due(epoch, settings_.zeroshot_frequency)) classify(model, run.step, records);
+            if (validation_ && is_due(epoch, settings_.val_frequency)) retrieve(model, run.step, *records);
+            if (!classes_.classes.empty() && is_due(epoch, settings_.zeroshot_frequency)) classify(model, run.step, *records);
             save_epoch(model, epoch);
         });
         const td::RunState run = trainer.fit(data);
         const bool is_done = run.step == steps_;
-        if (was_reported) records.write_report(run.step, steps_, is_done ? "done" : "stopped by a signal, to be resumed");
+        if (was_reported) records->write_report(run.step, steps_, is_done ? "done" : "stopped by a signal, to be resumed");
         if (!is_done) {
-            std::fprintf(stderr, "stopped at step %zu of %zu and saved: --resume latest goes on\n", run.step, steps_);
+            if (settings_.is_first_rank()) std::fprintf(stderr, "stopped at step %zu of %zu and saved: --resume latest goes on\n", run.step, steps_);
             return stopped;
         }
+        if (!settings_.is_first_rank()) return program::done;
         if (settings_.ema_decay > 0) td::save_weights(trainer.average(), settings_.folder() / "model_ema.safetensors");
         td::save_weights(model_, settings_.folder() / "model.safetensors");
         std::printf("%s: %zu steps, loss %.4f", settings_.folder().c_str(), run.step, run.losses.empty() ? 0.0 : static_cast<double>(run.losses.back()));

@@ -6282,6 +6282,59 @@ auto truncated(const X& embeddings) {
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/core/ranks.hpp ----
+
+// Processes that compute one thing together: what they exchange, and sums that do not depend on how many they are.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// This process among others: train/mpi.hpp has those of MPI; derive from it for another transport. Everything that ranks do together
+/// is made of exchange(), which all of them call in the same order.
+class Ranks {
+public:
+    Ranks() = default;
+    Ranks(const Ranks&) = delete;
+    Ranks& operator=(const Ranks&) = delete;
+    virtual ~Ranks() = default;
+
+    /// Which one this is, of how many: a power of two.
+    virtual std::size_t rank() const = 0;
+    virtual std::size_t size() const = 0;
+
+    /// Sends to another rank and receives from it, which calls it for this one with spans of the other's sizes. Called by one thread at a
+    /// time. Returns once `in` is written; throws Error, or ends the process, if it never will be.
+    virtual void exchange(std::size_t partner, std::span<const std::byte> out, std::span<std::byte> in) = 0;
+};
+
+namespace detail {
+
+/// `all` has as many bytes of every rank, in order; this one's are there, and then all are.
+void gather_bytes(Ranks& ranks, std::span<std::byte> all);
+
+/// to += from, tensor by tensor.
+template <class T>
+void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>> from);
+
+}  // namespace detail
+
+/// `all` has as many elements of every rank, in order; this one's are there, and then all are.
+template <class T>
+void gather(Ranks& ranks, std::span<T> all) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    detail::gather_bytes(ranks, std::as_writable_bytes(all));
+}
+
+/// Every rank's text, in order.
+std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine);
+
+/// Adds up tensors of the same sizes over all ranks: a binary tree of neighbours, ((0 + 1) + (2 + 3)) + …, whose sums have the same bits on every
+/// rank, and are those of fewer ranks that add up as many neighbours themselves. Twice the tensors' bytes are sent, by recursive halving and doubling
+/// (Thakur, Rabenseifner, Gropp 2005, section 4.4). T is float or double.
+template <class T>
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors);
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/losses/rules.hpp ----
 
 // What a loss must be, as a class of plain values: compilers spell out whatever an error stands in.
@@ -6346,6 +6399,38 @@ struct TrainingRules {
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/batch_parts.hpp ----
+
+// In which parts a batch is computed, by which ranks, and in which order its gradient is added up.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A batch in parts: all of a part's pairs are in memory at a time. The parts are dealt out in `shares`, runs of as many parts each; a rank has
+/// one or several neighbouring shares. Within a share gradients are added up part by part, and the shares' sums as a binary tree of neighbours: so
+/// the gradient depends on the shares, and not on how many ranks compute them.
+struct BatchParts {
+    std::size_t count = 0, part = 0;
+    std::size_t shares = 1;  ///< a power of two, and no fewer than there are ranks
+    Ranks* ranks = nullptr;  ///< of which this process is one; nullptr: alone
+
+    std::size_t ranks_count() const { return ranks == nullptr ? 1 : ranks->size(); }
+    std::size_t parts() const { return (count + part - 1) / part; }
+    std::size_t share() const { return parts() / shares; }
+
+    /// Parts of this rank, and the first of them.
+    std::size_t own_parts() const { return parts() / ranks_count(); }
+    std::size_t first_part() const { return ranks == nullptr ? 0 : ranks->rank() * own_parts(); }
+
+    /// Parts as they are computed: all of this rank's are embedded, and then passed back through, share after share from the last one on, of each
+    /// share the last part first. That is how far the parts are embedded twice: the very last one is still in memory when it is passed back through.
+    std::vector<std::size_t> order() const;
+
+    /// Throws Error, which names `where`, unless there are pairs and the parts can be dealt out so.
+    void check(const char* where) const;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/models/rules.hpp ----
 
@@ -11234,6 +11319,9 @@ public:
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
         /// A locked tower embeds as in inference and has no gradient: it costs no backward pass (LiT, Zhai et al. 2022).
         bool lock_image = false, lock_text = false;
+        std::size_t shares = 1;  ///< see BatchParts
+        Ranks* ranks = nullptr;
+        std::vector<std::unique_ptr<Clip>> sums{};  ///< of shares, beside the gradient itself
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -11435,12 +11523,16 @@ public:
     /// asked in order for all, and then in order for all but the last. Gradients are those of the whole batch, but for sums in another
     /// order and for what the config's dropouts leave out: a part draws the same both times, parts of another size draw otherwise. Not for
     /// models that normalise batches.
+    ///
+    /// With work.shares, sums are those of BatchParts, and parts are asked for in its order. With work.ranks, each computes its parts, all have
+    /// the embeddings of all, and the gradient, which is written anew, comes out the same everywhere; it is exchanged while a text tower that
+    /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
     C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if (normalises_batches && part > 0 && part < count)
+        if (normalises_batches && ((part > 0 && part < count) || work.ranks != nullptr))
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
         if constexpr (trains && Call::fits) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
@@ -11561,17 +11653,64 @@ private:
         return gradient_of_embeddings;
     }
 
+    /// Elements of a gradient, tensor by tensor; of each tower.
+    struct GradientTensors {
+        std::vector<std::span<C>> image, text;
+
+        explicit GradientTensors(Clip& gradient) {
+            for_each_parameter(
+                [&]<class Parameter>(const ParameterName& name, Parameter& tensor) {
+                    if constexpr (std::same_as<typename Parameter::element, C>) {
+                        if (!name.view().starts_with("logit_")) (name.view().starts_with("visual.") ? image : text).push_back(tensor.elements());
+                    }
+                },
+                gradient);
+        }
+    };
+
+    /// The sums of a rank's shares: as the digits of a binary number that counts them, each twice as many shares as the next.
+    class ShareSums {
+    public:
+        ShareSums(Clip& gradient, Workspace& work) : work_(work) { sums_.push_back(&gradient); }
+
+        /// What the share under way is added to.
+        Clip& under_way() { return *sums_.back(); }
+
+        /// The share's sums join those of as many shares; of one tower, and of the other.
+        void close(std::vector<std::span<C>> GradientTensors::* tower) {
+            for (std::size_t i = sums_.size() - 1, joined = std::countr_one(shares_); joined > 0; --i, --joined)
+                detail::add_tensors<C>(GradientTensors(*sums_[i - 1]).*tower, GradientTensors(*sums_[i]).*tower);
+        }
+
+        /// The next share begins.
+        void next() {
+            sums_.resize(sums_.size() - static_cast<std::size_t>(std::countr_one(shares_)));
+            ++shares_;
+            if (work_.sums.size() < sums_.size()) work_.sums.push_back(std::make_unique<Clip>());
+            sums_.push_back(work_.sums[sums_.size() - 1].get());
+            zero_parameters(*sums_.back());
+        }
+
+    private:
+        Workspace& work_;
+        std::size_t shares_ = 0;  // that are closed
+        std::vector<Clip*> sums_;
+    };
+
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
-        if (count == 0 || part == 0)
-            throw Error("Clip::loss_and_gradient", "pairs, in parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
+        const BatchParts parts{count, part, work.shares, work.ranks};
+        parts.check("Clip::loss_and_gradient");
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
+        const bool has_ranks = parts.ranks_count() > 1;
+        if (has_ranks) zero_parameters(gradient);
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         // Locked towers embed once.
-        const auto forward = [&](std::size_t first, std::size_t last, bool with_locked) {
+        const auto forward = [&](std::size_t number, bool with_locked) {
+            const std::size_t first = number * part, last = std::min(first + part, count);
             // A part draws the same each time it is computed.
             const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
             if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
@@ -11585,8 +11724,13 @@ private:
             if (with_locked || !work.lock_text)
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
         };
-        const std::size_t last_part = (count - 1) / part * part;
-        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count), true);
+        const std::size_t own = parts.own_parts();
+        const std::vector<std::size_t> order = parts.order();
+        for (std::size_t i = 0; i < own; ++i) forward(order[i], true);
+        if (has_ranks) {
+            gather<C>(*work.ranks, work.image_embeddings.elements());
+            gather<C>(*work.ranks, work.text_embeddings.elements());
+        }
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -11597,26 +11741,36 @@ private:
             gradient.logit_scale() += std::get<2>(result.gradients).item() * work.scale.item();
             const Embeddings& of_images = through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients));
             const Embeddings& of_texts = through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients));
-            const auto backward = [&](const Embeddings& images, const Embeddings& texts) {
-                if (!work.lock_image) visual_.backward(images, work.vision, gradient.visual_);
-                if (!work.lock_text) text_backward(texts, work.text, gradient);
-            };
-            if (last_part == 0) {
-                backward(of_images, of_texts);
-                return result.value;
-            }
             Embeddings images, texts;
-            const auto backward_part = [&](std::size_t first, std::size_t last) {
-                images.resize(last - first);
-                texts.resize(last - first);
-                std::copy_n(of_images.data() + first * embedding, images.size(), images.data());
-                std::copy_n(of_texts.data() + first * embedding, texts.size(), texts.data());
-                backward(images, texts);
+            const auto rows_of = [&](const Embeddings& all, std::size_t number, Embeddings& rows) -> const Embeddings& {
+                if (parts.parts() == 1) return all;
+                const std::size_t first = number * part;
+                rows.resize(std::min(part, count - first));
+                std::copy_n(all.data() + first * embedding, rows.size(), rows.data());
+                return rows;
             };
-            backward_part(last_part, count);
-            for (std::size_t first = 0; first < last_part; first += part) {
-                forward(first, first + part, false);
-                backward_part(first, first + part);
+            ShareSums sums(gradient, work);
+            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower); };
+            std::future<void> exchanged;
+            for (std::size_t i = 0; i < own; ++i) {
+                const std::size_t number = order[own - 1 + i];
+                if (i > 0) forward(number, false);
+                const bool ends_share = (i + 1) % parts.share() == 0, is_last = i + 1 == own;
+                if (!work.lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);
+                // Shared blocks are the image tower's, and wait for the text tower's share in them.
+                if (ends_share && !is_shared && !work.lock_image) {
+                    sums.close(&GradientTensors::image);
+                    if (is_last && has_ranks) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
+                }
+                if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way());
+                if (!ends_share) continue;
+                if (is_shared && !work.lock_image) sums.close(&GradientTensors::image);
+                if (!work.lock_text) sums.close(&GradientTensors::text);
+                if (!is_last) sums.next();
+                if (!is_last || !has_ranks) continue;
+                if (exchanged.valid()) exchanged.get();
+                if (is_shared && !work.lock_image) exchange(&GradientTensors::image);
+                if (!work.lock_text) exchange(&GradientTensors::text);
             }
             return result.value;
         };
@@ -17943,6 +18097,9 @@ inline constexpr const char* input_prefix = "run.";
 /// Throws Error that names every input that is another one now, with both values.
 void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now, const std::string& where);
 
+/// Throws Error on all ranks, which names what differs, unless they have the same inputs.
+void check_ranks(Ranks& ranks, const RunInputs& inputs);
+
 template <class Number>
 Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
                     const std::string& where) {
@@ -18108,8 +18265,15 @@ struct StepReport {
 struct TrainerOptions {
     std::size_t batch = 256;
     /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
-    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all.
+    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
     std::size_t micro_batch = 0;
+    /// Ranks that compute a batch together, all with the same data, model and options: each has its parts of the batch in memory, the first one
+    /// reports, evaluates and saves. A run is bounded by steps or epochs.
+    Ranks* ranks = nullptr;
+    /// How a batch's gradient is added up: see BatchParts. Runs with as many shares, and the same batch and micro_batch, end in the same bits whatever
+    /// the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
+    /// there are ranks.
+    std::size_t shares = 0;
     std::size_t steps = 0;
     std::size_t epochs = 0;
     double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
@@ -18134,9 +18298,9 @@ struct TrainerOptions {
     /// in a batch and data of so many pairs.
     void check(std::size_t least_pairs, std::size_t pairs) const;
 
-    /// Pairs of a part, but for the last one, and how many parts a batch comes in.
-    std::size_t part() const { return micro_batch == 0 ? batch : micro_batch; }
-    std::size_t parts() const { return (batch + part() - 1) / part(); }
+    /// The parts that a batch comes in.
+    BatchParts parts() const;
+    bool is_first_rank() const { return ranks == nullptr || ranks->rank() == 0; }
 
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
@@ -18214,10 +18378,19 @@ private:
         Tensor<Id, typename Model::Text::Input::shape> ids;
     };
 
+    /// What a rank has seen of a step. All of them have the same loss and gradient.
+    struct Sight {
+        double loss = 0, norm = 0;
+        std::uint64_t captions = 0, pictures = 0;  ///< of the first pair
+        bool same_captions = false, same_pictures = false, stop = false;
+    };
+
     [[gnu::cold]] void check(std::size_t size) const {
         options_.check(least_pairs<L>, size);
-        if (Model::normalises_batches && options_.parts() > 1)
+        if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
+        if (Model::normalises_batches && options_.ranks != nullptr)
+            throw Error("TrainerOptions.ranks", "none, since this model normalises batches as a whole", std::to_string(options_.ranks->size()));
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -18350,9 +18523,14 @@ private:
     RunState run(const Data& data) {
         factor_ = options_.whole_rate_factor();
         check(data.size());
+        parts_ = options_.parts();
+        order_ = parts_.order();
+        if (!options_.is_first_rank()) options_.log = nullptr;
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
+        work_.shares = parts_.shares;
+        work_.ranks = parts_.ranks;
         average_.reset();
         if (options_.average_decay > 0) average_ = model_;
         const std::size_t batches = data.size() / options_.batch;
@@ -18360,18 +18538,19 @@ private:
         run_ = {};
         run_.seed = options_.seed.value;
         state_.reset();
-        const auto is_stopped = [&] { return options_.stop != nullptr && options_.stop->load(); };
+        // Ranks stop together: they have told each other behind their last step.
+        is_stopped_ = is_stop_asked();
+        const auto is_stopped = [&] { return parts_.ranks == nullptr ? is_stop_asked() : is_stopped_; };
         const auto is_over = [&] {
             return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
         };
-        if (!options_.snapshot.empty()) {
-            inputs_ = inputs(data);
-            resume();
-        }
+        if (!options_.snapshot.empty() || parts_.ranks != nullptr) inputs_ = inputs(data);
+        if (!options_.snapshot.empty()) resume();
         check_weights();
+        if (parts_.ranks != nullptr) meet();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step, 0);
+        auto next = prefetch(data, run_.step, order_.front());
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         bool ended = is_over() || is_stopped();
@@ -18385,9 +18564,9 @@ private:
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
                 complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 if (options_.log != nullptr) options_.report(report);
-                if (report_hook_) report_hook_(report);
+                if (report_hook_ && options_.is_first_rank()) report_hook_(report);
             }
-            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+            if (hook_ && options_.is_first_rank() && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
                 // Who stops a run may not wait until it has been evaluated.
                 if (is_stopped() && !options_.snapshot.empty()) save();
                 hook_(model_, run_);
@@ -18419,6 +18598,38 @@ private:
                                                    : run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
     }
 
+    bool is_stop_asked() const { return options_.stop != nullptr && options_.stop->load(); }
+
+    /// Throws Error unless all ranks are to do the same, from the same weights.
+    [[gnu::cold]] void meet() {
+        RunInputs all = inputs_;
+        all.emplace_back("step", std::to_string(run_.step));
+        all.emplace_back("weights", digest_of_weights().text());
+        detail::check_ranks(*parts_.ranks, all);
+        Sight mine;
+        mine.stop = is_stop_asked();
+        is_stopped_ = std::ranges::any_of(of_all(mine), &Sight::stop);
+    }
+
+    [[gnu::cold]] Digest digest_of_weights() const {
+        Digest weights;
+        for_each_parameter(
+            [&](const ParameterName&, const auto& tensor) {
+                weights.add(std::span<const typename std::remove_cvref_t<decltype(tensor)>::element>(tensor.elements()));
+            },
+            std::as_const(model_));
+        return weights;
+    }
+
+    /// What all ranks have of something.
+    template <class Fact>
+    std::vector<Fact> of_all(const Fact& mine) {
+        std::vector<Fact> all(parts_.ranks->size());
+        all[parts_.ranks->rank()] = mine;
+        gather<Fact>(*parts_.ranks, all);
+        return all;
+    }
+
     void resume() {
         if (!std::filesystem::exists(options_.snapshot)) return;
         load_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
@@ -18426,7 +18637,14 @@ private:
     }
 
     void save() {
-        save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
+        if (parts_.ranks != nullptr) {
+            const auto weights = of_all(digest_of_weights().value());
+            const auto other = std::ranges::find_if(weights, [&](std::uint64_t of_rank) { return of_rank != weights[0]; });
+            if (other != weights.end())
+                throw Error("Trainer, step " + std::to_string(run_.step), "ranks with the same weights",
+                            "others on rank " + std::to_string(other - weights.begin()) + ": they are not saved");
+        }
+        if (options_.is_first_rank()) save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         saved_step_ = run_.step;
     }
 
@@ -18450,7 +18668,7 @@ private:
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
                 epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
-            const std::size_t first = part * options_.part(), count = std::min(options_.part(), options_.batch - first);
+            const std::size_t first = part * parts_.part, count = std::min(parts_.part, options_.batch - first);
             Batch batch;
             batch.images.resize(count);
             batch.ids.resize(count);
@@ -18472,7 +18690,12 @@ private:
     template <class Items>
     class Sameness {
     public:
-        explicit operator bool() const { return are_same_; }
+        bool is_there() const { return are_same_; }
+        std::uint64_t digest() const {
+            Digest digest;
+            digest.add(std::span<const typename Items::element>(first_));
+            return digest.value();
+        }
 
         void add(const Items& items, std::size_t count) {
             const std::size_t size = items.size() / count;
@@ -18511,11 +18734,9 @@ private:
         return optimizer_.rate * factor;
     }
 
-    /// Loss and gradient of the step's batch. Parts are asked for in order, all, and then all but the last; the one that comes
-    /// after is made meanwhile.
+    /// Loss and gradient of the step's batch. The part that is asked for next is made meanwhile.
     template <class Data>
-    T loss_and_gradient(const Data& data, std::future<Batch>& next) {
-        const std::size_t parts = options_.parts(), asked_for = 2 * parts - 1;
+    Sight loss_and_gradient(const Data& data, std::future<Batch>& next) {
         std::size_t asked = 0;
         Batch batch;
         Sameness<decltype(batch.ids)> captions;
@@ -18525,28 +18746,56 @@ private:
             batch = next.get();
             waited_ += std::chrono::duration<double>(Clock::now() - began).count();
             ++asked;
-            next = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
+            next = asked < order_.size() ? prefetch(data, run_.step, order_[asked]) : prefetch(data, run_.step + 1, order_.front());
             if constexpr (least_pairs < L >> 1) {
-                if (asked <= parts) {
+                if (asked <= parts_.own_parts()) {
                     captions.add(batch.ids, batch.ids.extent(0));
                     pictures.add(batch.images, batch.images.extent(0));
                 }
-                if (asked == parts) check_batch(bool(captions), bool(pictures));
             }
             return batch;
         };
-        return model_.loss_and_gradient(options_.batch, options_.part(), pairs, loss_, gradient_, work_);
+        Sight sight;
+        sight.loss = static_cast<double>(model_.loss_and_gradient(options_.batch, parts_.part, pairs, loss_, gradient_, work_));
+        sight.norm = gradient_norm(gradient_, factor_);
+        sight.captions = captions.digest();
+        sight.pictures = pictures.digest();
+        sight.same_captions = least_pairs<L> > 1 && captions.is_there();
+        sight.same_pictures = least_pairs<L> > 1 && pictures.is_there();
+        return sight;
+    }
+
+    /// What all ranks have seen together.
+    Sight compared(Sight mine) {
+        mine.stop = is_stop_asked();
+        const std::vector<Sight> sights = of_all(mine);
+        const auto bits = [](double value) { return std::bit_cast<std::uint64_t>(value); };
+        const auto text = [](const Sight& sight) { return "loss " + detail::to_text(sight.loss) + " and gradient norm " + detail::to_text(sight.norm); };
+        for (const Sight& sight : sights) {
+            if (bits(sight.loss) != bits(sights[0].loss) || bits(sight.norm) != bits(sights[0].norm))
+                throw Error("Trainer, step " + std::to_string(run_.step + 1), "ranks that compute the same",
+                            text(sights[0]) + " on rank 0, " + text(sight) + " on rank " + std::to_string(&sight - sights.data()));
+            mine.same_captions = mine.same_captions && sight.same_captions && sight.captions == sights[0].captions;
+            mine.same_pictures = mine.same_pictures && sight.same_pictures && sight.pictures == sights[0].pictures;
+            mine.stop = mine.stop || sight.stop;
+        }
+        return mine;
     }
 
     template <class Data>
     StepReport step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
-        const T loss = loss_and_gradient(data, next);
-        const double norm = gradient_norm(gradient_, factor_);
+        Sight sight = loss_and_gradient(data, next);
+        if (parts_.ranks != nullptr) {
+            sight = compared(sight);
+            is_stopped_ = sight.stop;
+        }
+        check_batch(sight.same_captions, sight.same_pictures);
+        const double loss = sight.loss, norm = sight.norm;
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
-        const StepReport report{.loss = static_cast<double>(loss), .rate = step_rate, .gradient_norm = norm};
+        const StepReport report{.loss = loss, .rate = step_rate, .gradient_norm = norm};
         ++run_.step;
         run_.losses.push_back(static_cast<float>(loss));
         if (!is_good) {
@@ -18596,6 +18845,9 @@ private:
     Model gradient_;
     std::optional<Model> average_;
     typename Model::Workspace work_;
+    BatchParts parts_;
+    std::vector<std::size_t> order_;  // of its parts, as the model asks for them
+    bool is_stopped_ = false;         // all ranks, as one of them was asked to
     std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;
     double waited_ = 0;           // seconds for data, since the last report
@@ -29930,6 +30182,136 @@ template const GradientKernels<double>& active_gradients<double>();
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
+// ---- tandem/core/ranks.impl.hpp ----
+
+// Definitions of core/ranks.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Rows of a loop over floats that are worth another thread.
+inline constexpr std::size_t sum_grain = 65536;
+
+template <class T>
+void add_to(std::span<T> to, std::span<const T> from) {
+    parallel_for(to.size(), sum_grain, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) to[i] += from[i];
+    });
+}
+
+template <class T>
+void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>> from) {
+    for (std::size_t i = 0; i < to.size(); ++i) add_to<T>(to[i], from[i]);
+}
+
+template <class T>
+void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
+    struct Range {
+        std::size_t begin, end;
+        std::size_t size() const { return end - begin; }
+    };
+    const auto part = [&](Range range) { return values.subspan(range.begin, range.size()); };
+    // At every distance a half is sent away and the other one kept, and summed; then the same way back.
+    std::vector<Range> kept, sent;
+    Range range{0, values.size()};
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        Range low{range.begin, range.begin + range.size() / 2}, high{low.end, range.end};
+        if ((ranks.rank() & distance) != 0) std::swap(low, high);
+        received.resize(low.size());
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(std::span<T>(received)));
+        add_to<T>(part(low), received);
+        kept.push_back(low);
+        sent.push_back(high);
+        range = low;
+    }
+    for (std::size_t i = kept.size(), distance = ranks.size() / 2; i > 0; --i, distance /= 2)
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(kept[i - 1])), std::as_writable_bytes(part(sent[i - 1])));
+}
+
+TANDEM_INLINE void gather_bytes(Ranks& ranks, std::span<std::byte> all) {
+    const std::size_t each = all.size() / ranks.size();
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        const auto block = [&](std::size_t rank) { return all.subspan(rank / distance * distance * each, distance * each); };
+        const std::size_t partner = ranks.rank() ^ distance;
+        ranks.exchange(partner, block(ranks.rank()), block(partner));
+    }
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine) {
+    std::vector<std::uint64_t> sizes(ranks.size());
+    sizes[ranks.rank()] = mine.size();
+    gather<std::uint64_t>(ranks, sizes);
+    const std::size_t longest = *std::ranges::max_element(sizes);
+    std::string all(longest * ranks.size(), '\0');
+    std::ranges::copy(mine, all.begin() + static_cast<std::ptrdiff_t>(ranks.rank() * longest));
+    gather<char>(ranks, all);
+    std::vector<std::string> texts;
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank) texts.push_back(all.substr(rank * longest, sizes[rank]));
+    return texts;
+}
+
+template <class T>
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors) {
+    // Small ones go together: a message costs more than they do.
+    constexpr std::size_t small = 16384;
+    std::vector<T> together, received;
+    for (const std::span<T> tensor : tensors) {
+        if (tensor.size() < small) together.insert(together.end(), tensor.begin(), tensor.end());
+    }
+    detail::add_up_one<T>(ranks, together, received);
+    auto from = together.begin();
+    for (const std::span<T> tensor : tensors) {
+        if (tensor.size() >= small) {
+            detail::add_up_one<T>(ranks, tensor, received);
+        } else {
+            std::copy_n(from, tensor.size(), tensor.begin());
+            from += static_cast<std::ptrdiff_t>(tensor.size());
+        }
+    }
+}
+
+#if defined(TANDEM_COMPILED)
+template void detail::add_tensors<float>(std::span<const std::span<float>>, std::span<const std::span<float>>);
+template void detail::add_tensors<double>(std::span<const std::span<double>>, std::span<const std::span<double>>);
+template void add_up<float>(Ranks&, std::span<const std::span<float>>);
+template void add_up<double>(Ranks&, std::span<const std::span<double>>);
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/models/batch_parts.impl.hpp ----
+
+// Definitions of models/batch_parts.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::vector<std::size_t> BatchParts::order() const {
+    std::vector<std::size_t> order;
+    const std::size_t first = first_part(), end = first + own_parts();
+    for (std::size_t i = first; i < end; ++i) order.push_back(i);
+    for (std::size_t begin = end; begin > first; begin -= share()) {
+        if (begin < end) order.push_back(begin - 1);
+        for (std::size_t i = begin - share(); i + 1 < begin; ++i) order.push_back(i);
+    }
+    return order;
+}
+
+TANDEM_INLINE void BatchParts::check(const char* where) const {
+    if (count == 0 || part == 0)
+        throw Error(where, "pairs, in parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
+    if (!std::has_single_bit(ranks_count())) throw Error(where, "a number of ranks that is a power of two", std::to_string(ranks_count()));
+    if (!std::has_single_bit(shares) || shares < ranks_count())
+        throw Error(where, "shares of a batch that are a power of two, and at least as many as its " + std::to_string(ranks_count()) + " ranks", std::to_string(shares));
+    if (shares > 1 && (count % part != 0 || parts() % shares != 0))
+        throw Error(where, std::to_string(shares) + " shares of as many parts of as many pairs",
+                    std::to_string(count) + " pairs in parts of " + std::to_string(part));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/kernels/attention.impl.hpp ----
 
 // Definitions of kernels/attention.hpp.
@@ -37247,10 +37629,18 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
         throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
                     std::to_string(pairs) + " pairs");
     }
+    parts().check("TrainerOptions");
+    if (ranks != nullptr && seconds > 0)
+        throw Error("TrainerOptions.seconds", "0, since ranks have clocks of their own: steps or epochs bound their run", detail::to_text(seconds));
     if (epochs > std::numeric_limits<std::size_t>::max() / pairs) {
         throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
                     std::to_string(epochs) + " epochs");
     }
+}
+
+TANDEM_INLINE BatchParts TrainerOptions::parts() const {
+    const std::size_t all_shares = shares > 0 ? shares : ranks != nullptr ? ranks->size() : 1;
+    return {batch, micro_batch > 0 ? micro_batch : batch % all_shares == 0 ? batch / all_shares : batch, all_shares, ranks};
 }
 
 [[gnu::cold]] TANDEM_INLINE void TrainerOptions::add_to(RunInputs& inputs) const {
@@ -37264,7 +37654,8 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     count("seed", seed.value);
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
-    if (parts() > 1) count("micro_batch", micro_batch);
+    if (parts().parts() > 1) count("micro_batch", micro_batch);
+    if (parts().shares > 1) count("shares", parts().shares);
     if (average_decay > 0) number("average_decay", average_decay);
 }
 
@@ -37453,29 +37844,60 @@ namespace detail {
 
 namespace tandem::inline TANDEM_ABI::detail {
 
-[[gnu::cold]] TANDEM_INLINE void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now,
-                                              const std::string& where) {
+/// Names and values of what differs, before and now; none: both are empty.
+[[gnu::cold]] TANDEM_INLINE std::pair<std::string, std::string> differences(const RunInputs& before, const RunInputs& now) {
     std::string expected, found;
-    const auto differ = [&](const std::string& name, const std::string& before, const std::string& after) {
-        expected += (expected.empty() ? "" : ", ") + name + " " + before;
-        found += (found.empty() ? "" : ", ") + name + " " + after;
+    const auto differ = [&](const std::string& name, const std::string& old_value, const std::string& new_value) {
+        expected += (expected.empty() ? "" : ", ") + name + " " + old_value;
+        found += (found.empty() ? "" : ", ") + name + " " + new_value;
     };
+    const auto find = [](const RunInputs& inputs, const std::string& name) { return std::ranges::find(inputs, name, &RunInputs::value_type::first); };
     for (const auto& [name, value] : now) {
-        const auto entry = metadata.find(input_prefix + name);
-        if (entry == metadata.end())
+        const auto entry = find(before, name);
+        if (entry == before.end())
             differ(name, "(none)", value);
         else if (entry->second != value)
             differ(name, entry->second, value);
     }
-    for (const auto& [key, value] : metadata) {
-        if (!key.starts_with(input_prefix)) continue;
-        const std::string name = key.substr(std::string_view(input_prefix).size());
-        if (std::ranges::none_of(now, [&](const auto& input) { return input.first == name; }))
-            differ(name, value, "(none)");
+    for (const auto& [name, value] : before) {
+        if (find(now, name) == now.end()) differ(name, value, "(none)");
     }
+    return {expected, found};
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now,
+                                              const std::string& where) {
+    RunInputs before;
+    for (const auto& [key, value] : metadata) {
+        if (key.starts_with(input_prefix)) before.emplace_back(key.substr(std::string_view(input_prefix).size()), value);
+    }
+    const auto [expected, found] = differences(before, now);
     if (!expected.empty()) {
         throw Error(where, expected + ", as the snapshot's run had",
                     found + "; go on with the old values, or delete the snapshot to start anew");
+    }
+}
+
+[[gnu::cold]] TANDEM_INLINE void check_ranks(Ranks& ranks, const RunInputs& inputs) {
+    std::string mine;
+    for (const auto& [name, value] : inputs) mine += name + '\0' + value + '\0';
+    std::vector<RunInputs> all;
+    for (const std::string& text : gather_texts(ranks, mine)) {
+        all.emplace_back();
+        std::size_t at = 0;
+        const auto next = [&] {
+            const std::size_t begin = at, end = text.find('\0', begin);
+            at = end + 1;
+            return text.substr(begin, end - begin);
+        };
+        while (at < text.size()) {
+            std::string name = next();
+            all.back().emplace_back(std::move(name), next());
+        }
+    }
+    for (std::size_t rank = 1; rank < all.size(); ++rank) {
+        const auto [expected, found] = differences(all[0], all[rank]);
+        if (!expected.empty()) throw Error("Trainer", "ranks that all have " + expected, found + " on rank " + std::to_string(rank));
     }
 }
 
@@ -39404,3 +39826,257 @@ inline ApproximateIndex ApproximateIndex::load(const std::filesystem::path& path
 }  // namespace tandem::inline TANDEM_ABI
 
 #endif  // TANDEM_HNSW
+
+#if defined(TANDEM_MPI)
+
+// ---- tandem/train/mpi.hpp ----
+
+// Ranks that are processes of MPI. The component mpi links it; a plain include does not know it.
+
+#include <condition_variable>
+
+// Both implementations of Debian's: the C functions alone.
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
+#include <mpi.h>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// When ranks give each other up.
+struct MpiOptions {
+    double silence = 30;     ///< seconds: a rank of which nothing is heard for so long, killed or stopped or cut off, ends the run
+    double patience = 1800;  ///< seconds: an exchange may take so long, while both ranks live
+};
+
+/// The processes that mpirun has started. A thread of its own calls MPI, and nothing else may: it tells the next rank every half second that this one
+/// lives, so that a rank that computes, evaluates or saves for long is told from one that is gone. When one is gone, whoever misses it says so with
+/// its number, host and process, and ends all of them with exit code `lost`: started again, a run goes on from its last snapshot. Exchanges are polled.
+class MpiRanks : public Ranks {
+public:
+    /// Exit code of a run that lost a rank.
+    static constexpr int lost = 4;
+
+    /// Whether this process was started by mpirun, or srun with its plugin.
+    static bool is_launched() {
+        return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr || std::getenv("PMI_RANK") != nullptr || std::getenv("PMIX_RANK") != nullptr;
+    }
+
+    /// Once a process. Throws Error where MPI cannot be used by a thread of its own.
+    explicit MpiRanks(MpiOptions options = {}) : options_(options), exceptions_(std::uncaught_exceptions()) {
+        if (!(options.silence >= 1)) throw Error("MpiOptions.silence", "a second or more", std::to_string(options.silence));
+        if (!(options.patience >= options.silence)) throw Error("MpiOptions.patience", "no less than silence", std::to_string(options.patience));
+        thread_ = std::thread([this] { work(); });
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return is_ready_; });
+        if (level_ < MPI_THREAD_FUNNELED) {
+            lock.unlock();
+            thread_.join();
+            throw Error("MpiRanks", "an MPI whose functions a thread may call (MPI_THREAD_FUNNELED)", "level " + std::to_string(level_));
+        }
+    }
+
+    /// Waits for the other ranks; if an exception is under way, ends them.
+    ~MpiRanks() override {
+        if (!thread_.joinable()) return;
+        if (std::uncaught_exceptions() > exceptions_) {
+            std::fprintf(stderr, "rank %d: ends the run, for it failed\n", rank_);
+            abort(EXIT_FAILURE);
+        }
+        {
+            const std::scoped_lock lock(mutex_);
+            is_over_ = true;
+            changed_.notify_all();
+        }
+        thread_.join();
+    }
+
+    std::size_t rank() const override { return static_cast<std::size_t>(rank_); }
+    std::size_t size() const override { return static_cast<std::size_t>(size_); }
+
+    void exchange(std::size_t partner, std::span<const std::byte> out, std::span<std::byte> in) override {
+        std::unique_lock lock(mutex_);
+        asked_ = {static_cast<int>(partner), out, in};
+        is_asked_ = true;
+        changed_.notify_all();
+        changed_.wait(lock, [&] { return !is_asked_; });
+    }
+
+    /// Ends all ranks; this one with the code.
+    [[noreturn]] void abort(int code) {
+        abort_code_ = code;
+        {
+            const std::scoped_lock lock(mutex_);
+            changed_.notify_all();
+        }
+        thread_.join();
+        std::_Exit(code);
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    static constexpr auto beat_every = std::chrono::milliseconds(500);
+    static constexpr int beat_tag = 1, letter_tag = 2;
+
+    struct Letter {
+        int partner = 0;
+        std::span<const std::byte> out{};
+        std::span<std::byte> in{};
+    };
+
+    // All that follows runs on the thread that calls MPI.
+
+    void work() {
+        start();
+        if (level_ < MPI_THREAD_FUNNELED) {
+            MPI_Finalize();
+            return;
+        }
+        std::unique_lock lock(mutex_);
+        while (!is_over_) {
+            changed_.wait_for(lock, beat_every, [&] { return is_asked_ || is_over_ || abort_code_ != 0; });
+            if (is_asked_) {
+                lock.unlock();
+                deliver();
+                lock.lock();
+                is_asked_ = false;
+                changed_.notify_all();
+            }
+            lock.unlock();
+            beat();
+            lock.lock();
+        }
+        lock.unlock();
+        finish();
+    }
+
+    void start() {
+        int level = 0;
+        MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level);
+        MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+        MPI_Comm_size(MPI_COMM_WORLD, &size_);
+        // Errors end the process by MPI's own means, with a text.
+        std::array<char, MPI_MAX_PROCESSOR_NAME + 32> mine{};
+        int length = 0;
+        MPI_Get_processor_name(mine.data(), &length);
+        const std::string text = std::string(mine.data(), static_cast<std::size_t>(length)) + ", process " + std::to_string(::getpid());
+        mine.fill('\0');
+        std::memcpy(mine.data(), text.data(), std::min(text.size(), mine.size() - 1));
+        std::vector<char> all(mine.size() * static_cast<std::size_t>(size_));
+        MPI_Allgather(mine.data(), static_cast<int>(mine.size()), MPI_CHAR, all.data(), static_cast<int>(mine.size()), MPI_CHAR, MPI_COMM_WORLD);
+        for (std::size_t i = 0; i < size(); ++i) names_.emplace_back(all.data() + i * mine.size());
+        heard_ = asked_last_ = Clock::now();
+        const std::scoped_lock lock(mutex_);
+        level_ = level;
+        is_ready_ = true;
+        changed_.notify_all();
+    }
+
+    std::string name(int rank) const { return "rank " + std::to_string(rank) + " (" + names_[static_cast<std::size_t>(rank)] + ")"; }
+
+    int before() const { return (rank_ + size_ - 1) % size_; }
+
+    /// Tells the next rank that this one lives, and listens to the one before.
+    void beat() {
+        if (abort_code_ != 0) MPI_Abort(MPI_COMM_WORLD, abort_code_);
+        if (size_ == 1) return;
+        const auto now = Clock::now();
+        // A process that was stopped itself has heard nothing, and blames nobody.
+        if (now - asked_last_ > std::chrono::duration<double>(options_.silence / 2)) heard_ = now;
+        asked_last_ = now;
+        int is_done = 1;
+        if (now - told_ >= beat_every) {
+            if (sent_ != MPI_REQUEST_NULL) MPI_Test(&sent_, &is_done, MPI_STATUS_IGNORE);
+            if (is_done != 0) MPI_Isend(&beat_, 1, MPI_CHAR, (rank_ + 1) % size_, beat_tag, MPI_COMM_WORLD, &sent_);
+            told_ = now;
+        }
+        if (listening_ == MPI_REQUEST_NULL) MPI_Irecv(&heard_beat_, 1, MPI_CHAR, before(), beat_tag, MPI_COMM_WORLD, &listening_);
+        MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
+        if (is_done != 0) heard_ = now;
+        const double silence = std::chrono::duration<double>(now - heard_).count();
+        if (silence > options_.silence) lose(before(), "has not been heard for " + std::to_string(static_cast<int>(silence)) + " s");
+    }
+
+    [[noreturn]] void lose(int rank, const std::string& what) {
+        std::fprintf(stderr, "%s: %s %s; the run ends, and goes on from its last snapshot when it is started again\n", name(rank_).c_str(), name(rank).c_str(), what.c_str());
+        std::fflush(stderr);
+        MPI_Abort(MPI_COMM_WORLD, lost);
+        std::_Exit(lost);
+    }
+
+    template <class Done>
+    void poll(const Done& is_done, int partner) {
+        const auto began = Clock::now();
+        while (!is_done()) {
+            beat();
+            const auto passed = Clock::now() - began;
+            if (partner >= 0 && passed > std::chrono::duration<double>(options_.patience))
+                lose(partner, "lives, and has not come to an exchange for " + std::to_string(static_cast<int>(options_.patience)) + " s");
+            // Whoever waits long leaves the core to what computes.
+            if (passed > std::chrono::milliseconds(1)) {
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+            } else {
+                std::this_thread::yield();
+            }
+        }
+    }
+
+    void deliver() {
+        // MPI counts in int.
+        constexpr std::size_t most = std::size_t{1} << 28;
+        std::vector<MPI_Request> requests;
+        for (std::size_t at = 0; at < asked_.in.size(); at += most) {
+            requests.emplace_back();
+            const int count = static_cast<int>(std::min(most, asked_.in.size() - at));
+            MPI_Irecv(asked_.in.data() + at, count, MPI_BYTE, asked_.partner, letter_tag, MPI_COMM_WORLD, &requests.back());
+        }
+        for (std::size_t at = 0; at < asked_.out.size(); at += most) {
+            requests.emplace_back();
+            const int count = static_cast<int>(std::min(most, asked_.out.size() - at));
+            MPI_Isend(asked_.out.data() + at, count, MPI_BYTE, asked_.partner, letter_tag, MPI_COMM_WORLD, &requests.back());
+        }
+        poll(
+            [&] {
+                int are_done = 0;
+                MPI_Testall(static_cast<int>(requests.size()), requests.data(), &are_done, MPI_STATUSES_IGNORE);
+                return are_done != 0;
+            },
+            asked_.partner);
+    }
+
+    /// All ranks end together: one that is still busy is waited for.
+    void finish() {
+        MPI_Request barrier = MPI_REQUEST_NULL;
+        MPI_Ibarrier(MPI_COMM_WORLD, &barrier);
+        poll(
+            [&] {
+                int is_done = 0;
+                MPI_Test(&barrier, &is_done, MPI_STATUS_IGNORE);
+                return is_done != 0;
+            },
+            -1);
+        if (listening_ != MPI_REQUEST_NULL) {
+            MPI_Cancel(&listening_);
+            MPI_Wait(&listening_, MPI_STATUS_IGNORE);
+        }
+        if (sent_ != MPI_REQUEST_NULL) MPI_Request_free(&sent_);
+        MPI_Finalize();
+    }
+
+    MpiOptions options_;
+    int exceptions_;
+    int rank_ = 0, size_ = 1, level_ = 0;
+    std::vector<std::string> names_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    Letter asked_;
+    bool is_ready_ = false, is_asked_ = false, is_over_ = false;
+    std::atomic<int> abort_code_ = 0;
+    Clock::time_point heard_{}, told_{}, asked_last_{};
+    char beat_ = 0, heard_beat_ = 0;
+    MPI_Request sent_ = MPI_REQUEST_NULL, listening_ = MPI_REQUEST_NULL;
+    std::thread thread_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif  // TANDEM_MPI

@@ -2,16 +2,23 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <future>
+#include <memory>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <tandem/core/memory.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
+#include <tandem/core/ranks.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/losses/rules.hpp>
+#include <tandem/models/batch_parts.hpp>
 #include <tandem/models/config.hpp>
 #include <tandem/models/cost.hpp>
 #include <tandem/models/part_rules.hpp>
@@ -118,6 +125,9 @@ public:
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
         /// A locked tower embeds as in inference and has no gradient: it costs no backward pass (LiT, Zhai et al. 2022).
         bool lock_image = false, lock_text = false;
+        std::size_t shares = 1;  ///< see BatchParts
+        Ranks* ranks = nullptr;
+        std::vector<std::unique_ptr<Clip>> sums{};  ///< of shares, beside the gradient itself
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -319,12 +329,16 @@ public:
     /// asked in order for all, and then in order for all but the last. Gradients are those of the whole batch, but for sums in another
     /// order and for what the config's dropouts leave out: a part draws the same both times, parts of another size draw otherwise. Not for
     /// models that normalise batches.
+    ///
+    /// With work.shares, sums are those of BatchParts, and parts are asked for in its order. With work.ranks, each computes its parts, all have
+    /// the embeddings of all, and the gradient, which is written anew, comes out the same everywhere; it is exchanged while a text tower that
+    /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
     C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if (normalises_batches && part > 0 && part < count)
+        if (normalises_batches && ((part > 0 && part < count) || work.ranks != nullptr))
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
         if constexpr (trains && Call::fits) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
@@ -445,17 +459,64 @@ private:
         return gradient_of_embeddings;
     }
 
+    /// Elements of a gradient, tensor by tensor; of each tower.
+    struct GradientTensors {
+        std::vector<std::span<C>> image, text;
+
+        explicit GradientTensors(Clip& gradient) {
+            for_each_parameter(
+                [&]<class Parameter>(const ParameterName& name, Parameter& tensor) {
+                    if constexpr (std::same_as<typename Parameter::element, C>) {
+                        if (!name.view().starts_with("logit_")) (name.view().starts_with("visual.") ? image : text).push_back(tensor.elements());
+                    }
+                },
+                gradient);
+        }
+    };
+
+    /// The sums of a rank's shares: as the digits of a binary number that counts them, each twice as many shares as the next.
+    class ShareSums {
+    public:
+        ShareSums(Clip& gradient, Workspace& work) : work_(work) { sums_.push_back(&gradient); }
+
+        /// What the share under way is added to.
+        Clip& under_way() { return *sums_.back(); }
+
+        /// The share's sums join those of as many shares; of one tower, and of the other.
+        void close(std::vector<std::span<C>> GradientTensors::* tower) {
+            for (std::size_t i = sums_.size() - 1, joined = std::countr_one(shares_); joined > 0; --i, --joined)
+                detail::add_tensors<C>(GradientTensors(*sums_[i - 1]).*tower, GradientTensors(*sums_[i]).*tower);
+        }
+
+        /// The next share begins.
+        void next() {
+            sums_.resize(sums_.size() - static_cast<std::size_t>(std::countr_one(shares_)));
+            ++shares_;
+            if (work_.sums.size() < sums_.size()) work_.sums.push_back(std::make_unique<Clip>());
+            sums_.push_back(work_.sums[sums_.size() - 1].get());
+            zero_parameters(*sums_.back());
+        }
+
+    private:
+        Workspace& work_;
+        std::size_t shares_ = 0;  // that are closed
+        std::vector<Clip*> sums_;
+    };
+
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
-        if (count == 0 || part == 0)
-            throw Error("Clip::loss_and_gradient", "pairs, in parts of at least one", std::to_string(count) + " in parts of " + std::to_string(part));
+        const BatchParts parts{count, part, work.shares, work.ranks};
+        parts.check("Clip::loss_and_gradient");
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
+        const bool has_ranks = parts.ranks_count() > 1;
+        if (has_ranks) zero_parameters(gradient);
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         // Locked towers embed once.
-        const auto forward = [&](std::size_t first, std::size_t last, bool with_locked) {
+        const auto forward = [&](std::size_t number, bool with_locked) {
+            const std::size_t first = number * part, last = std::min(first + part, count);
             // A part draws the same each time it is computed.
             const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
             if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
@@ -469,8 +530,13 @@ private:
             if (with_locked || !work.lock_text)
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
         };
-        const std::size_t last_part = (count - 1) / part * part;
-        for (std::size_t first = 0; first <= last_part; first += part) forward(first, std::min(first + part, count), true);
+        const std::size_t own = parts.own_parts();
+        const std::vector<std::size_t> order = parts.order();
+        for (std::size_t i = 0; i < own; ++i) forward(order[i], true);
+        if (has_ranks) {
+            gather<C>(*work.ranks, work.image_embeddings.elements());
+            gather<C>(*work.ranks, work.text_embeddings.elements());
+        }
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -481,26 +547,36 @@ private:
             gradient.logit_scale() += std::get<2>(result.gradients).item() * work.scale.item();
             const Embeddings& of_images = through_normalize(work.image_embeddings, work.image_lengths, std::get<0>(result.gradients));
             const Embeddings& of_texts = through_normalize(work.text_embeddings, work.text_lengths, std::get<1>(result.gradients));
-            const auto backward = [&](const Embeddings& images, const Embeddings& texts) {
-                if (!work.lock_image) visual_.backward(images, work.vision, gradient.visual_);
-                if (!work.lock_text) text_backward(texts, work.text, gradient);
-            };
-            if (last_part == 0) {
-                backward(of_images, of_texts);
-                return result.value;
-            }
             Embeddings images, texts;
-            const auto backward_part = [&](std::size_t first, std::size_t last) {
-                images.resize(last - first);
-                texts.resize(last - first);
-                std::copy_n(of_images.data() + first * embedding, images.size(), images.data());
-                std::copy_n(of_texts.data() + first * embedding, texts.size(), texts.data());
-                backward(images, texts);
+            const auto rows_of = [&](const Embeddings& all, std::size_t number, Embeddings& rows) -> const Embeddings& {
+                if (parts.parts() == 1) return all;
+                const std::size_t first = number * part;
+                rows.resize(std::min(part, count - first));
+                std::copy_n(all.data() + first * embedding, rows.size(), rows.data());
+                return rows;
             };
-            backward_part(last_part, count);
-            for (std::size_t first = 0; first < last_part; first += part) {
-                forward(first, first + part, false);
-                backward_part(first, first + part);
+            ShareSums sums(gradient, work);
+            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower); };
+            std::future<void> exchanged;
+            for (std::size_t i = 0; i < own; ++i) {
+                const std::size_t number = order[own - 1 + i];
+                if (i > 0) forward(number, false);
+                const bool ends_share = (i + 1) % parts.share() == 0, is_last = i + 1 == own;
+                if (!work.lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);
+                // Shared blocks are the image tower's, and wait for the text tower's share in them.
+                if (ends_share && !is_shared && !work.lock_image) {
+                    sums.close(&GradientTensors::image);
+                    if (is_last && has_ranks) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
+                }
+                if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way());
+                if (!ends_share) continue;
+                if (is_shared && !work.lock_image) sums.close(&GradientTensors::image);
+                if (!work.lock_text) sums.close(&GradientTensors::text);
+                if (!is_last) sums.next();
+                if (!is_last || !has_ranks) continue;
+                if (exchanged.valid()) exchanged.get();
+                if (is_shared && !work.lock_image) exchange(&GradientTensors::image);
+                if (!work.lock_text) exchange(&GradientTensors::text);
             }
             return result.value;
         };

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/ranks.hpp>
 #include <tandem/core/to_text.hpp>
 #include <tandem/files/safetensors.hpp>
 #include <tandem/models/checkpoint.hpp>
@@ -44,6 +45,9 @@ inline constexpr const char* input_prefix = "run.";
 
 /// Throws Error that names every input that is another one now, with both values.
 void check_inputs(const std::map<std::string, std::string>& metadata, const RunInputs& now, const std::string& where);
+
+/// Throws Error on all ranks, which names what differs, unless they have the same inputs.
+void check_ranks(Ranks& ranks, const RunInputs& inputs);
 
 template <class Number>
 Number number_entry(const std::map<std::string, std::string>& metadata, const std::string& key,

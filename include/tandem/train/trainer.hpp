@@ -32,10 +32,12 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/random.hpp>
+#include <tandem/core/ranks.hpp>
 #include <tandem/core/to_text.hpp>
 #include <tandem/kernels/isa.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/losses/rules.hpp>
+#include <tandem/models/batch_parts.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/models/describe.hpp>
 #include <tandem/train/optimizer.hpp>
@@ -98,8 +100,15 @@ struct StepReport {
 struct TrainerOptions {
     std::size_t batch = 256;
     /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
-    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all.
+    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
     std::size_t micro_batch = 0;
+    /// Ranks that compute a batch together, all with the same data, model and options: each has its parts of the batch in memory, the first one
+    /// reports, evaluates and saves. A run is bounded by steps or epochs.
+    Ranks* ranks = nullptr;
+    /// How a batch's gradient is added up: see BatchParts. Runs with as many shares, and the same batch and micro_batch, end in the same bits whatever
+    /// the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
+    /// there are ranks.
+    std::size_t shares = 0;
     std::size_t steps = 0;
     std::size_t epochs = 0;
     double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
@@ -124,9 +133,9 @@ struct TrainerOptions {
     /// in a batch and data of so many pairs.
     void check(std::size_t least_pairs, std::size_t pairs) const;
 
-    /// Pairs of a part, but for the last one, and how many parts a batch comes in.
-    std::size_t part() const { return micro_batch == 0 ? batch : micro_batch; }
-    std::size_t parts() const { return (batch + part() - 1) / part(); }
+    /// The parts that a batch comes in.
+    BatchParts parts() const;
+    bool is_first_rank() const { return ranks == nullptr || ranks->rank() == 0; }
 
     /// What a run's result depends on of them, for a snapshot.
     void add_to(RunInputs& inputs) const;
@@ -204,10 +213,19 @@ private:
         Tensor<Id, typename Model::Text::Input::shape> ids;
     };
 
+    /// What a rank has seen of a step. All of them have the same loss and gradient.
+    struct Sight {
+        double loss = 0, norm = 0;
+        std::uint64_t captions = 0, pictures = 0;  ///< of the first pair
+        bool same_captions = false, same_pictures = false, stop = false;
+    };
+
     [[gnu::cold]] void check(std::size_t size) const {
         options_.check(least_pairs<L>, size);
-        if (Model::normalises_batches && options_.parts() > 1)
+        if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
+        if (Model::normalises_batches && options_.ranks != nullptr)
+            throw Error("TrainerOptions.ranks", "none, since this model normalises batches as a whole", std::to_string(options_.ranks->size()));
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -340,9 +358,14 @@ private:
     RunState run(const Data& data) {
         factor_ = options_.whole_rate_factor();
         check(data.size());
+        parts_ = options_.parts();
+        order_ = parts_.order();
+        if (!options_.is_first_rank()) options_.log = nullptr;
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
+        work_.shares = parts_.shares;
+        work_.ranks = parts_.ranks;
         average_.reset();
         if (options_.average_decay > 0) average_ = model_;
         const std::size_t batches = data.size() / options_.batch;
@@ -350,18 +373,19 @@ private:
         run_ = {};
         run_.seed = options_.seed.value;
         state_.reset();
-        const auto is_stopped = [&] { return options_.stop != nullptr && options_.stop->load(); };
+        // Ranks stop together: they have told each other behind their last step.
+        is_stopped_ = is_stop_asked();
+        const auto is_stopped = [&] { return parts_.ranks == nullptr ? is_stop_asked() : is_stopped_; };
         const auto is_over = [&] {
             return options_.seconds > 0 ? run_.seconds >= options_.seconds : run_.step >= last;
         };
-        if (!options_.snapshot.empty()) {
-            inputs_ = inputs(data);
-            resume();
-        }
+        if (!options_.snapshot.empty() || parts_.ranks != nullptr) inputs_ = inputs(data);
+        if (!options_.snapshot.empty()) resume();
         check_weights();
+        if (parts_.ranks != nullptr) meet();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step, 0);
+        auto next = prefetch(data, run_.step, order_.front());
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         bool ended = is_over() || is_stopped();
@@ -375,9 +399,9 @@ private:
                 const double passed = std::chrono::duration<double>(Clock::now() - reported).count();
                 complete(report, last, passed, static_cast<double>((run_.step - reported_step) * options_.batch) / passed);
                 if (options_.log != nullptr) options_.report(report);
-                if (report_hook_) report_hook_(report);
+                if (report_hook_ && options_.is_first_rank()) report_hook_(report);
             }
-            if (hook_ && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+            if (hook_ && options_.is_first_rank() && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
                 // Who stops a run may not wait until it has been evaluated.
                 if (is_stopped() && !options_.snapshot.empty()) save();
                 hook_(model_, run_);
@@ -409,6 +433,38 @@ private:
                                                    : run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
     }
 
+    bool is_stop_asked() const { return options_.stop != nullptr && options_.stop->load(); }
+
+    /// Throws Error unless all ranks are to do the same, from the same weights.
+    [[gnu::cold]] void meet() {
+        RunInputs all = inputs_;
+        all.emplace_back("step", std::to_string(run_.step));
+        all.emplace_back("weights", digest_of_weights().text());
+        detail::check_ranks(*parts_.ranks, all);
+        Sight mine;
+        mine.stop = is_stop_asked();
+        is_stopped_ = std::ranges::any_of(of_all(mine), &Sight::stop);
+    }
+
+    [[gnu::cold]] Digest digest_of_weights() const {
+        Digest weights;
+        for_each_parameter(
+            [&](const ParameterName&, const auto& tensor) {
+                weights.add(std::span<const typename std::remove_cvref_t<decltype(tensor)>::element>(tensor.elements()));
+            },
+            std::as_const(model_));
+        return weights;
+    }
+
+    /// What all ranks have of something.
+    template <class Fact>
+    std::vector<Fact> of_all(const Fact& mine) {
+        std::vector<Fact> all(parts_.ranks->size());
+        all[parts_.ranks->rank()] = mine;
+        gather<Fact>(*parts_.ranks, all);
+        return all;
+    }
+
     void resume() {
         if (!std::filesystem::exists(options_.snapshot)) return;
         load_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
@@ -416,7 +472,14 @@ private:
     }
 
     void save() {
-        save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
+        if (parts_.ranks != nullptr) {
+            const auto weights = of_all(digest_of_weights().value());
+            const auto other = std::ranges::find_if(weights, [&](std::uint64_t of_rank) { return of_rank != weights[0]; });
+            if (other != weights.end())
+                throw Error("Trainer, step " + std::to_string(run_.step), "ranks with the same weights",
+                            "others on rank " + std::to_string(other - weights.begin()) + ": they are not saved");
+        }
+        if (options_.is_first_rank()) save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         saved_step_ = run_.step;
     }
 
@@ -440,7 +503,7 @@ private:
             if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
                 epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
             }
-            const std::size_t first = part * options_.part(), count = std::min(options_.part(), options_.batch - first);
+            const std::size_t first = part * parts_.part, count = std::min(parts_.part, options_.batch - first);
             Batch batch;
             batch.images.resize(count);
             batch.ids.resize(count);
@@ -462,7 +525,12 @@ private:
     template <class Items>
     class Sameness {
     public:
-        explicit operator bool() const { return are_same_; }
+        bool is_there() const { return are_same_; }
+        std::uint64_t digest() const {
+            Digest digest;
+            digest.add(std::span<const typename Items::element>(first_));
+            return digest.value();
+        }
 
         void add(const Items& items, std::size_t count) {
             const std::size_t size = items.size() / count;
@@ -501,11 +569,9 @@ private:
         return optimizer_.rate * factor;
     }
 
-    /// Loss and gradient of the step's batch. Parts are asked for in order, all, and then all but the last; the one that comes
-    /// after is made meanwhile.
+    /// Loss and gradient of the step's batch. The part that is asked for next is made meanwhile.
     template <class Data>
-    T loss_and_gradient(const Data& data, std::future<Batch>& next) {
-        const std::size_t parts = options_.parts(), asked_for = 2 * parts - 1;
+    Sight loss_and_gradient(const Data& data, std::future<Batch>& next) {
         std::size_t asked = 0;
         Batch batch;
         Sameness<decltype(batch.ids)> captions;
@@ -515,28 +581,56 @@ private:
             batch = next.get();
             waited_ += std::chrono::duration<double>(Clock::now() - began).count();
             ++asked;
-            next = asked < asked_for ? prefetch(data, run_.step, asked % parts) : prefetch(data, run_.step + 1, 0);
+            next = asked < order_.size() ? prefetch(data, run_.step, order_[asked]) : prefetch(data, run_.step + 1, order_.front());
             if constexpr (least_pairs < L >> 1) {
-                if (asked <= parts) {
+                if (asked <= parts_.own_parts()) {
                     captions.add(batch.ids, batch.ids.extent(0));
                     pictures.add(batch.images, batch.images.extent(0));
                 }
-                if (asked == parts) check_batch(bool(captions), bool(pictures));
             }
             return batch;
         };
-        return model_.loss_and_gradient(options_.batch, options_.part(), pairs, loss_, gradient_, work_);
+        Sight sight;
+        sight.loss = static_cast<double>(model_.loss_and_gradient(options_.batch, parts_.part, pairs, loss_, gradient_, work_));
+        sight.norm = gradient_norm(gradient_, factor_);
+        sight.captions = captions.digest();
+        sight.pictures = pictures.digest();
+        sight.same_captions = least_pairs<L> > 1 && captions.is_there();
+        sight.same_pictures = least_pairs<L> > 1 && pictures.is_there();
+        return sight;
+    }
+
+    /// What all ranks have seen together.
+    Sight compared(Sight mine) {
+        mine.stop = is_stop_asked();
+        const std::vector<Sight> sights = of_all(mine);
+        const auto bits = [](double value) { return std::bit_cast<std::uint64_t>(value); };
+        const auto text = [](const Sight& sight) { return "loss " + detail::to_text(sight.loss) + " and gradient norm " + detail::to_text(sight.norm); };
+        for (const Sight& sight : sights) {
+            if (bits(sight.loss) != bits(sights[0].loss) || bits(sight.norm) != bits(sights[0].norm))
+                throw Error("Trainer, step " + std::to_string(run_.step + 1), "ranks that compute the same",
+                            text(sights[0]) + " on rank 0, " + text(sight) + " on rank " + std::to_string(&sight - sights.data()));
+            mine.same_captions = mine.same_captions && sight.same_captions && sight.captions == sights[0].captions;
+            mine.same_pictures = mine.same_pictures && sight.same_pictures && sight.pictures == sights[0].pictures;
+            mine.stop = mine.stop || sight.stop;
+        }
+        return mine;
     }
 
     template <class Data>
     StepReport step(const Data& data, std::future<Batch>& next, std::size_t last, Clock::time_point began) {
         zero_parameters(gradient_);
         work_.dropout = Seed{Random(options_.seed, run_.step).next()};
-        const T loss = loss_and_gradient(data, next);
-        const double norm = gradient_norm(gradient_, factor_);
+        Sight sight = loss_and_gradient(data, next);
+        if (parts_.ranks != nullptr) {
+            sight = compared(sight);
+            is_stopped_ = sight.stop;
+        }
+        check_batch(sight.same_captions, sight.same_pictures);
+        const double loss = sight.loss, norm = sight.norm;
         const bool is_good = std::isfinite(loss) && std::isfinite(norm);
         const double step_rate = is_good ? rate(last, began) : 0;
-        const StepReport report{.loss = static_cast<double>(loss), .rate = step_rate, .gradient_norm = norm};
+        const StepReport report{.loss = loss, .rate = step_rate, .gradient_norm = norm};
         ++run_.step;
         run_.losses.push_back(static_cast<float>(loss));
         if (!is_good) {
@@ -586,6 +680,9 @@ private:
     Model gradient_;
     std::optional<Model> average_;
     typename Model::Workspace work_;
+    BatchParts parts_;
+    std::vector<std::size_t> order_;  // of its parts, as the model asks for them
+    bool is_stopped_ = false;         // all ranks, as one of them was asked to
     std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;
     double waited_ = 0;           // seconds for data, since the last report

@@ -72,10 +72,18 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
         throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
                     std::to_string(pairs) + " pairs");
     }
+    parts().check("TrainerOptions");
+    if (ranks != nullptr && seconds > 0)
+        throw Error("TrainerOptions.seconds", "0, since ranks have clocks of their own: steps or epochs bound their run", detail::to_text(seconds));
     if (epochs > std::numeric_limits<std::size_t>::max() / pairs) {
         throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
                     std::to_string(epochs) + " epochs");
     }
+}
+
+TANDEM_INLINE BatchParts TrainerOptions::parts() const {
+    const std::size_t all_shares = shares > 0 ? shares : ranks != nullptr ? ranks->size() : 1;
+    return {batch, micro_batch > 0 ? micro_batch : batch % all_shares == 0 ? batch / all_shares : batch, all_shares, ranks};
 }
 
 [[gnu::cold]] TANDEM_INLINE void TrainerOptions::add_to(RunInputs& inputs) const {
@@ -89,7 +97,8 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : numb
     count("seed", seed.value);
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
-    if (parts() > 1) count("micro_batch", micro_batch);
+    if (parts().parts() > 1) count("micro_batch", micro_batch);
+    if (parts().shares > 1) count("shares", parts().shares);
     if (average_decay > 0) number("average_decay", average_decay);
 }
 

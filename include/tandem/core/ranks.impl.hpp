@@ -1,0 +1,104 @@
+// Definitions of core/ranks.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <tandem/core/parallel.hpp>
+#include <tandem/core/ranks.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Rows of a loop over floats that are worth another thread.
+inline constexpr std::size_t sum_grain = 65536;
+
+template <class T>
+void add_to(std::span<T> to, std::span<const T> from) {
+    parallel_for(to.size(), sum_grain, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) to[i] += from[i];
+    });
+}
+
+template <class T>
+void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>> from) {
+    for (std::size_t i = 0; i < to.size(); ++i) add_to<T>(to[i], from[i]);
+}
+
+template <class T>
+void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
+    struct Range {
+        std::size_t begin, end;
+        std::size_t size() const { return end - begin; }
+    };
+    const auto part = [&](Range range) { return values.subspan(range.begin, range.size()); };
+    // At every distance a half is sent away and the other one kept, and summed; then the same way back.
+    std::vector<Range> kept, sent;
+    Range range{0, values.size()};
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        Range low{range.begin, range.begin + range.size() / 2}, high{low.end, range.end};
+        if ((ranks.rank() & distance) != 0) std::swap(low, high);
+        received.resize(low.size());
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(std::span<T>(received)));
+        add_to<T>(part(low), received);
+        kept.push_back(low);
+        sent.push_back(high);
+        range = low;
+    }
+    for (std::size_t i = kept.size(), distance = ranks.size() / 2; i > 0; --i, distance /= 2)
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(kept[i - 1])), std::as_writable_bytes(part(sent[i - 1])));
+}
+
+TANDEM_INLINE void gather_bytes(Ranks& ranks, std::span<std::byte> all) {
+    const std::size_t each = all.size() / ranks.size();
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        const auto block = [&](std::size_t rank) { return all.subspan(rank / distance * distance * each, distance * each); };
+        const std::size_t partner = ranks.rank() ^ distance;
+        ranks.exchange(partner, block(ranks.rank()), block(partner));
+    }
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine) {
+    std::vector<std::uint64_t> sizes(ranks.size());
+    sizes[ranks.rank()] = mine.size();
+    gather<std::uint64_t>(ranks, sizes);
+    const std::size_t longest = *std::ranges::max_element(sizes);
+    std::string all(longest * ranks.size(), '\0');
+    std::ranges::copy(mine, all.begin() + static_cast<std::ptrdiff_t>(ranks.rank() * longest));
+    gather<char>(ranks, all);
+    std::vector<std::string> texts;
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank) texts.push_back(all.substr(rank * longest, sizes[rank]));
+    return texts;
+}
+
+template <class T>
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors) {
+    // Small ones go together: a message costs more than they do.
+    constexpr std::size_t small = 16384;
+    std::vector<T> together, received;
+    for (const std::span<T> tensor : tensors) {
+        if (tensor.size() < small) together.insert(together.end(), tensor.begin(), tensor.end());
+    }
+    detail::add_up_one<T>(ranks, together, received);
+    auto from = together.begin();
+    for (const std::span<T> tensor : tensors) {
+        if (tensor.size() >= small) {
+            detail::add_up_one<T>(ranks, tensor, received);
+        } else {
+            std::copy_n(from, tensor.size(), tensor.begin());
+            from += static_cast<std::ptrdiff_t>(tensor.size());
+        }
+    }
+}
+
+#if defined(TANDEM_COMPILED)
+template void detail::add_tensors<float>(std::span<const std::span<float>>, std::span<const std::span<float>>);
+template void detail::add_tensors<double>(std::span<const std::span<double>>, std::span<const std::span<double>>);
+template void add_up<float>(Ranks&, std::span<const std::span<float>>);
+template void add_up<double>(Ranks&, std::span<const std::span<double>>);
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI

@@ -1,0 +1,40 @@
+// In which parts a batch is computed, by which ranks, and in which order its gradient is added up.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include <tandem/core/platform.hpp>
+#include <tandem/core/ranks.hpp>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// A batch in parts: all of a part's pairs are in memory at a time. The parts are dealt out in `shares`, runs of as many parts each; a rank has
+/// one or several neighbouring shares. Within a share gradients are added up part by part, and the shares' sums as a binary tree of neighbours: so
+/// the gradient depends on the shares, and not on how many ranks compute them.
+struct BatchParts {
+    std::size_t count = 0, part = 0;
+    std::size_t shares = 1;  ///< a power of two, and no fewer than there are ranks
+    Ranks* ranks = nullptr;  ///< of which this process is one; nullptr: alone
+
+    std::size_t ranks_count() const { return ranks == nullptr ? 1 : ranks->size(); }
+    std::size_t parts() const { return (count + part - 1) / part; }
+    std::size_t share() const { return parts() / shares; }
+
+    /// Parts of this rank, and the first of them.
+    std::size_t own_parts() const { return parts() / ranks_count(); }
+    std::size_t first_part() const { return ranks == nullptr ? 0 : ranks->rank() * own_parts(); }
+
+    /// Parts as they are computed: all of this rank's are embedded, and then passed back through, share after share from the last one on, of each
+    /// share the last part first. That is how far the parts are embedded twice: the very last one is still in memory when it is passed back through.
+    std::vector<std::size_t> order() const;
+
+    /// Throws Error, which names `where`, unless there are pairs and the parts can be dealt out so.
+    void check(const char* where) const;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#if !defined(TANDEM_COMPILED)
+#include <tandem/models/batch_parts.impl.hpp>
+#endif
