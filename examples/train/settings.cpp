@@ -151,8 +151,8 @@ program::Command command(const std::vector<std::string>& models) {
             "with tokenizer/ (td::load opens them, and `tandem` where the architecture is the quickstart's or the zoo's), checkpoints/, log.jsonl (a line a report), TensorBoard's events, and report.html, which is "
             "rewritten as the run goes on. A run that is killed goes on with the same command and --resume latest, in the same bits as if nothing had "
             "happened. Samples that are damaged are left out and counted by cause and file. Under mpirun -np N (a power of two) as many processes train together: --batch-size is one's, "
-            "the batch N times as large, and the result the same bits as with other N of the same batch. Exit codes: 3 after SIGTERM or SIGINT (saved, to be "
-            "resumed), 4 where a rank was lost.",
+            "the batch N times as large, and the result the same bits as with other N of the same batch. Exit codes: 3 after SIGTERM, SIGINT or SIGUSR1 (saved, to be "
+            "resumed; mpirun passes on the last one), 4 where a rank was lost.",
             {{"--train-data", "PATH", "shards (data/{000..099}.tar::more.tar), a table, or a folder of pictures with captions"},
              {"--val-data", "PATH", "pairs that are not trained on: retrieval is measured on them"},
              {"--dataset-type", "webdataset|csv|folder|synthetic", "what the data are (default: auto, by each path's ending; synthetic needs none)"},

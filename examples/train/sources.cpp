@@ -1,9 +1,10 @@
 #include "sources.hpp"
 
-#include <array>
 #include <cstddef>
 #include <cstdio>
 #include <filesystem>
+#include <map>
+#include <sstream>
 #include <string>
 
 namespace training {
@@ -19,35 +20,13 @@ td::SampleList list_samples(const std::string& what, const Settings& settings) {
     return td::read_folder(what, settings.strict);
 }
 
-td::FaultCounts faults_since(const td::FaultCounts& before, td::FaultCounts faults, td::Ranks* ranks) {
+void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before) {
     for (const auto& [cause, files] : before) {
         for (const auto& [file, times] : files) {
             if ((faults[cause][file] -= times) == 0) faults[cause].erase(file);
         }
         if (faults[cause].empty()) faults.erase(cause);
     }
-    if (ranks == nullptr) return faults;
-    std::string mine;
-    for (const auto& [cause, files] : faults) {
-        for (const auto& [file, times] : files) mine += cause + '\0' + file + '\0' + std::to_string(times) + '\0';
-    }
-    td::FaultCounts all;
-    for (const std::string& text : td::gather_texts(*ranks, mine)) {
-        std::array<std::string, 3> fields;
-        std::size_t field = 0;
-        for (const char c : text) {
-            if (c != '\0') {
-                fields[field] += c;
-            } else if (++field == fields.size()) {
-                all[fields[0]][fields[1]] += std::stoull(fields[2]);
-                fields = {}, field = 0;
-            }
-        }
-    }
-    return all;
-}
-
-void report_faults(const char* what, const td::FaultCounts& faults) {
     for (const auto& [cause, files] : faults) {
         std::size_t count = 0, named = 0;
         for (const auto& [file, times] : files) count += times;
@@ -58,6 +37,19 @@ void report_faults(const char* what, const td::FaultCounts& faults) {
         }
         std::fprintf(stderr, files.size() > 5 ? " and %zu files more\n" : "\n", files.size() - 5);
     }
+}
+
+void share_damage(td::Dataset& data, td::Ranks& ranks) {
+    // A line a sample.
+    std::ostringstream mine;
+    for (const auto& [index, cause] : data.damaged()) mine << index << ' ' << cause << '\n';
+    std::map<std::size_t, std::string> all;
+    for (const std::string& text : td::gather_texts(ranks, mine.str())) {
+        std::istringstream lines(text);
+        std::size_t index = 0;
+        for (std::string cause; lines >> index && lines.ignore() && std::getline(lines, cause);) all[index] = cause;
+    }
+    data.add_damaged(all);
 }
 
 }  // namespace training

@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include <tandem/core/ranks.hpp>
+#include <tandem/data/dataset.hpp>
 #include <tandem/data/samples.hpp>
 
 #include "settings.hpp"
@@ -12,10 +14,10 @@ namespace training {
 /// The pairs that an option names.
 td::SampleList list_samples(const std::string& what, const Settings& settings);
 
-/// What all ranks have left out since `before`, which all of them had.
-td::FaultCounts faults_since(const td::FaultCounts& before, td::FaultCounts faults, td::Ranks* ranks);
+/// Says on standard error what of a data set is left out, but for what has been said `before`.
+void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before = {});
 
-/// Says on standard error what of a data set is left out.
-void report_faults(const char* what, const td::FaultCounts& faults);
+/// Every rank knows what others found damaged.
+void share_damage(td::Dataset& data, td::Ranks& ranks);
 
 }  // namespace training

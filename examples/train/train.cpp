@@ -24,8 +24,12 @@ const std::vector<std::string> names = training::model_names("architecture");
 int run(training::Settings settings, tandem::Ranks* ranks) {
     settings.ranks = ranks;
     // The first rank's, which has the time of day in it.
-    if (ranks != nullptr) settings.name = tandem::gather_texts(*ranks, settings.name).front();
-    for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, [](int which) {
+    if (ranks != nullptr) {
+        settings.name = tandem::gather_texts(*ranks, settings.name).front();
+        training::give_up_after(*ranks, settings.rank_timeout);
+    }
+    // mpirun passes SIGUSR1 on, where SIGTERM and SIGINT give its processes a few seconds.
+    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, [](int which) {
         training::stop_asked = true;
         // Whoever asks twice does not wait.
         std::signal(which, SIG_DFL);
@@ -39,6 +43,7 @@ int run(training::Settings settings, tandem::Ranks* ranks) {
 int main(int count, char** arguments) {
     std::unique_ptr<tandem::Ranks> ranks;
     const int code = program::exit_code("train", [&] {
+        ranks = training::join_ranks();
         try {
             const std::vector<std::string> words = training::as_words(count, arguments);
             const program::Command command = training::command(names);
@@ -47,14 +52,12 @@ int main(int count, char** arguments) {
                 std::fputs(program::help(command, "").c_str(), stdout);
                 return static_cast<int>(program::done);
             }
-            const training::Settings settings = training::read_settings(program::Arguments(command, words), names);
-            ranks = training::join_ranks(settings.rank_timeout);
-            return run(settings, ranks.get());
+            return run(training::read_settings(program::Arguments(command, words), names), ranks.get());
         } catch (...) {
-            // What all ranks find wrong, the first one says and ends them.
-            if (const std::size_t rank = training::launched_rank(); rank > 0) {
-                std::this_thread::sleep_for(std::chrono::seconds(1));
-                std::fprintf(stderr, "rank %zu: ", rank);
+            // What all ranks find wrong, the first one says and ends them, which takes mpirun some seconds.
+            if (ranks != nullptr && ranks->rank() > 0) {
+                std::this_thread::sleep_for(std::chrono::seconds(5));
+                std::fprintf(stderr, "rank %zu: ", ranks->rank());
             }
             throw;
         }

@@ -106,7 +106,7 @@ public:
         options.view.decode.pixel_limit = settings_.max_image_pixels;
         decode_ = options.view.decode;
         recipe_ = recipe;
-        const td::Dataset data(std::move(training), *tokenizer_, config.text.context, options);
+        td::Dataset data(std::move(training), *tokenizer_, config.text.context, options);
         const td::FaultCounts faults = data.faults();
         if (settings_.is_first_rank()) {
             std::fprintf(stderr, "%zu pairs to train on\n", data.size());
@@ -123,9 +123,9 @@ public:
         const td::FaultCounts of_validation = validation_ ? validation_->faults() : td::FaultCounts{};
         if (!settings_.imagenet_val.empty() && settings_.is_first_rank()) classes_ = read_classes(settings_.imagenet_val);
         const int code = train({.data = &data});
-        const td::FaultCounts found = faults_since(faults, data.faults(), settings_.ranks);
-        if (settings_.is_first_rank()) report_faults("training", found);
-        if (validation_) report_faults("validation", faults_since(of_validation, validation_->faults(), nullptr));
+        if (settings_.ranks != nullptr) share_damage(data, *settings_.ranks);
+        if (settings_.is_first_rank()) report_faults("training", data.faults(), faults);
+        if (validation_) report_faults("validation", validation_->faults(), of_validation);
         return code;
     }
 

@@ -1386,14 +1386,19 @@ public:
     /// What has been left out so far: when the samples were listed, and while they were fetched, each once.
     FaultCounts faults() const;
 
+    /// Of these, what was found damaged while it was fetched: causes by sample.
+    std::map<std::size_t, std::string> damaged() const;
+
+    /// Leaves out what another process found damaged in the same samples.
+    void add_damaged(const std::map<std::size_t, std::string>& found);
+
     /// What training on these pairs depends on.
     std::map<std::string, std::string> fingerprint() const;
 
 private:
     struct Damage {
         std::mutex guard;
-        std::set<std::size_t> samples;
-        FaultCounts counts;
+        std::map<std::size_t, std::string> causes;  // by sample
     };
 
     template <class Read>
@@ -18932,8 +18937,7 @@ TANDEM_INLINE bool Dataset::decode(std::size_t index, Image& image) const {
         if (options_.strict) throw;
         const bool is_oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
         const std::lock_guard lock(damage_->guard);
-        if (damage_->samples.insert(index).second)
-            ++damage_->counts[is_oversized ? "oversized picture" : "damaged picture"][samples_.files[samples_.samples[index].file].string()];
+        damage_->causes.emplace(index, is_oversized ? "oversized picture" : "damaged picture");
         return false;
     }
 }
@@ -18959,11 +18963,18 @@ TANDEM_INLINE bool Dataset::fetch_image(std::size_t index, std::span<float> imag
 
 TANDEM_INLINE FaultCounts Dataset::faults() const {
     FaultCounts all = samples_.faults;
-    const std::lock_guard lock(damage_->guard);
-    for (const auto& [cause, files] : damage_->counts) {
-        for (const auto& [file, count] : files) all[cause][file] += count;
-    }
+    for (const auto& [index, cause] : damaged()) ++all[cause][samples_.files[samples_.samples[index].file].string()];
     return all;
+}
+
+TANDEM_INLINE std::map<std::size_t, std::string> Dataset::damaged() const {
+    const std::lock_guard lock(damage_->guard);
+    return damage_->causes;
+}
+
+TANDEM_INLINE void Dataset::add_damaged(const std::map<std::size_t, std::string>& found) {
+    const std::lock_guard lock(damage_->guard);
+    damage_->causes.insert(found.begin(), found.end());
 }
 
 [[gnu::cold]] TANDEM_INLINE std::map<std::string, std::string> Dataset::fingerprint() const {
@@ -30207,23 +30218,23 @@ void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>>
 
 template <class T>
 void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
-    struct Range {
+    struct Piece {
         std::size_t begin, end;
         std::size_t size() const { return end - begin; }
     };
-    const auto part = [&](Range range) { return values.subspan(range.begin, range.size()); };
+    const auto part = [&](Piece piece) { return values.subspan(piece.begin, piece.size()); };
     // At every distance a half is sent away and the other one kept, and summed; then the same way back.
-    std::vector<Range> kept, sent;
-    Range range{0, values.size()};
+    std::vector<Piece> kept, sent;
+    Piece whole{0, values.size()};
     for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
-        Range low{range.begin, range.begin + range.size() / 2}, high{low.end, range.end};
+        Piece low{whole.begin, whole.begin + whole.size() / 2}, high{low.end, whole.end};
         if ((ranks.rank() & distance) != 0) std::swap(low, high);
         received.resize(low.size());
         ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(std::span<T>(received)));
         add_to<T>(part(low), received);
         kept.push_back(low);
         sent.push_back(high);
-        range = low;
+        whole = low;
     }
     for (std::size_t i = kept.size(), distance = ranks.size() / 2; i > 0; --i, distance /= 2)
         ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(kept[i - 1])), std::as_writable_bytes(part(sent[i - 1])));
@@ -39842,12 +39853,6 @@ inline ApproximateIndex ApproximateIndex::load(const std::filesystem::path& path
 
 namespace tandem::inline TANDEM_ABI {
 
-/// When ranks give each other up.
-struct MpiOptions {
-    double silence = 30;     ///< seconds: a rank of which nothing is heard for so long, killed or stopped or cut off, ends the run
-    double patience = 1800;  ///< seconds: an exchange may take so long, while both ranks live
-};
-
 /// The processes that mpirun has started. A thread of its own calls MPI, and nothing else may: it tells the next rank every half second that this one
 /// lives, so that a rank that computes, evaluates or saves for long is told from one that is gone. When one is gone, whoever misses it says so with
 /// its number, host and process, and ends all of them with exit code `lost`: started again, a run goes on from its last snapshot. Exchanges are polled.
@@ -39861,10 +39866,8 @@ public:
         return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr || std::getenv("PMI_RANK") != nullptr || std::getenv("PMIX_RANK") != nullptr;
     }
 
-    /// Once a process. Throws Error where MPI cannot be used by a thread of its own.
-    explicit MpiRanks(MpiOptions options = {}) : options_(options), exceptions_(std::uncaught_exceptions()) {
-        if (!(options.silence >= 1)) throw Error("MpiOptions.silence", "a second or more", std::to_string(options.silence));
-        if (!(options.patience >= options.silence)) throw Error("MpiOptions.patience", "no less than silence", std::to_string(options.patience));
+    /// Once a process. Throws Error where MPI cannot be used by a thread of its own, and where the ranks are no power of two.
+    MpiRanks() : exceptions_(std::uncaught_exceptions()) {
         thread_ = std::thread([this] { work(); });
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return is_ready_; });
@@ -39872,6 +39875,11 @@ public:
             lock.unlock();
             thread_.join();
             throw Error("MpiRanks", "an MPI whose functions a thread may call (MPI_THREAD_FUNNELED)", "level " + std::to_string(level_));
+        }
+        if (!std::has_single_bit(size())) {
+            lock.unlock();
+            end();
+            throw Error("mpirun", "a number of ranks that is a power of two", std::to_string(size_));
         }
     }
 
@@ -39882,16 +39890,19 @@ public:
             std::fprintf(stderr, "rank %d: ends the run, for it failed\n", rank_);
             abort(EXIT_FAILURE);
         }
-        {
-            const std::scoped_lock lock(mutex_);
-            is_over_ = true;
-            changed_.notify_all();
-        }
-        thread_.join();
+        end();
     }
 
     std::size_t rank() const override { return static_cast<std::size_t>(rank_); }
     std::size_t size() const override { return static_cast<std::size_t>(size_); }
+
+    /// Seconds: a rank of which nothing is heard for so long, killed, stopped or cut off, ends the run, as does one that lives and does not come to an
+    /// exchange. Throws Error for silence of less than a second, which a rank that is only busy keeps too.
+    void give_up_after(double silence, double absence = 1800) {
+        if (!(silence >= 1)) throw Error("MpiRanks::give_up_after", "a second or more", std::to_string(silence));
+        silence_ = silence;
+        absence_ = absence;
+    }
 
     void exchange(std::size_t partner, std::span<const std::byte> out, std::span<std::byte> in) override {
         std::unique_lock lock(mutex_);
@@ -39913,6 +39924,15 @@ public:
     }
 
 private:
+    void end() {
+        {
+            const std::scoped_lock lock(mutex_);
+            is_over_ = true;
+            changed_.notify_all();
+        }
+        thread_.join();
+    }
+
     using Clock = std::chrono::steady_clock;
     static constexpr auto beat_every = std::chrono::milliseconds(500);
     static constexpr int beat_tag = 1, letter_tag = 2;
@@ -39981,7 +40001,7 @@ private:
         if (size_ == 1) return;
         const auto now = Clock::now();
         // A process that was stopped itself has heard nothing, and blames nobody.
-        if (now - asked_last_ > std::chrono::duration<double>(options_.silence / 2)) heard_ = now;
+        if (now - asked_last_ > std::chrono::duration<double>(silence_ / 2)) heard_ = now;
         asked_last_ = now;
         int is_done = 1;
         if (now - told_ >= beat_every) {
@@ -39993,7 +40013,7 @@ private:
         MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
         if (is_done != 0) heard_ = now;
         const double silence = std::chrono::duration<double>(now - heard_).count();
-        if (silence > options_.silence) lose(before(), "has not been heard for " + std::to_string(static_cast<int>(silence)) + " s");
+        if (silence > silence_) lose(before(), "has not been heard for " + std::to_string(static_cast<int>(silence)) + " s");
     }
 
     [[noreturn]] void lose(int rank, const std::string& what) {
@@ -40009,8 +40029,8 @@ private:
         while (!is_done()) {
             beat();
             const auto passed = Clock::now() - began;
-            if (partner >= 0 && passed > std::chrono::duration<double>(options_.patience))
-                lose(partner, "lives, and has not come to an exchange for " + std::to_string(static_cast<int>(options_.patience)) + " s");
+            if (partner >= 0 && passed > std::chrono::duration<double>(absence_))
+                lose(partner, "lives, and has not come to an exchange for " + std::to_string(static_cast<int>(absence_)) + " s");
             // Whoever waits long leaves the core to what computes.
             if (passed > std::chrono::milliseconds(1)) {
                 std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -40062,7 +40082,7 @@ private:
         MPI_Finalize();
     }
 
-    MpiOptions options_;
+    std::atomic<double> silence_ = 30, absence_ = 1800;
     int exceptions_;
     int rank_ = 0, size_ = 1, level_ = 0;
     std::vector<std::string> names_;

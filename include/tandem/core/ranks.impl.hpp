@@ -28,23 +28,23 @@ void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>>
 
 template <class T>
 void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
-    struct Range {
+    struct Piece {
         std::size_t begin, end;
         std::size_t size() const { return end - begin; }
     };
-    const auto part = [&](Range range) { return values.subspan(range.begin, range.size()); };
+    const auto part = [&](Piece piece) { return values.subspan(piece.begin, piece.size()); };
     // At every distance a half is sent away and the other one kept, and summed; then the same way back.
-    std::vector<Range> kept, sent;
-    Range range{0, values.size()};
+    std::vector<Piece> kept, sent;
+    Piece whole{0, values.size()};
     for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
-        Range low{range.begin, range.begin + range.size() / 2}, high{low.end, range.end};
+        Piece low{whole.begin, whole.begin + whole.size() / 2}, high{low.end, whole.end};
         if ((ranks.rank() & distance) != 0) std::swap(low, high);
         received.resize(low.size());
         ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(std::span<T>(received)));
         add_to<T>(part(low), received);
         kept.push_back(low);
         sent.push_back(high);
-        range = low;
+        whole = low;
     }
     for (std::size_t i = kept.size(), distance = ranks.size() / 2; i > 0; --i, distance /= 2)
         ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(kept[i - 1])), std::as_writable_bytes(part(sent[i - 1])));

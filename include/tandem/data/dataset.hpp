@@ -5,7 +5,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -63,14 +62,19 @@ public:
     /// What has been left out so far: when the samples were listed, and while they were fetched, each once.
     FaultCounts faults() const;
 
+    /// Of these, what was found damaged while it was fetched: causes by sample.
+    std::map<std::size_t, std::string> damaged() const;
+
+    /// Leaves out what another process found damaged in the same samples.
+    void add_damaged(const std::map<std::size_t, std::string>& found);
+
     /// What training on these pairs depends on.
     std::map<std::string, std::string> fingerprint() const;
 
 private:
     struct Damage {
         std::mutex guard;
-        std::set<std::size_t> samples;
-        FaultCounts counts;
+        std::map<std::size_t, std::string> causes;  // by sample
     };
 
     template <class Read>

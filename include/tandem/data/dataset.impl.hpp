@@ -73,8 +73,7 @@ TANDEM_INLINE bool Dataset::decode(std::size_t index, Image& image) const {
         if (options_.strict) throw;
         const bool is_oversized = dynamic_cast<const OversizedImage*>(&error) != nullptr;
         const std::lock_guard lock(damage_->guard);
-        if (damage_->samples.insert(index).second)
-            ++damage_->counts[is_oversized ? "oversized picture" : "damaged picture"][samples_.files[samples_.samples[index].file].string()];
+        damage_->causes.emplace(index, is_oversized ? "oversized picture" : "damaged picture");
         return false;
     }
 }
@@ -100,11 +99,18 @@ TANDEM_INLINE bool Dataset::fetch_image(std::size_t index, std::span<float> imag
 
 TANDEM_INLINE FaultCounts Dataset::faults() const {
     FaultCounts all = samples_.faults;
-    const std::lock_guard lock(damage_->guard);
-    for (const auto& [cause, files] : damage_->counts) {
-        for (const auto& [file, count] : files) all[cause][file] += count;
-    }
+    for (const auto& [index, cause] : damaged()) ++all[cause][samples_.files[samples_.samples[index].file].string()];
     return all;
+}
+
+TANDEM_INLINE std::map<std::size_t, std::string> Dataset::damaged() const {
+    const std::lock_guard lock(damage_->guard);
+    return damage_->causes;
+}
+
+TANDEM_INLINE void Dataset::add_damaged(const std::map<std::size_t, std::string>& found) {
+    const std::lock_guard lock(damage_->guard);
+    damage_->causes.insert(found.begin(), found.end());
 }
 
 [[gnu::cold]] TANDEM_INLINE std::map<std::string, std::string> Dataset::fingerprint() const {

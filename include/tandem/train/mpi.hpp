@@ -3,8 +3,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -28,12 +30,6 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-/// When ranks give each other up.
-struct MpiOptions {
-    double silence = 30;     ///< seconds: a rank of which nothing is heard for so long, killed or stopped or cut off, ends the run
-    double patience = 1800;  ///< seconds: an exchange may take so long, while both ranks live
-};
-
 /// The processes that mpirun has started. A thread of its own calls MPI, and nothing else may: it tells the next rank every half second that this one
 /// lives, so that a rank that computes, evaluates or saves for long is told from one that is gone. When one is gone, whoever misses it says so with
 /// its number, host and process, and ends all of them with exit code `lost`: started again, a run goes on from its last snapshot. Exchanges are polled.
@@ -47,10 +43,8 @@ public:
         return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr || std::getenv("PMI_RANK") != nullptr || std::getenv("PMIX_RANK") != nullptr;
     }
 
-    /// Once a process. Throws Error where MPI cannot be used by a thread of its own.
-    explicit MpiRanks(MpiOptions options = {}) : options_(options), exceptions_(std::uncaught_exceptions()) {
-        if (!(options.silence >= 1)) throw Error("MpiOptions.silence", "a second or more", std::to_string(options.silence));
-        if (!(options.patience >= options.silence)) throw Error("MpiOptions.patience", "no less than silence", std::to_string(options.patience));
+    /// Once a process. Throws Error where MPI cannot be used by a thread of its own, and where the ranks are no power of two.
+    MpiRanks() : exceptions_(std::uncaught_exceptions()) {
         thread_ = std::thread([this] { work(); });
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return is_ready_; });
@@ -58,6 +52,11 @@ public:
             lock.unlock();
             thread_.join();
             throw Error("MpiRanks", "an MPI whose functions a thread may call (MPI_THREAD_FUNNELED)", "level " + std::to_string(level_));
+        }
+        if (!std::has_single_bit(size())) {
+            lock.unlock();
+            end();
+            throw Error("mpirun", "a number of ranks that is a power of two", std::to_string(size_));
         }
     }
 
@@ -68,16 +67,19 @@ public:
             std::fprintf(stderr, "rank %d: ends the run, for it failed\n", rank_);
             abort(EXIT_FAILURE);
         }
-        {
-            const std::scoped_lock lock(mutex_);
-            is_over_ = true;
-            changed_.notify_all();
-        }
-        thread_.join();
+        end();
     }
 
     std::size_t rank() const override { return static_cast<std::size_t>(rank_); }
     std::size_t size() const override { return static_cast<std::size_t>(size_); }
+
+    /// Seconds: a rank of which nothing is heard for so long, killed, stopped or cut off, ends the run, as does one that lives and does not come to an
+    /// exchange. Throws Error for silence of less than a second, which a rank that is only busy keeps too.
+    void give_up_after(double silence, double absence = 1800) {
+        if (!(silence >= 1)) throw Error("MpiRanks::give_up_after", "a second or more", std::to_string(silence));
+        silence_ = silence;
+        absence_ = absence;
+    }
 
     void exchange(std::size_t partner, std::span<const std::byte> out, std::span<std::byte> in) override {
         std::unique_lock lock(mutex_);
@@ -99,6 +101,15 @@ public:
     }
 
 private:
+    void end() {
+        {
+            const std::scoped_lock lock(mutex_);
+            is_over_ = true;
+            changed_.notify_all();
+        }
+        thread_.join();
+    }
+
     using Clock = std::chrono::steady_clock;
     static constexpr auto beat_every = std::chrono::milliseconds(500);
     static constexpr int beat_tag = 1, letter_tag = 2;
@@ -167,7 +178,7 @@ private:
         if (size_ == 1) return;
         const auto now = Clock::now();
         // A process that was stopped itself has heard nothing, and blames nobody.
-        if (now - asked_last_ > std::chrono::duration<double>(options_.silence / 2)) heard_ = now;
+        if (now - asked_last_ > std::chrono::duration<double>(silence_ / 2)) heard_ = now;
         asked_last_ = now;
         int is_done = 1;
         if (now - told_ >= beat_every) {
@@ -179,7 +190,7 @@ private:
         MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
         if (is_done != 0) heard_ = now;
         const double silence = std::chrono::duration<double>(now - heard_).count();
-        if (silence > options_.silence) lose(before(), "has not been heard for " + std::to_string(static_cast<int>(silence)) + " s");
+        if (silence > silence_) lose(before(), "has not been heard for " + std::to_string(static_cast<int>(silence)) + " s");
     }
 
     [[noreturn]] void lose(int rank, const std::string& what) {
@@ -195,8 +206,8 @@ private:
         while (!is_done()) {
             beat();
             const auto passed = Clock::now() - began;
-            if (partner >= 0 && passed > std::chrono::duration<double>(options_.patience))
-                lose(partner, "lives, and has not come to an exchange for " + std::to_string(static_cast<int>(options_.patience)) + " s");
+            if (partner >= 0 && passed > std::chrono::duration<double>(absence_))
+                lose(partner, "lives, and has not come to an exchange for " + std::to_string(static_cast<int>(absence_)) + " s");
             // Whoever waits long leaves the core to what computes.
             if (passed > std::chrono::milliseconds(1)) {
                 std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -248,7 +259,7 @@ private:
         MPI_Finalize();
     }
 
-    MpiOptions options_;
+    std::atomic<double> silence_ = 30, absence_ = 1800;
     int exceptions_;
     int rank_ = 0, size_ = 1, level_ = 0;
     std::vector<std::string> names_;
