@@ -6427,9 +6427,10 @@ struct BatchParts {
     std::size_t own_parts() const { return parts() / ranks_count(); }
     std::size_t first_part() const { return ranks == nullptr ? 0 : ranks->rank() * own_parts(); }
 
-    /// Parts as they are computed: all of this rank's are embedded, and then passed back through, share after share from the last one on, of each
-    /// share the last part first. That is how far the parts are embedded twice: the very last one is still in memory when it is passed back through.
-    std::vector<std::size_t> order() const;
+    /// This rank's parts in the order in which they are computed: all are embedded, and then all but the last one again, to be passed back through
+    /// behind it, which is still in memory: share after share from the last one on, of each share the last part first.
+    std::size_t computed() const { return 2 * own_parts() - 1; }
+    std::size_t part_at(std::size_t i) const;
 
     /// Throws Error, which names `where`, unless there are pairs and the parts can be dealt out so.
     void check(const char* where) const;
@@ -11676,30 +11677,33 @@ private:
     /// The sums of a rank's shares: as the digits of a binary number that counts them, each twice as many shares as the next.
     class ShareSums {
     public:
-        ShareSums(Clip& gradient, Workspace& work) : work_(work) { sums_.push_back(&gradient); }
+        ShareSums(Clip& gradient, Workspace& work) : gradient_(gradient), work_(work) {}
 
         /// What the share under way is added to.
-        Clip& under_way() { return *sums_.back(); }
+        Clip& under_way() { return sum(digits_ - 1); }
 
         /// The share's sums join those of as many shares; of one tower, and of the other.
         void close(std::vector<std::span<C>> GradientTensors::* tower) {
-            for (std::size_t i = sums_.size() - 1, joined = std::countr_one(shares_); joined > 0; --i, --joined)
-                detail::add_tensors<C>(GradientTensors(*sums_[i - 1]).*tower, GradientTensors(*sums_[i]).*tower);
+            for (std::size_t i = digits_ - 1, joined = joined_sums(); joined > 0; --i, --joined)
+                detail::add_tensors<C>(GradientTensors(sum(i - 1)).*tower, GradientTensors(sum(i)).*tower);
         }
 
         /// The next share begins.
         void next() {
-            sums_.resize(sums_.size() - static_cast<std::size_t>(std::countr_one(shares_)));
-            ++shares_;
-            if (work_.sums.size() < sums_.size()) work_.sums.push_back(std::make_unique<Clip>());
-            sums_.push_back(work_.sums[sums_.size() - 1].get());
-            zero_parameters(*sums_.back());
+            digits_ = digits_ - joined_sums() + 1;
+            ++closed_;
+            if (work_.sums.size() + 1 < digits_) work_.sums.push_back(std::make_unique<Clip>());
+            zero_parameters(under_way());
         }
 
     private:
+        Clip& sum(std::size_t i) { return i == 0 ? gradient_ : *work_.sums[i - 1]; }
+        std::size_t joined_sums() const { return static_cast<std::size_t>(std::countr_one(closed_)); }
+
+        Clip& gradient_;
         Workspace& work_;
-        std::size_t shares_ = 0;  // that are closed
-        std::vector<Clip*> sums_;
+        std::size_t closed_ = 0;  // shares
+        std::size_t digits_ = 1;
     };
 
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
@@ -11730,8 +11734,7 @@ private:
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
         };
         const std::size_t own = parts.own_parts();
-        const std::vector<std::size_t> order = parts.order();
-        for (std::size_t i = 0; i < own; ++i) forward(order[i], true);
+        for (std::size_t i = 0; i < own; ++i) forward(parts.part_at(i), true);
         if (has_ranks) {
             gather<C>(*work.ranks, work.image_embeddings.elements());
             gather<C>(*work.ranks, work.text_embeddings.elements());
@@ -11758,7 +11761,7 @@ private:
             const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower); };
             std::future<void> exchanged;
             for (std::size_t i = 0; i < own; ++i) {
-                const std::size_t number = order[own - 1 + i];
+                const std::size_t number = parts.part_at(own - 1 + i);
                 if (i > 0) forward(number, false);
                 const bool ends_share = (i + 1) % parts.share() == 0, is_last = i + 1 == own;
                 if (!work.lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);
@@ -18529,7 +18532,6 @@ private:
         factor_ = options_.whole_rate_factor();
         check(data.size());
         parts_ = options_.parts();
-        order_ = parts_.order();
         if (!options_.is_first_rank()) options_.log = nullptr;
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
@@ -18555,7 +18557,7 @@ private:
         if (parts_.ranks != nullptr) meet();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step, order_.front());
+        auto next = prefetch(data, run_.step, parts_.part_at(0));
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         bool ended = is_over() || is_stopped();
@@ -18751,7 +18753,7 @@ private:
             batch = next.get();
             waited_ += std::chrono::duration<double>(Clock::now() - began).count();
             ++asked;
-            next = asked < order_.size() ? prefetch(data, run_.step, order_[asked]) : prefetch(data, run_.step + 1, order_.front());
+            next = asked < parts_.computed() ? prefetch(data, run_.step, parts_.part_at(asked)) : prefetch(data, run_.step + 1, parts_.part_at(0));
             if constexpr (least_pairs < L >> 1) {
                 if (asked <= parts_.own_parts()) {
                     captions.add(batch.ids, batch.ids.extent(0));
@@ -18851,7 +18853,6 @@ private:
     std::optional<Model> average_;
     typename Model::Workspace work_;
     BatchParts parts_;
-    std::vector<std::size_t> order_;  // of its parts, as the model asks for them
     bool is_stopped_ = false;         // all ranks, as one of them was asked to
     std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;
@@ -30299,15 +30300,11 @@ template void add_up<double>(Ranks&, std::span<const std::span<double>>);
 
 namespace tandem::inline TANDEM_ABI {
 
-TANDEM_INLINE std::vector<std::size_t> BatchParts::order() const {
-    std::vector<std::size_t> order;
-    const std::size_t first = first_part(), end = first + own_parts();
-    for (std::size_t i = first; i < end; ++i) order.push_back(i);
-    for (std::size_t begin = end; begin > first; begin -= share()) {
-        if (begin < end) order.push_back(begin - 1);
-        for (std::size_t i = begin - share(); i + 1 < begin; ++i) order.push_back(i);
-    }
-    return order;
+TANDEM_INLINE std::size_t BatchParts::part_at(std::size_t i) const {
+    const std::size_t own = own_parts(), first = first_part();
+    if (i < own) return first + i;
+    const std::size_t back = i - (own - 1), place = back % share(), begin = first + own - (back / share() + 1) * share();
+    return place == 0 ? begin + share() - 1 : begin + place - 1;
 }
 
 TANDEM_INLINE void BatchParts::check(const char* where) const {

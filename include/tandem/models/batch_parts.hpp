@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <vector>
 
 #include <tandem/core/platform.hpp>
 #include <tandem/core/ranks.hpp>
@@ -25,9 +24,10 @@ struct BatchParts {
     std::size_t own_parts() const { return parts() / ranks_count(); }
     std::size_t first_part() const { return ranks == nullptr ? 0 : ranks->rank() * own_parts(); }
 
-    /// Parts as they are computed: all of this rank's are embedded, and then passed back through, share after share from the last one on, of each
-    /// share the last part first. That is how far the parts are embedded twice: the very last one is still in memory when it is passed back through.
-    std::vector<std::size_t> order() const;
+    /// This rank's parts in the order in which they are computed: all are embedded, and then all but the last one again, to be passed back through
+    /// behind it, which is still in memory: share after share from the last one on, of each share the last part first.
+    std::size_t computed() const { return 2 * own_parts() - 1; }
+    std::size_t part_at(std::size_t i) const;
 
     /// Throws Error, which names `where`, unless there are pairs and the parts can be dealt out so.
     void check(const char* where) const;

@@ -9,15 +9,11 @@
 
 namespace tandem::inline TANDEM_ABI {
 
-TANDEM_INLINE std::vector<std::size_t> BatchParts::order() const {
-    std::vector<std::size_t> order;
-    const std::size_t first = first_part(), end = first + own_parts();
-    for (std::size_t i = first; i < end; ++i) order.push_back(i);
-    for (std::size_t begin = end; begin > first; begin -= share()) {
-        if (begin < end) order.push_back(begin - 1);
-        for (std::size_t i = begin - share(); i + 1 < begin; ++i) order.push_back(i);
-    }
-    return order;
+TANDEM_INLINE std::size_t BatchParts::part_at(std::size_t i) const {
+    const std::size_t own = own_parts(), first = first_part();
+    if (i < own) return first + i;
+    const std::size_t back = i - (own - 1), place = back % share(), begin = first + own - (back / share() + 1) * share();
+    return place == 0 ? begin + share() - 1 : begin + place - 1;
 }
 
 TANDEM_INLINE void BatchParts::check(const char* where) const {

@@ -477,30 +477,33 @@ private:
     /// The sums of a rank's shares: as the digits of a binary number that counts them, each twice as many shares as the next.
     class ShareSums {
     public:
-        ShareSums(Clip& gradient, Workspace& work) : work_(work) { sums_.push_back(&gradient); }
+        ShareSums(Clip& gradient, Workspace& work) : gradient_(gradient), work_(work) {}
 
         /// What the share under way is added to.
-        Clip& under_way() { return *sums_.back(); }
+        Clip& under_way() { return sum(digits_ - 1); }
 
         /// The share's sums join those of as many shares; of one tower, and of the other.
         void close(std::vector<std::span<C>> GradientTensors::* tower) {
-            for (std::size_t i = sums_.size() - 1, joined = std::countr_one(shares_); joined > 0; --i, --joined)
-                detail::add_tensors<C>(GradientTensors(*sums_[i - 1]).*tower, GradientTensors(*sums_[i]).*tower);
+            for (std::size_t i = digits_ - 1, joined = joined_sums(); joined > 0; --i, --joined)
+                detail::add_tensors<C>(GradientTensors(sum(i - 1)).*tower, GradientTensors(sum(i)).*tower);
         }
 
         /// The next share begins.
         void next() {
-            sums_.resize(sums_.size() - static_cast<std::size_t>(std::countr_one(shares_)));
-            ++shares_;
-            if (work_.sums.size() < sums_.size()) work_.sums.push_back(std::make_unique<Clip>());
-            sums_.push_back(work_.sums[sums_.size() - 1].get());
-            zero_parameters(*sums_.back());
+            digits_ = digits_ - joined_sums() + 1;
+            ++closed_;
+            if (work_.sums.size() + 1 < digits_) work_.sums.push_back(std::make_unique<Clip>());
+            zero_parameters(under_way());
         }
 
     private:
+        Clip& sum(std::size_t i) { return i == 0 ? gradient_ : *work_.sums[i - 1]; }
+        std::size_t joined_sums() const { return static_cast<std::size_t>(std::countr_one(closed_)); }
+
+        Clip& gradient_;
         Workspace& work_;
-        std::size_t shares_ = 0;  // that are closed
-        std::vector<Clip*> sums_;
+        std::size_t closed_ = 0;  // shares
+        std::size_t digits_ = 1;
     };
 
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
@@ -531,8 +534,7 @@ private:
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
         };
         const std::size_t own = parts.own_parts();
-        const std::vector<std::size_t> order = parts.order();
-        for (std::size_t i = 0; i < own; ++i) forward(order[i], true);
+        for (std::size_t i = 0; i < own; ++i) forward(parts.part_at(i), true);
         if (has_ranks) {
             gather<C>(*work.ranks, work.image_embeddings.elements());
             gather<C>(*work.ranks, work.text_embeddings.elements());
@@ -559,7 +561,7 @@ private:
             const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower); };
             std::future<void> exchanged;
             for (std::size_t i = 0; i < own; ++i) {
-                const std::size_t number = order[own - 1 + i];
+                const std::size_t number = parts.part_at(own - 1 + i);
                 if (i > 0) forward(number, false);
                 const bool ends_share = (i + 1) % parts.share() == 0, is_last = i + 1 == own;
                 if (!work.lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);

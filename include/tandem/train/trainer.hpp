@@ -359,7 +359,6 @@ private:
         factor_ = options_.whole_rate_factor();
         check(data.size());
         parts_ = options_.parts();
-        order_ = parts_.order();
         if (!options_.is_first_rank()) options_.log = nullptr;
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
@@ -385,7 +384,7 @@ private:
         if (parts_.ranks != nullptr) meet();
         // Not only after hours is it found that nothing can be written there, or not as much.
         if (!options_.snapshot.empty() && !is_over()) save();
-        auto next = prefetch(data, run_.step, order_.front());
+        auto next = prefetch(data, run_.step, parts_.part_at(0));
         Clock::time_point reported = Clock::now();
         std::size_t reported_step = run_.step;
         bool ended = is_over() || is_stopped();
@@ -581,7 +580,7 @@ private:
             batch = next.get();
             waited_ += std::chrono::duration<double>(Clock::now() - began).count();
             ++asked;
-            next = asked < order_.size() ? prefetch(data, run_.step, order_[asked]) : prefetch(data, run_.step + 1, order_.front());
+            next = asked < parts_.computed() ? prefetch(data, run_.step, parts_.part_at(asked)) : prefetch(data, run_.step + 1, parts_.part_at(0));
             if constexpr (least_pairs < L >> 1) {
                 if (asked <= parts_.own_parts()) {
                     captions.add(batch.ids, batch.ids.extent(0));
@@ -681,7 +680,6 @@ private:
     std::optional<Model> average_;
     typename Model::Workspace work_;
     BatchParts parts_;
-    std::vector<std::size_t> order_;  // of its parts, as the model asks for them
     bool is_stopped_ = false;         // all ranks, as one of them was asked to
     std::conditional_t<Model::trains, typename State::type, std::monostate> state_;
     RunState run_;
