@@ -13,7 +13,7 @@ while (($#)); do
     esac
 done
 "$here/.cmake/debian_packages.sh" g++ cmake ninja-build dpkg-dev file libtbb-dev libxsimd-dev rapidjson-dev nlohmann-json3-dev \
-    libjpeg62-turbo-dev libpng-dev libwebp-dev libsqlite3-dev libpq-dev libhnswlib-dev libexiv2-dev libmicrohttpd-dev pkg-config libutf8proc-dev zlib1g-dev
+    libjpeg62-turbo-dev libpng-dev libwebp-dev libsqlite3-dev libpq-dev libhnswlib-dev libnlopt-dev libexiv2-dev libmicrohttpd-dev pkg-config libutf8proc-dev zlib1g-dev
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 also=""

@@ -1,9 +1,9 @@
 # What the library and its components link. Read by this project's own build and by the installed package alike.
 
 # image: reads JPEG and PNG; webp: reads WebP where images/webp.hpp is included; text: Unicode and compressed vocabularies;
-# eigen: interop with Eigen; hnsw: approximate search where tasks/approximate_index.hpp is included; mpi: ranks of MPI where
-# train/mpi.hpp is.
-set(tandem_components image webp text eigen hnsw mpi)
+# eigen: interop with Eigen; hnsw: approximate search where tasks/approximate_index.hpp is included; nlopt: linear
+# probes where tasks/linear_probe.hpp is; mpi: ranks of MPI where train/mpi.hpp is.
+set(tandem_components image webp text eigen hnsw nlopt mpi)
 
 # Finds what every program needs: oneTBB (as TBB::tbb) and the headers of xsimd and RapidJSON, as targets where the
 # including project has made them, else as include directories. The packages' own CMake files are not asked for the
@@ -101,6 +101,12 @@ function(tandem_add_component name missing)
         if(NOT TANDEM_HNSW_DIRECTORY)
             list(APPEND lacking "hnswlib (Debian: libhnswlib-dev)")
         endif()
+    elseif(name STREQUAL "nlopt")
+        find_package(NLopt QUIET CONFIG)
+        if(NOT TARGET NLopt::nlopt)
+            list(APPEND lacking "NLopt (Debian: libnlopt-dev)")
+        endif()
+        set(libraries NLopt::nlopt)
     elseif(name STREQUAL "mpi")
         set(MPI_CXX_SKIP_MPICXX ON)
         find_package(MPI QUIET COMPONENTS CXX)

@@ -38,7 +38,7 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_LIBRARY_PACKAGE_NAME libtandem-dev)
 set(CPACK_DEBIAN_LIBRARY_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_LIBRARY_PACKAGE_DEPENDS
-    "libtbb-dev, libxsimd-dev, rapidjson-dev, libjpeg-dev, libpng-dev, libutf8proc-dev, zlib1g-dev, libwebp-dev, libhnswlib-dev")
+    "libtbb-dev, libxsimd-dev, rapidjson-dev, libjpeg-dev, libpng-dev, libutf8proc-dev, zlib1g-dev, libwebp-dev, libhnswlib-dev, libnlopt-dev")
 set(CPACK_COMPONENT_LIBRARY_DESCRIPTION "CLIP models as C++ types: headers, the compiled library, CMake package and pkg-config files.")
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_NAME tandem)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_SECTION graphics)

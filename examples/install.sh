@@ -26,7 +26,7 @@ mkdir -p "$prefix"
 prefix=$(cd "$prefix" && pwd)
 [[ -w $prefix ]] || { echo "install.sh: $prefix cannot be written; name another place with --prefix" >&2; exit 1; }
 "$here/.cmake/debian_packages.sh" g++ cmake ninja-build libtbb-dev libxsimd-dev rapidjson-dev nlohmann-json3-dev \
-    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev libwebp-dev libsqlite3-dev libpq-dev libhnswlib-dev libexiv2-dev libmicrohttpd-dev pkg-config
+    libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev libwebp-dev libsqlite3-dev libpq-dev libhnswlib-dev libnlopt-dev libexiv2-dev libmicrohttpd-dev pkg-config
 cd "$here"
 cmake --preset user >/dev/null
 cmake --build --preset user

@@ -6,7 +6,8 @@ is text that several namespaces repeat, wherever it is included. Standard header
 includes stay where they are, the first of each. The definitions of a header, <name>.impl.hpp, which it includes at its
 end unless TANDEM_COMPILED is set, stand together behind all declarations, with what only they include: they are left
 out of units that see TANDEM_COMPILED, but for the one that defines TANDEM_IMPLEMENTATION. tensor/eigen.hpp,
-images/webp.hpp, tasks/approximate_index.hpp and train/mpi.hpp come last, for programs that define TANDEM_EIGEN, TANDEM_WEBP, TANDEM_HNSW and TANDEM_MPI; cuda.cuh and what only it includes are left out.
+images/webp.hpp, tasks/approximate_index.hpp, tasks/linear_probe.hpp and train/mpi.hpp come last, for programs that define TANDEM_EIGEN, TANDEM_WEBP, TANDEM_HNSW,
+TANDEM_NLOPT and TANDEM_MPI; cuda.cuh and what only it includes are left out.
 """
 import argparse
 import pathlib
@@ -21,7 +22,8 @@ DEFINITIONS = ".impl.hpp"
 DEFINITIONS_CONDITION = "#if !defined(TANDEM_COMPILED)"
 DEFINITIONS_WANTED = "#if !defined(TANDEM_COMPILED) || defined(TANDEM_IMPLEMENTATION)"
 OPTIONAL = {"tensor/eigen.hpp": "TANDEM_EIGEN", "images/webp.hpp": "TANDEM_WEBP",
-            "tasks/approximate_index.hpp": "TANDEM_HNSW", "train/mpi.hpp": "TANDEM_MPI"}
+            "tasks/approximate_index.hpp": "TANDEM_HNSW", "tasks/linear_probe.hpp": "TANDEM_NLOPT",
+            "train/mpi.hpp": "TANDEM_MPI"}
 
 # A raw string, a string, a character, a line comment, a block comment. A quote after a digit separates digits.
 TOKEN = re.compile(

@@ -83,6 +83,7 @@ private:
 Command embed_command();
 Command zero_shot_command();
 Command attention_command();
+Command evaluate_command();
 Command segment_command();
 Command ask_command();
 Command condition_command();

@@ -16,7 +16,7 @@ using namespace program;
 
 /// All of them, in the order in which they are listed.
 std::vector<Command> commands() {
-    return {embed_command(), zero_shot_command(), attention_command(), describe_command(), config_command(), segment_command(), ask_command(),
+    return {embed_command(), zero_shot_command(), attention_command(), evaluate_command(), describe_command(), config_command(), segment_command(), ask_command(),
             condition_command(), draw_command(), index_command(), search_command(), tag_command(), recommend_command(), moderate_command(),
             curate_command(), serve_command()};
 }

@@ -20,6 +20,7 @@
 
 #include "../tandem/manual.hpp"
 #include "../tandem/progress.hpp"
+#include "../tandem/table_options.hpp"
 #include "settings.hpp"
 #include "sources.hpp"
 
@@ -45,7 +46,7 @@ int run(const program::Arguments& given) {
     Settings settings;
     const std::string from = given.operand();
     settings.dataset_type = fs::is_directory(from) ? "folder" : "csv";  // whatever a table's name ends with
-    training::read_table_options(given, settings);
+    settings.table = program::table_options(given);
     const fs::path out = given.require("--out");
     const std::size_t in_each = given.number("--pairs", 10000);
     if (fs::exists(out) && !fs::is_empty(out)) throw program::UsageError("--out", "a folder that is empty or not there yet", out.string());
@@ -102,9 +103,7 @@ int main(int count, char** arguments) {
                                        {{"--out", "DIR", "where the shards go: empty, or not there yet"},
                                         {"--pairs", "N", "in a shard (default 10000)"},
                                         {"--shuffle", "SEED", "mix the pairs (default: as they are listed)"},
-                                        {"--csv-separator", "CHARACTER", "of a table (default: a tab)"},
-                                        {"--csv-img-key", "NAME", "its column of paths (default filepath)"},
-                                        {"--csv-caption-key", "NAME", "its column of captions (default title)"}},
+                                        program::table_option_list[0], program::table_option_list[1], program::table_option_list[2]},
                                        run};
         const std::vector<std::string> words(arguments + std::min(count, 1), arguments + count);
         if (std::ranges::any_of(words, [](const std::string& word) { return word == "--help" || word == "-h"; })) {

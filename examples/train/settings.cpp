@@ -10,6 +10,8 @@
 #include <system_error>
 #include <utility>
 
+#include "../tandem/table_options.hpp"
+
 namespace training {
 
 namespace {
@@ -157,9 +159,7 @@ program::Command command(const std::vector<std::string>& models) {
              {"--val-data", "PATH", "pairs that are not trained on: retrieval is measured on them"},
              {"--dataset-type", "webdataset|csv|folder|synthetic", "what the data are (default: auto, by each path's ending; synthetic needs none)"},
              {"--train-num-samples", "N", "of a synthetic data set; any other is counted"},
-             {"--csv-separator", "CHARACTER", "of a table (default: a tab)"},
-             {"--csv-img-key", "NAME", "its column of paths (default filepath)"},
-             {"--csv-caption-key", "NAME", "its column of captions (default title)"},
+             program::table_option_list[0], program::table_option_list[1], program::table_option_list[2],
              {"--strict", "", "the first damaged sample ends the run"},
              {"--max-image-pixels", "N", "pixels of a picture, beyond which it is left out (0: never; default 178956970, as Pillow's)"},
              {"--batch-size", "N", "pairs in a process's memory at a time (default 64)"},
@@ -189,6 +189,7 @@ program::Command command(const std::vector<std::string>& models) {
              {"--lock-text", "", "leave the text tower as it is"},
              {"--aug-cfg", "SETTINGS", "scale=(0.9,1.0) ratio=(0.75,1.3333) hflip=0: what is cropped and mirrored"},
              {"--imagenet-val", "DIR", "a folder of classes, named as their folders: zero-shot accuracy is measured on it"},
+             {"--imagenet-names", "FILE", "what its classes are called: lines of folder<TAB>name"},
              {"--val-frequency", "EPOCHS", "between measurements on --val-data (0: never; default 1)"},
              {"--zeroshot-frequency", "EPOCHS", "between those on --imagenet-val (0: never; default 2)"},
              {"--save-frequency", "EPOCHS", "between checkpoints epoch_N.safetensors (0: none; default 1)"},
@@ -231,16 +232,6 @@ std::vector<std::string> as_words(int count, char** arguments) {
     return words;
 }
 
-void read_table_options(const Arguments& given, Settings& settings) {
-    settings.table.image_key = given.get("--csv-img-key", settings.table.image_key);
-    settings.table.caption_key = given.get("--csv-caption-key", settings.table.caption_key);
-    if (given.has("--csv-separator")) {
-        const std::string text = given.get("--csv-separator");
-        if (text != "\\t" && text.size() != 1) throw UsageError("--csv-separator", "one character, or \\t", text);
-        settings.table.separator = text == "\\t" ? '\t' : text[0];
-    }
-}
-
 Settings read_settings(const Arguments& given, const std::vector<std::string>& models) {
     Settings settings;
     constexpr std::size_t many = std::size_t{1} << 40;
@@ -259,7 +250,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.val_data = given.get("--val-data");
     settings.train_num_samples = given.number("--train-num-samples", 0, many);
     if (settings.dataset_type == "synthetic") settings.train_num_samples = std::max<std::size_t>(settings.train_num_samples, 1);
-    read_table_options(given, settings);
+    settings.table = program::table_options(given);
     settings.strict = given.has("--strict");
     settings.max_image_pixels = given.number("--max-image-pixels", settings.max_image_pixels, many, 0);
     if (settings.max_image_pixels == 0) settings.max_image_pixels = many;
@@ -309,6 +300,8 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
         throw UsageError("--lock-image-unlocked-groups", "--lock-image beside it", "none");
     read_augmentation(given.get("--aug-cfg"), settings);
     settings.imagenet_val = given.get("--imagenet-val");
+    settings.imagenet_names = given.get("--imagenet-names");
+    if (!settings.imagenet_names.empty() && settings.imagenet_val.empty()) throw UsageError("--imagenet-names", "--imagenet-val beside it", "none");
     settings.val_frequency = given.number("--val-frequency", settings.val_frequency, 1'000'000, 0);
     settings.zeroshot_frequency = given.number("--zeroshot-frequency", settings.zeroshot_frequency, 1'000'000, 0);
     settings.save_frequency = given.number("--save-frequency", settings.save_frequency, 1'000'000, 0);

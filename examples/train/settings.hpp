@@ -39,7 +39,7 @@ struct Settings {
     std::size_t max_image_pixels = td::DecodeOptions{}.pixel_limit;
     std::size_t save_frequency = 1, snapshot_steps = 100, log_every_n_steps = 100;
     bool save_most_recent = false, delete_previous_checkpoint = false, resume = false;
-    std::filesystem::path logs = "logs", imagenet_val;
+    std::filesystem::path logs = "logs", imagenet_val, imagenet_names;
     std::string name;
     std::size_t seed = 0, val_frequency = 1, zeroshot_frequency = 2;
     std::size_t shares = 0;
@@ -66,8 +66,5 @@ std::vector<std::string> as_words(int count, char** arguments);
 
 /// Throws UsageError, which names the option, for what is out of range or does not go together.
 Settings read_settings(const program::Arguments& given, const std::vector<std::string>& models);
-
-/// --csv-separator, --csv-img-key, --csv-caption-key.
-void read_table_options(const program::Arguments& given, Settings& settings);
 
 }  // namespace training

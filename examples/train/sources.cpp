@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdio>
-#include <filesystem>
 #include <map>
 #include <sstream>
 #include <string>
@@ -10,11 +9,8 @@
 namespace training {
 
 td::SampleList list_samples(const std::string& what, const Settings& settings) {
-    std::string type = settings.dataset_type;
-    if (type == "auto") {
-        const std::string ending = std::filesystem::path(what).extension().string();
-        type = ending == ".tar" ? "webdataset" : ending == ".csv" || ending == ".tsv" ? "csv" : "folder";
-    }
+    const std::string& type = settings.dataset_type;
+    if (type == "auto") return td::read_samples(what, settings.table, settings.strict);
     if (type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);
     if (type == "csv") return td::read_table(what, settings.table, settings.strict);
     return td::read_folder(what, settings.strict);

@@ -1,7 +1,6 @@
 #include "training.hpp"
 
 #include <initializer_list>
-#include <set>
 
 namespace training {
 
@@ -61,36 +60,6 @@ void Source::fetch(std::size_t index, td::Random& random, std::span<float> image
 std::map<std::string, std::string> Source::fingerprint() const {
     if (data != nullptr) return data->fingerprint();
     return {{"pairs", "synthetic, " + std::to_string(count)}};
-}
-
-ClassFolder read_classes(const fs::path& folder) {
-    ClassFolder found;
-    if (!fs::is_directory(folder)) throw td::Error("--imagenet-val", "a folder of classes", folder.string());
-    std::set<fs::path> folders;
-    std::error_code failed;
-    for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end; entry.increment(failed)) {
-        if (entry->is_directory(failed)) folders.insert(entry->path());
-    }
-    if (failed) throw td::Error("--imagenet-val", folder.string() + " cannot be read: " + failed.message());
-    for (const fs::path& of_class : folders) {
-        std::set<fs::path> pictures;
-        for (fs::directory_iterator entry(of_class, failed), end; !failed && entry != end; entry.increment(failed)) pictures.insert(entry->path());
-        if (failed) throw td::Error("--imagenet-val", of_class.string() + " cannot be read: " + failed.message());
-        for (const fs::path& picture : pictures) {
-            found.pictures.push_back(picture);
-            found.labels.push_back(found.classes.size());
-        }
-        std::string name = of_class.filename().string();
-        // ImageNet's folders are WordNet's numbers, ImageNet v2's are the classes': no prompt can be made of these.
-        const std::string digits = name.starts_with('n') && name.size() == 9 ? name.substr(1) : name;
-        if (digits.find_first_not_of("0123456789") == digits.npos)
-            throw td::Error("--imagenet-val", "folders that are named by what they show, since prompts are made of the names", of_class.string());
-        std::ranges::replace_if(name, [](char c) { return c == '_' || c == '-'; }, ' ');
-        found.classes.push_back(name);
-    }
-    if (found.classes.size() < 2 || found.pictures.empty())
-        throw td::Error("--imagenet-val", "a folder with a folder for each class, two or more", std::to_string(found.classes.size()) + " in " + folder.string());
-    return found;
 }
 
 void prepare_folder(const Settings& settings) {

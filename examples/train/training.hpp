@@ -22,6 +22,7 @@
 
 #include "../quickstart/embed_pictures.hpp"
 #include "../quickstart/preprocess.hpp"
+#include "../tandem/class_folder.hpp"
 #include "records.hpp"
 #include "settings.hpp"
 #include "sources.hpp"
@@ -38,14 +39,6 @@ inline std::atomic<bool> stop_asked = false;
 
 /// The run's tokenizer: that of --tokenizer, what lies beside --pretrained, or in the run's folder one that is learned from captions.
 td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& samples, std::size_t vocabulary);
-
-/// The classes of --imagenet-val and their pictures.
-struct ClassFolder {
-    std::vector<std::string> classes;
-    std::vector<fs::path> pictures;
-    std::vector<std::size_t> labels;
-};
-ClassFolder read_classes(const fs::path& folder);
 
 /// Throws UsageError where the run's folder holds another run; makes it.
 void prepare_folder(const Settings& settings);
@@ -121,7 +114,7 @@ public:
             if (validation_->size() < 2) throw td::Error("--val-data", "two pairs or more", std::to_string(validation_->size()));
         }
         const td::FaultCounts of_validation = validation_ ? validation_->faults() : td::FaultCounts{};
-        if (!settings_.imagenet_val.empty() && settings_.is_first_rank()) classes_ = read_classes(settings_.imagenet_val);
+        if (!settings_.imagenet_val.empty() && settings_.is_first_rank()) classes_ = program::read_classes("--imagenet-val", settings_.imagenet_val, settings_.imagenet_names.empty() ? std::map<std::string, std::string>{} : program::read_class_names(settings_.imagenet_names));
         const int code = train({.data = &data});
         if (settings_.ranks != nullptr) share_damage(data, *settings_.ranks);
         if (settings_.is_first_rank()) report_faults("training", data.faults(), faults);
@@ -377,7 +370,7 @@ private:
     Model model_;
     std::optional<td::AnyTokenizer> tokenizer_;
     std::optional<td::Dataset> validation_;
-    ClassFolder classes_;
+    program::ClassFolder classes_;
     td::Preprocess recipe_;
     td::DecodeOptions decode_;
     Scalars measured_;  // the last of each

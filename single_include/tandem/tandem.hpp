@@ -251,6 +251,9 @@ SampleList read_table(const std::filesystem::path& path, const TableOptions& opt
 /// same name beside them. A picture without one is left out and counted, as is a folder in it that cannot be read. Links to folders are not followed.
 SampleList read_folder(const std::filesystem::path& folder, bool strict = false);
 
+/// Whichever of these a name means by its ending: .tar shards, whose names are expanded; .csv or .tsv a table; any other a folder.
+SampleList read_samples(const std::string& what, const TableOptions& table = {}, bool strict = false);
+
 /// The captions of a sample: one or more. Throws Error where they cannot be read.
 std::vector<std::string> captions_of(const SampleList& list, std::size_t index);
 
@@ -10210,6 +10213,14 @@ constexpr std::size_t training_bytes(const auto& config) {
     return detail::whole_cost(config).training() * sizeof(C);
 }
 
+/// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a
+/// rank keeps, and embeddings. Besides go some hundred bytes by which ranks compare what they see.
+template <class C = float>
+constexpr std::size_t exchanged_bytes(const auto& config, std::size_t ranks, std::size_t batch) {
+    const std::size_t learned = config.logit_bias ? 2 : 1;  // the scalars of the loss, which every rank has for itself
+    return 2 * (ranks - 1) * (parameter_count(config) - learned + batch * config.embedding) * sizeof(C) / ranks;
+}
+
 /// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.
 template <class C = float>
 constexpr std::size_t inference_bytes(const auto& config) {
@@ -15958,20 +15969,40 @@ double f1_score(std::size_t hits, std::size_t found, std::size_t there);
 
 namespace tandem::inline TANDEM_ABI {
 
-/// The share of queries i whose match, item first + i, is among the k items of the highest score[i, ·]: its expectation when ties
-/// are broken at random, so that identical items neither help nor hurt.
-template <Real T>
-double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k, std::size_t first = 0) {
+/// Which items match a query, one or more: several captions of a picture.
+using Matches = std::span<const std::size_t>;
+
+/// The share of queries i of which one of the matches is among the k items of the highest score[i, ·]: its expectation when ties are broken at random, so
+/// that identical items neither help nor hurt. matches_of(i) lists those of query i. Throws Error for a query without one.
+template <Real T, class MatchesOf>
+double recall_at_any(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k, const MatchesOf& matches_of) {
     double found = 0;
     for (std::size_t i = 0; i < scores.extent(0); ++i) {
         const auto row = scores[i].elements();
-        const T match = row[first + i];
-        const auto higher = std::count_if(row.begin(), row.end(), [&](T score) { return score > match; });
-        const auto ties = std::count(row.begin(), row.end(), match);
-        const double places = static_cast<double>(k) - static_cast<double>(higher);
-        found += std::clamp(places / static_cast<double>(std::max<std::ptrdiff_t>(ties, 1)), 0.0, 1.0);
+        const Matches matches = matches_of(i);
+        if (matches.empty()) throw Error("recall_at_any", "a match for every query", "none for query " + std::to_string(i));
+        T best = row[matches[0]];
+        for (const std::size_t match : matches) best = std::max(best, row[match]);
+        const auto count = [&](const auto& holds) { return static_cast<double>(std::count_if(row.begin(), row.end(), holds)); };
+        const double higher = count([&](T score) { return score > best; }), ties = count([&](T score) { return score == best; });
+        const auto right = static_cast<double>(std::ranges::count_if(matches, [&](std::size_t match) { return row[match] == best; }));
+        const double places = std::clamp(static_cast<double>(k) - higher, 0.0, ties);
+        // None of the places falls to a match: places of the wrong ones in a row.
+        double none = 1;
+        for (double taken = 0; taken < places; ++taken) none *= std::max(0.0, ties - right - taken) / (ties - taken);
+        found += 1 - none;
     }
     return scores.extent(0) == 0 ? 0.0 : found / static_cast<double>(scores.extent(0));
+}
+
+/// The same where the match of query i is item first + i, and no other.
+template <Real T>
+double recall_at(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size_t k, std::size_t first = 0) {
+    std::size_t match = 0;
+    return recall_at_any(scores, k, [&](std::size_t i) {
+        match = first + i;
+        return Matches(&match, 1);
+    });
 }
 
 /// The k items of the highest scores, best first; the first of equal ones first.
@@ -19368,6 +19399,13 @@ TANDEM_INLINE SampleList read_folder(const std::filesystem::path& folder, bool s
     }
     list.digest = digest.value();
     return list;
+}
+
+TANDEM_INLINE SampleList read_samples(const std::string& what, const TableOptions& table, bool strict) {
+    const std::string ending = std::filesystem::path(what).extension().string();
+    if (ending == ".tar") return read_shards(expand_names(what), strict);
+    if (ending == ".csv" || ending == ".tsv") return read_table(what, table, strict);
+    return read_folder(what, strict);
 }
 
 TANDEM_INLINE std::vector<std::string> captions_of(const SampleList& list, std::size_t index) {
@@ -39834,6 +39872,207 @@ inline ApproximateIndex ApproximateIndex::load(const std::filesystem::path& path
 }  // namespace tandem::inline TANDEM_ABI
 
 #endif  // TANDEM_HNSW
+
+#if defined(TANDEM_NLOPT)
+
+// ---- tandem/tasks/linear_probe.hpp ----
+
+// A linear probe: how well classes can be told from embeddings that stay as they are. Needs NLopt (Debian: libnlopt-dev; CMake: tandem::nlopt).
+
+#include <nlopt.h>
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Rows [N, width] of which the classes are known, each below `classes`.
+struct LabelledRows {
+    std::span<const float> rows;
+    std::span<const std::size_t> labels;
+    std::size_t width, classes;
+
+    /// Throws Error, which names `where`, unless there is a label for every row, and all are finite and below `classes`.
+    void check(const char* where) const;
+};
+
+/// Multinomial logistic regression: the weights W [classes, width] and offsets b that minimise Σ −log softmax(W x + b)[label] + |W|² / (2 C), which is
+/// scikit-learn's LogisticRegression(C = C), with which Radford et al. 2021 (section 3.2, A.3) probe CLIP. The sums are in double and do not depend on
+/// the threads.
+class LinearProbe {
+public:
+    /// By NLopt's L-BFGS (Nocedal 1980; Liu, Nocedal 1989), at most a thousand evaluations, from `begin` if it is given. Throws Error for rows that do
+    /// not fit, fewer than two classes, and a strength C that is not above 0.
+    static LinearProbe fit(const LabelledRows& known, double strength, const LinearProbe* begin = nullptr);
+
+    std::size_t width() const { return width_; }
+    std::size_t classes() const { return classes_; }
+    double strength() const { return strength_; }
+
+    /// W x + b for rows [N, width]. Throws Error for what is no whole row.
+    Tensor<float, Shape<dynamic, dynamic>> scores(std::span<const float> rows) const;
+
+    /// What fit() minimises, at these weights; and its slopes by weights and offsets, if there is room for them.
+    double objective(const LabelledRows& known, std::span<double> slopes = {}) const;
+
+private:
+    LinearProbe(std::size_t width, std::size_t classes, double strength)
+        : width_(width), classes_(classes), strength_(strength), weights_((width + 1) * classes) {}
+
+    static double objective(const LabelledRows& known, double strength, const double* weights, double* slopes);
+
+    std::size_t width_, classes_;
+    double strength_;
+    std::vector<double> weights_;  // [classes, width], and offsets behind them
+};
+
+/// A strength C that was tried, and the share of right answers among the rows it was chosen by.
+struct StrengthTried {
+    double strength, accuracy;
+};
+
+/// The strength, of 96 steps between 10⁻⁶ and 10⁶, whose probe of `known` is right most often about `validation`: seven are tried, then the middles of the
+/// intervals beside the best one, until steps are an eighth of a decade (Radford et al. 2021, A.3). The first is the best; of equal ones the smallest.
+std::vector<StrengthTried> sweep_strength(const LabelledRows& known, const LabelledRows& validation);
+
+// Definitions. They are inline, as the component is not among what is compiled once.
+
+inline void LabelledRows::check(const char* where) const {
+    if (width == 0 || classes == 0 || rows.size() != labels.size() * width)
+        throw Error(where, "a label for every row of " + std::to_string(width), std::to_string(rows.size()) + " elements and " + std::to_string(labels.size()) + " labels");
+    if (const auto wrong = std::ranges::find_if(labels, [&](std::size_t label) { return label >= classes; }); wrong != labels.end())
+        throw Error(where, "labels below " + std::to_string(classes), std::to_string(*wrong));
+    if (!std::ranges::all_of(rows, [](float value) { return std::isfinite(value); })) throw Error(where, "finite rows", "infinities or NaN among them");
+}
+
+namespace detail {
+
+/// Rows that are in memory as double, with their scores, at a time.
+inline constexpr std::size_t probe_rows = 8192;
+
+/// scores [rows, classes] of rows in double.
+inline void probe_scores(std::span<const double> rows, std::size_t width, std::size_t classes, const double* weights, std::vector<double>& scores) {
+    const std::size_t count = rows.size() / width;
+    scores.resize(count * classes);
+    kernels::gemm<double>(count, classes, width, kernels::row_major(rows.data(), width), kernels::row_major(weights, width).transposed(), scores.data(), classes);
+    for (std::size_t i = 0; i < count; ++i) {
+        for (std::size_t c = 0; c < classes; ++c) scores[i * classes + c] += weights[classes * width + c];
+    }
+}
+
+}  // namespace detail
+
+inline double LinearProbe::objective(const LabelledRows& known, double strength, const double* weights, double* slopes) {
+    const std::size_t width = known.width, classes = known.classes, matrix = classes * width;
+    double value = 0;
+    for (std::size_t i = 0; i < matrix; ++i) value += weights[i] * weights[i] / (2 * strength);
+    if (slopes != nullptr) {
+        for (std::size_t i = 0; i < matrix; ++i) slopes[i] = weights[i] / strength;
+        std::fill_n(slopes + matrix, classes, 0.0);
+    }
+    std::vector<double> rows, scores, losses;
+    for (std::size_t first = 0; first < known.labels.size(); first += detail::probe_rows) {
+        const std::size_t count = std::min(detail::probe_rows, known.labels.size() - first);
+        const auto part = known.rows.subspan(first * width, count * width);
+        rows.assign(part.begin(), part.end());
+        detail::probe_scores(rows, width, classes, weights, scores);
+        losses.resize(count);
+        // Scores become probabilities, less 1 for the right one.
+        parallel_for(count, 64, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::span<double> of_row = std::span(scores).subspan(i * classes, classes);
+                const double largest = *std::ranges::max_element(of_row), right = of_row[known.labels[first + i]];
+                double sum = 0;
+                for (double& score : of_row) sum += score = std::exp(score - largest);
+                for (double& score : of_row) score /= sum;
+                of_row[known.labels[first + i]] -= 1;
+                losses[i] = largest + std::log(sum) - right;
+            }
+        });
+        for (const double loss : losses) value += loss;
+        if (slopes == nullptr) continue;
+        kernels::gemm<double>(classes, width, count, kernels::row_major(std::as_const(scores).data(), classes).transposed(),
+                              kernels::row_major(std::as_const(rows).data(), width), slopes, width, true);
+        for (std::size_t i = 0; i < count; ++i) {
+            for (std::size_t c = 0; c < classes; ++c) slopes[matrix + c] += scores[i * classes + c];
+        }
+    }
+    return value;
+}
+
+inline double LinearProbe::objective(const LabelledRows& known, std::span<double> slopes) const {
+    known.check("LinearProbe::objective");
+    if (known.width != width_ || known.classes != classes_ || (!slopes.empty() && slopes.size() != weights_.size()))
+        throw Error("LinearProbe::objective", "rows, classes and slopes of this probe", "others");
+    return objective(known, strength_, weights_.data(), slopes.empty() ? nullptr : slopes.data());
+}
+
+inline LinearProbe LinearProbe::fit(const LabelledRows& known, double strength, const LinearProbe* begin) {
+    known.check("LinearProbe::fit");
+    if (known.classes < 2 || known.labels.empty()) throw Error("LinearProbe::fit", "rows of two classes or more", std::to_string(known.labels.size()) + " rows, " + std::to_string(known.classes) + " classes");
+    if (!(strength > 0 && std::isfinite(strength))) throw Error("LinearProbe::fit", "a strength above 0", std::to_string(strength));
+    LinearProbe probe(known.width, known.classes, strength);
+    if (begin != nullptr && begin->weights_.size() == probe.weights_.size()) probe.weights_ = begin->weights_;
+    struct Problem {
+        const LabelledRows& known;
+        double strength;
+    } problem{known, strength};
+    const std::unique_ptr<nlopt_opt_s, decltype(&nlopt_destroy)> optimizer(nlopt_create(NLOPT_LD_LBFGS, static_cast<unsigned>(probe.weights_.size())), &nlopt_destroy);
+    if (optimizer == nullptr) throw Error("LinearProbe::fit", "weights that NLopt has memory for", std::to_string(probe.weights_.size()));
+    nlopt_set_min_objective(
+        optimizer.get(),
+        [](unsigned, const double* weights, double* slopes, void* data) {
+            const Problem& of = *static_cast<const Problem*>(data);
+            return objective(of.known, of.strength, weights, slopes);
+        },
+        &problem);
+    nlopt_set_ftol_rel(optimizer.get(), 1e-12);
+    nlopt_set_maxeval(optimizer.get(), 1000);
+    double value = 0;
+    // It ends in what it calls a failure where rounding leaves it no lower value to find; the weights are the best ones then, too.
+    const nlopt_result result = nlopt_optimize(optimizer.get(), probe.weights_.data(), &value);
+    if (result == NLOPT_OUT_OF_MEMORY || result == NLOPT_INVALID_ARGS || !std::isfinite(value))
+        throw Error("LinearProbe::fit", "an optimum", std::string(nlopt_result_to_string(result)));
+    return probe;
+}
+
+inline Tensor<float, Shape<dynamic, dynamic>> LinearProbe::scores(std::span<const float> rows) const {
+    if (rows.size() % width_ != 0) throw Error("LinearProbe::scores", "whole rows of " + std::to_string(width_), std::to_string(rows.size()) + " elements");
+    Tensor<float, Shape<dynamic, dynamic>> all(rows.size() / width_, classes_);
+    std::vector<double> part, found;
+    for (std::size_t first = 0; first < all.extent(0); first += detail::probe_rows) {
+        const auto some = rows.subspan(first * width_, std::min(detail::probe_rows, all.extent(0) - first) * width_);
+        part.assign(some.begin(), some.end());
+        detail::probe_scores(part, width_, classes_, weights_.data(), found);
+        std::ranges::transform(found, all[first].data(), [](double score) { return static_cast<float>(score); });
+    }
+    return all;
+}
+
+inline std::vector<StrengthTried> sweep_strength(const LabelledRows& known, const LabelledRows& validation) {
+    validation.check("sweep_strength");
+    std::map<int, double> tried;  // by eighths of a decade
+    std::unique_ptr<LinearProbe> last;
+    const auto strength_of = [](int eighths) { return std::pow(10.0, eighths / 8.0); };
+    const auto try_it = [&](int eighths) {
+        if (eighths < -48 || eighths > 48 || tried.contains(eighths)) return;
+        last = std::make_unique<LinearProbe>(LinearProbe::fit(known, strength_of(eighths), last.get()));
+        tried[eighths] = score_zero_shot(last->scores(validation.rows), validation.labels).top1;
+    };
+    const auto best = [&] { return std::ranges::max_element(tried, {}, [](const auto& one) { return one.second; })->first; };
+    for (int eighths = -48; eighths <= 48; eighths += 16) try_it(eighths);
+    for (int step = 8; step >= 1; step /= 2) {
+        const int middle = best();
+        try_it(middle - step);
+        try_it(middle + step);
+    }
+    std::vector<StrengthTried> found{{strength_of(best()), tried[best()]}};
+    for (const auto& [eighths, accuracy] : tried) {
+        if (eighths != best()) found.push_back({strength_of(eighths), accuracy});
+    }
+    return found;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+#endif  // TANDEM_NLOPT
 
 #if defined(TANDEM_MPI)
 

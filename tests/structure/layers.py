@@ -28,6 +28,7 @@ THIRD_PARTY = [
     (r"png\.h|libpng.*/.*|pngconf\.h", r"images/.*", "only images knows libpng"),
     (r"webp/.*", r"images/webp\.hpp", "only images/webp.hpp knows libwebp"),
     (r"hnswlib/.*", r"tasks/approximate_index\.hpp", "only tasks/approximate_index.hpp knows hnswlib"),
+    (r"nlopt\.h(pp)?", r"tasks/linear_probe\.hpp", "only tasks/linear_probe.hpp knows NLopt"),
     (r"mpi\.h", r"train/mpi\.hpp", "only train/mpi.hpp knows MPI"),
     (r"utf8proc\.h", r"texts/.*", "only texts knows utf8proc"),
     (r"z(lib|conf)\.h", r"(files|texts)/.*", "only files and texts know zlib"),

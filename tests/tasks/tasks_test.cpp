@@ -34,6 +34,18 @@ TEST_CASE("recall: the match must be among the k best, ties are broken at random
     Matrix broken(2, 2);
     broken.fill(std::numeric_limits<float>::quiet_NaN());
     CHECK(td::recall_at(broken, 0) == 0.0);
+    // Several matches: any will do; of four equal items two are right, so the first place is right in half of the cases, two places in 5 of 6.
+    const std::vector<std::size_t> first{0, 2}, ends{0, 3};
+    const auto any = [](const std::vector<std::size_t>& matches) { return [&](std::size_t) { return td::Matches(matches); }; };
+    td::Tensor<float, td::Shape<td::dynamic, td::dynamic>> row(1, 4);
+    row.fill(1);
+    CHECK(td::recall_at_any(row, 1, any(ends)) == Approx(0.5));
+    CHECK(td::recall_at_any(row, 2, any(ends)) == Approx(5.0 / 6));
+    CHECK(td::recall_at_any(row, 3, any(ends)) == 1.0);
+    row(0, 0) = 0, row(0, 1) = 3, row(0, 2) = 2;
+    CHECK(td::recall_at_any(row, 1, any(first)) == 0.0);
+    CHECK(td::recall_at_any(row, 2, any(first)) == 1.0);
+    CHECK_THROWS_WITH(td::recall_at_any(row, 2, any({})), "recall_at_any: expected a match for every query, found none for query 0");
 }
 
 TEST_CASE("best matches come best first") {

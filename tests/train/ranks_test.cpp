@@ -180,6 +180,26 @@ TEST_CASE("a gradient in shares is the batch's") {
         whole, in_shares);
 }
 
+TEST_CASE("a step sends as many bytes as is told beforehand") {
+    // Of widths that fill panels: nothing is sent that is no parameter.
+    static constexpr td::ClipConfig filled{
+        .vision = td::VitConfig{.image = 32, .patch = 8, .width = 64, .layers = 2, .heads = 2},
+        .text = td::TextConfig{.vocabulary = 64, .context = 8, .width = 64, .layers = 2, .heads = 2},
+        .embedding = 64};
+    constexpr std::size_t steps = 50;
+    for (const std::size_t size : {2, 4, 8}) {
+        const auto sent = [&](std::size_t count) {
+            ThreadRanks all(size);
+            all.run([&](td::Ranks& rank) {
+                td::Clip<filled> model{td::Seed{5}};
+                td::Trainer{model, td::AdamW{}, td::ConstantRate{}, td::InfoNce{}, td::TrainerOptions{.batch = 8, .ranks = &rank, .steps = count, .log = nullptr}}.fit(toy::Pairs{});
+            });
+            return static_cast<double>(all.sent_bytes());
+        };
+        CHECK((sent(steps + 1) - sent(1)) / steps / static_cast<double>(size) == Approx(td::exchanged_bytes(filled, size, 8)).epsilon(0.002));
+    }
+}
+
 TEST_CASE("a snapshot of four ranks goes on with two, and alone") {
     td::TrainerOptions options{.batch = 8, .shares = 4, .steps = 20, .seed = td::Seed{4}};
     const std::vector<float> expected = weights_of_run<toy::config>(1, options);

@@ -68,6 +68,9 @@ SampleList read_table(const std::filesystem::path& path, const TableOptions& opt
 /// same name beside them. A picture without one is left out and counted, as is a folder in it that cannot be read. Links to folders are not followed.
 SampleList read_folder(const std::filesystem::path& folder, bool strict = false);
 
+/// Whichever of these a name means by its ending: .tar shards, whose names are expanded; .csv or .tsv a table; any other a folder.
+SampleList read_samples(const std::string& what, const TableOptions& table = {}, bool strict = false);
+
 /// The captions of a sample: one or more. Throws Error where they cannot be read.
 std::vector<std::string> captions_of(const SampleList& list, std::size_t index);
 

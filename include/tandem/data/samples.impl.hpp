@@ -365,6 +365,13 @@ TANDEM_INLINE SampleList read_folder(const std::filesystem::path& folder, bool s
     return list;
 }
 
+TANDEM_INLINE SampleList read_samples(const std::string& what, const TableOptions& table, bool strict) {
+    const std::string ending = std::filesystem::path(what).extension().string();
+    if (ending == ".tar") return read_shards(expand_names(what), strict);
+    if (ending == ".csv" || ending == ".tsv") return read_table(what, table, strict);
+    return read_folder(what, strict);
+}
+
 TANDEM_INLINE std::vector<std::string> captions_of(const SampleList& list, std::size_t index) {
     const Sample& sample = list.samples[index];
     if (sample.text_size == 0) return list.texts[sample.texts];

@@ -98,6 +98,14 @@ constexpr std::size_t training_bytes(const auto& config) {
     return detail::whole_cost(config).training() * sizeof(C);
 }
 
+/// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a
+/// rank keeps, and embeddings. Besides go some hundred bytes by which ranks compare what they see.
+template <class C = float>
+constexpr std::size_t exchanged_bytes(const auto& config, std::size_t ranks, std::size_t batch) {
+    const std::size_t learned = config.logit_bias ? 2 : 1;  // the scalars of the loss, which every rank has for itself
+    return 2 * (ranks - 1) * (parameter_count(config) - learned + batch * config.embedding) * sizeof(C) / ranks;
+}
+
 /// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.
 template <class C = float>
 constexpr std::size_t inference_bytes(const auto& config) {
