@@ -32,7 +32,7 @@ for ((round = 0; round < rounds; ++round)); do
     share=(--batch-size $((batch / ranks)) --shares "$ranks")
     "$program" "${options[@]}" --batch-size "$batch" --name "whole$round" >/dev/null 2>&1
     "$program" "${options[@]}" "${share[@]}" --accum-freq "$ranks" --name "one$round" >/dev/null 2>&1
-    mpirun -np "$ranks" "$program" "${options[@]}" "${share[@]}" --name "ranks$round" >/dev/null 2>&1
+    mpirun -np "$ranks" --use-hwthread-cpus --map-by slot:PE=1 "$program" "${options[@]}" "${share[@]}" --name "ranks$round" >/dev/null 2>&1
     rate "whole$round" >>"$folder/whole.rates"
     rate "one$round" >>"$folder/one.rates"
     rate "ranks$round" >>"$folder/ranks.rates"

@@ -13,7 +13,13 @@ if [[ ${1:-} == make_shards ]]; then
 elif [[ ${1:-} == -np ]]; then
     [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || { echo "train.sh: -np: expected a number of processes, found ${2:-none}" >&2; exit 2; }
     packages=(libopenmpi-dev openmpi-bin)
-    launcher=(mpirun -np "$2")
+    # Open MPI would give each of two processes one core, however many there are.
+    cores=$(nproc)
+    if (($2 <= cores)); then
+        launcher=(mpirun -np "$2" --use-hwthread-cpus --map-by "slot:PE=$((cores / $2))")
+    else
+        launcher=(mpirun -np "$2" --oversubscribe --bind-to none)
+    fi
     # As root mpirun refuses, unless it is told twice.
     ((EUID != 0)) || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     shift 2

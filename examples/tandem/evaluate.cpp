@@ -101,12 +101,7 @@ Labelled some_of(const Labelled& all, const std::vector<std::size_t>& places) {
 
 nlohmann::ordered_json accuracy(const Scores& scores, const std::vector<std::size_t>& labels) {
     const td::ZeroShotScore score = td::score_zero_shot(scores, std::span<const std::size_t>(labels));
-    std::size_t in_five = 0;
-    for (std::size_t i = 0; i < labels.size(); ++i) {
-        const auto best = td::best_matches<float>(scores[i].elements(), 5);
-        in_five += std::ranges::find(best, labels[i]) != best.end() ? 1 : 0;
-    }
-    return {{"top1", score.top1}, {"top5", static_cast<double>(in_five) / static_cast<double>(labels.size())}, {"mean_per_class", score.macro}};
+    return {{"top1", score.top1}, {"top5", score.top5}, {"mean_per_class", score.macro}};
 }
 
 /// The probe whose strength does best on a fifth of each class's pictures, fitted to all of them.
@@ -124,6 +119,10 @@ nlohmann::ordered_json probe(const Labelled& training, const Labelled& test, std
 
 /// Probes of some pictures a class, drawn several times.
 nlohmann::ordered_json few_shot(const Labelled& training, const Labelled& test, std::size_t classes, std::size_t shots, std::size_t draws, double strength) {
+    std::vector<std::size_t> there(classes);
+    for (const std::size_t label : training.labels) ++there[label];
+    if (const std::size_t fewest = *std::ranges::min_element(there); fewest < shots)
+        throw td::Error("--shots", "at most as many pictures as every class of --probe has, " + std::to_string(fewest), std::to_string(shots));
     std::vector<double> found;
     for (std::size_t draw = 0; draw < draws; ++draw) {
         std::vector<std::size_t> order(training.labels.size()), taken(classes), places;

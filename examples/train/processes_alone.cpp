@@ -10,7 +10,7 @@
 namespace training {
 
 std::unique_ptr<td::Ranks> join_ranks() {
-    for (const char* const name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"}) {
+    for (const char* const name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
         const char* const size = std::getenv(name);
         if (size != nullptr && std::string(size) != "1")
             throw td::Error("mpirun", "a train that is built where MPI is (Debian: libopenmpi-dev), which " + std::string(size) + " processes need", "one without");

@@ -153,8 +153,8 @@ program::Command command(const std::vector<std::string>& models) {
             "with tokenizer/ (td::load opens them, and `tandem` where the architecture is the quickstart's or the zoo's), checkpoints/, log.jsonl (a line a report), TensorBoard's events, and report.html, which is "
             "rewritten as the run goes on. A run that is killed goes on with the same command and --resume latest, in the same bits as if nothing had "
             "happened. Samples that are damaged are left out and counted by cause and file. Under mpirun -np N (a power of two) as many processes train together: --batch-size is one's, "
-            "the batch N times as large, and the result the same bits as with other N of the same batch. Exit codes: 3 after SIGTERM, SIGINT or SIGUSR1 (saved, to be "
-            "resumed; mpirun passes on the last one), 4 where a rank was lost.",
+            "the batch N times as large, and the result the same bits as with another N of the same --batch-size and N times --accum-freq. All see the folder LOGS. Exit codes: 3 after SIGTERM, SIGINT or SIGUSR1 (saved, to be "
+            "resumed; mpirun passes on the last one, and gives a few seconds after the others), 4 where a rank did not answer.",
             {{"--train-data", "PATH", "shards (data/{000..099}.tar::more.tar), a table, or a folder of pictures with captions"},
              {"--val-data", "PATH", "pairs that are not trained on: retrieval is measured on them"},
              {"--dataset-type", "webdataset|csv|folder|synthetic", "what the data are (default: auto, by each path's ending; synthetic needs none)"},
@@ -319,7 +319,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
         throw UsageError("--name", "the name of a folder in --logs", settings.name);
     settings.seed = given.number("--seed", 0, many, 0);
     settings.shares = given.number("--shares", 0);
-    settings.rank_timeout = given.real("--rank-timeout", settings.rank_timeout, 1, 86400);
+    settings.rank_timeout = given.real("--rank-timeout", settings.rank_timeout, 2, 86400);
     return settings;
 }
 

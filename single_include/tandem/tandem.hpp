@@ -1392,7 +1392,7 @@ public:
     /// Of these, what was found damaged while it was fetched: causes by sample.
     std::map<std::size_t, std::string> damaged() const;
 
-    /// Leaves out what another process found damaged in the same samples.
+    /// Counts what another process found damaged in the same samples.
     void add_damaged(const std::map<std::size_t, std::string>& found);
 
     /// What training on these pairs depends on.
@@ -6335,11 +6335,17 @@ void gather(Ranks& ranks, std::span<T> all) {
 /// Every rank's text, in order.
 std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine);
 
+/// Memory for sums over ranks, which grows to what they need.
+template <class T>
+struct SumRoom {
+    std::vector<T> together{}, received{};
+};
+
 /// Adds up tensors of the same sizes over all ranks: a binary tree of neighbours, ((0 + 1) + (2 + 3)) + …, whose sums have the same bits on every
 /// rank, and are those of fewer ranks that add up as many neighbours themselves. Twice the tensors' bytes are sent, by recursive halving and doubling
 /// (Thakur, Rabenseifner, Gropp 2005, section 4.4). T is float or double.
 template <class T>
-void add_up(Ranks& ranks, std::span<const std::span<T>> tensors);
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room);
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -11338,7 +11344,8 @@ public:
         bool lock_image = false, lock_text = false;
         std::size_t shares = 1;  ///< see BatchParts
         Ranks* ranks = nullptr;
-        std::vector<std::unique_ptr<Clip>> sums{};  ///< of shares, beside the gradient itself
+        std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
+        SumRoom<C> room{};                       ///< for sums over ranks
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -11542,14 +11549,16 @@ public:
     /// models that normalise batches.
     ///
     /// With work.shares, sums are those of BatchParts, and parts are asked for in its order. With work.ranks, each computes its parts, all have
-    /// the embeddings of all, and the gradient, which is written anew, comes out the same everywhere; it is exchanged while a text tower that
+    /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that
     /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
     C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if (normalises_batches && ((part > 0 && part < count) || work.ranks != nullptr))
+        if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
+            throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
+        if (normalises_batches && part > 0 && part < count)
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
         if constexpr (trains && Call::fits) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
@@ -11703,12 +11712,12 @@ private:
         void next() {
             digits_ = digits_ - joined_sums() + 1;
             ++closed_;
-            if (work_.sums.size() + 1 < digits_) work_.sums.push_back(std::make_unique<Clip>());
+            if (work_.sums.size() + 1 < digits_) work_.sums.emplace_back();
             zero_parameters(under_way());
         }
 
     private:
-        Clip& sum(std::size_t i) { return i == 0 ? gradient_ : *work_.sums[i - 1]; }
+        Clip& sum(std::size_t i) { return i == 0 ? gradient_ : work_.sums[i - 1]; }
         std::size_t joined_sums() const { return static_cast<std::size_t>(std::countr_one(closed_)); }
 
         Clip& gradient_;
@@ -11725,7 +11734,6 @@ private:
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         const bool has_ranks = parts.ranks_count() > 1;
-        if (has_ranks) zero_parameters(gradient);
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         // Locked towers embed once.
@@ -11769,7 +11777,7 @@ private:
                 return rows;
             };
             ShareSums sums(gradient, work);
-            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower); };
+            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower, work.room); };
             std::future<void> exchanged;
             for (std::size_t i = 0; i < own; ++i) {
                 const std::size_t number = parts.part_at(own - 1 + i);
@@ -15981,7 +15989,7 @@ double recall_at_any(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size
         const auto row = scores[i].elements();
         const Matches matches = matches_of(i);
         if (matches.empty()) throw Error("recall_at_any", "a match for every query", "none for query " + std::to_string(i));
-        T best = row[matches[0]];
+        T best = -std::numeric_limits<T>::infinity();
         for (const std::size_t match : matches) best = std::max(best, row[match]);
         const auto count = [&](const auto& holds) { return static_cast<double>(std::count_if(row.begin(), row.end(), holds)); };
         const double higher = count([&](T score) { return score > best; }), ties = count([&](T score) { return score == best; });
@@ -16609,6 +16617,7 @@ Tensor<float, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic,
 /// How well cosines [images, classes] pick the labels.
 struct ZeroShotScore {
     double top1 = 0;   ///< share of images whose highest cosine is their label's
+    double top5 = 0;   ///< share of images whose label's cosine is among the five highest
     double macro = 0;  ///< the mean over classes of each class's own share
     std::vector<std::size_t> predicted;
 };
@@ -16628,6 +16637,11 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
         score.predicted.push_back(best);
         ++seen.at(labels[i]);
         if (best == labels[i]) ++right[best];
+        const auto before = std::count_if(row.begin(), row.end(), [&, c = std::size_t{0}](T value) mutable {
+            const std::size_t place = c++;
+            return value > row[labels[i]] || (value == row[labels[i]] && place < labels[i]);
+        });
+        score.top5 += before < 5 ? 1 : 0;
     }
     double present = 0;
     for (std::size_t c = 0; c < classes; ++c) {
@@ -16637,6 +16651,7 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
         score.macro += static_cast<double>(right[c]) / static_cast<double>(seen[c]);
     }
     score.top1 /= std::max<double>(1.0, static_cast<double>(labels.size()));
+    score.top5 /= std::max<double>(1.0, static_cast<double>(labels.size()));
     score.macro /= std::max(1.0, present);
     return score;
 }
@@ -18306,8 +18321,8 @@ struct TrainerOptions {
     /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
     /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
     std::size_t micro_batch = 0;
-    /// Ranks that compute a batch together, all with the same data, model and options: each has its parts of the batch in memory, the first one
-    /// reports, evaluates and saves. A run is bounded by steps or epochs.
+    /// Ranks that compute a batch together, all with the same data, model and options, the path of a snapshot that all can read among them: each has
+    /// its parts of the batch in memory, the first one reports, evaluates and saves. A run is bounded by steps or epochs.
     Ranks* ranks = nullptr;
     /// How a batch's gradient is added up: see BatchParts. Runs with as many shares, and the same batch and micro_batch, end in the same bits whatever
     /// the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
@@ -18426,10 +18441,12 @@ private:
 
     [[gnu::cold]] void check(std::size_t size) const {
         options_.check(least_pairs<L>, size);
+        if (Model::normalises_batches && options_.parts().ranks_count() > 1)
+            throw Error("TrainerOptions.ranks", "one, since this model normalises batches as a whole", std::to_string(options_.ranks->size()));
+        if (Model::normalises_batches && options_.parts().shares > 1)
+            throw Error("TrainerOptions.shares", "1, since this model normalises batches as a whole", std::to_string(options_.shares));
         if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
-        if (Model::normalises_batches && options_.ranks != nullptr)
-            throw Error("TrainerOptions.ranks", "none, since this model normalises batches as a whole", std::to_string(options_.ranks->size()));
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -18604,10 +18621,12 @@ private:
                 if (options_.log != nullptr) options_.report(report);
                 if (report_hook_ && options_.is_first_rank()) report_hook_(report);
             }
-            if (hook_ && options_.is_first_rank() && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+            if (options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+                // What is evaluated, and saved as it is evaluated, all ranks have.
+                if (parts_.ranks != nullptr) compare_weights();
                 // Who stops a run may not wait until it has been evaluated.
                 if (is_stopped() && !options_.snapshot.empty()) save();
-                hook_(model_, run_);
+                if (hook_ && options_.is_first_rank()) hook_(model_, run_);
                 ended = ended || is_stopped();
             }
             if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
@@ -18642,6 +18661,10 @@ private:
     [[gnu::cold]] void meet() {
         RunInputs all = inputs_;
         all.emplace_back("step", std::to_string(run_.step));
+        // When they compare what they have.
+        all.emplace_back("snapshot", options_.snapshot.empty() ? "no" : "yes");
+        all.emplace_back("snapshot_every", std::to_string(options_.snapshot_every));
+        all.emplace_back("evaluate_every", std::to_string(options_.evaluate_every));
         all.emplace_back("weights", digest_of_weights().text());
         detail::check_ranks(*parts_.ranks, all);
         Sight mine;
@@ -18651,11 +18674,11 @@ private:
 
     [[gnu::cold]] Digest digest_of_weights() const {
         Digest weights;
-        for_each_parameter(
-            [&](const ParameterName&, const auto& tensor) {
-                weights.add(std::span<const typename std::remove_cvref_t<decltype(tensor)>::element>(tensor.elements()));
-            },
-            std::as_const(model_));
+        const auto add = [&](const ParameterName&, const auto& tensor) {
+            weights.add(std::span<const typename std::remove_cvref_t<decltype(tensor)>::element>(tensor.elements()));
+        };
+        for_each_parameter(add, std::as_const(model_));
+        if (average_) for_each_parameter(add, std::as_const(*average_));
         return weights;
     }
 
@@ -18674,14 +18697,17 @@ private:
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
+    /// Throws Error unless all ranks have the same weights, and the same average of them.
+    [[gnu::cold]] void compare_weights() {
+        const auto weights = of_all(digest_of_weights().value());
+        const auto other = std::ranges::find_if(weights, [&](std::uint64_t of_rank) { return of_rank != weights[0]; });
+        if (other != weights.end())
+            throw Error("Trainer, step " + std::to_string(run_.step), "ranks with the same weights",
+                        "others on rank " + std::to_string(other - weights.begin()) + ": they are not saved");
+    }
+
     void save() {
-        if (parts_.ranks != nullptr) {
-            const auto weights = of_all(digest_of_weights().value());
-            const auto other = std::ranges::find_if(weights, [&](std::uint64_t of_rank) { return of_rank != weights[0]; });
-            if (other != weights.end())
-                throw Error("Trainer, step " + std::to_string(run_.step), "ranks with the same weights",
-                            "others on rank " + std::to_string(other - weights.begin()) + ": they are not saved");
-        }
+        if (parts_.ranks != nullptr) compare_weights();
         if (options_.is_first_rank()) save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         saved_step_ = run_.step;
     }
@@ -18796,8 +18822,10 @@ private:
         Sight sight;
         sight.loss = static_cast<double>(model_.loss_and_gradient(options_.batch, parts_.part, pairs, loss_, gradient_, work_));
         sight.norm = gradient_norm(gradient_, factor_);
-        sight.captions = captions.digest();
-        sight.pictures = pictures.digest();
+        if (parts_.ranks != nullptr) {
+            sight.captions = captions.digest();
+            sight.pictures = pictures.digest();
+        }
         sight.same_captions = least_pairs<L> > 1 && captions.is_there();
         sight.same_pictures = least_pairs<L> > 1 && pictures.is_there();
         return sight;
@@ -30268,9 +30296,10 @@ void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
     for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
         Piece low{whole.begin, whole.begin + whole.size() / 2}, high{low.end, whole.end};
         if ((ranks.rank() & distance) != 0) std::swap(low, high);
-        received.resize(low.size());
-        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(std::span<T>(received)));
-        add_to<T>(part(low), received);
+        if (received.size() < low.size()) received.resize(low.size());
+        const std::span<T> in = std::span(received).first(low.size());
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(in));
+        add_to<T>(part(low), in);
         kept.push_back(low);
         sent.push_back(high);
         whole = low;
@@ -30304,18 +30333,19 @@ TANDEM_INLINE std::vector<std::string> gather_texts(Ranks& ranks, const std::str
 }
 
 template <class T>
-void add_up(Ranks& ranks, std::span<const std::span<T>> tensors) {
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room) {
     // Small ones go together: a message costs more than they do.
     constexpr std::size_t small = 16384;
-    std::vector<T> together, received;
+    std::vector<T>& together = room.together;
+    together.clear();
     for (const std::span<T> tensor : tensors) {
         if (tensor.size() < small) together.insert(together.end(), tensor.begin(), tensor.end());
     }
-    detail::add_up_one<T>(ranks, together, received);
+    detail::add_up_one<T>(ranks, together, room.received);
     auto from = together.begin();
     for (const std::span<T> tensor : tensors) {
         if (tensor.size() >= small) {
-            detail::add_up_one<T>(ranks, tensor, received);
+            detail::add_up_one<T>(ranks, tensor, room.received);
         } else {
             std::copy_n(from, tensor.size(), tensor.begin());
             from += static_cast<std::ptrdiff_t>(tensor.size());
@@ -30326,8 +30356,8 @@ void add_up(Ranks& ranks, std::span<const std::span<T>> tensors) {
 #if defined(TANDEM_COMPILED)
 template void detail::add_tensors<float>(std::span<const std::span<float>>, std::span<const std::span<float>>);
 template void detail::add_tensors<double>(std::span<const std::span<double>>, std::span<const std::span<double>>);
-template void add_up<float>(Ranks&, std::span<const std::span<float>>);
-template void add_up<double>(Ranks&, std::span<const std::span<double>>);
+template void add_up<float>(Ranks&, std::span<const std::span<float>>, SumRoom<float>&);
+template void add_up<double>(Ranks&, std::span<const std::span<double>>, SumRoom<double>&);
 #endif
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -39902,6 +39932,14 @@ public:
     /// not fit, fewer than two classes, and a strength C that is not above 0.
     static LinearProbe fit(const LabelledRows& known, double strength, const LinearProbe* begin = nullptr);
 
+    /// A probe that has weights already: W [classes, width], and b behind it. Throws Error for another number of them.
+    LinearProbe(std::size_t width, std::size_t classes, double strength, std::vector<double> weights)
+        : width_(width), classes_(classes), strength_(strength), weights_(std::move(weights)) {
+        if (weights_.size() != (width + 1) * classes)
+            throw Error("LinearProbe", std::to_string((width + 1) * classes) + " weights", std::to_string(weights_.size()));
+    }
+
+    std::span<const double> weights() const { return weights_; }
     std::size_t width() const { return width_; }
     std::size_t classes() const { return classes_; }
     double strength() const { return strength_; }
@@ -39913,9 +39951,6 @@ public:
     double objective(const LabelledRows& known, std::span<double> slopes = {}) const;
 
 private:
-    LinearProbe(std::size_t width, std::size_t classes, double strength)
-        : width_(width), classes_(classes), strength_(strength), weights_((width + 1) * classes) {}
-
     static double objective(const LabelledRows& known, double strength, const double* weights, double* slopes);
 
     std::size_t width_, classes_;
@@ -40008,19 +40043,29 @@ inline LinearProbe LinearProbe::fit(const LabelledRows& known, double strength, 
     known.check("LinearProbe::fit");
     if (known.classes < 2 || known.labels.empty()) throw Error("LinearProbe::fit", "rows of two classes or more", std::to_string(known.labels.size()) + " rows, " + std::to_string(known.classes) + " classes");
     if (!(strength > 0 && std::isfinite(strength))) throw Error("LinearProbe::fit", "a strength above 0", std::to_string(strength));
-    LinearProbe probe(known.width, known.classes, strength);
+    LinearProbe probe(known.width, known.classes, strength, std::vector<double>((known.width + 1) * known.classes));
     if (begin != nullptr && begin->weights_.size() == probe.weights_.size()) probe.weights_ = begin->weights_;
     struct Problem {
         const LabelledRows& known;
         double strength;
-    } problem{known, strength};
+        nlopt_opt optimizer;
+        std::exception_ptr thrown{};
+    };
     const std::unique_ptr<nlopt_opt_s, decltype(&nlopt_destroy)> optimizer(nlopt_create(NLOPT_LD_LBFGS, static_cast<unsigned>(probe.weights_.size())), &nlopt_destroy);
     if (optimizer == nullptr) throw Error("LinearProbe::fit", "weights that NLopt has memory for", std::to_string(probe.weights_.size()));
+    Problem problem{known, strength, optimizer.get()};
     nlopt_set_min_objective(
         optimizer.get(),
         [](unsigned, const double* weights, double* slopes, void* data) {
-            const Problem& of = *static_cast<const Problem*>(data);
-            return objective(of.known, of.strength, weights, slopes);
+            Problem& of = *static_cast<Problem*>(data);
+            // No exception passes through NLopt's C.
+            try {
+                return objective(of.known, of.strength, weights, slopes);
+            } catch (...) {
+                of.thrown = std::current_exception();
+                nlopt_force_stop(of.optimizer);
+                return std::numeric_limits<double>::infinity();
+            }
         },
         &problem);
     nlopt_set_ftol_rel(optimizer.get(), 1e-12);
@@ -40028,6 +40073,7 @@ inline LinearProbe LinearProbe::fit(const LabelledRows& known, double strength, 
     double value = 0;
     // It ends in what it calls a failure where rounding leaves it no lower value to find; the weights are the best ones then, too.
     const nlopt_result result = nlopt_optimize(optimizer.get(), probe.weights_.data(), &value);
+    if (problem.thrown) std::rethrow_exception(problem.thrown);
     if (result == NLOPT_OUT_OF_MEMORY || result == NLOPT_INVALID_ARGS || !std::isfinite(value))
         throw Error("LinearProbe::fit", "an optimum", std::string(nlopt_result_to_string(result)));
     return probe;
@@ -40091,7 +40137,9 @@ namespace tandem::inline TANDEM_ABI {
 
 /// The processes that mpirun has started. A thread of its own calls MPI, and nothing else may: it tells the next rank every half second that this one
 /// lives, so that a rank that computes, evaluates or saves for long is told from one that is gone. When one is gone, whoever misses it says so with
-/// its number, host and process, and ends all of them with exit code `lost`: started again, a run goes on from its last snapshot. Exchanges are polled.
+/// its number, host and process, and ends all of them with exit code `lost` (mpirun itself ends them where one is killed, and says so in its own
+/// words): started again, a run goes on from its last snapshot. Exchanges are polled. Where an exception may end the work of one rank, catch it inside of
+/// what this lives in, say what it says, and call abort(): the destructor ends all ranks, and nothing is said after it.
 class MpiRanks : public Ranks {
 public:
     /// Exit code of a run that lost a rank.
@@ -40111,6 +40159,13 @@ public:
             lock.unlock();
             thread_.join();
             throw Error("MpiRanks", "an MPI whose functions a thread may call (MPI_THREAD_FUNNELED)", "level " + std::to_string(level_));
+        }
+        for (const char* const name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+            const char* const launched = std::getenv(name);
+            if (launched == nullptr || std::strtoul(launched, nullptr, 10) == size()) continue;
+            lock.unlock();
+            end();
+            throw Error("mpirun", "the launcher of the MPI that this program is linked with, which would have started " + std::to_string(size_), std::string(launched) + " processes");
         }
         if (!std::has_single_bit(size())) {
             lock.unlock();
@@ -40132,10 +40187,10 @@ public:
     std::size_t rank() const override { return static_cast<std::size_t>(rank_); }
     std::size_t size() const override { return static_cast<std::size_t>(size_); }
 
-    /// Seconds: a rank of which nothing is heard for so long, killed, stopped or cut off, ends the run, as does one that lives and does not come to an
-    /// exchange. Throws Error for silence of less than a second, which a rank that is only busy keeps too.
-    void give_up_after(double silence, double absence = 1800) {
-        if (!(silence >= 1)) throw Error("MpiRanks::give_up_after", "a second or more", std::to_string(silence));
+    /// Seconds: a rank of which nothing is heard for longer, stopped or cut off, ends the run, as does one that lives and does not come to an exchange:
+    /// for as long as the first rank evaluates, the others wait. Throws Error for silence of less than two seconds, which a rank that is only busy keeps too.
+    void give_up_after(double silence, double absence = std::numeric_limits<double>::infinity()) {
+        if (!(silence >= 2)) throw Error("MpiRanks::give_up_after", "two seconds or more", std::to_string(silence));
         silence_ = silence;
         absence_ = absence;
     }
@@ -40148,15 +40203,15 @@ public:
         changed_.wait(lock, [&] { return !is_asked_; });
     }
 
-    /// Ends all ranks; this one with the code.
+    /// Ends all ranks; this one with the code, or 1 for 0.
     [[noreturn]] void abort(int code) {
-        abort_code_ = code;
+        abort_code_ = code != 0 ? code : EXIT_FAILURE;
         {
             const std::scoped_lock lock(mutex_);
             changed_.notify_all();
         }
         thread_.join();
-        std::_Exit(code);
+        std::_Exit(abort_code_);
     }
 
 private:
@@ -40237,7 +40292,7 @@ private:
         if (size_ == 1) return;
         const auto now = Clock::now();
         // A process that was stopped itself has heard nothing, and blames nobody.
-        if (now - asked_last_ > std::chrono::duration<double>(silence_ / 2)) heard_ = now;
+        if (now - asked_last_ > std::max<std::chrono::duration<double>>(std::chrono::duration<double>(silence_ / 2), 3 * beat_every)) heard_ = now;
         asked_last_ = now;
         int is_done = 1;
         if (now - told_ >= beat_every) {
@@ -40245,11 +40300,17 @@ private:
             if (is_done != 0) MPI_Isend(&beat_, 1, MPI_CHAR, (rank_ + 1) % size_, beat_tag, MPI_COMM_WORLD, &sent_);
             told_ = now;
         }
-        if (listening_ == MPI_REQUEST_NULL) MPI_Irecv(&heard_beat_, 1, MPI_CHAR, before(), beat_tag, MPI_COMM_WORLD, &listening_);
-        MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
-        if (is_done != 0) heard_ = now;
+        while (listen()) heard_ = now;
         const double silence = std::chrono::duration<double>(now - heard_).count();
         if (silence > silence_) lose(before(), "has not been heard for " + std::to_string(static_cast<int>(silence)) + " s");
+    }
+
+    /// Whether something has come from the rank before this one since it was asked last.
+    bool listen() {
+        if (listening_ == MPI_REQUEST_NULL) MPI_Irecv(&heard_beat_, 1, MPI_CHAR, before(), beat_tag, MPI_COMM_WORLD, &listening_);
+        int is_done = 0;
+        MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
+        return is_done != 0;
     }
 
     [[noreturn]] void lose(int rank, const std::string& what) {
@@ -40310,15 +40371,18 @@ private:
                 return is_done != 0;
             },
             -1);
-        if (listening_ != MPI_REQUEST_NULL) {
-            MPI_Cancel(&listening_);
-            MPI_Wait(&listening_, MPI_STATUS_IGNORE);
+        // What has been sent is received before MPI ends: the last of it is a farewell.
+        if (size_ > 1) {
+            const char farewell = 1;
+            if (sent_ != MPI_REQUEST_NULL) MPI_Wait(&sent_, MPI_STATUS_IGNORE);
+            MPI_Isend(&farewell, 1, MPI_CHAR, (rank_ + 1) % size_, beat_tag, MPI_COMM_WORLD, &sent_);
+            while (!listen() || heard_beat_ != farewell) std::this_thread::yield();
+            MPI_Wait(&sent_, MPI_STATUS_IGNORE);
         }
-        if (sent_ != MPI_REQUEST_NULL) MPI_Request_free(&sent_);
         MPI_Finalize();
     }
 
-    std::atomic<double> silence_ = 30, absence_ = 1800;
+    std::atomic<double> silence_ = 30, absence_ = std::numeric_limits<double>::infinity();
     int exceptions_;
     int rank_ = 0, size_ = 1, level_ = 0;
     std::vector<std::string> names_;

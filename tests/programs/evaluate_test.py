@@ -122,6 +122,7 @@ class Evaluate(ProgramCase):
             (["--classes", "test", "--shots", "3"], 2, "--shots: expected --probe beside it"),
             (["--classes", "test", "--probe", "train", "--shots", "3,x"], 2, "--shots: expected numbers above 0"),
             (["--classes", "test", "--probe", "test/stripes"], 1, "--probe: expected a folder with a folder for each class"),
+            (["--classes", "test", "--probe", "train", "--shots", "21"], 1, "--shots: expected at most as many pictures as every class of --probe has, 20, found 21"),
             (["--classes", "nowhere"], 1, "--classes: expected a folder of classes, found nowhere"),
             (["--pairs", "nowhere.tar"], 1, "nowhere.tar: cannot open"),
             (["--classes", "test", "--probe", "few"], 1, "--probe: expected the folders of --classes"),

@@ -79,6 +79,7 @@ class Ranks(TrainCase):
             self.assertEqual(*([{tag: value for tag, value in line.items() if tag not in times} for line in self.log(name)] for name in ("of1", f"of{count}")))
             said.append(re.sub(r"\S+ samples/s.*|logs/of\d", "", result.stderr))
             self.assertEqual(result.stdout.count("18 steps, loss"), 1)
+        self.run_ranks(16, "of16", accumulated=16, batch_size=2, epochs=1)
         # Once, with the damage that all ranks met.
         self.assertEqual(said, [said[0]] * 3)
         self.assertEqual(said[0].count("left out"), 2)
@@ -123,7 +124,7 @@ class Ranks(TrainCase):
             self.assertRegex(error, rf"rank {(rank + 1) % 4} \(.*, process \d+\): rank {rank} \(.*, process \d+\) has not been heard for \d s; the run ends, and goes on from its last snapshot")
             self.assert_all_end(name)
         # A rank that computes alone for longer than that is not one.
-        self.run_ranks(2, "busy", rank_timeout=1, val_data="val.tar", val_frequency=1)
+        self.run_ranks(2, "busy", rank_timeout=2, val_data="val.tar", val_frequency=1)
 
     def test_a_rank_that_is_cut_off_is_named(self):
         """In a network namespace of its own, whose link goes down; the launcher's own daemon is there too."""
@@ -171,6 +172,11 @@ class Ranks(TrainCase):
         self.assertRegex(error, r"stopped at step \d+ of 3000 and saved")
         self.assertEqual(process.returncode, 3, error)
         self.assert_all_end("signal")
+        # Where every step ends an epoch, ranks stop behind one that is evaluated.
+        process = self.start_and_wait_for_step(self.ranks(2, "each", epochs=500, batch_size=30, val_data="val.tar", log_every_n_steps=1, save_frequency=0), 3)
+        process.send_signal(signal.SIGUSR1)
+        error = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, 3, error)
 
     def test_ranks_with_other_data_or_options_and_what_all_find_wrong(self):
         one = self.command("mixed", batch_size=5, accum_freq=2)
@@ -178,10 +184,13 @@ class Ranks(TrainCase):
         result = subprocess.run([*MPIRUN, "-np", "1", *one, ":", "-np", "1", *other], capture_output=True, text=True, cwd=self.folder, env=ENVIRONMENT, timeout=60)
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertRegex(result.stderr, r"Trainer: expected ranks that all have .*data: .* on rank 1")
+        other = self.command("mixed", batch_size=5, accum_freq=2, snapshot_steps=7)
+        result = subprocess.run([*MPIRUN, "-np", "1", *one, ":", "-np", "1", *other], capture_output=True, text=True, cwd=self.folder, env=ENVIRONMENT, timeout=60)
+        self.assertIn("Trainer: expected ranks that all have snapshot_every 100, found snapshot_every 7 on rank 1", result.stderr)
         self.assertEqual(self.run_ranks(2, "twice", "--nonsense", code=2).stderr.count("--nonsense: expected an option"), 1)
         self.assertEqual(self.run_ranks(2, "gone", data="nowhere.tar", code=1).stderr.count("nowhere.tar: cannot open"), 1)
         self.assertIn("mpirun: expected a number of ranks that is a power of two, found 3", self.run_ranks(3, "three", code=1, accumulated=3).stderr)
-        self.assertIn("--rank-timeout: expected a number from 1", self.run_ranks(2, "short", rank_timeout=0.5, code=2).stderr)
+        self.assertIn("--rank-timeout: expected a number from 2", self.run_ranks(2, "short", rank_timeout=0.5, code=2).stderr)
 
 
 if __name__ == "__main__":

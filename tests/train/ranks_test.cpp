@@ -80,7 +80,8 @@ TEST_CASE("sums over ranks are a tree of neighbours, with the same bits on all")
             ThreadRanks(size).run([&](td::Ranks& ranks) {
                 std::vector<double>& mine = parts[ranks.rank()];
                 const std::vector<std::span<double>> tensors{std::span(mine).first(7), std::span(mine).subspan(7)};
-                td::add_up<double>(ranks, tensors);
+                td::SumRoom<double> room;
+                td::add_up<double>(ranks, tensors, room);
             });
             for (const auto& part : parts) CHECK(part == tree[0]);
         }
@@ -111,7 +112,8 @@ TEST_CASE("twice a gradient's bytes are sent, less a rank's part") {
         all.run([&](td::Ranks& ranks) {
             std::vector<float> values(length, 1.0F);
             const std::vector<std::span<float>> tensors{values};
-            td::add_up<float>(ranks, tensors);
+            td::SumRoom<float> room;
+            td::add_up<float>(ranks, tensors, room);
         });
         CHECK(all.sent_bytes() == 2 * (size - 1) * length * sizeof(float));
     }
@@ -241,6 +243,23 @@ TEST_CASE("ranks that one of them is asked to stop, stop together") {
     CHECK(steps == std::vector<std::size_t>(4, steps[0]));
 }
 
+TEST_CASE("ranks stop together behind a step that is evaluated") {
+    const TemporaryFolder folder;
+    std::atomic<bool> stop = false;
+    std::vector<std::size_t> steps(2);
+    ThreadRanks(2).run([&](td::Ranks& rank) {
+        td::Clip<toy::config> model{td::Seed{5}};
+        td::TrainerOptions options{.batch = 8, .ranks = &rank, .steps = 1000, .snapshot = folder / "run.safetensors", .log = nullptr, .evaluate_every = 1};
+        options.stop = &stop;
+        td::Trainer trainer{model, td::AdamW{}, td::ConstantRate{}, td::InfoNce{}, options};
+        if (rank.rank() == 0) trainer.on_evaluate([&](const auto&, const td::RunState& run) { stop = run.step >= 4; });
+        steps[rank.rank()] = trainer.fit(toy::Pairs{}).step;
+    });
+    CHECK(steps[0] >= 4);
+    CHECK(steps[0] < 1000);
+    CHECK(steps[1] == steps[0]);
+}
+
 TEST_CASE("ranks that differ are named before the first step, at the next loss, and before a snapshot is written") {
     const TemporaryFolder folder;
     const auto run = [&](const auto& change, std::size_t other_step = 99) {
@@ -260,6 +279,7 @@ TEST_CASE("ranks that differ are named before the first step, at the next loss, 
                       Contains("Trainer: expected ranks that all have weights ") && Contains(" on rank 1"));
     CHECK_THROWS_WITH(run([](auto&, td::TrainerOptions& options, auto&) { options.clip_norm = 2; }),
                       "Trainer: expected ranks that all have clip_norm 1, found clip_norm 2 on rank 1");
+    CHECK_THROWS_WITH(run([](auto&, td::TrainerOptions& options, auto&) { options.snapshot.clear(); }), Contains("snapshot yes, found snapshot no on rank 1"));
     CHECK_THROWS_WITH(run([](auto&, auto&, toy::Pairs& pairs) { pairs.count = 23; }), Contains("data: pairs 24") && Contains("data: pairs 23"));
     CHECK_THROWS_WITH(run([](auto&...) {}, 4), Contains("Trainer, step 6: expected ranks that compute the same, found loss ") && Contains(" on rank 1"));
     CHECK_THROWS_WITH(run([](auto&...) {}, 8), Contains("Trainer, step 9: expected ranks with the same weights, found others on rank 1"));

@@ -50,11 +50,17 @@ void gather(Ranks& ranks, std::span<T> all) {
 /// Every rank's text, in order.
 std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine);
 
+/// Memory for sums over ranks, which grows to what they need.
+template <class T>
+struct SumRoom {
+    std::vector<T> together{}, received{};
+};
+
 /// Adds up tensors of the same sizes over all ranks: a binary tree of neighbours, ((0 + 1) + (2 + 3)) + …, whose sums have the same bits on every
 /// rank, and are those of fewer ranks that add up as many neighbours themselves. Twice the tensors' bytes are sent, by recursive halving and doubling
 /// (Thakur, Rabenseifner, Gropp 2005, section 4.4). T is float or double.
 template <class T>
-void add_up(Ranks& ranks, std::span<const std::span<T>> tensors);
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room);
 
 }  // namespace tandem::inline TANDEM_ABI
 

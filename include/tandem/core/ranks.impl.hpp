@@ -39,9 +39,10 @@ void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
     for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
         Piece low{whole.begin, whole.begin + whole.size() / 2}, high{low.end, whole.end};
         if ((ranks.rank() & distance) != 0) std::swap(low, high);
-        received.resize(low.size());
-        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(std::span<T>(received)));
-        add_to<T>(part(low), received);
+        if (received.size() < low.size()) received.resize(low.size());
+        const std::span<T> in = std::span(received).first(low.size());
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(in));
+        add_to<T>(part(low), in);
         kept.push_back(low);
         sent.push_back(high);
         whole = low;
@@ -75,18 +76,19 @@ TANDEM_INLINE std::vector<std::string> gather_texts(Ranks& ranks, const std::str
 }
 
 template <class T>
-void add_up(Ranks& ranks, std::span<const std::span<T>> tensors) {
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room) {
     // Small ones go together: a message costs more than they do.
     constexpr std::size_t small = 16384;
-    std::vector<T> together, received;
+    std::vector<T>& together = room.together;
+    together.clear();
     for (const std::span<T> tensor : tensors) {
         if (tensor.size() < small) together.insert(together.end(), tensor.begin(), tensor.end());
     }
-    detail::add_up_one<T>(ranks, together, received);
+    detail::add_up_one<T>(ranks, together, room.received);
     auto from = together.begin();
     for (const std::span<T> tensor : tensors) {
         if (tensor.size() >= small) {
-            detail::add_up_one<T>(ranks, tensor, received);
+            detail::add_up_one<T>(ranks, tensor, room.received);
         } else {
             std::copy_n(from, tensor.size(), tensor.begin());
             from += static_cast<std::ptrdiff_t>(tensor.size());
@@ -97,8 +99,8 @@ void add_up(Ranks& ranks, std::span<const std::span<T>> tensors) {
 #if defined(TANDEM_COMPILED)
 template void detail::add_tensors<float>(std::span<const std::span<float>>, std::span<const std::span<float>>);
 template void detail::add_tensors<double>(std::span<const std::span<double>>, std::span<const std::span<double>>);
-template void add_up<float>(Ranks&, std::span<const std::span<float>>);
-template void add_up<double>(Ranks&, std::span<const std::span<double>>);
+template void add_up<float>(Ranks&, std::span<const std::span<float>>, SumRoom<float>&);
+template void add_up<double>(Ranks&, std::span<const std::span<double>>, SumRoom<double>&);
 #endif
 
 }  // namespace tandem::inline TANDEM_ABI

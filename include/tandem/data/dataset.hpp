@@ -65,7 +65,7 @@ public:
     /// Of these, what was found damaged while it was fetched: causes by sample.
     std::map<std::size_t, std::string> damaged() const;
 
-    /// Leaves out what another process found damaged in the same samples.
+    /// Counts what another process found damaged in the same samples.
     void add_damaged(const std::map<std::size_t, std::string>& found);
 
     /// What training on these pairs depends on.

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstddef>
 #include <future>
-#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -127,7 +126,8 @@ public:
         bool lock_image = false, lock_text = false;
         std::size_t shares = 1;  ///< see BatchParts
         Ranks* ranks = nullptr;
-        std::vector<std::unique_ptr<Clip>> sums{};  ///< of shares, beside the gradient itself
+        std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
+        SumRoom<C> room{};                       ///< for sums over ranks
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -331,14 +331,16 @@ public:
     /// models that normalise batches.
     ///
     /// With work.shares, sums are those of BatchParts, and parts are asked for in its order. With work.ranks, each computes its parts, all have
-    /// the embeddings of all, and the gradient, which is written anew, comes out the same everywhere; it is exchanged while a text tower that
+    /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that
     /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
     C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
         using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if (normalises_batches && ((part > 0 && part < count) || work.ranks != nullptr))
+        if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
+            throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
+        if (normalises_batches && part > 0 && part < count)
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
         if constexpr (trains && Call::fits) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
@@ -492,12 +494,12 @@ private:
         void next() {
             digits_ = digits_ - joined_sums() + 1;
             ++closed_;
-            if (work_.sums.size() + 1 < digits_) work_.sums.push_back(std::make_unique<Clip>());
+            if (work_.sums.size() + 1 < digits_) work_.sums.emplace_back();
             zero_parameters(under_way());
         }
 
     private:
-        Clip& sum(std::size_t i) { return i == 0 ? gradient_ : *work_.sums[i - 1]; }
+        Clip& sum(std::size_t i) { return i == 0 ? gradient_ : work_.sums[i - 1]; }
         std::size_t joined_sums() const { return static_cast<std::size_t>(std::countr_one(closed_)); }
 
         Clip& gradient_;
@@ -514,7 +516,6 @@ private:
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         const bool has_ranks = parts.ranks_count() > 1;
-        if (has_ranks) zero_parameters(gradient);
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         // Locked towers embed once.
@@ -558,7 +559,7 @@ private:
                 return rows;
             };
             ShareSums sums(gradient, work);
-            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower); };
+            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower, work.room); };
             std::future<void> exchanged;
             for (std::size_t i = 0; i < own; ++i) {
                 const std::size_t number = parts.part_at(own - 1 + i);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <exception>
+#include <limits>
 #include <map>
 #include <memory>
 #include <span>
@@ -156,14 +158,24 @@ inline LinearProbe LinearProbe::fit(const LabelledRows& known, double strength, 
     struct Problem {
         const LabelledRows& known;
         double strength;
-    } problem{known, strength};
+        nlopt_opt optimizer;
+        std::exception_ptr thrown{};
+    };
     const std::unique_ptr<nlopt_opt_s, decltype(&nlopt_destroy)> optimizer(nlopt_create(NLOPT_LD_LBFGS, static_cast<unsigned>(probe.weights_.size())), &nlopt_destroy);
     if (optimizer == nullptr) throw Error("LinearProbe::fit", "weights that NLopt has memory for", std::to_string(probe.weights_.size()));
+    Problem problem{known, strength, optimizer.get()};
     nlopt_set_min_objective(
         optimizer.get(),
         [](unsigned, const double* weights, double* slopes, void* data) {
-            const Problem& of = *static_cast<const Problem*>(data);
-            return objective(of.known, of.strength, weights, slopes);
+            Problem& of = *static_cast<Problem*>(data);
+            // No exception passes through NLopt's C.
+            try {
+                return objective(of.known, of.strength, weights, slopes);
+            } catch (...) {
+                of.thrown = std::current_exception();
+                nlopt_force_stop(of.optimizer);
+                return std::numeric_limits<double>::infinity();
+            }
         },
         &problem);
     nlopt_set_ftol_rel(optimizer.get(), 1e-12);
@@ -171,6 +183,7 @@ inline LinearProbe LinearProbe::fit(const LabelledRows& known, double strength, 
     double value = 0;
     // It ends in what it calls a failure where rounding leaves it no lower value to find; the weights are the best ones then, too.
     const nlopt_result result = nlopt_optimize(optimizer.get(), probe.weights_.data(), &value);
+    if (problem.thrown) std::rethrow_exception(problem.thrown);
     if (result == NLOPT_OUT_OF_MEMORY || result == NLOPT_INVALID_ARGS || !std::isfinite(value))
         throw Error("LinearProbe::fit", "an optimum", std::string(nlopt_result_to_string(result)));
     return probe;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <string>
@@ -25,7 +26,7 @@ double recall_at_any(const Tensor<T, Shape<dynamic, dynamic>>& scores, std::size
         const auto row = scores[i].elements();
         const Matches matches = matches_of(i);
         if (matches.empty()) throw Error("recall_at_any", "a match for every query", "none for query " + std::to_string(i));
-        T best = row[matches[0]];
+        T best = -std::numeric_limits<T>::infinity();
         for (const std::size_t match : matches) best = std::max(best, row[match]);
         const auto count = [&](const auto& holds) { return static_cast<double>(std::count_if(row.begin(), row.end(), holds)); };
         const double higher = count([&](T score) { return score > best; }), ties = count([&](T score) { return score == best; });

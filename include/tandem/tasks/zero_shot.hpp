@@ -48,6 +48,7 @@ Tensor<float, Shape<dynamic, dynamic>> similarity(const Tensor<T, Shape<dynamic,
 /// How well cosines [images, classes] pick the labels.
 struct ZeroShotScore {
     double top1 = 0;   ///< share of images whose highest cosine is their label's
+    double top5 = 0;   ///< share of images whose label's cosine is among the five highest
     double macro = 0;  ///< the mean over classes of each class's own share
     std::vector<std::size_t> predicted;
 };
@@ -67,6 +68,11 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
         score.predicted.push_back(best);
         ++seen.at(labels[i]);
         if (best == labels[i]) ++right[best];
+        const auto before = std::count_if(row.begin(), row.end(), [&, c = std::size_t{0}](T value) mutable {
+            const std::size_t place = c++;
+            return value > row[labels[i]] || (value == row[labels[i]] && place < labels[i]);
+        });
+        score.top5 += before < 5 ? 1 : 0;
     }
     double present = 0;
     for (std::size_t c = 0; c < classes; ++c) {
@@ -76,6 +82,7 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
         score.macro += static_cast<double>(right[c]) / static_cast<double>(seen[c]);
     }
     score.top1 /= std::max<double>(1.0, static_cast<double>(labels.size()));
+    score.top5 /= std::max<double>(1.0, static_cast<double>(labels.size()));
     score.macro /= std::max(1.0, present);
     return score;
 }

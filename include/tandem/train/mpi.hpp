@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <mutex>
 #include <span>
 #include <string>
@@ -32,7 +33,9 @@ namespace tandem::inline TANDEM_ABI {
 
 /// The processes that mpirun has started. A thread of its own calls MPI, and nothing else may: it tells the next rank every half second that this one
 /// lives, so that a rank that computes, evaluates or saves for long is told from one that is gone. When one is gone, whoever misses it says so with
-/// its number, host and process, and ends all of them with exit code `lost`: started again, a run goes on from its last snapshot. Exchanges are polled.
+/// its number, host and process, and ends all of them with exit code `lost` (mpirun itself ends them where one is killed, and says so in its own
+/// words): started again, a run goes on from its last snapshot. Exchanges are polled. Where an exception may end the work of one rank, catch it inside of
+/// what this lives in, say what it says, and call abort(): the destructor ends all ranks, and nothing is said after it.
 class MpiRanks : public Ranks {
 public:
     /// Exit code of a run that lost a rank.
@@ -52,6 +55,13 @@ public:
             lock.unlock();
             thread_.join();
             throw Error("MpiRanks", "an MPI whose functions a thread may call (MPI_THREAD_FUNNELED)", "level " + std::to_string(level_));
+        }
+        for (const char* const name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+            const char* const launched = std::getenv(name);
+            if (launched == nullptr || std::strtoul(launched, nullptr, 10) == size()) continue;
+            lock.unlock();
+            end();
+            throw Error("mpirun", "the launcher of the MPI that this program is linked with, which would have started " + std::to_string(size_), std::string(launched) + " processes");
         }
         if (!std::has_single_bit(size())) {
             lock.unlock();
@@ -73,10 +83,10 @@ public:
     std::size_t rank() const override { return static_cast<std::size_t>(rank_); }
     std::size_t size() const override { return static_cast<std::size_t>(size_); }
 
-    /// Seconds: a rank of which nothing is heard for so long, killed, stopped or cut off, ends the run, as does one that lives and does not come to an
-    /// exchange. Throws Error for silence of less than a second, which a rank that is only busy keeps too.
-    void give_up_after(double silence, double absence = 1800) {
-        if (!(silence >= 1)) throw Error("MpiRanks::give_up_after", "a second or more", std::to_string(silence));
+    /// Seconds: a rank of which nothing is heard for longer, stopped or cut off, ends the run, as does one that lives and does not come to an exchange:
+    /// for as long as the first rank evaluates, the others wait. Throws Error for silence of less than two seconds, which a rank that is only busy keeps too.
+    void give_up_after(double silence, double absence = std::numeric_limits<double>::infinity()) {
+        if (!(silence >= 2)) throw Error("MpiRanks::give_up_after", "two seconds or more", std::to_string(silence));
         silence_ = silence;
         absence_ = absence;
     }
@@ -89,15 +99,15 @@ public:
         changed_.wait(lock, [&] { return !is_asked_; });
     }
 
-    /// Ends all ranks; this one with the code.
+    /// Ends all ranks; this one with the code, or 1 for 0.
     [[noreturn]] void abort(int code) {
-        abort_code_ = code;
+        abort_code_ = code != 0 ? code : EXIT_FAILURE;
         {
             const std::scoped_lock lock(mutex_);
             changed_.notify_all();
         }
         thread_.join();
-        std::_Exit(code);
+        std::_Exit(abort_code_);
     }
 
 private:
@@ -178,7 +188,7 @@ private:
         if (size_ == 1) return;
         const auto now = Clock::now();
         // A process that was stopped itself has heard nothing, and blames nobody.
-        if (now - asked_last_ > std::chrono::duration<double>(silence_ / 2)) heard_ = now;
+        if (now - asked_last_ > std::max<std::chrono::duration<double>>(std::chrono::duration<double>(silence_ / 2), 3 * beat_every)) heard_ = now;
         asked_last_ = now;
         int is_done = 1;
         if (now - told_ >= beat_every) {
@@ -186,11 +196,17 @@ private:
             if (is_done != 0) MPI_Isend(&beat_, 1, MPI_CHAR, (rank_ + 1) % size_, beat_tag, MPI_COMM_WORLD, &sent_);
             told_ = now;
         }
-        if (listening_ == MPI_REQUEST_NULL) MPI_Irecv(&heard_beat_, 1, MPI_CHAR, before(), beat_tag, MPI_COMM_WORLD, &listening_);
-        MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
-        if (is_done != 0) heard_ = now;
+        while (listen()) heard_ = now;
         const double silence = std::chrono::duration<double>(now - heard_).count();
         if (silence > silence_) lose(before(), "has not been heard for " + std::to_string(static_cast<int>(silence)) + " s");
+    }
+
+    /// Whether something has come from the rank before this one since it was asked last.
+    bool listen() {
+        if (listening_ == MPI_REQUEST_NULL) MPI_Irecv(&heard_beat_, 1, MPI_CHAR, before(), beat_tag, MPI_COMM_WORLD, &listening_);
+        int is_done = 0;
+        MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
+        return is_done != 0;
     }
 
     [[noreturn]] void lose(int rank, const std::string& what) {
@@ -251,15 +267,18 @@ private:
                 return is_done != 0;
             },
             -1);
-        if (listening_ != MPI_REQUEST_NULL) {
-            MPI_Cancel(&listening_);
-            MPI_Wait(&listening_, MPI_STATUS_IGNORE);
+        // What has been sent is received before MPI ends: the last of it is a farewell.
+        if (size_ > 1) {
+            const char farewell = 1;
+            if (sent_ != MPI_REQUEST_NULL) MPI_Wait(&sent_, MPI_STATUS_IGNORE);
+            MPI_Isend(&farewell, 1, MPI_CHAR, (rank_ + 1) % size_, beat_tag, MPI_COMM_WORLD, &sent_);
+            while (!listen() || heard_beat_ != farewell) std::this_thread::yield();
+            MPI_Wait(&sent_, MPI_STATUS_IGNORE);
         }
-        if (sent_ != MPI_REQUEST_NULL) MPI_Request_free(&sent_);
         MPI_Finalize();
     }
 
-    std::atomic<double> silence_ = 30, absence_ = 1800;
+    std::atomic<double> silence_ = 30, absence_ = std::numeric_limits<double>::infinity();
     int exceptions_;
     int rank_ = 0, size_ = 1, level_ = 0;
     std::vector<std::string> names_;

@@ -102,8 +102,8 @@ struct TrainerOptions {
     /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
     /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
     std::size_t micro_batch = 0;
-    /// Ranks that compute a batch together, all with the same data, model and options: each has its parts of the batch in memory, the first one
-    /// reports, evaluates and saves. A run is bounded by steps or epochs.
+    /// Ranks that compute a batch together, all with the same data, model and options, the path of a snapshot that all can read among them: each has
+    /// its parts of the batch in memory, the first one reports, evaluates and saves. A run is bounded by steps or epochs.
     Ranks* ranks = nullptr;
     /// How a batch's gradient is added up: see BatchParts. Runs with as many shares, and the same batch and micro_batch, end in the same bits whatever
     /// the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
@@ -222,10 +222,12 @@ private:
 
     [[gnu::cold]] void check(std::size_t size) const {
         options_.check(least_pairs<L>, size);
+        if (Model::normalises_batches && options_.parts().ranks_count() > 1)
+            throw Error("TrainerOptions.ranks", "one, since this model normalises batches as a whole", std::to_string(options_.ranks->size()));
+        if (Model::normalises_batches && options_.parts().shares > 1)
+            throw Error("TrainerOptions.shares", "1, since this model normalises batches as a whole", std::to_string(options_.shares));
         if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
-        if (Model::normalises_batches && options_.ranks != nullptr)
-            throw Error("TrainerOptions.ranks", "none, since this model normalises batches as a whole", std::to_string(options_.ranks->size()));
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -400,10 +402,12 @@ private:
                 if (options_.log != nullptr) options_.report(report);
                 if (report_hook_ && options_.is_first_rank()) report_hook_(report);
             }
-            if (hook_ && options_.is_first_rank() && options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+            if (options_.evaluate_every > 0 && run_.step % options_.evaluate_every == 0) {
+                // What is evaluated, and saved as it is evaluated, all ranks have.
+                if (parts_.ranks != nullptr) compare_weights();
                 // Who stops a run may not wait until it has been evaluated.
                 if (is_stopped() && !options_.snapshot.empty()) save();
-                hook_(model_, run_);
+                if (hook_ && options_.is_first_rank()) hook_(model_, run_);
                 ended = ended || is_stopped();
             }
             if (!options_.snapshot.empty() && (run_.step % options_.snapshot_every == 0 || ended)) save();
@@ -438,6 +442,10 @@ private:
     [[gnu::cold]] void meet() {
         RunInputs all = inputs_;
         all.emplace_back("step", std::to_string(run_.step));
+        // When they compare what they have.
+        all.emplace_back("snapshot", options_.snapshot.empty() ? "no" : "yes");
+        all.emplace_back("snapshot_every", std::to_string(options_.snapshot_every));
+        all.emplace_back("evaluate_every", std::to_string(options_.evaluate_every));
         all.emplace_back("weights", digest_of_weights().text());
         detail::check_ranks(*parts_.ranks, all);
         Sight mine;
@@ -447,11 +455,11 @@ private:
 
     [[gnu::cold]] Digest digest_of_weights() const {
         Digest weights;
-        for_each_parameter(
-            [&](const ParameterName&, const auto& tensor) {
-                weights.add(std::span<const typename std::remove_cvref_t<decltype(tensor)>::element>(tensor.elements()));
-            },
-            std::as_const(model_));
+        const auto add = [&](const ParameterName&, const auto& tensor) {
+            weights.add(std::span<const typename std::remove_cvref_t<decltype(tensor)>::element>(tensor.elements()));
+        };
+        for_each_parameter(add, std::as_const(model_));
+        if (average_) for_each_parameter(add, std::as_const(*average_));
         return weights;
     }
 
@@ -470,14 +478,17 @@ private:
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
+    /// Throws Error unless all ranks have the same weights, and the same average of them.
+    [[gnu::cold]] void compare_weights() {
+        const auto weights = of_all(digest_of_weights().value());
+        const auto other = std::ranges::find_if(weights, [&](std::uint64_t of_rank) { return of_rank != weights[0]; });
+        if (other != weights.end())
+            throw Error("Trainer, step " + std::to_string(run_.step), "ranks with the same weights",
+                        "others on rank " + std::to_string(other - weights.begin()) + ": they are not saved");
+    }
+
     void save() {
-        if (parts_.ranks != nullptr) {
-            const auto weights = of_all(digest_of_weights().value());
-            const auto other = std::ranges::find_if(weights, [&](std::uint64_t of_rank) { return of_rank != weights[0]; });
-            if (other != weights.end())
-                throw Error("Trainer, step " + std::to_string(run_.step), "ranks with the same weights",
-                            "others on rank " + std::to_string(other - weights.begin()) + ": they are not saved");
-        }
+        if (parts_.ranks != nullptr) compare_weights();
         if (options_.is_first_rank()) save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
         saved_step_ = run_.step;
     }
@@ -592,8 +603,10 @@ private:
         Sight sight;
         sight.loss = static_cast<double>(model_.loss_and_gradient(options_.batch, parts_.part, pairs, loss_, gradient_, work_));
         sight.norm = gradient_norm(gradient_, factor_);
-        sight.captions = captions.digest();
-        sight.pictures = pictures.digest();
+        if (parts_.ranks != nullptr) {
+            sight.captions = captions.digest();
+            sight.pictures = pictures.digest();
+        }
         sight.same_captions = least_pairs<L> > 1 && captions.is_there();
         sight.same_pictures = least_pairs<L> > 1 && pictures.is_there();
         return sight;
