@@ -389,8 +389,8 @@ class Programs(unittest.TestCase):
     def test_the_program_itself(self):
         """--help of every command, --version, exit codes, manual pages, completions, descriptions."""
         overview = self.run_program("--help").stdout
-        commands = re.findall(r"^  ([a-z-]+) +[a-z]", overview, re.M)[:5]
-        self.assertEqual(commands, ["embed", "zero-shot", "attention", "describe", "config"])
+        commands = re.findall(r"^  ([a-z-]+) +[a-z]", overview, re.M)[:6]
+        self.assertEqual(commands, ["embed", "zero-shot", "attention", "evaluate", "describe", "config"])
         for code in ("0", "1", "2"):
             self.assertRegex(overview, rf"(?m)^  {code}  \w")
         self.assertRegex(self.run_program("--version").stdout, r"^tandem \d+\.\d+\.\d+\n$")
