@@ -40227,6 +40227,7 @@ private:
     using Clock = std::chrono::steady_clock;
     static constexpr auto beat_every = std::chrono::milliseconds(500);
     static constexpr int beat_tag = 1, letter_tag = 2;
+    static constexpr char farewell = 1;
 
     struct Letter {
         int partner = 0;
@@ -40307,9 +40308,11 @@ private:
 
     /// Whether something has come from the rank before this one since it was asked last.
     bool listen() {
+        if (has_parted_) return false;
         if (listening_ == MPI_REQUEST_NULL) MPI_Irecv(&heard_beat_, 1, MPI_CHAR, before(), beat_tag, MPI_COMM_WORLD, &listening_);
         int is_done = 0;
         MPI_Test(&listening_, &is_done, MPI_STATUS_IGNORE);
+        has_parted_ = is_done != 0 && heard_beat_ == farewell;
         return is_done != 0;
     }
 
@@ -40373,10 +40376,12 @@ private:
             -1);
         // What has been sent is received before MPI ends: the last of it is a farewell.
         if (size_ > 1) {
-            const char farewell = 1;
             if (sent_ != MPI_REQUEST_NULL) MPI_Wait(&sent_, MPI_STATUS_IGNORE);
             MPI_Isend(&farewell, 1, MPI_CHAR, (rank_ + 1) % size_, beat_tag, MPI_COMM_WORLD, &sent_);
-            while (!listen() || heard_beat_ != farewell) std::this_thread::yield();
+            // It may have come while this rank still was in the barrier.
+            while (!has_parted_) {
+                if (!listen()) std::this_thread::yield();
+            }
             MPI_Wait(&sent_, MPI_STATUS_IGNORE);
         }
         MPI_Finalize();
@@ -40393,6 +40398,7 @@ private:
     std::atomic<int> abort_code_ = 0;
     Clock::time_point heard_{}, told_{}, asked_last_{};
     char beat_ = 0, heard_beat_ = 0;
+    bool has_parted_ = false;  // the rank before this one
     MPI_Request sent_ = MPI_REQUEST_NULL, listening_ = MPI_REQUEST_NULL;
     std::thread thread_;
 };
