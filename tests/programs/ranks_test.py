@@ -20,8 +20,8 @@ from pathlib import Path
 
 from train_case import TrainCase, members, pair, write_shard
 
-# Tests may run as root, and more ranks than there are cores.
-MPIRUN = ["mpirun", "--oversubscribe"]
+# Tests may run as root, with more ranks than there are cores, and in a container where no process reads another's memory.
+MPIRUN = ["mpirun", "--oversubscribe", "--mca", "btl_vader_single_copy_mechanism", "none"]
 ENVIRONMENT = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TMPDIR": "/tmp"}
 
 
@@ -77,14 +77,15 @@ class Ranks(TrainCase):
                 self.assertEqual(*((self.run_folder(name) / file).read_bytes() for name in ("of1", f"of{count}")))
             times = ("train/samples_per_second", "train/waiting_for_data")
             self.assertEqual(*([{tag: value for tag, value in line.items() if tag not in times} for line in self.log(name)] for name in ("of1", f"of{count}")))
-            said.append(re.sub(r"\S+ samples/s.*|logs/of\d", "", result.stderr))
+            # What Open MPI itself has to say depends on the machine.
+            said.append([re.sub(r"\S+ samples/s.*", "", line) for line in result.stderr.splitlines() if re.match(r"step |training: |validation: |\d+ pairs |learning ", line)])
             self.assertEqual(result.stdout.count("18 steps, loss"), 1)
         # As many as make do without --shares, and end together: the last words of one come while others still wait.
         for attempt in range(3):
             self.run_ranks(16, f"of16-{attempt}", accumulated=16, batch_size=2, epochs=1)
         # Once, with the damage that all ranks met.
         self.assertEqual(said, [said[0]] * 3)
-        self.assertEqual(said[0].count("left out"), 2)
+        self.assertEqual(sum("left out" in line for line in said[0]), 2)
         self.train("alone", data="bad.tar::a-001.tar", batch_size=5, accum_freq=4, shares=4, ema_decay=0.9)
         self.assertEqual(self.weights("alone"), self.weights("of4"))
 
