@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <functional>
 #include <numeric>
-#include <optional>
 #include <sstream>
 
 #include <nlohmann/json.hpp>

@@ -93,7 +93,7 @@ class Ranks(TrainCase):
         self.run_ranks(1, "untouched")
         draw, kills, runs = random.Random(2), 0, 0
         while kills < self.kills:
-            name, attempt, was_killed = f"killed{runs}", 0, False
+            name, attempt = f"killed{runs}", 0
             runs += 1
             while True:
                 process = self.start(self.ranks(draw.choice((1, 2, 4)), name, resume="latest" if attempt else None))

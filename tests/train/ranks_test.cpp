@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <numeric>
 #include <span>
-#include <sstream>
 #include <string>
 #include <vector>
 

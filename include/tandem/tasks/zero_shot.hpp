@@ -15,6 +15,7 @@
 #include <tandem/images/image.hpp>
 #include <tandem/images/transform.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/tasks/retrieval.hpp>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/matmul.hpp>
 #include <tandem/tensor/reduce.hpp>
@@ -68,11 +69,7 @@ ZeroShotScore score_zero_shot(const Tensor<T, Shape<dynamic, dynamic>>& cosines,
         score.predicted.push_back(best);
         ++seen.at(labels[i]);
         if (best == labels[i]) ++right[best];
-        const auto before = std::count_if(row.begin(), row.end(), [&, c = std::size_t{0}](T value) mutable {
-            const std::size_t place = c++;
-            return value > row[labels[i]] || (value == row[labels[i]] && place < labels[i]);
-        });
-        score.top5 += before < 5 ? 1 : 0;
+        score.top5 += static_cast<double>(std::ranges::count(best_matches<T>(row, 5), labels[i]));
     }
     double present = 0;
     for (std::size_t c = 0; c < classes; ++c) {
