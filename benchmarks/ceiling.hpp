@@ -17,6 +17,7 @@
 #endif
 
 #include <tandem/core/memory.hpp>
+#include <tandem/kernels/amx.hpp>
 #include <tandem/kernels/dispatch.hpp>
 
 namespace ceiling {
@@ -126,8 +127,30 @@ void sixteen(std::size_t steps) {
 
 #if defined(__clang__)
 #pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16,amx-int8"))), apply_to = function)
 #else
 #pragma GCC pop_options
+#endif
+
+namespace ceiling::detail {
+
+/// Four sums in tiles, an operand of two tiles each way, as the kernels have them.
+template <class Dot>
+void tiles(std::size_t steps) {
+    tandem::kernels::amx::CpuTiles tiles;
+    tiles.configure(16, 16, 16);
+    for (std::size_t i = 0; i < steps; ++i) {
+        tiles.template multiply<Dot, 0, 4, 6>();
+        tiles.template multiply<Dot, 1, 4, 7>();
+        tiles.template multiply<Dot, 2, 5, 6>();
+        tiles.template multiply<Dot, 3, 5, 7>();
+    }
+}
+
+}  // namespace ceiling::detail
+
+#if defined(__clang__)
+#pragma clang attribute pop
 #endif
 #endif
 
@@ -171,6 +194,11 @@ inline auto int8_tile() {
 inline Loop loop_of(Precision precision) {
 #if defined(__x86_64__)
     const tandem::kernels::CpuFeatures& cpu = tandem::kernels::cpu_features();
+    if (tandem::kernels::active_isa() == tandem::kernels::Isa::amx && precision != Precision::f32) {
+        constexpr double elements = 4 * 16 * 16 * 64;  // bytes of depth in four products
+        if (precision == Precision::bf16) return {elements, tiles<tandem::kernels::amx::PairDot>};
+        return {2 * elements, tiles<tandem::kernels::amx::ByteDot>};
+    }
     if (precision == Precision::int8 && cpu.int8) return {16 * 16 * 8, avx512::sixteen<avx512::Bytes>};
     if (precision == Precision::bf16 && tandem::kernels::active_isa() == tandem::kernels::Isa::avx512bf16) {
         return {16 * 16 * 4, avx512::sixteen<avx512::Pairs>};

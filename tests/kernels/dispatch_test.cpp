@@ -30,7 +30,8 @@ TEST_CASE("the kernels in use are those TANDEM_ISA names", "[kernels]") {
     } else {
         const auto& cpu = tandem::kernels::cpu_features();
         const bool has_fast_pairs = cpu.bf16 && !cpu.slow_bf16;
-        const std::string widest = cpu.avx512 ? (has_fast_pairs ? "avx512bf16" : "avx512")
+        const std::string widest = cpu.amx      ? "amx"
+                                   : cpu.avx512 ? (has_fast_pairs ? "avx512bf16" : "avx512")
                                    : cpu.avx2 ? "avx2"
                                    : cpu.neon ? "neon"
                                               : "native";

@@ -11,7 +11,8 @@
 inline std::vector<tandem::kernels::Isa> available_isas() {
     using tandem::kernels::Isa;
     std::vector<Isa> available;
-    for (const Isa isa : {Isa::scalar, Isa::native, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::neon}) {
+    for (std::size_t i = 0; i < tandem::kernels::isa_names.size(); ++i) {
+        const Isa isa{static_cast<int>(i)};
         if (tandem::kernels::has(tandem::kernels::cpu_features(), isa)) available.push_back(isa);
     }
     return available;

@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstdint>
 
+#include <tandem/kernels/amx.hpp>
 #include <tandem/kernels/avx2.hpp>
 #include <tandem/kernels/avx512.hpp>
 #include <tandem/kernels/dispatch.hpp>
@@ -15,10 +16,10 @@
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-template <Real T>
+template <Real T, std::size_t columns = scalar_tile_columns>
 inline constexpr KernelSet<T> scalar_kernels{
     .name = "scalar",
-    .tile = {scalar_tile_rows, scalar_tile_columns, 1, scalar_product<T, T, T, 1>},
+    .tile = {scalar_tile_rows, columns, 1, scalar_product<T, T, T, 1, columns>},
     .finish_tile = Scalar<T>::finish_tile,
     .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
@@ -44,9 +45,21 @@ inline constexpr ReducedKernels scalar_reduced_kernels{
     .quantise = scalar_quantise,
     .finish_bytes = scalar_finish_bytes};
 
+/// AMX's tiles in plain C++; panels of floats are as wide as theirs.
+inline constexpr std::size_t emulated_columns = 32;
+inline constexpr ReducedKernels emulated_reduced_kernels{
+    .pairs = amx::TileProduct<amx::PlainTiles, amx::PairDot>::kernel,
+    .widened = {scalar_tile_rows, emulated_columns, 2, scalar_product<float, bfloat16, float, 2, emulated_columns>},
+    .narrow = scalar_narrow,
+    .narrow_pairs = scalar_narrow_pairs,
+    .bytes = amx::TileProduct<amx::PlainTiles, amx::ByteDot>::kernel,
+    .quantise = scalar_quantise,
+    .finish_bytes = scalar_finish_bytes};
+
 template <Real T>
 const KernelSet<T>& kernels_of(Isa isa) {
     if (isa == Isa::scalar) return scalar_kernels<T>;
+    if (isa == Isa::amx_emulated) return scalar_kernels<T, emulated_columns>;
     if constexpr (std::same_as<T, float>) {
 #if defined(__x86_64__)
         if (is_avx512(isa)) return avx512::kernel_set;
@@ -60,7 +73,7 @@ const KernelSet<T>& kernels_of(Isa isa) {
 
 template <Real T>
 const GradientKernels<T>& gradient_kernels_of(Isa isa) {
-    if (isa == Isa::scalar) return scalar_gradient_kernels<T>;
+    if (isa == Isa::scalar || isa == Isa::amx_emulated) return scalar_gradient_kernels<T>;
     if constexpr (std::same_as<T, float>) {
 #if defined(__x86_64__)
         if (is_avx512(isa)) return avx512::VectorKernels<avx512::Vector>::gradients;
@@ -73,7 +86,17 @@ const GradientKernels<T>& gradient_kernels_of(Isa isa) {
 }
 
 TANDEM_INLINE ReducedKernels reduced_kernels_of(Isa isa) {
+    if (isa == Isa::amx_emulated) return emulated_reduced_kernels;
 #if defined(__x86_64__)
+    if (isa == Isa::amx) {
+        return {.pairs = amx::TileProduct<amx::CpuTiles, amx::PairDot>::kernel,
+                .widened = avx512::widened,
+                .narrow = avx512::Convert::narrow,
+                .narrow_pairs = avx512::Convert::narrow_pairs,
+                .bytes = amx::TileProduct<amx::CpuTiles, amx::ByteDot>::kernel,
+                .quantise = avx512::Convert::quantise,
+                .finish_bytes = avx512::Convert::finish_bytes};
+    }
     if (is_avx512(isa)) {
         const CpuFeatures& cpu = cpu_features();
         TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;

@@ -53,8 +53,8 @@ inline constexpr std::size_t gemm_depth = 1024;
 /// Bytes of a line of the caches.
 inline constexpr std::size_t line = 64;
 
-/// Columns of the widest panel, and elements of the largest register tile.
-inline constexpr std::size_t widest_panel = 64, largest_tile = 14 * widest_panel;
+/// Columns of the widest panel, and elements of the largest tile: AMX's.
+inline constexpr std::size_t widest_panel = 64, largest_tile = 256 * 32;
 
 /// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
@@ -186,12 +186,16 @@ GemmScratch<T>& gemm_scratch() {
     return scratch;
 }
 
-/// Rows in even shares, none above `most`: the last tile is no smaller than the others.
+/// Rows in even shares of whole units, none above `most`: the last tile is no smaller than the others by more than one.
 struct Shares {
-    std::size_t count, total;
+    std::size_t count, total, unit = 1;
 
     Shares(std::size_t rows, std::size_t most) : count((rows + most - 1) / most), total(rows) {}
-    std::size_t begin(std::size_t index) const { return index * (total / count) + std::min(index, total % count); }
+    Shares(std::size_t rows, std::size_t most, std::size_t of) : Shares(rows, most) { unit = of; }
+    std::size_t begin(std::size_t index) const {
+        const std::size_t units = (total + unit - 1) / unit;
+        return std::min(total, unit * (index * (units / count) + std::min(index, units % count)));
+    }
 };
 
 /// The left operand of one block. Packed tiles stand one after the other; unpacked rows are read where they are.
@@ -269,9 +273,9 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
     const std::size_t block_depth = gemm_depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
-    // A block of eight tiles' rows stays in the L2 cache while all panels pass by. Where there are not eight blocks for
+    // A block of some tiles' rows stays in the L2 cache while all panels pass by. Where there are not eight blocks for
     // every core, the columns are split as well, so that none waits long for the last.
-    const detail::Shares blocks(m, std::min<std::size_t>(m, 8 * tile.rows));
+    const detail::Shares blocks(m, std::min(m, tile.in_block * tile.rows), tile.unit);
     const std::size_t wanted = (8 * core_count() + blocks.count - 1) / blocks.count;
     const detail::Shares splits(column_panels,
                                 std::max<std::size_t>(column_panels / wanted, std::min<std::size_t>(2, column_panels)));
@@ -294,7 +298,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 for (std::size_t task = begin; task < end; ++task) {
                     const std::size_t block = task / count, row = blocks.begin(block), rows = rows_of(block);
                     const std::size_t depth = first_depth + task % count, depth_begin = depth * block_depth;
-                    detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin), shared_at(row, rows, depth));
+                    detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows, tile.unit), depth_at(depth_begin), shared_at(row, rows, depth));
                 }
             });
         }
@@ -304,7 +308,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
                 const std::size_t first_panel = splits.begin(task % splits.count);
                 const std::size_t last_panel = splits.begin(task % splits.count + 1);
-                const detail::Shares tiles(rows, tile.rows);
+                const detail::Shares tiles(rows, tile.rows, tile.unit);
                 for (std::size_t d = first_depth; d < last_depth; ++d) {
                     const std::size_t depth_begin = d * block_depth, depth = depth_at(depth_begin);
                     const Operand<A> block = a.from(row, depth_begin);
@@ -323,7 +327,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                         const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
                         // The next panel is fetched meanwhile, a part by every tile.
                         const B* const next = panel + 1 < last_panel ? right + panel_size : right;
-                        const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
+                        const std::size_t fetched = depth / tile.group * tile.fetched / sizeof(B);
                         const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                         for (std::size_t t = 0; t < tiles.count; ++t) {
                             const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;

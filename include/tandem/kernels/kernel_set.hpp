@@ -12,23 +12,27 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// The activations that kernels know. Any other is an expression, applied after the product.
 enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, relu, squared_relu };
 
-/// Bytes that a tile fetches with every group, from memory that comes next. Half a line: fetched faster, they would take
-/// the buffers that the tile's own loads wait for.
+/// Bytes that a register tile fetches with every group, from memory that comes next. Half a line: fetched faster, they
+/// would take the buffers that the tile's own loads wait for.
 inline constexpr std::size_t fetched_per_group = 32;
 
-/// The register tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double,
-/// 2 for bfloat16, 4 for bytes.
+/// The tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double, 2 for
+/// bfloat16, 4 for bytes.
 template <class A, class B, class Sum>
 struct TileKernel {
     std::size_t rows;     ///< the most rows of one tile
     std::size_t columns;  ///< of every tile: the width of a packed panel
     std::size_t group;
 
-    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group]; b
-    /// holds `groups` times `columns` groups, side by side; out is packed. What stands from
-    /// `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be anywhere.
+    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group], side
+    /// by side (a_group = group) where group > 1; b holds `groups` times `columns` groups, side by side; out is packed.
+    /// What stands from `ahead` on is fetched into the L2 cache, `fetched` bytes a group; it is not read, and may be anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                      const B* b, Sum* out, const void* ahead);
+
+    std::size_t unit = 1;     ///< so many rows take as long as fewer
+    std::size_t in_block = 8;  ///< tiles whose rows stay in the L2 cache while all panels pass by
+    std::size_t fetched = fetched_per_group;
 };
 
 /// What becomes of a finished product: c = activation(product · scale + bias) · factor + residual, with what the activation

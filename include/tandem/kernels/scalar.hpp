@@ -15,18 +15,18 @@ namespace tandem::inline TANDEM_ABI::kernels {
 inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
 /// TileKernel::multiply in plain C++.
-template <class A, class B, class Sum, std::size_t group>
+template <class A, class B, class Sum, std::size_t group, std::size_t columns = scalar_tile_columns>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                     const B* b, Sum* out, const void*) {
     // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
     // another, and a row's bits would depend on where its operands stand.
-    std::fill_n(out, rows * scalar_tile_columns, Sum{0});
+    std::fill_n(out, rows * columns, Sum{0});
     for (std::size_t k = 0; k < groups * group; ++k) {
         for (std::size_t i = 0; i < rows; ++i) {
             const Sum left = static_cast<Sum>(a[i * a_row + k / group * a_group + k % group]);
-            for (std::size_t j = 0; j < scalar_tile_columns; ++j) {
-                const B right = b[(k / group * scalar_tile_columns + j) * group + k % group];
-                out[i * scalar_tile_columns + j] += left * static_cast<Sum>(right);
+            for (std::size_t j = 0; j < columns; ++j) {
+                const B right = b[(k / group * columns + j) * group + k % group];
+                out[i * columns + j] += left * static_cast<Sum>(right);
             }
         }
     }
